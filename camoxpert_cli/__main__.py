@@ -1,0 +1,5 @@
+"""`python -m camoxpert_cli` is `camox`."""
+
+from camoxpert_cli.app import main
+
+main()

@@ -1,0 +1,180 @@
+"""Preset, flags and `--set` become one checked Config that knows where each value came from.
+
+All errors are told at once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from camoxpert_cli.config.presets import PRESET_WORDS, read_chain
+from camoxpert_cli.config.schema import SECTIONS, SETTINGS, Config
+from camoxpert_cli.config.values import convert
+from camoxpert_cli.errors import ConfigError, nearest
+
+DEFAULT_ORIGIN = "default"
+
+_KEYS = {setting.name: setting.key for setting in SETTINGS.values()}
+
+
+@dataclass(frozen=True)
+class Resolved:
+    """A complete configuration, where each dotted key's value came from, and the preset's name or path."""
+
+    config: Config
+    origins: Mapping[str, str]
+    preset: str | None
+
+
+@dataclass(frozen=True)
+class _Given:
+    key: str
+    value: Any
+    origin: str
+
+
+def resolve(preset: str | None, flags: Mapping[str, Any], assignments: Sequence[str] = ()) -> Resolved:
+    """Later wins: defaults, the preset's parents, the preset, flags, assignments.
+
+    `flags` maps dotted key to value and holds only what was typed; an assignment is `section.name=value`.
+    Raises ConfigError that names every unknown key and wrong value or, where there are none, every impossible
+    combination, one a line.
+    """
+    problems: list[str] = []
+    given = [
+        *_from_preset(preset, problems),
+        *(_Given(key, value, SETTINGS[key].flag) for key, value in flags.items()),
+        *_from_assignments(assignments, problems),
+    ]
+    config, origins = _build(given, problems)
+    return Resolved(config, origins, preset)
+
+
+def from_mapping(content: object, origin: str) -> Config:
+    """A Config from nested plain types as `to_mapping` writes them (run folder, checkpoint).
+
+    Raises ConfigError as `resolve` does; its lines name `origin`.
+    """
+    if not isinstance(content, Mapping):
+        raise ConfigError(f"{origin} is {content!r}, expected sections such as train with settings below them")
+    problems: list[str] = []
+    given = _from_sections(content, origin, problems)
+    return _build(given, problems)[0]
+
+
+def to_mapping(config: Config) -> dict[str, Any]:
+    """Nested plain types (lists for tuples) that YAML and JSON write and `from_mapping` reads."""
+    return {
+        section: {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}
+        for section, values in asdict(config).items()
+    }
+
+
+def stage2_rate(config: Config) -> float:
+    """Stage 2's learning rate: stage 1's where none is given."""
+    return config.train.lr if config.train.stage2_lr is None else config.train.stage2_lr
+
+
+def stage2_batch_size(config: Config) -> int:
+    """Stage 2's pictures per GPU: half of stage 1's, at least one, where none is given."""
+    given = config.train.stage2_batch_size
+    return max(1, config.train.batch_size // 2) if given is None else given
+
+
+def _build(given: Sequence[_Given], problems: list[str]) -> tuple[Config, dict[str, str]]:
+    values: dict[str, dict[str, Any]] = {section: {} for section in SECTIONS}
+    origins = dict.fromkeys(SETTINGS, DEFAULT_ORIGIN)
+    for item in given:
+        setting = SETTINGS[item.key]
+        try:
+            values[setting.section][setting.name] = convert(setting, item.value)
+        except ValueError as error:
+            problems.append(f"{item.origin}: {item.key} is {item.value!r}, expected {error}")
+        origins[item.key] = item.origin
+    config = Config(**{name: section(**values[name]) for name, section in SECTIONS.items()})
+    problems = problems or _impossible_combinations(config, origins)
+    if problems:
+        raise ConfigError("\n".join(problems), "camox train --help lists every setting")
+    return config, origins
+
+
+def _impossible_combinations(config: Config, origins: Mapping[str, str]) -> list[str]:
+    train, model = config.train, config.model
+
+    def said(key: str) -> str:
+        section, name = key.split(".")
+        return f"{key} is {getattr(getattr(config, section), name)!r} ({origins[key]})"
+
+    problems = []
+    epochs, stage1_epochs = said("train.epochs"), said("train.stage1_epochs")
+    stage2_epochs = train.epochs - train.stage1_epochs
+    if stage2_epochs < 0:
+        problems.append(f"{stage1_epochs}, expected at most the epochs of both stages together: {epochs}")
+    elif stage2_epochs < train.warmup_epochs:
+        problems.append(
+            f"{said('train.warmup_epochs')}, expected at most stage 2's {stage2_epochs} epochs: "
+            f"{epochs}, {stage1_epochs}"
+        )
+    if train.skip_stage1 and stage2_epochs == 0:
+        problems.append(f"{said('train.skip_stage1')}, expected epochs in stage 2: {epochs}, {stage1_epochs}")
+    rates = {"train.lr": train.lr, "train.stage2_lr": train.stage2_lr}
+    for key, rate in rates.items():
+        if rate is not None and rate < train.min_lr and train.scheduler != "none":
+            problems.append(f"{said('train.min_lr')}, expected at most the rate it ends: {said(key)}")
+    if model.backbone_weights is not None and not model.pretrained:
+        problems.append(f"{said('model.backbone_weights')}, expected null where {said('model.pretrained')}")
+    return problems
+
+
+def _from_preset(preset: str | None, problems: list[str]) -> list[_Given]:
+    given: list[_Given] = []
+    try:
+        for level in read_chain(preset) if preset is not None else []:
+            given += _from_sections(level.sections, level.origin, problems, PRESET_WORDS)
+    except ConfigError as error:
+        problems.append(error.message)
+    return given
+
+
+def _from_sections(
+    content: Mapping[str, Any], origin: str, problems: list[str], words: Sequence[str] = ()
+) -> list[_Given]:
+    given = []
+    top_level = {name: name for name in (*SECTIONS, *words)} | _KEYS
+    for section, settings in content.items():
+        if section not in SECTIONS:
+            value = "" if isinstance(settings, Mapping) else f" (given {settings!r})"
+            meant = _did_you_mean(str(section), top_level)
+            problems.append(f"{origin}: there is no section {section!r}{value}{meant}")
+        elif not isinstance(settings, Mapping):
+            problems.append(f"{origin}: {section} is {settings!r}, expected settings below it")
+        else:
+            given += [_Given(f"{section}.{name}", value, origin) for name, value in settings.items()]
+    return _known(given, problems)
+
+
+def _from_assignments(assignments: Sequence[str], problems: list[str]) -> list[_Given]:
+    given = []
+    for text in assignments:
+        key, _, value = (part.strip() for part in text.partition("="))
+        if key and value:
+            given.append(_Given(key, value, "--set"))
+        else:
+            problems.append(f"--set: {text!r}, expected section.name=value, such as train.lr=0.001")
+    return _known(given, problems)
+
+
+def _known(given: Sequence[_Given], problems: list[str]) -> list[_Given]:
+    for item in given:
+        if item.key not in SETTINGS:
+            # Names are unique over all sections, so the name alone also finds a missing or wrong section.
+            meant = _did_you_mean(item.key.rpartition(".")[2], _KEYS)
+            problems.append(f"{item.origin}: {item.key} is {item.value!r}, but there is no such setting{meant}")
+    return [item for item in given if item.key in SETTINGS]
+
+
+def _did_you_mean(name: str, known: Mapping[str, str]) -> str:
+    guess = nearest(name, known)
+    return f"; did you mean {known[guess[0]]}?" if guess else ""

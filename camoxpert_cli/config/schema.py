@@ -1,0 +1,144 @@
+"""Every setting of a run: its type, default, bounds and help, one frozen dataclass a section.
+
+A setting's flag is its own name (`train.stage2_lr` is `--stage2-lr`), so names are unique over all sections.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field, fields
+from typing import Any, Literal, get_type_hints
+
+from camoxpert_cli.config.durations import parse_duration, parse_interval
+
+
+def setting(
+    default: Any,
+    help: str,
+    *,
+    low: float | None = None,
+    high: float | None = None,
+    parse: Callable[[str], object] | None = None,
+    original: str = "",
+) -> Any:
+    """A dataclass field that also knows its help, its bounds (inclusive) and the original program's default.
+
+    `parse` checks a text value: it raises ValueError with what was expected.
+    """
+    metadata = {"help": help, "low": low, "high": high, "parse": parse, "original": original}
+    return field(default=default, metadata=metadata)
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    backbone: str = setting("edgenext_base", "timm model with maps at strides 4, 8, 16 and 32")
+    num_experts: int = setting(7, "experts in each mixture layer", low=1, high=64)
+    pretrained: bool = setting(True, "start the backbone from ImageNet weights")
+    backbone_weights: str | None = setting(None, "file with backbone weights (.pth or .safetensors), no network needed")
+    deep_supervision: bool = setting(True, "train the three side outputs of the decoder too", original="off")
+    gradient_checkpointing: bool = setting(False, "compute activations twice to save memory")
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    dataset_path: tuple[str, ...] = setting((), "data set folder; repeat it to train on several")
+    img_size: int = setting(320, "side in pixels that pictures are resized to", low=64, high=4096, original="384")
+    val_fraction: float = setting(0.1, "part of the training pictures held out for validation", low=0.001, high=0.9)
+    num_workers: int | Literal["auto"] = setting(
+        "auto",
+        "processes that load pictures; auto asks the cores this process may use",
+        low=0,
+        high=256,
+        original="4",
+    )
+    generated_pictures: int = setting(0, "generate this many training pictures where no data set is given", low=0)
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    epochs: int = setting(140, "epochs of both stages together", low=1, original="120")
+    stage1_epochs: int = setting(30, "epochs with the backbone frozen", low=0)
+    batch_size: int = setting(8, "pictures a step on each GPU", low=1, original="2, split over all GPUs")
+    stage2_batch_size: int | None = setting(None, "the same for stage 2; half of --batch-size where not given", low=1)
+    accumulation_steps: int = setting(1, "batches whose gradients make one optimizer step", low=1, original="4")
+    lr: float = setting(6.5e-4, "learning rate of stage 1", low=0.0, original="0.00025")
+    stage2_lr: float | None = setting(None, "learning rate of stage 2; --lr where not given", low=0.0)
+    backbone_lr_factor: float = setting(0.1, "the backbone learns at this part of the rate", low=0.0, high=1.0)
+    weight_decay: float = setting(1e-4, "AdamW's weight decay", low=0.0)
+    scheduler: Literal["cosine", "onecycle", "cosine_restart", "none"] = setting(
+        "cosine", "how the learning rate falls within a stage", original="onecycle"
+    )
+    min_lr: float = setting(1e-6, "learning rate at the end of a schedule", low=0.0)
+    warmup_epochs: int = setting(0, "epochs over which the rate rises at the start of stage 2", low=0)
+    t_mult: int = setting(2, "cosine_restart: each cycle is this many times longer than the one before", low=1)
+    progressive_unfreeze: bool = setting(
+        True, "stage 2 unfreezes the backbone in three steps, last layers first", original="off"
+    )
+    skip_stage1: bool = setting(False, "start with stage 2")
+    use_ema: bool = setting(True, "validate and keep a moving average of the weights", original="off")
+    ema_decay: float = setting(0.999, "part of the average kept at each step", low=0.0, high=1.0)
+    precision: Literal["auto", "fp32", "fp16", "bf16"] = setting(
+        "auto", "auto: bf16 where the GPU has it, fp16 on other GPUs, fp32 on the CPU", original="fp16"
+    )
+    seed: int = setting(42, "drives order, augmentation, dropout and initial weights", low=0, high=2**32 - 1)
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    checkpoint_dir: str | None = setting(None, "folder of the run; runs/<preset>-<time> where not given")
+    resume_from: str | None = setting(None, "checkpoint to go on from: camox's own or the original program's")
+    device: Literal["auto", "cuda", "cpu"] = setting("auto", "where to train", original="cuda")
+    gpus: int | None = setting(None, "number of GPUs; all that can be used where not given", low=1, high=1024)
+    target_iou: float | None = setting(None, "say when validation IoU passes this value", low=0.0, high=1.0)
+    save_every: str | None = setting(
+        None, "also save within an epoch: 30s, 10m, 1h, or a number of optimizer steps", parse=parse_interval
+    )
+    session_limit: str | None = setting(
+        None, "length of the machine's session, such as 12h; kept with the run", parse=parse_duration
+    )
+
+
+@dataclass(frozen=True)
+class Config:
+    model: ModelConfig = field(default_factory=ModelConfig)
+    data: DataConfig = field(default_factory=DataConfig)
+    train: TrainConfig = field(default_factory=TrainConfig)
+    run: RunConfig = field(default_factory=RunConfig)
+
+
+@dataclass(frozen=True)
+class Setting:
+    """One row of the schema: where a setting lives and what it accepts."""
+
+    section: str
+    name: str
+    type: Any
+    default: Any
+    help: str
+    low: float | None
+    high: float | None
+    parse: Callable[[str], object] | None
+    original: str
+
+    @property
+    def key(self) -> str:
+        return f"{self.section}.{self.name}"
+
+    @property
+    def flag(self) -> str:
+        return "--" + self.name.replace("_", "-")
+
+
+def all_settings() -> dict[str, Setting]:
+    """Every setting under its dotted key, in the order in which the schema writes them."""
+    settings = {}
+    for section_name, section in SECTIONS.items():
+        types = get_type_hints(section)
+        for item in fields(section):
+            row = Setting(section_name, item.name, types[item.name], item.default, **item.metadata)
+            settings[row.key] = row
+    return settings
+
+
+SECTIONS: dict[str, Any] = get_type_hints(Config)
+SETTINGS = all_settings()

@@ -1,0 +1,96 @@
+"""Turns a value as a person wrote it (YAML, flag, `--set`) into the type the schema asks for."""
+
+from __future__ import annotations
+
+import math
+import types
+from pathlib import Path
+from typing import Any, Literal, Union, get_args, get_origin
+
+from camoxpert_cli.config.schema import Setting
+
+_TRUE = {"true", "yes", "on", "1"}
+_FALSE = {"false", "no", "off", "0"}
+_NULL = {"null", "~"}
+
+
+def convert(setting: Setting, value: Any) -> Any:
+    """`value` in the setting's type. Raises ValueError whose text says what was expected."""
+    kinds, nullable = _kinds(setting.type)
+    if value is None or str(value).lower() in _NULL:
+        if nullable:
+            return None
+        raise ValueError(expected(setting))
+    if setting.parse is not None:
+        setting.parse(str(value))
+    for kind in kinds:
+        try:
+            converted = _convert(kind, value)
+            if kind not in (int, float) or _within_bounds(setting, converted):
+                return converted
+        except (ValueError, TypeError, OverflowError):
+            continue
+    raise ValueError(expected(setting))
+
+
+def expected(setting: Setting) -> str:
+    """What the setting accepts, in words."""
+    kinds, nullable = _kinds(setting.type)
+    words = [_describe(kind, setting) for kind in kinds]
+    return ", or ".join([*words, "null"] if nullable else words)
+
+
+def _kinds(type_hint: Any) -> tuple[list[Any], bool]:
+    is_union = get_origin(type_hint) in (Union, types.UnionType)
+    options = get_args(type_hint) if is_union else (type_hint,)
+    return [option for option in options if option is not type(None)], type(None) in options
+
+
+def _convert(kind: Any, value: Any) -> Any:
+    if get_origin(kind) is Literal:
+        if value in get_args(kind):
+            return value
+    elif get_origin(kind) is tuple:
+        items = [value] if isinstance(value, str | Path) else value
+        if isinstance(items, list | tuple) and all(isinstance(item, str | Path) and str(item) for item in items):
+            return tuple(str(item) for item in items)
+    elif kind is bool:
+        text = str(value).strip().lower()
+        if text in _TRUE | _FALSE:
+            return text in _TRUE
+    elif kind is str:
+        if isinstance(value, str | Path | int | float) and not isinstance(value, bool) and str(value):
+            return str(value)
+    elif not isinstance(value, bool):
+        return _to_number(kind, value)
+    raise ValueError
+
+
+def _to_number(kind: type[int] | type[float], value: Any) -> int | float:
+    number = kind(value)
+    # int() cuts 2.7 down to 2; nan and inf are floats, but nothing to train with.
+    if not math.isfinite(number) or (isinstance(value, float) and number != value):
+        raise ValueError
+    return number
+
+
+def _within_bounds(setting: Setting, number: float) -> bool:
+    low = -math.inf if setting.low is None else setting.low
+    high = math.inf if setting.high is None else setting.high
+    return low <= number <= high
+
+
+def _describe(kind: Any, setting: Setting) -> str:
+    if get_origin(kind) is Literal:
+        choices = get_args(kind)
+        return f"one of {', '.join(choices)}" if len(choices) > 1 else str(choices[0])
+    if get_origin(kind) is tuple:
+        return "a path or a list of paths"
+    words = {bool: "true or false", int: "a whole number", float: "a number", str: "text"}[kind]
+    return words + _describe_bounds(setting) if kind in (int, float) else words
+
+
+def _describe_bounds(setting: Setting) -> str:
+    if setting.low is not None and setting.high is not None:
+        return f" from {setting.low:.10g} to {setting.high:.10g}"
+    return "" if setting.low is None else f", at least {setting.low:g}"

@@ -1,0 +1,60 @@
+"""What can go wrong for a user, one class a kind, each with its exit code.
+
+CamoxError
+├── UsageError         2   an option, a preset or a run folder that cannot be used as asked
+│   └── ConfigError    2   a setting that is unknown, of the wrong type, or impossible beside another
+├── DataError          3   pictures or masks that are missing, unreadable or do not fit together
+├── CheckpointError    4   a file of weights that cannot be read or belongs to another network
+├── DeviceError        5   a GPU that is not there or cannot do what was asked
+├── TrainingError      6   a run that cannot go on
+└── Interrupted      130   Ctrl-C
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class CamoxError(Exception):
+    """Ends the program with `message` in one sentence, `hint` (what to type next) and `exit_code`; no traceback."""
+
+    exit_code = 1
+
+    def __init__(self, message: str, hint: str = "") -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+
+
+class UsageError(CamoxError):
+    exit_code = 2
+
+
+class ConfigError(UsageError):
+    pass
+
+
+class DataError(CamoxError):
+    exit_code = 3
+
+
+class CheckpointError(CamoxError):
+    exit_code = 4
+
+
+class DeviceError(CamoxError):
+    exit_code = 5
+
+
+class TrainingError(CamoxError):
+    exit_code = 6
+
+
+class Interrupted(CamoxError):
+    exit_code = 130
+
+
+def nearest(name: str, known: Iterable[str], count: int = 1) -> list[str]:
+    """The names of `known` that look most like `name`, best first; empty where nothing is close."""
+    return difflib.get_close_matches(name, list(known), n=count, cutoff=0.5)
