@@ -1,0 +1,53 @@
+"""The loss terms, each as one value per image, so that a mean over images is exact however a batch was split.
+
+Letters: B images, H x W pixels. Logits and masks are (B, 1, H, W) float32; masks are 0 or 1. Call them outside
+autocast: half precision cannot hold their sums.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+BCE_WEIGHT = 5.0
+IOU_WEIGHT = 3.0
+EDGE_WEIGHT = 2.0
+BALANCE_WEIGHT = 0.1
+DEEP_WEIGHT = 0.4
+
+_SMOOTH = 1e-5
+
+
+def bce_loss(logits: Tensor, masks: Tensor) -> Tensor:
+    """Binary cross-entropy, mean over pixels: (B,)."""
+    return F.binary_cross_entropy_with_logits(logits, masks, reduction="none").mean((1, 2, 3))
+
+
+def iou_loss(logits: Tensor, masks: Tensor) -> Tensor:
+    """One minus the soft intersection over union: (B,), 0 to 1."""
+    probability = logits.sigmoid()
+    intersection = (probability * masks).sum((1, 2, 3))
+    union = probability.sum((1, 2, 3)) + masks.sum((1, 2, 3)) - intersection
+    return 1 - (intersection + _SMOOTH) / (union + _SMOOTH)
+
+
+def edge_loss(logits: Tensor, masks: Tensor) -> Tensor:
+    """Squared difference of the edge strength of prediction and mask, mean over pixels: (B,)."""
+    return (_edge_strength(logits.sigmoid()) - _edge_strength(masks)).square().mean((1, 2, 3))
+
+
+def deep_loss(deep_logits: tuple[Tensor, ...], masks: Tensor) -> Tensor:
+    """Mean over the side outputs of their cross-entropy against the mask resized to them, soft values kept: (B,)."""
+    terms = [
+        bce_loss(logits.float(), F.interpolate(masks, size=logits.shape[-2:], mode="bilinear", align_corners=False))
+        for logits in deep_logits
+    ]
+    return torch.stack(terms).mean(dim=0)
+
+
+def _edge_strength(x: Tensor) -> Tensor:
+    sobel_x = x.new_tensor([[-1.0, 0.0, 1.0], [-2.0, 0.0, 2.0], [-1.0, 0.0, 1.0]])
+    kernels = torch.stack([sobel_x, sobel_x.t()]).unsqueeze(1)  # (2, 1, 3, 3)
+    gradients = F.conv2d(x, kernels, padding=1)
+    return (gradients.square().sum(dim=1, keepdim=True) + _SMOOTH).sqrt()

@@ -1,0 +1,189 @@
+"""Any timm model with maps at strides 4, 8, 16 and 32 as the network's encoder."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import timm
+import torch
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from camoxpert_cli.errors import CheckpointError, ConfigError, nearest
+
+STRIDES = (4, 8, 16, 32)
+# What timm raises for models that cannot give feature maps is not specified; these were seen.
+_TIMM_REFUSALS = (RuntimeError, AssertionError, AttributeError, TypeError, ValueError, KeyError, NotImplementedError)
+
+
+class Normalisation(NamedTuple):
+    """Mean and standard deviation per channel (RGB, for values in 0..1) that the backbone was trained with."""
+
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+
+
+def create_backbone(name: str) -> nn.Module:
+    """A timm feature extractor with random weights: (B, 3, H, W) -> four maps at strides 4 to 32.
+
+    Raises ConfigError for a name timm does not know (with the nearest names) and for a model without these strides.
+    """
+    _check_name(name)
+    return _create(name, _indices_of_strides(name))
+
+
+def create_pretrained_backbone(name: str, weights: Path | None) -> nn.Module:
+    """The same with ImageNet weights, from the file `weights` or, where it is None, from timm's own source.
+
+    Raises ConfigError where timm has no weights or cannot fetch them, CheckpointError where the file does not fit:
+    weights are never left random.
+    """
+    _check_name(name)
+    indices = _indices_of_strides(name)
+    return _load_from_source(name, indices) if weights is None else _load_from_file(name, indices, weights)
+
+
+def normalisation_of(backbone: nn.Module) -> Normalisation:
+    """The statistics in the backbone's own timm `pretrained_cfg`."""
+    cfg = backbone.pretrained_cfg
+    mean, std = (tuple(float(value) for value in cfg[key]) for key in ("mean", "std"))  # type: ignore[index]
+    return Normalisation(mean, std)  # type: ignore[arg-type]
+
+
+def maps_of(backbone: nn.Module, images: Tensor) -> list[Tensor]:
+    """The four maps as (B, C, H, W); some timm models (Swin) give (B, H, W, C)."""
+    maps: list[Tensor] = backbone(images)
+    if str(getattr(backbone, "output_fmt", "NCHW")).endswith("NHWC"):
+        maps = [features.permute(0, 3, 1, 2) for features in maps]
+    return maps
+
+
+@torch.enable_grad()
+def parameters_by_stage(backbone: nn.Module, name: str) -> list[list[nn.Parameter]]:
+    """The parameters in four groups: each belongs to the first map that depends on it, the stem to stage 0.
+
+    Asks autograd instead of module names, which differ from model to model; every parameter must require its
+    gradient. Raises ConfigError where the model
+    cannot run at 64 pixels (a fixed input size).
+    """
+    parameters = list(backbone.parameters())
+    training = backbone.training
+    backbone.eval()
+    try:
+        maps = maps_of(backbone, parameters[0].new_zeros(1, 3, 64, 64))
+    except _TIMM_REFUSALS as error:
+        raise ConfigError(
+            f"backbone {name} takes pictures of one fixed size only: {error}",
+            "choose a convolutional backbone, such as edgenext_base",
+        ) from error
+    finally:
+        backbone.train(training)
+    stage_of = [len(STRIDES) - 1] * len(parameters)
+    for stage in reversed(range(len(STRIDES))):
+        gradients = torch.autograd.grad(maps[stage].sum(), parameters, retain_graph=True, allow_unused=True)
+        for index, gradient in enumerate(gradients):
+            if gradient is not None:
+                stage_of[index] = stage
+    return [
+        [parameter for parameter, own in zip(parameters, stage_of, strict=True) if own == stage]
+        for stage in range(len(STRIDES))
+    ]
+
+
+def _check_name(name: str) -> None:
+    if not timm.is_model(name):
+        guesses = nearest(name, timm.list_models(), count=3)
+        meant = f"; did you mean {', '.join(guesses)}?" if guesses else ""
+        raise ConfigError(
+            f"timm has no backbone named {name}{meant}", "a model of timm such as edgenext_base or edgenext_small"
+        )
+
+
+def _indices_of_strides(name: str) -> list[int]:
+    """Which of the model's feature maps have strides 4, 8, 16 and 32; the deepest where several have one stride."""
+    with torch.device("meta"):
+        reductions: list[int] = _create(name).feature_info.reduction()  # type: ignore[union-attr, operator]
+    missing = [stride for stride in STRIDES if stride not in reductions]
+    if missing:
+        raise ConfigError(
+            f"backbone {name} has maps at strides {reductions}, and none at {missing}: 4, 8, 16 and 32 are needed",
+            "choose another backbone, such as edgenext_base",
+        )
+    return [len(reductions) - 1 - reductions[::-1].index(stride) for stride in STRIDES]
+
+
+def _create(name: str, indices: list[int] | None = None, **arguments: object) -> nn.Module:
+    try:
+        where = {} if indices is None else {"out_indices": indices}
+        backbone: nn.Module = timm.create_model(name, features_only=True, **where, **arguments)
+    except _TIMM_REFUSALS as error:
+        raise ConfigError(
+            f"backbone {name} cannot give feature maps: {error}", "choose another backbone, such as edgenext_base"
+        ) from error
+    return backbone
+
+
+def _load_from_source(name: str, indices: list[int]) -> nn.Module:
+    cfg = timm.get_pretrained_cfg(name)
+    hint = f"give a file with --backbone-weights FILE, or ask for random weights with --no-pretrained (timm: {name})"
+    if cfg is None or not cfg.has_weights:
+        raise ConfigError(f"timm has no pretrained weights for backbone {name}", hint)
+    try:
+        backbone: nn.Module = timm.create_model(name, features_only=True, out_indices=indices, pretrained=True)
+    except Exception as error:  # the hub client raises whatever its transport raises
+        raise ConfigError(
+            f"the pretrained weights of {name} cannot be fetched: {str(error).splitlines()[0]}",
+            f"without a network, {hint}",
+        ) from error
+    return backbone
+
+
+def _load_from_file(name: str, indices: list[int], path: Path) -> nn.Module:
+    weights = _read_weights(path)
+    # timm leaves out what does not match without a word, so two backbones from one random state are compared.
+    state = torch.random.get_rng_state()
+    untouched = _create(name, indices).state_dict()
+    torch.random.set_rng_state(state)
+    hint = f"give weights of timm's {name}"
+    try:
+        backbone: nn.Module = timm.create_model(
+            name,
+            features_only=True,
+            out_indices=indices,
+            pretrained=True,
+            pretrained_cfg_overlay={"state_dict": weights},
+        )
+    except _TIMM_REFUSALS as error:
+        raise CheckpointError(f"{path} does not fit backbone {name}: {str(error).splitlines()[0]}", hint) from error
+    loaded = backbone.state_dict()
+    # Vectors may start as the constants that training left in place; matrices and kernels start random.
+    matrices = [key for key, value in untouched.items() if value.ndim >= 2]
+    missed = [key for key in matrices if torch.equal(loaded[key], untouched[key])]
+    if missed:
+        raise CheckpointError(
+            f"{path} does not fit backbone {name}: it holds nothing for {len(missed)} of {len(matrices)} tensors, "
+            f"the first {missed[0]}",
+            hint,
+        )
+    return backbone
+
+
+def _read_weights(path: Path) -> dict[str, Tensor]:
+    hint = "give a .safetensors or .pth file with a timm state dict"
+    if not path.is_file():
+        raise CheckpointError(f"there is no file {path} with backbone weights", hint)
+    content: Any
+    try:
+        if path.suffix == ".safetensors":
+            content = load_file(path)
+        else:
+            content = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # damaged files end in many kinds of error
+        raise CheckpointError(f"{path} cannot be read as weights: {str(error).splitlines()[0]}", hint) from error
+    for wrapper in ("state_dict", "model"):
+        if isinstance(content, dict) and isinstance(content.get(wrapper), dict):
+            content = content[wrapper]
+    if not isinstance(content, dict) or not all(isinstance(value, Tensor) for value in content.values()):
+        raise CheckpointError(f"{path} holds no state dict", hint)
+    return content

@@ -1,0 +1,148 @@
+"""CamoXpert: a backbone, gates and expert mixtures on its four maps, and a decoder.
+
+Letters: B images, H x W the input's size. Names in the state dict are those of the original program.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from camoxpert_cli.model.backbone import STRIDES, maps_of, normalisation_of, parameters_by_stage
+from camoxpert_cli.model.decoder import DecoderBlock, final_head
+from camoxpert_cli.model.enhancement import ChannelSpatialGate
+from camoxpert_cli.model.layers import resize
+from camoxpert_cli.model.moe import MixtureOfExperts, Routing, balance_loss, routing_sums
+from camoxpert_cli.model.recompute import recompute
+
+LOGIT_LIMIT = 15.0
+_LAST_WIDTH = 64
+
+
+@dataclass(frozen=True)
+class CamoXpertOutput:
+    """`logits` (B, 1, H, W); `deep_logits` (B, 1, h, w) at strides 16, 8 and 4; the routing of each mixture layer."""
+
+    logits: Tensor
+    deep_logits: tuple[Tensor, ...]
+    routing: tuple[Routing, ...]
+
+    @property
+    def balance(self) -> Tensor:
+        """The load balancing loss of this batch, 0-dimensional; one per layer when the experts are evenly used."""
+        images, top_k = self.routing[0].chosen.shape
+        return balance_loss(routing_sums(self.routing), images, top_k)
+
+
+class CamoXpert(nn.Module):
+    """The network over a ready backbone from `create_backbone` or `create_pretrained_backbone`.
+
+    Input: (B, 3, H, W) floats normalised by `normalisation`; any H, W from 64 pixels on.
+    """
+
+    def __init__(
+        self,
+        backbone: nn.Module,
+        backbone_name: str,
+        num_experts: int = 7,
+        *,
+        gradient_checkpointing: bool = False,
+    ) -> None:
+        super().__init__()
+        channels: list[int] = backbone.feature_info.channels()  # type: ignore[union-attr, operator]
+        self.backbone = backbone
+        self.backbone_name = backbone_name
+        self.num_experts = num_experts
+        self.gradient_checkpointing = gradient_checkpointing
+        self.normalisation = normalisation_of(backbone)
+        self.sdta_blocks = nn.ModuleList(ChannelSpatialGate(width) for width in channels)
+        self.moe_layers = nn.ModuleList(MixtureOfExperts(width, num_experts) for width in channels)
+        # Deepest first; the last block has no skip.
+        widths = [*channels[::-1], _LAST_WIDTH]
+        skips = [*channels[-2::-1], 0]
+        self.decoder_blocks = nn.ModuleList(
+            DecoderBlock(inputs, skip, outputs)
+            for inputs, skip, outputs in zip(widths[:-1], skips, widths[1:], strict=True)
+        )
+        self.deep_heads = nn.ModuleList(nn.Conv2d(width, 1, 1) for width in channels[-2::-1])
+        self.final_conv = final_head(_LAST_WIDTH)
+        self._frozen_backbone = False
+
+    @property
+    def top_k(self) -> int:
+        """Experts chosen for each image."""
+        layer = self.moe_layers[0]
+        assert isinstance(layer, MixtureOfExperts)
+        return layer.top_k
+
+    def set_trainable(self, backbone_stages: int, deep_heads: bool) -> None:
+        """Train the last `backbone_stages` (0 to 4) of the backbone and everything behind it.
+
+        A frozen part keeps its BatchNorm statistics and drops nothing: `train()` leaves it in eval mode.
+        """
+        self.backbone.requires_grad_(True)
+        groups = parameters_by_stage(self.backbone, self.backbone_name)
+        for stage, parameters in enumerate(groups):
+            for parameter in parameters:
+                parameter.requires_grad_(stage >= len(STRIDES) - backbone_stages)
+        self.deep_heads.requires_grad_(deep_heads)
+        # Replicas of DataParallel list no parameters, so what they need to know is a plain attribute.
+        self._frozen_backbone = backbone_stages == 0
+        self.train(self.training)
+
+    def train(self, mode: bool = True) -> CamoXpert:
+        super().train(mode)
+        if mode:
+            for module in self.backbone.modules():
+                parameters = list(module.parameters())
+                if parameters and not any(parameter.requires_grad for parameter in parameters):
+                    module.eval()
+        return self
+
+    def forward(self, images: Tensor) -> CamoXpertOutput:
+        maps = self._backbone_maps(images)
+        enhanced, routing = [], []
+        for features, gate, mixture in zip(maps, self.sdta_blocks, self.moe_layers, strict=True):
+            mixed, decision = self._run(mixture, gate(features))
+            enhanced.append(mixed)
+            routing.append(decision)
+
+        x = enhanced[-1]
+        deep_logits = []
+        for block, skip, head in zip(self.decoder_blocks[:-1], enhanced[-2::-1], self.deep_heads, strict=True):
+            x = self._run(block, x, skip)
+            deep_logits.append(head(x))
+        x = self._run(self.decoder_blocks[-1], x)
+        logits = self.final_conv(resize(x, (images.shape[-2], images.shape[-1])))
+        if not self.training:
+            # In training a clamp would take the gradient from pixels that are badly wrong.
+            logits = logits.clamp(-LOGIT_LIMIT, LOGIT_LIMIT)
+            deep_logits = [deep.clamp(-LOGIT_LIMIT, LOGIT_LIMIT) for deep in deep_logits]
+        return CamoXpertOutput(logits, tuple(deep_logits), tuple(routing))
+
+    def _backbone_maps(self, images: Tensor) -> list[Tensor]:
+        if self._frozen_backbone:
+            with torch.no_grad():
+                return maps_of(self.backbone, images)
+        if self._recomputes:
+            return list(recompute(_Maps(self.backbone), images))
+        return maps_of(self.backbone, images)
+
+    def _run(self, module: nn.Module, *inputs: Tensor | None) -> Any:
+        return recompute(module, *inputs) if self._recomputes else module(*inputs)
+
+    @property
+    def _recomputes(self) -> bool:
+        return self.gradient_checkpointing and self.training and torch.is_grad_enabled()
+
+
+class _Maps(nn.Module):
+    def __init__(self, backbone: nn.Module) -> None:
+        super().__init__()
+        self.backbone = backbone
+
+    def forward(self, images: Tensor) -> tuple[Tensor, ...]:
+        return tuple(maps_of(self.backbone, images))

@@ -1,0 +1,41 @@
+"""Small layers that the parts of the network share. Letters: B images, C channels, H x W pixels."""
+
+from __future__ import annotations
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+class GlobalMean(nn.Module):
+    """(B, C, H, W) -> (B, C, 1, 1). Unlike adaptive pooling, its gradient is deterministic on CUDA."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x.mean((-2, -1), keepdim=True)
+
+
+class LayerNorm2d(nn.LayerNorm):
+    """LayerNorm over the channels of each pixel of (B, C, H, W)."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__(channels, eps=1e-6)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
+
+
+def pointwise(inputs: int, outputs: int) -> nn.Sequential:
+    """1x1 convolution, LayerNorm, GELU."""
+    return nn.Sequential(nn.Conv2d(inputs, outputs, 1), LayerNorm2d(outputs), nn.GELU())
+
+
+def split_in_four(channels: int) -> tuple[int, int, int, int]:
+    """Widths of four concatenated branches: a quarter each; the last takes the rest where 4 does not divide."""
+    quarter = channels // 4
+    return quarter, quarter, quarter, channels - 3 * quarter
+
+
+def resize(x: Tensor, size: tuple[int, int]) -> Tensor:
+    """Bilinear, corners not aligned, no antialiasing; `x` itself where the size is right already."""
+    if (x.shape[-2], x.shape[-1]) == size:
+        return x
+    return F.interpolate(x, size=size, mode="bilinear", align_corners=False)

@@ -1,0 +1,32 @@
+"""Gradient checkpointing that leaves BatchNorm's running statistics right."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import Any
+
+import torch
+from torch import nn
+from torch.utils.checkpoint import checkpoint
+
+
+def recompute(module: nn.Module, *inputs: Any) -> Any:
+    """Run `module` and forget its activations; the backward pass computes them again."""
+    return checkpoint(module, *inputs, use_reentrant=False, context_fn=_contexts_for(module))
+
+
+def _contexts_for(module: nn.Module) -> Callable[[], tuple[AbstractContextManager[None], AbstractContextManager[None]]]:
+    return lambda: (nullcontext(), _keep_running_statistics(module))
+
+
+@contextmanager
+def _keep_running_statistics(module: nn.Module) -> Iterator[None]:
+    # The second forward pass sees the batch that the first has counted already.
+    norms = [part for part in module.modules() if isinstance(part, nn.modules.batchnorm._BatchNorm)]
+    before = [[buffer.clone() for buffer in norm.buffers()] for norm in norms]
+    yield
+    with torch.no_grad():
+        for norm, values in zip(norms, before, strict=True):
+            for buffer, value in zip(norm.buffers(), values, strict=True):
+                buffer.copy_(value)
