@@ -1,0 +1,62 @@
+"""The command line: its commands, and the one place where errors become messages and exit codes."""
+
+from __future__ import annotations
+
+import os
+from typing import Annotated, Any
+
+import typer
+from typer.core import TyperGroup
+
+from camoxpert_cli import __version__, console
+from camoxpert_cli.commands import predict, train
+from camoxpert_cli.errors import CamoxError
+
+
+class _ErrorBoundary(TyperGroup):
+    """A user's mistake ends with one sentence; a mistake of ours keeps its traceback."""
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except CamoxError as error:
+            console.fail(error.message, error.hint)
+            raise typer.Exit(error.exit_code) from error
+        except KeyboardInterrupt as error:
+            console.fail("stopped by Ctrl-C", "")
+            raise typer.Exit(130) from error
+        except BrokenPipeError as error:
+            # Whoever read our output has gone; Python's own complaint at exit would be noise.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+            raise typer.Exit(141) from error
+
+
+app = typer.Typer(
+    cls=_ErrorBoundary,
+    name="camox",
+    help="Train and evaluate CamoXpert, a network that finds camouflaged animals in pictures.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+app.command("train")(train.train)
+app.command("predict")(predict.predict)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        console.result(f"camox {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    version: Annotated[
+        bool, typer.Option("--version", help="Print the version and leave.", callback=_print_version, is_eager=True)
+    ] = False,
+) -> None:
+    pass
+
+
+def main() -> None:
+    app()

@@ -1,0 +1,85 @@
+"""Makes the flags of a command from the settings, so that each setting is written down once."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Iterable, Mapping
+from typing import Annotated, Any, get_args
+
+import typer
+
+from camoxpert_cli.config.schema import SETTINGS, Setting
+
+_PANELS = {"model": "Network", "data": "Data", "train": "Training", "run": "Run"}
+
+
+def with_settings(sections: Iterable[str]) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Add a flag for every setting of `sections` to a command whose last parameter is `**flags`.
+
+    The command gets in `flags` the dotted keys that the user gave, as text, whole lists or booleans; checking them is
+    the configuration's task, which tells all mistakes at once.
+    """
+    chosen = {setting.name: setting for setting in SETTINGS.values() if setting.section in sections}
+
+    def decorate(command: Callable[..., None]) -> Callable[..., None]:
+        own = [item for item in inspect.signature(command).parameters.values() if item.kind is not item.VAR_KEYWORD]
+
+        def wrapped(**arguments: Any) -> None:
+            command(**{item.name: arguments.pop(item.name) for item in own}, **_given(chosen, arguments))
+
+        flags = [_parameter(setting) for setting in chosen.values()]
+        wrapped.__signature__ = inspect.Signature([*own, *flags])  # type: ignore[attr-defined]
+        wrapped.__annotations__ = {item.name: item.annotation for item in [*own, *flags]}
+        wrapped.__doc__ = command.__doc__
+        return wrapped
+
+    return decorate
+
+
+def _given(chosen: Mapping[str, Setting], arguments: Mapping[str, Any]) -> dict[str, Any]:
+    return {chosen[name].key: value for name, value in arguments.items() if value is not None}
+
+
+def _parameter(setting: Setting) -> inspect.Parameter:
+    names = [setting.flag]
+    kind: Any = str | None
+    if setting.type is bool:
+        names = [f"{setting.flag}/--no-{setting.flag[2:]}"]
+        kind = bool | None
+    elif setting.type == tuple[str, ...]:
+        kind = list[str] | None
+    option = typer.Option(
+        *names,
+        help=_help(setting),
+        metavar=_metavar(setting),
+        rich_help_panel=_PANELS[setting.section],
+        show_default=False,
+    )
+    return inspect.Parameter(
+        setting.name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=Annotated[kind, option]
+    )
+
+
+def _help(setting: Setting) -> str:
+    notes = []
+    if setting.default is not None and setting.default != ():
+        shown = setting.default
+        if setting.type is bool:
+            shown = "on" if setting.default else "off"
+        notes.append(f"default: {shown}")
+    if setting.original:
+        notes.append(f"the original program: {setting.original}")
+    text = setting.help[0].upper() + setting.help[1:]
+    return f"{text} [{'; '.join(notes)}]" if notes else text
+
+
+def _metavar(setting: Setting) -> str | None:
+    if setting.type is bool:
+        return None
+    choices = [choice for option in (setting.type, *get_args(setting.type)) for choice in get_args(option)]
+    texts = [choice for choice in choices if isinstance(choice, str)]
+    words = {"int": "N", "float": "X", "str": "TEXT"}
+    for option in (setting.type, *get_args(setting.type)):
+        if isinstance(option, type) and option.__name__ in words:
+            return "|".join([words[option.__name__], *texts])
+    return "|".join(texts)

@@ -1,0 +1,92 @@
+"""From configuration to objects: the one place where modules get their arguments from settings."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from camoxpert_cli import console
+from camoxpert_cli.config.load import stage2_batch_size, stage2_rate
+from camoxpert_cli.config.schema import Config, DataConfig, ModelConfig
+from camoxpert_cli.data.layouts import Pair, find_data, find_under
+from camoxpert_cli.data.split import hold_out
+from camoxpert_cli.data.synthetic import write_dataset
+from camoxpert_cli.engine.seeding import seed_weights
+from camoxpert_cli.engine.stages import Phase, Stage, plan_phases
+from camoxpert_cli.errors import DataError
+from camoxpert_cli.model.backbone import create_backbone, create_pretrained_backbone
+from camoxpert_cli.model.camoxpert import CamoXpert
+from camoxpert_cli.runs import RunFolder
+
+KAGGLE_INPUT = Path("/kaggle/input")
+
+
+@dataclass(frozen=True)
+class RunData:
+    """What a run trains on, validates on and is scored on at its end."""
+
+    train: list[Pair]
+    validation: list[Pair]
+    tests: dict[str, tuple[Pair, ...]]
+    generated: bool
+
+
+def build_network(model: ModelConfig, seed: int, *, weights_follow: bool) -> CamoXpert:
+    """The network with initial weights from `seed`; `weights_follow` where a checkpoint will replace them all."""
+    seed_weights(seed)
+    if model.pretrained and not weights_follow:
+        weights = Path(model.backbone_weights) if model.backbone_weights is not None else None
+        backbone = create_pretrained_backbone(model.backbone, weights)
+    else:
+        backbone = create_backbone(model.backbone)
+    return CamoXpert(backbone, model.backbone, model.num_experts, gradient_checkpointing=model.gradient_checkpointing)
+
+
+def open_data(data: DataConfig, seed: int, folder: RunFolder) -> RunData:
+    """Find the pictures, or generate them in the run folder, and hold validation out. Raises DataError."""
+    roots = [Path(path) for path in data.dataset_path]
+    generated = not roots and data.generated_pictures > 0
+    if generated:
+        folder.create()
+        roots = [_generate(folder.path / "pictures", seed, data)]
+    elif not roots:
+        roots = [_only_dataset_under(KAGGLE_INPUT)]
+    found = find_data(roots)
+    console.say(f"Data: {found.description}")
+    if not found.train:
+        raise DataError(
+            f"{', '.join(map(str, roots))} holds test pictures only", "give a folder with training pictures"
+        )
+    if generated:
+        # Generated validation pictures use textures that no training picture has.
+        return RunData(list(found.train), list(found.tests["validation"]), {"test": found.tests["test"]}, True)
+    train, validation = hold_out(found.train, data.val_fraction, seed)
+    return RunData(list(train), list(validation), dict(found.tests), False)
+
+
+def build_phases(config: Config) -> list[Phase]:
+    """The run's stages and unfreezing steps."""
+    train = config.train
+    stage1_end = 0 if train.skip_stage1 else train.stage1_epochs
+    stage1 = Stage(1, 0, stage1_end, train.batch_size, train.lr, warmup_epochs=0)
+    stage2 = Stage(
+        2, train.stage1_epochs, train.epochs, stage2_batch_size(config), stage2_rate(config), train.warmup_epochs
+    )
+    return plan_phases(stage1, stage2, progressive_unfreeze=train.progressive_unfreeze)
+
+
+def _generate(folder: Path, seed: int, data: DataConfig) -> Path:
+    write_dataset(folder, seed=seed, train=data.generated_pictures, test=0, size=data.img_size)
+    return folder
+
+
+def _only_dataset_under(folder: Path) -> Path:
+    hint = "camox train --preset quickstart needs no data; otherwise give the folder with --dataset-path"
+    found = find_under(folder) if folder.is_dir() else []
+    if not found:
+        raise DataError(f"no data set was given, and none was found under {folder}", hint)
+    if len(found) > 1:
+        listed = ", ".join(map(str, found))
+        raise DataError(f"no data set was given, and {len(found)} were found: {listed}", f"--dataset-path {found[0]}")
+    console.say(f"No --dataset-path was given: using {found[0]}, the only data set under {folder}")
+    return found[0]

@@ -1,0 +1,24 @@
+"""From the bytes of a picture to what the backbone was trained on, on the device that runs the network."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from camoxpert_cli.model.backbone import Normalisation
+
+
+class Normalise(nn.Module):
+    """(B, 3, H, W) uint8 RGB -> float32, with the backbone's own mean and standard deviation."""
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, statistics: Normalisation) -> None:
+        super().__init__()
+        # Not part of the state dict: the backbone's name says which statistics are right.
+        self.register_buffer("mean", torch.tensor(statistics.mean).view(1, 3, 1, 1) * 255, persistent=False)
+        self.register_buffer("std", torch.tensor(statistics.std).view(1, 3, 1, 1) * 255, persistent=False)
+
+    def forward(self, images: Tensor) -> Tensor:
+        return (images.float() - self.mean) / self.std

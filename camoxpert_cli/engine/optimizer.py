@@ -1,0 +1,42 @@
+"""AdamW over what is trained at the moment: the network at the full rate, the backbone at a part of it."""
+
+from __future__ import annotations
+
+from torch import nn
+from torch.optim import AdamW
+
+from camoxpert_cli.model.camoxpert import CamoXpert
+
+
+def build_optimizer(
+    network: CamoXpert, *, weight_decay: float, backbone_lr_factor: float, previous: AdamW | None = None
+) -> AdamW:
+    """Parameter groups `network` and, where any of it is trained, `backbone`; each knows its `lr_factor`.
+
+    `previous` gives its moments to the parameters that stay trained, so that unfreezing others does not set them back.
+    """
+    backbone = list(network.backbone.parameters())
+    in_backbone = {id(parameter) for parameter in backbone}
+    rest = [parameter for parameter in network.parameters() if id(parameter) not in in_backbone]
+    groups = [
+        {"name": name, "params": trained, "lr_factor": factor}
+        for name, parameters, factor in (("network", rest, 1.0), ("backbone", backbone, backbone_lr_factor))
+        if (trained := _trained(parameters))
+    ]
+    optimizer = AdamW(groups, lr=0.0, weight_decay=weight_decay)
+    if previous is not None:
+        for group in optimizer.param_groups:
+            for parameter in group["params"]:
+                if parameter in previous.state:
+                    optimizer.state[parameter] = previous.state[parameter]
+    return optimizer
+
+
+def set_learning_rate(optimizer: AdamW, rate: float) -> None:
+    """Give every group its own part of `rate`."""
+    for group in optimizer.param_groups:
+        group["lr"] = rate * group["lr_factor"]
+
+
+def _trained(parameters: list[nn.Parameter]) -> list[nn.Parameter]:
+    return [parameter for parameter in parameters if parameter.requires_grad]

@@ -1,0 +1,28 @@
+"""Which number format the network runs in, and the gradient scaling that float16 needs."""
+
+from __future__ import annotations
+
+import torch
+from torch.amp.grad_scaler import GradScaler
+
+from camoxpert_cli.errors import DeviceError
+
+
+def choose_dtype(precision: str, device: torch.device) -> torch.dtype | None:
+    """Autocast's dtype, None for float32. Raises DeviceError for a format the device has no hardware for."""
+    native_bf16 = device.type == "cuda" and torch.cuda.get_device_capability(device) >= (8, 0)
+    if precision == "auto":
+        if device.type == "cpu":
+            return None
+        return torch.bfloat16 if native_bf16 else torch.float16
+    if precision == "fp16" and device.type == "cpu":
+        raise DeviceError("precision fp16 needs a GPU, and this run is on the CPU", "--precision fp32, or leave it out")
+    if precision == "bf16" and not native_bf16:
+        where = "the CPU" if device.type == "cpu" else torch.cuda.get_device_name(device)
+        raise DeviceError(f"precision bf16 is not native on {where}", "--precision auto")
+    return {"fp32": None, "fp16": torch.float16, "bf16": torch.bfloat16}[precision]
+
+
+def build_scaler(dtype: torch.dtype | None, device: torch.device) -> GradScaler:
+    """Scales the loss in float16 so that small gradients do not vanish; does nothing in other formats."""
+    return GradScaler(device.type, enabled=dtype is torch.float16)

@@ -1,0 +1,90 @@
+"""Grey maps of pictures: one PNG a picture, at its own size, 0 for background and 255 for object."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import cv2
+import numpy as np
+import torch
+
+from camoxpert_cli import console
+from camoxpert_cli.data.layouts import _EXTENSIONS
+from camoxpert_cli.data.reading import read_image
+from camoxpert_cli.data.transforms import resize_image
+from camoxpert_cli.engine.checkpoint import average_in, network_of, read_checkpoint
+from camoxpert_cli.engine.device import choose_device
+from camoxpert_cli.engine.evaluate import probability_maps
+from camoxpert_cli.errors import CheckpointError, DataError, UsageError
+
+
+def predict(checkpoint: Path, paths: Sequence[Path], out: Path, *, device: str, img_size: int | None) -> int:
+    """Write `out/<stem>.png` for every picture of `paths` (files and folders); returns how many.
+
+    Takes the average of the weights where the checkpoint has one, and the size it was trained at where `img_size` is
+    None. A picture that cannot be read is named and passed over; DataError at the end then, and for no picture at all.
+    """
+    pictures = _pictures(paths)
+    where = choose_device(device, None)
+    content = read_checkpoint(checkpoint)
+    network = network_of(content, checkpoint, ema=average_in(content) is not None).to(where)
+    size = img_size or _trained_size(content, checkpoint)
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UsageError(
+            f"{out} cannot be made a folder: {error.strerror}", "choose another folder with --out"
+        ) from error
+
+    unreadable = []
+    with console.progress("Predicting", len(pictures)) as advance:
+        for path in pictures:
+            try:
+                image = read_image(path)
+            except DataError as error:
+                unreadable.append(path)
+                console.warn(error.message)
+            else:
+                tensor = torch.from_numpy(resize_image(image, size).transpose(2, 0, 1).copy())[None].to(where)
+                probability = probability_maps(network, tensor, [image.shape[:2]], dtype=None)[0]
+                grey = np.rint(probability.cpu().numpy() * 255).astype(np.uint8)
+                cv2.imwrite(str(out / f"{path.stem}.png"), grey)
+            advance(1, path.name)
+    if unreadable:
+        raise DataError(
+            f"{len(unreadable)} of {len(pictures)} pictures could not be read, the first {unreadable[0]}; "
+            f"the maps of the others are in {out}"
+        )
+    return len(pictures)
+
+
+def _pictures(paths: Sequence[Path]) -> list[Path]:
+    pictures: list[Path] = []
+    for path in paths:
+        if path.is_dir():
+            pictures += sorted(entry for entry in path.iterdir() if entry.suffix.lower() in _EXTENSIONS)
+        elif path.is_file():
+            pictures.append(path)
+        else:
+            raise DataError(
+                f"there is no picture or folder {path}", "camox predict CHECKPOINT PICTURE_OR_FOLDER... --out DIR"
+            )
+    if not pictures:
+        raise DataError(f"no pictures in {', '.join(map(str, paths))}", "give picture files or folders of pictures")
+    stems: dict[str, Path] = {}
+    for path in pictures:
+        other = stems.setdefault(path.stem, path)
+        if other != path:
+            raise DataError(
+                f"{other} and {path} would both be written to {path.stem}.png", "predict them into two folders"
+            )
+    return pictures
+
+
+def _trained_size(content: dict[str, object], checkpoint: Path) -> int:
+    settings = content.get("config", {"data": content.get("args", {})})
+    size = settings.get("data", {}).get("img_size") if isinstance(settings, dict) else None
+    if not isinstance(size, int):
+        raise CheckpointError(f"{checkpoint} does not say at which size it was trained", "give it with --img-size")
+    return size

@@ -1,0 +1,114 @@
+"""What `last.pth` and `best_model.pth` hold of a run, and how a run goes on from one."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from camoxpert_cli import console
+from camoxpert_cli.config.load import to_mapping
+from camoxpert_cli.engine.checkpoint import average_in, load_weights, weights_of, write_checkpoint
+from camoxpert_cli.engine.optimizer import build_optimizer
+from camoxpert_cli.engine.run import Progress, Run
+from camoxpert_cli.engine.stages import WHOLE_BACKBONE, Phase
+from camoxpert_cli.errors import CheckpointError
+from camoxpert_cli.runs import versions
+
+
+def save_last(run: Run) -> None:
+    """Write `last.pth`: all that the run needs to go on from here."""
+    assert run.optimizer is not None
+    assert run.phase is not None
+    training = {
+        "progress": asdict(run.progress),
+        "phase_first_epoch": run.phase.first,
+        "optimizer": run.optimizer.state_dict(),
+        "scaler": run.scaler.state_dict(),
+        "ema_updates": run.ema.updates if run.ema else 0,
+    }
+    write_checkpoint(run.folder.last, {**_weights(run), "training": training})
+
+
+def save_best(run: Run) -> None:
+    """Write `best_model.pth`: weights, settings and scores."""
+    write_checkpoint(run.folder.best, _weights(run))
+
+
+def restore(run: Run, checkpoint: dict[str, Any], path: Path) -> None:
+    """Go on where `checkpoint` stopped; the network has its weights already.
+
+    A checkpoint of the original program holds weights and an epoch, `best_model.pth` of camox too: the rest starts
+    anew, and that is said. Raises CheckpointError where the training state does not fit the settings.
+    """
+    if run.ema is not None and average_in(checkpoint) is not None:
+        load_weights(run.ema.network, weights_of(checkpoint, ema=True), path)
+    elif run.ema is not None:
+        run.ema = type(run.ema)(run.network, run.ema.decay)
+    training = checkpoint.get("training")
+    if training is None:
+        _restore_epoch_only(run, checkpoint, path)
+        return
+    try:
+        run.progress = Progress(**training["progress"])
+        enter_phase(run, _phase_at(run, training["phase_first_epoch"]))
+        assert run.optimizer is not None
+        run.optimizer.load_state_dict(training["optimizer"])
+        if run.scaler.is_enabled() and training["scaler"]:
+            run.scaler.load_state_dict(training["scaler"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise CheckpointError(
+            f"the training state in {path} does not fit these settings: {error}",
+            "resume with the settings the run was started with (config.yaml in its folder)",
+        ) from error
+    if run.ema is not None:
+        run.ema.updates = training["ema_updates"]
+    within = f", {run.progress.samples} pictures into the next" if run.progress.samples else ""
+    console.say(f"Going on from {path}: {run.progress.epoch} epochs are complete{within}")
+
+
+def enter_phase(run: Run, phase: Phase) -> None:
+    """Freeze and unfreeze, and rebuild the optimizer over what is trained now, as one act."""
+    if run.phase == phase:
+        return
+    run.network.set_trainable(phase.backbone_stages, deep_heads=run.config.model.deep_supervision)
+    run.optimizer = build_optimizer(
+        run.network,
+        weight_decay=run.config.train.weight_decay,
+        backbone_lr_factor=run.config.train.backbone_lr_factor,
+        previous=run.optimizer,
+    )
+    run.phase = phase
+    trained = (
+        f"the last {phase.backbone_stages} of its {WHOLE_BACKBONE} stages train" if phase.backbone_stages else "frozen"
+    )
+    console.say(f"Epoch {phase.first + 1}: stage {phase.stage.number}, backbone: {trained}")
+
+
+def _weights(run: Run) -> dict[str, Any]:
+    history = run.progress.history
+    return {
+        "backbone": run.config.model.backbone,
+        "num_experts": run.config.model.num_experts,
+        "network": run.network.state_dict(),
+        "ema": run.ema.network.state_dict() if run.ema else None,
+        "epoch": run.progress.epoch,
+        "scores": history[-1] if history else None,
+        "config": to_mapping(run.config),
+        "versions": versions(),
+    }
+
+
+def _phase_at(run: Run, first_epoch: int) -> Phase:
+    for phase in run.phases:
+        if phase.first == first_epoch:
+            return phase
+    raise ValueError(f"it was saved in a phase that began with epoch {first_epoch + 1}, and these settings have none")
+
+
+def _restore_epoch_only(run: Run, checkpoint: dict[str, Any], path: Path) -> None:
+    # The original program counts epochs from 0 and stores the one it had just finished.
+    complete = checkpoint["epoch"] if "network" in checkpoint else checkpoint.get("epoch", -1) + 1
+    run.progress.epoch = max(run.progress.epoch, int(complete))
+    console.say(f"Going on from {path}: {run.progress.epoch} epochs are complete")
+    console.warn("it holds weights only: optimizer, gradient scale and history start anew")

@@ -1,0 +1,45 @@
+"""What is trained when: the two stages, and the three steps in which stage 2 unfreezes the backbone."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import pairwise
+
+WHOLE_BACKBONE = 4
+
+
+@dataclass(frozen=True)
+class Stage:
+    """Epochs `first` to `end` (exclusive) that share one batch size and one learning rate schedule."""
+
+    number: int
+    first: int
+    end: int
+    batch_size: int
+    lr: float
+    warmup_epochs: int
+
+
+@dataclass(frozen=True)
+class Phase:
+    """Epochs `first` to `end` (exclusive) of a stage that train the last `backbone_stages` (0 to 4) of the backbone."""
+
+    stage: Stage
+    first: int
+    end: int
+    backbone_stages: int
+
+
+def plan_phases(stage1: Stage, stage2: Stage, *, progressive_unfreeze: bool) -> list[Phase]:
+    """The run's phases in order; those without an epoch are left out.
+
+    Stage 1 trains everything but the backbone. Stage 2 trains all of it, or with `progressive_unfreeze` its last stage
+    for a third of the epochs, its last two for the next third, then all.
+    """
+    steps = [(0, 1), (1, 2), (2, WHOLE_BACKBONE)] if progressive_unfreeze else [(0, WHOLE_BACKBONE)]
+    epochs = stage2.end - stage2.first
+    starts = [stage2.first + third * epochs // 3 for third, _ in steps] + [stage2.end]
+    phases = [Phase(stage1, stage1.first, stage1.end, 0)]
+    for (_, backbone_stages), (first, end) in zip(steps, pairwise(starts), strict=True):
+        phases.append(Phase(stage2, first, end, backbone_stages))
+    return [phase for phase in phases if phase.first < phase.end]

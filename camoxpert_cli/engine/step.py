@@ -1,0 +1,92 @@
+"""What a training step computes on one device: network and loss in one module, summed over images.
+
+Letters: b images on this device, L mixture layers, E experts.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from camoxpert_cli import losses
+from camoxpert_cli.engine.normalise import Normalise
+from camoxpert_cli.model.camoxpert import CamoXpert
+from camoxpert_cli.model.moe import RoutingSums, balance_loss, routing_sums
+
+
+class StepOutput(NamedTuple):
+    """Per-image loss terms (b, 4) in the order bce, iou, edge, deep; routing sums (1, L, E).
+
+    Outputs of several devices are joined along the first dimension: nothing here is 0-dimensional.
+    """
+
+    terms: Tensor
+    chosen: Tensor
+    probability: Tensor
+
+
+class Losses(NamedTuple):
+    """The loss of a batch, 0-dimensional each; `total` carries the gradient."""
+
+    total: Tensor
+    bce: Tensor
+    iou: Tensor
+    edge: Tensor
+    deep: Tensor
+    balance: Tensor
+
+
+class LossValues(NamedTuple):
+    """The same as numbers."""
+
+    total: float
+    bce: float
+    iou: float
+    edge: float
+    deep: float
+    balance: float
+
+
+class TrainingStep(nn.Module):
+    """uint8 pictures and masks in, per-image losses out.
+
+    `autocast_dtype` None computes in float32. Autocast is opened here because its dtype does not reach the threads of
+    DataParallel's replicas.
+    """
+
+    def __init__(self, network: CamoXpert, deep_supervision: bool, autocast_dtype: torch.dtype | None) -> None:
+        super().__init__()
+        self.network = network
+        self.normalise = Normalise(network.normalisation)
+        self.deep_supervision = deep_supervision
+        self.autocast_dtype = autocast_dtype
+
+    def forward(self, images: Tensor, masks: Tensor) -> StepOutput:
+        """`images` (b, 3, H, W) uint8, `masks` (b, 1, H, W) uint8 of 0 and 1."""
+        with torch.autocast(images.device.type, self.autocast_dtype, enabled=self.autocast_dtype is not None):
+            output = self.network(self.normalise(images))
+        with torch.autocast(images.device.type, enabled=False):
+            logits, targets = output.logits.float(), masks.float()
+            bce = losses.bce_loss(logits, targets)
+            iou = losses.iou_loss(logits, targets)
+            edge = losses.edge_loss(logits, targets)
+            deep = losses.deep_loss(output.deep_logits, targets) if self.deep_supervision else torch.zeros_like(bce)
+            sums = routing_sums(output.routing)
+        return StepOutput(torch.stack([bce, iou, edge, deep], dim=1), sums.chosen[None], sums.probability[None])
+
+
+def combine(output: StepOutput, top_k: int) -> Losses:
+    """The loss of a whole batch from the outputs of all devices, joined along their first dimension."""
+    bce, iou, edge, deep = output.terms.mean(dim=0)
+    sums = RoutingSums(output.chosen.sum(dim=0), output.probability.sum(dim=0))
+    balance = balance_loss(sums, len(output.terms), top_k)
+    total = (
+        losses.BCE_WEIGHT * bce
+        + losses.IOU_WEIGHT * iou
+        + losses.EDGE_WEIGHT * edge
+        + losses.DEEP_WEIGHT * deep
+        + losses.BALANCE_WEIGHT * balance
+    )
+    return Losses(total, bce, iou, edge, deep, balance)

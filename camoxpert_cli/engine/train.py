@@ -1,0 +1,199 @@
+"""A training run, from top to bottom."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from camoxpert_cli import console
+from camoxpert_cli.config.durations import format_duration
+from camoxpert_cli.config.load import Resolved, to_mapping
+from camoxpert_cli.engine.closing import close_run
+from camoxpert_cli.engine.evaluate import Scores, evaluate
+from camoxpert_cli.engine.optimizer import set_learning_rate
+from camoxpert_cli.engine.resume import enter_phase, restore, save_best, save_last
+from camoxpert_cli.engine.run import Run, announce, prepare
+from camoxpert_cli.engine.schedule import learning_rate
+from camoxpert_cli.engine.seeding import seed_step
+from camoxpert_cli.engine.stages import Phase
+from camoxpert_cli.engine.step import LossValues, combine
+from camoxpert_cli.errors import Interrupted, TrainingError
+from camoxpert_cli.runs import RunFolder
+
+CLIP_NORM = 1.0
+# float16 skips a step now and then while it finds its scale; so many in a row mean that it finds none.
+MOST_SKIPPED_STEPS = 50
+
+
+def train(resolved: Resolved) -> RunFolder:
+    """Train as configured, then score the best weights on the test sets. Raises CamoxError for whatever stops it."""
+    run, checkpoint = prepare(resolved)
+    run.folder.write_settings(to_mapping(run.config))
+    announce(run)
+    if checkpoint is not None:
+        restore(run, checkpoint, Path(str(run.config.run.resume_from)))
+    with _saying_where_to_go_on(run):
+        for phase in run.phases:
+            if run.progress.epoch >= phase.end:
+                continue
+            enter_phase(run, phase)
+            for epoch in range(max(phase.first, run.progress.epoch), phase.end):
+                train_epoch(run, phase, epoch)
+                close_epoch(run, phase, validate(run))
+        close_run(run)
+    return run.folder
+
+
+def train_epoch(run: Run, phase: Phase, epoch: int) -> None:
+    """See every training picture once, from where `run.progress` stands; save between steps where that is due."""
+    progress, count = run.progress, len(run.data.train)
+    group_size = phase.stage.batch_size * run.config.train.accumulation_steps
+    group_losses = torch.zeros(len(LossValues._fields), device=run.device)
+    started = saved = time.perf_counter()
+    before = progress.epoch_seconds
+    run.network.train()
+    with console.progress(f"Epoch {epoch + 1}/{run.config.train.epochs}", count, progress.samples) as advance:
+        for images, masks in run.training_batches(phase.stage, epoch):
+            group_start = progress.samples // group_size * group_size
+            group_images = min(group_size, count - group_start)
+            group_losses += backward(run, images, masks, epoch, share=len(images) / group_images)
+            progress.samples += len(images)
+            if progress.samples < group_start + group_images:
+                continue
+
+            losses = LossValues(*group_losses.tolist())
+            group_losses.zero_()
+            rate = rate_at(run, phase, epoch, step=group_start // group_size)
+            norm = optimizer_step(run, rate, losses, epoch)
+            now = time.perf_counter()
+            progress.loss_sum += losses.total * group_images
+            progress.epoch_seconds = before + now - started
+            advance(group_images, f"loss {losses.total:.3f}  learning rate {rate:.1e}")
+            run.folder.log(
+                "step", epoch=epoch + 1, samples=progress.samples, lr=rate, gradient_norm=norm, **losses._asdict()
+            )
+            if run.save_every is not None and run.save_every.is_due(now - saved, group_start // group_size + 1):
+                save_last(run)
+                saved = now
+
+
+def backward(run: Run, images: Tensor, masks: Tensor, epoch: int, share: float) -> Tensor:
+    """Add this batch's gradients; it is `share` (0..1) of its optimizer step. Returns its share of the losses (6,)."""
+    seed_step(run.config.train.seed, epoch, run.progress.samples)
+    output = run.step(images.to(run.device, non_blocking=True), masks.to(run.device, non_blocking=True))
+    losses = combine(output, run.network.top_k)
+    run.scaler.scale(losses.total * share).backward()
+    return torch.stack(losses).detach() * share
+
+
+def rate_at(run: Run, phase: Phase, epoch: int, step: int) -> float:
+    """The learning rate of optimizer step `step` (from 0) of `epoch`."""
+    train, stage = run.config.train, phase.stage
+    steps_per_epoch = math.ceil(len(run.data.train) / (stage.batch_size * train.accumulation_steps))
+    return learning_rate(
+        (epoch - stage.first) * steps_per_epoch + step,
+        (stage.end - stage.first) * steps_per_epoch,
+        scheduler=train.scheduler,
+        peak=stage.lr,
+        minimum=train.min_lr,
+        warmup_steps=stage.warmup_epochs * steps_per_epoch,
+        t_mult=train.t_mult,
+    )
+
+
+def optimizer_step(run: Run, rate: float, losses: LossValues, epoch: int) -> float | None:
+    """One update from the gradients at hand. Returns their norm, None where it overflowed and the step was skipped.
+
+    Raises TrainingError where the loss itself is not finite, before any weight is touched.
+    """
+    assert run.optimizer is not None
+    if not math.isfinite(losses.total):
+        parts = ", ".join(f"{name} {value:.4g}" for name, value in losses._asdict().items())
+        raise TrainingError(
+            f"the loss became {losses.total} in epoch {epoch + 1} after {run.progress.samples} pictures ({parts}); "
+            f"{_last_good(run)}",
+            "go on from there with a lower --lr or --stage2-lr, or with --precision fp32",
+        )
+    run.rate = rate
+    set_learning_rate(run.optimizer, rate)
+    run.scaler.unscale_(run.optimizer)
+    trained = [parameter for group in run.optimizer.param_groups for parameter in group["params"]]
+    norm = torch.nn.utils.clip_grad_norm_(trained, CLIP_NORM).item()
+    if math.isfinite(norm):
+        run.scaler.step(run.optimizer)
+        run.skipped_in_a_row = 0
+    else:
+        run.skipped_in_a_row += 1
+        if run.skipped_in_a_row > MOST_SKIPPED_STEPS:
+            raise TrainingError(
+                f"{run.skipped_in_a_row} steps in a row had gradients beyond the number format's range, "
+                f"in epoch {epoch + 1}; {_last_good(run)}",
+                "go on from there with --precision fp32",
+            )
+    run.scaler.update()
+    run.optimizer.zero_grad(set_to_none=True)
+    if run.skipped_in_a_row == 0 and run.ema is not None:
+        run.ema.update(run.network)
+    return norm if math.isfinite(norm) else None
+
+
+def validate(run: Run) -> Scores:
+    """Score the held-out pictures, with the average of the weights where there is one."""
+    network = run.scored_network.eval()
+    with console.progress("Validation", len(run.data.validation)) as advance:
+        return evaluate(network, run.validation_batches, run.device, run.dtype, advance)
+
+
+def close_epoch(run: Run, phase: Phase, scores: Scores) -> None:
+    """Write the epoch down, keep its weights where they are the best, and save."""
+    progress = run.progress
+    row = {
+        "epoch": progress.epoch + 1,
+        "stage": phase.stage.number,
+        "train_loss": progress.loss_sum / len(run.data.train),
+        "iou": scores.iou,
+        "dice": scores.dice,
+        "mae": scores.mae,
+        "lr": run.rate,
+        "seconds": progress.epoch_seconds,
+    }
+    progress.history.append(row)
+    progress.epoch += 1
+    progress.samples, progress.loss_sum, progress.epoch_seconds = 0, 0.0, 0.0
+    better = scores.iou > progress.best_iou
+    if better:
+        progress.best_iou, progress.best_epoch = scores.iou, progress.epoch
+    target = run.config.run.target_iou
+    if target is not None and progress.target_seconds is None and scores.iou >= target:
+        progress.target_seconds = progress.seconds
+        console.say(f"Validation IoU passed {target:g} after {format_duration(progress.seconds)}")
+    if better:
+        save_best(run)
+    save_last(run)
+    run.folder.write_history(progress.history)
+    run.folder.log("epoch", **row)
+    console.say(
+        f"Epoch {progress.epoch}/{run.config.train.epochs}  stage {phase.stage.number}  loss {row['train_loss']:.3f}  "
+        f"IoU {scores.iou:.4f}  Dice {scores.dice:.4f}  MAE {scores.mae:.4f}  {row['seconds']:.1f} s"
+        f"{'  best' if better else ''}"
+    )
+
+
+@contextmanager
+def _saying_where_to_go_on(run: Run) -> Iterator[None]:
+    try:
+        yield
+    except KeyboardInterrupt as error:
+        raise Interrupted(f"stopped by Ctrl-C in epoch {run.progress.epoch + 1}; {_last_good(run)}") from error
+
+
+def _last_good(run: Run) -> str:
+    if run.folder.last.exists():
+        return f"the last good weights are in {run.folder.last}"
+    return "no weights were saved before"
