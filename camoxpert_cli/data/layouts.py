@@ -1,0 +1,252 @@
+"""Finds pictures and their masks by looking at how a folder is laid out."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from operator import attrgetter
+from pathlib import Path
+from typing import Literal
+
+from camoxpert_cli.errors import DataError, nearest
+
+_IMAGE_FOLDERS = ("image", "images", "imgs", "img")
+_MASK_FOLDERS = ("gt_object", "gt", "mask", "masks")
+_TRAIN_FOLDERS = ("train", "traindataset")
+_TEST_FOLDERS = ("test", "testdataset")
+PICTURE_SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp"}
+_NOT_CAMOUFLAGED = "COD10K-NonCAM-"
+_LAYOUTS = "expected Imgs + GT, Train/Image + Train/GT_Object, TrainDataset/Imgs + TrainDataset/GT or Images/Train + GT"
+# A read-me shows a few pictures; below a folder with this many, no data set is looked for.
+_PICTURE_FOLDER = 20
+
+
+@dataclass(frozen=True)
+class Pair:
+    """A picture and its mask; `name` is the stem both files share."""
+
+    name: str
+    image: Path
+    mask: Path
+
+
+@dataclass(frozen=True)
+class DataSet:
+    """Training pairs, test sets by name (either may be empty), and one line on what was found and left out."""
+
+    train: tuple[Pair, ...]
+    tests: dict[str, tuple[Pair, ...]]
+    description: str
+
+
+@dataclass(frozen=True)
+class _Split:
+    """A folder of pictures with its folder of masks; `role` is "any" where no folder name tells what it is for."""
+
+    role: Literal["train", "test", "any"]
+    name: str
+    images: Path
+    masks: Path
+    sharing: tuple[Path, ...] = ()  # further picture folders whose masks lie in `masks`
+
+
+def find_data(roots: Sequence[Path], *, scoring: bool = False) -> DataSet:
+    """The pairs of one or several data set folders, sorted by name within each folder of pictures.
+
+    Knows COD10K-v3 (`Train/Image` + `Train/GT_Object`, `Test/...`), `TrainDataset` and `TestDataset/<SET>` with
+    `Imgs` + `GT`, CAMO (`Images/Train`, `Images/Test` + `GT`) and one pair of folders (NC4K), in any case of letters.
+    One pair of folders called neither train nor test is for training where no other root is, for people train on
+    folders of their own; beside other training pictures, or where `scoring`, it is a test set.
+
+    Raises DataError where a root is no known layout, has no pairs, or its pictures and masks do not match.
+    """
+    if not roots:
+        raise DataError("no data set folder was given", _LAYOUTS)
+    unique = {Path(root).resolve(): Path(root) for root in roots}.values()
+    found = {root: _look(root) for root in unique}
+    has_train = any(split.role == "train" for splits, _ in found.values() for split in splits)
+    train: list[Pair] = []
+    tests: dict[str, tuple[Pair, ...]] = {}
+    lines = []
+    for root, (splits, notes) in found.items():
+        counts = []
+        for split in splits:
+            trains = split.role == "train" or (split.role == "any" and not scoring and not has_train)
+            pairs, where = _read(root, split)
+            if trains:
+                train += pairs
+            elif split.name in tests:
+                first = tests[split.name][0].image.parent
+                raise DataError(
+                    f"two test sets are called {split.name}: {first} and {split.images}",
+                    "give one of them, or rename its folder",
+                )
+            else:
+                tests[split.name] = pairs
+            counts.append(f"{len(pairs)} {'training pairs' if trains else f'test pairs of {split.name}'} ({where})")
+        lines.append(f"{root}: {', '.join(counts + notes)}")
+    return DataSet(tuple(train), tests, "; ".join(lines))
+
+
+def find_under(folder: Path, depth: int = 4) -> list[Path]:
+    """Folders that hold a known layout, sorted: `folder` itself, or any up to `depth` levels below it.
+
+    Looks neither below a match nor below a folder full of pictures, and passes over what it may not read.
+    """
+    try:
+        if _recognise(folder)[0]:
+            return [folder]
+        below = [] if depth == 0 or len(_pictures(folder)) > _PICTURE_FOLDER else _subfolders(folder)
+    except DataError:
+        return []
+    return [match for each in below for match in find_under(each, depth - 1)]
+
+
+def pair_folders(images: Path, masks: Path, sharing: Sequence[Path] = ()) -> tuple[Pair, ...]:
+    """Every picture in `images` with the mask of its stem in `masks`, sorted by name; COD10K's NonCAM are left out.
+
+    `sharing`: further picture folders, not returned, whose masks lie in `masks` as well. Raises DataError where a
+    picture has no mask, a mask no picture, or two files of a folder share a stem.
+    """
+    picture_of, mask_of = _by_stem(images), _by_stem(masks)
+    owners = set(picture_of).union(*(_by_stem(folder) for folder in sharing))
+    problems = []
+    if lone := [path.name for stem, path in picture_of.items() if stem not in mask_of]:
+        problems.append(f"{_first_of(lone, 'picture')} no mask in {masks}")
+    if stray := [path.name for stem, path in mask_of.items() if stem not in owners]:
+        problems.append(f"{_first_of(stray, 'mask')} no picture in {images}")
+    if problems:
+        raise DataError("; ".join(problems), "a picture and its mask have the same name up to the extension")
+    return tuple(Pair(stem, path, mask_of[stem]) for stem, path in picture_of.items())
+
+
+def _look(root: Path) -> tuple[list[_Split], list[str]]:
+    if not root.is_dir():
+        if root.exists():
+            raise DataError(f"{root} is a file, not a data set folder", "unpack an archive and give its folder")
+        similar = nearest(root.name, [path.name for path in _subfolders(root.parent)] if root.parent.is_dir() else [])
+        hint = f"did you mean {root.parent / similar[0]}?" if similar else "check the path for typing errors"
+        raise DataError(f"there is no folder {root}", hint)
+    splits, notes = _recognise(root)
+    if not splits:
+        above = [match for each in root.resolve().parents[:2] for match in find_under(each, 0)]
+        known = find_under(root, 2) or above
+        hint = f"give {known[0]}, which is one" if known else _LAYOUTS
+        raise DataError(f"{root} is no data set of a known layout: it holds {_contents(root)}", hint)
+    return splits, notes
+
+
+def _recognise(root: Path) -> tuple[list[_Split], list[str]]:
+    """The splits that the folder names promise, and what was passed over; looks at no file."""
+    name, parent = root.resolve().name, root.resolve().parent.name
+    role = _role(name)
+    if folders := _image_and_mask_folders(root):
+        # `COD10K-v3/Test` given alone is still the test set of COD10K-v3.
+        return _camo(name, *folders) or [_Split(role, name if role == "any" else parent, *folders)], []
+    splits: list[_Split] = []
+    notes: list[str] = []
+    below = _subfolders(root)
+    train, test = _child(below, _TRAIN_FOLDERS), _child(below, _TEST_FOLDERS)
+    if train and (folders := _image_and_mask_folders(train)):
+        splits.append(_Split("train", name, *folders))
+    elif train:
+        notes.append(f"left out {train.name}, which holds {_contents(train)}")
+    if role == "test":
+        name, test = parent, root
+    if test and (folders := _image_and_mask_folders(test)):
+        splits.append(_Split("test", name, *folders))
+    elif test:
+        for each in _subfolders(test):
+            if folders := _image_and_mask_folders(each):
+                splits.append(_Split("test", each.name, *folders))
+            else:
+                notes.append(f"left out {each.relative_to(root)}, which holds {_contents(each)}")
+    return splits, notes
+
+
+def _camo(name: str, images: Path, masks: Path) -> list[_Split]:
+    """CAMO keeps the masks of its training and test pictures in one folder."""
+    below = _subfolders(images)
+    train, test = _child(below, _TRAIN_FOLDERS), _child(below, _TEST_FOLDERS)
+    splits = [_Split("train", name, train, masks, (test,) if test else ())] if train else []
+    return splits + ([_Split("test", name, test, masks, (train,) if train else ())] if test else [])
+
+
+def _role(name: str) -> Literal["train", "test", "any"]:
+    return "train" if name.lower() in _TRAIN_FOLDERS else "test" if name.lower() in _TEST_FOLDERS else "any"
+
+
+def _read(root: Path, split: _Split) -> tuple[tuple[Pair, ...], str]:
+    """The pairs of a split, and in words where they lie and what was left out. Raises DataError where it has none."""
+    pairs = pair_folders(split.images, split.masks, split.sharing)
+    left_out = sum(path.name.startswith(_NOT_CAMOUFLAGED) for path in _pictures(split.images))
+    if not pairs:
+        where = f"{split.images} holds {_contents(split.images)}; {split.masks} holds {_contents(split.masks)}"
+        reason = f", and the {left_out} NonCAM pictures show nothing camouflaged" if left_out else ""
+        raise DataError(f"no pairs of picture and mask: {where}{reason}", "pictures are jpg, jpeg, png or bmp files")
+    words = f"{split.images.relative_to(root)} + {split.masks.relative_to(root)}"
+    if split.role == "any":
+        words += "; its name says neither train nor test"
+    if left_out:
+        words += f"; left out {left_out} NonCAM pictures, which show nothing camouflaged"
+    return pairs, words
+
+
+def _image_and_mask_folders(folder: Path) -> tuple[Path, Path] | None:
+    below = _subfolders(folder)
+    images, masks = _child(below, _IMAGE_FOLDERS), _child(below, _MASK_FOLDERS)
+    return (images, masks) if images and masks else None
+
+
+def _child(folders: Sequence[Path], names: Sequence[str]) -> Path | None:
+    """The folder with the earliest of `names`, which are lower-case, in any case of letters."""
+    by_name = {each.name.lower(): each for each in folders}
+    return next((by_name[name] for name in names if name in by_name), None)
+
+
+def _subfolders(folder: Path) -> list[Path]:
+    return [folder / entry.name for entry in _entries(folder) if entry.is_dir()]
+
+
+def _pictures(folder: Path) -> list[Path]:
+    return [path for entry in _entries(folder) if (path := folder / entry.name).suffix.lower() in PICTURE_SUFFIXES]
+
+
+def _entries(folder: Path) -> list[os.DirEntry[str]]:
+    """What lies in a folder, sorted by name, without hidden files and what macOS adds to archives."""
+    try:
+        with os.scandir(folder) as entries:
+            shown = [each for each in entries if not each.name.startswith((".", "__MACOSX"))]
+    except OSError as error:
+        raise DataError(f"cannot look into {folder}: {error.strerror}", "check its permissions") from error
+    return sorted(shown, key=attrgetter("name"))
+
+
+def _by_stem(folder: Path) -> dict[str, Path]:
+    pictures: dict[str, Path] = {}
+    for path in _pictures(folder):
+        if path.name.startswith(_NOT_CAMOUFLAGED):
+            continue
+        if path.stem in pictures:
+            names = f"{pictures[path.stem].name} and {path.name}"
+            raise DataError(f"{folder} has two pictures of one name: {names}", "keep one of them")
+        pictures[path.stem] = path
+    return pictures
+
+
+def _first_of(names: Sequence[str], kind: str) -> str:
+    """`3 pictures have ..., the first ...` up to the verb's object."""
+    shown = ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")
+    return f"{len(names)} {kind}{'s' if len(names) > 1 else ''} ({shown}) {'have' if len(names) > 1 else 'has'}"
+
+
+def _contents(folder: Path) -> str:
+    """Sub-folders and the number of files by extension, in words."""
+    entries = _entries(folder)
+    folders = [each.name for each in entries if each.is_dir()]
+    endings = Counter(Path(each.name).suffix.lower() or each.name for each in entries if not each.is_dir())
+    parts = [f"the sub-folders {', '.join(folders[:8])}"] if folders else []
+    parts += [f"{count} {ending}" for ending, count in endings.most_common(8)]
+    return ", ".join(parts) or "nothing"

@@ -1,0 +1,58 @@
+"""Holds out pictures for validation."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Sequence
+
+from camoxpert_cli.data.layouts import Pair
+from camoxpert_cli.errors import DataError
+
+_COD10K_NAME = re.compile(r"COD10K-(?:CAM|NonCAM)-\d+-([A-Za-z]+)-")
+
+
+def super_class(name: str) -> str | None:
+    """The super-class in a COD10K name, `COD10K-CAM-1-Aquatic-3-Crab-70` -> `Aquatic`; None for other names."""
+    match = _COD10K_NAME.match(name)
+    return match[1] if match else None
+
+
+def hold_out(pairs: Sequence[Pair], fraction: float, seed: int) -> tuple[tuple[Pair, ...], tuple[Pair, ...]]:
+    """Training and validation pairs, both sorted by name; `fraction` in (0, 1) of each super-class is held out.
+
+    At least one pair lands on either side. The choice depends on names and `seed` alone: of each super-class those
+    with the lowest hash are held out, so a picture more or less moves few others. Raises DataError for fewer than
+    two pairs.
+    """
+    if len(pairs) < 2:
+        raise DataError(
+            f"{len(pairs)} training pictures, too few to hold some out for validation",
+            "training takes two pictures at least",
+        )
+    groups: dict[str, list[Pair]] = {}
+    for pair in pairs:
+        groups.setdefault(super_class(pair.name) or "", []).append(pair)
+    total = min(max(1, round(fraction * len(pairs))), len(pairs) - 1)
+    shares = _proportional_shares({name: len(group) for name, group in groups.items()}, total)
+    train: list[Pair] = []
+    held_out: list[Pair] = []
+    for name, group in groups.items():
+        shuffled = sorted(group, key=lambda pair: hashlib.sha256(f"{seed}:{pair.name}".encode()).digest())
+        held_out += shuffled[: shares[name]]
+        train += shuffled[shares[name] :]
+    return _by_name(train), _by_name(held_out)
+
+
+def _proportional_shares(sizes: dict[str, int], total: int) -> dict[str, int]:
+    """`total` shared out in proportion to `sizes`: whole parts first, the rest to the largest remainders."""
+    count = sum(sizes.values())
+    shares = {name: total * size // count for name, size in sizes.items()}
+    by_remainder = sorted(sizes, key=lambda name: (-(total * sizes[name] % count), name))
+    for name in by_remainder[: total - sum(shares.values())]:
+        shares[name] += 1
+    return shares
+
+
+def _by_name(pairs: Sequence[Pair]) -> tuple[Pair, ...]:
+    return tuple(sorted(pairs, key=lambda pair: pair.name))
