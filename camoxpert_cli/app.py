@@ -10,6 +10,7 @@ from typer.core import TyperGroup
 
 from camoxpert_cli import __version__, console
 from camoxpert_cli.commands import predict, train
+from camoxpert_cli.commands.help import SectionedCommand
 from camoxpert_cli.errors import CamoxError
 
 
@@ -37,10 +38,11 @@ app = typer.Typer(
     help="Train and evaluate CamoXpert, a network that finds camouflaged animals in pictures.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
+    rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-app.command("train")(train.train)
-app.command("predict")(predict.predict)
+app.command("train", cls=SectionedCommand)(train.train)
+app.command("predict", cls=SectionedCommand)(predict.predict)
 
 
 def _print_version(wanted: bool) -> None:

@@ -19,9 +19,10 @@ def predict(
 ) -> None:
     """Write a grey map for every picture, at its own size: the brighter, the more likely an animal.
 
-    camox predict runs/first/best_model.pth photo.jpg --out maps
-
-    camox predict runs/first/best_model.pth DATA/TestDataset/CAMO/Imgs --out maps/CAMO
+    \b
+    Examples:
+      camox predict runs/first/best_model.pth photo.jpg --out maps
+      camox predict runs/first/best_model.pth DATA/TestDataset/CAMO/Imgs --out maps
     """
     from camoxpert_cli.engine.predict import predict as run
 

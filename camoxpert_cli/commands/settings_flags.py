@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Iterable, Mapping
-from typing import Annotated, Any, get_args
+from typing import Annotated, Any, get_args, get_type_hints
 
 import typer
 
@@ -22,7 +22,13 @@ def with_settings(sections: Iterable[str]) -> Callable[[Callable[..., None]], Ca
     chosen = {setting.name: setting for setting in SETTINGS.values() if setting.section in sections}
 
     def decorate(command: Callable[..., None]) -> Callable[..., None]:
-        own = [item for item in inspect.signature(command).parameters.values() if item.kind is not item.VAR_KEYWORD]
+        # Typer reads annotations from the signature; here they are still text.
+        hints = get_type_hints(command, include_extras=True)
+        own = [
+            item.replace(annotation=hints[item.name])
+            for item in inspect.signature(command).parameters.values()
+            if item.kind is not item.VAR_KEYWORD
+        ]
 
         def wrapped(**arguments: Any) -> None:
             command(**{item.name: arguments.pop(item.name) for item in own}, **_given(chosen, arguments))

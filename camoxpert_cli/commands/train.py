@@ -5,12 +5,13 @@ from typing import Annotated, Any
 import typer
 
 from camoxpert_cli.commands.settings_flags import with_settings
-from camoxpert_cli.config.load import resolve
 
 
 @with_settings(["model", "data", "train", "run"])
 def train(
-    preset: Annotated[str | None, typer.Option(help="Recipe to start from: its name, or a .yaml file.")] = None,
+    preset: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Recipe to start from: its name, or a .yaml file.")
+    ] = None,
     assignments: Annotated[
         list[str] | None, typer.Option("--set", metavar="SECTION.NAME=VALUE", help="Set any setting; may be repeated.")
     ] = None,
@@ -20,12 +21,17 @@ def train(
 
     Settings come from the preset, then from flags, then from --set; what none of them says keeps its default.
 
-    camox train --preset quickstart
-
-    camox train --preset kaggle-2xT4 --dataset-path /kaggle/input/cod10k-dataset/COD10K-v3
-
-    camox train --dataset-path DATA --epochs 40 --stage1-epochs 10 --checkpoint-dir runs/first
+    \b
+    Examples:
+      camox train --preset quickstart
+      camox train --preset kaggle-1xT4 --dataset-path /kaggle/input/COD10K-v3
+      camox train --dataset-path DATA --checkpoint-dir runs/first --epochs 40 \\
+          --stage1-epochs 10
+      camox train --dataset-path DATA --resume-from runs/first/last.pth \\
+          --checkpoint-dir runs/first --epochs 40 --stage1-epochs 10
     """
+    from camoxpert_cli.config.load import resolve
+
     resolved = resolve(preset, flags, assignments or [])
 
     from camoxpert_cli.engine.train import train as run

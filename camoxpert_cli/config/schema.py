@@ -70,7 +70,7 @@ class TrainConfig:
     )
     min_lr: float = setting(1e-6, "learning rate at the end of a schedule", low=0.0)
     warmup_epochs: int = setting(0, "epochs over which the rate rises at the start of stage 2", low=0)
-    t_mult: int = setting(2, "cosine_restart: each cycle is this many times longer than the one before", low=1)
+    t_mult: int = setting(2, "each cycle of cosine_restart is this many times longer than the one before", low=1)
     progressive_unfreeze: bool = setting(
         True, "stage 2 unfreezes the backbone in three steps, last layers first", original="off"
     )
@@ -78,7 +78,7 @@ class TrainConfig:
     use_ema: bool = setting(True, "validate and keep a moving average of the weights", original="off")
     ema_decay: float = setting(0.999, "part of the average kept at each step", low=0.0, high=1.0)
     precision: Literal["auto", "fp32", "fp16", "bf16"] = setting(
-        "auto", "auto: bf16 where the GPU has it, fp16 on other GPUs, fp32 on the CPU", original="fp16"
+        "auto", "number format; auto takes bf16 where the GPU has it, fp16 on other GPUs, fp32 on the CPU", original="fp16"
     )
     seed: int = setting(42, "drives order, augmentation, dropout and initial weights", low=0, high=2**32 - 1)
 
@@ -88,7 +88,7 @@ class RunConfig:
     checkpoint_dir: str | None = setting(None, "folder of the run; runs/<preset>-<time> where not given")
     resume_from: str | None = setting(None, "checkpoint to go on from: camox's own or the original program's")
     device: Literal["auto", "cuda", "cpu"] = setting("auto", "where to train", original="cuda")
-    gpus: int | None = setting(None, "number of GPUs; all that can be used where not given", low=1, high=1024)
+    gpus: int | None = setting(None, "number of GPUs; one where there is any, if not given", low=1, high=1024)
     target_iou: float | None = setting(None, "say when validation IoU passes this value", low=0.0, high=1.0)
     save_every: str | None = setting(
         None, "also save within an epoch: 30s, 10m, 1h, or a number of optimizer steps", parse=parse_interval

@@ -20,7 +20,9 @@ def choose_device(device: str, gpus: int | None) -> torch.device:
     if gpus is not None and gpus > available:
         raise DeviceError(
             f"{gpus} GPU{'s were' if gpus > 1 else ' was'} asked for, and this machine has {available or 'none'}",
-            "--preset kaggle-1xT4, or --gpus 1" if available else "--device cpu, or a machine with a GPU",
+            "--preset kaggle-1xT4, or --gpus 1"
+            if available
+            else "on Kaggle, choose a GPU as accelerator; camox train --preset quickstart runs without one",
         )
     if gpus is not None and gpus > 1:
         raise DeviceError(f"{gpus} GPUs were asked for, and this version trains on one", "--gpus 1")

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from camoxpert_cli import console
-from camoxpert_cli.data.layouts import _EXTENSIONS
+from camoxpert_cli.data.layouts import PICTURE_SUFFIXES
 from camoxpert_cli.data.reading import read_image
 from camoxpert_cli.data.transforms import resize_image
 from camoxpert_cli.engine.checkpoint import average_in, network_of, read_checkpoint
@@ -63,7 +63,7 @@ def _pictures(paths: Sequence[Path]) -> list[Path]:
     pictures: list[Path] = []
     for path in paths:
         if path.is_dir():
-            pictures += sorted(entry for entry in path.iterdir() if entry.suffix.lower() in _EXTENSIONS)
+            pictures += sorted(entry for entry in path.iterdir() if entry.suffix.lower() in PICTURE_SUFFIXES)
         elif path.is_file():
             pictures.append(path)
         else:

@@ -115,11 +115,11 @@ def prepare(resolved: Resolved) -> tuple[Run, dict[str, Any] | None]:
     device = choose_device(config.run.device, config.run.gpus)
     dtype = choose_dtype(config.train.precision, device)
     checkpoint = None if resume_from is None else read_checkpoint(resume_from)
+    data = open_data(config.data, config.train.seed, folder)
     network = build_network(config.model, config.train.seed, weights_follow=checkpoint is not None)
     if checkpoint is not None and resume_from is not None:
         load_weights(network, weights_of(checkpoint, ema=False), resume_from)
     network.to(device)
-    data = open_data(config.data, config.train.seed, folder)
     folder.create()
 
     workers = config.data.num_workers

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
+from urllib.parse import urlsplit
+from urllib.request import getproxies
 
 import timm
 import torch
+from huggingface_hub import constants
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
@@ -15,6 +21,8 @@ from camoxpert_cli.errors import CheckpointError, ConfigError, nearest
 STRIDES = (4, 8, 16, 32)
 # What timm raises for models that cannot give feature maps is not specified; these were seen.
 _TIMM_REFUSALS = (RuntimeError, AssertionError, AttributeError, TypeError, ValueError, KeyError, NotImplementedError)
+
+_HUB_TIMEOUT = 5.0  # seconds
 
 
 class Normalisation(NamedTuple):
@@ -102,8 +110,9 @@ def _check_name(name: str) -> None:
 
 def _indices_of_strides(name: str) -> list[int]:
     """Which of the model's feature maps have strides 4, 8, 16 and 32; the deepest where several have one stride."""
-    with torch.device("meta"):
-        reductions: list[int] = _create(name).feature_info.reduction()  # type: ignore[union-attr, operator]
+    info: Any = _feature_info(name)
+    # By default timm picks some of the maps only (DLA leaves out the first); indices count all of them.
+    reductions: list[int] = info.reduction(list(range(len(info))))
     missing = [stride for stride in STRIDES if stride not in reductions]
     if missing:
         raise ConfigError(
@@ -111,6 +120,15 @@ def _indices_of_strides(name: str) -> list[int]:
             "choose another backbone, such as edgenext_base",
         )
     return [len(reductions) - 1 - reductions[::-1].index(stride) for stride in STRIDES]
+
+
+def _feature_info(name: str) -> Any:
+    try:
+        with torch.device("meta"):
+            return _create(name).feature_info
+    except ConfigError:
+        # Older versions of timm look at values while they build a model, which this device does not have.
+        return _create(name).feature_info
 
 
 def _create(name: str, indices: list[int] | None = None, **arguments: object) -> nn.Module:
@@ -126,17 +144,38 @@ def _create(name: str, indices: list[int] | None = None, **arguments: object) ->
 
 def _load_from_source(name: str, indices: list[int]) -> nn.Module:
     cfg = timm.get_pretrained_cfg(name)
-    hint = f"give a file with --backbone-weights FILE, or ask for random weights with --no-pretrained (timm: {name})"
+    hint = f"give weights of timm's {name} with --backbone-weights FILE, or ask for random ones with --no-pretrained"
     if cfg is None or not cfg.has_weights:
         raise ConfigError(f"timm has no pretrained weights for backbone {name}", hint)
     try:
-        backbone: nn.Module = timm.create_model(name, features_only=True, out_indices=indices, pretrained=True)
+        with _without_waiting_for_the_hub():
+            backbone: nn.Module = timm.create_model(name, features_only=True, out_indices=indices, pretrained=True)
     except Exception as error:  # the hub client raises whatever its transport raises
         raise ConfigError(
-            f"the pretrained weights of {name} cannot be fetched: {str(error).splitlines()[0]}",
-            f"without a network, {hint}",
+            f"the pretrained weights of {name} are not on this machine and cannot be fetched: {_first_line(error)}",
+            hint,
         ) from error
     return backbone
+
+
+@contextmanager
+def _without_waiting_for_the_hub() -> Iterator[None]:
+    """Let timm look at its cache alone where the hub cannot be reached: its client tries for a minute otherwise."""
+    hub = urlsplit(constants.ENDPOINT)
+    before = constants.HF_HUB_OFFLINE
+    if not getproxies():
+        try:
+            socket.create_connection((hub.hostname or "", hub.port or 443), timeout=_HUB_TIMEOUT).close()
+        except OSError:
+            constants.HF_HUB_OFFLINE = True
+    try:
+        yield
+    finally:
+        constants.HF_HUB_OFFLINE = before
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0]
 
 
 def _load_from_file(name: str, indices: list[int], path: Path) -> nn.Module:
@@ -155,7 +194,7 @@ def _load_from_file(name: str, indices: list[int], path: Path) -> nn.Module:
             pretrained_cfg_overlay={"state_dict": weights},
         )
     except _TIMM_REFUSALS as error:
-        raise CheckpointError(f"{path} does not fit backbone {name}: {str(error).splitlines()[0]}", hint) from error
+        raise CheckpointError(f"{path} does not fit backbone {name}: {_first_line(error)}", hint) from error
     loaded = backbone.state_dict()
     # Vectors may start as the constants that training left in place; matrices and kernels start random.
     matrices = [key for key, value in untouched.items() if value.ndim >= 2]
@@ -180,7 +219,7 @@ def _read_weights(path: Path) -> dict[str, Tensor]:
         else:
             content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # damaged files end in many kinds of error
-        raise CheckpointError(f"{path} cannot be read as weights: {str(error).splitlines()[0]}", hint) from error
+        raise CheckpointError(f"{path} cannot be read as weights: {_first_line(error)}", hint) from error
     for wrapper in ("state_dict", "model"):
         if isinstance(content, dict) and isinstance(content.get(wrapper), dict):
             content = content[wrapper]

@@ -22,11 +22,14 @@ def _contexts_for(module: nn.Module) -> Callable[[], tuple[AbstractContextManage
 
 @contextmanager
 def _keep_running_statistics(module: nn.Module) -> Iterator[None]:
-    # The second forward pass sees the batch that the first has counted already.
+    # The second forward pass sees the batch that the first has counted already. It ends in an exception of torch's own
+    # as soon as all activations are there again.
     norms = [part for part in module.modules() if isinstance(part, nn.modules.batchnorm._BatchNorm)]
     before = [[buffer.clone() for buffer in norm.buffers()] for norm in norms]
-    yield
-    with torch.no_grad():
-        for norm, values in zip(norms, before, strict=True):
-            for buffer, value in zip(norm.buffers(), values, strict=True):
-                buffer.copy_(value)
+    try:
+        yield
+    finally:
+        with torch.no_grad():
+            for norm, values in zip(norms, before, strict=True):
+                for buffer, value in zip(norm.buffers(), values, strict=True):
+                    buffer.copy_(value)
