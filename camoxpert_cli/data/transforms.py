@@ -45,14 +45,18 @@ class Augmentation:
 
 
 def resize_image(image: NDArray[np.uint8], img_size: int) -> NDArray[np.uint8]:
-    """uint8 (H, W, 3) -> (S, S, 3), bilinear."""
-    return _resize(image, img_size, cv2.INTER_LINEAR)
+    """uint8 (H, W, 3) -> (S, S, 3): means over areas where it shrinks, bilinear where it grows.
+
+    Bilinear shrinking looks at a few of the pixels only and keeps all of their noise.
+    """
+    shrinks = min(image.shape[:2]) > img_size
+    return _resize(image, img_size, cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)
 
 
 def resize_pair(
     image: NDArray[np.uint8], mask: NDArray[np.uint8], img_size: int
 ) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
-    """uint8 (H, W, 3) and (H, W) -> (S, S, 3), bilinear, and (S, S), nearest: the mask keeps its values."""
+    """uint8 (H, W, 3) and (H, W) -> (S, S, 3) as `resize_image`, and (S, S), nearest: the mask keeps its values."""
     return resize_image(image, img_size), _resize(mask, img_size, _MASK_INTERPOLATION)
 
 

@@ -1,0 +1,263 @@
+"""Generated pictures in which an object hides by texture, to train and to test with no data at hand.
+
+Inside and outside of the object every picture has the same colours in the same proportions, under the same
+shading and noise; only the texture differs, by one of three cues:
+
+- "orientation": the same pattern turned by 58 to 122 degrees;
+- "scale": the same pattern at least 1.8 times finer or coarser;
+- "both": the pattern turned likewise and at the same time finer or coarser.
+
+The patterns are "stripes" (a bent grating), "grain" (noise of one orientation and one scale) and "spots"
+(noise of one scale, for the scale cue only). Orientation and scale of the background vary from picture to
+picture, so no fixed filter finds the object: it is the smaller, compact part that differs.
+
+Training and validation textures are disjoint. Orientation, wavelength, contrast and hue are each cut into
+bins; "train" draws from the even bins, "val" from the odd ones, and a margin of a fifth of a bin separates
+neighbours. Mirroring a picture or turning it by 90 degrees keeps an orientation within its split. What is
+disjoint are the nominal values: stripes bend and grain spreads around them.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from camoxpert_cli.errors import DataError
+
+Split = Literal["train", "val"]
+Cue = Literal["orientation", "scale", "both"]
+Pattern = Literal["stripes", "grain", "spots"]
+Map = NDArray[np.float64]
+Picture = tuple[NDArray[np.uint8], NDArray[np.uint8]]
+
+VERSION = 1
+MANIFEST = "synthetic.json"
+MIN_SIZE = 48
+
+ORIENTATION_BINS = 16
+ORIENTATION_STEP = 180 / ORIENTATION_BINS
+WAVELENGTH_BINS = 9
+SHORTEST_WAVELENGTH = 4.0
+BINS_PER_OCTAVE = 6
+CONTRAST_BINS = 6
+LOWEST_CONTRAST = 0.25
+CONTRAST_STEP = 0.03
+HUE_BINS = 12
+HUE_STEP = 360 / HUE_BINS
+
+
+@dataclass(frozen=True)
+class Texture:
+    """A pattern, the direction across its stripes in degrees [0, 180) and its wavelength in pixels."""
+
+    pattern: Pattern
+    orientation: float
+    wavelength: float
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What a picture is made from; hue in degrees [0, 360), contrast as half the range of lightness."""
+
+    cue: Cue
+    background: Texture
+    object: Texture
+    hue: float
+    contrast: float
+
+
+def generate_picture(seed: int, index: int, split: Split, size: int) -> Picture:
+    """Picture `index` of a split: image uint8 (size, size, 3) RGB, mask uint8 (size, size) of 0 or 255.
+
+    A pure function of its arguments (up to rounding of the processor's arithmetic). `seed` and `index` are
+    non-negative, `size` is in pixels, at least MIN_SIZE. The object covers 5 to 30 % of the picture.
+    """
+    if size < MIN_SIZE:
+        raise ValueError(f"size must be at least {MIN_SIZE} pixels, got {size}")
+    rng = _generator(seed, index, split)
+    recipe = _draw_recipe(rng, split)
+    inside = _draw_object(rng, size)
+    # Ranks give both sides the same flat histogram, whatever the two patterns' own ones are.
+    level = np.empty((size, size))
+    level[inside] = _ranks(_render(rng, recipe.object, size)[inside])
+    level[~inside] = _ranks(_render(rng, recipe.background, size)[~inside])
+    colours = _palette(rng, recipe)
+    image = np.stack([np.interp(level, [0, 0.5, 1], channel) for channel in colours.T], axis=-1)
+    image *= _shading(rng, size)[..., None]
+    image += rng.normal(0, 0.02, image.shape)
+    return np.rint(np.clip(image, 0, 1) * 255).astype(np.uint8), inside.astype(np.uint8) * 255
+
+
+def picture_recipe(seed: int, index: int, split: Split) -> Recipe:
+    """The recipe that `generate_picture` follows for the same arguments."""
+    return _draw_recipe(_generator(seed, index, split), split)
+
+
+def write_dataset(folder: Path, *, seed: int, train: int, test: int, size: int) -> bool:
+    """Write pictures of `size` pixels as PNG files; return False when they were there already.
+
+    `train` and `test` are counts. The files are TrainDataset/{Imgs,GT}/train_00000.png ... from the "train"
+    split and TestDataset/synthetic/{Imgs,GT}/test_00000.png ... from the "val" split.
+    A manifest, written last, says what is complete: a run that finds another one, none, or a file missing
+    writes everything anew. Raises DataError, before changing anything, where a folder holds other files.
+    """
+    wanted = {"version": VERSION, "seed": seed, "train": train, "test": test, "size": size}
+    parts: list[tuple[Path, str, Split, int]] = [
+        (folder / "TrainDataset", "train", "train", train),
+        (folder / "TestDataset" / "synthetic", "test", "val", test),
+    ]
+    plan = [entry for part in parts for entry in _plan(*part)]
+    present = {path for part, stem, _, _ in parts for path in _own_files(part, stem)}
+    expected = {path for entry in plan for path in entry[2:]}
+    manifest = folder / MANIFEST
+    if present == expected and _read_json(manifest) == wanted:
+        return False
+    manifest.unlink(missing_ok=True)
+    for path in present - expected:
+        path.unlink()
+    for index, split, image_path, mask_path in plan:
+        image, mask = generate_picture(seed, index, split, size)
+        _write_png(image_path, cv2.cvtColor(image, cv2.COLOR_RGB2BGR))
+        _write_png(mask_path, mask)
+    partial = manifest.with_suffix(".partial")
+    partial.write_text(json.dumps(wanted, indent=2) + "\n", encoding="utf-8")
+    partial.replace(manifest)
+    return True
+
+
+def _plan(folder: Path, stem: str, split: Split, count: int) -> list[tuple[int, Split, Path, Path]]:
+    """Index, split, image file and mask file of each picture of one part of the data set."""
+    names = [f"{stem}_{index:05d}.png" for index in range(count)]
+    return [(index, split, folder / "Imgs" / name, folder / "GT" / name) for index, name in enumerate(names)]
+
+
+def _own_files(folder: Path, stem: str) -> set[Path]:
+    """The generated files in a part's two folders; DataError when there are others."""
+    files = {path for kind in ("Imgs", "GT") for path in (folder / kind).glob("*")}
+    foreign = sorted(path for path in files if not re.fullmatch(rf"{stem}_\d{{5,}}\.png", path.name))
+    if foreign:
+        raise DataError(f"{foreign[0]} is not a generated picture", "choose a folder without other pictures")
+    return files
+
+
+def _read_json(path: Path) -> Any:
+    """The content of a JSON file, or None where it is missing or damaged."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (FileNotFoundError, ValueError):
+        return None
+
+
+def _write_png(path: Path, pixels: NDArray[Any]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    ok, data = cv2.imencode(".png", pixels)
+    if not ok:
+        raise OSError(f"cannot encode {path}")
+    path.write_bytes(data.tobytes())
+
+
+def _generator(seed: int, index: int, split: Split) -> np.random.Generator:
+    return np.random.default_rng([seed, _parity(split), index])
+
+
+def _parity(split: Split) -> int:
+    return 0 if split == "train" else 1
+
+
+def _draw_bin(rng: np.random.Generator, split: Split, bins: int) -> int:
+    return int(rng.choice(np.arange(_parity(split), bins, 2)))
+
+
+def _draw_recipe(rng: np.random.Generator, split: Split) -> Recipe:
+    def jittered(position: int) -> float:
+        return position + float(rng.uniform(-0.4, 0.4))
+
+    def texture(pattern: Pattern, turn: int, scale: int) -> Texture:
+        orientation = jittered(turn) * ORIENTATION_STEP % 180
+        return Texture(pattern, orientation, SHORTEST_WAVELENGTH * 2 ** (jittered(scale) / BINS_PER_OCTAVE))
+
+    cues: tuple[Cue, ...] = ("orientation", "scale", "both")
+    cue = cues[rng.integers(len(cues))]
+    patterns: tuple[Pattern, ...] = ("stripes", "grain", "spots") if cue == "scale" else ("stripes", "grain")
+    pattern = patterns[rng.integers(len(patterns))]
+    turn = other_turn = _draw_bin(rng, split, ORIENTATION_BINS)
+    scale = other_scale = _draw_bin(rng, split, WAVELENGTH_BINS)
+    # Even steps between bins stay within the split.
+    if cue != "scale":
+        other_turn = turn + int(rng.choice([6, 8, 10]))
+    if cue != "orientation":
+        gap = 6 if cue == "scale" else 2
+        scales = range(_parity(split), WAVELENGTH_BINS, 2)
+        pairs = [(a, b) for a in scales for b in scales if abs(a - b) >= gap]
+        scale, other_scale = pairs[rng.integers(len(pairs))]
+    background, hidden = texture(pattern, turn, scale), texture(pattern, other_turn, other_scale)
+    hue = jittered(_draw_bin(rng, split, HUE_BINS)) * HUE_STEP % 360
+    contrast = LOWEST_CONTRAST + CONTRAST_STEP * jittered(_draw_bin(rng, split, CONTRAST_BINS))
+    return Recipe(cue, background, hidden, hue, contrast)
+
+
+def _draw_object(rng: np.random.Generator, size: int) -> NDArray[np.bool_]:
+    """A smooth blob of one to three lobes, bool (size, size), covering 5 to 30 % of the picture."""
+    y, x = np.mgrid[:size, :size] / size
+    while True:
+        centre = rng.uniform(0.25, 0.75, 2)
+        field = 0.1 * _smooth_noise(rng, size)
+        for _ in range(rng.integers(1, 4)):
+            lobe = centre + rng.normal(0, 0.11, 2)
+            width = rng.uniform(0.12, 0.22)
+            field += np.exp(-((x - lobe[0]) ** 2 + (y - lobe[1]) ** 2) / (2 * width**2))
+        above = field > np.quantile(field, 1 - rng.uniform(0.07, 0.29))
+        _, labels, stats, _ = cv2.connectedComponentsWithStats(above.astype(np.uint8))
+        largest = 1 + int(np.argmax(stats[1:, cv2.CC_STAT_AREA]))
+        if stats[largest, cv2.CC_STAT_AREA] >= 0.05 * size**2:
+            return np.asarray(labels == largest)
+
+
+def _render(rng: np.random.Generator, texture: Texture, size: int) -> Map:
+    """The pattern of a texture over a whole picture, (size, size), in arbitrary units."""
+    angle = np.deg2rad(texture.orientation)
+    if texture.pattern == "stripes":
+        y, x = np.mgrid[:size, :size]
+        phase = 2 * np.pi * ((x * np.cos(angle) + y * np.sin(angle)) / texture.wavelength + rng.random())
+        return np.asarray(np.sin(phase + 0.8 * _smooth_noise(rng, size)))
+    fy, fx = np.fft.fftfreq(size)[:, None], np.fft.fftfreq(size)[None, :]
+    gain = np.exp(-(((np.hypot(fx, fy) * texture.wavelength - 1) / 0.15) ** 2))
+    if texture.pattern == "grain":
+        turned = (np.arctan2(fy, fx) - angle + np.pi / 2) % np.pi - np.pi / 2
+        gain = gain * np.exp(-((turned / np.deg2rad(12)) ** 2))
+    return np.asarray(np.fft.ifft2(np.fft.fft2(rng.standard_normal((size, size))) * gain).real)
+
+
+def _smooth_noise(rng: np.random.Generator, size: int) -> Map:
+    """Noise (size, size) of deviation 1 that varies over a tenth of the picture."""
+    noise = cv2.GaussianBlur(rng.standard_normal((size, size)), (0, 0), size / 10)
+    return np.asarray(noise / noise.std())
+
+
+def _ranks(values: Map) -> Map:
+    """The rank of each of (n,) values, spread evenly over (0, 1)."""
+    ranks = np.empty(values.size)
+    ranks[np.argsort(values, kind="stable")] = (np.arange(values.size) + 0.5) / values.size
+    return ranks
+
+
+def _palette(rng: np.random.Generator, recipe: Recipe) -> Map:
+    """Dark, middle and light colour, (3, 3) RGB in [0, 1], each with a weak saturation of its own."""
+    middle = rng.uniform(0.45, 0.55)
+    lightness = middle + recipe.contrast * np.array([-1.0, 0.0, 1.0])
+    hls = np.stack([np.full(3, recipe.hue), lightness, rng.uniform(0.05, 0.15, 3)], axis=-1)
+    return np.asarray(cv2.cvtColor(hls[None].astype(np.float32), cv2.COLOR_HLS2RGB)[0], np.float64)
+
+
+def _shading(rng: np.random.Generator, size: int) -> Map:
+    """Factors (size, size) around 1 that rise by 10 to 30 % across the picture in a random direction."""
+    angle = rng.uniform(0, 2 * np.pi)
+    y, x = np.mgrid[:size, :size] / size - 0.5
+    return np.asarray(1 + rng.uniform(0.1, 0.3) * (x * np.cos(angle) + y * np.sin(angle)))
