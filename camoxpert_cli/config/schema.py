@@ -78,7 +78,9 @@ class TrainConfig:
     use_ema: bool = setting(True, "validate and keep a moving average of the weights", original="off")
     ema_decay: float = setting(0.999, "part of the average kept at each step", low=0.0, high=1.0)
     precision: Literal["auto", "fp32", "fp16", "bf16"] = setting(
-        "auto", "number format; auto takes bf16 where the GPU has it, fp16 on other GPUs, fp32 on the CPU", original="fp16"
+        "auto",
+        "number format; auto takes bf16 where the GPU has it, fp16 on other GPUs, fp32 on the CPU",
+        original="fp16",
     )
     seed: int = setting(42, "drives order, augmentation, dropout and initial weights", low=0, high=2**32 - 1)
 

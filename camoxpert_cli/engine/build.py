@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from camoxpert_cli.model.camoxpert import CamoXpert
 from camoxpert_cli.runs import RunFolder
 
 KAGGLE_INPUT = Path("/kaggle/input")
+GENERATED_VALIDATION = 60  # pictures
 
 
 @dataclass(frozen=True)
@@ -45,23 +47,22 @@ def build_network(model: ModelConfig, seed: int, *, weights_follow: bool) -> Cam
 def open_data(data: DataConfig, seed: int, folder: RunFolder) -> RunData:
     """Find the pictures, or generate them in the run folder, and hold validation out. Raises DataError."""
     roots = [Path(path) for path in data.dataset_path]
-    generated = not roots and data.generated_pictures > 0
-    if generated:
+    if not roots and data.generated_pictures > 0:
         folder.create()
-        roots = [_generate(folder.path / "pictures", seed, data)]
-    elif not roots:
+        return _generate(folder.path / "pictures", seed, data)
+    if not roots:
         roots = [_only_dataset_under(KAGGLE_INPUT)]
     found = find_data(roots)
-    console.say(f"Data: {found.description}")
+    description = f"Data: {found.description}"
+    console.say(
+        textwrap.fill(description, 120, subsequent_indent=" " * 6, break_long_words=False, break_on_hyphens=False)
+    )
     if not found.train:
         raise DataError(
             f"{', '.join(map(str, roots))} holds test pictures only", "give a folder with training pictures"
         )
-    if generated:
-        # Generated validation pictures use textures that no training picture has.
-        return RunData(list(found.train), list(found.tests["validation"]), {"test": found.tests["test"]}, True)
     train, validation = hold_out(found.train, data.val_fraction, seed)
-    return RunData(list(train), list(validation), dict(found.tests), False)
+    return RunData(list(train), list(validation), dict(found.tests), generated=False)
 
 
 def build_phases(config: Config) -> list[Phase]:
@@ -75,9 +76,15 @@ def build_phases(config: Config) -> list[Phase]:
     return plan_phases(stage1, stage2, progressive_unfreeze=train.progressive_unfreeze)
 
 
-def _generate(folder: Path, seed: int, data: DataConfig) -> Path:
-    write_dataset(folder, seed=seed, train=data.generated_pictures, test=0, size=data.img_size)
-    return folder
+def _generate(folder: Path, seed: int, data: DataConfig) -> RunData:
+    console.say(
+        f"Data: generating {data.generated_pictures} training pictures, and {GENERATED_VALIDATION} for validation with "
+        f"textures of their own, in {folder}"
+    )
+    write_dataset(folder, seed=seed, train=data.generated_pictures, test=GENERATED_VALIDATION, size=data.img_size)
+    found = find_data([folder])
+    (validation,) = found.tests.values()
+    return RunData(list(found.train), list(validation), tests={}, generated=True)
 
 
 def _only_dataset_under(folder: Path) -> Path:

@@ -26,7 +26,8 @@ from torch import Tensor
 
 from camoxpert_cli import atomic
 from camoxpert_cli.engine.convert import strip_prefixes
-from camoxpert_cli.errors import CheckpointError
+from camoxpert_cli.engine.interrupts import holding_interrupts
+from camoxpert_cli.errors import CheckpointError, ConfigError
 from camoxpert_cli.model.backbone import create_backbone
 from camoxpert_cli.model.camoxpert import CamoXpert
 
@@ -47,7 +48,8 @@ _SAFE_GLOBALS = [
 def write_checkpoint(path: Path, content: Mapping[str, Any]) -> None:
     """Replace `path` at once or not at all. Raises CheckpointError where the disk refuses."""
     try:
-        with atomic.replacing(path) as file:
+        # Stopped in the middle, torch's writer would turn Ctrl-C into an error of its own.
+        with holding_interrupts(), atomic.replacing(path) as file:
             torch.save({"format": FORMAT, "version": VERSION, **content}, file)
     except (OSError, RuntimeError) as error:  # torch's writer turns a full disk into a RuntimeError
         raise CheckpointError(
@@ -71,12 +73,14 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
             "checkpoints of camox and of the original CamoXpert program can be read",
         ) from error
     except Exception as error:  # damaged archives end in many kinds of error
-        raise CheckpointError(f"{path} cannot be read: {str(error).splitlines()[0]}") from error
-    if not isinstance(content, dict) or not ({"network", "model_state_dict"} & content.keys()):
+        reason = str(error).partition("\n")[0]
+        raise CheckpointError(f"{path} cannot be read: {reason or type(error).__name__}") from error
+    if not _is_checkpoint(content):
         raise CheckpointError(f"{path} holds no CamoXpert checkpoint")
-    if content.get("version", VERSION) > VERSION:
+    version = content.get("version", VERSION)
+    if not isinstance(version, int) or version > VERSION:
         raise CheckpointError(
-            f"{path} is of version {content['version']}, and this camox reads up to {VERSION}", "install a newer camox"
+            f"{path} is of version {version}, and this camox reads up to {VERSION}", "install a newer camox"
         )
     return content
 
@@ -114,11 +118,15 @@ def load_model(path: str | Path, device: str | torch.device = "cpu", ema: bool =
 
 def network_of(content: Mapping[str, Any], path: Path, ema: bool) -> CamoXpert:
     """The network that `content`, read from `path`, describes, with its weights."""
-    arguments = content if "network" in content else content.get("args", {})
-    if "backbone" not in arguments or "num_experts" not in arguments:
+    arguments = content if "network" in content else content.get("args")
+    if not isinstance(arguments, Mapping) or "backbone" not in arguments or "num_experts" not in arguments:
         raise CheckpointError(f"{path} does not say which backbone and how many experts its network has")
-    backbone = str(arguments["backbone"])
-    network = CamoXpert(create_backbone(backbone), backbone, int(arguments["num_experts"]))
+    name = str(arguments["backbone"])
+    try:
+        backbone = create_backbone(name)
+    except ConfigError as error:
+        raise CheckpointError(f"the network in {path} cannot be built: {error.message}", error.hint) from error
+    network = CamoXpert(backbone, name, int(arguments["num_experts"]))
     load_weights(network, weights_of(content, ema), path)
     return network.eval()
 
@@ -137,3 +145,16 @@ def load_weights(network: CamoXpert, weights: Mapping[str, Tensor], path: Path) 
                 "give the --backbone and --num-experts the checkpoint was trained with",
             )
     network.load_state_dict(dict(weights))
+
+
+def _is_checkpoint(content: Any) -> bool:
+    if not isinstance(content, dict):
+        return False
+    average = average_in(content)
+    return _is_state_dict(content.get("network", content.get("model_state_dict"))) and (
+        average is None or _is_state_dict(average)
+    )
+
+
+def _is_state_dict(value: Any) -> bool:
+    return isinstance(value, dict) and all(isinstance(k, str) and isinstance(v, Tensor) for k, v in value.items())

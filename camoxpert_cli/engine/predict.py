@@ -8,6 +8,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from camoxpert_cli import console
 from camoxpert_cli.data.layouts import PICTURE_SUFFIXES
@@ -26,6 +27,7 @@ def predict(checkpoint: Path, paths: Sequence[Path], out: Path, *, device: str, 
     None. A picture that cannot be read is named and passed over; DataError at the end then, and for no picture at all.
     """
     pictures = _pictures(paths)
+    _refuse_overwriting(pictures, out)
     where = choose_device(device, None)
     content = read_checkpoint(checkpoint)
     network = network_of(content, checkpoint, ema=average_in(content) is not None).to(where)
@@ -48,8 +50,7 @@ def predict(checkpoint: Path, paths: Sequence[Path], out: Path, *, device: str, 
             else:
                 tensor = torch.from_numpy(resize_image(image, size).transpose(2, 0, 1).copy())[None].to(where)
                 probability = probability_maps(network, tensor, [image.shape[:2]], dtype=None)[0]
-                grey = np.rint(probability.cpu().numpy() * 255).astype(np.uint8)
-                cv2.imwrite(str(out / f"{path.stem}.png"), grey)
+                _write_map(out / f"{path.stem}.png", np.rint(probability.cpu().numpy() * 255).astype(np.uint8))
             advance(1, path.name)
     if unreadable:
         raise DataError(
@@ -63,7 +64,8 @@ def _pictures(paths: Sequence[Path]) -> list[Path]:
     pictures: list[Path] = []
     for path in paths:
         if path.is_dir():
-            pictures += sorted(entry for entry in path.iterdir() if entry.suffix.lower() in PICTURE_SUFFIXES)
+            shown = (entry for entry in path.iterdir() if not entry.name.startswith("."))  # macOS adds ._NAME.jpg
+            pictures += sorted(entry for entry in shown if entry.suffix.lower() in PICTURE_SUFFIXES)
         elif path.is_file():
             pictures.append(path)
         else:
@@ -80,6 +82,22 @@ def _pictures(paths: Sequence[Path]) -> list[Path]:
                 f"{other} and {path} would both be written to {path.stem}.png", "predict them into two folders"
             )
     return pictures
+
+
+def _refuse_overwriting(pictures: Sequence[Path], out: Path) -> None:
+    originals = {path.resolve() for path in pictures}
+    for path in pictures:
+        if (out / f"{path.stem}.png").resolve() in originals:
+            raise UsageError(
+                f"the map of {path} would take the place of a picture to predict", "choose another folder with --out"
+            )
+
+
+def _write_map(path: Path, grey: NDArray[np.uint8]) -> None:
+    try:
+        path.write_bytes(cv2.imencode(".png", grey)[1].tobytes())  # cv2.imwrite is silent about a full disk
+    except OSError as error:
+        raise UsageError(f"{path} cannot be written: {error.strerror}", "choose another folder with --out") from error
 
 
 def _trained_size(content: dict[str, object], checkpoint: Path) -> int:

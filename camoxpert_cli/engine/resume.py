@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from camoxpert_cli import console
+from camoxpert_cli import atomic, console
 from camoxpert_cli.config.load import to_mapping
 from camoxpert_cli.engine.checkpoint import average_in, load_weights, weights_of, write_checkpoint
 from camoxpert_cli.engine.optimizer import build_optimizer
 from camoxpert_cli.engine.run import Progress, Run
 from camoxpert_cli.engine.stages import WHOLE_BACKBONE, Phase
-from camoxpert_cli.errors import CheckpointError
+from camoxpert_cli.errors import CheckpointError, UsageError
 from camoxpert_cli.runs import versions
 
 
@@ -38,17 +39,29 @@ def save_best(run: Run) -> None:
 def restore(run: Run, checkpoint: dict[str, Any], path: Path) -> None:
     """Go on where `checkpoint` stopped; the network has its weights already.
 
-    A checkpoint of the original program holds weights and an epoch, `best_model.pth` of camox too: the rest starts
-    anew, and that is said. Raises CheckpointError where the training state does not fit the settings.
+    A checkpoint of the original program holds weights and an epoch, `best_model.pth` of camox also its scores: the rest
+    starts anew, and that is said. Raises CheckpointError where the training state does not fit the settings, UsageError
+    where these leave nothing to do.
     """
     if run.ema is not None and average_in(checkpoint) is not None:
         load_weights(run.ema.network, weights_of(checkpoint, ema=True), path)
     elif run.ema is not None:
         run.ema = type(run.ema)(run.network, run.ema.decay)
-    training = checkpoint.get("training")
-    if training is None:
+    if "training" in checkpoint:
+        _restore_training(run, checkpoint["training"], path)
+    else:
         _restore_epoch_only(run, checkpoint, path)
-        return
+    _bring_best(run, path)
+    if run.progress.epoch >= run.config.train.epochs and run.progress.best_epoch == 0:
+        raise UsageError(
+            f"{path} has {run.progress.epoch} complete epochs, which is all that these settings ask for, "
+            "and the best weights are not beside it",
+            "ask for more with --epochs",
+        )
+    run.folder.log("resume", checkpoint=str(path), epoch=run.progress.epoch, samples=run.progress.samples)
+
+
+def _restore_training(run: Run, training: dict[str, Any], path: Path) -> None:
     try:
         run.progress = Progress(**training["progress"])
         enter_phase(run, _phase_at(run, training["phase_first_epoch"]))
@@ -93,7 +106,7 @@ def _weights(run: Run) -> dict[str, Any]:
         "network": run.network.state_dict(),
         "ema": run.ema.network.state_dict() if run.ema else None,
         "epoch": run.progress.epoch,
-        "scores": history[-1] if history else None,
+        "scores": history[-1] if history and run.progress.samples == 0 else None,
         "config": to_mapping(run.config),
         "versions": versions(),
     }
@@ -109,6 +122,29 @@ def _phase_at(run: Run, first_epoch: int) -> Phase:
 def _restore_epoch_only(run: Run, checkpoint: dict[str, Any], path: Path) -> None:
     # The original program counts epochs from 0 and stores the one it had just finished.
     complete = checkpoint["epoch"] if "network" in checkpoint else checkpoint.get("epoch", -1) + 1
-    run.progress.epoch = max(run.progress.epoch, int(complete))
-    console.say(f"Going on from {path}: {run.progress.epoch} epochs are complete")
+    progress = run.progress
+    progress.epoch = max(progress.epoch, int(complete))
+    if checkpoint.get("scores") is not None:
+        progress.history = [checkpoint["scores"]]
+        progress.best_epoch, progress.best_iou = checkpoint["scores"]["epoch"], checkpoint["scores"]["iou"]
+    if run.ema is not None and average_in(checkpoint) is not None:
+        # An average that had begun anew would forget within a few steps what it holds.
+        run.ema.updates = sum(
+            len(range(phase.first, min(phase.end, progress.epoch))) * run.steps_per_epoch(phase.stage)
+            for phase in run.phases
+        )
+    console.say(f"Going on from {path}: {progress.epoch} epochs are complete")
     console.warn("it holds weights only: optimizer, gradient scale and history start anew")
+
+
+def _bring_best(run: Run, path: Path) -> None:
+    """Have the best weights so far in the run folder: they lie beside `path`, or the best is sought anew."""
+    best, source = run.folder.best, path.parent / run.folder.best.name
+    if run.progress.best_epoch == 0 or best.exists():
+        return
+    if source.exists():
+        with source.open("rb") as old, atomic.replacing(best) as new:
+            shutil.copyfileobj(old, new)
+    else:
+        console.warn(f"there is no {source}: only epochs from here on count as the best")
+        run.progress.best_iou, run.progress.best_epoch = -1.0, 0

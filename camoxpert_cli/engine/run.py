@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -40,6 +41,7 @@ class Progress:
     samples: int = 0  # pictures seen in the epoch under way
     loss_sum: float = 0.0  # of those pictures
     epoch_seconds: float = 0.0  # spent in the epoch under way
+    rate: float = 0.0  # of the last step
     best_iou: float = -1.0
     best_epoch: int = 0
     target_seconds: float | None = None  # into the run when validation IoU passed the target
@@ -70,7 +72,6 @@ class Run:
     progress: Progress
     optimizer: AdamW | None = None
     phase: Phase | None = None
-    rate: float = 0.0  # of the last step
     skipped_in_a_row: int = 0
     _stage: Stage | None = None
     _sampler: EpochBatches | None = None
@@ -86,6 +87,10 @@ class Run:
             self._training_loader = training_loader(pictures, self._sampler, self.workers, self.device.type == "cuda")
         self._sampler.start_at(epoch, self.progress.samples)
         return self._training_loader
+
+    def steps_per_epoch(self, stage: Stage) -> int:
+        """Optimizer steps in an epoch of `stage`."""
+        return math.ceil(len(self.data.train) / (stage.batch_size * self.config.train.accumulation_steps))
 
     @cached_property
     def validation_batches(self) -> PictureLoader[ScoringBatch]:
@@ -112,6 +117,8 @@ def prepare(resolved: Resolved) -> tuple[Run, dict[str, Any] | None]:
     resume_from = None if config.run.resume_from is None else Path(config.run.resume_from)
     folder = RunFolder(Path(config.run.checkpoint_dir) if config.run.checkpoint_dir else default_path(resolved.preset))
     folder.refuse_other_run(resume_from)
+    # What config.yaml says must lead back to this folder.
+    config = replace(config, run=replace(config.run, checkpoint_dir=str(folder.path)))
     device = choose_device(config.run.device, config.run.gpus)
     dtype = choose_dtype(config.train.precision, device)
     checkpoint = None if resume_from is None else read_checkpoint(resume_from)

@@ -16,6 +16,7 @@ from camoxpert_cli.config.durations import format_duration
 from camoxpert_cli.config.load import Resolved, to_mapping
 from camoxpert_cli.engine.closing import close_run
 from camoxpert_cli.engine.evaluate import Scores, evaluate
+from camoxpert_cli.engine.interrupts import holding_interrupts, whole
 from camoxpert_cli.engine.optimizer import set_learning_rate
 from camoxpert_cli.engine.resume import enter_phase, restore, save_best, save_last
 from camoxpert_cli.engine.run import Run, announce, prepare
@@ -34,10 +35,10 @@ MOST_SKIPPED_STEPS = 50
 def train(resolved: Resolved) -> RunFolder:
     """Train as configured, then score the best weights on the test sets. Raises CamoxError for whatever stops it."""
     run, checkpoint = prepare(resolved)
-    run.folder.write_settings(to_mapping(run.config))
     announce(run)
     if checkpoint is not None:
         restore(run, checkpoint, Path(str(run.config.run.resume_from)))
+    run.folder.write_settings(to_mapping(run.config))
     with _saying_where_to_go_on(run):
         for phase in run.phases:
             if run.progress.epoch >= phase.end:
@@ -45,7 +46,9 @@ def train(resolved: Resolved) -> RunFolder:
             enter_phase(run, phase)
             for epoch in range(max(phase.first, run.progress.epoch), phase.end):
                 train_epoch(run, phase, epoch)
-                close_epoch(run, phase, validate(run))
+                scores = validate(run)
+                with holding_interrupts():
+                    close_epoch(run, phase, scores)
         close_run(run)
     return run.folder
 
@@ -59,7 +62,7 @@ def train_epoch(run: Run, phase: Phase, epoch: int) -> None:
     before = progress.epoch_seconds
     run.network.train()
     with console.progress(f"Epoch {epoch + 1}/{run.config.train.epochs}", count, progress.samples) as advance:
-        for images, masks in run.training_batches(phase.stage, epoch):
+        for images, masks in whole(run.training_batches(phase.stage, epoch)):
             group_start = progress.samples // group_size * group_size
             group_images = min(group_size, count - group_start)
             group_losses += backward(run, images, masks, epoch, share=len(images) / group_images)
@@ -88,14 +91,14 @@ def backward(run: Run, images: Tensor, masks: Tensor, epoch: int, share: float) 
     seed_step(run.config.train.seed, epoch, run.progress.samples)
     output = run.step(images.to(run.device, non_blocking=True), masks.to(run.device, non_blocking=True))
     losses = combine(output, run.network.top_k)
-    run.scaler.scale(losses.total * share).backward()
+    torch.autograd.backward(run.scaler.scale(losses.total * share))
     return torch.stack(losses).detach() * share
 
 
 def rate_at(run: Run, phase: Phase, epoch: int, step: int) -> float:
     """The learning rate of optimizer step `step` (from 0) of `epoch`."""
     train, stage = run.config.train, phase.stage
-    steps_per_epoch = math.ceil(len(run.data.train) / (stage.batch_size * train.accumulation_steps))
+    steps_per_epoch = run.steps_per_epoch(stage)
     return learning_rate(
         (epoch - stage.first) * steps_per_epoch + step,
         (stage.end - stage.first) * steps_per_epoch,
@@ -120,7 +123,7 @@ def optimizer_step(run: Run, rate: float, losses: LossValues, epoch: int) -> flo
             f"{_last_good(run)}",
             "go on from there with a lower --lr or --stage2-lr, or with --precision fp32",
         )
-    run.rate = rate
+    run.progress.rate = rate
     set_learning_rate(run.optimizer, rate)
     run.scaler.unscale_(run.optimizer)
     trained = [parameter for group in run.optimizer.param_groups for parameter in group["params"]]
@@ -160,7 +163,7 @@ def close_epoch(run: Run, phase: Phase, scores: Scores) -> None:
         "iou": scores.iou,
         "dice": scores.dice,
         "mae": scores.mae,
-        "lr": run.rate,
+        "lr": progress.rate,
         "seconds": progress.epoch_seconds,
     }
     progress.history.append(row)
@@ -190,7 +193,16 @@ def _saying_where_to_go_on(run: Run) -> Iterator[None]:
     try:
         yield
     except KeyboardInterrupt as error:
-        raise Interrupted(f"stopped by Ctrl-C in epoch {run.progress.epoch + 1}; {_last_good(run)}") from error
+        hint = ""
+        if run.folder.last.exists():
+            folder = run.folder.path
+            hint = (
+                f"to go on: camox train --preset {folder / 'config.yaml'} --checkpoint-dir {folder} "
+                f"--resume-from {run.folder.last}"
+            )
+        epoch = run.progress.epoch + 1
+        where = f"in epoch {epoch}" if epoch <= run.config.train.epochs else "while the test sets were scored"
+        raise Interrupted(f"stopped by Ctrl-C {where}; {_last_good(run)}", hint) from error
 
 
 def _last_good(run: Run) -> str:

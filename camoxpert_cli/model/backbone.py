@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -72,8 +73,7 @@ def parameters_by_stage(backbone: nn.Module, name: str) -> list[list[nn.Paramete
     """The parameters in four groups: each belongs to the first map that depends on it, the stem to stage 0.
 
     Asks autograd instead of module names, which differ from model to model; every parameter must require its
-    gradient. Raises ConfigError where the model
-    cannot run at 64 pixels (a fixed input size).
+    gradient. Raises ConfigError where the model cannot run at 64 pixels (a fixed input size).
     """
     parameters = list(backbone.parameters())
     training = backbone.training
@@ -115,8 +115,9 @@ def _indices_of_strides(name: str) -> list[int]:
     reductions: list[int] = info.reduction(list(range(len(info))))
     missing = [stride for stride in STRIDES if stride not in reductions]
     if missing:
+        strides = sorted(set(reductions))
         raise ConfigError(
-            f"backbone {name} has maps at strides {reductions}, and none at {missing}: 4, 8, 16 and 32 are needed",
+            f"backbone {name} has maps at strides {strides}, and none at {missing}: 4, 8, 16 and 32 are needed",
             "choose another backbone, such as edgenext_base",
         )
     return [len(reductions) - 1 - reductions[::-1].index(stride) for stride in STRIDES]
@@ -180,31 +181,40 @@ def _first_line(error: Exception) -> str:
 
 def _load_from_file(name: str, indices: list[int], path: Path) -> nn.Module:
     weights = _read_weights(path)
-    # timm leaves out what does not match without a word, so two backbones from one random state are compared.
-    state = torch.random.get_rng_state()
-    untouched = _create(name, indices).state_dict()
-    torch.random.set_rng_state(state)
+    # timm leaves out what does not match without a word. So the file is loaded twice from one random state, the second
+    # time with every number changed: what is the same both times did not come from the file.
+    changed = {key: torch.where(value == 0, 1, -value) for key, value in weights.items() if value.is_floating_point()}
     hint = f"give weights of timm's {name}"
+    state = torch.random.get_rng_state()
     try:
-        backbone: nn.Module = timm.create_model(
-            name,
-            features_only=True,
-            out_indices=indices,
-            pretrained=True,
-            pretrained_cfg_overlay={"state_dict": weights},
-        )
-    except _TIMM_REFUSALS as error:
+        backbone = _filled(name, indices, weights)
+        torch.random.set_rng_state(state)
+        other = _filled(name, indices, {**weights, **changed}).state_dict()
+    except Exception as error:  # timm's conversion of old names may trip over foreign ones in any way
         raise CheckpointError(f"{path} does not fit backbone {name}: {_first_line(error)}", hint) from error
-    loaded = backbone.state_dict()
-    # Vectors may start as the constants that training left in place; matrices and kernels start random.
-    matrices = [key for key, value in untouched.items() if value.ndim >= 2]
-    missed = [key for key in matrices if torch.equal(loaded[key], untouched[key])]
+    numbers = {key: value for key, value in backbone.state_dict().items() if value.is_floating_point()}
+    missed = [key for key, value in numbers.items() if torch.equal(value, other[key])]
     if missed:
         raise CheckpointError(
-            f"{path} does not fit backbone {name}: it holds nothing for {len(missed)} of {len(matrices)} tensors, "
+            f"{path} does not fit backbone {name}: it holds nothing for {len(missed)} of {len(numbers)} tensors, "
             f"the first {missed[0]}",
             hint,
         )
+    return backbone
+
+
+def _filled(name: str, indices: list[int], weights: dict[str, Tensor]) -> nn.Module:
+    overlay = {"state_dict": dict(weights)}
+    log = logging.getLogger("timm")
+    level = log.level
+    log.setLevel(logging.ERROR)  # it would warn of the classifier's weights, which no backbone needs
+    try:
+        backbone: Any = timm.create_model(
+            name, features_only=True, out_indices=indices, pretrained=True, pretrained_cfg_overlay=overlay
+        )
+    finally:
+        log.setLevel(level)
+    backbone.pretrained_cfg.pop("state_dict", None)  # else every copy of the network would carry the file
     return backbone
 
 
@@ -223,6 +233,7 @@ def _read_weights(path: Path) -> dict[str, Tensor]:
     for wrapper in ("state_dict", "model"):
         if isinstance(content, dict) and isinstance(content.get(wrapper), dict):
             content = content[wrapper]
-    if not isinstance(content, dict) or not all(isinstance(value, Tensor) for value in content.values()):
+    # Of an empty one timm would think that none is given, and fetch its own.
+    if not isinstance(content, dict) or not content or not all(isinstance(value, Tensor) for value in content.values()):
         raise CheckpointError(f"{path} holds no state dict", hint)
     return content

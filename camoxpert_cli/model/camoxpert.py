@@ -70,6 +70,8 @@ class CamoXpert(nn.Module):
         self.deep_heads = nn.ModuleList(nn.Conv2d(width, 1, 1) for width in channels[-2::-1])
         self.final_conv = final_head(_LAST_WIDTH)
         self._frozen_backbone = False
+        # Channels last: LayerNorm works on pixels, and convolutions are faster that way on CPUs and tensor cores.
+        self.to(memory_format=torch.channels_last)
 
     @property
     def top_k(self) -> int:
@@ -103,7 +105,7 @@ class CamoXpert(nn.Module):
         return self
 
     def forward(self, images: Tensor) -> CamoXpertOutput:
-        maps = self._backbone_maps(images)
+        maps = self._backbone_maps(images.contiguous(memory_format=torch.channels_last))
         enhanced, routing = [], []
         for features, gate, mixture in zip(maps, self.sdta_blocks, self.moe_layers, strict=True):
             mixed, decision = self._run(mixture, gate(features))
