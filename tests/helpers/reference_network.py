@@ -407,9 +407,7 @@ def balance_loss(gate_logits: Tensor, top_k_indices: Tensor) -> Tensor:
     return num_experts * total
 
 
-def reference_loss(
-    output: ReferenceOutput, masks: Tensor, deep_supervision: bool = True
-) -> dict[str, Tensor]:
+def reference_loss(output: ReferenceOutput, masks: Tensor, deep_supervision: bool = True) -> dict[str, Tensor]:
     """The float32 scalars bce, iou, edge, balance, deep and total for masks (B,1,H,W) of 0 and 1."""
     with torch.autocast(device_type=masks.device.type, enabled=False):
         logits = output.logits.float()
