@@ -1,0 +1,35 @@
+"""What all tests share: one thread, the environment as it was, and a tiny data set."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from hypothesis import settings
+
+# Read when torch is imported; more threads would add numbers up in another order, and slow down runs side by side.
+os.environ["OMP_NUM_THREADS"] = "1"
+
+# The time an example takes says more about the machine than about the code.
+settings.register_profile("camox", deadline=None)
+settings.load_profile("camox")
+
+
+@pytest.fixture(autouse=True)
+def _same_environment() -> Iterator[None]:
+    """Environment variables are after each test what they were before."""
+    before = dict(os.environ)
+    yield
+    for name in os.environ.keys() - before.keys():
+        del os.environ[name]
+    os.environ.update(before)
+
+
+@pytest.fixture(scope="session")
+def tiny_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a data set of eleven training and three test pictures."""
+    from tests.helpers.tiny_data import write_tiny_data
+
+    return write_tiny_data(tmp_path_factory.mktemp("tiny") / "data")

@@ -1,0 +1,152 @@
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from camoxpert_cli.data.dataset import ScoringBatch, ScoringPictures
+from camoxpert_cli.data.layouts import find_data
+from camoxpert_cli.data.loader import scoring_loader
+from camoxpert_cli.data.reading import read_mask
+from camoxpert_cli.engine.evaluate import Scores, evaluate, probability_maps
+from camoxpert_cli.model.backbone import Normalisation, create_backbone
+from camoxpert_cli.model.camoxpert import CamoXpert
+from tests.helpers.tiny_data import TEST_SET
+
+CPU = torch.device("cpu")
+SIDE = 8
+
+
+@dataclass
+class Logits:
+    logits: Tensor
+
+
+class RedIsObject(nn.Module):
+    """Stands in for the network: the logit of a pixel is its red value, centred and scaled."""
+
+    normalisation = Normalisation((0.5, 0.5, 0.5), (0.1, 0.1, 0.1))
+
+    def forward(self, images: Tensor) -> Logits:
+        return Logits(images[:, :1])
+
+
+def picture(*columns: int) -> Tensor:
+    """uint8 (3, S, S) whose red is one value in each of equally wide columns."""
+    image = torch.zeros(3, SIDE, SIDE, dtype=torch.uint8)
+    image[0] = torch.tensor(columns, dtype=torch.uint8).repeat_interleave(SIDE // len(columns))
+    return image
+
+
+def batches(images: list[Tensor], masks: list[Tensor], size: int) -> Iterator[ScoringBatch]:
+    for at in range(0, len(images), size):
+        end = min(at + size, len(images))
+        yield torch.stack(images[at:end]), masks[at:end], torch.arange(at, end)
+
+
+def score(network: nn.Module, items: Any) -> Scores:
+    return evaluate(network, items, CPU, None, lambda count, note: None)  # type: ignore[arg-type]
+
+
+IMAGES = [picture(255, 0), picture(255, 255), picture(0, 0), picture(255, 0)]
+LEFT, WHOLE = torch.zeros(1, 6, 10, dtype=torch.uint8), torch.ones(1, 9, 4, dtype=torch.uint8)
+LEFT[..., :5] = 1
+MASKS = [LEFT, WHOLE, WHOLE, LEFT]
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 4])
+def test_mean_over_pictures(size: int) -> None:
+    """Each picture counts the same, at its mask's own size, however they come in batches: right, right, wrong, right.
+
+    A mean over batches of 3 and 1 would be 5/6.
+    """
+    scores = score(RedIsObject(), batches(IMAGES, MASKS, size))
+
+    assert scores.pictures == 4
+    assert scores.iou == pytest.approx(0.75)
+    assert scores.dice == pytest.approx(0.75)
+
+
+def test_scores_of_one_picture() -> None:
+    """IoU and Dice of the map at 0.5 against half a picture, and the mean distance of the map itself."""
+    scores = score(RedIsObject(), batches([picture(255, 255)], [LEFT], 1))
+    certain = torch.tensor(5.0).sigmoid().item()
+
+    assert scores.iou == pytest.approx(1 / 2)
+    assert scores.dice == pytest.approx(2 / 3)
+    assert scores.mae == pytest.approx((certain + (1 - certain)) / 2)
+
+
+def test_threshold_is_inclusive() -> None:
+    """A probability of exactly one half is an object: it is written as 128, which is above 127."""
+
+    class Undecided(RedIsObject):
+        def forward(self, images: Tensor) -> Logits:
+            return Logits(torch.zeros(len(images), 1, SIDE, SIDE))
+
+    assert score(Undecided(), batches([picture(0)], [WHOLE], 1)).iou == 1.0
+
+
+def test_logits_are_resized() -> None:
+    """A map is the sigmoid of resized logits; resizing probabilities would give another slope between the columns."""
+    map_ = probability_maps(RedIsObject(), picture(255, 0)[None], [(SIDE, 2 * SIDE)], None)[0]  # type: ignore[arg-type]
+    logits = torch.tensor([5.0] * 8 + [-5.0] * 8)
+    # Twice the width: the two pixels beside the edge lie a quarter and three quarters of the way between the columns.
+    logits[7], logits[8] = 2.5, -2.5
+
+    assert map_.shape == (SIDE, 2 * SIDE)
+    assert map_.dtype == torch.float32
+    assert torch.allclose(map_, logits.sigmoid().expand(SIDE, -1))
+
+
+@pytest.fixture(scope="module")
+def network() -> CamoXpert:
+    torch.manual_seed(0)
+    return CamoXpert(create_backbone("test_resnet"), "test_resnet", 3).eval()
+
+
+def test_one_map_for_each_size(network: CamoXpert) -> None:
+    """Every picture gets a map of the size asked for it, of values from 0 to 1, and no gradient is recorded."""
+    images = torch.randint(0, 256, (3, 3, 64, 64), dtype=torch.uint8)
+    sizes = [(64, 64), (31, 100), (1, 1)]
+    maps = probability_maps(network, images, sizes, None)
+
+    assert [tuple(each.shape) for each in maps] == sizes
+    assert all(0 <= each.min() <= each.max() <= 1 for each in maps)
+    assert not any(each.requires_grad for each in maps)
+
+
+@pytest.mark.parametrize("num_workers", [0, 2])
+@pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
+def test_batches_and_workers_change_nothing(tiny_data: Path, network: CamoXpert, num_workers: int) -> None:
+    """Test pictures score the same one by one and in one batch, up to rounding in the network (measured: 6e-8)."""
+    pictures = ScoringPictures(find_data([tiny_data]).tests[TEST_SET], 64)
+    one_by_one = score(network, scoring_loader(pictures, 1, 0))
+    together = score(network, scoring_loader(pictures, len(pictures), num_workers))
+
+    assert together.pictures == one_by_one.pictures == len(pictures)
+    assert together.mae == pytest.approx(one_by_one.mae, abs=1e-6)
+    assert together.iou == one_by_one.iou
+
+
+def test_masks_are_not_resized(tiny_data: Path, network: CamoXpert) -> None:
+    """What is scored is the mask of the file, pixel by pixel: the scores are those computed by hand from the maps."""
+    pairs = find_data([tiny_data]).tests[TEST_SET]
+    pictures = ScoringPictures(pairs, 64)
+    distances, overlaps = [], []
+    for at, pair in enumerate(pairs):
+        mask = read_mask(pair.mask) > 0
+        map_ = probability_maps(network, pictures[at][0][None], [mask.shape], None)[0].numpy()
+        distances.append(np.abs(map_.astype(np.float64) - mask).mean())
+        found = map_ >= 0.5
+        overlaps.append((found & mask).sum() / (found | mask).sum())
+    scores = score(network, scoring_loader(pictures, 1, 0))
+
+    assert scores.mae == pytest.approx(np.mean(distances), abs=1e-12)
+    assert scores.iou == pytest.approx(np.mean(overlaps), abs=1e-12)

@@ -1,0 +1,220 @@
+from __future__ import annotations
+
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+
+from camoxpert_cli.data.dataset import ScoringPictures
+from camoxpert_cli.data.layouts import find_data
+from camoxpert_cli.data.loader import scoring_loader
+from camoxpert_cli.data.reading import read_mask
+from camoxpert_cli.engine.checkpoint import load_model, read_checkpoint, write_checkpoint
+from camoxpert_cli.engine.evaluate import evaluate, probability_maps
+from camoxpert_cli.engine.predict import predict
+from camoxpert_cli.errors import CamoxError, CheckpointError, DataError, UsageError
+from camoxpert_cli.runs import RunFolder
+from tests.helpers.tiny_data import TEST_PICTURES, TEST_SET
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture(scope="module")
+def checkpoint(plain_run: RunFolder, tiny_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The best weights of a run, their last layer changed so that the average's maps reach from dark to bright."""
+    content = read_checkpoint(plain_run.best)
+    pictures = ScoringPictures(find_data([tiny_data]).tests[TEST_SET], 64)
+    network = load_model(plain_run.best, ema=True)
+    images = torch.stack([pictures[at][0] for at in range(len(pictures))])
+    maps = torch.stack(probability_maps(network, images, [(64, 64)] * len(pictures), None))
+    logits = maps.logit()
+    steeper = 2 / logits.std()
+    content["ema"]["final_conv.3.weight"] *= steeper
+    content["ema"]["final_conv.3.bias"] = (content["ema"]["final_conv.3.bias"] - logits.mean()) * steeper
+    path = tmp_path_factory.mktemp("weights") / "best_model.pth"
+    write_checkpoint(path, content)
+    return path
+
+
+@pytest.fixture
+def pictures(tiny_data: Path) -> Path:
+    return tiny_data / "TestDataset" / TEST_SET / "Imgs"
+
+
+def run(checkpoint: Path, paths: Sequence[Path], out: Path, img_size: int | None = None) -> int:
+    return predict(checkpoint, paths, out, device="cpu", img_size=img_size)
+
+
+def read(path: Path) -> NDArray[np.uint8]:
+    map_ = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
+    assert map_ is not None
+    return np.asarray(map_, dtype=np.uint8)
+
+
+def refusal(checkpoint: Path, paths: Sequence[Path], out: Path) -> CamoxError:
+    """The error of a prediction that must leave no map behind."""
+    with pytest.raises(CamoxError) as caught:
+        run(checkpoint, paths, out)
+    assert not out.exists() or not list(out.glob("*.png"))
+    return caught.value
+
+
+def test_maps(checkpoint: Path, tiny_data: Path, pictures: Path, tmp_path: Path) -> None:
+    """A map is grey, of its picture's own size, and the probability of the average's network times 255, rounded."""
+    count = run(checkpoint, [pictures], tmp_path / "deep" / "maps")
+    pairs = find_data([tiny_data]).tests[TEST_SET]
+    samples = ScoringPictures(pairs, 64)
+    network = load_model(checkpoint, ema=True)
+
+    assert count == len(pairs) == TEST_PICTURES
+    assert {path.name for path in (tmp_path / "deep" / "maps").iterdir()} == {f"{pair.name}.png" for pair in pairs}
+    for at, pair in enumerate(pairs):
+        size = read_mask(pair.mask).shape
+        probability = probability_maps(network, samples[at][0][None], [size], None)[0].numpy()
+        written = read(tmp_path / "deep" / "maps" / f"{pair.name}.png")
+        assert written.shape == size
+        assert np.array_equal(written, np.rint(probability * 255))
+        assert written.min() < 64
+        assert written.max() > 192
+
+
+def test_written_maps_score_as_evaluated(checkpoint: Path, tiny_data: Path, pictures: Path, tmp_path: Path) -> None:
+    """The IoU of the written maps above 127 is the one that `evaluate` gives the network, exactly."""
+    run(checkpoint, [pictures], tmp_path / "maps")
+    pairs = find_data([tiny_data]).tests[TEST_SET]
+    overlaps = []
+    for pair in pairs:
+        found, truth = read(tmp_path / "maps" / f"{pair.name}.png") > 127, read_mask(pair.mask) > 0
+        overlaps.append((found & truth).sum() / (found | truth).sum())
+    batches = scoring_loader(ScoringPictures(pairs, 64), 1, 0)
+    scores = evaluate(load_model(checkpoint, ema=True), batches, CPU, None, lambda count, note: None)
+
+    assert scores.iou == pytest.approx(np.mean(overlaps), abs=1e-12)
+    assert 0 < min(overlaps) < max(overlaps) < 1
+
+
+def test_rounding_agrees_with_the_threshold() -> None:
+    """Every float32 near one half is written above 127 where it is at least one half, and only there."""
+    half = np.float32(0.5)
+    below, above = [half], [half]
+    for _ in range(1000):
+        below.append(np.nextafter(below[-1], np.float32(0)))
+        above.append(np.nextafter(above[-1], np.float32(1)))
+
+    assert (np.rint(np.array(above) * 255) > 127).all()
+    assert not (np.rint(np.array(below[1:]) * 255) > 127).any()
+
+
+def test_files_and_folders(checkpoint: Path, pictures: Path, tmp_path: Path) -> None:
+    """Pictures and folders can be given together; what is no picture, or hidden, is passed over in a folder."""
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    names = sorted(path.name for path in pictures.iterdir())
+    shutil.copy(pictures / names[0], folder / "one.PNG")
+    (folder / "notes.txt").write_text("no picture", encoding="utf-8")
+    (folder / "._one.jpg").write_bytes(b"what macOS adds to archives")
+    count = run(checkpoint, [folder, pictures / names[1], pictures / names[2]], tmp_path / "maps")
+
+    assert count == 3
+    assert {path.name for path in (tmp_path / "maps").iterdir()} == {"one.png", names[1], names[2]}
+
+
+def test_size(checkpoint: Path, pictures: Path, tmp_path: Path) -> None:
+    """The network sees pictures at the size it was trained at, unless another is asked for."""
+    maps = []
+    for name, size in (("trained", None), ("same", 64), ("larger", 96)):
+        run(checkpoint, [pictures], tmp_path / name, size)
+        maps.append(read(sorted((tmp_path / name).iterdir())[0]))
+
+    assert np.array_equal(maps[0], maps[1])
+    assert not np.array_equal(maps[0], maps[2])
+
+
+def test_checkpoint_without_a_size(checkpoint: Path, pictures: Path, tmp_path: Path) -> None:
+    """A checkpoint that does not say at which size it was trained asks for one; the original program's says it."""
+    content = read_checkpoint(checkpoint)
+    network = content["network"]
+    original = {"epoch": 3, "model_state_dict": network, "args": {"backbone": "test_resnet", "num_experts": 2}}
+    torch.save(original, tmp_path / "no_size.pth")
+    original["args"]["img_size"] = 64
+    torch.save(original, tmp_path / "size.pth")
+    error = refusal(tmp_path / "no_size.pth", [pictures], tmp_path / "maps")
+
+    assert isinstance(error, CheckpointError)
+    assert "--img-size" in error.hint
+    assert run(tmp_path / "size.pth", [pictures], tmp_path / "maps") == TEST_PICTURES
+
+
+def test_unreadable_picture(
+    checkpoint: Path, pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A picture that cannot be read is named, all others get their maps, and the exit code is 3."""
+    folder = tmp_path / "folder"
+    shutil.copytree(pictures, folder)
+    (folder / "a-first.jpg").write_bytes(b"not a picture")
+    with pytest.raises(DataError, match=r"1 of 4 pictures could not be read, the first .*a-first\.jpg") as caught:
+        run(checkpoint, [folder], tmp_path / "maps")
+
+    assert caught.value.exit_code == 3
+    assert str(folder / "a-first.jpg") in capsys.readouterr().err
+    assert {path.name for path in (tmp_path / "maps").iterdir()} == {path.name for path in pictures.iterdir()}
+
+
+def test_two_pictures_of_one_name(checkpoint: Path, pictures: Path, tmp_path: Path) -> None:
+    """Two pictures whose maps would have one name are refused before any map is written."""
+    other = tmp_path / "other"
+    other.mkdir()
+    name = sorted(path.name for path in pictures.iterdir())[-1]
+    shutil.copy(pictures / name, (other / name).with_suffix(".jpg"))
+    error = refusal(checkpoint, [pictures, other], tmp_path / "maps")
+
+    assert (error.exit_code, f"would both be written to {name}" in error.message) == (3, True)
+
+
+def test_missing_path(checkpoint: Path, pictures: Path, tmp_path: Path) -> None:
+    """A path that is not there is named before anything is computed."""
+    error = refusal(checkpoint, [pictures, tmp_path / "nowhere"], tmp_path / "maps")
+
+    assert (error.exit_code, error.message) == (3, f"there is no picture or folder {tmp_path / 'nowhere'}")
+
+
+def test_empty_folder(checkpoint: Path, tmp_path: Path) -> None:
+    """A folder without pictures is an error, not a success with nothing."""
+    (tmp_path / "empty").mkdir()
+    error = refusal(checkpoint, [tmp_path / "empty"], tmp_path / "maps")
+
+    assert (error.exit_code, "no pictures in" in error.message) == (3, True)
+
+
+def test_pictures_are_not_overwritten(checkpoint: Path, pictures: Path, tmp_path: Path) -> None:
+    """Maps into the folder of their own PNG pictures would destroy these, and are refused."""
+    folder = tmp_path / "folder"
+    shutil.copytree(pictures, folder)
+    before = {path.name: path.read_bytes() for path in folder.iterdir()}
+    with pytest.raises(UsageError, match="would take the place of a picture") as caught:
+        run(checkpoint, [folder], tmp_path / "maps" / ".." / "folder")
+
+    assert caught.value.exit_code == 2
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
+
+
+def test_folder_that_cannot_be_made(checkpoint: Path, pictures: Path, tmp_path: Path) -> None:
+    """A file in the place of the folder for maps is refused with exit code 2 and kept."""
+    (tmp_path / "file").write_bytes(b"mine")
+    error = refusal(checkpoint, [pictures], tmp_path / "file")
+
+    assert error.exit_code == 2
+    assert (tmp_path / "file").read_bytes() == b"mine"
+
+
+def test_map_that_cannot_be_written(checkpoint: Path, pictures: Path, tmp_path: Path) -> None:
+    """A map that the disk refuses is an error: OpenCV alone would say nothing."""
+    name = sorted(path.name for path in pictures.iterdir())[0]
+    (tmp_path / "maps" / name).mkdir(parents=True)
+    with pytest.raises(UsageError, match=f"{name} cannot be written: Is a directory"):
+        run(checkpoint, [pictures], tmp_path / "maps")

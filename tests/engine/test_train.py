@@ -1,0 +1,223 @@
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from camoxpert_cli.config.schema import Config
+from camoxpert_cli.data.dataset import ScoringPictures
+from camoxpert_cli.data.loader import scoring_loader
+from camoxpert_cli.engine import train as train_module
+from camoxpert_cli.engine.checkpoint import load_model, read_checkpoint
+from camoxpert_cli.engine.evaluate import Scores, evaluate
+from camoxpert_cli.engine.resume import enter_phase
+from camoxpert_cli.engine.run import Run, prepare
+from camoxpert_cli.engine.schedule import Scheduler, learning_rate
+from camoxpert_cli.engine.train import train
+from camoxpert_cli.errors import DataError, Interrupted
+from camoxpert_cli.model import camoxpert
+from camoxpert_cli.model.camoxpert import CamoXpert
+from camoxpert_cli.model.recompute import recompute
+from camoxpert_cli.runs import RunFolder
+from tests.helpers.compare import differences
+from tests.helpers.run_files import events, read_json
+from tests.helpers.tiny_data import TEST_PICTURES, TRAINING_PICTURES, tiny_run
+
+# Python 3.12 warns of any fork while threads run; workers use none of the parent's.
+pytestmark = pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
+
+CPU = torch.device("cpu")
+# What may differ between two runs that do the same.
+CIRCUMSTANCES = {"seconds", "epoch_seconds", "time", "num_workers", "checkpoint_dir", "gradient_checkpointing"}
+
+
+def differing(first: RunFolder, second: RunFolder) -> list[str]:
+    """Where two runs' checkpoints and histories are not the same to the last bit."""
+    return [
+        *differences(read_checkpoint(first.last), read_checkpoint(second.last), CIRCUMSTANCES, "last"),
+        *differences(read_checkpoint(first.best), read_checkpoint(second.best), CIRCUMSTANCES, "best"),
+        *differences(read_json(first.history), read_json(second.history), CIRCUMSTANCES, "history"),
+        *differences(events(first, "step"), events(second, "step"), CIRCUMSTANCES, "steps"),
+    ]
+
+
+def test_no_picture_is_seen_twice(tiny_data: Path, tmp_path: Path) -> None:
+    """Training, validation and test pictures have no file in common, and validation takes none from the test set."""
+    data = prepare(tiny_run(tiny_data, tmp_path / "run"))[0].data
+    groups = [data.train, data.validation, *data.tests.values()]
+    files = [path for group in groups for pair in group for path in (pair.image, pair.mask)]
+
+    assert len(files) == len(set(files)) == 2 * (TRAINING_PICTURES + TEST_PICTURES)
+    assert all("TrainDataset" in pair.image.parts for pair in [*data.train, *data.validation])
+    assert len(data.validation) == 3
+    assert [len(pairs) for pairs in data.tests.values()] == [TEST_PICTURES]
+
+
+@pytest.mark.parametrize("num_workers", [0, 2])
+def test_same_run_again(plain_run: RunFolder, tiny_data: Path, tmp_path: Path, num_workers: int) -> None:
+    """The same seed gives the same run to the last bit, with workers too."""
+    assert differing(train(tiny_run(tiny_data, tmp_path / "run", num_workers=num_workers)), plain_run) == []
+
+
+def test_gradient_checkpointing(
+    plain_run: RunFolder, tiny_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Computing activations twice saves memory and changes no bit of the run, dropout and BatchNorm included."""
+    recomputed = []
+
+    def watched(module: nn.Module, *inputs: Any) -> Any:
+        recomputed.append(module)
+        return recompute(module, *inputs)
+
+    monkeypatch.setattr(camoxpert, "recompute", watched)
+    folder = train(tiny_run(tiny_data, tmp_path / "run", gradient_checkpointing=True))
+
+    # In each of five steps four mixtures and four decoder blocks, in stage 2's three steps the backbone too.
+    assert len(recomputed) == 5 * 8 + 3
+    assert differing(folder, plain_run) == []
+
+
+def test_another_seed(plain_run: RunFolder, tiny_data: Path, tmp_path: Path) -> None:
+    """Another seed gives other weights, another split and another course."""
+    folder = train(tiny_run(tiny_data, tmp_path / "run", seed=7, epochs=1))
+
+    assert read_json(folder.history)[0]["train_loss"] != read_json(plain_run.history)[0]["train_loss"]
+    assert differences(read_checkpoint(folder.last)["network"], read_checkpoint(plain_run.last)["network"]) != []
+
+
+def test_without_deep_supervision(tiny_data: Path, tmp_path: Path) -> None:
+    """The side outputs take no part in the loss, and their weights stay as they began."""
+    settings = tiny_run(tiny_data, tmp_path / "run", epochs=1, deep_supervision=False)
+    before = {name: value.clone() for name, value in prepare(settings)[0].network.state_dict().items()}
+    folder = train(settings)
+    after = read_checkpoint(folder.last)["network"]
+    heads = [name for name in after if name.startswith("deep_heads.")]
+
+    assert {line["deep"] for line in events(folder, "step")} == {0.0}
+    assert len(heads) == 6
+    assert all(torch.equal(after[name], before[name]) for name in heads)
+    assert not torch.equal(after["final_conv.0.weight"], before["final_conv.0.weight"])
+
+
+def test_without_average(tiny_data: Path, tmp_path: Path) -> None:
+    """Without an average the network itself is validated and kept."""
+    settings = tiny_run(tiny_data, tmp_path / "run", epochs=1, use_ema=False)
+    folder = train(settings)
+    pictures = ScoringPictures(prepare(replace(settings, config=elsewhere(settings.config)))[0].data.validation, 64)
+    scores = evaluate(load_model(folder.best), scoring_loader(pictures, 4, 0), CPU, None, lambda count, note: None)
+
+    assert read_checkpoint(folder.best)["ema"] is None
+    assert read_json(folder.history)[0]["mae"] == scores.mae
+
+
+def elsewhere(config: Config) -> Config:
+    """The same settings for another folder."""
+    return replace(config, run=replace(config.run, checkpoint_dir=f"{config.run.checkpoint_dir}-other"))
+
+
+def test_average_is_validated(plain_run: RunFolder, tiny_data: Path, tmp_path: Path) -> None:
+    """With an average it is the average whose scores the history has."""
+    pictures = ScoringPictures(prepare(tiny_run(tiny_data, tmp_path / "run"))[0].data.validation, 64)
+    best = read_json(plain_run.results)["epoch"]
+    scores = {
+        ema: evaluate(load_model(plain_run.best, ema=ema), scoring_loader(pictures, 4, 0), CPU, None, lambda *_: None)
+        for ema in (True, False)
+    }
+
+    assert read_json(plain_run.history)[best - 1]["mae"] == scores[True].mae
+    assert scores[False].mae != scores[True].mae
+
+
+def test_skip_stage1(tiny_data: Path, tmp_path: Path) -> None:
+    """Without stage 1 the run begins with stage 2's first epoch and trains the backbone at once."""
+    settings = tiny_run(tiny_data, tmp_path / "run", skip_stage1=True)
+    before = prepare(settings)[0].network.state_dict()["backbone.conv1.0.weight"].clone()
+    folder = train(settings)
+
+    assert [(row["epoch"], row["stage"]) for row in read_json(folder.history)] == [(2, 2)]
+    assert not torch.equal(read_checkpoint(folder.last)["network"]["backbone.conv1.0.weight"], before)
+
+
+@pytest.fixture
+def idle(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, float]]:
+    """Makes training compute and write nothing; gives the rates of all groups at each optimizer step."""
+    rates: list[dict[str, float]] = []
+    step = train_module.optimizer_step
+
+    def watched(run: Run, *arguments: Any) -> float | None:
+        norm = step(run, *arguments)
+        assert run.optimizer is not None
+        rates.append({group["name"]: group["lr"] for group in run.optimizer.param_groups})
+        return norm
+
+    monkeypatch.setattr(train_module, "optimizer_step", watched)
+    monkeypatch.setattr(train_module, "backward", lambda *arguments, share: torch.zeros(6))
+    monkeypatch.setattr(train_module, "validate", lambda run: Scores(3, 0.5, 0.5, 0.5))
+    for name in ("save_last", "save_best", "close_run"):
+        monkeypatch.setattr(train_module, name, lambda run: None)
+    return rates
+
+
+@pytest.mark.parametrize("scheduler", ["cosine", "onecycle", "cosine_restart", "none"])
+def test_rates_of_a_run(tiny_data: Path, tmp_path: Path, idle: list[dict[str, float]], scheduler: Scheduler) -> None:
+    """Each stage runs its schedule to the end, over unfreezings too, and the backbone keeps a tenth of every rate.
+
+    The original program's warm-up gave the backbone the whole rate, and its rate froze at the first unfreezing.
+    """
+    settings = {"epochs": 11, "stage1_epochs": 2, "warmup_epochs": 2, "scheduler": scheduler, "use_ema": False}
+    folder = train(tiny_run(tiny_data, tmp_path / "run", min_lr=1e-6, stage2_batch_size=4, **settings))
+    # Two steps an epoch; unfreezing comes before steps 6 and 12 of stage 2.
+    stage1 = [learning_rate(step, 4, scheduler=scheduler, peak=1e-3, minimum=1e-6) for step in range(4)]
+    stage2 = [
+        learning_rate(step, 18, scheduler=scheduler, peak=5e-4, minimum=1e-6, warmup_steps=4) for step in range(18)
+    ]
+    rates = [each["network"] for each in idle]
+
+    assert rates == stage1 + stage2
+    assert ["backbone" in each for each in idle] == [False] * 4 + [True] * 18
+    assert [each["backbone"] for each in idle[4:]] == pytest.approx([rate / 10 for rate in stage2])
+    assert [line["lr"] for line in events(folder, "step")] == rates
+    assert [row["lr"] for row in read_json(folder.history)] == rates[1::2]
+
+
+def test_interrupted_at_the_end(
+    tiny_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, idle: list[dict[str, float]]
+) -> None:
+    """Ctrl-C after the last epoch does not speak of an epoch that the run does not have."""
+
+    def pressing(run: Run) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(train_module, "close_run", pressing)
+    with pytest.raises(Interrupted, match="while the test sets were scored; no weights were saved"):
+        train(tiny_run(tiny_data, tmp_path / "run"))
+
+    assert len(idle) == 5
+
+
+def test_training_pictures_that_cannot_be_read(tmp_path: Path, tiny_data: Path) -> None:
+    """An unreadable picture ends the run with exit code 3 and the picture's name."""
+    run = prepare(tiny_run(tiny_data, tmp_path / "run"))[0]
+    broken = tmp_path / "broken.png"
+    broken.write_bytes(b"not a picture")
+    run.data.train[:] = [replace(pair, image=broken) for pair in run.data.train]
+    enter_phase(run, run.phases[0])
+    with pytest.raises(DataError, match=r"broken\.png") as caught:
+        train_module.train_epoch(run, run.phases[0], 0)
+
+    assert caught.value.exit_code == 3
+
+
+def test_whole_network_learns(plain_run: RunFolder, tiny_data: Path, tmp_path: Path) -> None:
+    """After an epoch of each stage every parameter that some picture reached has moved; none is left out by mistake."""
+    run = prepare(tiny_run(tiny_data, tmp_path / "run"))[0]
+    before = {name: parameter.detach().clone() for name, parameter in run.network.named_parameters()}
+    after = load_model(plain_run.last)
+    assert isinstance(after, CamoXpert)
+
+    still = [name for name, parameter in after.named_parameters() if torch.equal(parameter, before[name])]
+    assert still == []

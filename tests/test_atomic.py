@@ -1,0 +1,106 @@
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from camoxpert_cli import atomic
+
+OLD, NEW = b"old content", b"new content, of another length"
+
+
+def write_half(path: Path, error: BaseException) -> None:
+    with atomic.replacing(path) as file:
+        file.write(NEW[:5])
+        file.flush()
+        raise error
+
+
+def test_replaces(tmp_path: Path) -> None:
+    """The new content takes the old one's place, whole, and nothing else is left."""
+    path = tmp_path / "file"
+    path.write_bytes(OLD)
+    with atomic.replacing(path) as file:
+        file.write(NEW)
+        assert path.read_bytes() == OLD
+
+    assert path.read_bytes() == NEW
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_first_file(tmp_path: Path) -> None:
+    """There need not be an old file, and there is none under the final name before the new one is whole."""
+    path = tmp_path / "file"
+    with atomic.replacing(path) as file:
+        file.write(NEW)
+        assert not path.exists()
+
+    assert path.read_bytes() == NEW
+
+
+@pytest.mark.parametrize("error", [RuntimeError("broken"), OSError(28, "No space left"), KeyboardInterrupt()])
+@pytest.mark.parametrize("exists", [True, False])
+def test_error_while_writing(tmp_path: Path, error: BaseException, exists: bool) -> None:
+    """After any error, Ctrl-C included, the old file is what it was and no temporary one is left."""
+    path = tmp_path / "file"
+    if exists:
+        path.write_bytes(OLD)
+    with pytest.raises(type(error)):
+        write_half(path, error)
+
+    assert {each.name: each.read_bytes() for each in tmp_path.iterdir()} == ({"file": OLD} if exists else {})
+
+
+def test_error_while_replacing(tmp_path: Path) -> None:
+    """Where the final name cannot be taken, the temporary file goes as well."""
+    path = tmp_path / "folder"
+    path.mkdir()
+    with pytest.raises(OSError, match="directory"), atomic.replacing(path) as file:
+        file.write(NEW)
+
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_no_folder(tmp_path: Path) -> None:
+    """Without a folder to write to the error is that of the system, and no folder appears."""
+    with pytest.raises(FileNotFoundError), atomic.replacing(tmp_path / "nowhere" / "file"):
+        pass
+
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_killed_while_writing(tmp_path: Path) -> None:
+    """A process killed in the middle leaves the old file, and the next one that writes replaces it all the same."""
+    path = tmp_path / "file"
+    path.write_bytes(OLD)
+    script = f"""
+import sys, time
+from pathlib import Path
+from camoxpert_cli import atomic
+
+with atomic.replacing(Path({str(path)!r})) as file:
+    file.write({NEW!r} * 1000)
+    file.flush()
+    print("writing", flush=True)
+    time.sleep(60)
+"""
+    with subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        said = process.stdout.readline()
+        process.send_signal(signal.SIGKILL)
+        code = process.wait(timeout=30)
+
+    assert (said, code) == ("writing\n", -signal.SIGKILL)
+    assert path.read_bytes() == OLD
+    atomic.write_text(path, "next")
+    assert {each.name: each.read_bytes() for each in tmp_path.iterdir()} == {"file": b"next"}
+
+
+def test_text_is_utf8(tmp_path: Path) -> None:
+    """Text is UTF-8 with its line ends as they are, whatever the locale."""
+    atomic.write_text(tmp_path / "file", "Größe: 3 µm\nзмея\n")
+
+    assert (tmp_path / "file").read_bytes() == "Größe: 3 µm\nзмея\n".encode()
