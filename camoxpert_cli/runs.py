@@ -16,7 +16,8 @@ import json
 import platform
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -24,14 +25,15 @@ from typing import Any
 import yaml
 
 from camoxpert_cli import __version__, atomic
-from camoxpert_cli.errors import UsageError
+from camoxpert_cli.errors import TrainingError, UsageError
 
 _PACKAGES = ("torch", "torchvision", "timm", "numpy", "opencv-python-headless", "albumentations", "typer")
-_FILES = ("config.yaml", "env.json", "metrics.jsonl", "history.json", "last.pth", "best_model.pth", "results.json")
+# What makes a folder the folder of a run; one that stopped before its first epoch ended has nothing to lose.
+_PRECIOUS = ("history.json", "last.pth", "best_model.pth", "results.json")
 
 
 class RunFolder:
-    """Names and writers of a run folder's files. Creates nothing before `begin`."""
+    """Names and writers of a run folder's files. Creates nothing before `create`."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -47,12 +49,20 @@ class RunFolder:
             raise UsageError(f"the run folder {self.path} is a file", "choose another folder with --checkpoint-dir")
         if resume_from is not None and resume_from.resolve().parent == self.path.resolve():
             return
-        found = [name for name in _FILES if (self.path / name).exists()]
+        found = [name for name in _PRECIOUS if (self.path / name).exists()]
         if found:
             go_on = f", or go on with it: --resume-from {self.last}" if self.last.exists() else ""
             raise UsageError(
                 f"the folder {self.path} holds another run ({', '.join(found)}); nothing was changed",
                 f"choose another --checkpoint-dir{go_on}",
+            )
+
+    def refuse_foreign(self, checkpoint: Path) -> None:
+        """Raise UsageError where `checkpoint`, which another program wrote, lies in this folder."""
+        if checkpoint.resolve().parent == self.path.resolve():
+            raise UsageError(
+                f"{checkpoint} is of another program, and this run would write best_model.pth beside or over it",
+                "choose another folder with --checkpoint-dir",
             )
 
     def create(self) -> None:
@@ -70,20 +80,34 @@ class RunFolder:
 
     def write_settings(self, config: Mapping[str, Any]) -> None:
         """config.yaml and env.json; the folder must exist."""
-        atomic.write_text(self.path / "config.yaml", yaml.safe_dump(dict(config), sort_keys=False))
-        atomic.write_text(self.path / "env.json", json.dumps(environment(), indent=2) + "\n")
+        self._write(self.path / "config.yaml", yaml.safe_dump(dict(config), sort_keys=False))
+        self._write(self.path / "env.json", json.dumps(environment(), indent=2) + "\n")
 
     def log(self, event: str, **values: Any) -> None:
         """Append one object to metrics.jsonl: `event`, the time in seconds since 1970, `values`."""
         line = json.dumps({"event": event, "time": round(time.time(), 3), **values})
-        with self.metrics.open("a", encoding="utf-8") as file:
+        with _telling_why(self.metrics), self.metrics.open("a", encoding="utf-8") as file:
             file.write(line + "\n")
 
     def write_history(self, history: list[dict[str, Any]]) -> None:
-        atomic.write_text(self.history, json.dumps(history, indent=2) + "\n")
+        self._write(self.history, json.dumps(history, indent=2) + "\n")
 
     def write_results(self, results: Mapping[str, Any]) -> None:
-        atomic.write_text(self.results, json.dumps(results, indent=2) + "\n")
+        self._write(self.results, json.dumps(results, indent=2) + "\n")
+
+    def _write(self, path: Path, text: str) -> None:
+        with _telling_why(path):
+            atomic.write_text(path, text)
+
+
+@contextmanager
+def _telling_why(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise TrainingError(
+            f"{path} cannot be written: {error.strerror}", "free some space, then go on with --resume-from last.pth"
+        ) from error
 
 
 def default_path(preset: str | None) -> Path:

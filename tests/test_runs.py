@@ -11,7 +11,7 @@ from camoxpert_cli import __version__, runs
 from camoxpert_cli.errors import UsageError
 from camoxpert_cli.runs import RunFolder, default_path, environment, versions
 
-FILES = ["config.yaml", "env.json", "metrics.jsonl", "history.json", "last.pth", "best_model.pth", "results.json"]
+FILES = ["history.json", "last.pth", "best_model.pth", "results.json"]
 
 
 def content(folder: Path) -> dict[str, bytes]:
@@ -20,7 +20,7 @@ def content(folder: Path) -> dict[str, bytes]:
 
 @pytest.mark.parametrize("name", FILES)
 def test_folder_of_another_run(tmp_path: Path, name: str) -> None:
-    """A folder with any file of a run is refused with exit code 2, the file named, and nothing is changed."""
+    """A folder with any result of a run is refused with exit code 2, the file named, and nothing is changed."""
     (tmp_path / name).write_bytes(b"of another run")
     with pytest.raises(UsageError, match=f"holds another run .*{name}") as caught:
         RunFolder(tmp_path).refuse_other_run(None)

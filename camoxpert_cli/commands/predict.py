@@ -15,6 +15,7 @@ def predict(
     img_size: Annotated[
         int | None, typer.Option(min=64, help="Side in pixels the network sees; as trained where not given.")
     ] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace files of the same name in --out.")] = False,
     device: Annotated[Literal["auto", "cuda", "cpu"], typer.Option(help="Where to compute.")] = "auto",
 ) -> None:
     """Write a grey map for every picture, at its own size: the brighter, the more likely an animal.
@@ -26,5 +27,5 @@ def predict(
     """
     from camoxpert_cli.engine.predict import predict as run
 
-    count = run(checkpoint, paths, out, device=device, img_size=img_size)
+    count = run(checkpoint, paths, out, device=device, img_size=img_size, overwrite=overwrite)
     console.result(f"{count} maps in {out}")

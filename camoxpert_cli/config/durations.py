@@ -34,7 +34,7 @@ class Interval:
     steps: int | None = None
 
     def is_due(self, seconds: float, steps: int) -> bool:
-        """Whether it is time, `seconds` after the last time and with `steps` done in all."""
+        """Whether it is time, `seconds` after the last time and with `steps` done in the epoch."""
         if self.seconds is not None:
             return seconds >= self.seconds
         return self.steps is not None and steps % self.steps == 0

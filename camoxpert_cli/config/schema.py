@@ -96,7 +96,9 @@ class RunConfig:
         None, "also save within an epoch: 30s, 10m, 1h, or a number of optimizer steps", parse=parse_interval
     )
     session_limit: str | None = setting(
-        None, "length of the machine's session, such as 12h; kept with the run", parse=parse_duration
+        None,
+        "length of the machine's session, such as 12h; written down with the run, not watched",
+        parse=parse_duration,
     )
 
 

@@ -12,6 +12,7 @@ from camoxpert_cli.data.reading import read_pair
 from camoxpert_cli.engine.checkpoint import average_in, network_of, read_checkpoint
 from camoxpert_cli.engine.evaluate import Scores, evaluate
 from camoxpert_cli.engine.run import Run
+from camoxpert_cli.errors import DataError
 from camoxpert_cli.metrics.baselines import (
     all_foreground_iou,
     colour_threshold_iou,
@@ -45,15 +46,21 @@ def close_run(run: Run) -> None:
 
 
 def score_tests(run: Run) -> dict[str, Scores]:
-    """The scores of `best_model.pth` on each test set, by its average where it has one."""
+    """The scores of `best_model.pth` on each test set, by its average where it has one.
+
+    A set with a broken picture is named and left out: hours of training must not end without their results.
+    """
     if not run.data.tests:
         return {}
     content = read_checkpoint(run.folder.best)
     network = network_of(content, run.folder.best, ema=average_in(content) is not None).to(run.device)
     scores = {}
     for name, pairs in run.data.tests.items():
-        with console.progress(f"Test set {name}", len(pairs)) as advance:
-            scores[name] = evaluate(network, run.scoring_batches(pairs), run.device, run.dtype, advance)
+        try:
+            with console.progress(f"Test set {name}", len(pairs)) as advance:
+                scores[name] = evaluate(network, run.scoring_batches(pairs), run.device, run.dtype, advance)
+        except DataError as error:
+            console.warn(f"test set {name} is not scored: {error.message}")
     return scores
 
 

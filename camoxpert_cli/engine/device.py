@@ -15,7 +15,10 @@ def choose_device(device: str, gpus: int | None) -> torch.device:
     available = torch.cuda.device_count()
     if device == "cpu":
         if gpus is not None:
-            raise DeviceError(f"--gpus {gpus} was asked for together with --device cpu", "leave one of them out")
+            raise DeviceError(
+                f"device cpu and gpus {gpus} were asked for together, by flags or by the preset",
+                "--device auto, or --set run.gpus=null",
+            )
         return torch.device("cpu")
     if gpus is not None and gpus > available:
         raise DeviceError(

@@ -20,14 +20,17 @@ from camoxpert_cli.engine.evaluate import probability_maps
 from camoxpert_cli.errors import CheckpointError, DataError, UsageError
 
 
-def predict(checkpoint: Path, paths: Sequence[Path], out: Path, *, device: str, img_size: int | None) -> int:
+def predict(
+    checkpoint: Path, paths: Sequence[Path], out: Path, *, device: str, img_size: int | None, overwrite: bool
+) -> int:
     """Write `out/<stem>.png` for every picture of `paths` (files and folders); returns how many.
 
     Takes the average of the weights where the checkpoint has one, and the size it was trained at where `img_size` is
     None. A picture that cannot be read is named and passed over; DataError at the end then, and for no picture at all.
     """
     pictures = _pictures(paths)
-    _refuse_overwriting(pictures, out)
+    if not overwrite:
+        _refuse_overwriting(pictures, out)
     where = choose_device(device, None)
     content = read_checkpoint(checkpoint)
     network = network_of(content, checkpoint, ema=average_in(content) is not None).to(where)
@@ -85,11 +88,12 @@ def _pictures(paths: Sequence[Path]) -> list[Path]:
 
 
 def _refuse_overwriting(pictures: Sequence[Path], out: Path) -> None:
-    originals = {path.resolve() for path in pictures}
     for path in pictures:
-        if (out / f"{path.stem}.png").resolve() in originals:
+        target = (out / f"{path.stem}.png").resolve()
+        if target.exists():
             raise UsageError(
-                f"the map of {path} would take the place of a picture to predict", "choose another folder with --out"
+                f"the map of {path} would take the place of {target}",
+                "choose another folder with --out, or --overwrite where that is meant",
             )
 
 

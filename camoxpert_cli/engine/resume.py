@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import shutil
 from dataclasses import asdict
 from pathlib import Path
@@ -23,7 +24,9 @@ def save_last(run: Run) -> None:
     assert run.phase is not None
     training = {
         "progress": asdict(run.progress),
-        "phase_first_epoch": run.phase.first,
+        "stage": run.phase.stage.number,
+        "backbone_stages": run.phase.backbone_stages,
+        "training_pictures": _digest(run),
         "optimizer": run.optimizer.state_dict(),
         "scaler": run.scaler.state_dict(),
         "ema_updates": run.ema.updates if run.ema else 0,
@@ -45,8 +48,6 @@ def restore(run: Run, checkpoint: dict[str, Any], path: Path) -> None:
     """
     if run.ema is not None and average_in(checkpoint) is not None:
         load_weights(run.ema.network, weights_of(checkpoint, ema=True), path)
-    elif run.ema is not None:
-        run.ema = type(run.ema)(run.network, run.ema.decay)
     if "training" in checkpoint:
         _restore_training(run, checkpoint["training"], path)
     else:
@@ -62,17 +63,27 @@ def restore(run: Run, checkpoint: dict[str, Any], path: Path) -> None:
 
 
 def _restore_training(run: Run, training: dict[str, Any], path: Path) -> None:
+    settings = "resume with the settings the run was started with (config.yaml in its folder)"
     try:
+        if training["training_pictures"] != _digest(run):
+            raise CheckpointError(
+                f"{path} was trained on other pictures than these settings hold out for training, so that validation "
+                "pictures would not be unseen",
+                settings,
+            )
         run.progress = Progress(**training["progress"])
-        enter_phase(run, _phase_at(run, training["phase_first_epoch"]))
+        enter_phase(run, _phase_like(run, training["stage"], training["backbone_stages"]))
         assert run.optimizer is not None
+        current = [(group["lr_factor"], group["weight_decay"]) for group in run.optimizer.param_groups]
         run.optimizer.load_state_dict(training["optimizer"])
+        for group, (factor, decay) in zip(run.optimizer.param_groups, current, strict=True):
+            group["lr_factor"], group["weight_decay"] = factor, decay
         if run.scaler.is_enabled() and training["scaler"]:
             run.scaler.load_state_dict(training["scaler"])
     except (KeyError, TypeError, ValueError) as error:
         raise CheckpointError(
             f"the training state in {path} does not fit these settings: {error}",
-            "resume with the settings the run was started with (config.yaml in its folder)",
+            settings,
         ) from error
     if run.ema is not None:
         run.ema.updates = training["ema_updates"]
@@ -95,7 +106,8 @@ def enter_phase(run: Run, phase: Phase) -> None:
     trained = (
         f"the last {phase.backbone_stages} of its {WHOLE_BACKBONE} stages train" if phase.backbone_stages else "frozen"
     )
-    console.say(f"Epoch {phase.first + 1}: stage {phase.stage.number}, backbone: {trained}")
+    epoch = max(phase.first, run.progress.epoch) + 1
+    console.say(f"Epoch {epoch}: stage {phase.stage.number}, backbone: {trained}")
 
 
 def _weights(run: Run) -> dict[str, Any]:
@@ -112,11 +124,18 @@ def _weights(run: Run) -> dict[str, Any]:
     }
 
 
-def _phase_at(run: Run, first_epoch: int) -> Phase:
+def _phase_like(run: Run, stage: int, backbone_stages: int) -> Phase:
     for phase in run.phases:
-        if phase.first == first_epoch:
+        if (phase.stage.number, phase.backbone_stages) == (stage, backbone_stages):
             return phase
-    raise ValueError(f"it was saved in a phase that began with epoch {first_epoch + 1}, and these settings have none")
+    raise ValueError(
+        f"it was saved in stage {stage} with {backbone_stages} of {WHOLE_BACKBONE} backbone stages in training, "
+        "which these settings never have"
+    )
+
+
+def _digest(run: Run) -> str:
+    return hashlib.sha256("\n".join(pair.name for pair in run.data.train).encode()).hexdigest()
 
 
 def _restore_epoch_only(run: Run, checkpoint: dict[str, Any], path: Path) -> None:

@@ -111,17 +111,19 @@ class Run:
 def prepare(resolved: Resolved) -> tuple[Run, dict[str, Any] | None]:
     """The run before its first step, and the checkpoint it shall go on from, if any, its weights loaded already.
 
-    Raises CamoxError; the run folder is made only when settings, device and weights are in order.
+    Raises CamoxError. The run folder is made when all is in order, or earlier for pictures to generate in it.
     """
     config = resolved.config
     resume_from = None if config.run.resume_from is None else Path(config.run.resume_from)
     folder = RunFolder(Path(config.run.checkpoint_dir) if config.run.checkpoint_dir else default_path(resolved.preset))
     folder.refuse_other_run(resume_from)
-    # What config.yaml says must lead back to this folder.
-    config = replace(config, run=replace(config.run, checkpoint_dir=str(folder.path)))
+    # What config.yaml says must lead back to this folder, and not to the checkpoint this session began with.
+    config = replace(config, run=replace(config.run, checkpoint_dir=str(folder.path), resume_from=None))
     device = choose_device(config.run.device, config.run.gpus)
     dtype = choose_dtype(config.train.precision, device)
     checkpoint = None if resume_from is None else read_checkpoint(resume_from)
+    if resume_from is not None and checkpoint is not None and "network" not in checkpoint:
+        folder.refuse_foreign(resume_from)
     data = open_data(config.data, config.train.seed, folder)
     network = build_network(config.model, config.train.seed, weights_follow=checkpoint is not None)
     if checkpoint is not None and resume_from is not None:

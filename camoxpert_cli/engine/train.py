@@ -37,7 +37,7 @@ def train(resolved: Resolved) -> RunFolder:
     run, checkpoint = prepare(resolved)
     announce(run)
     if checkpoint is not None:
-        restore(run, checkpoint, Path(str(run.config.run.resume_from)))
+        restore(run, checkpoint, Path(str(resolved.config.run.resume_from)))
     run.folder.write_settings(to_mapping(run.config))
     with _saying_where_to_go_on(run):
         for phase in run.phases:
@@ -149,8 +149,11 @@ def optimizer_step(run: Run, rate: float, losses: LossValues, epoch: int) -> flo
 def validate(run: Run) -> Scores:
     """Score the held-out pictures, with the average of the weights where there is one."""
     network = run.scored_network.eval()
+    started = time.perf_counter()
     with console.progress("Validation", len(run.data.validation)) as advance:
-        return evaluate(network, run.validation_batches, run.device, run.dtype, advance)
+        scores = evaluate(network, run.validation_batches, run.device, run.dtype, advance)
+    run.progress.epoch_seconds += time.perf_counter() - started
+    return scores
 
 
 def close_epoch(run: Run, phase: Phase, scores: Scores) -> None:
@@ -203,6 +206,11 @@ def _saying_where_to_go_on(run: Run) -> Iterator[None]:
         epoch = run.progress.epoch + 1
         where = f"in epoch {epoch}" if epoch <= run.config.train.epochs else "while the test sets were scored"
         raise Interrupted(f"stopped by Ctrl-C {where}; {_last_good(run)}", hint) from error
+    except torch.OutOfMemoryError as error:
+        raise TrainingError(
+            f"the GPU ran out of memory in epoch {run.progress.epoch + 1}; {_last_good(run)}",
+            "smaller --batch-size and --stage2-batch-size, smaller --img-size, or --gradient-checkpointing",
+        ) from error
 
 
 def _last_good(run: Run) -> str:

@@ -49,7 +49,7 @@ def test_one_gpu(gpus_here: int, device: str) -> None:
 @pytest.mark.parametrize(
     ("device", "gpus", "available", "message"),
     [
-        ("cpu", 1, 2, "--gpus 1 was asked for together with --device cpu"),
+        ("cpu", 1, 2, "device cpu and gpus 1 were asked for together, by flags or by the preset"),
         ("auto", 2, 0, "2 GPUs were asked for, and this machine has none"),
         ("auto", 2, 1, "2 GPUs were asked for, and this machine has 1"),
         ("cuda", 8, 2, "8 GPUs were asked for, and this machine has 2"),

@@ -47,7 +47,7 @@ def pictures(tiny_data: Path) -> Path:
 
 
 def run(checkpoint: Path, paths: Sequence[Path], out: Path, img_size: int | None = None) -> int:
-    return predict(checkpoint, paths, out, device="cpu", img_size=img_size)
+    return predict(checkpoint, paths, out, device="cpu", img_size=img_size, overwrite=False)
 
 
 def read(path: Path) -> NDArray[np.uint8]:
@@ -196,7 +196,7 @@ def test_pictures_are_not_overwritten(checkpoint: Path, pictures: Path, tmp_path
     folder = tmp_path / "folder"
     shutil.copytree(pictures, folder)
     before = {path.name: path.read_bytes() for path in folder.iterdir()}
-    with pytest.raises(UsageError, match="would take the place of a picture") as caught:
+    with pytest.raises(UsageError, match="would take the place of") as caught:
         run(checkpoint, [folder], tmp_path / "maps" / ".." / "folder")
 
     assert caught.value.exit_code == 2
@@ -217,4 +217,4 @@ def test_map_that_cannot_be_written(checkpoint: Path, pictures: Path, tmp_path: 
     name = sorted(path.name for path in pictures.iterdir())[0]
     (tmp_path / "maps" / name).mkdir(parents=True)
     with pytest.raises(UsageError, match=f"{name} cannot be written: Is a directory"):
-        run(checkpoint, [pictures], tmp_path / "maps")
+        predict(checkpoint, [pictures], tmp_path / "maps", device="cpu", img_size=None, overwrite=True)

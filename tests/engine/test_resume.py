@@ -213,7 +213,7 @@ def test_other_settings(uncut: Path, tiny_data: Path, tmp_path: Path) -> None:
     folder = tmp_path / "run"
     shutil.copytree(uncut, folder)
     before = {path.name: path.read_bytes() for path in folder.iterdir()}
-    settings = {**SETTINGS, "progressive_unfreeze": False}
+    settings = {**SETTINGS, "stage1_epochs": 4, "warmup_epochs": 0}
     with pytest.raises(CheckpointError, match="does not fit these settings") as caught:
         train(tiny_run(tiny_data, folder, resume_from=str(folder / "last.pth"), **settings))
 

@@ -90,14 +90,17 @@ def test_another_seed(plain_run: RunFolder, tiny_data: Path, tmp_path: Path) -> 
 
 
 def test_without_deep_supervision(tiny_data: Path, tmp_path: Path) -> None:
-    """The side outputs take no part in the loss, and their weights stay as they began."""
+    """The side outputs take no part in the loss, are frozen, and keep the weights they began with."""
     settings = tiny_run(tiny_data, tmp_path / "run", epochs=1, deep_supervision=False)
-    before = {name: value.clone() for name, value in prepare(settings)[0].network.state_dict().items()}
+    run = prepare(settings)[0]
+    enter_phase(run, run.phases[0])
+    before = {name: value.clone() for name, value in run.network.state_dict().items()}
     folder = train(settings)
     after = read_checkpoint(folder.last)["network"]
     heads = [name for name in after if name.startswith("deep_heads.")]
 
     assert {line["deep"] for line in events(folder, "step")} == {0.0}
+    assert not any(parameter.requires_grad for parameter in run.network.deep_heads.parameters())
     assert len(heads) == 6
     assert all(torch.equal(after[name], before[name]) for name in heads)
     assert not torch.equal(after["final_conv.0.weight"], before["final_conv.0.weight"])

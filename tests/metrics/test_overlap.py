@@ -68,7 +68,7 @@ def test_relations(pair: tuple[Tensor, Tensor]) -> None:
 @both
 def test_large_maps_are_counted_exactly(measure: Measure) -> None:
     """Beyond 2^24 pixels, where float32 stops counting, one pixel more still shows."""
-    mask = torch.ones(4100, 4100, dtype=torch.bool)
+    mask = torch.ones(4101, 4101, dtype=torch.bool)
     prediction = mask.clone()
     prediction[0, 0] = False
     result = measure(prediction, mask)
