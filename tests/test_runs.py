@@ -2,13 +2,14 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import yaml
 
 from camoxpert_cli import __version__, runs
-from camoxpert_cli.errors import UsageError
+from camoxpert_cli.errors import TrainingError, UsageError
 from camoxpert_cli.runs import RunFolder, default_path, environment, versions
 
 FILES = ["history.json", "last.pth", "best_model.pth", "results.json"]
@@ -46,8 +47,9 @@ def test_folder_of_the_run_to_resume(tmp_path: Path, monkeypatch: pytest.MonkeyP
 
 
 def test_folder_with_other_files(tmp_path: Path) -> None:
-    """Files that are no run's do not stand in the way, nor does a folder that is not there yet."""
-    (tmp_path / "notes.txt").touch()
+    """Files that hold nothing a run has reached do not stand in the way, nor does a folder that is not there yet."""
+    for name in ("notes.txt", "config.yaml", "env.json", "metrics.jsonl"):
+        (tmp_path / name).touch()
 
     RunFolder(tmp_path).refuse_other_run(None)
     RunFolder(tmp_path / "new").refuse_other_run(None)
@@ -141,6 +143,28 @@ def test_log(tmp_path: Path) -> None:
     ]
     assert lines[0]["gradient_norm"] is None
     assert all(abs(line["time"] - before) < 3600 for line in lines)
+
+
+@pytest.mark.parametrize("what", ["history", "results", "settings", "log"])
+def test_full_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, what: str) -> None:
+    """A file that the disk refuses ends the run with exit code 6, its name and the reason."""
+    folder = RunFolder(tmp_path)
+    writers: dict[str, Callable[[], None]] = {
+        "history": lambda: folder.write_history([]),
+        "results": lambda: folder.write_results({}),
+        "settings": lambda: folder.write_settings({}),
+        "log": lambda: folder.log("step"),
+    }
+
+    def refuse(*arguments: object, **options: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Path, "open", refuse)
+    with pytest.raises(TrainingError, match=r"\.(json|yaml|jsonl) cannot be written: No space left") as caught:
+        writers[what]()
+
+    assert caught.value.exit_code == 6
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_history_and_results(tmp_path: Path) -> None:

@@ -29,8 +29,7 @@ def predict(
     None. A picture that cannot be read is named and passed over; DataError at the end then, and for no picture at all.
     """
     pictures = _pictures(paths)
-    if not overwrite:
-        _refuse_overwriting(pictures, out)
+    _refuse_overwriting(pictures, out, overwrite)
     where = choose_device(device, None)
     content = read_checkpoint(checkpoint)
     network = network_of(content, checkpoint, ema=average_in(content) is not None).to(where)
@@ -87,10 +86,13 @@ def _pictures(paths: Sequence[Path]) -> list[Path]:
     return pictures
 
 
-def _refuse_overwriting(pictures: Sequence[Path], out: Path) -> None:
+def _refuse_overwriting(pictures: Sequence[Path], out: Path, overwrite: bool) -> None:
+    originals = {path.resolve() for path in pictures}
     for path in pictures:
         target = (out / f"{path.stem}.png").resolve()
-        if target.exists():
+        if target in originals:
+            raise UsageError(f"the map of {path} would take the place of {target}", "choose another folder with --out")
+        if target.exists() and not overwrite:
             raise UsageError(
                 f"the map of {path} would take the place of {target}",
                 "choose another folder with --out, or --overwrite where that is meant",

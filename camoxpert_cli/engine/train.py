@@ -36,7 +36,9 @@ def train(resolved: Resolved) -> RunFolder:
     """Train as configured, then score the best weights on the test sets. Raises CamoxError for whatever stops it."""
     run, checkpoint = prepare(resolved)
     announce(run)
-    if checkpoint is not None:
+    if checkpoint is None:
+        run.folder.metrics.unlink(missing_ok=True)  # of a run that ended before its first epoch did
+    else:
         restore(run, checkpoint, Path(str(resolved.config.run.resume_from)))
     run.folder.write_settings(to_mapping(run.config))
     with _saying_where_to_go_on(run):

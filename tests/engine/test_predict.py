@@ -197,7 +197,7 @@ def test_pictures_are_not_overwritten(checkpoint: Path, pictures: Path, tmp_path
     shutil.copytree(pictures, folder)
     before = {path.name: path.read_bytes() for path in folder.iterdir()}
     with pytest.raises(UsageError, match="would take the place of") as caught:
-        run(checkpoint, [folder], tmp_path / "maps" / ".." / "folder")
+        predict(checkpoint, [folder], tmp_path / "maps" / ".." / "folder", device="cpu", img_size=None, overwrite=True)
 
     assert caught.value.exit_code == 2
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == before

@@ -133,6 +133,15 @@ def test_best_weights(tiny_data: Path, tmp_path: Path, monkeypatch: pytest.Monke
     assert results["seconds_to_target"] == pytest.approx(sum(seconds[:2]))
 
 
+def test_second_try(tiny_data: Path, tmp_path: Path) -> None:
+    """The steps of a run that ended before its first epoch did are not mistaken for those of the next one."""
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "metrics.jsonl").write_text('{"event": "step", "epoch": 1}\n', encoding="utf-8")
+    folder = train(tiny_run(tiny_data, tmp_path / "run", epochs=1))
+
+    assert len(events(folder, "step")) == 2
+
+
 def test_folder_of_another_run(plain_run: RunFolder, tiny_data: Path) -> None:
     """Training into the folder of another run is refused with exit code 2 before anything in it changes."""
     before = {path.name: (path.read_bytes(), path.stat().st_mtime_ns) for path in plain_run.path.iterdir()}
