@@ -15,7 +15,7 @@ from camoxpert_cli.data.synthetic import write_dataset
 from camoxpert_cli.engine.seeding import seed_weights
 from camoxpert_cli.engine.stages import Phase, Stage, plan_phases
 from camoxpert_cli.errors import DataError
-from camoxpert_cli.model.backbone import create_backbone, create_pretrained_backbone, parameters_by_stage
+from camoxpert_cli.model.backbone import create_backbone, create_pretrained_backbone
 from camoxpert_cli.model.camoxpert import CamoXpert
 from camoxpert_cli.runs import RunFolder
 
@@ -41,8 +41,11 @@ def build_network(model: ModelConfig, seed: int, *, weights_follow: bool) -> Cam
         backbone = create_pretrained_backbone(model.backbone, weights)
     else:
         backbone = create_backbone(model.backbone)
-    parameters_by_stage(backbone, model.backbone)  # refuses one that takes a single size before anything is written
-    return CamoXpert(backbone, model.backbone, model.num_experts, gradient_checkpointing=model.gradient_checkpointing)
+    network = CamoXpert(
+        backbone, model.backbone, model.num_experts, gradient_checkpointing=model.gradient_checkpointing
+    )
+    _ = network.backbone_stages  # refuses a backbone that takes a single size before anything is written
+    return network
 
 
 def open_data(data: DataConfig, seed: int, folder: RunFolder) -> RunData:

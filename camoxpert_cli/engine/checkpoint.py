@@ -116,8 +116,10 @@ def load_model(path: str | Path, device: str | torch.device = "cpu", ema: bool =
     return network_of(content, Path(path), ema).to(device)
 
 
-def network_of(content: Mapping[str, Any], path: Path, ema: bool) -> CamoXpert:
-    """The network that `content`, read from `path`, describes, with its weights."""
+def network_of(content: Mapping[str, Any], path: Path, ema: bool | None = None) -> CamoXpert:
+    """The network that `content`, read from `path`, describes, with its weights; `ema` None: the average if any."""
+    if ema is None:
+        ema = average_in(content) is not None
     arguments = content if "network" in content else content.get("args")
     if not isinstance(arguments, Mapping) or "backbone" not in arguments or "num_experts" not in arguments:
         raise CheckpointError(f"{path} does not say which backbone and how many experts its network has")

@@ -9,7 +9,7 @@ from camoxpert_cli import console
 from camoxpert_cli.config.durations import format_duration
 from camoxpert_cli.data.layouts import Pair
 from camoxpert_cli.data.reading import read_pair
-from camoxpert_cli.engine.checkpoint import average_in, network_of, read_checkpoint
+from camoxpert_cli.engine.checkpoint import network_of, read_checkpoint
 from camoxpert_cli.engine.evaluate import Scores, evaluate
 from camoxpert_cli.engine.run import Run
 from camoxpert_cli.errors import DataError
@@ -53,7 +53,7 @@ def score_tests(run: Run) -> dict[str, Scores]:
     if not run.data.tests:
         return {}
     content = read_checkpoint(run.folder.best)
-    network = network_of(content, run.folder.best, ema=average_in(content) is not None).to(run.device)
+    network = network_of(content, run.folder.best).to(run.device)
     scores = {}
     for name, pairs in run.data.tests.items():
         try:

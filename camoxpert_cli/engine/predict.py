@@ -14,7 +14,7 @@ from camoxpert_cli import console
 from camoxpert_cli.data.layouts import PICTURE_SUFFIXES
 from camoxpert_cli.data.reading import read_image
 from camoxpert_cli.data.transforms import resize_image
-from camoxpert_cli.engine.checkpoint import average_in, network_of, read_checkpoint
+from camoxpert_cli.engine.checkpoint import network_of, read_checkpoint
 from camoxpert_cli.engine.device import choose_device
 from camoxpert_cli.engine.evaluate import probability_maps
 from camoxpert_cli.errors import CheckpointError, DataError, UsageError
@@ -32,7 +32,7 @@ def predict(
     _refuse_overwriting(pictures, out, overwrite)
     where = choose_device(device, None)
     content = read_checkpoint(checkpoint)
-    network = network_of(content, checkpoint, ema=average_in(content) is not None).to(where)
+    network = network_of(content, checkpoint).to(where)
     size = img_size or _trained_size(content, checkpoint)
     try:
         out.mkdir(parents=True, exist_ok=True)

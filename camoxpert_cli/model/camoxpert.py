@@ -6,6 +6,7 @@ Letters: B images, H x W the input's size. Names in the state dict are those of 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -80,14 +81,18 @@ class CamoXpert(nn.Module):
         assert isinstance(layer, MixtureOfExperts)
         return layer.top_k
 
+    @cached_property
+    def backbone_stages(self) -> list[list[nn.Parameter]]:
+        """The backbone's parameters by stage, found once. Raises ConfigError where it takes one picture size only."""
+        self.backbone.requires_grad_(True)
+        return parameters_by_stage(self.backbone, self.backbone_name)
+
     def set_trainable(self, backbone_stages: int, deep_heads: bool) -> None:
         """Train the last `backbone_stages` (0 to 4) of the backbone and everything behind it.
 
         A frozen part keeps its BatchNorm statistics and drops nothing: `train()` leaves it in eval mode.
         """
-        self.backbone.requires_grad_(True)
-        groups = parameters_by_stage(self.backbone, self.backbone_name)
-        for stage, parameters in enumerate(groups):
+        for stage, parameters in enumerate(self.backbone_stages):
             for parameter in parameters:
                 parameter.requires_grad_(stage >= len(STRIDES) - backbone_stages)
         self.deep_heads.requires_grad_(deep_heads)
