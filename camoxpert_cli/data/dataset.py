@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.utils.data import Dataset
+from torch.utils.data import Dataset, default_collate
 
 from camoxpert_cli.data.layouts import Pair
 from camoxpert_cli.data.reading import read_pair
@@ -43,6 +43,14 @@ class TrainingPictures(Dataset[TrainingSample]):
         # The epoch is in the key and not on this object, so that workers outlive an epoch.
         seed = np.random.SeedSequence((_STREAM, self.seed, epoch, index)).generate_state(1)[0]
         return _to_tensors(*self.augmentation(image, mask, int(seed)))
+
+    def collate(self, samples: Sequence[TrainingSample]) -> TrainingSample:
+        """Pictures (B, 3, S, S) and masks (B, 1, S, S); a rank without a sample in a batch has B = 0."""
+        if samples:
+            images, masks = default_collate(list(samples))  # straight into shared memory
+            return images, masks
+        size = self.augmentation.img_size
+        return torch.empty(0, 3, size, size, dtype=torch.uint8), torch.empty(0, 1, size, size, dtype=torch.uint8)
 
 
 class ScoringPictures(Dataset[ScoringSample]):

@@ -7,12 +7,13 @@ import os
 import signal
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from types import FrameType
 from typing import Any, Generic, TypeVar
 
 import cv2
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, default_collate
+from torch.utils.data import DataLoader, Dataset
 
 from camoxpert_cli.data.dataset import ScoringBatch, ScoringPictures, TrainingPictures, collate_scoring
 from camoxpert_cli.data.sampling import EpochBatches
@@ -20,6 +21,8 @@ from camoxpert_cli.errors import DataError
 
 # At 6 ms for a picture of 640×640 pixels, eight read more than 1000 a second; more would only take memory.
 _MAX_WORKERS = 8
+# After a request to terminate, a worker waits so long for its main process to save.
+_LINGER_SECONDS = 30
 
 Batch = TypeVar("Batch")
 
@@ -48,11 +51,11 @@ class PictureLoader(Generic[Batch]):
 def training_loader(
     dataset: TrainingPictures, batches: EpochBatches, num_workers: int, pin_memory: bool = False
 ) -> PictureLoader[tuple[Tensor, Tensor]]:
-    """Pictures uint8 (B, 3, S, S) and masks uint8 (B, 1, S, S) of one rank, as `batches` says.
+    """Pictures uint8 (B, 3, S, S) and masks uint8 (B, 1, S, S) of one rank, as `batches` says; B may be 0.
 
     One loader serves all epochs, and its workers live as long: call `batches.start_at` before each iteration.
     """
-    return _loader(dataset, batches, default_collate, num_workers, pin_memory)
+    return _loader(dataset, batches, dataset.collate, num_workers, pin_memory)
 
 
 def scoring_loader(
@@ -124,10 +127,16 @@ def _loader(
 
 
 def _start_worker(_: int) -> None:
-    # Ctrl-C reaches every process of the terminal; the main one ends the workers.
+    # Ctrl-C, and often SIGTERM, reach every process of a group. The main one ends the workers when it is ready to; were
+    # they to go first, torch would raise an error in the middle of whatever it is doing.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, _linger)
     cv2.setNumThreads(0)
     torch.set_num_threads(1)
+
+
+def _linger(_: int, frame: FrameType | None) -> None:
+    signal.alarm(_LINGER_SECONDS)
 
 
 def _cpu_quota(cgroup: Path) -> float:

@@ -29,26 +29,18 @@ def epoch_order(count: int, seed: int, epoch: int) -> NDArray[np.int64]:
 def batch_sizes(left: int, per_rank: int, world: int = 1) -> list[int]:
     """Samples over all ranks in each of the batches that consume the `left` samples of an epoch, in order.
 
-    Each is `per_rank * world` but the last, which takes what is left. Every rank must have a sample in every batch,
-    or it would stand still while the others wait for its gradients: where fewer than `world` samples would be left
-    over, the batch before gives up some of its own or, with one sample a rank, takes them in. A rank's share is
-    never above `per_rank`, or 2 where that is 1. Fewer than `world` samples make no batch at all.
+    Each is `per_rank * world` but the last, which takes what is left: the batches are those of one rank with as many
+    samples a step.
     """
-    whole = per_rank * world
-    full, rest = divmod(left, whole)
-    if rest >= world or rest == 0:
-        return [whole] * full + [rest] * (rest > 0)
-    if full == 0:
-        return []
-    last = [whole + rest - world, world] if per_rank > 1 else [whole + rest]
-    return [whole] * (full - 1) + last
+    full, rest = divmod(left, per_rank * world)
+    return [per_rank * world] * full + [rest] * (rest > 0)
 
 
 class EpochBatches(Sampler[list[SampleKey]]):
     """The batches of one rank as lists of keys (epoch, index), from a position in an epoch to the end of it.
 
-    Over all ranks each sample comes exactly once. Where an epoch goes on with more ranks than it began with and
-    fewer samples than ranks are left, those are passed over. Raises DataError for fewer than `world` samples.
+    Over all ranks each sample comes exactly once, and every rank has as many batches as the others; where the last one
+    has fewer samples than ranks, some get an empty list. Raises DataError for fewer than `world` samples.
     """
 
     def __init__(self, count: int, per_rank: int, seed: int, rank: int = 0, world: int = 1) -> None:

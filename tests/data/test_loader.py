@@ -10,7 +10,7 @@ import cv2
 import pytest
 import torch
 from torch import Tensor
-from torch.utils.data import Dataset
+from torch.utils.data import Dataset, default_collate
 
 from camoxpert_cli.data.dataset import ScoringPictures, TrainingPictures
 from camoxpert_cli.data.layouts import Pair
@@ -97,6 +97,19 @@ def test_ranks_share_the_stream(pairs: tuple[Pair, ...]) -> None:
     assert same(one, two)
 
 
+@pytest.mark.parametrize("num_workers", [0, 1])
+def test_a_rank_without_a_sample(pairs: tuple[Pair, ...], num_workers: int) -> None:
+    """Where the last batch has fewer samples than ranks, a rank gets a batch of none, so that all have as many."""
+    batches, loader = loader_of(pairs, num_workers, 0, world=2)
+    batches.start_at(0, len(pairs) - 1)
+    (batch,) = loader
+    images, masks = batch
+
+    assert (images.dtype, images.shape[0], images.shape[1]) == (torch.uint8, 0, 3)
+    assert (masks.dtype, masks.shape[0], masks.shape[1]) == (torch.uint8, 0, 1)
+    assert images.shape[2:] == masks.shape[2:]
+
+
 def test_global_random_numbers_are_left_alone(pairs: tuple[Pair, ...]) -> None:
     """Reading an epoch draws nothing from torch's global generator."""
     before = torch.random.get_rng_state()
@@ -146,6 +159,9 @@ class Threads(Dataset[Any]):
 
     def __getitem__(self, key: Any) -> tuple[int, int]:
         return torch.get_num_threads(), cv2.getNumThreads()
+
+    def collate(self, samples: Any) -> Any:
+        return default_collate(samples)
 
 
 def test_workers_run_one_thread() -> None:

@@ -59,14 +59,26 @@ def test_each_sample_once(count: int, per_rank: int, world: int) -> None:
 @settings(deadline=None)
 @given(counts, per_ranks, worlds)
 def test_shares(count: int, per_rank: int, world: int) -> None:
-    """Every rank has as many batches as any other, a sample in each, and at most one fewer than its neighbours."""
+    """Every rank has as many batches as any other, at most one sample fewer than its neighbours, and none too many."""
     assume(count >= world)
     batches = all_ranks(count, per_rank, world)
 
     sizes = [[len(share) for share in batch] for batch in zip(*batches, strict=True)]
-    assert all(min(shares) >= 1 and max(shares) - min(shares) <= 1 for shares in sizes)
-    assert max(max(shares) for shares in sizes) <= max(per_rank, min(world, 2))
+    assert all(max(shares) - min(shares) <= 1 for shares in sizes)
+    assert all(min(shares) == per_rank for shares in sizes[:-1])
+    assert max(max(shares) for shares in sizes) <= per_rank
     assert [sum(shares) for shares in sizes] == EpochBatches(count, per_rank, 3, 0, world).sizes()
+
+
+@settings(deadline=None)
+@given(counts, per_ranks, worlds)
+def test_batches_of_ranks_are_those_of_one(count: int, per_rank: int, world: int) -> None:
+    """Put together, the ranks' batches are those of a single rank with as many samples a step."""
+    assume(count >= world)
+    batches = zip(*all_ranks(count, per_rank, world), strict=True)
+
+    together = [[key for share in batch for key in share] for batch in batches]
+    assert together == all_ranks(count, per_rank * world, 1)[0]
 
 
 @settings(deadline=None)
@@ -91,7 +103,7 @@ def test_cut_and_go_on_with_other_ranks(count: int, per_rank: int, world: int, d
     position = data.draw(st.integers(0, count))
     left = epoch_order(count, 3, 0).tolist()[position:]
 
-    assert stream(all_ranks(count, per_rank, world, position=position)) == (left if len(left) >= world else [])
+    assert stream(all_ranks(count, per_rank, world, position=position)) == left
 
 
 @settings(deadline=None)
@@ -110,15 +122,14 @@ def test_single_rank_has_whole_batches(count: int, per_rank: int) -> None:
     [
         (12, 3, 2, [6, 6]),
         (14, 3, 2, [6, 6, 2]),
-        (13, 3, 2, [6, 5, 2]),
-        (5, 1, 2, [2, 3]),
+        (13, 3, 2, [6, 6, 1]),
         (5, 3, 4, [5]),
-        (1, 3, 2, []),
+        (1, 3, 2, [1]),
         (0, 3, 2, []),
     ],
 )
 def test_last_batches(left: int, per_rank: int, world: int, expected: list[int]) -> None:
-    """Samples too few for all ranks borrow from the batch before, or with one a rank are taken in by it."""
+    """The last batch takes what is left, be it too few for all ranks."""
     assert batch_sizes(left, per_rank, world) == expected
 
 
