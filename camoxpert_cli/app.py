@@ -9,7 +9,7 @@ import typer
 from typer.core import TyperGroup
 
 from camoxpert_cli import __version__, console
-from camoxpert_cli.commands import predict, train
+from camoxpert_cli.commands import convert_ckpt, predict, resume, train
 from camoxpert_cli.commands.help import SectionedCommand
 from camoxpert_cli.errors import CamoxError
 
@@ -21,7 +21,7 @@ class _ErrorBoundary(TyperGroup):
         try:
             return super().invoke(ctx)
         except CamoxError as error:
-            console.fail(error.message, error.hint)
+            console.fail(error.message, error.hint, error.details)
             raise typer.Exit(error.exit_code) from error
         except KeyboardInterrupt as error:
             console.fail("stopped by Ctrl-C", "")
@@ -42,6 +42,8 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.command("train", cls=SectionedCommand)(train.train)
+app.command("resume", cls=SectionedCommand)(resume.resume)
+app.command("convert-ckpt", cls=SectionedCommand)(convert_ckpt.convert_ckpt)
 app.command("predict", cls=SectionedCommand)(predict.predict)
 
 

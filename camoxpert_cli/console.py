@@ -25,9 +25,11 @@ def warn(text: str) -> None:
     say(f"Warning: {text}")
 
 
-def fail(message: str, hint: str) -> None:
+def fail(message: str, hint: str, details: str = "") -> None:
     """Why the program ends, and what to type next."""
     say(f"Error: {message}")
+    if details:
+        say(details)
     if hint:
         say(f"Try:   {hint}")
 

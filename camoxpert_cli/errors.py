@@ -7,7 +7,7 @@ CamoxError
 ├── CheckpointError    4   a file of weights that cannot be read or belongs to another network
 ├── DeviceError        5   a GPU that is not there or cannot do what was asked
 ├── TrainingError      6   a run that cannot go on
-└── Interrupted      130   Ctrl-C
+└── Interrupted    130/143 Ctrl-C, or a request to terminate
 """
 
 from __future__ import annotations
@@ -17,14 +17,18 @@ from collections.abc import Iterable
 
 
 class CamoxError(Exception):
-    """Ends the program with `message` in one sentence, `hint` (what to type next) and `exit_code`; no traceback."""
+    """Ends the program with `message` in one sentence, `hint` (what to type next) and `exit_code`; no traceback.
+
+    `details` are lines to look at between the two, such as a short table.
+    """
 
     exit_code = 1
 
-    def __init__(self, message: str, hint: str = "") -> None:
+    def __init__(self, message: str, hint: str = "", details: str = "") -> None:
         super().__init__(message)
         self.message = message
         self.hint = hint
+        self.details = details
 
 
 class UsageError(CamoxError):
@@ -52,7 +56,13 @@ class TrainingError(CamoxError):
 
 
 class Interrupted(CamoxError):
+    """`exit_code` is 128 + the signal's number, as shells have it."""
+
     exit_code = 130
+
+    def __init__(self, message: str, hint: str = "", exit_code: int = 130) -> None:
+        super().__init__(message, hint)
+        self.exit_code = exit_code
 
 
 def nearest(name: str, known: Iterable[str], count: int = 1) -> list[str]:

@@ -5,31 +5,37 @@ env.json         versions and command line
 metrics.jsonl    one JSON object a line, in the order in which things happened
 history.json     a list, one object an epoch
 last.pth         all that is needed to go on
+previous.pth     the last.pth before it
 best_model.pth   the weights with the best validation IoU
 results.json     scores of best_model.pth on the test sets, written when the run ends
 """
 
 from __future__ import annotations
 
+import fcntl
 import itertools
 import json
+import os
 import platform
+import shutil
 import sys
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from camoxpert_cli import __version__, atomic
+from camoxpert_cli import __version__, atomic, console
 from camoxpert_cli.errors import TrainingError, UsageError
 
 _PACKAGES = ("torch", "torchvision", "timm", "numpy", "opencv-python-headless", "albumentations", "typer")
 # What makes a folder the folder of a run; one that stopped before its first epoch ended has nothing to lose.
-_PRECIOUS = ("history.json", "last.pth", "best_model.pth", "results.json")
+_PRECIOUS = ("history.json", "last.pth", "previous.pth", "best_model.pth", "results.json")
+
+_GIB = 2**30
 
 
 class RunFolder:
@@ -38,10 +44,12 @@ class RunFolder:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.last = path / "last.pth"
+        self.previous = path / "previous.pth"
         self.best = path / "best_model.pth"
         self.metrics = path / "metrics.jsonl"
         self.history = path / "history.json"
         self.results = path / "results.json"
+        self._given_up: set[Path] = set()
 
     def refuse_other_run(self, resume_from: Path | None) -> None:
         """Raise UsageError where the folder holds a run other than the one that `resume_from` goes on with."""
@@ -51,7 +59,7 @@ class RunFolder:
             return
         found = [name for name in _PRECIOUS if (self.path / name).exists()]
         if found:
-            go_on = f", or go on with it: --resume-from {self.last}" if self.last.exists() else ""
+            go_on = f", or go on with it: camox resume {self.path}" if self.last.exists() else ""
             raise UsageError(
                 f"the folder {self.path} holds another run ({', '.join(found)}); nothing was changed",
                 f"choose another --checkpoint-dir{go_on}",
@@ -69,14 +77,57 @@ class RunFolder:
         """Make the folder. Raises UsageError where that is impossible or nothing can be written to it."""
         try:
             self.path.mkdir(parents=True, exist_ok=True)
-            probe = self.path / ".writable"
-            probe.touch()
-            probe.unlink()
+            self._probe()
         except OSError as error:
             raise UsageError(
                 f"the run folder {self.path} cannot be written: {error.strerror}",
                 "choose another folder with --checkpoint-dir",
             ) from error
+
+    def is_writable(self) -> bool:
+        """Whether files can be made in the folder, which a read-only mount refuses whatever its permissions say."""
+        try:
+            self._probe()
+        except OSError:
+            return False
+        return True
+
+    def _probe(self) -> None:
+        probe = self.path / ".writable"
+        probe.touch()
+        probe.unlink()
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Keep the folder for this process. Raises UsageError where another one is at work in it."""
+        descriptor = os.open(self.path, os.O_RDONLY)
+        try:
+            with suppress(OSError):  # a file system without locks
+                try:
+                    fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                except BlockingIOError as error:
+                    raise UsageError(
+                        f"another process is at work in the run folder {self.path}",
+                        "wait for its end, or choose another folder with --checkpoint-dir",
+                    ) from error
+            yield
+        finally:
+            os.close(descriptor)
+
+    def sweep(self) -> None:
+        """Remove what a process that was killed left half-written."""
+        for path in self.path.glob(f"*{atomic.TEMPORARY_SUFFIX}"):
+            path.unlink()
+
+    def require_space(self, size: int) -> None:
+        """Raise TrainingError unless `size` bytes can be written to the folder."""
+        free = shutil.disk_usage(self.path).free
+        if free < size:
+            raise TrainingError(
+                f"the disk of {self.path} has {free / _GIB:.2f} GiB free, and checkpoints of this network need "
+                f"{size / _GIB:.2f} GiB",
+                "free some space, or choose another disk with --checkpoint-dir",
+            )
 
     def write_settings(self, config: Mapping[str, Any]) -> None:
         """config.yaml and env.json; the folder must exist."""
@@ -86,28 +137,54 @@ class RunFolder:
     def log(self, event: str, **values: Any) -> None:
         """Append one object to metrics.jsonl: `event`, the time in seconds since 1970, `values`."""
         line = json.dumps({"event": event, "time": round(time.time(), 3), **values})
-        with _telling_why(self.metrics), self.metrics.open("a", encoding="utf-8") as file:
+        with self._going_on(self.metrics), self.metrics.open("a", encoding="utf-8") as file:
             file.write(line + "\n")
 
+    def go_on_from(self, epoch: int, samples: int, history: list[dict[str, Any]], checkpoint: Path) -> None:
+        """Have the log and the history end where a run goes on: with `epoch` complete epochs and `samples` after them.
+
+        What a process that was killed did after its last save is done, and written down, again.
+        """
+        if self.metrics.exists():
+            lines = self.metrics.read_text(encoding="utf-8").splitlines(keepends=True)
+            self._write(self.metrics, "".join(line for line in lines if _lies_before(line, epoch, samples)))
+        self.write_history(history)
+        self.log("resume", checkpoint=str(checkpoint), epoch=epoch, samples=samples)
+
     def write_history(self, history: list[dict[str, Any]]) -> None:
-        self._write(self.history, json.dumps(history, indent=2) + "\n")
+        with self._going_on(self.history):
+            atomic.write_text(self.history, json.dumps(history, indent=2) + "\n")
 
     def write_results(self, results: Mapping[str, Any]) -> None:
         self._write(self.results, json.dumps(results, indent=2) + "\n")
 
     def _write(self, path: Path, text: str) -> None:
-        with _telling_why(path):
+        try:
             atomic.write_text(path, text)
+        except OSError as error:
+            raise TrainingError(
+                f"{path} cannot be written: {error.strerror}", f"free some space, then camox resume {self.path}"
+            ) from error
+
+    @contextmanager
+    def _going_on(self, path: Path) -> Iterator[None]:
+        """A full disk costs lines of a log, not hours of training; the checkpoints hold the history as well."""
+        try:
+            yield
+        except OSError as error:
+            if path not in self._given_up:
+                console.warn(f"{path} cannot be written: {error.strerror}; training goes on without it")
+            self._given_up.add(path)
 
 
-@contextmanager
-def _telling_why(path: Path) -> Iterator[None]:
+def _lies_before(line: str, epoch: int, samples: int) -> bool:
     try:
-        yield
-    except OSError as error:
-        raise TrainingError(
-            f"{path} cannot be written: {error.strerror}", "free some space, then go on with --resume-from last.pth"
-        ) from error
+        row = json.loads(line)
+    except ValueError:  # the process died while it wrote this line
+        return False
+    if row["event"] == "step":
+        return (row["epoch"], row["samples"]) <= (epoch + 1, samples)
+    return row["event"] != "epoch" or row["epoch"] <= epoch
 
 
 def default_path(preset: str | None) -> Path:

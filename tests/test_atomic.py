@@ -13,9 +13,8 @@ OLD, NEW = b"old content", b"new content, of another length"
 
 
 def write_half(path: Path, error: BaseException) -> None:
-    with atomic.replacing(path) as file:
-        file.write(NEW[:5])
-        file.flush()
+    with atomic.replacing(path) as temporary:
+        temporary.write_bytes(NEW[:5])
         raise error
 
 
@@ -23,8 +22,8 @@ def test_replaces(tmp_path: Path) -> None:
     """The new content takes the old one's place, whole, and nothing else is left."""
     path = tmp_path / "file"
     path.write_bytes(OLD)
-    with atomic.replacing(path) as file:
-        file.write(NEW)
+    with atomic.replacing(path) as temporary:
+        temporary.write_bytes(NEW)
         assert path.read_bytes() == OLD
 
     assert path.read_bytes() == NEW
@@ -34,8 +33,8 @@ def test_replaces(tmp_path: Path) -> None:
 def test_first_file(tmp_path: Path) -> None:
     """There need not be an old file, and there is none under the final name before the new one is whole."""
     path = tmp_path / "file"
-    with atomic.replacing(path) as file:
-        file.write(NEW)
+    with atomic.replacing(path) as temporary:
+        temporary.write_bytes(NEW)
         assert not path.exists()
 
     assert path.read_bytes() == NEW
@@ -58,8 +57,8 @@ def test_error_while_replacing(tmp_path: Path) -> None:
     """Where the final name cannot be taken, the temporary file goes as well."""
     path = tmp_path / "folder"
     path.mkdir()
-    with pytest.raises(OSError, match="directory"), atomic.replacing(path) as file:
-        file.write(NEW)
+    with pytest.raises(OSError, match="directory"), atomic.replacing(path) as temporary:
+        temporary.write_bytes(NEW)
 
     assert list(tmp_path.iterdir()) == [path]
 
@@ -81,9 +80,8 @@ import sys, time
 from pathlib import Path
 from camoxpert_cli import atomic
 
-with atomic.replacing(Path({str(path)!r})) as file:
-    file.write({NEW!r} * 1000)
-    file.flush()
+with atomic.replacing(Path({str(path)!r})) as temporary:
+    temporary.write_bytes({NEW!r} * 1000)
     print("writing", flush=True)
     time.sleep(60)
 """

@@ -12,7 +12,7 @@ from camoxpert_cli import __version__, runs
 from camoxpert_cli.errors import TrainingError, UsageError
 from camoxpert_cli.runs import RunFolder, default_path, environment, versions
 
-FILES = ["history.json", "last.pth", "best_model.pth", "results.json"]
+FILES = ["history.json", "last.pth", "previous.pth", "best_model.pth", "results.json"]
 
 
 def content(folder: Path) -> dict[str, bytes]:
@@ -28,7 +28,7 @@ def test_folder_of_another_run(tmp_path: Path, name: str) -> None:
 
     assert caught.value.exit_code == 2
     assert "--checkpoint-dir" in caught.value.hint
-    assert ("--resume-from" in caught.value.hint) == (name == "last.pth")
+    assert ("camox resume" in caught.value.hint) == (name == "last.pth")
     assert content(tmp_path) == {name: b"of another run"}
 
 
@@ -145,22 +145,44 @@ def test_log(tmp_path: Path) -> None:
     assert all(abs(line["time"] - before) < 3600 for line in lines)
 
 
-@pytest.mark.parametrize("what", ["history", "results", "settings", "log"])
+def test_full_disk_costs_lines_of_the_log_only(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Log and history on a full disk are given up with one warning each: the checkpoints hold the history as well."""
+    folder = RunFolder(tmp_path)
+
+    def refuse(*arguments: object, **options: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, "open", refuse)
+        patched.setattr(Path, "write_text", refuse)
+        for _ in range(3):
+            folder.log("step")
+            folder.write_history([])
+    said = capsys.readouterr().err.splitlines()
+    folder.log("step")
+
+    assert len(said) == 2
+    assert "metrics.jsonl cannot be written: No space left on device; training goes on without it" in said[0]
+    assert "history.json" in said[1]
+    assert len(folder.metrics.read_text().splitlines()) == 1
+
+
+@pytest.mark.parametrize("what", ["results", "settings"])
 def test_full_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, what: str) -> None:
     """A file that the disk refuses ends the run with exit code 6, its name and the reason."""
     folder = RunFolder(tmp_path)
     writers: dict[str, Callable[[], None]] = {
-        "history": lambda: folder.write_history([]),
         "results": lambda: folder.write_results({}),
         "settings": lambda: folder.write_settings({}),
-        "log": lambda: folder.log("step"),
     }
 
     def refuse(*arguments: object, **options: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(Path, "open", refuse)
-    with pytest.raises(TrainingError, match=r"\.(json|yaml|jsonl) cannot be written: No space left") as caught:
+    monkeypatch.setattr(Path, "write_text", refuse)
+    with pytest.raises(TrainingError, match=r"\.(json|yaml) cannot be written: No space left") as caught:
         writers[what]()
 
     assert caught.value.exit_code == 6
@@ -191,3 +213,55 @@ def test_default_names_are_unique(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     assert [path.as_posix() for path in paths] == names
     assert default_path(None).as_posix() == "runs/train-20261123-184500"
     assert default_path("../somewhere/mine.yaml").as_posix() == "runs/mine-20261123-184500"
+
+
+def test_going_on_ends_the_log_where_the_run_goes_on(tmp_path: Path) -> None:
+    """What was logged after the save that a run goes on from is done, and logged, again; half a line goes too."""
+    folder = RunFolder(tmp_path)
+    for epoch, samples in ((1, 4), (1, 8), (2, 4), (2, 8)):
+        folder.log("step", epoch=epoch, samples=samples)
+        if samples == 8:
+            folder.log("epoch", epoch=epoch)
+    folder.metrics.write_text(folder.metrics.read_text() + '{"event": "st')
+    folder.go_on_from(1, 4, [{"epoch": 1}], Path("last.pth"))
+    rows = [json.loads(line) for line in folder.metrics.read_text().splitlines()]
+
+    assert [(row["event"], row["epoch"], row.get("samples")) for row in rows] == [
+        ("step", 1, 4),
+        ("step", 1, 8),
+        ("epoch", 1, None),
+        ("step", 2, 4),
+        ("resume", 1, 4),
+    ]
+    assert json.loads(folder.history.read_text()) == [{"epoch": 1}]
+
+
+def test_lock(tmp_path: Path) -> None:
+    """A folder is one process's at a time; the lock goes with its holder."""
+
+    def hold_twice() -> None:
+        with RunFolder(tmp_path).locked(), RunFolder(tmp_path).locked():
+            raise AssertionError("not reached")
+
+    with pytest.raises(UsageError, match="another process is at work"):
+        hold_twice()
+    with RunFolder(tmp_path).locked():
+        pass
+
+
+def test_sweep(tmp_path: Path) -> None:
+    """What a killed process left half-written goes; nothing else does."""
+    for name in ("last.pth.tmp", "history.json.tmp", "last.pth"):
+        (tmp_path / name).touch()
+    RunFolder(tmp_path).sweep()
+
+    assert [path.name for path in tmp_path.iterdir()] == ["last.pth"]
+
+
+def test_too_little_space(tmp_path: Path) -> None:
+    """A disk that cannot hold the checkpoints is refused before training, with what there is and what it takes."""
+    RunFolder(tmp_path).require_space(1)
+    with pytest.raises(TrainingError, match="GiB free, and checkpoints of this network need 1048576") as caught:
+        RunFolder(tmp_path).require_space(2**50)
+
+    assert "--checkpoint-dir" in caught.value.hint

@@ -13,13 +13,13 @@ from camoxpert_cli.config.schema import SETTINGS, Setting
 _PANELS = {"model": "Network", "data": "Data", "train": "Training", "run": "Run"}
 
 
-def with_settings(sections: Iterable[str]) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """Add a flag for every setting of `sections` to a command whose last parameter is `**flags`.
+def with_settings(keys: Iterable[str]) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Add a flag for each of the settings `keys` (dotted) to a command whose last parameter is `**flags`.
 
     The command gets in `flags` the dotted keys that the user gave, as text, whole lists or booleans; checking them is
     the configuration's task, which tells all mistakes at once.
     """
-    chosen = {setting.name: setting for setting in SETTINGS.values() if setting.section in sections}
+    chosen = {SETTINGS[key].name: SETTINGS[key] for key in keys}
 
     def decorate(command: Callable[..., None]) -> Callable[..., None]:
         # Typer reads annotations from the signature; here they are still text.

@@ -5,9 +5,10 @@ from typing import Annotated, Any
 import typer
 
 from camoxpert_cli.commands.settings_flags import with_settings
+from camoxpert_cli.config.schema import SETTINGS
 
 
-@with_settings(["model", "data", "train", "run"])
+@with_settings(SETTINGS)
 def train(
     preset: Annotated[
         str | None, typer.Option(metavar="NAME", help="Recipe to start from: its name, or a .yaml file.")
@@ -27,8 +28,7 @@ def train(
       camox train --preset kaggle-1xT4 --dataset-path /kaggle/input/COD10K-v3
       camox train --dataset-path DATA --checkpoint-dir runs/first --epochs 40 \\
           --stage1-epochs 10
-      camox train --dataset-path DATA --resume-from runs/first/last.pth \\
-          --checkpoint-dir runs/first --epochs 40 --stage1-epochs 10
+      camox train --dataset-path DATA --resume-from original.pth --skip-stage1
     """
     from camoxpert_cli.config.load import resolve
 

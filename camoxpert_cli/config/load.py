@@ -35,15 +35,22 @@ class _Given:
     origin: str
 
 
-def resolve(preset: str | None, flags: Mapping[str, Any], assignments: Sequence[str] = ()) -> Resolved:
-    """Later wins: defaults, the preset's parents, the preset, flags, assignments.
+def resolve(
+    preset: str | None,
+    flags: Mapping[str, Any],
+    assignments: Sequence[str] = (),
+    saved: tuple[Mapping[str, Any], str] | None = None,
+) -> Resolved:
+    """Later wins: defaults, what a checkpoint saved, the preset's parents, the preset, flags, assignments.
 
-    `flags` maps dotted key to value and holds only what was typed; an assignment is `section.name=value`.
+    `flags` maps dotted key to value and holds only what was typed; an assignment is `section.name=value`; `saved` is
+    a mapping as `to_mapping` writes it and what to call its origin.
     Raises ConfigError that names every unknown key and wrong value or, where there are none, every impossible
     combination, one a line.
     """
     problems: list[str] = []
     given = [
+        *(_from_sections(*saved, problems) if saved is not None else []),
         *_from_preset(preset, problems),
         *(_Given(key, value, SETTINGS[key].flag) for key, value in flags.items()),
         *_from_assignments(assignments, problems),
@@ -59,9 +66,7 @@ def from_mapping(content: object, origin: str) -> Config:
     """
     if not isinstance(content, Mapping):
         raise ConfigError(f"{origin} is {content!r}, expected sections such as train with settings below them")
-    problems: list[str] = []
-    given = _from_sections(content, origin, problems)
-    return _build(given, problems)[0]
+    return resolve(None, {}, saved=(content, origin)).config
 
 
 def to_mapping(config: Config) -> dict[str, Any]:
@@ -81,6 +86,12 @@ def stage2_batch_size(config: Config) -> int:
     """Stage 2's pictures per GPU: half of stage 1's, at least one, where none is given."""
     given = config.train.stage2_batch_size
     return max(1, config.train.batch_size // 2) if given is None else given
+
+
+def global_batches(config: Config) -> tuple[int, int]:
+    """Pictures of an optimizer step over all GPUs, in stage 1 and in stage 2."""
+    devices = config.train.accumulation_steps * (config.run.gpus or 1)
+    return config.train.batch_size * devices, stage2_batch_size(config) * devices
 
 
 def _build(given: Sequence[_Given], problems: list[str]) -> tuple[Config, dict[str, str]]:

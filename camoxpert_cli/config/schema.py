@@ -93,12 +93,13 @@ class RunConfig:
     gpus: int | None = setting(None, "number of GPUs; one where there is any, if not given", low=1, high=1024)
     target_iou: float | None = setting(None, "say when validation IoU passes this value", low=0.0, high=1.0)
     save_every: str | None = setting(
-        None, "also save within an epoch: 30s, 10m, 1h, or a number of optimizer steps", parse=parse_interval
+        "10m", "also save within an epoch: 30s, 10m, 1h, or a number of optimizer steps", parse=parse_interval
+    )
+    time_limit: str | None = setting(
+        None, "end, saved, within this time from the start of camox, such as 11h30m", parse=parse_duration
     )
     session_limit: str | None = setting(
-        None,
-        "length of the machine's session, such as 12h; written down with the run, not watched",
-        parse=parse_duration,
+        None, "the same from the start of the machine's session, such as 12h on Kaggle", parse=parse_duration
     )
 
 

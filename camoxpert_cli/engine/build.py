@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import textwrap
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +13,7 @@ from camoxpert_cli.config.schema import Config, DataConfig, ModelConfig
 from camoxpert_cli.data.layouts import Pair, find_data, find_under
 from camoxpert_cli.data.split import hold_out
 from camoxpert_cli.data.synthetic import write_dataset
+from camoxpert_cli.engine.schedule import learning_rate
 from camoxpert_cli.engine.seeding import seed_weights
 from camoxpert_cli.engine.stages import Phase, Stage, plan_phases
 from camoxpert_cli.errors import DataError
@@ -78,6 +80,36 @@ def build_phases(config: Config) -> list[Phase]:
         2, train.stage1_epochs, train.epochs, stage2_batch_size(config), stage2_rate(config), train.warmup_epochs
     )
     return plan_phases(stage1, stage2, progressive_unfreeze=train.progressive_unfreeze)
+
+
+def describe_batches(config: Config) -> list[str]:
+    """A line for each stage: epochs, learning rate, and what makes its global batch."""
+    train, gpus = config.train, config.run.gpus or 1
+    return [
+        f"Stage {stage.number}          epochs {stage.first + 1} to {stage.end}, learning rate {stage.lr:g}, batch "
+        f"{stage.batch_size} per GPU x {gpus} GPU{'s' if gpus > 1 else ''} x {train.accumulation_steps} accumulation = "
+        f"{stage.batch_size * gpus * train.accumulation_steps} global"
+        for stage in dict.fromkeys(phase.stage for phase in build_phases(config))
+    ]
+
+
+def steps_per_epoch(config: Config, stage: Stage, pictures: int) -> int:
+    """Optimizer steps in an epoch of `stage` over so many training pictures."""
+    return math.ceil(pictures / (stage.batch_size * config.train.accumulation_steps))
+
+
+def rate_at(config: Config, stage: Stage, pictures: int, epoch: int, step: int) -> float:
+    """The learning rate of optimizer step `step` (from 0) of `epoch` over so many training pictures."""
+    train, steps = config.train, steps_per_epoch(config, stage, pictures)
+    return learning_rate(
+        (epoch - stage.first) * steps + step,
+        (stage.end - stage.first) * steps,
+        scheduler=train.scheduler,
+        peak=stage.lr,
+        minimum=train.min_lr,
+        warmup_steps=stage.warmup_epochs * steps,
+        t_mult=train.t_mult,
+    )
 
 
 def _generate(folder: Path, seed: int, data: DataConfig) -> RunData:

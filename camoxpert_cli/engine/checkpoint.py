@@ -11,73 +11,77 @@ A camox checkpoint is a dict:
     config               every setting, nested
     versions             of camox, torch and others
     training             what `last.pth` needs to go on; not in `best_model.pth`
+
+No random state is in it: order, augmentation and dropout are functions of the seed and the position in the run.
 """
 
 from __future__ import annotations
 
-import pickle
+import os
+import shutil
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-import numpy as np
 import torch
-from torch import Tensor
+from torch import nn
 
 from camoxpert_cli import atomic
 from camoxpert_cli.engine.convert import strip_prefixes
-from camoxpert_cli.engine.interrupts import holding_interrupts
-from camoxpert_cli.errors import CheckpointError, ConfigError
-from camoxpert_cli.model.backbone import create_backbone
-from camoxpert_cli.model.camoxpert import CamoXpert
+from camoxpert_cli.engine.foreign import layout_of, state_dicts_in
+from camoxpert_cli.errors import CheckpointError
+from camoxpert_cli.model.weights_file import read_weights_file, verify_archive
 
 FORMAT = "camox"
 VERSION = 1
 
-# The original program stores its best score as a NumPy scalar; these three names are what that takes, and no more.
-# Files written under NumPy 1 know the first by its older module.
-_NUMPY_SCALAR = np._core.multiarray.scalar  # type: ignore[attr-defined]
-_SAFE_GLOBALS = [
-    _NUMPY_SCALAR,
-    (_NUMPY_SCALAR, "numpy.core.multiarray.scalar"),
-    np.dtype,
-    type(np.dtype(np.float64)),
-]
+_MIB = 2**20
 
 
-def write_checkpoint(path: Path, content: Mapping[str, Any]) -> None:
-    """Replace `path` at once or not at all. Raises CheckpointError where the disk refuses."""
+class Checkpoint(NamedTuple):
+    """A file and what `read_checkpoint` found in it."""
+
+    path: Path
+    content: dict[str, Any]
+
+
+class CheckpointNotWritten(CheckpointError):
+    """The disk refused; whatever was there before is still there."""
+
+
+def write_checkpoint(path: Path, content: Mapping[str, Any], keep_as: Path | None = None) -> None:
+    """Replace `path` by a verified file, at once or not at all; `keep_as` is where the one before it stays.
+
+    Raises CheckpointNotWritten where the disk refuses.
+    """
+    write_verified(path, {"format": FORMAT, "version": VERSION, **content}, keep_as)
+
+
+def write_verified(path: Path, content: Any, keep_as: Path | None = None) -> None:
+    """`write_checkpoint` for any plain content."""
     try:
-        # Stopped in the middle, torch's writer would turn Ctrl-C into an error of its own.
-        with holding_interrupts(), atomic.replacing(path) as file:
-            torch.save({"format": FORMAT, "version": VERSION, **content}, file)
-    except (OSError, RuntimeError) as error:  # torch's writer turns a full disk into a RuntimeError
-        raise CheckpointError(
-            f"{path} cannot be written: {error}", "free some space; the file before it is kept"
+        with atomic.replacing(path) as temporary:
+            torch.save(content, temporary)
+            verify_archive(temporary)
+            if keep_as is not None and path.exists():
+                _link(path, keep_as)
+    except (OSError, RuntimeError, CheckpointError) as error:  # torch's writer turns a full disk into a RuntimeError
+        raise CheckpointNotWritten(
+            f"{path} cannot be written: {_reason(error, path.parent)}", "free some space; the file before it is kept"
         ) from error
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:
-    """The dict in a file of camox or of the original program, on the CPU.
+    """The dict in a verified file of camox, of the original program, or of another one with CamoXpert's weights.
 
     Raises CheckpointError for a file that is missing, damaged, needs more than plain types, or is something else.
     """
-    if not path.is_file():
-        raise CheckpointError(f"there is no checkpoint {path}", "give a .pth file, such as last.pth in a run folder")
-    try:
-        with torch.serialization.safe_globals(_SAFE_GLOBALS):
-            content = torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        raise CheckpointError(
-            f"{path} asks for more than plain types, or is no checkpoint; it was not loaded",
-            "checkpoints of camox and of the original CamoXpert program can be read",
-        ) from error
-    except Exception as error:  # damaged archives end in many kinds of error
-        reason = str(error).partition("\n")[0]
-        raise CheckpointError(f"{path} cannot be read: {reason or type(error).__name__}") from error
-    if not _is_checkpoint(content):
+    content = read_weights_file(path)
+    layout = layout_of(content)
+    if layout is None or not _are_camoxperts(state_dicts_in(content, layout)[0]):
         raise CheckpointError(f"{path} holds no CamoXpert checkpoint")
-    version = content.get("version", VERSION)
+    version = content.get("version", VERSION) if content.get("format") == FORMAT else VERSION
     if not isinstance(version, int) or version > VERSION:
         raise CheckpointError(
             f"{path} is of version {version}, and this camox reads up to {VERSION}", "install a newer camox"
@@ -85,78 +89,32 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     return content
 
 
-def weights_of(content: Mapping[str, Any], ema: bool) -> dict[str, Tensor]:
-    """The network's state dict, or that of its average, under our names.
-
-    The original program averages parameters only: buffers come from the network then. Raises CheckpointError where
-    there is no average.
-    """
-    network = strip_prefixes(content["network"] if "network" in content else content["model_state_dict"])
-    if not ema:
-        return network
-    average = average_in(content)
-    if average is None:
-        raise CheckpointError("the checkpoint holds no moving average of the weights", "load it without the average")
-    return {**network, **strip_prefixes(average)}
+def checkpoint_bytes(network: nn.Module, average: bool) -> int:
+    """About the size of `last.pth` once all is trained: weights, their average where there is one, and two moments."""
+    weights = sum(value.numel() * value.element_size() for value in network.state_dict().values())
+    moments = 2 * sum(value.numel() * value.element_size() for value in network.parameters())
+    return weights * (2 if average else 1) + moments
 
 
-def average_in(content: Mapping[str, Any]) -> Mapping[str, Tensor] | None:
-    """The stored moving average under whatever names it has, None where there is none."""
-    average: Mapping[str, Tensor] | None = content.get("ema" if "network" in content else "ema_state_dict")
-    return average
+def _are_camoxperts(state: Mapping[str, Any]) -> bool:
+    return any(key.startswith("moe_layers.") for key in strip_prefixes(state))
 
 
-def load_model(path: str | Path, device: str | torch.device = "cpu", ema: bool = False) -> CamoXpert:
-    """The network of a checkpoint of camox or of the original program, in eval mode on `device`.
-
-    Calling it on normalised pictures (B, 3, H, W) gives `logits` (B, 1, H, W), `deep_logits` and `balance`. `ema` takes
-    the moving average of the weights. Raises CheckpointError.
-    """
-    content = read_checkpoint(Path(path))
-    return network_of(content, Path(path), ema).to(device)
-
-
-def network_of(content: Mapping[str, Any], path: Path, ema: bool | None = None) -> CamoXpert:
-    """The network that `content`, read from `path`, describes, with its weights; `ema` None: the average if any."""
-    if ema is None:
-        ema = average_in(content) is not None
-    arguments = content if "network" in content else content.get("args")
-    if not isinstance(arguments, Mapping) or "backbone" not in arguments or "num_experts" not in arguments:
-        raise CheckpointError(f"{path} does not say which backbone and how many experts its network has")
-    name = str(arguments["backbone"])
+def _link(path: Path, other: Path) -> None:
+    """Give the file at `path` the second name `other`, replacing what has it."""
+    temporary = other.with_name(other.name + atomic.TEMPORARY_SUFFIX)
+    temporary.unlink(missing_ok=True)
     try:
-        backbone = create_backbone(name)
-    except ConfigError as error:
-        raise CheckpointError(f"the network in {path} cannot be built: {error.message}", error.hint) from error
-    network = CamoXpert(backbone, name, int(arguments["num_experts"]))
-    load_weights(network, weights_of(content, ema), path)
-    return network.eval()
+        os.link(path, temporary)
+    except OSError:  # a file system without links
+        shutil.copyfile(path, temporary)
+    temporary.replace(other)
 
 
-def load_weights(network: CamoXpert, weights: Mapping[str, Tensor], path: Path) -> None:
-    """Fill `network`; raises CheckpointError that names what does not fit, and loads nothing then."""
-    own = network.state_dict()
-    missing = [key for key in own if key not in weights]
-    unknown = [key for key in weights if key not in own]
-    sizes = [key for key in own if key in weights and own[key].shape != weights[key].shape]
-    for keys, what in ((sizes, "of another size"), (missing, "missing"), (unknown, "unknown")):
-        if keys:
-            raise CheckpointError(
-                f"{path} does not fit {network.backbone_name} with {network.num_experts} experts: "
-                f"{len(keys)} tensors are {what}, the first {keys[0]}",
-                "give the --backbone and --num-experts the checkpoint was trained with",
-            )
-    network.load_state_dict(dict(weights))
-
-
-def _is_checkpoint(content: Any) -> bool:
-    if not isinstance(content, dict):
-        return False
-    average = average_in(content)
-    return _is_state_dict(content.get("network", content.get("model_state_dict"))) and (
-        average is None or _is_state_dict(average)
-    )
-
-
-def _is_state_dict(value: Any) -> bool:
-    return isinstance(value, dict) and all(isinstance(k, str) and isinstance(v, Tensor) for k, v in value.items())
+def _reason(error: Exception, folder: Path) -> str:
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
+    free = ""
+    with suppress(OSError):
+        free = f" ({shutil.disk_usage(folder).free / _MIB:.0f} MiB are free)"
+    return f"{str(error).partition(chr(10))[0]}{free}"

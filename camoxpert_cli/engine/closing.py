@@ -9,8 +9,9 @@ from camoxpert_cli import console
 from camoxpert_cli.config.durations import format_duration
 from camoxpert_cli.data.layouts import Pair
 from camoxpert_cli.data.reading import read_pair
-from camoxpert_cli.engine.checkpoint import network_of, read_checkpoint
+from camoxpert_cli.engine.checkpoint import read_checkpoint
 from camoxpert_cli.engine.evaluate import Scores, evaluate
+from camoxpert_cli.engine.load import network_of
 from camoxpert_cli.engine.run import Run
 from camoxpert_cli.errors import DataError
 from camoxpert_cli.metrics.baselines import (
@@ -58,7 +59,9 @@ def score_tests(run: Run) -> dict[str, Scores]:
     for name, pairs in run.data.tests.items():
         try:
             with console.progress(f"Test set {name}", len(pairs)) as advance:
-                scores[name] = evaluate(network, run.scoring_batches(pairs), run.device, run.dtype, advance)
+                scores[name] = evaluate(
+                    network, run.scoring_batches(pairs), run.device, run.dtype, run.or_stop(advance)
+                )
         except DataError as error:
             console.warn(f"test set {name} is not scored: {error.message}")
     return scores

@@ -10,7 +10,6 @@ from torch import Tensor
 
 from camoxpert_cli.console import Advance
 from camoxpert_cli.data.dataset import ScoringBatch
-from camoxpert_cli.engine.interrupts import whole
 from camoxpert_cli.engine.normalise import Normalise
 from camoxpert_cli.metrics.mae import mae
 from camoxpert_cli.metrics.overlap import dice, iou
@@ -51,7 +50,7 @@ def evaluate(
 ) -> Scores:
     """Score `network`, in eval mode, on batches of pictures (B, 3, S, S) uint8, masks (1, H, W) uint8, indices."""
     rows = []
-    for images, masks, _ in whole(batches):
+    for images, masks, _ in batches:
         sizes = [(mask.shape[-2], mask.shape[-1]) for mask in masks]
         maps = probability_maps(network, images.to(device, non_blocking=True), sizes, dtype)
         for probability, mask in zip(maps, masks, strict=True):

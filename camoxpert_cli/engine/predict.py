@@ -14,9 +14,10 @@ from camoxpert_cli import console
 from camoxpert_cli.data.layouts import PICTURE_SUFFIXES
 from camoxpert_cli.data.reading import read_image
 from camoxpert_cli.data.transforms import resize_image
-from camoxpert_cli.engine.checkpoint import network_of, read_checkpoint
+from camoxpert_cli.engine.checkpoint import read_checkpoint
 from camoxpert_cli.engine.device import choose_device
 from camoxpert_cli.engine.evaluate import probability_maps
+from camoxpert_cli.engine.load import network_of
 from camoxpert_cli.errors import CheckpointError, DataError, UsageError
 
 

@@ -1,169 +1,178 @@
-"""What `last.pth` and `best_model.pth` hold of a run, and how a run goes on from one."""
+"""`camox resume`: the newest checkpoint that can be trusted, with the settings it was made with, and what changes."""
 
 from __future__ import annotations
 
-import hashlib
-import shutil
-from dataclasses import asdict
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from camoxpert_cli import atomic, console
-from camoxpert_cli.config.load import to_mapping
-from camoxpert_cli.engine.checkpoint import average_in, load_weights, weights_of, write_checkpoint
-from camoxpert_cli.engine.optimizer import build_optimizer
-from camoxpert_cli.engine.run import Progress, Run
-from camoxpert_cli.engine.stages import WHOLE_BACKBONE, Phase
-from camoxpert_cli.errors import CheckpointError, UsageError
-from camoxpert_cli.runs import versions
+from camoxpert_cli import console
+from camoxpert_cli.config.changes import changes, keep_global_batches
+from camoxpert_cli.config.load import Resolved, from_mapping, resolve
+from camoxpert_cli.config.original import settings_of_original
+from camoxpert_cli.config.schema import Config
+from camoxpert_cli.engine.build import build_phases, describe_batches, open_data, rate_at
+from camoxpert_cli.engine.checkpoint import Checkpoint, read_checkpoint
+from camoxpert_cli.engine.foreign import CAMOX, ORIGINAL, epochs_complete, layout_of
+from camoxpert_cli.engine.restoring import NOT_HELD, check_pictures
+from camoxpert_cli.engine.stages import keep_unfrozen
+from camoxpert_cli.engine.train import train
+from camoxpert_cli.errors import CheckpointError, UsageError, nearest
+from camoxpert_cli.runs import RunFolder, default_path
+
+# Newest first.
+_NAMES = ("last.pth", "previous.pth", "best_model.pth")
+_DEPTH = 4  # folders below the one given in which a run is looked for
+_BATCHES = {"train.batch_size", "train.stage2_batch_size"}
 
 
-def save_last(run: Run) -> None:
-    """Write `last.pth`: all that the run needs to go on from here."""
-    assert run.optimizer is not None
-    assert run.phase is not None
-    training = {
-        "progress": asdict(run.progress),
-        "stage": run.phase.stage.number,
-        "backbone_stages": run.phase.backbone_stages,
-        "training_pictures": _digest(run),
-        "optimizer": run.optimizer.state_dict(),
-        "scaler": run.scaler.state_dict(),
-        "ema_updates": run.ema.updates if run.ema else 0,
-    }
-    write_checkpoint(run.folder.last, {**_weights(run), "training": training})
+def resume(source: Path, flags: Mapping[str, Any], assignments: Sequence[str], *, dry_run: bool) -> None:
+    """Go on with the run in the folder `source`, or from the checkpoint `source`.
 
-
-def save_best(run: Run) -> None:
-    """Write `best_model.pth`: weights, settings and scores."""
-    write_checkpoint(run.folder.best, _weights(run))
-
-
-def restore(run: Run, checkpoint: dict[str, Any], path: Path) -> None:
-    """Go on where `checkpoint` stopped; the network has its weights already.
-
-    A checkpoint of the original program holds weights and an epoch, `best_model.pth` of camox also its scores: the rest
-    starts anew, and that is said. Raises CheckpointError where the training state does not fit the settings, UsageError
-    where these leave nothing to do.
+    `flags` and `assignments` as `resolve` takes them. `dry_run` only says what would happen, and writes nothing.
+    Raises CamoxError.
     """
-    if run.ema is not None and average_in(checkpoint) is not None:
-        load_weights(run.ema.network, weights_of(checkpoint, ema=True), path)
-    if "training" in checkpoint:
-        _restore_training(run, checkpoint["training"], path)
-    else:
-        _restore_epoch_only(run, checkpoint, path)
-    _bring_best(run, path)
-    if run.progress.epoch >= run.config.train.epochs and run.progress.best_epoch == 0:
+    checkpoint, damaged = find_checkpoint(source)
+    resolved = settings_to_go_on(checkpoint, flags, assignments)
+    if dry_run:
+        describe(resolved.config, checkpoint)
+        return
+    for path in damaged:
+        if path.parent == Path(str(resolved.config.run.checkpoint_dir)):
+            path.replace(
+                path.with_name(path.name + ".damaged")
+            )  # else it would be kept as the good one before the next
+    train(resolved, checkpoint)
+
+
+def find_checkpoint(source: Path) -> tuple[Checkpoint, list[Path]]:
+    """The newest checkpoint of a run that verifies, and those that were passed over. Raises CheckpointError."""
+    if source.is_file():
+        try:
+            return Checkpoint(source, read_checkpoint(source)), []
+        except CheckpointError as error:
+            if any((source.parent / name).exists() for name in _NAMES if name != source.name):
+                error.hint = f"camox resume {source.parent} takes the newest checkpoint there that is whole"
+            raise
+    folder = _run_folder(source)
+    damaged: list[Path] = []
+    for path in (folder / name for name in _NAMES):
+        if path.exists():
+            try:
+                return Checkpoint(path, read_checkpoint(path)), damaged
+            except CheckpointError as error:
+                console.warn(f"{error.message}; it is passed over")
+                damaged.append(path)
+    raise CheckpointError(
+        f"no checkpoint in {folder} can be read: {', '.join(path.name for path in damaged)}",
+        "start the run anew in another folder",
+    )
+
+
+def settings_to_go_on(checkpoint: Checkpoint, flags: Mapping[str, Any], assignments: Sequence[str]) -> Resolved:
+    """The settings in the checkpoint with what was asked for on top, and the folder to go on in.
+
+    Where the number of GPUs or a batch size per GPU changes, accumulation keeps the pictures of a step the same.
+    Raises UsageError.
+    """
+    saved = saved_settings(checkpoint)
+    before = from_mapping(*saved)
+    resolved = resolve(None, flags, assignments, saved=saved)
+    config = resolved.config
+    if "train.epochs" in flags and config.train.epochs < before.train.epochs:
         raise UsageError(
-            f"{path} has {run.progress.epoch} complete epochs, which is all that these settings ask for, "
-            "and the best weights are not beside it",
-            "ask for more with --epochs",
+            f"--epochs is {config.train.epochs}, and the run has {before.train.epochs}: it can be extended only",
+            f"to end it earlier all the same: --set train.epochs={config.train.epochs}",
         )
-    run.folder.log("resume", checkpoint=str(path), epoch=run.progress.epoch, samples=run.progress.samples)
+    assigned = {text.partition("=")[0].strip() for text in assignments}
+    if (_BATCHES & flags.keys() or config.run.gpus != before.run.gpus) and not _BATCHES & assigned:
+        config = keep_global_batches(before, config, list(flags))
+    folder = _folder_to_write(checkpoint, flags.get("run.checkpoint_dir"))
+    config = replace(config, run=replace(config.run, checkpoint_dir=str(folder), resume_from=None))
+    return replace(resolved, config=config)
 
 
-def _restore_training(run: Run, training: dict[str, Any], path: Path) -> None:
-    settings = "resume with the settings the run was started with (config.yaml in its folder)"
-    try:
-        if training["training_pictures"] != _digest(run):
-            raise CheckpointError(
-                f"{path} was trained on other pictures than these settings hold out for training, so that validation "
-                "pictures would not be unseen",
-                settings,
-            )
-        run.progress = Progress(**training["progress"])
-        enter_phase(run, _phase_like(run, training["stage"], training["backbone_stages"]))
-        assert run.optimizer is not None
-        current = [(group["lr_factor"], group["weight_decay"]) for group in run.optimizer.param_groups]
-        run.optimizer.load_state_dict(training["optimizer"])
-        for group, (factor, decay) in zip(run.optimizer.param_groups, current, strict=True):
-            group["lr_factor"], group["weight_decay"] = factor, decay
-        if run.scaler.is_enabled() and training["scaler"]:
-            run.scaler.load_state_dict(training["scaler"])
-    except (KeyError, TypeError, ValueError) as error:
-        raise CheckpointError(
-            f"the training state in {path} does not fit these settings: {error}",
-            settings,
-        ) from error
-    if run.ema is not None:
-        run.ema.updates = training["ema_updates"]
-    within = f", {run.progress.samples} pictures into the next" if run.progress.samples else ""
-    console.say(f"Going on from {path}: {run.progress.epoch} epochs are complete{within}")
-
-
-def enter_phase(run: Run, phase: Phase) -> None:
-    """Freeze and unfreeze, and rebuild the optimizer over what is trained now, as one act."""
-    if run.phase == phase:
-        return
-    run.network.set_trainable(phase.backbone_stages, deep_heads=run.config.model.deep_supervision)
-    run.optimizer = build_optimizer(
-        run.network,
-        weight_decay=run.config.train.weight_decay,
-        backbone_lr_factor=run.config.train.backbone_lr_factor,
-        previous=run.optimizer,
-    )
-    run.phase = phase
-    trained = (
-        f"the last {phase.backbone_stages} of its {WHOLE_BACKBONE} stages train" if phase.backbone_stages else "frozen"
-    )
-    epoch = max(phase.first, run.progress.epoch) + 1
-    console.say(f"Epoch {epoch}: stage {phase.stage.number}, backbone: {trained}")
-
-
-def _weights(run: Run) -> dict[str, Any]:
-    history = run.progress.history
-    return {
-        "backbone": run.config.model.backbone,
-        "num_experts": run.config.model.num_experts,
-        "network": run.network.state_dict(),
-        "ema": run.ema.network.state_dict() if run.ema else None,
-        "epoch": run.progress.epoch,
-        "scores": history[-1] if history and run.progress.samples == 0 else None,
-        "config": to_mapping(run.config),
-        "versions": versions(),
-    }
-
-
-def _phase_like(run: Run, stage: int, backbone_stages: int) -> Phase:
-    for phase in run.phases:
-        if (phase.stage.number, phase.backbone_stages) == (stage, backbone_stages):
-            return phase
-    raise ValueError(
-        f"it was saved in stage {stage} with {backbone_stages} of {WHOLE_BACKBONE} backbone stages in training, "
-        "which these settings never have"
+def saved_settings(checkpoint: Checkpoint) -> tuple[Mapping[str, Any], str]:
+    """The settings a checkpoint was made with, and what to call their origin. Raises CheckpointError without any."""
+    content, origin = checkpoint.content, str(checkpoint.path)
+    if layout_of(content) is CAMOX and isinstance(content.get("config"), Mapping):
+        return content["config"], origin
+    if layout_of(content) is ORIGINAL and isinstance(content.get("args"), Mapping):
+        return settings_of_original(content["args"]), origin
+    raise CheckpointError(
+        f"{checkpoint.path} holds weights and no settings",
+        f"give the settings: camox train --resume-from {checkpoint.path} --dataset-path DATA ...",
     )
 
 
-def _digest(run: Run) -> str:
-    return hashlib.sha256("\n".join(pair.name for pair in run.data.train).encode()).hexdigest()
-
-
-def _restore_epoch_only(run: Run, checkpoint: dict[str, Any], path: Path) -> None:
-    # The original program counts epochs from 0 and stores the one it had just finished.
-    complete = checkpoint["epoch"] if "network" in checkpoint else checkpoint.get("epoch", -1) + 1
-    progress = run.progress
-    progress.epoch = max(progress.epoch, int(complete))
-    if checkpoint.get("scores") is not None:
-        progress.history = [checkpoint["scores"]]
-        progress.best_epoch, progress.best_iou = checkpoint["scores"]["epoch"], checkpoint["scores"]["iou"]
-    if run.ema is not None and average_in(checkpoint) is not None:
-        # An average that had begun anew would forget within a few steps what it holds.
-        run.ema.updates = sum(
-            len(range(phase.first, min(phase.end, progress.epoch))) * run.steps_per_epoch(phase.stage)
-            for phase in run.phases
-        )
-    console.say(f"Going on from {path}: {progress.epoch} epochs are complete")
-    console.warn("it holds weights only: optimizer, gradient scale and history start anew")
-
-
-def _bring_best(run: Run, path: Path) -> None:
-    """Have the best weights so far in the run folder: they lie beside `path`, or the best is sought anew."""
-    best, source = run.folder.best, path.parent / run.folder.best.name
-    if run.progress.best_epoch == 0 or best.exists():
-        return
-    if source.exists():
-        with source.open("rb") as old, atomic.replacing(best) as new:
-            shutil.copyfileobj(old, new)
+def describe(config: Config, checkpoint: Checkpoint) -> None:
+    """Print what going on would do."""
+    content = checkpoint.content
+    training = content.get("training")
+    epoch = training["progress"]["epoch"] if training else epochs_complete(content)
+    samples = training["progress"]["samples"] if training else 0
+    lines = [
+        ["Checkpoint", f"{checkpoint.path}: {epoch} epochs are complete, {samples} pictures into the next"],
+        ["Run folder", f"{config.run.checkpoint_dir}"],
+        *(["", text] for text in ([] if training else [f"not held, so new: {NOT_HELD}"])),
+    ]
+    pictures = config.data.generated_pictures
+    if config.data.dataset_path or not pictures:
+        data = open_data(config.data, config.train.seed, RunFolder(Path(str(config.run.checkpoint_dir))))
+        pictures = len(data.train)
+        if training:
+            check_pictures(training, data.train, checkpoint.path)
+    phases = keep_unfrozen(build_phases(config), epoch, training["backbone_stages"] if training else 0)
+    phase = next((phase for phase in phases if phase.end > epoch), None)
+    if phase is None:
+        lines.append(["Next", f"all {config.train.epochs} epochs are complete: the best weights would be scored"])
     else:
-        console.warn(f"there is no {source}: only epochs from here on count as the best")
-        run.progress.best_iou, run.progress.best_epoch = -1.0, 0
+        group = phase.stage.batch_size * config.train.accumulation_steps
+        rate = rate_at(config, phase.stage, pictures, epoch, -(-samples // group))
+        lines.append(
+            [
+                "Next",
+                f"epoch {epoch + 1} of {config.train.epochs}, stage {phase.stage.number}, learning rate {rate:.3g}",
+            ]
+        )
+    differing = changes(from_mapping(*saved_settings(checkpoint)), config)
+    found = [change for change in differing if change.effect != "none"]
+    lines += [["Changes" if at == 0 else "", str(change)] for at, change in enumerate(found)] or [["Changes", "none"]]
+    console.result("\n".join([*(f"{title:<17}{text}" for title, text in lines), *describe_batches(config)]))
+
+
+def _run_folder(source: Path) -> Path:
+    """`source` where it holds a checkpoint, or the only folder below it that does. Raises CheckpointError."""
+    if not source.exists():
+        similar = nearest(source.name, [path.name for path in source.parent.glob("*")])
+        raise CheckpointError(
+            f"there is no run folder or checkpoint {source}",
+            f"did you mean {source.parent / similar[0]}?" if similar else "give a run folder, such as runs/first",
+        )
+    found = _below(source, _DEPTH)
+    if not found:
+        raise CheckpointError(
+            f"{source} holds no checkpoint ({', '.join(_NAMES)})", "give the folder of a run, or a checkpoint file"
+        )
+    if len(found) > 1:
+        raise CheckpointError(
+            f"{source} holds {len(found)} runs: {', '.join(map(str, found))}", f"camox resume {found[0]}"
+        )
+    return found[0]
+
+
+def _below(folder: Path, depth: int) -> list[Path]:
+    if any((folder / name).exists() for name in _NAMES):
+        return [folder]
+    folders = sorted(path for path in folder.iterdir() if path.is_dir()) if depth else []
+    return [match for each in folders for match in _below(each, depth - 1)]
+
+
+def _folder_to_write(checkpoint: Checkpoint, wanted: str | None) -> Path:
+    if wanted is not None:
+        return Path(wanted)
+    own = checkpoint.path.parent
+    if layout_of(checkpoint.content) is CAMOX and (own / "config.yaml").exists() and RunFolder(own).is_writable():
+        return own
+    return default_path(checkpoint.path.resolve().parent.name)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import math
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -15,22 +15,31 @@ from torch.amp.grad_scaler import GradScaler
 from torch.optim import AdamW
 
 from camoxpert_cli import console
-from camoxpert_cli.config.durations import Interval, parse_interval
+from camoxpert_cli.config.durations import Interval, format_duration, parse_duration, parse_interval
 from camoxpert_cli.config.load import Resolved
 from camoxpert_cli.config.schema import Config
+from camoxpert_cli.console import Advance
 from camoxpert_cli.data.dataset import ScoringBatch, ScoringPictures, TrainingPictures
 from camoxpert_cli.data.layouts import Pair
 from camoxpert_cli.data.loader import PictureLoader, auto_workers, scoring_loader, training_loader
 from camoxpert_cli.data.sampling import EpochBatches
-from camoxpert_cli.engine.build import RunData, build_network, build_phases, open_data
-from camoxpert_cli.engine.checkpoint import load_weights, read_checkpoint, weights_of
+from camoxpert_cli.engine.build import RunData, build_network, build_phases, describe_batches, open_data
+from camoxpert_cli.engine.checkpoint import Checkpoint, CheckpointNotWritten, checkpoint_bytes, read_checkpoint
+from camoxpert_cli.engine.deadline import Reserve, find_deadline
 from camoxpert_cli.engine.device import choose_device
 from camoxpert_cli.engine.ema import Ema
+from camoxpert_cli.engine.foreign import CAMOX, layout_of, weights_of
+from camoxpert_cli.engine.load import load_weights
+from camoxpert_cli.engine.optimizer import build_optimizer
 from camoxpert_cli.engine.precision import build_scaler, choose_dtype
-from camoxpert_cli.engine.stages import Phase, Stage
+from camoxpert_cli.engine.stages import WHOLE_BACKBONE, Phase, Stage
 from camoxpert_cli.engine.step import TrainingStep
+from camoxpert_cli.engine.stopping import Stopping
 from camoxpert_cli.model.camoxpert import CamoXpert
 from camoxpert_cli.runs import RunFolder, default_path
+
+# Until the first checkpoint shows better: what a slow network disk writes.
+_DISK_BYTES_PER_SECOND = 50e6
 
 
 @dataclass
@@ -70,9 +79,14 @@ class Run:
     workers: int
     save_every: Interval | None
     progress: Progress
+    stopping: Stopping
+    reserve: Reserve
     optimizer: AdamW | None = None
     phase: Phase | None = None
+    backbone_stages: int | None = None  # in training
     skipped_in_a_row: int = 0
+    saved_at: tuple[int, int] | None = None  # epoch and samples of what `last.pth` holds, where this session wrote it
+    unsaved: CheckpointNotWritten | None = None  # why the last attempt to save failed
     _stage: Stage | None = None
     _sampler: EpochBatches | None = None
     _training_loader: PictureLoader[tuple[Tensor, Tensor]] | None = None
@@ -87,10 +101,6 @@ class Run:
             self._training_loader = training_loader(pictures, self._sampler, self.workers, self.device.type == "cuda")
         self._sampler.start_at(epoch, self.progress.samples)
         return self._training_loader
-
-    def steps_per_epoch(self, stage: Stage) -> int:
-        """Optimizer steps in an epoch of `stage`."""
-        return math.ceil(len(self.data.train) / (stage.batch_size * self.config.train.accumulation_steps))
 
     @cached_property
     def validation_batches(self) -> PictureLoader[ScoringBatch]:
@@ -107,31 +117,54 @@ class Run:
         """The network that is validated: the average where there is one."""
         return self.network if self.ema is None else self.ema.network
 
+    def or_stop(self, advance: Advance) -> Advance:
+        """`advance` that then raises Stopped where the run has to end."""
 
-def prepare(resolved: Resolved) -> tuple[Run, dict[str, Any] | None]:
+        def advance_or_stop(count: int, note: str) -> None:
+            advance(count, note)
+            self.stopping.check(self.reserve.to_save)
+
+        return advance_or_stop
+
+    @property
+    def computed_with(self) -> dict[str, str]:
+        """What rounding depends on."""
+        on_cpu = self.device.type == "cpu"
+        device = f"CPU, threads {torch.get_num_threads()}" if on_cpu else torch.cuda.get_device_name(self.device)
+        number_format = str(self.dtype or torch.float32).removeprefix("torch.")
+        return {"device": device, "number format": number_format, "version": f"torch {torch.__version__}"}
+
+
+def prepare(resolved: Resolved, checkpoint: Checkpoint | None = None) -> tuple[Run, Checkpoint | None]:
     """The run before its first step, and the checkpoint it shall go on from, if any, its weights loaded already.
 
-    Raises CamoxError. The run folder is made when all is in order, or earlier for pictures to generate in it.
+    That is `checkpoint`, or the one that `run.resume_from` names. Raises CamoxError. The run folder is made when all is
+    in order, or earlier for pictures to generate in it.
     """
     config = resolved.config
-    resume_from = None if config.run.resume_from is None else Path(config.run.resume_from)
+    if checkpoint is None and config.run.resume_from is not None:
+        checkpoint = Checkpoint(Path(config.run.resume_from), read_checkpoint(Path(config.run.resume_from)))
     folder = RunFolder(Path(config.run.checkpoint_dir) if config.run.checkpoint_dir else default_path(resolved.preset))
-    folder.refuse_other_run(resume_from)
+    folder.refuse_other_run(None if checkpoint is None else checkpoint.path)
     # What config.yaml says must lead back to this folder, and not to the checkpoint this session began with.
     config = replace(config, run=replace(config.run, checkpoint_dir=str(folder.path), resume_from=None))
+    deadline = find_deadline(
+        *(None if text is None else parse_duration(text) for text in (config.run.time_limit, config.run.session_limit))
+    )
     device = choose_device(config.run.device, config.run.gpus)
     dtype = choose_dtype(config.train.precision, device)
-    checkpoint = None if resume_from is None else read_checkpoint(resume_from)
-    if resume_from is not None and checkpoint is not None and "network" not in checkpoint:
-        folder.refuse_foreign(resume_from)
+    if checkpoint is not None and layout_of(checkpoint.content) is not CAMOX:
+        folder.refuse_foreign(checkpoint.path)
     data = open_data(config.data, config.train.seed, folder)
     network = build_network(config.model, config.train.seed, weights_follow=checkpoint is not None)
-    if checkpoint is not None and resume_from is not None:
-        load_weights(network, weights_of(checkpoint, ema=False), resume_from)
+    if checkpoint is not None:
+        load_weights(network, weights_of(checkpoint.content, ema=False), checkpoint.path)
     network.to(device)
     folder.create()
 
     workers = config.data.num_workers
+    size = checkpoint_bytes(network, config.train.use_ema)
+    folder.require_space(3 * size)
     run = Run(
         config=config,
         folder=folder,
@@ -146,29 +179,54 @@ def prepare(resolved: Resolved) -> tuple[Run, dict[str, Any] | None]:
         workers=auto_workers() if workers == "auto" else workers,
         save_every=None if config.run.save_every is None else parse_interval(config.run.save_every),
         progress=Progress(epoch=config.train.stage1_epochs if config.train.skip_stage1 else 0),
+        stopping=Stopping(deadline),
+        reserve=Reserve(size / _DISK_BYTES_PER_SECOND, len(data.validation)),
     )
     return run, checkpoint
+
+
+def enter_phase(run: Run, phase: Phase) -> None:
+    """Freeze and unfreeze what `phase` says."""
+    if run.phase == phase:
+        return
+    run.phase = phase
+    if run.backbone_stages != phase.backbone_stages:
+        set_trained(run, phase.backbone_stages)
+    trained = (
+        f"the last {phase.backbone_stages} of its {WHOLE_BACKBONE} stages train" if phase.backbone_stages else "frozen"
+    )
+    epoch = max(phase.first, run.progress.epoch) + 1
+    console.say(f"Epoch {epoch}: stage {phase.stage.number}, backbone: {trained}")
+
+
+def set_trained(run: Run, backbone_stages: int) -> None:
+    """Train the last `backbone_stages` of the backbone and rebuild the optimizer over what is trained, as one act."""
+    run.network.set_trainable(backbone_stages, deep_heads=run.config.model.deep_supervision)
+    run.optimizer = build_optimizer(
+        run.network,
+        weight_decay=run.config.train.weight_decay,
+        backbone_lr_factor=run.config.train.backbone_lr_factor,
+        previous=run.optimizer,
+    )
+    run.backbone_stages = backbone_stages
 
 
 def announce(run: Run) -> None:
     """Say what is about to happen."""
     train, model = run.config.train, run.config.model
-    where = "CPU" if run.device.type == "cpu" else torch.cuda.get_device_name(run.device)
     parameters = sum(parameter.numel() for parameter in run.network.parameters()) / 1e6
     average = f"average of the weights, decay {train.ema_decay:g}" if train.use_ema else "no average of the weights"
     lines = [
         f"Run folder       {run.folder.path}",
-        f"Device           {where}, {run.dtype or torch.float32}, {run.workers} loader workers",
+        f"Device           {', '.join(run.computed_with.values())}, {run.workers} loader workers",
         f"Network          {model.backbone}, {model.num_experts} experts, {parameters:.2f} M parameters, {average}",
         f"Pictures         {len(run.data.train)} to train on, {len(run.data.validation)} held out for validation, "
         f"{sum(map(len, run.data.tests.values()))} in test sets, at {run.config.data.img_size} px",
     ]
-    for stage in dict.fromkeys(phase.stage for phase in run.phases):
-        total = stage.batch_size * train.accumulation_steps
-        lines.append(
-            f"Stage {stage.number}          epochs {stage.first + 1} to {stage.end}, learning rate {stage.lr:g}, batch "
-            f"{stage.batch_size} per GPU x 1 GPU x {train.accumulation_steps} accumulation = {total} global"
-        )
+    lines += describe_batches(run.config)
+    if run.stopping.deadline.name:
+        left = run.stopping.deadline.left(time.time())
+        lines.append(f"Clock            {run.stopping.deadline.name}: {format_duration(max(0.0, left))} left")
     if run.config.run.target_iou is not None:
         lines.append(f"Target           validation IoU {run.config.run.target_iou:g}")
     for line in lines:

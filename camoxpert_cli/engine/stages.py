@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 
 WHOLE_BACKBONE = 4
@@ -43,3 +43,19 @@ def plan_phases(stage1: Stage, stage2: Stage, *, progressive_unfreeze: bool) -> 
     for (_, backbone_stages), (first, end) in zip(steps, pairwise(starts), strict=True):
         phases.append(Phase(stage2, first, end, backbone_stages))
     return [phase for phase in phases if phase.first < phase.end]
+
+
+def keep_unfrozen(phases: list[Phase], epoch: int, backbone_stages: int) -> list[Phase]:
+    """The plan of a run that stands in `epoch` with `backbone_stages` in training.
+
+    A longer plan unfreezes later; what trains already is not frozen again.
+    """
+    kept: list[Phase] = []
+    for phase in phases:
+        if phase.end > epoch:
+            phase = replace(phase, backbone_stages=max(phase.backbone_stages, backbone_stages))
+        if kept and (kept[-1].stage, kept[-1].backbone_stages) == (phase.stage, phase.backbone_stages):
+            kept[-1] = replace(kept[-1], end=phase.end)
+        else:
+            kept.append(phase)
+    return kept

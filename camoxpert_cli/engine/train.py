@@ -6,7 +6,6 @@ import math
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -14,16 +13,19 @@ from torch import Tensor
 from camoxpert_cli import console
 from camoxpert_cli.config.durations import format_duration
 from camoxpert_cli.config.load import Resolved, to_mapping
+from camoxpert_cli.config.schema import Config
+from camoxpert_cli.engine.build import rate_at
+from camoxpert_cli.engine.checkpoint import Checkpoint
 from camoxpert_cli.engine.closing import close_run
 from camoxpert_cli.engine.evaluate import Scores, evaluate
-from camoxpert_cli.engine.interrupts import holding_interrupts, whole
 from camoxpert_cli.engine.optimizer import set_learning_rate
-from camoxpert_cli.engine.resume import enter_phase, restore, save_best, save_last
-from camoxpert_cli.engine.run import Run, announce, prepare
-from camoxpert_cli.engine.schedule import learning_rate
+from camoxpert_cli.engine.restoring import report_changes, restore
+from camoxpert_cli.engine.run import Run, announce, enter_phase, prepare
+from camoxpert_cli.engine.saving import save_best, save_last
 from camoxpert_cli.engine.seeding import seed_step
 from camoxpert_cli.engine.stages import Phase
 from camoxpert_cli.engine.step import LossValues, combine
+from camoxpert_cli.engine.stopping import Stopped
 from camoxpert_cli.errors import Interrupted, TrainingError
 from camoxpert_cli.runs import RunFolder
 
@@ -32,27 +34,48 @@ CLIP_NORM = 1.0
 MOST_SKIPPED_STEPS = 50
 
 
-def train(resolved: Resolved) -> RunFolder:
-    """Train as configured, then score the best weights on the test sets. Raises CamoxError for whatever stops it."""
-    run, checkpoint = prepare(resolved)
+def train(resolved: Resolved, checkpoint: Checkpoint | None = None) -> RunFolder:
+    """Train as configured, then score the best weights on the test sets. Raises CamoxError for whatever stops it.
+
+    Goes on from `checkpoint`, or from the one that `run.resume_from` names. The clock ends it without an error.
+    """
+    run, checkpoint = prepare(resolved, checkpoint)
     announce(run)
+    with run.folder.locked(), _explaining_errors(run), run.stopping:
+        begin(run, resolved.config, checkpoint)
+        try:
+            train_epochs(run)
+            close_run(run)
+        except Stopped as stop:
+            end_early(run, stop)
+        else:
+            if run.unsaved is not None:
+                raise run.unsaved
+    return run.folder
+
+
+def begin(run: Run, asked: Config, checkpoint: Checkpoint | None) -> None:
+    """Have the run folder and the training state be where the run starts, or goes on; `asked` is what the user set."""
+    run.folder.sweep()
     if checkpoint is None:
         run.folder.metrics.unlink(missing_ok=True)  # of a run that ended before its first epoch did
     else:
-        restore(run, checkpoint, Path(str(resolved.config.run.resume_from)))
+        report_changes(asked, checkpoint)
+        restore(run, checkpoint)
+        run.folder.go_on_from(run.progress.epoch, run.progress.samples, run.progress.history, checkpoint.path)
     run.folder.write_settings(to_mapping(run.config))
-    with _saying_where_to_go_on(run):
-        for phase in run.phases:
-            if run.progress.epoch >= phase.end:
-                continue
-            enter_phase(run, phase)
-            for epoch in range(max(phase.first, run.progress.epoch), phase.end):
-                train_epoch(run, phase, epoch)
-                scores = validate(run)
-                with holding_interrupts():
-                    close_epoch(run, phase, scores)
-        close_run(run)
-    return run.folder
+
+
+def train_epochs(run: Run) -> None:
+    """All epochs that are left, phase by phase."""
+    for phase in run.phases:
+        if run.progress.epoch >= phase.end:
+            continue
+        enter_phase(run, phase)
+        for epoch in range(max(phase.first, run.progress.epoch), phase.end):
+            run.stopping.check(run.reserve.seconds)
+            train_epoch(run, phase, epoch)
+            close_epoch(run, phase, validate(run))
 
 
 def train_epoch(run: Run, phase: Phase, epoch: int) -> None:
@@ -60,12 +83,12 @@ def train_epoch(run: Run, phase: Phase, epoch: int) -> None:
     progress, count = run.progress, len(run.data.train)
     group_size = phase.stage.batch_size * run.config.train.accumulation_steps
     group_losses = torch.zeros(len(LossValues._fields), device=run.device)
-    started = saved = time.perf_counter()
+    group_start = progress.samples
+    started = saved = stepped = time.perf_counter()
     before = progress.epoch_seconds
     run.network.train()
     with console.progress(f"Epoch {epoch + 1}/{run.config.train.epochs}", count, progress.samples) as advance:
-        for images, masks in whole(run.training_batches(phase.stage, epoch)):
-            group_start = progress.samples // group_size * group_size
+        for images, masks in run.training_batches(phase.stage, epoch):
             group_images = min(group_size, count - group_start)
             group_losses += backward(run, images, masks, epoch, share=len(images) / group_images)
             progress.samples += len(images)
@@ -74,18 +97,24 @@ def train_epoch(run: Run, phase: Phase, epoch: int) -> None:
 
             losses = LossValues(*group_losses.tolist())
             group_losses.zero_()
-            rate = rate_at(run, phase, epoch, step=group_start // group_size)
+            # Rounded up where a run goes on with other batches in the middle of an epoch.
+            step = math.ceil(group_start / group_size)
+            rate = rate_at(run.config, phase.stage, count, epoch, step)
             norm = optimizer_step(run, rate, losses, epoch)
             now = time.perf_counter()
             progress.loss_sum += losses.total * group_images
             progress.epoch_seconds = before + now - started
+            run.reserve.note_step(now - stepped, group_images)
             advance(group_images, f"loss {losses.total:.3f}  learning rate {rate:.1e}")
             run.folder.log(
                 "step", epoch=epoch + 1, samples=progress.samples, lr=rate, gradient_norm=norm, **losses._asdict()
             )
-            if run.save_every is not None and run.save_every.is_due(now - saved, group_start // group_size + 1):
+            group_start = progress.samples
+            if run.save_every is not None and run.save_every.is_due(now - saved, step + 1):
                 save_last(run)
                 saved = now
+            run.stopping.check(run.reserve.seconds)
+            stepped = time.perf_counter()
 
 
 def backward(run: Run, images: Tensor, masks: Tensor, epoch: int, share: float) -> Tensor:
@@ -95,21 +124,6 @@ def backward(run: Run, images: Tensor, masks: Tensor, epoch: int, share: float) 
     losses = combine(output, run.network.top_k)
     torch.autograd.backward(run.scaler.scale(losses.total * share))
     return torch.stack(losses).detach() * share
-
-
-def rate_at(run: Run, phase: Phase, epoch: int, step: int) -> float:
-    """The learning rate of optimizer step `step` (from 0) of `epoch`."""
-    train, stage = run.config.train, phase.stage
-    steps_per_epoch = run.steps_per_epoch(stage)
-    return learning_rate(
-        (epoch - stage.first) * steps_per_epoch + step,
-        (stage.end - stage.first) * steps_per_epoch,
-        scheduler=train.scheduler,
-        peak=stage.lr,
-        minimum=train.min_lr,
-        warmup_steps=stage.warmup_epochs * steps_per_epoch,
-        t_mult=train.t_mult,
-    )
 
 
 def optimizer_step(run: Run, rate: float, losses: LossValues, epoch: int) -> float | None:
@@ -153,8 +167,10 @@ def validate(run: Run) -> Scores:
     network = run.scored_network.eval()
     started = time.perf_counter()
     with console.progress("Validation", len(run.data.validation)) as advance:
-        scores = evaluate(network, run.validation_batches, run.device, run.dtype, advance)
-    run.progress.epoch_seconds += time.perf_counter() - started
+        scores = evaluate(network, run.validation_batches, run.device, run.dtype, run.or_stop(advance))
+    seconds = time.perf_counter() - started
+    run.progress.epoch_seconds += seconds
+    run.reserve.validation = max(run.reserve.validation, seconds)
     return scores
 
 
@@ -174,15 +190,13 @@ def close_epoch(run: Run, phase: Phase, scores: Scores) -> None:
     progress.history.append(row)
     progress.epoch += 1
     progress.samples, progress.loss_sum, progress.epoch_seconds = 0, 0.0, 0.0
-    better = scores.iou > progress.best_iou
+    better = scores.iou > progress.best_iou and save_best(run)
     if better:
         progress.best_iou, progress.best_epoch = scores.iou, progress.epoch
     target = run.config.run.target_iou
     if target is not None and progress.target_seconds is None and scores.iou >= target:
         progress.target_seconds = progress.seconds
         console.say(f"Validation IoU passed {target:g} after {format_duration(progress.seconds)}")
-    if better:
-        save_best(run)
     save_last(run)
     run.folder.write_history(progress.history)
     run.folder.log("epoch", **row)
@@ -193,21 +207,29 @@ def close_epoch(run: Run, phase: Phase, scores: Scores) -> None:
     )
 
 
+def end_early(run: Run, stop: Stopped) -> None:
+    """Save where the run stands and say how to go on. Raises Interrupted unless it was the clock."""
+    progress = run.progress
+    if run.saved_at != (progress.epoch, progress.samples) and run.phase is not None:
+        save_last(run)
+    if progress.epoch < run.config.train.epochs:
+        where = f"in epoch {progress.epoch + 1} of {run.config.train.epochs}, {progress.samples} pictures into it"
+    else:
+        where = "after the last epoch, before the test sets were scored"
+    message = f"{stop.reason}, {where}; {_last_good(run)}"
+    command = f"camox resume {run.folder.path}"
+    if run.unsaved is not None:
+        raise TrainingError(f"{message}; {run.unsaved.message}", f"free some space, then {command}") from stop
+    if stop.exit_code:
+        raise Interrupted(message, command, stop.exit_code) from stop
+    console.say(message[0].upper() + message[1:])
+    console.result(f"Go on with: {command}")
+
+
 @contextmanager
-def _saying_where_to_go_on(run: Run) -> Iterator[None]:
+def _explaining_errors(run: Run) -> Iterator[None]:
     try:
         yield
-    except KeyboardInterrupt as error:
-        hint = ""
-        if run.folder.last.exists():
-            folder = run.folder.path
-            hint = (
-                f"to go on: camox train --preset {folder / 'config.yaml'} --checkpoint-dir {folder} "
-                f"--resume-from {run.folder.last}"
-            )
-        epoch = run.progress.epoch + 1
-        where = f"in epoch {epoch}" if epoch <= run.config.train.epochs else "while the test sets were scored"
-        raise Interrupted(f"stopped by Ctrl-C {where}; {_last_good(run)}", hint) from error
     except torch.OutOfMemoryError as error:
         raise TrainingError(
             f"the GPU ran out of memory in epoch {run.progress.epoch + 1}; {_last_good(run)}",

@@ -1,36 +1,23 @@
 from __future__ import annotations
 
 import os
-import pickle
 import resource
 import zipfile
 from collections import OrderedDict
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from torch import Tensor
 
-import camoxpert_cli
-from camoxpert_cli.engine.checkpoint import (
-    average_in,
-    load_model,
-    load_weights,
-    read_checkpoint,
-    weights_of,
-    write_checkpoint,
-)
+from camoxpert_cli.engine.checkpoint import read_checkpoint, write_checkpoint
+from camoxpert_cli.engine.load import load_model
 from camoxpert_cli.errors import CheckpointError
 from camoxpert_cli.model.camoxpert import CamoXpert
-from tests.model.networks import pictures, small_network
-
-# Checkpoints of the original program with the logits they must give lie beside the repository.
-COMPAT = Path(__file__).parents[3] / "shared" / "compat"
-ORIGINALS = ["camoxpert_xxs_7experts", "camoxpert_xxs_7experts_module_prefix"]
+from tests.model.networks import small_network
 
 
 @pytest.fixture(scope="module")
@@ -72,29 +59,6 @@ def refusal(path: Path) -> CheckpointError:
     return caught.value
 
 
-def worst(output: Tensor, expected: Tensor) -> float:
-    return (output - expected).abs().max().item()
-
-
-@pytest.mark.skipif(not COMPAT.is_dir(), reason="the checkpoints of the original program are not beside the repository")
-@pytest.mark.parametrize("name", ORIGINALS)
-def test_original_checkpoints(name: str) -> None:
-    """Checkpoints of the original program, under DataParallel too, give the logits that it gave."""
-    expected = torch.load(COMPAT / f"{name}.expected.pt", weights_only=True)
-    with torch.no_grad():
-        output = camoxpert_cli.load_model(COMPAT / f"{name}.pth")(expected["image"])
-        averaged = camoxpert_cli.load_model(str(COMPAT / f"{name}.pth"), device="cpu", ema=True)(expected["image"])
-
-    # Float32 rounding alone moves these logits by 1e-4 (measured 1.5e-4), the other set of weights by 6 and more.
-    assert worst(output.logits, expected["logits"]) < 5e-4
-    assert worst(averaged.logits, expected["ema_logits"]) < 5e-4
-    assert worst(output.logits, expected["ema_logits"]) > 1
-    for own, other in zip(output.deep_logits, expected["deep_logits"], strict=True):
-        assert worst(own, other) < 5e-4
-    for routing, chosen in zip(output.routing, expected["top_k_indices"], strict=True):
-        assert torch.equal(routing.chosen, chosen)
-
-
 def test_round_trip(tmp_path: Path, content: dict[str, Any]) -> None:
     """What was written is read: tensors, numbers, and the random states that resuming needs."""
     extra = {"training": {"rng": torch.get_rng_state(), "list": [1, 2.5, None, True, "text"]}, "scores": {"mae": 0.1}}
@@ -110,32 +74,6 @@ def test_round_trip(tmp_path: Path, content: dict[str, Any]) -> None:
         assert read[key].keys() == content[key].keys()
         assert all(torch.equal(read[key][name], value) for name, value in content[key].items())
     assert list(tmp_path.iterdir()) == [path]
-
-
-def test_load_model(tmp_path: Path, content: dict[str, Any], network: CamoXpert) -> None:
-    """The network comes in eval mode and gives the logits it gave before; with `ema` it has the average's weights."""
-    path = tmp_path / "best_model.pth"
-    write_checkpoint(path, content)
-    images = pictures(2)
-    loaded, averaged = load_model(path), load_model(str(path), ema=True)
-
-    assert not any(module.training for module in loaded.modules())
-    with torch.no_grad():
-        assert torch.equal(loaded(images).logits, network(images).logits)
-    assert all(torch.equal(value, content["ema"][name]) for name, value in averaged.state_dict().items())
-
-
-@pytest.mark.parametrize("prefix", ["", "module.", "_orig_mod.module."])
-def test_original_format(tmp_path: Path, content: dict[str, Any], network: CamoXpert, prefix: str) -> None:
-    """The original program's dict is read with its NumPy score and prefixes; its average has no buffers of its own."""
-    path = save(original(content, network, prefix), tmp_path)
-    loaded, averaged = load_model(path).state_dict(), load_model(path, ema=True).state_dict()
-    parameters = {name for name, _ in network.named_parameters()}
-
-    assert read_checkpoint(path)["best_iou"] == 0.25
-    for name, value in content["network"].items():
-        assert torch.equal(loaded[name], value)
-        assert torch.equal(averaged[name], content["ema"][name] if name in parameters else value)
 
 
 def test_numpy_1_format(tmp_path: Path, content: dict[str, Any], network: CamoXpert) -> None:
@@ -159,45 +97,6 @@ def test_legacy_format(tmp_path: Path, content: dict[str, Any], network: CamoXpe
     torch.save(original(content, network), path, _use_new_zipfile_serialization=False)
 
     assert read_checkpoint(path)["epoch"] == 2
-
-
-def test_no_average(tmp_path: Path, content: dict[str, Any]) -> None:
-    """Asking for an average that is not there is an error, never the bare weights."""
-    path = tmp_path / "last.pth"
-    write_checkpoint(path, {**content, "ema": None})
-
-    assert average_in(read_checkpoint(path)) is None
-    with pytest.raises(CheckpointError, match="no moving average"):
-        load_model(path, ema=True)
-
-
-class Hostile:
-    """Runs a command where it is unpickled."""
-
-    def __init__(self, marker: Path) -> None:
-        self.marker = marker
-
-    def __reduce__(self) -> tuple[Any, tuple[str]]:
-        return os.system, (f"touch {self.marker}",)
-
-
-@pytest.mark.parametrize("kind", ["zip", "legacy", "bare pickle"])
-def test_hostile_file(tmp_path: Path, content: dict[str, Any], kind: str) -> None:
-    """A file that would run code is refused, and nothing has run."""
-    marker = tmp_path / "marker"
-    path = tmp_path / "hostile.pth"
-    hostile = {**content, "epoch": Hostile(marker)}
-    if kind == "bare pickle":
-        path.write_bytes(pickle.dumps({"network": {}, "epoch": Hostile(marker)}, protocol=2))
-    else:
-        torch.save(hostile, path, _use_new_zipfile_serialization=kind == "zip")
-    error = refusal(path)
-
-    assert "it was not loaded" in error.message
-    assert not marker.exists()
-    with suppress(RuntimeError):
-        torch.load(path, weights_only=False)
-    assert marker.exists()  # the file is as hostile as it is meant to be
 
 
 @pytest.mark.parametrize("value", [np.float32(0.5), np.zeros(3), np.array([None])[0:1], Path("x")])
@@ -262,66 +161,6 @@ def test_other_version(tmp_path: Path, content: dict[str, Any], version: Any) ->
 
     assert f"is of version {version}, and this camox reads up to 1" in error.message
     assert error.hint == "install a newer camox"
-
-
-@pytest.mark.parametrize("args", [None, {}, {"backbone": "test_resnet"}, {"num_experts": 2}, "--backbone x"])
-def test_nameless_network(tmp_path: Path, content: dict[str, Any], network: CamoXpert, args: Any) -> None:
-    """Without backbone and number of experts there is no network to fill."""
-    path = save({**original(content, network), "args": args}, tmp_path)
-
-    assert "does not say which backbone and how many experts" in refusal(path).message
-
-
-def test_unknown_backbone(tmp_path: Path, content: dict[str, Any]) -> None:
-    """A backbone that the timm here does not know is named."""
-    error = refusal(save({**content, "backbone": "resnet_of_tomorrow"}, tmp_path))
-
-    assert "timm has no backbone named resnet_of_tomorrow" in error.message
-
-
-@pytest.mark.parametrize(
-    ("change", "what"),
-    [
-        ({"num_experts": 3}, "test_resnet with 3 experts: .* of another size, the first moe_layers.0.gate.1.weight"),
-        ({"backbone": "test_efficientnet"}, "test_efficientnet with 2 experts: .* of another size, the first"),
-        ({"network": {}}, "test_resnet with 2 experts: [0-9]+ tensors are missing, the first backbone.conv1.0.weight"),
-    ],
-)
-def test_another_network(tmp_path: Path, content: dict[str, Any], change: dict[str, Any], what: str) -> None:
-    """Where weights and description do not fit, both are named with the first tensor, and what to check."""
-    path = save({**content, **change}, tmp_path)
-    with pytest.raises(CheckpointError, match=what) as caught:
-        load_model(path)
-
-    assert "--backbone" in caught.value.hint
-    assert "--num-experts" in caught.value.hint
-
-
-@pytest.mark.parametrize(("change", "what"), [("missing", "missing"), ("unknown", "unknown"), ("size", "another size")])
-def test_nothing_is_loaded_in_part(content: dict[str, Any], network: CamoXpert, change: str, what: str) -> None:
-    """One tensor that does not fit is named, and the network keeps every weight."""
-    weights = {name: value + 1 for name, value in content["network"].items()}
-    name = "final_conv.3.bias"
-    if change == "missing":
-        del weights[name]
-    elif change == "unknown":
-        name = "final_conv.4.bias"
-        weights[name] = torch.ones(1)
-    else:
-        weights[name] = torch.ones(2)
-    before = {key: value.clone() for key, value in network.state_dict().items()}
-    with pytest.raises(CheckpointError, match=rf"1 tensors are (of )?{what}, the first {name}"):
-        load_weights(network, weights, Path("last.pth"))
-
-    assert all(torch.equal(value, before[key]) for key, value in network.state_dict().items())
-
-
-def test_mixed_prefixes(content: dict[str, Any]) -> None:
-    """Weights of which only some carry a wrapper's prefix are refused."""
-    first, *others = content["network"]
-    mixed = {f"module.{first}": content["network"][first], **{key: content["network"][key] for key in others}}
-    with pytest.raises(CheckpointError, match="mixed"):
-        weights_of({**content, "network": mixed}, ema=False)
 
 
 @contextmanager

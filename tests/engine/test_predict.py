@@ -14,8 +14,9 @@ from camoxpert_cli.data.dataset import ScoringPictures
 from camoxpert_cli.data.layouts import find_data
 from camoxpert_cli.data.loader import scoring_loader
 from camoxpert_cli.data.reading import read_mask
-from camoxpert_cli.engine.checkpoint import load_model, read_checkpoint, write_checkpoint
+from camoxpert_cli.engine.checkpoint import read_checkpoint, write_checkpoint
 from camoxpert_cli.engine.evaluate import evaluate, probability_maps
+from camoxpert_cli.engine.load import load_model
 from camoxpert_cli.engine.predict import predict
 from camoxpert_cli.errors import CamoxError, CheckpointError, DataError, UsageError
 from camoxpert_cli.runs import RunFolder

@@ -1,3 +1,5 @@
+"""`camox resume`: which checkpoint, which settings, which folder."""
+
 from __future__ import annotations
 
 import json
@@ -5,337 +7,329 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
-from torch.amp.grad_scaler import GradScaler
+from typer.testing import CliRunner
 
-from camoxpert_cli.engine import run as run_module
-from camoxpert_cli.engine import train as train_module
+from camoxpert_cli.app import app
 from camoxpert_cli.engine.checkpoint import read_checkpoint, write_checkpoint
-from camoxpert_cli.engine.evaluate import Scores
-from camoxpert_cli.engine.run import Run, prepare
+from camoxpert_cli.engine.resume import find_checkpoint, settings_to_go_on
 from camoxpert_cli.engine.train import train
-from camoxpert_cli.errors import CheckpointError, UsageError
+from camoxpert_cli.errors import CheckpointError, ConfigError, UsageError
 from camoxpert_cli.runs import RunFolder
-from tests.helpers.compare import differences
 from tests.helpers.tiny_data import tiny_run
 
-# Python 3.12 warns of any fork while threads run; workers use none of the parent's.
-pytestmark = pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
-
-# What may differ between a run that was cut and one that was not.
-CIRCUMSTANCES = {"seconds", "epoch_seconds", "num_workers", "checkpoint_dir", "resume_from"}
-# Two epochs of stage 1, two phases of one epoch each in stage 2. Three experts, of which each picture takes two: some
-# get no gradient in some steps. 8 pictures in groups of 2 + 2: steps at 4 and 8; in stage 2 of 3 + 3: at 6 and 8.
-SETTINGS: dict[str, Any] = {
-    "epochs": 4,
-    "stage1_epochs": 2,
-    "num_experts": 3,
-    "batch_size": 2,
-    "accumulation_steps": 2,
-    "warmup_epochs": 1,
-    "save_every": "1",
-}
-
-
-class Cut(Exception):
-    """Stands for whatever ends a process."""
-
-
-def cut_after(monkeypatch: pytest.MonkeyPatch, steps: int, before_validation: bool = False) -> None:
-    """End training after so many optimizer steps: when the next one begins, or before the epoch is validated."""
-    original, validate = train_module.optimizer_step, train_module.validate
-    done = 0
-
-    def limited(*arguments: Any) -> float | None:
-        nonlocal done
-        if done == steps:
-            raise Cut
-        done += 1
-        return original(*arguments)
-
-    def limited_validate(run: Run) -> Scores:
-        if done == steps and before_validation:
-            raise Cut
-        return validate(run)
-
-    monkeypatch.setattr(train_module, "optimizer_step", limited)
-    monkeypatch.setattr(train_module, "validate", limited_validate)
-
-
-def history(folder: Path) -> list[dict[str, Any]]:
-    rows: list[dict[str, Any]] = json.loads((folder / "history.json").read_text(encoding="utf-8"))
-    return rows
-
-
-def differing(first: Path, second: Path) -> list[str]:
-    """Where weights, average, optimizer, progress or history of two runs differ by a bit."""
-    return [
-        found
-        for name in ("last.pth", "best_model.pth")
-        for found in differences(read_checkpoint(first / name), read_checkpoint(second / name), CIRCUMSTANCES, name)
-    ] + differences(history(first), history(second), CIRCUMSTANCES, "history")
+COMPAT = Path(__file__).parents[3] / "shared" / "compat"
+SETTINGS: dict[str, Any] = {"epochs": 3, "stage1_epochs": 1, "batch_size": 4, "stage2_batch_size": 2, "save_every": "1"}
 
 
 @pytest.fixture(scope="module")
-def uncut(tiny_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return train(tiny_run(tiny_data, tmp_path_factory.mktemp("uncut") / "run", **SETTINGS)).path
+def finished(tiny_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A complete run of three epochs. Read it, but change nothing in it."""
+    return train(tiny_run(tiny_data, tmp_path_factory.mktemp("finished") / "run", **SETTINGS)).path
+
+
+@pytest.fixture
+def run_folder(finished: Path, tmp_path: Path) -> Path:
+    """A copy to work on."""
+    shutil.copytree(finished, tmp_path / "run")
+    return tmp_path / "run"
+
+
+def camox(*arguments: object) -> Any:
+    return CliRunner().invoke(app, [str(each) for each in arguments])
+
+
+def cut_back(folder: Path) -> None:
+    """Have the run stand where its last but one save left it."""
+    (folder / "previous.pth").replace(folder / "last.pth")
+
+
+def flip(path: Path) -> None:
+    """One bit in the middle of a file."""
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(data)
+
+
+def test_the_one_before_is_kept(finished: Path) -> None:
+    """Beside last.pth lies the save before it, an optimizer step or an epoch earlier."""
+    last, previous = (read_checkpoint(finished / name)["training"]["progress"] for name in ("last.pth", "previous.pth"))
+
+    assert (last["epoch"], last["samples"]) == (3, 0)
+    assert (previous["epoch"], previous["samples"]) == (2, 8)
+
+
+def test_newest_first(run_folder: Path) -> None:
+    """last.pth is taken where it is whole, and then nothing is said."""
+    checkpoint, damaged = find_checkpoint(run_folder)
+
+    assert (checkpoint.path, damaged) == (run_folder / "last.pth", [])
 
 
 @pytest.mark.parametrize(
-    ("steps", "save_every", "num_workers", "where"),
-    [
-        (2, None, 0, (1, 0)),  # at the end of an epoch, within a phase
-        (4, None, 0, (2, 0)),  # between the stages: other batches, other rate, first layers of the backbone unfrozen
-        (7, None, 0, (3, 0)),  # cut within an epoch that is then seen anew from its start, at an unfreezing
-        (1, "1", 0, (0, 4)),  # within the first epoch
-        (5, "1", 2, (2, 6)),  # within an epoch of stage 2, with workers
-        (6, "1", 2, (2, 8)),  # after an epoch's last step, before it was validated
-        (7, "1", 0, (3, 6)),  # within the last epoch
-    ],
+    ("broken", "taken"),
+    [(["last.pth"], "previous.pth"), (["last.pth", "previous.pth"], "best_model.pth")],
 )
-def test_cut_run_ends_as_the_uncut_one(
-    uncut: Path,
-    tiny_data: Path,
-    tmp_path: Path,
-    steps: int,
-    save_every: str | None,
-    num_workers: int,
-    where: tuple[int, int],
+def test_damaged_ones_are_passed_over(
+    run_folder: Path, broken: list[str], taken: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Cut anywhere and resumed, a run ends with the weights, average, optimizer and history of the uncut one."""
-    settings = {**SETTINGS, "save_every": save_every, "num_workers": num_workers}
-    with pytest.MonkeyPatch.context() as patch:
-        cut_after(patch, steps, before_validation=where[1] == 8)
-        with pytest.raises(Cut):
-            train(tiny_run(tiny_data, tmp_path / "run", **settings))
-    last = tmp_path / "run" / "last.pth"
-    progress = read_checkpoint(last)["training"]["progress"]
-    assert (progress["epoch"], progress["samples"]) == where
-
-    train(tiny_run(tiny_data, tmp_path / "run", resume_from=str(last), **settings))
-
-    ignored = ".config.run.save_every"
-    assert [each for each in differing(tmp_path / "run", uncut) if not each.endswith(ignored)] == []
-    results = [
-        json.loads((folder / "results.json").read_text(encoding="utf-8")) for folder in (tmp_path / "run", uncut)
-    ]
-    assert differences(results[0], results[1], CIRCUMSTANCES) == []
-
-
-def test_scale_goes_on(tiny_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The gradient scale that float16 found, and how long it has held, survive the cut."""
-    monkeypatch.setattr(run_module, "build_scaler", lambda dtype, device: GradScaler("cpu", init_scale=64.0))
-    with pytest.MonkeyPatch.context() as patch:
-        cut_after(patch, 3)
-        with pytest.raises(Cut):
-            train(tiny_run(tiny_data, tmp_path / "run"))
-    last = tmp_path / "run" / "last.pth"
-    content = read_checkpoint(last)
-    content["training"]["scaler"].update(scale=16.0)
-    write_checkpoint(last, content)
-    train(tiny_run(tiny_data, tmp_path / "run", resume_from=str(last)))
-    scaler = read_checkpoint(last)["training"]["scaler"]
-
-    assert (scaler["scale"], scaler["_growth_tracker"]) == (16.0, 5)
-
-
-def test_what_resuming_tells(uncut: Path, tiny_data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """A run that goes on says from where, and writes it between the steps in metrics.jsonl."""
-    folder = tmp_path / "run"
-    shutil.copytree(uncut, folder)
-    lines = (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
-    train(tiny_run(tiny_data, folder, resume_from=str(folder / "last.pth"), **SETTINGS))
-    after = (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
-    added = json.loads(after[-1])
-
-    assert after[:-1] == lines
-    assert (added["event"], added["epoch"], added["samples"]) == ("resume", 4, 0)
-    assert f"Going on from {folder / 'last.pth'}: 4 epochs are complete" in capsys.readouterr().err
-
-
-def test_finished_run_is_scored_again(uncut: Path, tiny_data: Path, tmp_path: Path) -> None:
-    """Resuming a run that is complete trains nothing and writes the same results."""
-    folder = tmp_path / "run"
-    shutil.copytree(uncut, folder)
-    (folder / "results.json").unlink()
-    train(tiny_run(tiny_data, folder, resume_from=str(folder / "last.pth"), **SETTINGS))
-
-    assert (folder / "results.json").read_bytes() == (uncut / "results.json").read_bytes()
-    assert (folder / "last.pth").read_bytes() == (uncut / "last.pth").read_bytes()
-
-
-def at_phase_boundary(uncut: Path) -> dict[str, Any]:
-    """What last.pth would be in the middle of `uncut`: the weights do not matter here."""
-    content = read_checkpoint(uncut / "last.pth")
-    content["training"]["progress"].update(epoch=3, best_epoch=1, best_iou=2.0)
-    return content
-
-
-def test_best_weights_move_to_another_folder(uncut: Path, tiny_data: Path, tmp_path: Path) -> None:
-    """Resumed into a new folder, a run has its best weights there, though no later epoch is better."""
-    source = tmp_path / "source"
-    source.mkdir()
-    shutil.copy(uncut / "best_model.pth", source)
-    write_checkpoint(source / "last.pth", at_phase_boundary(uncut))
-    folder = train(tiny_run(tiny_data, tmp_path / "run", resume_from=str(source / "last.pth"), **SETTINGS))
-
-    assert folder.best.read_bytes() == (uncut / "best_model.pth").read_bytes()
-    assert json.loads(folder.results.read_text(encoding="utf-8"))["epoch"] == 1
-    assert json.loads(folder.history.read_text(encoding="utf-8"))[0]["epoch"] == 1
-
-
-def test_best_weights_that_are_nowhere(
-    uncut: Path, tiny_data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """Where last.pth comes alone, the best is sought among the epochs to come, and that is said."""
-    write_checkpoint(tmp_path / "last.pth", at_phase_boundary(uncut))
-    folder = train(tiny_run(tiny_data, tmp_path / "run", resume_from=str(tmp_path / "last.pth"), **SETTINGS))
-
-    assert read_checkpoint(folder.best)["epoch"] == 4
-    assert json.loads(folder.results.read_text(encoding="utf-8"))["epoch"] == 4
-    assert f"there is no {tmp_path / 'best_model.pth'}" in capsys.readouterr().err
-
-
-def test_nothing_left_to_do(uncut: Path, tiny_data: Path, tmp_path: Path) -> None:
-    """A checkpoint with all the epochs asked for and without the best weights beside it is refused, exit code 2."""
-    shutil.copy(uncut / "last.pth", tmp_path / "last.pth")
-    with pytest.raises(UsageError, match="has 4 complete epochs") as caught:
-        train(tiny_run(tiny_data, tmp_path / "run", resume_from=str(tmp_path / "last.pth"), **SETTINGS))
-
-    assert caught.value.exit_code == 2
-    assert "--epochs" in caught.value.hint
-
-
-def test_other_settings(uncut: Path, tiny_data: Path, tmp_path: Path) -> None:
-    """Training state of another plan is refused with exit code 4, and the run folder keeps the settings it had."""
-    folder = tmp_path / "run"
-    shutil.copytree(uncut, folder)
-    before = {path.name: path.read_bytes() for path in folder.iterdir()}
-    settings = {**SETTINGS, "stage1_epochs": 4, "warmup_epochs": 0}
-    with pytest.raises(CheckpointError, match="does not fit these settings") as caught:
-        train(tiny_run(tiny_data, folder, resume_from=str(folder / "last.pth"), **settings))
-
-    assert caught.value.exit_code == 4
-    assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
-
-
-def test_another_network(uncut: Path, tiny_data: Path, tmp_path: Path) -> None:
-    """A checkpoint of another network is refused before the run folder is made."""
-    settings = {**SETTINGS, "num_experts": 2}
-    with pytest.raises(CheckpointError, match="does not fit test_resnet with 2 experts"):
-        train(tiny_run(tiny_data, tmp_path / "run", resume_from=str(uncut / "last.pth"), **settings))
-
-    assert not (tmp_path / "run").exists()
-
-
-def watch(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, dict[str, Any]]]:
-    """The epoch number of each step (from 0) and the run's state before it."""
-    seen: list[tuple[int, dict[str, Any]]] = []
-    original = train_module.optimizer_step
-
-    def watched(run: Run, rate: float, losses: Any, epoch: int) -> float | None:
-        assert run.ema is not None
-        assert run.optimizer is not None
-        average = {name: value.clone() for name, value in run.ema.network.state_dict().items()}
-        parameters = {name: value.detach().clone() for name, value in run.network.named_parameters()}
-        moments = len(run.optimizer.state)
-        state = {"average": average, "parameters": parameters, "updates": run.ema.updates, "moments": moments}
-        seen.append((epoch, state))
-        return original(run, rate, losses, epoch)
-
-    monkeypatch.setattr(train_module, "optimizer_step", watched)
-    return seen
-
-
-@pytest.mark.parametrize("elsewhere", [False, True])
-def test_from_best_model(
-    uncut: Path,
-    tiny_data: Path,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-    elsewhere: bool,
-) -> None:
-    """best_model.pth gives weights, average and epoch; what starts anew is said, and no worse epoch replaces it."""
-    source, folder = tmp_path / "run", tmp_path / ("other" if elsewhere else "run")
-    source.mkdir()
-    content = read_checkpoint(uncut / "last.pth")
-    content["scores"]["epoch"] = content["epoch"] = 3
-    del content["training"]
-    write_checkpoint(source / "best_model.pth", content)
-    seen = watch(monkeypatch)
-    monkeypatch.setattr(train_module, "validate", lambda run: Scores(3, content["scores"]["iou"] - 0.1, 0.0, 1.0))
-    train(tiny_run(tiny_data, folder, resume_from=str(source / "best_model.pth"), **SETTINGS))
+    """A damaged checkpoint is named, and the one before it taken."""
+    for name in broken:
+        flip(run_folder / name)
+    checkpoint, damaged = find_checkpoint(run_folder)
     said = capsys.readouterr().err
-    first = seen[0][1]
 
-    assert {epoch for epoch, _ in seen} == {3}
-    assert f"Going on from {source / 'best_model.pth'}: 3 epochs are complete" in said
-    assert "it holds weights only: optimizer, gradient scale and history start anew" in said
-    assert differences(first["average"], content["ema"]) == []
-    assert differences(first["parameters"], {name: content["network"][name] for name in first["parameters"]}) == []
-    # Two steps in each of three epochs: an average that began its ramp anew would forget what it holds.
-    assert (first["updates"], first["moments"]) == (6, 0)
-    assert differences(read_checkpoint(folder / "best_model.pth"), content) == []
-    assert [row["epoch"] for row in history(folder)] == [3, 4]
-    assert json.loads((folder / "results.json").read_text(encoding="utf-8"))["epoch"] == 3
+    assert checkpoint.path == run_folder / taken
+    assert damaged == [run_folder / name for name in broken]
+    assert all(f"{run_folder / name} is damaged" in said for name in broken)
 
 
-def test_from_the_original_program(
-    uncut: Path,
-    tiny_data: Path,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-) -> None:
-    """A checkpoint of the original program, which counts epochs from 0, goes on with the epoch after the one it names.
+def test_a_damaged_one_never_takes_the_good_ones_place(run_folder: Path, finished: Path) -> None:
+    """Going on from previous.pth sets the damaged file aside; the end is that of the run that was never damaged."""
+    flip(run_folder / "last.pth")
+    outcome = camox("resume", run_folder)
 
-    Its average has parameters only, so BatchNorm's statistics are those of the network.
-    """
-    run = prepare(tiny_run(tiny_data, tmp_path / "unused", **SETTINGS))[0]
-    parameters = {name for name, _ in run.network.named_parameters()}
-    content = read_checkpoint(uncut / "last.pth")
-    original = {
-        "epoch": 2,
-        "model_state_dict": {f"module.{name}": value for name, value in content["network"].items()},
-        "ema_state_dict": {name: value for name, value in content["ema"].items() if name in parameters},
-        "args": {"backbone": "test_resnet", "num_experts": 3, "img_size": 64},
-        "best_iou": np.float64(0.71),
-    }
-    torch.save(original, tmp_path / "original.pth")
-    seen = watch(monkeypatch)
-    folder = train(tiny_run(tiny_data, tmp_path / "run", resume_from=str(tmp_path / "original.pth"), **SETTINGS))
-    said = capsys.readouterr().err
-    first = seen[0][1]
-
-    assert {epoch for epoch, _ in seen} == {3}
-    assert f"Going on from {tmp_path / 'original.pth'}: 3 epochs are complete" in said
-    assert "it holds weights only: optimizer, gradient scale and history start anew" in said
-    expected = {name: content["ema" if name in parameters else "network"][name] for name in content["ema"]}
-    assert differences(first["average"], expected) == []
-    assert differences(first["parameters"], {name: content["network"][name] for name in parameters}) == []
-    assert [row["epoch"] for row in history(folder.path)] == [4]
-    assert read_checkpoint(folder.best)["epoch"] == 4
+    assert outcome.exit_code == 0, outcome.output
+    assert (run_folder / "last.pth.damaged").exists()
+    for name in ("last.pth", "previous.pth"):
+        read_checkpoint(run_folder / name)
+    network, expected = (read_checkpoint(folder / "last.pth")["network"] for folder in (run_folder, finished))
+    assert all(torch.equal(network[name], value) for name, value in expected.items())
 
 
-def test_skip_stage1_from_weights(uncut: Path, tiny_data: Path, tmp_path: Path) -> None:
-    """Weights of an early epoch, resumed without stage 1, begin with stage 2's first epoch."""
-    content = read_checkpoint(uncut / "last.pth")
-    del content["training"]
-    write_checkpoint(tmp_path / "weights.pth", {**content, "epoch": 1, "scores": None})
-    settings = {**SETTINGS, "skip_stage1": True, "resume_from": str(tmp_path / "weights.pth")}
-    folder: RunFolder = train(tiny_run(tiny_data, tmp_path / "run", **settings))
+def test_all_damaged(run_folder: Path) -> None:
+    """Where no checkpoint can be read, all are named, exit code 4."""
+    for name in ("last.pth", "previous.pth", "best_model.pth"):
+        flip(run_folder / name)
+    outcome = camox("resume", run_folder)
 
-    assert [(row["epoch"], row["stage"]) for row in history(folder.path)] == [(3, 2), (4, 2)]
+    assert outcome.exit_code == 4
+    assert "can be read: last.pth, previous.pth, best_model.pth" in outcome.stderr
+    assert "Traceback" not in outcome.stderr
 
 
-def test_scores_belong_to_the_weights(tiny_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A checkpoint from the middle of an epoch has no scores: those of the epoch before are of other weights."""
-    cut_after(monkeypatch, 3)
-    with pytest.raises(Cut):
-        train(tiny_run(tiny_data, tmp_path / "run", save_every="1"))
+def test_a_damaged_file_given_by_name(run_folder: Path) -> None:
+    """Asked for one file, camox does not take another one unasked, but says how."""
+    flip(run_folder / "last.pth")
+    with pytest.raises(CheckpointError, match="is damaged") as caught:
+        find_checkpoint(run_folder / "last.pth")
 
-    assert read_checkpoint(tmp_path / "run" / "last.pth")["scores"] is None
-    assert read_checkpoint(tmp_path / "run" / "best_model.pth")["scores"] == history(tmp_path / "run")[0]
+    assert f"camox resume {run_folder} takes the newest" in caught.value.hint
+
+
+def test_runs_below(run_folder: Path, tmp_path: Path) -> None:
+    """A notebook's input holds a run somewhere below: a single one is found, several are listed."""
+    found, _ = find_checkpoint(tmp_path)
+    shutil.copytree(run_folder, tmp_path / "other" / "run2")
+    with pytest.raises(CheckpointError, match="holds 2 runs") as caught:
+        find_checkpoint(tmp_path)
+
+    assert found.path == run_folder / "last.pth"
+    assert "camox resume" in caught.value.hint
+
+
+def test_nothing_there(run_folder: Path, tmp_path: Path) -> None:
+    """A missing folder, one mistyped and an empty one end with a sentence and exit code 4."""
+    (tmp_path / "empty").mkdir()
+    missing, mistyped = camox("resume", tmp_path / "zzz" / "zzz"), camox("resume", tmp_path / "rum")
+    empty = camox("resume", tmp_path / "empty")
+
+    assert (missing.exit_code, mistyped.exit_code, empty.exit_code) == (4, 4, 4)
+    assert f"did you mean {run_folder}?" in mistyped.stderr
+    assert "holds no checkpoint (last.pth, previous.pth, best_model.pth)" in empty.stderr
+
+
+def test_settings_come_from_the_checkpoint(run_folder: Path) -> None:
+    """Nothing given, nothing changes; the folder is the run's own."""
+    resolved = settings_to_go_on(find_checkpoint(run_folder)[0], {}, [])
+
+    assert (resolved.config.train.epochs, resolved.config.train.stage2_batch_size) == (3, 2)
+    assert resolved.config.run.checkpoint_dir == str(run_folder)
+
+
+def test_batch_size_keeps_the_steps(run_folder: Path) -> None:
+    """`--batch-size` is one GPU's: accumulation makes up for it, in both stages."""
+    train_config = settings_to_go_on(find_checkpoint(run_folder)[0], {"train.batch_size": "2"}, []).config.train
+    with pytest.raises(ConfigError, match="cannot be kept with 3 per GPU"):
+        settings_to_go_on(find_checkpoint(run_folder)[0], {"train.batch_size": "3"}, [])
+
+    assert (train_config.batch_size, train_config.stage2_batch_size, train_config.accumulation_steps) == (2, 1, 2)
+
+
+def test_assigned_batch_size_is_another_run(run_folder: Path) -> None:
+    """With `--set` a batch size is taken as it is."""
+    config = settings_to_go_on(find_checkpoint(run_folder)[0], {}, ["train.batch_size=3"]).config
+
+    assert (config.train.batch_size, config.train.accumulation_steps) == (3, 1)
+
+
+def test_fewer_epochs(run_folder: Path) -> None:
+    """`--epochs` extends; ending earlier changes the schedule and takes `--set`."""
+    with pytest.raises(UsageError, match="it can be extended only") as caught:
+        settings_to_go_on(find_checkpoint(run_folder)[0], {"train.epochs": "2"}, [])
+
+    assert "--set train.epochs=2" in caught.value.hint
+    assert settings_to_go_on(find_checkpoint(run_folder)[0], {}, ["train.epochs=2"]).config.train.epochs == 2
+
+
+def test_extended(run_folder: Path) -> None:
+    """More epochs go on where the last ended, with what had been unfrozen, and say what that means."""
+    outcome = camox("resume", run_folder, "--epochs", 5)
+    rows = json.loads((run_folder / "history.json").read_text())
+
+    assert outcome.exit_code == 0, outcome.output
+    assert [row["epoch"] for row in rows] == [1, 2, 3, 4, 5]
+    assert "Changed: train.epochs 3 -> 5: the learning rate of the stage is spread over more" in outcome.stderr
+    assert "Epoch 4: stage 2, backbone: the last 4 of its 4 stages train" in outcome.stderr
+
+
+def test_what_changes_is_said(run_folder: Path) -> None:
+    """What breaks exactness is a warning; what does not is none."""
+    cut_back(run_folder)
+    outcome = camox("resume", run_folder, "--num-workers", 1, "--set", "train.lr=0.002", "--batch-size", 2)
+
+    assert outcome.exit_code == 0, outcome.output
+    assert "Warning: train.lr 0.001 -> 0.002: from here on the run is another one" in outcome.stderr
+    assert "Changed: train.batch_size 4 -> 2: the same pictures a step in the same order" in outcome.stderr
+    assert "num_workers" not in outcome.stderr
+
+
+def test_unknown_setting(run_folder: Path) -> None:
+    """A mistyped setting is refused with what was meant, and the run stays as it is."""
+    before = {path.name: path.read_bytes() for path in run_folder.iterdir() if path.is_file()}
+    outcome = camox("resume", run_folder, "--set", "train.epoch=9")
+
+    assert outcome.exit_code == 2
+    assert "did you mean train.epochs?" in outcome.stderr
+    assert {path.name: path.read_bytes() for path in run_folder.iterdir() if path.is_file()} == before
+
+
+def test_dry_run(run_folder: Path) -> None:
+    """A dry run tells checkpoint, folder, next step and changes, and writes nothing."""
+    cut_back(run_folder)
+    before = {path.name: (path.read_bytes(), path.stat().st_mtime) for path in run_folder.iterdir() if path.is_file()}
+    outcome = camox("resume", run_folder, "--dry-run", "--batch-size", 2)
+    after = {path.name: (path.read_bytes(), path.stat().st_mtime) for path in run_folder.iterdir() if path.is_file()}
+
+    assert outcome.exit_code == 0, outcome.output
+    assert after == before
+    assert "last.pth: 2 epochs are complete, 8 pictures into the next" in outcome.stdout
+    assert "epoch 3" in outcome.stdout
+    assert "train.accumulation_steps 1 -> 2" in outcome.stdout
+    assert "1 per GPU x 1 GPU x 2 accumulation = 2 global" in outcome.stdout
+
+
+def test_dry_run_of_a_complete_run(run_folder: Path) -> None:
+    """That nothing is left to train is said."""
+    outcome = camox("resume", run_folder, "--dry-run")
+
+    assert "all 3 epochs are complete: the best weights would be scored" in outcome.stdout
+
+
+def test_read_only_folder(run_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Under a read-only mount the run goes on in a new folder, best weights included; the source stays as it is."""
+    cut_back(run_folder)
+    before = {path.name: path.read_bytes() for path in run_folder.iterdir() if path.is_file()}
+    monkeypatch.setattr(RunFolder, "is_writable", lambda self: False)
+    monkeypatch.chdir(tmp_path)
+    outcome = camox("resume", run_folder)
+    (new,) = (tmp_path / "runs").iterdir()
+
+    assert outcome.exit_code == 0, outcome.output
+    assert {path.name: path.read_bytes() for path in run_folder.iterdir() if path.is_file()} == before
+    assert new.name.startswith("run-")
+    assert read_checkpoint(new / "last.pth")["epoch"] == 3
+    assert (new / "best_model.pth").exists()
+    assert [row["epoch"] for row in json.loads((new / "history.json").read_text())] == [1, 2, 3]
+
+
+def test_another_folder(run_folder: Path, tmp_path: Path) -> None:
+    """`--checkpoint-dir` says where to go on; one that holds another run is refused with the command to go on there."""
+    cut_back(run_folder)
+    first = camox("resume", run_folder, "--checkpoint-dir", tmp_path / "new")
+    again = camox("resume", run_folder, "--checkpoint-dir", tmp_path / "new")
+
+    assert first.exit_code == 0, first.output
+    assert again.exit_code == 2
+    assert f"camox resume {tmp_path / 'new'}" in again.stderr
+
+
+def test_weights_without_settings(finished: Path, tmp_path: Path) -> None:
+    """A file with weights alone cannot say how to go on; the command that can is named."""
+    torch.save(read_checkpoint(finished / "last.pth")["network"], tmp_path / "weights.pth")
+    outcome = camox("resume", tmp_path / "weights.pth")
+
+    assert outcome.exit_code == 4
+    assert "holds weights and no settings" in outcome.stderr
+    assert f"camox train --resume-from {tmp_path / 'weights.pth'}" in outcome.stderr
+
+
+def test_two_at_once(run_folder: Path) -> None:
+    """A run that another process has in hand is refused."""
+    with RunFolder(run_folder).locked():
+        outcome = camox("resume", run_folder)
+
+    assert outcome.exit_code == 2
+    assert "another process is at work in the run folder" in outcome.stderr
+
+
+def test_other_pictures(run_folder: Path, tiny_data: Path, tmp_path: Path) -> None:
+    """Pictures that are not those of the run are refused, also by a dry run."""
+    cut_back(run_folder)
+    shutil.copytree(tiny_data, tmp_path / "data")
+    for folder in ("Imgs", "GT"):
+        next((tmp_path / "data" / "TrainDataset" / folder).glob("*-00.png")).unlink()
+    for more in ([], ["--dry-run"]):
+        outcome = camox("resume", run_folder, "--dataset-path", tmp_path / "data", *more)
+        assert outcome.exit_code == 4
+        assert "was trained on other pictures" in outcome.stderr
+
+
+def test_moved_data(run_folder: Path, tiny_data: Path, tmp_path: Path) -> None:
+    """The same pictures at another path are the same pictures."""
+    cut_back(run_folder)
+    shutil.copytree(tiny_data, tmp_path / "moved")
+    outcome = camox("resume", run_folder, "--dataset-path", tmp_path / "moved")
+
+    assert outcome.exit_code == 0, outcome.output
+
+
+def test_a_later_format(run_folder: Path) -> None:
+    """A checkpoint of a later camox is refused with what to do."""
+    content = read_checkpoint(run_folder / "last.pth")
+    torch.save({**content, "version": 2}, run_folder / "last.pth")
+    with pytest.raises(CheckpointError, match="is of version 2, and this camox reads up to 1"):
+        find_checkpoint(run_folder / "last.pth")
+
+
+@pytest.mark.skipif(not COMPAT.is_dir(), reason="the checkpoints of the original program are not beside the repository")
+@pytest.mark.parametrize("name", ["camoxpert_xxs_7experts.pth", "camoxpert_xxs_7experts_module_prefix.pth"])
+def test_from_the_original_program(name: str, tiny_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its file gives settings, weights and average, and epoch 18 (counted from 0) is next; what it lacks is said."""
+    monkeypatch.chdir(tmp_path)
+    common = ["resume", COMPAT / name, "--dataset-path", tiny_data, "--device", "cpu", "--num-workers", 0]
+    dry = camox(*common, "--dry-run")
+    short = ["train.epochs=19", "train.stage1_epochs=19", "train.warmup_epochs=0", "data.img_size=64"]
+    outcome = camox(*common, "--checkpoint-dir", "run", *(each for text in short for each in ("--set", text)))
+
+    assert dry.exit_code == 0, dry.output
+    assert "18 epochs are complete" in dry.stdout
+    assert "not held, so new: optimizer, gradient scale, position within the epoch and history" in dry.stdout
+    assert "16 per GPU x 1 GPU x 1 accumulation = 16 global" in dry.stdout
+    assert outcome.exit_code == 0, outcome.output
+    assert "what is not in it starts anew: optimizer, gradient scale" in outcome.stderr
+    assert [row["epoch"] for row in json.loads(Path("run/history.json").read_text())] == [19]
+
+
+def test_best_weights_that_are_damaged(run_folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A damaged best_model.pth is named, and the best is sought among the epochs to come."""
+    content = read_checkpoint(run_folder / "last.pth")
+    content["training"]["progress"].update(epoch=2, samples=0, history=content["training"]["progress"]["history"][:2])
+    write_checkpoint(run_folder / "last.pth", content)
+    flip(run_folder / "best_model.pth")
+    outcome = camox("resume", run_folder)
+
+    assert outcome.exit_code == 0, outcome.output
+    assert "only epochs from here on count as the best" in outcome.stderr
+    assert read_checkpoint(run_folder / "best_model.pth")["epoch"] == 3

@@ -10,16 +10,19 @@ from typing import Any
 
 import pytest
 import torch
+from typer.testing import CliRunner
 
+from camoxpert_cli.app import app
 from camoxpert_cli.config.load import resolve
 from camoxpert_cli.data.dataset import ScoringPictures
 from camoxpert_cli.data.layouts import find_data
 from camoxpert_cli.data.loader import scoring_loader
 from camoxpert_cli.engine import train as train_module
-from camoxpert_cli.engine.checkpoint import load_model, read_checkpoint, write_checkpoint
+from camoxpert_cli.engine.checkpoint import read_checkpoint, write_checkpoint
 from camoxpert_cli.engine.evaluate import Scores, evaluate
-from camoxpert_cli.engine.resume import save_best
+from camoxpert_cli.engine.load import load_model
 from camoxpert_cli.engine.run import Run
+from camoxpert_cli.engine.saving import save_best
 from camoxpert_cli.engine.train import train
 from camoxpert_cli.errors import Interrupted, UsageError
 from camoxpert_cli.runs import RunFolder
@@ -32,7 +35,7 @@ CPU = torch.device("cpu")
 
 def test_files(plain_run: RunFolder) -> None:
     """A finished run has left exactly these files, and no temporary one."""
-    names = "config.yaml env.json metrics.jsonl history.json last.pth best_model.pth results.json"
+    names = "config.yaml env.json metrics.jsonl history.json last.pth previous.pth best_model.pth results.json"
 
     assert {path.name for path in plain_run.path.iterdir()} == set(names.split())
 
@@ -169,37 +172,39 @@ def test_interrupted_between_two_files(tiny_data: Path, tmp_path: Path, monkeypa
     The hint is a command that goes on in the same folder, though the settings leave its name to the program.
     """
 
-    def pressing(run: Run) -> None:
+    def pressing(run: Run) -> bool:
         signal.raise_signal(signal.SIGINT)
-        save_best(run)
+        return save_best(run)
 
-    monkeypatch.setattr(train_module, "save_best", pressing)
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(Interrupted, match=r"stopped by Ctrl-C in epoch 2; .* in runs/.*/last\.pth") as caught:
-        train(tiny_run(tiny_data, tmp_path, checkpoint_dir=None))
+    with monkeypatch.context() as patched:
+        patched.setattr(train_module, "save_best", pressing)
+        with pytest.raises(Interrupted, match=r"stopped by Ctrl-C, in epoch 2 of 2, .* in runs/.*/last\.pth") as caught:
+            train(tiny_run(tiny_data, tmp_path, checkpoint_dir=None))
     (folder,) = [RunFolder(path) for path in Path("runs").iterdir()]
 
     assert caught.value.exit_code == 130
     assert [read_checkpoint(path)["epoch"] for path in (folder.last, folder.best)] == [1, 1]
     assert [row["epoch"] for row in read_json(folder.history)] == [1]
     assert [row["epoch"] for row in events(folder, "epoch")] == [1]
-    flags = shlex.split(caught.value.hint.partition("camox train ")[2])
-    resolved = resolve(flags[1], {"run.checkpoint_dir": flags[3], "run.resume_from": flags[5]})
-    assert flags[::2] == ["--preset", "--checkpoint-dir", "--resume-from"]
-    assert train(resolved).path == folder.path
+    assert caught.value.hint == f"camox resume {folder.path}"
+    assert CliRunner().invoke(app, shlex.split(caught.value.hint)[1:]).exit_code == 0
     assert [row["epoch"] for row in read_json(folder.history)] == [1, 2]
 
 
 def test_interrupted_save(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Ctrl-C while a checkpoint is written leaves the whole new file, and is no error of the disk."""
-    save = torch.save
+    """Ctrl-C while a checkpoint is written leaves the file before it, and is no error of the disk."""
+    path = tmp_path / "last.pth"
+    write_checkpoint(path, {"network": {}, "epoch": 3})
+    before, save = path.read_bytes(), torch.save
 
     def pressing(content: Any, file: Any) -> None:
-        signal.raise_signal(signal.SIGINT)
         save(content, file)
+        signal.raise_signal(signal.SIGINT)
 
     monkeypatch.setattr(torch, "save", pressing)
     with pytest.raises(KeyboardInterrupt):
-        write_checkpoint(tmp_path / "last.pth", {"network": {}, "epoch": 3})
+        write_checkpoint(path, {"network": {}, "epoch": 4})
 
-    assert read_checkpoint(tmp_path / "last.pth")["epoch"] == 3
+    assert path.read_bytes() == before
+    assert list(tmp_path.iterdir()) == [path]

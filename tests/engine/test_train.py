@@ -12,10 +12,10 @@ from camoxpert_cli.config.schema import Config
 from camoxpert_cli.data.dataset import ScoringPictures
 from camoxpert_cli.data.loader import scoring_loader
 from camoxpert_cli.engine import train as train_module
-from camoxpert_cli.engine.checkpoint import load_model, read_checkpoint
+from camoxpert_cli.engine.checkpoint import read_checkpoint
 from camoxpert_cli.engine.evaluate import Scores, evaluate
-from camoxpert_cli.engine.resume import enter_phase
-from camoxpert_cli.engine.run import Run, prepare
+from camoxpert_cli.engine.load import load_model
+from camoxpert_cli.engine.run import Run, enter_phase, prepare
 from camoxpert_cli.engine.schedule import Scheduler, learning_rate
 from camoxpert_cli.engine.train import train
 from camoxpert_cli.errors import DataError, Interrupted

@@ -17,8 +17,7 @@ from camoxpert_cli.engine import run as run_module
 from camoxpert_cli.engine import train as train_module
 from camoxpert_cli.engine.checkpoint import read_checkpoint
 from camoxpert_cli.engine.ema import Ema
-from camoxpert_cli.engine.resume import enter_phase
-from camoxpert_cli.engine.run import Run, prepare
+from camoxpert_cli.engine.run import Run, enter_phase, prepare
 from camoxpert_cli.engine.step import LossValues
 from camoxpert_cli.engine.train import MOST_SKIPPED_STEPS, optimizer_step, train, train_epoch
 from camoxpert_cli.errors import TrainingError

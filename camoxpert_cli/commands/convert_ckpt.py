@@ -1,0 +1,88 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+
+from camoxpert_cli import console
+
+if TYPE_CHECKING:
+    from camoxpert_cli.engine.convert_checkpoint import Conversion
+
+_MOST_SHOWN = 20
+
+
+def convert_ckpt(
+    source: Annotated[Path, typer.Argument(metavar="IN", help="Checkpoint of camox or of another program.")],
+    target: Annotated[
+        Path | None, typer.Argument(metavar="OUT", help="File to write; .safetensors holds the network alone.")
+    ] = None,
+    add: Annotated[bool, typer.Option("--add", help="Put module. before the network's keys.")] = False,
+    weights: Annotated[Literal["model", "ema"], typer.Option(help="Which weights become the network's.")] = "model",
+    keep: Annotated[
+        Literal["all", "weights"], typer.Option(help="Keep all that IN holds, or leave out what only training needs.")
+    ] = "all",
+    to: Annotated[
+        Literal["same", "camoxpert"], typer.Option(help="Whose format: that of IN, or the original program's.")
+    ] = "same",
+    in_place: Annotated[bool, typer.Option("--in-place", help="Replace IN.")] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace OUT where it exists.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Say what would happen, compare with the network, and write nothing.")
+    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
+) -> None:
+    """Make a checkpoint fit: take away or add what DataParallel, compile and others put before its keys.
+
+    Understands any nesting and order of module., _orig_mod., _forward_module., model. and network., at the beginning of
+    keys and where all of them have it; IN may be of camox, the original program, Lightning, accelerate, timm, or a bare
+    state dict.
+
+    \b
+    Examples:
+      camox convert-ckpt in.pth out.pth
+      camox convert-ckpt in.pth out.pth --add
+      camox convert-ckpt runs/first/last.pth weights.safetensors --weights ema
+      camox convert-ckpt runs/first/best_model.pth original.pth --to camoxpert
+      camox convert-ckpt in.pth out.pth --dry-run
+    """
+    from camoxpert_cli.engine.convert_checkpoint import convert_checkpoint
+
+    done = convert_checkpoint(
+        source,
+        target,
+        add=add,
+        weights=weights,
+        keep=keep,
+        to=to,
+        in_place=in_place,
+        overwrite=overwrite,
+        dry_run=dry_run,
+    )
+    console.result(json.dumps(done.to_json(), indent=2) if as_json else _in_words(done))
+
+
+def _in_words(done: Conversion) -> str:
+    average = f", {done.average_tensors} of their average" if done.average_tensors else ""
+    lines = [f"{done.source}: {done.program}, {done.tensors} tensors{average}"]
+    lines.append(f"Keys: {done.removed_prefix!r} removed" if done.removed_prefix else "Keys: no prefix to remove")
+    if done.added_prefix:
+        lines[-1] += f", {done.added_prefix!r} added"
+    if done.dropped:
+        lines.append(f"Left out: {', '.join(done.dropped)}")
+    if done.tied:
+        lines.append(f"Tied: {done.tied} tensors share their memory with another one")
+    if done.differences is not None:
+        network = f"{done.backbone} with {done.num_experts} experts"
+        rows = done.differences
+        lines.append(f"Network: {network}, {f'{len(rows)} tensors differ' if rows else 'every tensor fits'}")
+        if rows:
+            lines.append(console.table(["tensor", "in the file", "in the network"], rows[:_MOST_SHOWN]))
+        if len(rows) > _MOST_SHOWN:
+            lines.append(f"and {len(rows) - _MOST_SHOWN} more")
+    elif not done.written:
+        lines.append("Network: the file does not say which one it is, and fits none that is known")
+    lines.append(f"{'Written' if done.written else 'Would be written'}: {done.target}")
+    return "\n".join(lines)

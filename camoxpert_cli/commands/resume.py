@@ -1,0 +1,53 @@
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from camoxpert_cli.commands.settings_flags import with_settings
+
+# What may change without --set: where the run goes on, and for how long.
+_FLAGS = (
+    "run.checkpoint_dir",
+    "run.device",
+    "run.gpus",
+    "train.batch_size",
+    "train.stage2_batch_size",
+    "train.epochs",
+    "data.dataset_path",
+    "data.num_workers",
+    "run.save_every",
+    "run.time_limit",
+    "run.session_limit",
+    "run.target_iou",
+)
+
+
+@with_settings(_FLAGS)
+def resume(
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="Folder of a run, or a checkpoint of one.")],
+    assignments: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="SECTION.NAME=VALUE", help="Change any other setting; may be repeated."),
+    ] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would happen, and write nothing.")] = False,
+    **flags: Any,
+) -> None:
+    """Go on with a run, exactly where it was saved.
+
+    Takes the newest checkpoint in the folder that is whole, and all settings from it. A batch size given here is one
+    GPU's: accumulation keeps the pictures of a step the same. Where the folder cannot be written, as under
+    /kaggle/input, the run goes on in a new one.
+
+    \b
+    Examples:
+      camox resume runs/first
+      camox resume runs/first --dry-run
+      camox resume runs/first --epochs 200
+      camox resume /kaggle/input/my-first-session --session-limit 12h
+      camox resume runs/first --gpus 1 --batch-size 8
+    """
+    from camoxpert_cli.engine.resume import resume as go_on
+
+    go_on(run, flags, assignments or [], dry_run=dry_run)

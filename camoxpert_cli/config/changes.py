@@ -1,0 +1,117 @@
+"""What differs between the settings a run was started with and those it goes on with, and what that means."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+from camoxpert_cli.config.load import global_batches, stage2_batch_size
+from camoxpert_cli.config.schema import SETTINGS, Config
+from camoxpert_cli.errors import ConfigError
+
+Effect = Literal["none", "rounding", "longer", "another run"]
+
+# Where a run is and how it is watched changes nothing about its result.
+_NO_EFFECT = {
+    "data.dataset_path",
+    "data.num_workers",
+    "model.backbone_weights",
+    "run.checkpoint_dir",
+    "run.resume_from",
+    "run.target_iou",
+    "run.save_every",
+    "run.time_limit",
+    "run.session_limit",
+}
+_ROUNDING = {"run.device", "run.gpus", "model.gradient_checkpointing"}
+_BATCHES = {"train.batch_size", "train.stage2_batch_size", "train.accumulation_steps"}
+_MEANINGS: dict[Effect, str] = {
+    "none": "the result stays what it would have been",
+    "rounding": "the same pictures a step in the same order; results differ by rounding, and by BatchNorm, which sees "
+    "the pictures of one batch on one GPU",
+    "longer": "the learning rate of the stage is spread over more epochs from here on",
+    "another run": "from here on the run is another one than was started",
+}
+
+
+@dataclass(frozen=True)
+class Change:
+    """One setting's value before and after, and what the difference does to the result."""
+
+    key: str
+    before: Any
+    after: Any
+    effect: Effect
+
+    @property
+    def meaning(self) -> str:
+        return _MEANINGS[self.effect]
+
+    def __str__(self) -> str:
+        return f"{self.key} {_text(self.before)} -> {_text(self.after)}: {self.meaning}"
+
+
+def changes(before: Config, after: Config) -> list[Change]:
+    """The settings that differ, in the schema's order."""
+    same_batches = global_batches(before) == global_batches(after)
+    found = []
+    for key, setting in SETTINGS.items():
+        old, new = (getattr(getattr(config, setting.section), setting.name) for config in (before, after))
+        if old != new:
+            found.append(Change(key, old, new, _effect(key, old, new, same_batches)))
+    return found
+
+
+def keep_global_batches(before: Config, after: Config, given: Sequence[str]) -> Config:
+    """`after` with batch sizes and accumulation that make the global batches of `before` on its number of GPUs.
+
+    `given` are the dotted keys that the user typed: a batch size among them stays. Raises ConfigError where no whole
+    numbers do it.
+    """
+    gpus = after.run.gpus or 1
+    wanted = global_batches(before)
+    choices = [choice for steps in range(1, min(wanted) + 1) if (choice := _share(wanted, gpus, steps))]
+    typed = {
+        index: value
+        for index, (key, value) in enumerate(
+            [("train.batch_size", after.train.batch_size), ("train.stage2_batch_size", stage2_batch_size(after))]
+        )
+        if key in given
+    }
+    if typed:
+        fitting = [choice for choice in choices if all(choice[index] == value for index, value in typed.items())]
+    else:
+        limits = (before.train.batch_size, stage2_batch_size(before))
+        fitting = [choice for choice in choices if choice[0] <= limits[0] and choice[1] <= limits[1]]
+    if not fitting:
+        pairs = ", ".join(f"{first} and {second}" for first, second, _ in choices) or "none"
+        raise ConfigError(
+            f"the run's steps of {wanted[0]} and {wanted[1]} pictures (stage 1 and 2) cannot be kept with "
+            f"{' and '.join(map(str, typed.values())) or 'the same or smaller batches'} per GPU on {gpus} GPU"
+            f"{'s' if gpus > 1 else ''}; what can be is {pairs}",
+            "choose one of these with --batch-size, or another run with --set train.batch_size=N",
+        )
+    first, second, steps = fitting[0]
+    train = replace(after.train, batch_size=first, stage2_batch_size=second, accumulation_steps=steps)
+    return replace(after, train=train)
+
+
+def _share(wanted: tuple[int, int], gpus: int, steps: int) -> tuple[int, int, int] | None:
+    """Batch sizes per GPU of both stages with `steps` accumulation steps, None where they are not whole."""
+    (first, rest), (second, other_rest) = (divmod(size, gpus * steps) for size in wanted)
+    return (first, second, steps) if rest == other_rest == 0 else None
+
+
+def _effect(key: str, before: Any, after: Any, same_batches: bool) -> Effect:
+    if key in _NO_EFFECT:
+        return "none"
+    if key in _ROUNDING or (key in _BATCHES and same_batches):
+        return "rounding"
+    if key == "train.epochs" and after > before:
+        return "longer"
+    return "another run"
+
+
+def _text(value: Any) -> str:
+    return "not set" if value is None or value == () else ", ".join(value) if isinstance(value, tuple) else str(value)

@@ -1,0 +1,76 @@
+"""From a checkpoint to the network it describes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from camoxpert_cli import console
+from camoxpert_cli.engine.checkpoint import read_checkpoint
+from camoxpert_cli.engine.foreign import architecture_of, average_in, fitting_architecture, weights_of
+from camoxpert_cli.errors import CheckpointError, ConfigError
+from camoxpert_cli.model.backbone import create_backbone
+from camoxpert_cli.model.camoxpert import CamoXpert
+
+_MOST_SHOWN = 5
+
+
+def load_model(path: str | Path, device: str | torch.device = "cpu", ema: bool = False) -> CamoXpert:
+    """The network of a checkpoint of camox or of the original program, in eval mode on `device`.
+
+    Calling it on normalised pictures (B, 3, H, W) gives `logits` (B, 1, H, W), `deep_logits` and `balance`. `ema` takes
+    the moving average of the weights. Raises CheckpointError.
+    """
+    content = read_checkpoint(Path(path))
+    return network_of(content, Path(path), ema).to(device)
+
+
+def network_of(content: Mapping[str, Any], path: Path, ema: bool | None = None) -> CamoXpert:
+    """The network that `content`, read from `path`, describes, with its weights; `ema` None: the average if any."""
+    if ema is None:
+        ema = average_in(content) is not None
+    architecture = architecture_of(content)
+    if architecture is None:
+        raise CheckpointError(f"{path} does not say which backbone and how many experts its network has")
+    name, num_experts = architecture
+    try:
+        backbone = create_backbone(name)
+    except ConfigError as error:
+        raise CheckpointError(f"the network in {path} cannot be built: {error.message}", error.hint) from error
+    network = CamoXpert(backbone, name, num_experts)
+    load_weights(network, weights_of(content, ema), path)
+    return network.eval()
+
+
+def load_weights(network: CamoXpert, weights: Mapping[str, Tensor], path: Path) -> None:
+    """Fill `network`; raises CheckpointError that shows what does not fit, and loads nothing then."""
+    rows = misfits(network, weights)
+    if rows:
+        table = console.table(["tensor", "in the file", "in the network"], rows[:_MOST_SHOWN])
+        more = f"\nand {len(rows) - _MOST_SHOWN} more" if len(rows) > _MOST_SHOWN else ""
+        fitting = fitting_architecture(weights)
+        hint = "give the --backbone and --num-experts the checkpoint was trained with"
+        if fitting is not None:
+            hint = f"it fits --backbone {fitting[0]} --num-experts {fitting[1]}"
+        raise CheckpointError(
+            f"{path} does not fit {network.backbone_name} with {network.num_experts} experts: "
+            f"{len(rows)} tensors differ",
+            hint,
+            details=table + more,
+        )
+    network.load_state_dict(dict(weights))
+
+
+def misfits(network: CamoXpert, weights: Mapping[str, Tensor]) -> list[tuple[str, str, str]]:
+    """Name, size in `weights` and size in `network` of each tensor that is missing, unknown or of another size."""
+    own = network.state_dict()
+    sizes = {name: (_size(weights.get(name)), _size(own.get(name))) for name in [*own, *weights]}
+    return [(name, *pair) for name, pair in sizes.items() if pair[0] != pair[1]]
+
+
+def _size(tensor: Tensor | None) -> str:
+    return "missing" if tensor is None else "x".join(map(str, tensor.shape)) or "number"

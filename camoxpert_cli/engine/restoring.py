@@ -1,0 +1,132 @@
+"""How a run goes on from a checkpoint."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from camoxpert_cli import atomic, console
+from camoxpert_cli.config.changes import changes
+from camoxpert_cli.config.load import from_mapping
+from camoxpert_cli.config.schema import Config
+from camoxpert_cli.data.layouts import Pair
+from camoxpert_cli.engine.build import steps_per_epoch
+from camoxpert_cli.engine.checkpoint import Checkpoint, read_checkpoint
+from camoxpert_cli.engine.foreign import average_in, epochs_complete, weights_of
+from camoxpert_cli.engine.load import load_weights
+from camoxpert_cli.engine.run import Progress, Run, set_trained
+from camoxpert_cli.engine.saving import digest_of
+from camoxpert_cli.engine.stages import keep_unfrozen
+from camoxpert_cli.errors import CheckpointError, UsageError
+
+# What only `last.pth` holds.
+NOT_HELD = "optimizer, gradient scale, position within the epoch and history"
+_OWN_SETTINGS = "camox resume takes the settings the run was started with from the checkpoint"
+
+
+def restore(run: Run, checkpoint: Checkpoint) -> None:
+    """Go on where `checkpoint` stopped; the network has its weights already.
+
+    A checkpoint of the original program holds weights and an epoch, `best_model.pth` of camox also its scores: the rest
+    starts anew, and that is said. Raises CheckpointError where the training state does not fit the settings, UsageError
+    where these leave nothing to do.
+    """
+    path, content = checkpoint
+    if run.ema is not None and average_in(content) is not None:
+        load_weights(run.ema.network, weights_of(content, ema=True), path)
+    if "training" in content:
+        _restore_training(run, content["training"], path)
+    else:
+        _restore_epoch_only(run, content, path)
+    _bring_best(run, path)
+    if run.progress.epoch >= run.config.train.epochs and run.progress.best_epoch == 0:
+        raise UsageError(
+            f"{path} has {run.progress.epoch} complete epochs, which is all that these settings ask for, "
+            "and the best weights are not beside it",
+            "ask for more with --epochs",
+        )
+
+
+def _restore_training(run: Run, training: dict[str, Any], path: Path) -> None:
+    try:
+        check_pictures(training, run.data.train, path)
+        run.progress = Progress(**training["progress"])
+        run.phases = keep_unfrozen(run.phases, run.progress.epoch, training["backbone_stages"])
+        set_trained(run, training["backbone_stages"])
+        assert run.optimizer is not None
+        current = [(group["lr_factor"], group["weight_decay"]) for group in run.optimizer.param_groups]
+        run.optimizer.load_state_dict(training["optimizer"])
+        for group, (factor, decay) in zip(run.optimizer.param_groups, current, strict=True):
+            group["lr_factor"], group["weight_decay"] = factor, decay
+        if run.scaler.is_enabled() and training["scaler"]:
+            run.scaler.load_state_dict(training["scaler"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise CheckpointError(
+            f"the training state in {path} does not fit these settings: {error}",
+            _OWN_SETTINGS,
+        ) from error
+    if run.ema is not None:
+        run.ema.updates = training["ema_updates"]
+    within = f", {run.progress.samples} pictures into the next" if run.progress.samples else ""
+    console.say(f"Going on from {path}: {run.progress.epoch} epochs are complete{within}")
+    before = training.get("computed_with", run.computed_with)
+    for name, value in run.computed_with.items():
+        if before[name] != value:
+            console.say(f"The {name} was {before[name]} and is {value} now: results differ by rounding")
+
+
+def _restore_epoch_only(run: Run, content: dict[str, Any], path: Path) -> None:
+    progress = run.progress
+    progress.epoch = max(progress.epoch, epochs_complete(content))
+    if content.get("scores") is not None:
+        progress.history = [content["scores"]]
+        progress.best_epoch, progress.best_iou = content["scores"]["epoch"], content["scores"]["iou"]
+    if run.ema is not None and average_in(content) is not None:
+        # An average that had begun anew would forget within a few steps what it holds.
+        run.ema.updates = sum(
+            len(range(phase.first, min(phase.end, progress.epoch)))
+            * steps_per_epoch(run.config, phase.stage, len(run.data.train))
+            for phase in run.phases
+        )
+    console.say(f"Going on from {path}: {progress.epoch} epochs are complete")
+    console.warn(f"it holds weights only; what is not in it starts anew: {NOT_HELD}")
+
+
+def check_pictures(training: Mapping[str, Any], pairs: Sequence[Pair], path: Path) -> None:
+    """Raise CheckpointError unless `pairs` are the training pictures of the checkpoint's run."""
+    if training["training_pictures"] != digest_of(pairs):
+        raise CheckpointError(
+            f"{path} was trained on other pictures than these settings hold out for training, so that validation "
+            "pictures would not be unseen",
+            _OWN_SETTINGS,
+        )
+
+
+def report_changes(config: Config, checkpoint: Checkpoint) -> None:
+    """Say which settings differ from those of the checkpoint's run, and what that means."""
+    saved = checkpoint.content.get("config")
+    if "training" not in checkpoint.content or saved is None:
+        return
+    for change in changes(from_mapping(saved, str(checkpoint.path)), config):
+        if change.effect == "another run":
+            console.warn(str(change))
+        elif change.effect != "none":
+            console.say(f"Changed: {change}")
+
+
+def _bring_best(run: Run, path: Path) -> None:
+    """Have the best weights so far in the run folder: they lie beside `path`, or the best is sought anew."""
+    best, source = run.folder.best, path.parent / run.folder.best.name
+    if run.progress.best_epoch == 0:
+        return
+    try:
+        read_checkpoint(best if best.exists() else source)
+    except CheckpointError as error:
+        console.warn(f"{error.message}: only epochs from here on count as the best")
+        run.progress.best_iou, run.progress.best_epoch = -1.0, 0
+    else:
+        if not best.exists():
+            with atomic.replacing(best) as temporary:
+                shutil.copyfile(source, temporary)

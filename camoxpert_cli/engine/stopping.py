@@ -1,0 +1,71 @@
+"""Ends a run early and well: Ctrl-C, a request to terminate and the clock wait until nothing is half done."""
+
+from __future__ import annotations
+
+import signal
+import threading
+import time
+from types import FrameType, TracebackType
+from typing import Any
+
+from camoxpert_cli.config.durations import format_duration
+from camoxpert_cli.engine.deadline import Deadline
+
+_SIGNALS = {signal.SIGINT: "Ctrl-C", signal.SIGTERM: "a request to terminate"}
+
+
+class Stopped(Exception):
+    """Raised where a run can be saved and left. `exit_code` is 128 + the signal's number, or 0 for the clock."""
+
+    def __init__(self, reason: str, exit_code: int) -> None:
+        super().__init__(reason)
+        self.reason = reason
+        self.exit_code = exit_code
+
+
+class Stopping:
+    """Listens to signals while it is entered; `check` tells whether the run has to end.
+
+    A second signal of the same kind takes effect at once. Signals that something else than Python's own handlers is in
+    charge of stay as they are, and so do all of them outside of the main thread, which alone may set handlers.
+    """
+
+    def __init__(self, deadline: Deadline) -> None:
+        self.deadline = deadline
+        self._received: signal.Signals | None = None
+        self._before: dict[signal.Signals, Any] = {}
+
+    def check(self, reserve: float) -> None:
+        """Raise Stopped after a signal, or where less than `reserve` seconds are left on the clock."""
+        if self._received is not None:
+            raise Stopped(f"stopped by {_SIGNALS[self._received]}", 128 + self._received)
+        left = self.deadline.left(time.time())
+        if left < reserve:
+            raise Stopped(
+                f"stopped by the clock: {self.deadline.name} leaves {format_duration(max(0.0, left))}, and "
+                f"{format_duration(reserve)} are kept for validation and saving",
+                0,
+            )
+
+    def __enter__(self) -> Stopping:
+        if threading.current_thread() is threading.main_thread():
+            for number in _SIGNALS:
+                if signal.getsignal(number) in (signal.default_int_handler, signal.SIG_DFL):
+                    self._before[number] = signal.signal(number, self._receive)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._restore()
+
+    def _receive(self, number: int, frame: FrameType | None) -> None:
+        if self._received == number:
+            self._restore()
+            signal.raise_signal(number)
+        self._received = signal.Signals(number)
+
+    def _restore(self) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+        self._before.clear()

@@ -1,0 +1,102 @@
+"""What a run does where the disk is full."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from camoxpert_cli.engine import saving as saving_module
+from camoxpert_cli.engine.checkpoint import CheckpointNotWritten, read_checkpoint, write_checkpoint
+from camoxpert_cli.engine.train import train
+from camoxpert_cli.errors import TrainingError
+from camoxpert_cli.runs import RunFolder
+from tests.helpers.tiny_data import tiny_run
+
+SETTINGS: dict[str, Any] = {"epochs": 4, "stage1_epochs": 4}
+
+
+def full_where(monkeypatch: pytest.MonkeyPatch, is_full: Callable[[Path, int], bool]) -> None:
+    """The disk is full for the writes that `is_full` says: of which file, and the how manieth of it (from 1)."""
+    written: dict[str, int] = {}
+
+    def write(path: Path, content: Any, keep_as: Path | None = None) -> None:
+        written[path.name] = written.get(path.name, 0) + 1
+        if is_full(path, written[path.name]):
+            raise CheckpointNotWritten(f"{path} cannot be written: No space left on device", "free some space")
+        write_checkpoint(path, content, keep_as)
+
+    monkeypatch.setattr(saving_module, "write_checkpoint", write)
+
+
+def test_full_for_a_while(
+    tiny_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Training goes on where the disk is full, and the next save that succeeds has everything."""
+    full_where(monkeypatch, lambda path, count: path.name == "last.pth" and count in (1, 2))
+    folder = train(tiny_run(tiny_data, tmp_path / "run", **SETTINGS))
+    said = capsys.readouterr().err
+
+    assert said.count("No space left on device; training goes on, and the next save tries again") == 2
+    assert read_checkpoint(folder.last)["epoch"] == 4
+    assert len(json.loads(folder.history.read_text())) == 4
+
+
+def test_previous_gives_its_space(
+    tiny_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Before last.pth goes without an update, the one before it is given up."""
+    full_where(monkeypatch, lambda path, count: path.name == "last.pth" and path.with_name("previous.pth").exists())
+    folder = train(tiny_run(tiny_data, tmp_path / "run", **SETTINGS))
+
+    assert "previous.pth was removed to write" in capsys.readouterr().err
+    assert read_checkpoint(folder.last)["epoch"] == 4
+
+
+def test_full_to_the_end(
+    tiny_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Where the last save fails, results are written, last.pth is the last that was, and the end is an error."""
+    full_where(monkeypatch, lambda path, count: path.name == "last.pth" and count > 2)
+    with pytest.raises(CheckpointNotWritten, match="No space left on device") as caught:
+        train(tiny_run(tiny_data, tmp_path / "run", **SETTINGS))
+
+    assert caught.value.exit_code == 4
+    assert (tmp_path / "run" / "results.json").exists()
+    assert read_checkpoint(tmp_path / "run" / "last.pth")["epoch"] == 2
+
+
+def test_best_weights_that_cannot_be_written(
+    tiny_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """An epoch whose weights could not be kept is not called the best: the file and the summary agree."""
+    full_where(monkeypatch, lambda path, count: path.name == "best_model.pth" and count == 2)
+    folder = train(tiny_run(tiny_data, tmp_path / "run", lr=5e-3, **SETTINGS))
+    best = read_checkpoint(folder.best)
+
+    assert best["epoch"] == json.loads(folder.results.read_text())["epoch"]
+    if "goes on with the best weights before these" in capsys.readouterr().err:
+        assert best["scores"]["iou"] == json.loads(folder.results.read_text())["validation"]["iou"]
+
+
+def test_too_little_space_is_told_before_training(
+    tiny_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A disk that cannot hold three checkpoints is refused before the first step."""
+    asked: list[int] = []
+
+    def refuse(self: RunFolder, size: int) -> None:
+        asked.append(size)
+        raise TrainingError("too little")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(RunFolder, "require_space", refuse)
+        with pytest.raises(TrainingError, match="too little"):
+            train(tiny_run(tiny_data, tmp_path / "run", **SETTINGS))
+    folder = train(tiny_run(tiny_data, tmp_path / "run", epochs=2, stage1_epochs=0, progressive_unfreeze=False))
+
+    # The estimate leaves out what is small: names, settings, history.
+    assert folder.last.stat().st_size == pytest.approx(asked[0] / 3, rel=0.1)

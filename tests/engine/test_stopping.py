@@ -1,0 +1,105 @@
+from __future__ import annotations
+
+import math
+import signal
+import threading
+import time
+
+import pytest
+
+from camoxpert_cli.engine.deadline import Deadline
+from camoxpert_cli.engine.stopping import Stopped, Stopping
+
+NEVER = Deadline()
+
+
+@pytest.mark.parametrize(
+    ("number", "code", "reason"), [(signal.SIGINT, 130, "Ctrl-C"), (signal.SIGTERM, 143, "a request to terminate")]
+)
+def test_a_signal_waits_for_the_check(number: signal.Signals, code: int, reason: str) -> None:
+    """What is under way goes on; the next check ends it with the code that shells give the signal."""
+    done = []
+    with Stopping(NEVER) as stopping:
+        stopping.check(0.0)
+        signal.raise_signal(number)
+        done.append("finished")
+        with pytest.raises(Stopped) as caught:
+            stopping.check(0.0)
+
+    assert done == ["finished"]
+    assert (caught.value.exit_code, caught.value.reason) == (code, f"stopped by {reason}")
+
+
+def test_pressed_twice_it_does_not_wait() -> None:
+    """Whoever presses again means it: a step that hangs can be left."""
+
+    def press_twice() -> None:
+        with Stopping(NEVER):
+            signal.raise_signal(signal.SIGINT)
+            signal.raise_signal(signal.SIGINT)
+            raise AssertionError("not reached")
+
+    with pytest.raises(KeyboardInterrupt):
+        press_twice()
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_handlers_are_given_back() -> None:
+    """After the block, and after an error in it, signals do what they did before."""
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+
+    def fail_within() -> None:
+        with Stopping(NEVER):
+            assert signal.getsignal(signal.SIGTERM) != before[signal.SIGTERM]
+            raise ValueError("broken")
+
+    with pytest.raises(ValueError, match="broken"):
+        fail_within()
+    assert {number: signal.getsignal(number) for number in before} == before
+
+
+def test_other_handlers_are_left_alone() -> None:
+    """Where Ctrl-C is ignored, as in a background job, or handled by somebody else, it stays so."""
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        with Stopping(NEVER) as stopping:
+            signal.raise_signal(signal.SIGINT)
+            stopping.check(0.0)
+            assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def test_other_threads() -> None:
+    """Only the main thread may set handlers; elsewhere there is the clock alone."""
+    outcome: list[int] = []
+
+    def work() -> None:
+        with Stopping(Deadline(0.0, "the time limit of 1s")) as stopping:
+            try:
+                stopping.check(0.0)
+            except Stopped as stop:
+                outcome.append(stop.exit_code)
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join()
+
+    assert outcome == [0]
+
+
+def test_the_clock_keeps_its_reserve() -> None:
+    """It ends a run as soon as less is left than validation and saving need, with exit code 0 and its reason."""
+    stopping = Stopping(Deadline(time.time() + 100, "the time limit of 2m"))
+    stopping.check(90.0)
+    with pytest.raises(Stopped, match=r"by the clock: the time limit of 2m leaves 1m40s, and 1m50s are") as caught:
+        stopping.check(110.0)
+
+    assert caught.value.exit_code == 0
+
+
+def test_no_limit_never_ends() -> None:
+    """Without a limit no reserve is too long."""
+    Stopping(NEVER).check(1e12)
+
+    assert NEVER.left(1e12) == math.inf

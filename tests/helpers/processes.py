@@ -1,0 +1,62 @@
+"""Runs camox in a process of its own, to be killed and signalled."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+from camoxpert_cli.config.load import Resolved, to_mapping
+from camoxpert_cli.config.schema import SETTINGS
+
+# Generous: the machine may be busy with other tests.
+TIMEOUT = 180
+
+
+def train_command(resolved: Resolved) -> list[str]:
+    """`python -m camoxpert_cli train` with every setting as a flag."""
+    arguments = []
+    for section, values in to_mapping(resolved.config).items():
+        for name, value in values.items():
+            setting = SETTINGS[f"{section}.{name}"]
+            if value is None:
+                continue
+            if setting.type is bool:
+                arguments.append(setting.flag if value else f"--no-{setting.flag[2:]}")
+            else:
+                for item in value if isinstance(value, list) else [value]:
+                    arguments += [setting.flag, str(item)]
+    return camox("train", *arguments)
+
+
+def camox(*arguments: str) -> list[str]:
+    return [sys.executable, "-m", "camoxpert_cli", *arguments]
+
+
+def start(command: list[str], **environment: str) -> subprocess.Popen[str]:
+    """A process in a session of its own whose output is read as text."""
+    return subprocess.Popen(
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+        cwd=Path(__file__).parents[2],
+        env={**os.environ, "OMP_NUM_THREADS": "1", **environment},
+    )
+
+
+def finish(process: subprocess.Popen[str]) -> tuple[int, str]:
+    """Exit code and output of a process, which is killed where it takes too long."""
+    try:
+        output, _ = process.communicate(timeout=TIMEOUT)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        output, _ = process.communicate()
+        raise AssertionError(f"the process did not end within {TIMEOUT} s; it said: {output}") from None
+    return process.returncode, output
+
+
+def run(command: list[str], **environment: str) -> tuple[int, str]:
+    return finish(start(command, **environment))
