@@ -44,7 +44,11 @@ def build_network(model: ModelConfig, seed: int, *, weights_follow: bool) -> Cam
     else:
         backbone = create_backbone(model.backbone)
     network = CamoXpert(
-        backbone, model.backbone, model.num_experts, gradient_checkpointing=model.gradient_checkpointing
+        backbone,
+        model.backbone,
+        model.num_experts,
+        gradient_checkpointing=model.gradient_checkpointing,
+        keep_backbone_statistics=model.pretrained,
     )
     _ = network.backbone_stages  # refuses a backbone that takes a single size before anything is written
     return network

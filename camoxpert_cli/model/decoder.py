@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from camoxpert_cli.model.initial_weights import expect_background
 from camoxpert_cli.model.layers import resize
 
 
@@ -31,11 +32,18 @@ class DecoderBlock(nn.Module):
         return self.conv(x)
 
 
+def logit_head(inputs: int) -> nn.Conv2d:
+    """One channel of logits: (B, inputs, H, W) -> (B, 1, H, W)."""
+    head = nn.Conv2d(inputs, 1, 1)
+    expect_background(head)
+    return head
+
+
 def final_head(inputs: int) -> nn.Sequential:
     """Two convolutions to one channel of logits."""
     return nn.Sequential(
         nn.Conv2d(inputs, inputs // 2, 3, padding=1),
         nn.BatchNorm2d(inputs // 2),
         nn.ReLU(),
-        nn.Conv2d(inputs // 2, 1, 1),
+        logit_head(inputs // 2),
     )

@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from camoxpert_cli.model.initial_weights import add_nothing_at_first
 from camoxpert_cli.model.layers import GlobalMean, LayerNorm2d, pointwise, resize, split_in_four
 
 
@@ -40,6 +41,8 @@ class LinearAttention(nn.Module):
         self.heads = attention_heads(channels)
         self.qkv = nn.Conv2d(channels, 3 * channels, 1, bias=False)
         self.proj = nn.Conv2d(channels, channels, 1)
+        # k^T v is a sum over all pixels: at stride 4 a random projection of it is fifty times what it is added to.
+        add_nothing_at_first(self.proj)
         self.dropout = nn.Dropout(0.1)
 
     def forward(self, x: Tensor) -> Tensor:

@@ -7,10 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from camoxpert_cli.config.schema import DataConfig
+from camoxpert_cli.config.schema import DataConfig, ModelConfig
 from camoxpert_cli.engine import build
-from camoxpert_cli.engine.build import open_data
+from camoxpert_cli.engine.build import build_network, open_data
 from camoxpert_cli.errors import DataError
+from camoxpert_cli.model.backbone import create_backbone
 from camoxpert_cli.runs import RunFolder
 
 
@@ -66,3 +67,13 @@ def test_generated_pictures_depend_on_the_seed_and_are_kept_in_the_run_folder(tm
     assert first.train[0].image.is_relative_to(tmp_path / "1" / "pictures")
     assert not {pair.image for pair in first.train} & {pair.image for pair in first.validation}
     assert first.train[0].image.read_bytes() != second.train[0].image.read_bytes()
+
+
+@pytest.mark.parametrize("pretrained", [True, False])
+def test_only_a_pretrained_backbone_keeps_its_statistics(monkeypatch: pytest.MonkeyPatch, pretrained: bool) -> None:
+    """Statistics of random weights are worth nothing: those are left to training, also where weights follow."""
+    monkeypatch.setattr(build, "create_pretrained_backbone", lambda name, weights: create_backbone(name))
+    model = ModelConfig(backbone="test_resnet", num_experts=2, pretrained=pretrained)
+    networks = [build_network(model, 0, weights_follow=follow) for follow in (True, False)]
+
+    assert [network.keep_backbone_statistics for network in networks] == [pretrained, pretrained]

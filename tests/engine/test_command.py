@@ -57,34 +57,29 @@ def test_piped_run(tiny_data: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.training
-@pytest.mark.parametrize("moment", ["while training", "before the first checkpoint"])
-def test_ctrl_c(tiny_data: Path, tmp_path: Path, moment: str) -> None:
+def test_ctrl_c(tiny_data: Path, tmp_path: Path) -> None:
     """Ctrl-C, which reaches the loader's workers too, ends with code 130 and one sentence, without any traceback."""
     arguments = command(tiny_data, "--epochs", "500", "--stage1-epochs", "500", "--num-workers", "2")
     run = tmp_path / "run"
-    awaited = run / ("history.json" if moment == "while training" else "metrics.jsonl")
     with subprocess.Popen(
         arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
     ) as process:
         try:
             end = time.monotonic() + LIMIT
-            while not awaited.exists() and process.poll() is None and time.monotonic() < end:
+            while not (run / "metrics.jsonl").exists() and process.poll() is None and time.monotonic() < end:
                 time.sleep(0.02)
             os.killpg(process.pid, signal.SIGINT)
             stdout, stderr = process.communicate(timeout=LIMIT)
         finally:
             process.kill()
-    saved = (run / "last.pth").exists()
-    where = f"the last good weights are in {Path('run') / 'last.pth'}" if saved else "no weights were saved before"
     errors = [line for line in stderr.splitlines() if line.startswith("Error")]
 
     assert process.returncode == 130, stderr
     assert stdout == ""
     assert len(errors) == 1
-    assert errors[0].startswith("Error: stopped by Ctrl-C in epoch ")
-    assert errors[0].endswith(f"; {where}")
+    assert errors[0].startswith("Error: stopped by Ctrl-C, in epoch ")
+    assert errors[0].endswith(f"; the last good weights are in {Path('run') / 'last.pth'}")
     assert "Traceback" not in stderr
     assert "Interrupt" not in stderr
     assert not list(run.glob("*.tmp"))
-    if saved:
-        assert read_checkpoint(run / "last.pth")["epoch"] >= 1
+    assert "training" in read_checkpoint(run / "last.pth")

@@ -138,8 +138,9 @@ app.main()
     assert list(folder.glob("*.tmp")) == []
 
 
-@pytest.mark.parametrize(("number", "expected"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize(
+    ("number", "expected", "workers"), [(signal.SIGINT, 130, 0), (signal.SIGTERM, 143, 2)], ids=["SIGINT", "SIGTERM"]
+)
 def test_signals(
     tiny_data: Path, tmp_path: Path, uncut: Path, number: signal.Signals, expected: int, workers: int
 ) -> None:

@@ -42,10 +42,13 @@ def small_network(
 def stir(network: nn.Module) -> None:
     """Move vectors and running statistics off the constants they start from (layer scales start at 1e-6).
 
-    Kernels behind the backbone are doubled: from torch's initial ones the logits hardly vary over a picture.
+    Kernels behind the backbone are doubled: from torch's initial ones the logits hardly vary over a picture. Those
+    that start at zero get the numbers that torch would give them.
     """
     for name, parameter in network.named_parameters():
         if parameter.ndim == 4 and not name.startswith("backbone."):
+            if not parameter.any():
+                nn.init.kaiming_uniform_(parameter, a=5**0.5)
             parameter.mul_(2)
         elif parameter.ndim == 1:
             constant = 0.0 if name.endswith("bias") else 1.0

@@ -216,7 +216,7 @@ def test_every_trained_parameter_has_a_gradient(backbone: str, backbone_stages: 
 def test_every_kind_of_expert_has_a_gradient() -> None:
     """With all seven kinds in use, no parameter is without a gradient, and none but biases before a norm is at zero."""
     network = small_network("test_resnet", 7).train()
-    images = pictures(12)
+    images = pictures(24)
     spread_routing(network, images)
     output = network(images)
     loss = output.logits.square().mean() + output.balance
@@ -297,3 +297,19 @@ def test_frozen_backbone_drops_nothing() -> None:
     assert torch.equal(*deepest_maps())
     network.set_trainable(4, deep_heads=True)
     assert not torch.equal(*deepest_maps())
+
+
+@pytest.mark.parametrize("keep", [True, False])
+def test_statistics_of_a_pretrained_backbone(keep: bool) -> None:
+    """Where they are to be kept, the backbone's statistics rest while its weights train; the decoder's never do."""
+    network = small_network("test_resnet", 2)
+    network.keep_backbone_statistics = keep
+    network.set_trainable(4, deep_heads=True)
+    network.train()
+    before = counts(network.backbone)
+    decoder_before = counts(network.decoder_blocks)
+    network(pictures(2)).logits.mean().backward()
+
+    assert (counts(network.backbone) == before) == keep
+    assert counts(network.decoder_blocks) != decoder_before
+    assert all(parameter.grad is not None for parameter in network.backbone.parameters())

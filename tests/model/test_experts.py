@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from camoxpert_cli.model.experts import (
@@ -77,6 +77,7 @@ def test_dropout_of_attention() -> None:
     """The attention expert drops a tenth of its projection in training, and nothing in eval mode."""
     torch.manual_seed(0)
     attention = LinearAttention(80)
+    nn.init.normal_(attention.proj.weight)
     x = torch.randn(2, 80, 16, 16)
 
     dropped = (attention.train()(x) == 0).float().mean().item()
@@ -129,6 +130,7 @@ def test_dead_attention() -> None:
     """Where elu + 1 is zero in every channel of q and k, values and gradients are finite."""
     torch.manual_seed(0)
     attention = LinearAttention(16)
+    nn.init.normal_(attention.proj.weight)
     with torch.no_grad():
         attention.qkv.weight[:32] = -1.0
     x = torch.full((1, 16, 4, 4), 10.0, requires_grad=True)  # q and k are -160
