@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from typing import Annotated, Any
 
@@ -12,6 +13,9 @@ from camoxpert_cli import __version__, console
 from camoxpert_cli.commands import convert_ckpt, predict, resume, train
 from camoxpert_cli.commands.help import SectionedCommand
 from camoxpert_cli.errors import CamoxError
+
+# What the system refuses a user: no permission, or a read-only file system.
+_REFUSALS = (errno.EACCES, errno.EPERM, errno.EROFS)
 
 
 class _ErrorBoundary(TyperGroup):
@@ -30,6 +34,11 @@ class _ErrorBoundary(TyperGroup):
             # Whoever read our output has gone; Python's own complaint at exit would be noise.
             os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
             raise typer.Exit(141) from error
+        except OSError as error:
+            if error.errno not in _REFUSALS:
+                raise
+            console.fail(f"{error.filename}: {error.strerror}", "check its permissions")
+            raise typer.Exit(2) from error
 
 
 app = typer.Typer(

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import os
+import secrets
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
-
-TEMPORARY_SUFFIX = ".tmp"
 
 
 @contextmanager
@@ -16,7 +15,8 @@ def replacing(path: Path) -> Iterator[Path]:
 
     After an exception `path` is untouched and no temporary file is left.
     """
-    temporary = path.with_name(path.name + TEMPORARY_SUFFIX)
+    # The random part is in the suffix, which torch leaves out of the name that it gives an archive's content.
+    temporary = path.with_name(f".{path.name}.tmp{secrets.token_hex(6)}")
     try:
         yield temporary
         _flush(temporary)
@@ -24,14 +24,21 @@ def replacing(path: Path) -> Iterator[Path]:
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
-    # The new name is durable only once its folder is.
-    _flush(path.parent)
+    # The new name is durable only once its folder is; some file systems cannot flush one.
+    with suppress(OSError):
+        _flush(path.parent)
 
 
 def write_text(path: Path, text: str) -> None:
     """Replace `path` by `text` in UTF-8."""
     with replacing(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
+
+
+def sweep(path: Path) -> None:
+    """Remove what processes left that were killed while they were `replacing` the file at `path`."""
+    for temporary in path.parent.glob(f".{path.name}.tmp*"):
+        temporary.unlink(missing_ok=True)
 
 
 def _flush(path: Path) -> None:

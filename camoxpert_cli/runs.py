@@ -17,6 +17,7 @@ import itertools
 import json
 import os
 import platform
+import shlex
 import shutil
 import sys
 import time
@@ -34,8 +35,12 @@ from camoxpert_cli.errors import TrainingError, UsageError
 _PACKAGES = ("torch", "torchvision", "timm", "numpy", "opencv-python-headless", "albumentations", "typer")
 # What makes a folder the folder of a run; one that stopped before its first epoch ended has nothing to lose.
 _PRECIOUS = ("history.json", "last.pth", "previous.pth", "best_model.pth", "results.json")
+_FILES = (*_PRECIOUS, "config.yaml", "env.json", "metrics.jsonl")
 
 _GIB = 2**30
+# Descriptors that hold a folder's lock. A loader's worker would hold it on after this process was killed.
+_locks: set[int] = set()
+os.register_at_fork(after_in_child=lambda: _let_go())
 
 
 class RunFolder:
@@ -51,15 +56,20 @@ class RunFolder:
         self.results = path / "results.json"
         self._given_up: set[Path] = set()
 
+    @property
+    def resume_command(self) -> str:
+        """What to type to go on with the run, quoted for a shell."""
+        return f"camox resume {shlex.quote(str(self.path))}"
+
     def refuse_other_run(self, resume_from: Path | None) -> None:
         """Raise UsageError where the folder holds a run other than the one that `resume_from` goes on with."""
         if self.path.exists() and not self.path.is_dir():
             raise UsageError(f"the run folder {self.path} is a file", "choose another folder with --checkpoint-dir")
-        if resume_from is not None and resume_from.resolve().parent == self.path.resolve():
+        if resume_from is not None and resume_from.parent.resolve() == self.path.resolve():
             return
         found = [name for name in _PRECIOUS if (self.path / name).exists()]
         if found:
-            go_on = f", or go on with it: camox resume {self.path}" if self.last.exists() else ""
+            go_on = f", or go on with it: {self.resume_command}" if self.last.exists() else ""
             raise UsageError(
                 f"the folder {self.path} holds another run ({', '.join(found)}); nothing was changed",
                 f"choose another --checkpoint-dir{go_on}",
@@ -67,7 +77,7 @@ class RunFolder:
 
     def refuse_foreign(self, checkpoint: Path) -> None:
         """Raise UsageError where `checkpoint`, which another program wrote, lies in this folder."""
-        if checkpoint.resolve().parent == self.path.resolve():
+        if checkpoint.parent.resolve() == self.path.resolve():
             raise UsageError(
                 f"{checkpoint} is of another program, and this run would write best_model.pth beside or over it",
                 "choose another folder with --checkpoint-dir",
@@ -77,7 +87,9 @@ class RunFolder:
         """Make the folder. Raises UsageError where that is impossible or nothing can be written to it."""
         try:
             self.path.mkdir(parents=True, exist_ok=True)
-            self._probe()
+            probe = self.path / ".writable"
+            probe.touch()
+            probe.unlink()
         except OSError as error:
             raise UsageError(
                 f"the run folder {self.path} cannot be written: {error.strerror}",
@@ -85,22 +97,14 @@ class RunFolder:
             ) from error
 
     def is_writable(self) -> bool:
-        """Whether files can be made in the folder, which a read-only mount refuses whatever its permissions say."""
-        try:
-            self._probe()
-        except OSError:
-            return False
-        return True
-
-    def _probe(self) -> None:
-        probe = self.path / ".writable"
-        probe.touch()
-        probe.unlink()
+        """Whether files can be made in the folder; writes nothing."""
+        return os.access(self.path, os.W_OK | os.X_OK)
 
     @contextmanager
     def locked(self) -> Iterator[None]:
         """Keep the folder for this process. Raises UsageError where another one is at work in it."""
         descriptor = os.open(self.path, os.O_RDONLY)
+        _locks.add(descriptor)
         try:
             with suppress(OSError):  # a file system without locks
                 try:
@@ -112,20 +116,22 @@ class RunFolder:
                     ) from error
             yield
         finally:
+            _locks.discard(descriptor)
             os.close(descriptor)
 
     def sweep(self) -> None:
         """Remove what a process that was killed left half-written."""
-        for path in self.path.glob(f"*{atomic.TEMPORARY_SUFFIX}"):
-            path.unlink()
+        for name in _FILES:
+            atomic.sweep(self.path / name)
 
     def require_space(self, size: int) -> None:
-        """Raise TrainingError unless `size` bytes can be written to the folder."""
+        """Raise TrainingError unless the checkpoints in the folder may come to `size` bytes."""
+        there = sum(path.stat().st_size for path in (self.last, self.previous) if path.exists())
         free = shutil.disk_usage(self.path).free
-        if free < size:
+        if free < size - there:
             raise TrainingError(
                 f"the disk of {self.path} has {free / _GIB:.2f} GiB free, and checkpoints of this network need "
-                f"{size / _GIB:.2f} GiB",
+                f"{(size - there) / _GIB:.2f} GiB more",
                 "free some space, or choose another disk with --checkpoint-dir",
             )
 
@@ -163,7 +169,7 @@ class RunFolder:
             atomic.write_text(path, text)
         except OSError as error:
             raise TrainingError(
-                f"{path} cannot be written: {error.strerror}", f"free some space, then camox resume {self.path}"
+                f"{path} cannot be written: {error.strerror}", f"free some space, then {self.resume_command}"
             ) from error
 
     @contextmanager
@@ -185,6 +191,12 @@ def _lies_before(line: str, epoch: int, samples: int) -> bool:
     if row["event"] == "step":
         return (row["epoch"], row["samples"]) <= (epoch + 1, samples)
     return row["event"] != "epoch" or row["epoch"] <= epoch
+
+
+def _let_go() -> None:
+    for descriptor in _locks:
+        os.close(descriptor)
+    _locks.clear()
 
 
 def default_path(preset: str | None) -> Path:

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import os
 import signal
+import stat
 import subprocess
 import sys
 from pathlib import Path
@@ -72,7 +74,7 @@ def test_no_folder(tmp_path: Path) -> None:
 
 
 def test_killed_while_writing(tmp_path: Path) -> None:
-    """A process killed in the middle leaves the old file, and the next one that writes replaces it all the same."""
+    """A process killed in the middle leaves the old file and a temporary one, which does not outlive the next sweep."""
     path = tmp_path / "file"
     path.write_bytes(OLD)
     script = f"""
@@ -94,6 +96,8 @@ with atomic.replacing(Path({str(path)!r})) as temporary:
     assert (said, code) == ("writing\n", -signal.SIGKILL)
     assert path.read_bytes() == OLD
     atomic.write_text(path, "next")
+    assert len(list(tmp_path.iterdir())) == 2
+    atomic.sweep(path)
     assert {each.name: each.read_bytes() for each in tmp_path.iterdir()} == {"file": b"next"}
 
 
@@ -102,3 +106,28 @@ def test_text_is_utf8(tmp_path: Path) -> None:
     atomic.write_text(tmp_path / "file", "Größe: 3 µm\nзмея\n")
 
     assert (tmp_path / "file").read_bytes() == "Größe: 3 µm\nзмея\n".encode()
+
+
+def test_files_of_others_are_left_alone(tmp_path: Path) -> None:
+    """No file that is not ours is written over, whatever it is called."""
+    for name in ("file.tmp", ".files.tmp"):
+        (tmp_path / name).write_bytes(OLD)
+    atomic.write_text(tmp_path / "file", "new")
+    atomic.sweep(tmp_path / "file")
+
+    assert all((tmp_path / name).read_bytes() == OLD for name in ("file.tmp", ".files.tmp"))
+
+
+def test_folder_that_cannot_be_flushed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Some file systems cannot flush a folder; the file is in place all the same, and that is no error."""
+    flush = os.fsync
+
+    def files_only(descriptor: int) -> None:
+        if stat.S_ISDIR(os.fstat(descriptor).st_mode):
+            raise OSError(22, "Invalid argument")
+        flush(descriptor)
+
+    monkeypatch.setattr(os, "fsync", files_only)
+    atomic.write_text(tmp_path / "file", "new")
+
+    assert (tmp_path / "file").read_text() == "new"

@@ -1,9 +1,15 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import yaml
@@ -250,12 +256,14 @@ def test_lock(tmp_path: Path) -> None:
 
 
 def test_sweep(tmp_path: Path) -> None:
-    """What a killed process left half-written goes; nothing else does."""
-    for name in ("last.pth.tmp", "history.json.tmp", "last.pth"):
+    """What a killed process left half-written goes; nothing else does, of whatever name."""
+    kept = ["last.pth", "last.pth.tmp", "thesis.tmp", ".thesis.docx.tmp0f"]
+    for name in (*kept, ".last.pth.tmp0123456789ab", ".history.json.tmp00"):
         (tmp_path / name).touch()
+    (tmp_path / "folder.tmp").mkdir()
     RunFolder(tmp_path).sweep()
 
-    assert [path.name for path in tmp_path.iterdir()] == ["last.pth"]
+    assert {path.name for path in tmp_path.iterdir()} == {*kept, "folder.tmp"}
 
 
 def test_too_little_space(tmp_path: Path) -> None:
@@ -265,3 +273,42 @@ def test_too_little_space(tmp_path: Path) -> None:
         RunFolder(tmp_path).require_space(2**50)
 
     assert "--checkpoint-dir" in caught.value.hint
+
+
+def test_what_is_there_needs_no_more_space(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A run that goes on has its checkpoints on the disk already."""
+    (tmp_path / "last.pth").write_bytes(bytes(600))
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=500))
+    RunFolder(tmp_path).require_space(1000)
+    with pytest.raises(TrainingError, match="GiB more"):
+        RunFolder(tmp_path).require_space(1200)
+
+
+def test_a_killed_process_leaves_no_lock(tmp_path: Path) -> None:
+    """The workers of a process that was killed live on for seconds, but do not hold the folder."""
+    script = f"""
+import os, signal, time
+from pathlib import Path
+from camoxpert_cli.runs import RunFolder
+
+with RunFolder(Path({str(tmp_path)!r})).locked():
+    if os.fork() == 0:
+        time.sleep(60)
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+    with subprocess.Popen(
+        [sys.executable, "-c", script], stdout=subprocess.PIPE, text=True, start_new_session=True
+    ) as process:
+        process.wait(timeout=30)
+        try:
+            with RunFolder(tmp_path).locked():
+                pass
+        finally:
+            os.killpg(process.pid, signal.SIGKILL)
+
+    assert process.returncode == -signal.SIGKILL
+
+
+def test_resume_command_is_quoted() -> None:
+    """A command to paste survives blanks in a folder's name."""
+    assert RunFolder(Path("my runs/first")).resume_command == "camox resume 'my runs/first'"

@@ -12,13 +12,13 @@ from camoxpert_cli.errors import ConfigError
 
 Effect = Literal["none", "rounding", "longer", "another run"]
 
+# Which session it is; not settings of the run.
+_NOT_COMPARED = {"run.checkpoint_dir", "run.resume_from"}
 # Where a run is and how it is watched changes nothing about its result.
 _NO_EFFECT = {
     "data.dataset_path",
     "data.num_workers",
     "model.backbone_weights",
-    "run.checkpoint_dir",
-    "run.resume_from",
     "run.target_iou",
     "run.save_every",
     "run.time_limit",
@@ -28,8 +28,8 @@ _ROUNDING = {"run.device", "run.gpus", "model.gradient_checkpointing"}
 _BATCHES = {"train.batch_size", "train.stage2_batch_size", "train.accumulation_steps"}
 _MEANINGS: dict[Effect, str] = {
     "none": "the result stays what it would have been",
-    "rounding": "the same pictures a step in the same order; results differ by rounding, and by BatchNorm, which sees "
-    "the pictures of one batch on one GPU",
+    "rounding": "the same pictures a step in the same order; results differ by rounding, and where batches differ by "
+    "what is drawn or averaged within one: BatchNorm, dropout and the balance of experts",
     "longer": "the learning rate of the stage is spread over more epochs from here on",
     "another run": "from here on the run is another one than was started",
 }
@@ -58,7 +58,7 @@ def changes(before: Config, after: Config) -> list[Change]:
     found = []
     for key, setting in SETTINGS.items():
         old, new = (getattr(getattr(config, setting.section), setting.name) for config in (before, after))
-        if old != new:
+        if old != new and key not in _NOT_COMPARED:
             found.append(Change(key, old, new, _effect(key, old, new, same_batches)))
     return found
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 import textwrap
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 from camoxpert_cli import console
@@ -33,6 +35,12 @@ class RunData:
     validation: list[Pair]
     tests: dict[str, tuple[Pair, ...]]
     generated: bool
+
+    @cached_property
+    def digest(self) -> str:
+        """Of the training pictures' names and file sizes, so that a run never goes on with others."""
+        rows = (f"{pair.name} {pair.image.stat().st_size} {pair.mask.stat().st_size}" for pair in self.train)
+        return hashlib.sha256("\n".join(rows).encode()).hexdigest()
 
 
 def build_network(model: ModelConfig, seed: int, *, weights_follow: bool) -> CamoXpert:

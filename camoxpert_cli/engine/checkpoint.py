@@ -8,6 +8,7 @@ A camox checkpoint is a dict:
     ema                  the same of its average, or None
     epoch                epochs that were complete
     scores               validation scores of these weights, or None
+    history              one dict an epoch
     config               every setting, nested
     versions             of camox, torch and others
     training             what `last.pth` needs to go on; not in `best_model.pth`
@@ -19,6 +20,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import traceback
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -67,9 +69,11 @@ def write_verified(path: Path, content: Any, keep_as: Path | None = None) -> Non
             if keep_as is not None and path.exists():
                 _link(path, keep_as)
     except (OSError, RuntimeError, CheckpointError) as error:  # torch's writer turns a full disk into a RuntimeError
+        _let_go_of(error)
         raise CheckpointNotWritten(
-            f"{path} cannot be written: {_reason(error, path.parent)}", "free some space; the file before it is kept"
-        ) from error
+            f"{path} cannot be written: {_reason(error, path.parent)}",
+            "free some space, or make the folder writable; the file before it is kept",
+        ) from None
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:
@@ -78,15 +82,26 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     Raises CheckpointError for a file that is missing, damaged, needs more than plain types, or is something else.
     """
     content = read_weights_file(path)
+    refuse_later_version(content, path)
     layout = layout_of(content)
-    if layout is None or not _are_camoxperts(state_dicts_in(content, layout)[0]):
+    try:
+        known = layout is not None and _are_camoxperts(state_dicts_in(content, layout)[0])
+    except CheckpointError as error:
+        raise CheckpointError(f"{path}: {error.message}", error.hint, error.details) from error
+    if not known:
         raise CheckpointError(f"{path} holds no CamoXpert checkpoint")
-    version = content.get("version", VERSION) if content.get("format") == FORMAT else VERSION
+    return content
+
+
+def refuse_later_version(content: Any, path: Path) -> None:
+    """Raise CheckpointError for a file of a later camox, whatever it has in it."""
+    if not isinstance(content, dict) or content.get("format") != FORMAT:
+        return
+    version = content.get("version")
     if not isinstance(version, int) or version > VERSION:
         raise CheckpointError(
             f"{path} is of version {version}, and this camox reads up to {VERSION}", "install a newer camox"
         )
-    return content
 
 
 def checkpoint_bytes(network: nn.Module, average: bool) -> int:
@@ -102,13 +117,20 @@ def _are_camoxperts(state: Mapping[str, Any]) -> bool:
 
 def _link(path: Path, other: Path) -> None:
     """Give the file at `path` the second name `other`, replacing what has it."""
-    temporary = other.with_name(other.name + atomic.TEMPORARY_SUFFIX)
-    temporary.unlink(missing_ok=True)
-    try:
-        os.link(path, temporary)
-    except OSError:  # a file system without links
-        shutil.copyfile(path, temporary)
-    temporary.replace(other)
+    if other.exists() and path.samefile(other):  # a process died before the next file took the place of `path`
+        return
+    with atomic.replacing(other) as temporary:
+        try:
+            os.link(path, temporary)
+        except OSError:  # a file system without links
+            shutil.copyfile(path, temporary)
+
+
+def _let_go_of(error: BaseException | None) -> None:
+    """Free what an error's frames hold: torch's writer, and with it the unlinked file and its space on the disk."""
+    while error is not None:
+        traceback.clear_frames(error.__traceback__)
+        error = error.__context__
 
 
 def _reason(error: Exception, folder: Path) -> str:

@@ -48,33 +48,19 @@ def shared_prefix(keys: Iterable[str]) -> str:
     rest, prefix = list(keys), ""
     while wrapped := [key for key in rest if _wrapper_of(key)]:
         wrappers = sorted({_wrapper_of(key) for key in wrapped})
-        if len(wrapped) < len(rest):
-            bare_keys = [prefix + key for key in rest if not _wrapper_of(key)]
+        if len(wrapped) < len(rest) or len(wrappers) > 1:
+            without = [key for key in rest if not _wrapper_of(key)]
+            odd = [prefix + key for key in min(without or rest, wrapped, key=len)]
+            shown = ", ".join(odd[:_MOST_SHOWN]) + (", and more" if len(odd) > _MOST_SHOWN else "")
+            others = " and others do not" if without else ""
             raise CheckpointError(
-                f"{len(wrapped)} of {len(rest)} keys begin with {_either(prefix, wrappers)} and others do not, so that "
-                f"two state dicts seem to be mixed: {_shown(bare_keys)}"
-            )
-        if len(wrappers) > 1:
-            raise CheckpointError(
-                f"keys begin with {_either(prefix, wrappers)}, so that two state dicts seem to be mixed: "
-                f"{_shown([prefix + key for key in rest])}"
+                f"{len(wrapped)} of {len(rest)} keys begin with {' or '.join(repr(prefix + each) for each in wrappers)}"
+                f"{others}, so that two state dicts seem to be mixed: {shown}",
+                details="\n".join(odd),
             )
         prefix += wrappers[0]
         rest = [key.removeprefix(wrappers[0]) for key in rest]
     return prefix
-
-
-def _wrapper_of(key: str) -> str:
-    """The wrapper prefix that the key begins with, empty for none; what follows is never empty."""
-    return next((prefix for prefix in WRAPPER_PREFIXES if key.startswith(prefix) and key != prefix), "")
-
-
-def _either(prefix: str, wrappers: list[str]) -> str:
-    return " or ".join(repr(prefix + wrapper) for wrapper in wrappers)
-
-
-def _shown(keys: list[str]) -> str:
-    return ", ".join(keys[:_MOST_SHOWN]) + (f" and {len(keys) - _MOST_SHOWN} more" if len(keys) > _MOST_SHOWN else "")
 
 
 def renamed_metadata(metadata: Mapping[str, Value], removed: str, added: str) -> dict[str, Value]:
@@ -89,3 +75,8 @@ def renamed_metadata(metadata: Mapping[str, Value], removed: str, added: str) ->
             inner = path[len(removed) :] if path != old else ""
             renamed[".".join(part for part in (new, inner) if part)] = value
     return renamed
+
+
+def _wrapper_of(key: str) -> str:
+    """The wrapper prefix that the key begins with, empty for none; what follows is never empty."""
+    return next((prefix for prefix in WRAPPER_PREFIXES if key.startswith(prefix) and key != prefix), "")

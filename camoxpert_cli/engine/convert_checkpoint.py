@@ -13,10 +13,16 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from camoxpert_cli import __version__, atomic
-from camoxpert_cli.engine.checkpoint import CheckpointNotWritten, write_verified
-from camoxpert_cli.engine.convert import DATA_PARALLEL, bare, renamed_metadata, shared_prefix
+from camoxpert_cli.engine.checkpoint import CheckpointNotWritten, refuse_later_version, write_verified
+from camoxpert_cli.engine.convert import (
+    DATA_PARALLEL,
+    add_prefix,
+    bare,
+    renamed_metadata,
+    shared_prefix,
+    strip_prefixes,
+)
 from camoxpert_cli.engine.foreign import (
-    BARE,
     CAMOX,
     ORIGINAL,
     Layout,
@@ -36,8 +42,13 @@ Weights = Literal["model", "ema"]
 Keep = Literal["all", "weights"]
 Program = Literal["same", "camoxpert"]
 
-# Entries of a camox checkpoint that only mean something beside the weights they were saved with.
-_TRAINING = ("training",)
+# Entries that only mean something beside the weights they were saved with.
+_TRAINING = {"training", "optimizer_state_dict", "scheduler_state_dict", "scaler_state_dict", "optimizer_states"}
+# What tells which weights a file holds, by the program that wrote it.
+_DESCRIBED: dict[Layout, set[str]] = {
+    CAMOX: {"format", "version", "backbone", "num_experts", "epoch", "scores", "config", "versions"},
+    ORIGINAL: {"epoch", "best_iou", "args"},
+}
 
 
 @dataclass(frozen=True)
@@ -82,48 +93,39 @@ def convert_checkpoint(
     for a target that must not be written.
     """
     target = _allowed(source, target, in_place, overwrite)
-    content = read_weights_file(source, mmap=True)
-    layout = layout_of(content)
-    if layout is None:
-        raise CheckpointError(f"{source} holds no weights", "give a checkpoint, or a file with a state dict")
-    network, average = state_dicts_in(content, layout)
-    removed, added = shared_prefix(bare(network)), DATA_PARALLEL if add else ""
-    chosen = _renamed(network, removed, added)
-    stripped = None if average is None else _renamed(average, shared_prefix(bare(average)), "")
-    if weights == "ema":
-        if stripped is None:
-            raise CheckpointError(f"{source} holds no moving average of the weights", "--weights model")
-        # Of the original program's average, buffers are the network's.
-        chosen.update((added + name, value) for name, value in stripped.items())
-        stripped = None
-
+    content, layout = _read(source)
+    before, average = state_dicts_in(content, layout)
+    prefix = shared_prefix(bare(before))
+    network, average = _choose(before, average, weights, add, source)
     to_safetensors = target.suffix == SAFETENSORS
     # Finding it out from the weights takes seconds.
     architecture = (architecture_of if dry_run or to_safetensors or to == "camoxpert" else said_architecture)(content)
+
+    result: Mapping[str, Any]
     if to_safetensors:
-        result: Mapping[str, Any] = chosen
-        dropped = tuple(key for key in content if key != layout.network) if layout is not BARE else ()
+        result, average = network, None
     elif to == "camoxpert":
-        result = _as_original(content, chosen, stripped, architecture, source)
-        dropped = tuple(key for key in content if layout is CAMOX and key in _TRAINING)
+        result = _as_original(content, network, average, architecture, source)
     else:
-        result, dropped = _as_before(content, layout, chosen, stripped, keep, training=weights == "model")
+        result = _as_before(content, layout, network, average, everything=keep == "all", training=weights == "model")
+    tied = len(network) - len({_place(value) for value in network.values()})
     if not dry_run:
         _write(target, result, _metadata(content, architecture))
+    added = DATA_PARALLEL if add else ""
     return Conversion(
         source=str(source),
         target=str(target),
         written=not dry_run,
         program=layout.program,
-        removed_prefix="" if removed == added else removed,
-        added_prefix="" if removed == added else added,
-        tensors=len(chosen),
-        average_tensors=len(stripped or {}),
-        dropped=dropped,
-        tied=len(chosen) - len({_memory(value) for value in chosen.values()}),
+        removed_prefix="" if prefix == added else prefix,
+        added_prefix="" if prefix == added else added,
+        tensors=len(network),
+        average_tensors=len(average or {}),
+        dropped=_dropped(content, layout, result, architecture),
+        tied=tied,
         backbone=architecture[0] if architecture else None,
         num_experts=architecture[1] if architecture else None,
-        differences=_differences(chosen, added, architecture) if dry_run else None,
+        differences=_differences(network, added, architecture) if dry_run else None,
     )
 
 
@@ -132,7 +134,7 @@ def _allowed(source: Path, target: Path | None, in_place: bool, overwrite: bool)
     if target is None:
         if not in_place:
             raise UsageError("there is no file to write to", f"camox convert-ckpt {source} OUT, or --in-place")
-        target = source
+        target = source.resolve()
     same = target.exists() and source.exists() and target.samefile(source)
     if same and not in_place:
         raise UsageError(f"{target} is the file to convert", "choose another name, or --in-place to replace it")
@@ -140,17 +142,43 @@ def _allowed(source: Path, target: Path | None, in_place: bool, overwrite: bool)
         raise UsageError(f"--in-place was asked for, and {target} is not {source}", "leave one of the two out")
     if target.exists() and not same and not overwrite:
         raise UsageError(f"{target} exists already", "choose another name, or --overwrite to replace it")
+    target = target.resolve() if same else target  # a link stays one, and what it leads to is replaced
     if not target.parent.is_dir():
         raise UsageError(f"there is no folder {target.parent} to write {target.name} to", f"mkdir -p {target.parent}")
     return target
 
 
-def _renamed(state: Mapping[str, Tensor], removed: str, added: str) -> OrderedDict[str, Tensor]:
-    """`state` with another prefix, its `_metadata` (module versions that torch reads on loading) included."""
-    renamed = OrderedDict((added + key.removeprefix(removed), value) for key, value in bare(state).items())
+def _read(source: Path) -> tuple[dict[str, Any], Layout]:
+    content = read_weights_file(source, mmap=True)
+    refuse_later_version(content, source)
+    layout = layout_of(content)
+    if layout is None:
+        raise CheckpointError(f"{source} holds no weights", "give a checkpoint, or a file with a state dict")
+    return content, layout
+
+
+def _choose(
+    network: Mapping[str, Tensor], average: Mapping[str, Tensor] | None, weights: Weights, add: bool, source: Path
+) -> tuple[dict[str, Tensor], dict[str, Tensor] | None]:
+    """The two state dicts under their new keys; with `weights` "ema" the average takes the network's place."""
+    chosen = _renamed(network, add)
+    stripped = None if average is None else _renamed(average, add=False)
+    if weights == "model":
+        return chosen, stripped
+    if stripped is None:
+        raise CheckpointError(f"{source} holds no moving average of the weights", "--weights model")
+    # Of the original program's average, buffers are the network's.
+    chosen.update(add_prefix(stripped) if add else stripped)
+    return chosen, None
+
+
+def _renamed(state: Mapping[str, Tensor], add: bool) -> OrderedDict[str, Tensor]:
+    """`state` under bare keys or below `module.`, its `_metadata` (module versions that torch reads) included."""
+    renamed = OrderedDict(add_prefix(state) if add else strip_prefixes(state))
     metadata = getattr(state, "_metadata", None)
     if metadata is not None:
-        renamed._metadata = renamed_metadata(metadata, removed, added)  # type: ignore[attr-defined]
+        prefixes = shared_prefix(bare(state)), DATA_PARALLEL if add else ""
+        renamed._metadata = renamed_metadata(metadata, *prefixes)  # type: ignore[attr-defined]
     return renamed
 
 
@@ -159,21 +187,23 @@ def _as_before(
     layout: Layout,
     network: Mapping[str, Tensor],
     average: Mapping[str, Tensor] | None,
-    keep: Keep,
     *,
+    everything: bool,
     training: bool,
-) -> tuple[Mapping[str, Any], tuple[str, ...]]:
-    """The file as its own program wrote it, with other state dicts; and what was left out."""
-    if layout.network is None:
-        return network, ()
-    if keep == "weights" and layout not in (CAMOX, ORIGINAL):
-        return network, tuple(key for key in content if key != layout.network)
-    left_out = set(_TRAINING if layout is CAMOX and (keep == "weights" or not training) else ())
-    result = {key: value for key, value in content.items() if key not in left_out}
+) -> Mapping[str, Any]:
+    """The file as its own program wrote it, with other state dicts.
+
+    Without `everything` a file of camox or the original program keeps what tells which weights these are, another one
+    nothing but them. Without `training` what goes with other weights is left out.
+    """
+    if layout.network is None or not (everything or layout in _DESCRIBED):
+        return network
+    kept = content.keys() if everything else _DESCRIBED[layout]
+    result = {key: value for key, value in content.items() if key in kept and (training or key not in _TRAINING)}
     result[layout.network] = network
     if layout.average is not None and layout.average in content:
         result[layout.average] = average
-    return result, tuple(key for key in content if key not in result)
+    return result
 
 
 def _as_original(
@@ -187,31 +217,56 @@ def _as_original(
     if architecture is None:
         raise CheckpointError(f"{source} does not say which network it is, and its weights fit none that is known")
     parameters = {name for name, _ in _meta_network(*architecture).named_parameters()}
-    scores = content.get("scores") or {}
-    settings = {name: value for section in content.get("config", {}).values() for name, value in section.items()}
-    args = content.get("args", settings)
     if average is not None:
         average = {key: value for key, value in average.items() if key in parameters}
+    args = _mapping(content.get("args")) or {
+        name: value for section in _mapping(content.get("config")).values() for name, value in _mapping(section).items()
+    }
+    best = [
+        _mapping(_mapping(_mapping(content.get("training")).get("progress"))).get("best_iou"),
+        _mapping(content.get("scores")).get("iou"),
+        content.get("best_iou"),
+    ]
     return {
         "epoch": epochs_complete(content) - 1,
         "model_state_dict": network,
         "ema_state_dict": average,
-        "best_iou": float(scores.get("iou", content.get("best_iou", 0.0))),
+        "best_iou": next((float(value) for value in best if isinstance(value, float)), 0.0),
         "args": {"command": "train", **args, "backbone": architecture[0], "num_experts": architecture[1]},
     }
+
+
+def _mapping(value: Any) -> Mapping[str, Any]:
+    """`value`, or nothing where a file has something else in that place."""
+    return value if isinstance(value, Mapping) else {}
+
+
+def _dropped(
+    content: Mapping[str, Any], layout: Layout, result: Mapping[str, Any], architecture: tuple[str, int] | None
+) -> tuple[str, ...]:
+    """Entries of the source that are in the target under no name."""
+    if layout.network is None:
+        return ()
+    carried = {layout.network, layout.average, "metadata"}
+    if architecture is not None:
+        carried |= {"backbone", "num_experts"}
+    if "model_state_dict" in result:
+        carried |= {"config", "scores", "format", "version"}
+    return tuple(key for key in content if key not in carried and key not in result)
 
 
 def _write(target: Path, content: Mapping[str, Any], metadata: dict[str, str]) -> None:
     if target.suffix != SAFETENSORS:
         write_verified(target, content)
         return
-    seen: set[tuple[int, Any]] = set()
+    seen: set[int] = set()
     tensors = {}
     for name, value in content.items():
-        # The format has no shared memory: a tied tensor is written twice.
+        # The format has no shared memory: a tensor that has part of another one's is written once more.
         value = value.contiguous()
-        tensors[name] = value.clone() if _memory(value) in seen else value
-        seen.add(_memory(value))
+        memory = value.untyped_storage().data_ptr()
+        tensors[name] = value.clone() if memory in seen else value
+        seen.add(memory)
     try:
         with atomic.replacing(target) as temporary:
             save_file(tensors, temporary, metadata={**metadata, CHECKSUM: checksum(tensors)})
@@ -242,5 +297,6 @@ def _meta_network(backbone: str, num_experts: int) -> CamoXpert:
         return CamoXpert(create_backbone(backbone), backbone, num_experts)
 
 
-def _memory(tensor: Tensor) -> tuple[int, Any]:
-    return tensor.untyped_storage().data_ptr(), tensor.storage_offset()
+def _place(tensor: Tensor) -> tuple[int, Any, Any]:
+    """Where in memory a tensor lies, and how much of it it takes."""
+    return tensor.untyped_storage().data_ptr(), tensor.storage_offset(), tensor.numel()

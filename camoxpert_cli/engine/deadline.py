@@ -46,11 +46,14 @@ class Reserve:
     validation: float = 0.0
     step: float = 0.0
     picture: float = 0.0
+    warm: bool = False
 
     def note_step(self, seconds: float, pictures: int) -> None:
-        """An optimizer step over so many pictures took so long."""
-        self.step = max(self.step, seconds)
-        self.picture = seconds / pictures
+        """An optimizer step over so many pictures took so long; the first one warms up, and does not count."""
+        if self.warm:
+            self.step = max(self.step, seconds)
+            self.picture = seconds / pictures
+        self.warm = True
 
     @property
     def to_save(self) -> float:

@@ -32,6 +32,7 @@ class Layout:
 CAMOX = Layout("camox", "network", "ema")
 ORIGINAL = Layout("the original CamoXpert program", "model_state_dict", "ema_state_dict")
 BARE = Layout("a bare state dict", None)
+MOST_EXPERTS = 64
 LAYOUTS = (
     CAMOX,
     ORIGINAL,
@@ -66,10 +67,10 @@ def said_architecture(content: Mapping[str, Any]) -> tuple[str, int] | None:
     """Backbone and number of experts where the file says so in one of the places where programs do."""
     for said in (content, content.get("args"), content.get("metadata"), content.get("hyper_parameters")):
         if isinstance(said, Mapping) and "backbone" in said and "num_experts" in said:
-            try:
-                return str(said["backbone"]), int(said["num_experts"])
-            except (TypeError, ValueError):
-                continue
+            name, experts = said["backbone"], said["num_experts"]
+            # Metadata of .safetensors is text.
+            if isinstance(name, str) and str(experts).isdecimal() and 1 <= int(experts) <= MOST_EXPERTS:
+                return name, int(experts)
     return None
 
 
@@ -115,7 +116,9 @@ def average_in(content: Mapping[str, Any]) -> Mapping[str, Tensor] | None:
 
 def epochs_complete(content: Mapping[str, Any]) -> int:
     """Epochs that were complete when a checkpoint was written."""
-    epoch = int(content.get("epoch", 0 if layout_of(content) is CAMOX else -1))
+    epoch = content.get("epoch")
+    if not isinstance(epoch, int):
+        return 0
     # Programs other than camox count epochs from 0 and store the one they had just finished.
     return epoch if layout_of(content) is CAMOX else epoch + 1
 
@@ -132,5 +135,9 @@ def _is_state_dict(value: Any) -> bool:
     return (
         isinstance(value, dict)
         and len(value) > 0
-        and all(isinstance(key, str) and isinstance(item, Tensor) for key, item in value.items())
+        and all(isinstance(key, str) and _is_plain(item) for key, item in value.items())
     )
+
+
+def _is_plain(value: Any) -> bool:
+    return isinstance(value, Tensor) and value.layout is torch.strided

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,13 +11,11 @@ from camoxpert_cli import atomic, console
 from camoxpert_cli.config.changes import changes
 from camoxpert_cli.config.load import from_mapping
 from camoxpert_cli.config.schema import Config
-from camoxpert_cli.data.layouts import Pair
-from camoxpert_cli.engine.build import steps_per_epoch
+from camoxpert_cli.engine.build import RunData, steps_per_epoch
 from camoxpert_cli.engine.checkpoint import Checkpoint, read_checkpoint
 from camoxpert_cli.engine.foreign import average_in, epochs_complete, weights_of
 from camoxpert_cli.engine.load import load_weights
 from camoxpert_cli.engine.run import Progress, Run, set_trained
-from camoxpert_cli.engine.saving import digest_of
 from camoxpert_cli.engine.stages import keep_unfrozen
 from camoxpert_cli.errors import CheckpointError, UsageError
 
@@ -40,6 +38,7 @@ def restore(run: Run, checkpoint: Checkpoint) -> None:
         _restore_training(run, content["training"], path)
     else:
         _restore_epoch_only(run, content, path)
+    run.trusts_last = run.folder.last.exists() and path.samefile(run.folder.last)
     _bring_best(run, path)
     if run.progress.epoch >= run.config.train.epochs and run.progress.best_epoch == 0:
         raise UsageError(
@@ -51,7 +50,7 @@ def restore(run: Run, checkpoint: Checkpoint) -> None:
 
 def _restore_training(run: Run, training: dict[str, Any], path: Path) -> None:
     try:
-        check_pictures(training, run.data.train, path)
+        check_pictures(training, run.data, path)
         run.progress = Progress(**training["progress"])
         run.phases = keep_unfrozen(run.phases, run.progress.epoch, training["backbone_stages"])
         set_trained(run, training["backbone_stages"])
@@ -79,9 +78,9 @@ def _restore_training(run: Run, training: dict[str, Any], path: Path) -> None:
 
 def _restore_epoch_only(run: Run, content: dict[str, Any], path: Path) -> None:
     progress = run.progress
-    progress.epoch = max(progress.epoch, epochs_complete(content))
+    progress.epoch = epochs_done(run.config, content)
     if content.get("scores") is not None:
-        progress.history = [content["scores"]]
+        progress.history = list(content.get("history") or [content["scores"]])
         progress.best_epoch, progress.best_iou = content["scores"]["epoch"], content["scores"]["iou"]
     if run.ema is not None and average_in(content) is not None:
         # An average that had begun anew would forget within a few steps what it holds.
@@ -94,9 +93,16 @@ def _restore_epoch_only(run: Run, content: dict[str, Any], path: Path) -> None:
     console.warn(f"it holds weights only; what is not in it starts anew: {NOT_HELD}")
 
 
-def check_pictures(training: Mapping[str, Any], pairs: Sequence[Pair], path: Path) -> None:
-    """Raise CheckpointError unless `pairs` are the training pictures of the checkpoint's run."""
-    if training["training_pictures"] != digest_of(pairs):
+def epochs_done(config: Config, content: Mapping[str, Any]) -> int:
+    """Epochs that are complete for a run that goes on from a checkpoint; without stage 1, that one counts as such."""
+    if "training" in content:
+        return int(content["training"]["progress"]["epoch"])
+    return max(config.train.stage1_epochs if config.train.skip_stage1 else 0, epochs_complete(content))
+
+
+def check_pictures(training: Mapping[str, Any], data: RunData, path: Path) -> None:
+    """Raise CheckpointError unless the training pictures are those of the checkpoint's run."""
+    if training["training_pictures"] != data.digest:
         raise CheckpointError(
             f"{path} was trained on other pictures than these settings hold out for training, so that validation "
             "pictures would not be unseen",
@@ -110,23 +116,21 @@ def report_changes(config: Config, checkpoint: Checkpoint) -> None:
     if "training" not in checkpoint.content or saved is None:
         return
     for change in changes(from_mapping(saved, str(checkpoint.path)), config):
-        if change.effect == "another run":
-            console.warn(str(change))
-        elif change.effect != "none":
-            console.say(f"Changed: {change}")
+        (console.warn if change.effect == "another run" else console.say)(f"changed {change}")
 
 
 def _bring_best(run: Run, path: Path) -> None:
-    """Have the best weights so far in the run folder: they lie beside `path`, or the best is sought anew."""
-    best, source = run.folder.best, path.parent / run.folder.best.name
-    if run.progress.best_epoch == 0:
+    """Have the best weights so far in the run folder: they lie there or beside `path`, or the best is sought anew."""
+    progress, best, source = run.progress, run.folder.best, path.parent / run.folder.best.name
+    if progress.best_epoch == 0:
         return
     try:
-        read_checkpoint(best if best.exists() else source)
-    except CheckpointError as error:
-        console.warn(f"{error.message}: only epochs from here on count as the best")
-        run.progress.best_iou, run.progress.best_epoch = -1.0, 0
-    else:
+        scores = read_checkpoint(best if best.exists() else source).get("scores") or {}
+        if (scores.get("epoch"), scores.get("iou")) != (progress.best_epoch, progress.best_iou):
+            raise CheckpointError(f"{best} holds other weights than the best of this run, epoch {progress.best_epoch}")
         if not best.exists():
             with atomic.replacing(best) as temporary:
                 shutil.copyfile(source, temporary)
+    except (CheckpointError, OSError) as error:
+        console.warn(f"{error}: only epochs from here on count as the best")
+        progress.best_iou, progress.best_epoch = -1.0, 0

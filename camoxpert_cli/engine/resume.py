@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -11,11 +13,11 @@ from camoxpert_cli import console
 from camoxpert_cli.config.changes import changes, keep_global_batches
 from camoxpert_cli.config.load import Resolved, from_mapping, resolve
 from camoxpert_cli.config.original import settings_of_original
-from camoxpert_cli.config.schema import Config
+from camoxpert_cli.config.schema import SETTINGS, Config
 from camoxpert_cli.engine.build import build_phases, describe_batches, open_data, rate_at
 from camoxpert_cli.engine.checkpoint import Checkpoint, read_checkpoint
-from camoxpert_cli.engine.foreign import CAMOX, ORIGINAL, epochs_complete, layout_of
-from camoxpert_cli.engine.restoring import NOT_HELD, check_pictures
+from camoxpert_cli.engine.foreign import CAMOX, ORIGINAL, layout_of
+from camoxpert_cli.engine.restoring import NOT_HELD, check_pictures, epochs_done
 from camoxpert_cli.engine.stages import keep_unfrozen
 from camoxpert_cli.engine.train import train
 from camoxpert_cli.errors import CheckpointError, UsageError, nearest
@@ -24,7 +26,7 @@ from camoxpert_cli.runs import RunFolder, default_path
 # Newest first.
 _NAMES = ("last.pth", "previous.pth", "best_model.pth")
 _DEPTH = 4  # folders below the one given in which a run is looked for
-_BATCHES = {"train.batch_size", "train.stage2_batch_size"}
+_BATCHES = {"train.batch_size", "train.stage2_batch_size", "train.accumulation_steps"}
 
 
 def resume(source: Path, flags: Mapping[str, Any], assignments: Sequence[str], *, dry_run: bool) -> None:
@@ -33,40 +35,36 @@ def resume(source: Path, flags: Mapping[str, Any], assignments: Sequence[str], *
     `flags` and `assignments` as `resolve` takes them. `dry_run` only says what would happen, and writes nothing.
     Raises CamoxError.
     """
-    checkpoint, damaged = find_checkpoint(source)
+    checkpoint = find_checkpoint(source)
     resolved = settings_to_go_on(checkpoint, flags, assignments)
     if dry_run:
         describe(resolved.config, checkpoint)
-        return
-    for path in damaged:
-        if path.parent == Path(str(resolved.config.run.checkpoint_dir)):
-            path.replace(
-                path.with_name(path.name + ".damaged")
-            )  # else it would be kept as the good one before the next
-    train(resolved, checkpoint)
+    else:
+        train(resolved, checkpoint)
 
 
-def find_checkpoint(source: Path) -> tuple[Checkpoint, list[Path]]:
-    """The newest checkpoint of a run that verifies, and those that were passed over. Raises CheckpointError."""
+def find_checkpoint(source: Path) -> Checkpoint:
+    """The newest checkpoint of a run that verifies; those passed over are named. Raises CheckpointError."""
     if source.is_file():
         try:
-            return Checkpoint(source, read_checkpoint(source)), []
+            return Checkpoint(source, read_checkpoint(source))
         except CheckpointError as error:
             if any((source.parent / name).exists() for name in _NAMES if name != source.name):
-                error.hint = f"camox resume {source.parent} takes the newest checkpoint there that is whole"
+                error.hint = (
+                    f"{RunFolder(source.parent).resume_command} takes the newest checkpoint there that is whole"
+                )
             raise
     folder = _run_folder(source)
-    damaged: list[Path] = []
+    passed_over = []
     for path in (folder / name for name in _NAMES):
         if path.exists():
             try:
-                return Checkpoint(path, read_checkpoint(path)), damaged
+                return Checkpoint(path, read_checkpoint(path))
             except CheckpointError as error:
                 console.warn(f"{error.message}; it is passed over")
-                damaged.append(path)
+                passed_over.append(path.name)
     raise CheckpointError(
-        f"no checkpoint in {folder} can be read: {', '.join(path.name for path in damaged)}",
-        "start the run anew in another folder",
+        f"no checkpoint in {folder} can be read: {', '.join(passed_over)}", "start the run anew in another folder"
     )
 
 
@@ -85,10 +83,11 @@ def settings_to_go_on(checkpoint: Checkpoint, flags: Mapping[str, Any], assignme
             f"--epochs is {config.train.epochs}, and the run has {before.train.epochs}: it can be extended only",
             f"to end it earlier all the same: --set train.epochs={config.train.epochs}",
         )
+    asked = {key for key, origin in resolved.origins.items() if origin in (SETTINGS[key].flag, "--set")}
     assigned = {text.partition("=")[0].strip() for text in assignments}
-    if (_BATCHES & flags.keys() or config.run.gpus != before.run.gpus) and not _BATCHES & assigned:
-        config = keep_global_batches(before, config, list(flags))
-    folder = _folder_to_write(checkpoint, flags.get("run.checkpoint_dir"))
+    if (_BATCHES & asked or config.run.gpus != before.run.gpus) and not _BATCHES & assigned:
+        config = keep_global_batches(before, config, [*asked])
+    folder = Path(str(config.run.checkpoint_dir)) if "run.checkpoint_dir" in asked else _folder_to_write(checkpoint)
     config = replace(config, run=replace(config.run, checkpoint_dir=str(folder), resume_from=None))
     return replace(resolved, config=config)
 
@@ -102,44 +101,44 @@ def saved_settings(checkpoint: Checkpoint) -> tuple[Mapping[str, Any], str]:
         return settings_of_original(content["args"]), origin
     raise CheckpointError(
         f"{checkpoint.path} holds weights and no settings",
-        f"give the settings: camox train --resume-from {checkpoint.path} --dataset-path DATA ...",
+        f"give the settings: camox train --resume-from {shlex.quote(str(checkpoint.path))} --dataset-path DATA ...",
     )
 
 
 def describe(config: Config, checkpoint: Checkpoint) -> None:
-    """Print what going on would do."""
-    content = checkpoint.content
-    training = content.get("training")
-    epoch = training["progress"]["epoch"] if training else epochs_complete(content)
+    """Print what going on would do. Raises CamoxError where it could not."""
+    content, training = checkpoint.content, checkpoint.content.get("training")
+    folder = RunFolder(Path(str(config.run.checkpoint_dir)))
+    folder.refuse_other_run(checkpoint.path)
+    epoch = epochs_done(config, content)
     samples = training["progress"]["samples"] if training else 0
     lines = [
-        ["Checkpoint", f"{checkpoint.path}: {epoch} epochs are complete, {samples} pictures into the next"],
-        ["Run folder", f"{config.run.checkpoint_dir}"],
-        *(["", text] for text in ([] if training else [f"not held, so new: {NOT_HELD}"])),
+        ("Checkpoint", f"{checkpoint.path}: {epoch} epochs are complete, {samples} pictures into the next"),
+        ("Run folder", str(folder.path)),
     ]
+    if not training:
+        lines.append(("", f"not held, so new: {NOT_HELD}"))
+    lines.append(("Next", _next_step(config, checkpoint, epoch, samples)))
+    found = changes(from_mapping(*saved_settings(checkpoint)), config)
+    lines += [("" if at else "Changes", str(change)) for at, change in enumerate(found)] or [("Changes", "none")]
+    console.result("\n".join([*(f"{title:<17}{text}" for title, text in lines), *describe_batches(config)]))
+
+
+def _next_step(config: Config, checkpoint: Checkpoint, epoch: int, samples: int) -> str:
+    training = checkpoint.content.get("training")
     pictures = config.data.generated_pictures
     if config.data.dataset_path or not pictures:
         data = open_data(config.data, config.train.seed, RunFolder(Path(str(config.run.checkpoint_dir))))
         pictures = len(data.train)
         if training:
-            check_pictures(training, data.train, checkpoint.path)
+            check_pictures(training, data, checkpoint.path)
     phases = keep_unfrozen(build_phases(config), epoch, training["backbone_stages"] if training else 0)
     phase = next((phase for phase in phases if phase.end > epoch), None)
     if phase is None:
-        lines.append(["Next", f"all {config.train.epochs} epochs are complete: the best weights would be scored"])
-    else:
-        group = phase.stage.batch_size * config.train.accumulation_steps
-        rate = rate_at(config, phase.stage, pictures, epoch, -(-samples // group))
-        lines.append(
-            [
-                "Next",
-                f"epoch {epoch + 1} of {config.train.epochs}, stage {phase.stage.number}, learning rate {rate:.3g}",
-            ]
-        )
-    differing = changes(from_mapping(*saved_settings(checkpoint)), config)
-    found = [change for change in differing if change.effect != "none"]
-    lines += [["Changes" if at == 0 else "", str(change)] for at, change in enumerate(found)] or [["Changes", "none"]]
-    console.result("\n".join([*(f"{title:<17}{text}" for title, text in lines), *describe_batches(config)]))
+        return f"all {config.train.epochs} epochs are complete: the best weights would be scored"
+    step = math.ceil(samples / (phase.stage.batch_size * config.train.accumulation_steps))
+    rate = rate_at(config, phase.stage, pictures, epoch, step)
+    return f"epoch {epoch + 1} of {config.train.epochs}, stage {phase.stage.number}, learning rate {rate:.3g}"
 
 
 def _run_folder(source: Path) -> Path:
@@ -157,7 +156,7 @@ def _run_folder(source: Path) -> Path:
         )
     if len(found) > 1:
         raise CheckpointError(
-            f"{source} holds {len(found)} runs: {', '.join(map(str, found))}", f"camox resume {found[0]}"
+            f"{source} holds {len(found)} runs: {', '.join(map(str, found))}", RunFolder(found[0]).resume_command
         )
     return found[0]
 
@@ -169,10 +168,9 @@ def _below(folder: Path, depth: int) -> list[Path]:
     return [match for each in folders for match in _below(each, depth - 1)]
 
 
-def _folder_to_write(checkpoint: Checkpoint, wanted: str | None) -> Path:
-    if wanted is not None:
-        return Path(wanted)
+def _folder_to_write(checkpoint: Checkpoint) -> Path:
+    """The run's own folder, or a new one where that cannot be written or belongs to another program."""
     own = checkpoint.path.parent
     if layout_of(checkpoint.content) is CAMOX and (own / "config.yaml").exists() and RunFolder(own).is_writable():
         return own
-    return default_path(checkpoint.path.resolve().parent.name)
+    return default_path(checkpoint.path.absolute().parent.name)

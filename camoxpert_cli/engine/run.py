@@ -86,6 +86,7 @@ class Run:
     backbone_stages: int | None = None  # in training
     skipped_in_a_row: int = 0
     saved_at: tuple[int, int] | None = None  # epoch and samples of what `last.pth` holds, where this session wrote it
+    trusts_last: bool = False  # `last.pth` is whole: this session wrote it, or goes on from it
     unsaved: CheckpointNotWritten | None = None  # why the last attempt to save failed
     _stage: Stage | None = None
     _sampler: EpochBatches | None = None
@@ -147,7 +148,12 @@ def prepare(resolved: Resolved, checkpoint: Checkpoint | None = None) -> tuple[R
     folder = RunFolder(Path(config.run.checkpoint_dir) if config.run.checkpoint_dir else default_path(resolved.preset))
     folder.refuse_other_run(None if checkpoint is None else checkpoint.path)
     # What config.yaml says must lead back to this folder, and not to the checkpoint this session began with.
-    config = replace(config, run=replace(config.run, checkpoint_dir=str(folder.path), resume_from=None))
+    config = replace(
+        config,
+        run=replace(config.run, checkpoint_dir=str(folder.path), resume_from=None),
+        # Nor where this one was started.
+        data=replace(config.data, dataset_path=tuple(str(Path(path).absolute()) for path in config.data.dataset_path)),
+    )
     deadline = find_deadline(
         *(None if text is None else parse_duration(text) for text in (config.run.time_limit, config.run.session_limit))
     )

@@ -6,16 +6,15 @@ is being written) and two of the size of `best_model.pth`.
 
 from __future__ import annotations
 
-import hashlib
+import shutil
 import time
-from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import asdict
 from typing import Any
 
 from camoxpert_cli import console
 from camoxpert_cli.config.load import to_mapping
-from camoxpert_cli.data.layouts import Pair
-from camoxpert_cli.engine.checkpoint import CheckpointNotWritten, write_checkpoint
+from camoxpert_cli.engine.checkpoint import CheckpointNotWritten, checkpoint_bytes, write_checkpoint
 from camoxpert_cli.engine.run import Run
 from camoxpert_cli.runs import versions
 
@@ -24,37 +23,29 @@ def save_last(run: Run) -> None:
     """Write `last.pth`, all that the run needs to go on from here, and keep the one before it as `previous.pth`.
 
     Where the disk is full, `previous.pth` gives up its space; where that is not enough, `last.pth` stays what it was,
-    `run.unsaved` says why, and training goes on: space may come back.
+    `run.unsaved` says why, and training goes on: space may come back. A `last.pth` that this session has neither read
+    nor written may be damaged, and never takes the place of `previous.pth`.
     """
     assert run.optimizer is not None
-    assert run.phase is not None
     started = time.perf_counter()
     training = {
         "progress": asdict(run.progress),
-        "stage": run.phase.stage.number,
         "backbone_stages": run.backbone_stages,
-        "training_pictures": digest_of(run.data.train),
+        "training_pictures": run.data.digest,
         "optimizer": run.optimizer.state_dict(),
         "scaler": run.scaler.state_dict(),
         "ema_updates": run.ema.updates if run.ema else 0,
         "computed_with": run.computed_with,
     }
     content = {**_weights(run), "training": training}
-    folder = run.folder
-    try:
-        try:
-            write_checkpoint(folder.last, content, keep_as=folder.previous)
-        except CheckpointNotWritten:
-            if not (folder.last.exists() and folder.previous.exists()):
-                raise
-            folder.previous.unlink()
-            write_checkpoint(folder.last, content)
-            console.warn(f"the disk is nearly full: {folder.previous.name} was removed to write {folder.last}")
-    except CheckpointNotWritten as error:
-        run.unsaved = error
-        console.warn(f"{error.message}; training goes on, and the next save tries again")
+    failure = _write_last(run, content)
+    if failure is not None and _make_room(run):
+        failure = _write_last(run, content)
+    run.unsaved = failure
+    if failure is not None:
+        console.warn(f"{failure.message}; training goes on, and the next save tries again")
         return
-    run.unsaved = None
+    run.trusts_last = True
     run.saved_at = (run.progress.epoch, run.progress.samples)
     run.reserve.saving = max(run.reserve.saving, time.perf_counter() - started)
 
@@ -69,9 +60,26 @@ def save_best(run: Run) -> bool:
     return True
 
 
-def digest_of(pairs: Sequence[Pair]) -> str:
-    """Of the training pictures' names, so that a run never goes on with others."""
-    return hashlib.sha256("\n".join(pair.name for pair in pairs).encode()).hexdigest()
+def _write_last(run: Run, content: dict[str, Any]) -> CheckpointNotWritten | None:
+    """Why it could not be written; None where it was."""
+    try:
+        write_checkpoint(run.folder.last, content, keep_as=run.folder.previous if run.trusts_last else None)
+    except CheckpointNotWritten as error:
+        return CheckpointNotWritten(error.message, error.hint)  # without the frames that the other one holds
+    return None
+
+
+def _make_room(run: Run) -> bool:
+    """Give up `previous.pth` where it and a full disk are what stands in the way."""
+    folder = run.folder
+    full = shutil.disk_usage(folder.path).free < checkpoint_bytes(run.network, run.ema is not None)
+    if not (full and folder.last.exists() and folder.previous.exists()):
+        return False
+    with suppress(OSError):
+        folder.previous.unlink()
+        console.warn(f"the disk is full: {folder.previous} was removed to make room for the next {folder.last.name}")
+        return True
+    return False
 
 
 def _weights(run: Run) -> dict[str, Any]:
@@ -83,6 +91,7 @@ def _weights(run: Run) -> dict[str, Any]:
         "ema": run.ema.network.state_dict() if run.ema else None,
         "epoch": run.progress.epoch,
         "scores": history[-1] if history and run.progress.samples == 0 else None,
+        "history": history,
         "config": to_mapping(run.config),
         "versions": versions(),
     }

@@ -12,6 +12,8 @@ from camoxpert_cli.config.durations import format_duration
 from camoxpert_cli.engine.deadline import Deadline
 
 _SIGNALS = {signal.SIGINT: "Ctrl-C", signal.SIGTERM: "a request to terminate"}
+# Seconds within which a signal that comes twice is one: a terminal and the launcher under it both pass it on.
+_ONE_PRESS = 1.0
 
 
 class Stopped(Exception):
@@ -26,13 +28,14 @@ class Stopped(Exception):
 class Stopping:
     """Listens to signals while it is entered; `check` tells whether the run has to end.
 
-    A second signal of the same kind takes effect at once. Signals that something else than Python's own handlers is in
+    The same signal a second later takes effect at once. Signals that something else than Python's own handlers is in
     charge of stay as they are, and so do all of them outside of the main thread, which alone may set handlers.
     """
 
     def __init__(self, deadline: Deadline) -> None:
         self.deadline = deadline
         self._received: signal.Signals | None = None
+        self._received_at = 0.0
         self._before: dict[signal.Signals, Any] = {}
 
     def check(self, reserve: float) -> None:
@@ -60,10 +63,12 @@ class Stopping:
         self._restore()
 
     def _receive(self, number: int, frame: FrameType | None) -> None:
-        if self._received == number:
+        now = time.monotonic()
+        if self._received == number and now - self._received_at > _ONE_PRESS:
             self._restore()
             signal.raise_signal(number)
-        self._received = signal.Signals(number)
+        if self._received is None:
+            self._received, self._received_at = signal.Signals(number), now
 
     def _restore(self) -> None:
         for number, handler in self._before.items():

@@ -45,6 +45,13 @@ def train(resolved: Resolved, checkpoint: Checkpoint | None = None) -> RunFolder
         begin(run, resolved.config, checkpoint)
         try:
             train_epochs(run)
+            if run.progress.best_epoch == 0:
+                raise TrainingError(
+                    f"all epochs are complete, and no weights could be kept in {run.folder.path}",
+                    f"free some space, then {run.folder.resume_command}"
+                    if run.folder.last.exists()
+                    else "free some space",
+                )
             close_run(run)
         except Stopped as stop:
             end_early(run, stop)
@@ -62,6 +69,8 @@ def begin(run: Run, asked: Config, checkpoint: Checkpoint | None) -> None:
     else:
         report_changes(asked, checkpoint)
         restore(run, checkpoint)
+        if run.progress.epoch < run.config.train.epochs:
+            run.folder.results.unlink(missing_ok=True)  # of the shorter run that this one extends
         run.folder.go_on_from(run.progress.epoch, run.progress.samples, run.progress.history, checkpoint.path)
     run.folder.write_settings(to_mapping(run.config))
 
@@ -217,7 +226,7 @@ def end_early(run: Run, stop: Stopped) -> None:
     else:
         where = "after the last epoch, before the test sets were scored"
     message = f"{stop.reason}, {where}; {_last_good(run)}"
-    command = f"camox resume {run.folder.path}"
+    command = run.folder.resume_command
     if run.unsaved is not None:
         raise TrainingError(f"{message}; {run.unsaved.message}", f"free some space, then {command}") from stop
     if stop.exit_code:
@@ -230,6 +239,10 @@ def end_early(run: Run, stop: Stopped) -> None:
 def _explaining_errors(run: Run) -> Iterator[None]:
     try:
         yield
+    except KeyboardInterrupt as error:
+        raise Interrupted(
+            f"stopped at once by a second Ctrl-C; {_last_good(run)}", run.folder.resume_command
+        ) from error
     except torch.OutOfMemoryError as error:
         raise TrainingError(
             f"the GPU ran out of memory in epoch {run.progress.epoch + 1}; {_last_good(run)}",

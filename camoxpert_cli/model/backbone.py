@@ -14,10 +14,10 @@ from urllib.request import getproxies
 import timm
 import torch
 from huggingface_hub import constants
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from camoxpert_cli.errors import CheckpointError, ConfigError, nearest
+from camoxpert_cli.model.weights_file import read_weights_file
 
 STRIDES = (4, 8, 16, 32)
 # What timm raises for models that cannot give feature maps is not specified; these were seen.
@@ -220,16 +220,7 @@ def _filled(name: str, indices: list[int], weights: dict[str, Tensor]) -> nn.Mod
 
 def _read_weights(path: Path) -> dict[str, Tensor]:
     hint = "give a .safetensors or .pth file with a timm state dict"
-    if not path.is_file():
-        raise CheckpointError(f"there is no file {path} with backbone weights", hint)
-    content: Any
-    try:
-        if path.suffix == ".safetensors":
-            content = load_file(path)
-        else:
-            content = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # damaged files end in many kinds of error
-        raise CheckpointError(f"{path} cannot be read as weights: {_first_line(error)}", hint) from error
+    content = read_weights_file(path)
     for wrapper in ("state_dict", "model"):
         if isinstance(content, dict) and isinstance(content.get(wrapper), dict):
             content = content[wrapper]

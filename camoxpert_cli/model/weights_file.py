@@ -35,6 +35,8 @@ _SAFE_GLOBALS = [
 ]
 # CVE-2026-24747: before this release a crafted file could break out of the safe reader.
 _FIRST_SAFE_TORCH = (2, 10)
+# In the external attributes of a zip member, as DOS has them.
+_IS_FOLDER = 0x10
 
 
 def read_weights_file(path: Path, *, mmap: bool = False) -> Any:
@@ -46,11 +48,11 @@ def read_weights_file(path: Path, *, mmap: bool = False) -> Any:
     if path.is_dir():
         files = sorted(each for each in path.iterdir() if each.suffix in _SUFFIXES)
         raise CheckpointError(
-            f"there is no checkpoint {path}: it is a folder",
+            f"{path} is a folder, not a file of weights",
             f"give a file, such as {files[0] if files else 'last.pth'}",
         )
     if not path.is_file():
-        raise CheckpointError(f"there is no checkpoint {path}", "give a .pth file, such as last.pth in a run folder")
+        raise CheckpointError(f"there is no file {path}", "give a .pth file, such as last.pth in a run folder")
     try:
         with path.open("rb") as file:
             start = file.read(9)
@@ -61,7 +63,7 @@ def read_weights_file(path: Path, *, mmap: bool = False) -> Any:
     # A .safetensors file begins with the length of its JSON header, eight bytes.
     if path.suffix == SAFETENSORS or start[8:] == b"{":
         return _read_safetensors(path)
-    archive = zipfile.is_zipfile(path) or start.startswith(b"PK")
+    archive = start.startswith(b"PK")
     if archive:
         verify_archive(path)
     return _unpickle(path, archive, mmap)
@@ -73,10 +75,13 @@ def verify_archive(path: Path) -> None:
     try:
         with zipfile.ZipFile(path) as archive:
             broken = archive.testzip()
+            # torch reads nothing for what is marked as a folder, and leaves the tensor as the memory happened to be.
+            folders = [member.filename for member in archive.infolist() if member.external_attr & _IS_FOLDER]
+            broken = broken or next(iter(folders), None)
     except Exception as error:  # what a damaged directory makes of zipfile is not specified
         raise CheckpointError(f"{path} is damaged or cut off: {_first_line(error)}", hint) from error
     if broken is not None:
-        raise CheckpointError(f"{path} is damaged: the checksum of {broken} in it is wrong", hint)
+        raise CheckpointError(f"{path} is damaged: {broken} in it is not what was written", hint)
 
 
 def checksum(tensors: Mapping[str, Tensor]) -> str:
@@ -98,7 +103,9 @@ def _read_safetensors(path: Path) -> dict[str, Any]:
         raise CheckpointError(
             f"{path} is damaged or cut off: {_first_line(error)}", "copy or download it again"
         ) from error
-    if CHECKSUM in metadata and metadata[CHECKSUM] != checksum(tensors):
+    if CHECKSUM not in metadata:
+        console.say(f"Note: {path} has no checksum, so that whether it is whole cannot be verified")
+    elif metadata[CHECKSUM] != checksum(tensors):
         raise CheckpointError(f"{path} is damaged: its checksum is wrong", "copy it, or convert it anew")
     return {"state_dict": tensors, "metadata": metadata}
 

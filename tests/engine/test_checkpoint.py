@@ -107,8 +107,8 @@ def test_more_than_plain_types(tmp_path: Path, content: dict[str, Any], value: A
 
 def test_missing_file(tmp_path: Path) -> None:
     """A file that is not there and a folder are refused by their path."""
-    assert "there is no checkpoint" in refusal(tmp_path / "last.pth").message
-    assert "there is no checkpoint" in refusal(tmp_path).message
+    assert "there is no file" in refusal(tmp_path / "last.pth").message
+    assert "is a folder" in refusal(tmp_path).message
 
 
 @pytest.mark.parametrize("part", [0, 1e-4, 0.1, 0.5, 0.99, 0.9999])

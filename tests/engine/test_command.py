@@ -40,7 +40,7 @@ def test_piped_run(tiny_data: Path, tmp_path: Path) -> None:
     arguments = command(tmp_path / "data", "--epochs", "2", "--stage1-epochs", "1", "--num-workers", "0")
     done = subprocess.run(arguments, capture_output=True, text=True, timeout=LIMIT, check=False)
     written = json.loads((tmp_path / "run" / "results.json").read_text(encoding="utf-8"))
-    expected = tiny_run(Path("data"), Path("run")).config
+    expected = tiny_run(tmp_path / "data", Path("run")).config
 
     assert done.returncode == 0, done.stderr
     for text in (done.stdout, done.stderr):
@@ -81,5 +81,5 @@ def test_ctrl_c(tiny_data: Path, tmp_path: Path) -> None:
     assert errors[0].endswith(f"; the last good weights are in {Path('run') / 'last.pth'}")
     assert "Traceback" not in stderr
     assert "Interrupt" not in stderr
-    assert not list(run.glob("*.tmp"))
+    assert not list(run.glob(".*"))
     assert "training" in read_checkpoint(run / "last.pth")

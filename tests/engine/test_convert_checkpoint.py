@@ -249,6 +249,73 @@ def test_out_is_in(tmp_path: Path, network: CamoXpert) -> None:
     convert_checkpoint(source, None, in_place=True)
 
     assert differences(entries(source), original(network)) == []
+    convert_checkpoint(tmp_path / "link.pth", None, in_place=True, add=True)
+
+    assert (tmp_path / "link.pth").is_symlink()
+    assert differences(entries(source), original(network, "module.")) == []
+
+
+def test_a_temporary_file_can_be_rescued(tmp_path: Path, network: CamoXpert) -> None:
+    """What another program left as OUT.tmp may be IN: it is read to its end, and stays."""
+    source = saved(original(network), tmp_path, "out.pth.tmp")
+    before = source.read_bytes()
+    convert_checkpoint(source, tmp_path / "out.pth")
+
+    assert source.read_bytes() == before
+    assert differences(entries(tmp_path / "out.pth"), original(network)) == []
+
+
+@pytest.mark.parametrize(
+    "change", [{"epoch": None}, {"epoch": "x"}, {"args": None}, {"args": "text"}, {"best_iou": [1]}]
+)
+def test_strange_entries(tmp_path: Path, network: CamoXpert, change: dict[str, Any]) -> None:
+    """Whatever lies beside the weights, the weights come out; what is of no use is not taken."""
+    source = saved({**original(network), **change}, tmp_path)
+    convert_checkpoint(source, tmp_path / "out.pth")
+    convert_checkpoint(source, tmp_path / "original.pth", to="camoxpert")
+
+    assert differences(dict(entries(tmp_path / "original.pth")["model_state_dict"]), dict(network.state_dict())) == []
+
+
+@pytest.mark.parametrize("entry", ["config", "scores", "training"])
+def test_strange_entries_of_camox(tmp_path: Path, network: CamoXpert, entry: str) -> None:
+    """The same for a file in our own format."""
+    source = saved({**camox(network), entry: "text"}, tmp_path)
+    convert_checkpoint(source, tmp_path / "original.pth", to="camoxpert")
+
+    assert entries(tmp_path / "original.pth")["epoch"] == 17
+
+
+@pytest.mark.filterwarnings("ignore:Validating sparse tensor invariants")
+def test_sparse_tensors(tmp_path: Path) -> None:
+    """Tensors without memory of their own kind are no weights of ours."""
+    with pytest.raises(CheckpointError, match="holds no weights"):
+        convert_checkpoint(saved({"a": torch.eye(3).to_sparse()}, tmp_path), tmp_path / "out.pth")
+
+
+def test_a_later_format(tmp_path: Path, network: CamoXpert) -> None:
+    """A file of a later camox is not converted by guesswork, also where it calls its weights otherwise."""
+    content = {"format": "camox", "version": 2, "weights": network.state_dict()}
+    with pytest.raises(CheckpointError, match="is of version 2"):
+        convert_checkpoint(saved(content, tmp_path), tmp_path / "out.pth")
+    with pytest.raises(CheckpointError, match="is of version 2"):
+        read_checkpoint(tmp_path / "in.pth")
+
+
+def test_what_is_left_out(tmp_path: Path, network: CamoXpert) -> None:
+    """Everything of the source that the target lacks is listed, and nothing that it has."""
+    source = saved({**original(network), "optimizer_state_dict": {"state": {}}, "note": "x"}, tmp_path)
+    everything = convert_checkpoint(source, tmp_path / "1.pth")
+    weights = convert_checkpoint(source, tmp_path / "2.pth", keep="weights")
+    again = convert_checkpoint(source, tmp_path / "3.pth", to="camoxpert")
+    file = convert_checkpoint(source, tmp_path / "4.safetensors")
+    once_more = convert_checkpoint(tmp_path / "4.safetensors", tmp_path / "5.safetensors")
+
+    assert everything.dropped == ()
+    assert weights.dropped == ("optimizer_state_dict", "note")
+    assert again.dropped == ("optimizer_state_dict", "note")
+    assert file.dropped == ("epoch", "best_iou", "args", "optimizer_state_dict", "note")
+    assert (file.average_tensors, once_more.dropped) == (0, ())
 
 
 @pytest.mark.parametrize(
@@ -363,6 +430,6 @@ def test_command_refuses(tmp_path: Path) -> None:
     missing, broken = run(tmp_path / "no.pth", tmp_path / "out.pth"), run(tmp_path / "broken.pth", tmp_path / "out.pth")
 
     assert (missing.exit_code, broken.exit_code) == (4, 4)
-    assert missing.stderr.startswith("Error: there is no checkpoint")
+    assert missing.stderr.startswith("Error: there is no file")
     assert "is damaged or cut off" in broken.stderr
     assert "Traceback" not in missing.stderr + broken.stderr

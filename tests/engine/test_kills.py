@@ -20,6 +20,8 @@ from tests.helpers.compare import differences
 from tests.helpers.processes import TIMEOUT, camox, finish, run, start, train_command
 from tests.helpers.tiny_data import tiny_run
 
+pytestmark = pytest.mark.training
+
 # What may differ between a run that was cut and one that was not.
 CIRCUMSTANCES = {"seconds", "epoch_seconds", "checkpoint_dir", "resume_from", "save_every", "num_workers", "time_limit"}
 SETTINGS: dict[str, Any] = {
@@ -85,7 +87,7 @@ def kill_and_resume(data: Path, folder: Path, seeds: range, uncut: Path) -> None
 
     assert code == 0, output
     assert differing(folder, uncut) == []
-    assert list(folder.glob("*.tmp")) == []
+    assert list(folder.glob(".*")) == []
 
 
 def test_killed_at_random(tiny_data: Path, tmp_path: Path, uncut: Path) -> None:
@@ -135,7 +137,7 @@ app.main()
 
     assert code == 0, output
     assert differing(folder, uncut) == []
-    assert list(folder.glob("*.tmp")) == []
+    assert list(folder.glob(".*")) == []
 
 
 @pytest.mark.parametrize(

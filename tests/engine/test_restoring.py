@@ -136,6 +136,7 @@ def pairwise() -> list[tuple[str, str, bool, int]]:
     ]
 
 
+@pytest.mark.training
 @pytest.mark.parametrize(("cut", "scheduler", "use_ema", "num_workers"), pairwise())
 def test_settings_do_not_matter(
     tiny_data: Path,
@@ -227,11 +228,12 @@ def test_best_weights_move_to_another_folder(uncut: Path, tiny_data: Path, tmp_p
     """Resumed into a new folder, a run has its best weights there, though no later epoch is better."""
     source = tmp_path / "source"
     source.mkdir()
-    shutil.copy(uncut / "best_model.pth", source)
+    best = read_checkpoint(uncut / "best_model.pth")
+    write_checkpoint(source / "best_model.pth", {**best, "scores": {**best["scores"], "epoch": 1, "iou": 2.0}})
     write_checkpoint(source / "last.pth", at_phase_boundary(uncut))
     folder = train(tiny_run(tiny_data, tmp_path / "run", resume_from=str(source / "last.pth"), **SETTINGS))
 
-    assert folder.best.read_bytes() == (uncut / "best_model.pth").read_bytes()
+    assert folder.best.read_bytes() == (source / "best_model.pth").read_bytes()
     assert json.loads(folder.results.read_text(encoding="utf-8"))["epoch"] == 1
     assert json.loads(folder.history.read_text(encoding="utf-8"))[0]["epoch"] == 1
 
@@ -245,7 +247,7 @@ def test_best_weights_that_are_nowhere(
 
     assert read_checkpoint(folder.best)["epoch"] == 4
     assert json.loads(folder.results.read_text(encoding="utf-8"))["epoch"] == 4
-    assert f"there is no checkpoint {tmp_path / 'best_model.pth'}: only epochs from here" in capsys.readouterr().err
+    assert f"there is no file {tmp_path / 'best_model.pth'}: only epochs from here" in capsys.readouterr().err
 
 
 def test_nothing_left_to_do(uncut: Path, tiny_data: Path, tmp_path: Path) -> None:
@@ -312,7 +314,8 @@ def test_from_best_model(
     source, folder = tmp_path / "run", tmp_path / ("other" if elsewhere else "run")
     source.mkdir()
     content = read_checkpoint(uncut / "last.pth")
-    content["scores"]["epoch"] = content["epoch"] = 3
+    content["epoch"], content["history"] = 3, content["history"][:3]
+    content["scores"] = content["history"][-1]
     del content["training"]
     write_checkpoint(source / "best_model.pth", content)
     seen = watch(monkeypatch)
@@ -329,7 +332,7 @@ def test_from_best_model(
     # Two steps in each of three epochs: an average that began its ramp anew would forget what it holds.
     assert (first["updates"], first["moments"]) == (6, 0)
     assert differences(read_checkpoint(folder / "best_model.pth"), content) == []
-    assert [row["epoch"] for row in history(folder)] == [3, 4]
+    assert [row["epoch"] for row in history(folder)] == [1, 2, 3, 4]
     assert json.loads((folder / "results.json").read_text(encoding="utf-8"))["epoch"] == 3
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,8 @@ import torch
 from typer.testing import CliRunner
 
 from camoxpert_cli.app import app
+from camoxpert_cli.engine import saving as saving_module
+from camoxpert_cli.engine import train as train_module
 from camoxpert_cli.engine.checkpoint import read_checkpoint, write_checkpoint
 from camoxpert_cli.engine.resume import find_checkpoint, settings_to_go_on
 from camoxpert_cli.engine.train import train
@@ -60,11 +63,10 @@ def test_the_one_before_is_kept(finished: Path) -> None:
     assert (previous["epoch"], previous["samples"]) == (2, 8)
 
 
-def test_newest_first(run_folder: Path) -> None:
+def test_newest_first(run_folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """last.pth is taken where it is whole, and then nothing is said."""
-    checkpoint, damaged = find_checkpoint(run_folder)
-
-    assert (checkpoint.path, damaged) == (run_folder / "last.pth", [])
+    assert find_checkpoint(run_folder).path == run_folder / "last.pth"
+    assert capsys.readouterr().err == ""
 
 
 @pytest.mark.parametrize(
@@ -77,25 +79,45 @@ def test_damaged_ones_are_passed_over(
     """A damaged checkpoint is named, and the one before it taken."""
     for name in broken:
         flip(run_folder / name)
-    checkpoint, damaged = find_checkpoint(run_folder)
+    checkpoint = find_checkpoint(run_folder)
     said = capsys.readouterr().err
 
     assert checkpoint.path == run_folder / taken
-    assert damaged == [run_folder / name for name in broken]
     assert all(f"{run_folder / name} is damaged" in said for name in broken)
 
 
-def test_a_damaged_one_never_takes_the_good_ones_place(run_folder: Path, finished: Path) -> None:
-    """Going on from previous.pth sets the damaged file aside; the end is that of the run that was never damaged."""
+@pytest.mark.parametrize("how", ["folder", "file", "another spelling"])
+def test_a_damaged_one_never_takes_the_good_ones_place(
+    run_folder: Path, finished: Path, monkeypatch: pytest.MonkeyPatch, how: str
+) -> None:
+    """Going on from previous.pth, no save makes the damaged file the one before; the end is that of the run whole."""
     flip(run_folder / "last.pth")
-    outcome = camox("resume", run_folder)
+    monkeypatch.chdir(run_folder.parent)
+    source = {"folder": run_folder, "file": run_folder / "previous.pth", "another spelling": run_folder}[how]
+    folder = ["--checkpoint-dir", run_folder.name] if how == "another spelling" else []
+    before = (run_folder / "previous.pth").read_bytes()
+    with monkeypatch.context() as patched:
+        patched.setattr(saving_module, "write_checkpoint", watching(before, run_folder))
+        outcome = camox("resume", source, *folder)
 
     assert outcome.exit_code == 0, outcome.output
-    assert (run_folder / "last.pth.damaged").exists()
     for name in ("last.pth", "previous.pth"):
         read_checkpoint(run_folder / name)
     network, expected = (read_checkpoint(folder / "last.pth")["network"] for folder in (run_folder, finished))
     assert all(torch.equal(network[name], value) for name, value in expected.items())
+
+
+def watching(previous: bytes, folder: Path) -> Any:
+    """A `write_checkpoint` after whose first call `previous.pth` must still be what it was."""
+    calls = []
+
+    def write(path: Path, content: Any, keep_as: Path | None = None) -> None:
+        write_checkpoint(path, content, keep_as)
+        if path.name == "last.pth":
+            calls.append(path)
+            assert len(calls) > 1 or (folder / "previous.pth").read_bytes() == previous
+
+    return write
 
 
 def test_all_damaged(run_folder: Path) -> None:
@@ -120,7 +142,7 @@ def test_a_damaged_file_given_by_name(run_folder: Path) -> None:
 
 def test_runs_below(run_folder: Path, tmp_path: Path) -> None:
     """A notebook's input holds a run somewhere below: a single one is found, several are listed."""
-    found, _ = find_checkpoint(tmp_path)
+    found = find_checkpoint(tmp_path)
     shutil.copytree(run_folder, tmp_path / "other" / "run2")
     with pytest.raises(CheckpointError, match="holds 2 runs") as caught:
         find_checkpoint(tmp_path)
@@ -142,7 +164,7 @@ def test_nothing_there(run_folder: Path, tmp_path: Path) -> None:
 
 def test_settings_come_from_the_checkpoint(run_folder: Path) -> None:
     """Nothing given, nothing changes; the folder is the run's own."""
-    resolved = settings_to_go_on(find_checkpoint(run_folder)[0], {}, [])
+    resolved = settings_to_go_on(find_checkpoint(run_folder), {}, [])
 
     assert (resolved.config.train.epochs, resolved.config.train.stage2_batch_size) == (3, 2)
     assert resolved.config.run.checkpoint_dir == str(run_folder)
@@ -150,16 +172,16 @@ def test_settings_come_from_the_checkpoint(run_folder: Path) -> None:
 
 def test_batch_size_keeps_the_steps(run_folder: Path) -> None:
     """`--batch-size` is one GPU's: accumulation makes up for it, in both stages."""
-    train_config = settings_to_go_on(find_checkpoint(run_folder)[0], {"train.batch_size": "2"}, []).config.train
+    train_config = settings_to_go_on(find_checkpoint(run_folder), {"train.batch_size": "2"}, []).config.train
     with pytest.raises(ConfigError, match="cannot be kept with 3 per GPU"):
-        settings_to_go_on(find_checkpoint(run_folder)[0], {"train.batch_size": "3"}, [])
+        settings_to_go_on(find_checkpoint(run_folder), {"train.batch_size": "3"}, [])
 
     assert (train_config.batch_size, train_config.stage2_batch_size, train_config.accumulation_steps) == (2, 1, 2)
 
 
 def test_assigned_batch_size_is_another_run(run_folder: Path) -> None:
     """With `--set` a batch size is taken as it is."""
-    config = settings_to_go_on(find_checkpoint(run_folder)[0], {}, ["train.batch_size=3"]).config
+    config = settings_to_go_on(find_checkpoint(run_folder), {}, ["train.batch_size=3"]).config
 
     assert (config.train.batch_size, config.train.accumulation_steps) == (3, 1)
 
@@ -167,10 +189,10 @@ def test_assigned_batch_size_is_another_run(run_folder: Path) -> None:
 def test_fewer_epochs(run_folder: Path) -> None:
     """`--epochs` extends; ending earlier changes the schedule and takes `--set`."""
     with pytest.raises(UsageError, match="it can be extended only") as caught:
-        settings_to_go_on(find_checkpoint(run_folder)[0], {"train.epochs": "2"}, [])
+        settings_to_go_on(find_checkpoint(run_folder), {"train.epochs": "2"}, [])
 
     assert "--set train.epochs=2" in caught.value.hint
-    assert settings_to_go_on(find_checkpoint(run_folder)[0], {}, ["train.epochs=2"]).config.train.epochs == 2
+    assert settings_to_go_on(find_checkpoint(run_folder), {}, ["train.epochs=2"]).config.train.epochs == 2
 
 
 def test_extended(run_folder: Path) -> None:
@@ -180,19 +202,19 @@ def test_extended(run_folder: Path) -> None:
 
     assert outcome.exit_code == 0, outcome.output
     assert [row["epoch"] for row in rows] == [1, 2, 3, 4, 5]
-    assert "Changed: train.epochs 3 -> 5: the learning rate of the stage is spread over more" in outcome.stderr
+    assert "changed train.epochs 3 -> 5: the learning rate of the stage is spread over more" in outcome.stderr
     assert "Epoch 4: stage 2, backbone: the last 4 of its 4 stages train" in outcome.stderr
 
 
 def test_what_changes_is_said(run_folder: Path) -> None:
-    """What breaks exactness is a warning; what does not is none."""
+    """Each change is told with what it means; what breaks exactness is a warning."""
     cut_back(run_folder)
     outcome = camox("resume", run_folder, "--num-workers", 1, "--set", "train.lr=0.002", "--batch-size", 2)
 
     assert outcome.exit_code == 0, outcome.output
-    assert "Warning: train.lr 0.001 -> 0.002: from here on the run is another one" in outcome.stderr
-    assert "Changed: train.batch_size 4 -> 2: the same pictures a step in the same order" in outcome.stderr
-    assert "num_workers" not in outcome.stderr
+    assert "Warning: changed train.lr 0.001 -> 0.002: from here on the run is another one" in outcome.stderr
+    assert "changed train.batch_size 4 -> 2: the same pictures a step in the same order" in outcome.stderr
+    assert "changed data.num_workers 0 -> 1: the result stays what it would have been" in outcome.stderr
 
 
 def test_unknown_setting(run_folder: Path) -> None:
@@ -208,12 +230,13 @@ def test_unknown_setting(run_folder: Path) -> None:
 def test_dry_run(run_folder: Path) -> None:
     """A dry run tells checkpoint, folder, next step and changes, and writes nothing."""
     cut_back(run_folder)
-    before = {path.name: (path.read_bytes(), path.stat().st_mtime) for path in run_folder.iterdir() if path.is_file()}
+    paths = [run_folder, *run_folder.iterdir()]
+    before = [path.stat().st_mtime_ns for path in paths]
     outcome = camox("resume", run_folder, "--dry-run", "--batch-size", 2)
-    after = {path.name: (path.read_bytes(), path.stat().st_mtime) for path in run_folder.iterdir() if path.is_file()}
 
     assert outcome.exit_code == 0, outcome.output
-    assert after == before
+    assert [path.stat().st_mtime_ns for path in paths] == before
+    assert [run_folder, *run_folder.iterdir()] == paths
     assert "last.pth: 2 epochs are complete, 8 pictures into the next" in outcome.stdout
     assert "epoch 3" in outcome.stdout
     assert "train.accumulation_steps 1 -> 2" in outcome.stdout
@@ -333,3 +356,99 @@ def test_best_weights_that_are_damaged(run_folder: Path, capsys: pytest.CaptureF
     assert outcome.exit_code == 0, outcome.output
     assert "only epochs from here on count as the best" in outcome.stderr
     assert read_checkpoint(run_folder / "best_model.pth")["epoch"] == 3
+
+
+def test_best_weights_of_what_is_done_again(run_folder: Path) -> None:
+    """Gone back before the epoch of best_model.pth, a run does not take it for an earlier epoch's."""
+    content = read_checkpoint(run_folder / "last.pth")
+    progress = content["training"]["progress"]
+    rows = progress["history"][:2]
+    best = max(rows, key=lambda row: row["iou"])
+    progress.update(epoch=2, samples=0, history=rows, best_epoch=best["epoch"], best_iou=best["iou"])
+    write_checkpoint(run_folder / "last.pth", content)
+    later = read_checkpoint(run_folder / "best_model.pth")
+    later["scores"] = {**later["scores"], "epoch": 3, "iou": 0.9}
+    write_checkpoint(run_folder / "best_model.pth", later)
+    outcome = camox("resume", run_folder)
+    results = json.loads((run_folder / "results.json").read_text())
+    kept = read_checkpoint(run_folder / "best_model.pth")["scores"]
+
+    assert outcome.exit_code == 0, outcome.output
+    assert "holds other weights than the best of this run" in outcome.stderr
+    assert (kept["epoch"], kept["iou"]) == (results["epoch"], results["validation"]["iou"])
+
+
+def test_history_of_the_best_weights(run_folder: Path) -> None:
+    """Gone on from best_model.pth, the epochs before it stay in the history."""
+    content = read_checkpoint(run_folder / "last.pth")
+    del content["training"]
+    content["scores"] = content["history"][-1]
+    write_checkpoint(run_folder / "best_model.pth", content)
+    for name in ("last.pth", "previous.pth"):
+        (run_folder / name).unlink()
+    outcome = camox("resume", run_folder, "--epochs", 4)
+
+    assert outcome.exit_code == 0, outcome.output
+    assert [row["epoch"] for row in json.loads((run_folder / "history.json").read_text())] == [1, 2, 3, 4]
+
+
+def test_an_extended_run_has_no_results_yet(run_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The results of the shorter run do not stand for the longer one that is under way."""
+    monkeypatch.setattr(train_module, "train_epochs", lambda run: (_ for _ in ()).throw(KeyboardInterrupt))
+    outcome = camox("resume", run_folder, "--epochs", 5)
+
+    assert outcome.exit_code == 130
+    assert f"camox resume {run_folder}" in outcome.stderr
+    assert not (run_folder / "results.json").exists()
+
+
+def test_relative_paths_lead_home(
+    run_folder: Path, tiny_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A data set given by a relative path is found from another folder too."""
+    monkeypatch.chdir(tiny_data.parent)
+    train(tiny_run(Path(tiny_data.name), tmp_path / "relative", epochs=1))
+    monkeypatch.chdir(tmp_path)
+    outcome = camox("resume", tmp_path / "relative", "--epochs", 2)
+
+    assert outcome.exit_code == 0, outcome.output
+
+
+def test_assignments_count_as_flags(run_folder: Path, tmp_path: Path) -> None:
+    """A folder given by `--set` is taken, and an assigned number of accumulation steps is not changed again."""
+    checkpoint = find_checkpoint(run_folder)
+    moved = settings_to_go_on(checkpoint, {}, [f"run.checkpoint_dir={tmp_path / 'new'}"]).config
+    kept = settings_to_go_on(checkpoint, {"train.batch_size": "2"}, ["train.accumulation_steps=1"]).config.train
+
+    assert moved.run.checkpoint_dir == str(tmp_path / "new")
+    assert (kept.batch_size, kept.accumulation_steps) == (2, 1)
+
+
+def test_dry_run_says_what_the_real_one_would(run_folder: Path, finished: Path, tmp_path: Path) -> None:
+    """A folder that holds another run is refused by both."""
+    for more in ([], ["--dry-run"]):
+        assert camox("resume", run_folder, "--checkpoint-dir", finished, *more).exit_code == 2
+
+
+@pytest.mark.skipif(not COMPAT.is_dir(), reason="the checkpoints of the original program are not beside the repository")
+def test_dry_run_without_stage_1(tiny_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without stage 1 a checkpoint of its middle goes on with stage 2's first epoch, and the dry run says so."""
+    monkeypatch.chdir(tmp_path)
+    source = COMPAT / "camoxpert_xxs_7experts.pth"
+    outcome = camox("resume", source, "--dataset-path", tiny_data, "--set", "train.skip_stage1=true", "--dry-run")
+
+    assert "epoch 31 of 140, stage 2, learning rate" in outcome.stdout
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
+def test_forbidden_folders(run_folder: Path) -> None:
+    """A folder that may not be looked into is named in one sentence, without a traceback."""
+    run_folder.chmod(0)
+    try:
+        outcome = camox("resume", run_folder)
+    finally:
+        run_folder.chmod(0o755)
+
+    assert outcome.exit_code == 2
+    assert "Permission denied" in outcome.stderr

@@ -10,7 +10,9 @@ from typing import Any
 import pytest
 
 from camoxpert_cli.engine import saving as saving_module
+from camoxpert_cli.engine import train as train_module
 from camoxpert_cli.engine.checkpoint import CheckpointNotWritten, read_checkpoint, write_checkpoint
+from camoxpert_cli.engine.evaluate import Scores
 from camoxpert_cli.engine.train import train
 from camoxpert_cli.errors import TrainingError
 from camoxpert_cli.runs import RunFolder
@@ -45,17 +47,6 @@ def test_full_for_a_while(
     assert len(json.loads(folder.history.read_text())) == 4
 
 
-def test_previous_gives_its_space(
-    tiny_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """Before last.pth goes without an update, the one before it is given up."""
-    full_where(monkeypatch, lambda path, count: path.name == "last.pth" and path.with_name("previous.pth").exists())
-    folder = train(tiny_run(tiny_data, tmp_path / "run", **SETTINGS))
-
-    assert "previous.pth was removed to write" in capsys.readouterr().err
-    assert read_checkpoint(folder.last)["epoch"] == 4
-
-
 def test_full_to_the_end(
     tiny_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -73,13 +64,24 @@ def test_best_weights_that_cannot_be_written(
     tiny_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """An epoch whose weights could not be kept is not called the best: the file and the summary agree."""
+    scores = iter([0.1, 0.3, 0.2, 0.2])
+    monkeypatch.setattr(train_module, "validate", lambda run: Scores(3, next(scores), 0.0, 1.0))
     full_where(monkeypatch, lambda path, count: path.name == "best_model.pth" and count == 2)
-    folder = train(tiny_run(tiny_data, tmp_path / "run", lr=5e-3, **SETTINGS))
-    best = read_checkpoint(folder.best)
+    folder = train(tiny_run(tiny_data, tmp_path / "run", **SETTINGS))
+    best, results = read_checkpoint(folder.best), json.loads(folder.results.read_text())
 
-    assert best["epoch"] == json.loads(folder.results.read_text())["epoch"]
-    if "goes on with the best weights before these" in capsys.readouterr().err:
-        assert best["scores"]["iou"] == json.loads(folder.results.read_text())["validation"]["iou"]
+    assert "training goes on with the best weights before these" in capsys.readouterr().err
+    assert (best["epoch"], best["scores"]["iou"]) == (3, 0.2)
+    assert (results["epoch"], results["validation"]["iou"]) == (3, 0.2)
+
+
+def test_no_weights_at_all(tiny_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A run none of whose weights could be kept ends with that, not in the middle of its summary."""
+    full_where(monkeypatch, lambda path, count: True)
+    with pytest.raises(TrainingError, match="no weights could be kept") as caught:
+        train(tiny_run(tiny_data, tmp_path / "run", **SETTINGS))
+
+    assert caught.value.exit_code == 6
 
 
 def test_too_little_space_is_told_before_training(

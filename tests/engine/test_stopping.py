@@ -30,17 +30,23 @@ def test_a_signal_waits_for_the_check(number: signal.Signals, code: int, reason:
     assert (caught.value.exit_code, caught.value.reason) == (code, f"stopped by {reason}")
 
 
-def test_pressed_twice_it_does_not_wait() -> None:
-    """Whoever presses again means it: a step that hangs can be left."""
+def test_pressed_twice_it_does_not_wait(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever presses again means it: a step that hangs can be left. Twice in an instant is one press."""
+    moments = iter([10.0, 10.1, 10.9, 12.0])
+    monkeypatch.setattr(time, "monotonic", lambda: next(moments))
+    done = []
 
     def press_twice() -> None:
         with Stopping(NEVER):
-            signal.raise_signal(signal.SIGINT)
+            for _ in range(3):
+                signal.raise_signal(signal.SIGINT)
+                done.append("went on")
             signal.raise_signal(signal.SIGINT)
             raise AssertionError("not reached")
 
     with pytest.raises(KeyboardInterrupt):
         press_twice()
+    assert done == ["went on"] * 3
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 

@@ -63,6 +63,26 @@ def test_whole_files(tmp_path: Path) -> None:
     assert read["metadata"] == {"backbone": "x"}
 
 
+def test_every_bit_of_a_directory(tmp_path: Path) -> None:
+    """Any bit of a directory may flip: torch leaves what is marked as a folder there as memory happens to be."""
+    path = saved(tmp_path, {"a": torch.tensor([3.0, 5.0])})
+    whole = path.read_bytes()
+    start = whole.index(b"PK\x01\x02")
+    refused = 0
+    for at in range(8 * start, 8 * len(whole)):
+        data = bytearray(whole)
+        data[at // 8] ^= 1 << at % 8
+        path.write_bytes(data)
+        try:
+            content = read_weights_file(path)
+        except CheckpointError:
+            refused += 1
+        else:
+            assert torch.equal(content["a"], torch.tensor([3.0, 5.0])), at
+
+    assert refused > 1000
+
+
 @pytest.mark.parametrize("seed", range(120))
 def test_a_flipped_bit(tmp_path: Path, seed: int) -> None:
     """One bit anywhere in the file, tensors, names, directory and padding: refused, or the tensors are the same."""
@@ -85,7 +105,7 @@ def test_flipped_tensors_are_noticed(tmp_path: Path) -> None:
         data[at + offset] ^= 16
         path.write_bytes(data)
         assert torch.load(path, weights_only=True).keys() == STATE.keys()
-        with pytest.raises(CheckpointError, match=r"is damaged: the checksum of .*data/2 in it is wrong"):
+        with pytest.raises(CheckpointError, match=r"is damaged: .*data/2 in it is not what was"):
             read_weights_file(path)
 
 
@@ -218,10 +238,22 @@ def test_checksum_sees_everything() -> None:
 def test_folder(tmp_path: Path) -> None:
     """A folder is no checkpoint; a weights file in it is proposed."""
     saved(tmp_path, name="model.bin")
-    with pytest.raises(CheckpointError, match="it is a folder") as caught:
+    with pytest.raises(CheckpointError, match="is a folder, not a file") as caught:
         read_weights_file(tmp_path)
 
     assert str(tmp_path / "model.bin") in caught.value.hint
+
+
+def test_safetensors_without_a_checksum(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Of a file that cannot be verified, that is said."""
+    save_file(STATE, tmp_path / "weights.safetensors")
+    read_weights_file(tmp_path / "weights.safetensors")
+    save_file(STATE, tmp_path / "weights.safetensors", metadata={CHECKSUM: checksum(STATE)})
+    said = capsys.readouterr().err
+    read_weights_file(tmp_path / "weights.safetensors")
+
+    assert "has no checksum" in said
+    assert capsys.readouterr().err == ""
 
 
 def test_a_huge_header_is_refused(tmp_path: Path) -> None:
