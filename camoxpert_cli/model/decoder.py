@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from camoxpert_cli.model.initial_weights import expect_background
+from camoxpert_cli.model.initial_weights import expect_background, turn_fast
 from camoxpert_cli.model.layers import resize
 
 
@@ -15,14 +15,7 @@ class DecoderBlock(nn.Module):
 
     def __init__(self, inputs: int, skip: int, outputs: int) -> None:
         super().__init__()
-        self.conv = nn.Sequential(
-            nn.Conv2d(inputs + skip, outputs, 3, padding=1),
-            nn.BatchNorm2d(outputs),
-            nn.ReLU(),
-            nn.Conv2d(outputs, outputs, 3, padding=1),
-            nn.BatchNorm2d(outputs),
-            nn.ReLU(),
-        )
+        self.conv = nn.Sequential(*_convolution(inputs + skip, outputs), *_convolution(outputs, outputs))
 
     def forward(self, x: Tensor, skip: Tensor | None = None) -> Tensor:
         """`x` (B, inputs, H, W), `skip` about (B, skip, 2H, 2W) -> (B, outputs, the skip's size)."""
@@ -41,9 +34,11 @@ def logit_head(inputs: int) -> nn.Conv2d:
 
 def final_head(inputs: int) -> nn.Sequential:
     """Two convolutions to one channel of logits."""
-    return nn.Sequential(
-        nn.Conv2d(inputs, inputs // 2, 3, padding=1),
-        nn.BatchNorm2d(inputs // 2),
-        nn.ReLU(),
-        logit_head(inputs // 2),
-    )
+    return nn.Sequential(*_convolution(inputs, inputs // 2), logit_head(inputs // 2))
+
+
+def _convolution(inputs: int, outputs: int) -> tuple[nn.Conv2d, nn.BatchNorm2d, nn.ReLU]:
+    """3x3, at the size it gets."""
+    kernel = nn.Conv2d(inputs, outputs, 3, padding=1)
+    turn_fast(kernel)
+    return kernel, nn.BatchNorm2d(outputs), nn.ReLU()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+import torch
 from torch import nn
 
 # The share of a picture that an animal covers, about.
@@ -29,6 +30,16 @@ def nearly_close(gate: nn.Conv2d) -> None:
     """
     nn.init.zeros_(gate.weight)
     _fill_bias(gate, _logit(GATE))
+
+
+@torch.no_grad()
+def turn_fast(kernel: nn.Conv2d) -> None:
+    """Quarter the kernel of a convolution that BatchNorm follows.
+
+    BatchNorm takes a kernel's size out again, so that what a step changes is its direction, by the rate over that size
+    (van Laarhoven 2017, section 3): a small kernel turns fast until training has found a size of its own.
+    """
+    kernel.weight.mul_(0.25)
 
 
 def expect_background(head: nn.Conv2d) -> None:

@@ -3,7 +3,6 @@ from __future__ import annotations
 import os
 import resource
 import zipfile
-from collections import OrderedDict
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,9 +13,9 @@ import pytest
 import torch
 
 from camoxpert_cli.engine.checkpoint import read_checkpoint, write_checkpoint
-from camoxpert_cli.engine.load import load_model
 from camoxpert_cli.errors import CheckpointError
 from camoxpert_cli.model.camoxpert import CamoXpert
+from tests.helpers.checkpoints import content_of, original, refusal, save
 from tests.model.networks import small_network
 
 
@@ -27,36 +26,7 @@ def network() -> CamoXpert:
 
 @pytest.fixture
 def content(network: CamoXpert) -> dict[str, Any]:
-    """A checkpoint of camox whose average is the network with every number doubled."""
-    state = network.state_dict()
-    average = {name: 2 * value for name, value in state.items()}
-    return {"backbone": "test_resnet", "num_experts": 2, "network": state, "ema": average, "epoch": 3}
-
-
-def original(content: dict[str, Any], network: CamoXpert, prefix: str = "") -> dict[str, Any]:
-    """The same as the original program would have saved it."""
-    return {
-        "epoch": 2,
-        "model_state_dict": OrderedDict((prefix + name, value) for name, value in content["network"].items()),
-        "ema_state_dict": {name: content["ema"][name] for name, _ in network.named_parameters()},
-        "best_iou": np.float64(0.25),
-        "args": {"backbone": "test_resnet", "num_experts": 2, "lr": 0.01},
-    }
-
-
-def save(content: Any, folder: Path) -> Path:
-    """By torch alone: without format and version."""
-    torch.save(content, folder / "checkpoint.pth")
-    return folder / "checkpoint.pth"
-
-
-def refusal(path: Path) -> CheckpointError:
-    """Why a file is not loaded; `load_model` and `read_checkpoint` give the same reason."""
-    with pytest.raises(CheckpointError) as caught:
-        load_model(path)
-    assert str(path) in caught.value.message
-    assert "\n" not in caught.value.message
-    return caught.value
+    return content_of(network)
 
 
 def test_round_trip(tmp_path: Path, content: dict[str, Any]) -> None:

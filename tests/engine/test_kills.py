@@ -16,22 +16,11 @@ import pytest
 from camoxpert_cli.config.load import Resolved
 from camoxpert_cli.engine.checkpoint import read_checkpoint
 from camoxpert_cli.engine.train import train
-from tests.helpers.compare import differences
+from tests.helpers.cut_runs import SETTINGS, differing
 from tests.helpers.processes import TIMEOUT, camox, finish, run, start, train_command
 from tests.helpers.tiny_data import tiny_run
 
 pytestmark = pytest.mark.training
-
-# What may differ between a run that was cut and one that was not.
-CIRCUMSTANCES = {"seconds", "epoch_seconds", "checkpoint_dir", "resume_from", "save_every", "num_workers", "time_limit"}
-SETTINGS: dict[str, Any] = {
-    "epochs": 4,
-    "stage1_epochs": 2,
-    "num_experts": 3,
-    "batch_size": 2,
-    "accumulation_steps": 2,
-    "save_every": "1",
-}
 
 
 @pytest.fixture(scope="module")
@@ -41,16 +30,6 @@ def uncut(tiny_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def settings(data: Path, folder: Path, **more: Any) -> Resolved:
     return tiny_run(data, folder, **SETTINGS, **more)
-
-
-def differing(first: Path, second: Path) -> list[str]:
-    """Where weights, average, optimizer, progress or history of two runs differ by a bit."""
-    rows, other_rows = (json.loads((folder / "history.json").read_text()) for folder in (first, second))
-    return [
-        found
-        for name in ("last.pth", "best_model.pth")
-        for found in differences(read_checkpoint(first / name), read_checkpoint(second / name), CIRCUMSTANCES, name)
-    ] + differences(rows, other_rows, CIRCUMSTANCES, "history")
 
 
 def wait_for(condition: Any, process: subprocess.Popen[str]) -> None:
@@ -180,5 +159,5 @@ def test_the_clock(tiny_data: Path, tmp_path: Path, uncut: Path) -> None:
     assert not (folder / "results.json").exists()
     code, output = run(camox("resume", str(folder)), CAMOX_SESSION_START=str(time.time()))
     assert code == 0, output
-    assert [each for each in differing(folder, uncut) if not each.endswith("session_limit")] == []
+    assert differing(folder, uncut) == []
     assert (folder / "results.json").exists()

@@ -1,11 +1,9 @@
 from __future__ import annotations
 
 import re
-from collections import OrderedDict
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -16,6 +14,7 @@ from camoxpert_cli.engine.foreign import average_in, weights_of
 from camoxpert_cli.engine.load import load_model, load_weights
 from camoxpert_cli.errors import CheckpointError
 from camoxpert_cli.model.camoxpert import CamoXpert
+from tests.helpers.checkpoints import content_of, original, refusal, save
 from tests.model.networks import pictures, small_network
 
 # Checkpoints of the original program with the logits they must give lie beside the repository.
@@ -30,36 +29,7 @@ def network() -> CamoXpert:
 
 @pytest.fixture
 def content(network: CamoXpert) -> dict[str, Any]:
-    """A checkpoint of camox whose average is the network with every number doubled."""
-    state = network.state_dict()
-    average = {name: 2 * value for name, value in state.items()}
-    return {"backbone": "test_resnet", "num_experts": 2, "network": state, "ema": average, "epoch": 3}
-
-
-def original(content: dict[str, Any], network: CamoXpert, prefix: str = "") -> dict[str, Any]:
-    """The same as the original program would have saved it."""
-    return {
-        "epoch": 2,
-        "model_state_dict": OrderedDict((prefix + name, value) for name, value in content["network"].items()),
-        "ema_state_dict": {name: content["ema"][name] for name, _ in network.named_parameters()},
-        "best_iou": np.float64(0.25),
-        "args": {"backbone": "test_resnet", "num_experts": 2, "lr": 0.01},
-    }
-
-
-def save(content: Any, folder: Path) -> Path:
-    """By torch alone: without format and version."""
-    torch.save(content, folder / "checkpoint.pth")
-    return folder / "checkpoint.pth"
-
-
-def refusal(path: Path) -> CheckpointError:
-    """Why a file is not loaded; `load_model` and `read_checkpoint` give the same reason."""
-    with pytest.raises(CheckpointError) as caught:
-        load_model(path)
-    assert str(path) in caught.value.message
-    assert "\n" not in caught.value.message
-    return caught.value
+    return content_of(network)
 
 
 def worst(output: Tensor, expected: Tensor) -> float:

@@ -6,6 +6,7 @@ from torch import nn
 
 from camoxpert_cli.model.backbone import create_backbone
 from camoxpert_cli.model.camoxpert import CamoXpert
+from camoxpert_cli.model.decoder import DecoderBlock
 from camoxpert_cli.model.experts import AttentionExpert
 from camoxpert_cli.model.initial_weights import FOREGROUND, GATE
 from tests.model.networks import pictures
@@ -61,3 +62,23 @@ def test_all_of_it_learns(fresh: CamoXpert) -> None:
     gradients = [expert.attention.proj.weight.grad for expert in experts]
 
     assert any(gradient is not None and gradient.abs().max() > 0 for gradient in gradients)
+
+
+@torch.no_grad()
+def test_kernels_before_batch_norm_are_small() -> None:
+    """A quarter of torch's own size, and the same output: BatchNorm takes the size out."""
+    torch.manual_seed(0)
+    block = DecoderBlock(8, 4, 16)
+    kernels = [block.conv[0], block.conv[3]]
+    x, skip = torch.randn(2, 8, 6, 6), torch.randn(2, 4, 12, 12)
+    output = block.train()(x, skip)
+    for kernel in kernels:
+        assert isinstance(kernel, nn.Conv2d)
+        # torch draws evenly up to one over the root of what a pixel is summed over.
+        bound = kernel.weight[0].numel() ** -0.5
+        assert 0.2 * bound < kernel.weight.abs().max() <= 0.25 * bound
+        kernel.weight.mul_(4)
+        kernel.bias.zero_()  # type: ignore[union-attr]
+
+    # BatchNorm adds 1e-5 to a variance that is a sixteenth of what it was.
+    torch.testing.assert_close(block(x, skip), output, atol=2e-2, rtol=0)

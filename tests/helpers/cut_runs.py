@@ -1,0 +1,46 @@
+"""A small run to be cut, and the comparison of its end with that of the uncut one."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from camoxpert_cli.engine.checkpoint import read_checkpoint
+from tests.helpers.compare import differences
+
+# What may differ between a run that was cut and one that was not.
+CIRCUMSTANCES = {
+    "seconds",
+    "epoch_seconds",
+    "num_workers",
+    "checkpoint_dir",
+    "resume_from",
+    "save_every",
+    "session_limit",
+}
+# Two epochs of stage 1, two phases of one epoch each in stage 2. Three experts, of which each picture takes two: some
+# get no gradient in some steps. 8 pictures in groups of 2 + 2: steps at 4 and 8; in stage 2 of 3 + 3: at 6 and 8.
+SETTINGS: dict[str, Any] = {
+    "epochs": 4,
+    "stage1_epochs": 2,
+    "num_experts": 3,
+    "batch_size": 2,
+    "accumulation_steps": 2,
+    "warmup_epochs": 1,
+    "save_every": "1",
+}
+
+
+def history(folder: Path) -> list[dict[str, Any]]:
+    rows: list[dict[str, Any]] = json.loads((folder / "history.json").read_text(encoding="utf-8"))
+    return rows
+
+
+def differing(first: Path, second: Path) -> list[str]:
+    """Where weights, average, optimizer, progress or history of two runs differ by a bit."""
+    return [
+        found
+        for name in ("last.pth", "best_model.pth")
+        for found in differences(read_checkpoint(first / name), read_checkpoint(second / name), CIRCUMSTANCES, name)
+    ] + differences(history(first), history(second), CIRCUMSTANCES, "history")
