@@ -114,7 +114,7 @@ def test_accumulated_step_is_the_joined_step(
     }
     for name, settings in ways.items():
         settings |= {"skip_stage1": True, "progressive_unfreeze": False, "val_fraction": val_fraction, "use_ema": False}
-        run = run_in_hand(tiny_data, tmp_path / name, num_experts=1, scheduler="none", stage2_lr=1e-3, **settings)
+        run = run_in_hand(tiny_data, tmp_path / name, num_experts=1, scheduler="none", stage2_lr=1e-2, **settings)
         assert run.optimizer is not None
         run.step.double()
         groups = [{key: group[key] for key in ("params", "name", "lr_factor")} for group in run.optimizer.param_groups]
