@@ -17,6 +17,9 @@ _NOT_COMPARED = {"run.checkpoint_dir", "run.resume_from"}
 # Where a run is and how it is watched changes nothing about its result.
 _NO_EFFECT = {
     "data.dataset_path",
+    "data.images",
+    "data.masks",
+    "data.cache",
     "data.num_workers",
     "model.backbone_weights",
     "run.target_iou",

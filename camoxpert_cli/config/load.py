@@ -112,7 +112,7 @@ def _build(given: Sequence[_Given], problems: list[str]) -> tuple[Config, dict[s
 
 
 def _impossible_combinations(config: Config, origins: Mapping[str, str]) -> list[str]:
-    train, model = config.train, config.model
+    train, model, data = config.train, config.model, config.data
 
     def said(key: str) -> str:
         section, name = key.split(".")
@@ -136,6 +136,8 @@ def _impossible_combinations(config: Config, origins: Mapping[str, str]) -> list
             problems.append(f"{said('train.min_lr')}, expected at most the rate it ends: {said(key)}")
     if model.backbone_weights is not None and not model.pretrained:
         problems.append(f"{said('model.backbone_weights')}, expected null where {said('model.pretrained')}")
+    if len(data.images) != len(data.masks):
+        problems.append(f"{said('data.images')}, expected as many folders as in {said('data.masks')}")
     return problems
 
 

@@ -41,7 +41,15 @@ class ModelConfig:
 
 @dataclass(frozen=True)
 class DataConfig:
-    dataset_path: tuple[str, ...] = setting((), "data set folder; repeat it to train on several")
+    dataset_path: tuple[str, ...] = setting(
+        (), "data set folder, or a list that check-data wrote; repeat it to train on several"
+    )
+    images: tuple[str, ...] = setting((), "folder of training pictures, whatever it is called; with --masks")
+    masks: tuple[str, ...] = setting((), "the folder of their masks")
+    include_noncam: bool = setting(False, "take COD10K's NonCAM pictures too, which show nothing camouflaged")
+    cache: Literal["auto", "off"] | str = setting(
+        "auto", "folder for resized pictures; auto takes ~/.cache/camox where there is space, off reads files anew"
+    )
     img_size: int = setting(320, "side in pixels that pictures are resized to", low=64, high=4096, original="384")
     val_fraction: float = setting(0.1, "part of the training pictures held out for validation", low=0.001, high=0.9)
     num_workers: int | Literal["auto"] = setting(

@@ -50,6 +50,8 @@ def _convert(kind: Any, value: Any) -> Any:
     if get_origin(kind) is Literal:
         if value in get_args(kind):
             return value
+        if value is False and "off" in get_args(kind):  # as YAML reads it
+            return "off"
     elif get_origin(kind) is tuple:
         items = [value] if isinstance(value, str | Path) else value
         if isinstance(items, list | tuple) and all(isinstance(item, str | Path) and str(item) for item in items):

@@ -10,6 +10,7 @@ from operator import attrgetter
 from pathlib import Path
 from typing import Literal
 
+from camoxpert_cli.data.pairs import LIST_SUFFIX, Pair, read_list
 from camoxpert_cli.errors import DataError, nearest
 
 _IMAGE_FOLDERS = ("image", "images", "imgs", "img")
@@ -17,19 +18,10 @@ _MASK_FOLDERS = ("gt_object", "gt", "mask", "masks")
 _TRAIN_FOLDERS = ("train", "traindataset")
 _TEST_FOLDERS = ("test", "testdataset")
 PICTURE_SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp"}
-_NOT_CAMOUFLAGED = "COD10K-NonCAM-"
+NOT_CAMOUFLAGED = "COD10K-NonCAM-"
 _LAYOUTS = "expected Imgs + GT, Train/Image + Train/GT_Object, TrainDataset/Imgs + TrainDataset/GT or Images/Train + GT"
 # A read-me shows a few pictures; below a folder with this many, no data set is looked for.
 _PICTURE_FOLDER = 20
-
-
-@dataclass(frozen=True)
-class Pair:
-    """A picture and its mask; `name` is the stem both files share."""
-
-    name: str
-    image: Path
-    mask: Path
 
 
 @dataclass(frozen=True)
@@ -42,7 +34,7 @@ class DataSet:
 
 
 @dataclass(frozen=True)
-class _Split:
+class Folders:
     """A folder of pictures with its folder of masks; `role` is "any" where no folder name tells what it is for."""
 
     role: Literal["train", "test", "any"]
@@ -52,40 +44,95 @@ class _Split:
     sharing: tuple[Path, ...] = ()  # further picture folders whose masks lie in `masks`
 
 
-def find_data(roots: Sequence[Path], *, scoring: bool = False) -> DataSet:
+@dataclass(frozen=True)
+class Files:
+    """The files of a pair of folders by stem, each in the order of names: one file a stem, unless names clash.
+
+    `owners` are the stems of all pictures whose masks may lie in the folder of masks; `left_out` counts the NonCAM ones.
+    """
+
+    images: dict[str, list[Path]]
+    masks: dict[str, list[Path]]
+    owners: set[str]
+    left_out: int
+
+    @property
+    def pairs(self) -> tuple[Pair, ...]:
+        """What has a picture and a mask, the first of each where names clash."""
+        return tuple(
+            Pair(stem, paths[0], self.masks[stem][0]) for stem, paths in self.images.items() if stem in self.masks
+        )
+
+    @property
+    def lone_images(self) -> list[Path]:
+        return [path for stem, paths in self.images.items() if stem not in self.masks for path in paths]
+
+    @property
+    def lone_masks(self) -> list[Path]:
+        return [path for stem, paths in self.masks.items() if stem not in self.owners for path in paths]
+
+    @property
+    def clashes(self) -> list[list[Path]]:
+        """Files of one folder that share a stem."""
+        return [paths for side in (self.images, self.masks) for paths in side.values() if len(paths) > 1]
+
+
+def find_data(
+    roots: Sequence[Path],
+    *,
+    folders: Sequence[tuple[Path, Path]] = (),
+    scoring: bool = False,
+    include_noncam: bool = False,
+) -> DataSet:
     """The pairs of one or several data set folders, sorted by name within each folder of pictures.
 
     Knows COD10K-v3 (`Train/Image` + `Train/GT_Object`, `Test/...`), `TrainDataset` and `TestDataset/<SET>` with
     `Imgs` + `GT`, CAMO (`Images/Train`, `Images/Test` + `GT`) and one pair of folders (NC4K), in any case of letters.
     One pair of folders called neither train nor test is for training where no other root is, for people train on
-    folders of their own; beside other training pictures, or where `scoring`, it is a test set.
+    folders of their own; beside other training pictures, or where `scoring`, it is a test set. A root may also be a
+    list of pairs in a file, see `read_list`. `folders` are picture and mask folders whatever they are called: training
+    pairs, or where `scoring` a test set. COD10K's NonCAM pictures are left out unless `include_noncam`.
 
     Raises DataError where a root is no known layout, has no pairs, or its pictures and masks do not match.
     """
-    if not roots:
+    if not roots and not folders:
         raise DataError("no data set folder was given", _LAYOUTS)
-    unique = {Path(root).resolve(): Path(root) for root in roots}.values()
-    found = {root: _look(root) for root in unique}
-    has_train = any(split.role == "train" for splits, _ in found.values() for split in splits)
     train: list[Pair] = []
     tests: dict[str, tuple[Pair, ...]] = {}
     lines = []
+
+    def add_test(name: str, pairs: tuple[Pair, ...]) -> None:
+        if name in tests:
+            first, second = (each[0].image.parent for each in (tests[name], pairs))
+            raise DataError(
+                f"two test sets are called {name}: {first} and {second}", "give one of them, or rename its folder"
+            )
+        tests[name] = pairs
+
+    unique = {Path(root).resolve(): Path(root) for root in roots}.values()
+    lists = [root for root in unique if root.suffix == LIST_SUFFIX and root.is_file()]
+    for path in lists:
+        listed, listed_tests = read_list(path)
+        train += listed
+        for name, pairs in listed_tests.items():
+            add_test(name, pairs)
+        counts = [f"{len(listed)} training pairs"]
+        lines.append(f"{path}: {', '.join(counts + [_count(name, pairs) for name, pairs in listed_tests.items()])}")
+    found = {root: find_folders(root) for root in unique if root not in lists}
+    for images, masks in folders:
+        role: Literal["train", "test"] = "test" if scoring else "train"
+        found[Path(os.path.commonpath([images, masks]))] = [Folders(role, images.parent.name, images, masks)], []
+    has_train = bool(train) or any(each.role == "train" for splits, _ in found.values() for each in splits)
     for root, (splits, notes) in found.items():
         counts = []
         for split in splits:
             trains = split.role == "train" or (split.role == "any" and not scoring and not has_train)
-            pairs, where = _read(root, split)
+            pairs, where = _read(root, split, include_noncam)
             if trains:
                 train += pairs
-            elif split.name in tests:
-                first = tests[split.name][0].image.parent
-                raise DataError(
-                    f"two test sets are called {split.name}: {first} and {split.images}",
-                    "give one of them, or rename its folder",
-                )
             else:
-                tests[split.name] = pairs
-            counts.append(f"{len(pairs)} {'training pairs' if trains else f'test pairs of {split.name}'} ({where})")
+                add_test(split.name, pairs)
+            counts.append(f"{f'{len(pairs)} training pairs' if trains else _count(split.name, pairs)} ({where})")
         lines.append(f"{root}: {', '.join(counts + notes)}")
     return DataSet(tuple(train), tests, "; ".join(lines))
 
@@ -104,25 +151,48 @@ def find_under(folder: Path, depth: int = 4) -> list[Path]:
     return [match for each in below for match in find_under(each, depth - 1)]
 
 
-def pair_folders(images: Path, masks: Path, sharing: Sequence[Path] = ()) -> tuple[Pair, ...]:
-    """Every picture in `images` with the mask of its stem in `masks`, sorted by name; COD10K's NonCAM are left out.
+def pair_folders(
+    images: Path, masks: Path, sharing: Sequence[Path] = (), *, include_noncam: bool = False
+) -> tuple[Pair, ...]:
+    """Every picture in `images` with the mask of its stem in `masks`, sorted by name.
 
-    `sharing`: further picture folders, not returned, whose masks lie in `masks` as well. Raises DataError where a
-    picture has no mask, a mask no picture, or two files of a folder share a stem.
+    Raises DataError where a picture has no mask, a mask no picture, or two files of a folder share a stem. The
+    arguments are those of `list_files`.
     """
-    picture_of, mask_of = _by_stem(images), _by_stem(masks)
-    owners = set(picture_of).union(*(_by_stem(folder) for folder in sharing))
+    files = list_files(images, masks, sharing, include_noncam=include_noncam)
+    if files.clashes:
+        first, second, *_ = files.clashes[0]
+        raise DataError(
+            f"{first.parent} has two pictures of one name: {first.name} and {second.name}", "keep one of them"
+        )
     problems = []
-    if lone := [path.name for stem, path in picture_of.items() if stem not in mask_of]:
+    if lone := [path.name for path in files.lone_images]:
         problems.append(f"{_first_of(lone, 'picture')} no mask in {masks}")
-    if stray := [path.name for stem, path in mask_of.items() if stem not in owners]:
+    if stray := [path.name for path in files.lone_masks]:
         problems.append(f"{_first_of(stray, 'mask')} no picture in {images}")
     if problems:
-        raise DataError("; ".join(problems), "a picture and its mask have the same name up to the extension")
-    return tuple(Pair(stem, path, mask_of[stem]) for stem, path in picture_of.items())
+        raise DataError(
+            "; ".join(problems),
+            "a picture and its mask have the same name up to the extension; "
+            "camox check-data DIR --write-clean clean.json lists what can be trained on",
+        )
+    return files.pairs
 
 
-def _look(root: Path) -> tuple[list[_Split], list[str]]:
+def list_files(images: Path, masks: Path, sharing: Sequence[Path] = (), *, include_noncam: bool = False) -> Files:
+    """The pictures in `images` and the masks in `masks`, without COD10K's NonCAM ones unless `include_noncam`.
+
+    `sharing`: further picture folders whose masks lie in `masks` as well. Raises DataError for folders that cannot be
+    looked into.
+    """
+    pictures, left_out = _by_stem(images, include_noncam)
+    found = _by_stem(masks, include_noncam)[0]
+    owners = set(pictures).union(*(_by_stem(folder, include_noncam)[0] for folder in sharing))
+    return Files(pictures, found, owners, left_out)
+
+
+def find_folders(root: Path) -> tuple[list[Folders], list[str]]:
+    """What a data set folder is made of, and what was passed over. Raises DataError for no known layout."""
     if not root.is_dir():
         if root.exists():
             raise DataError(f"{root} is a file, not a data set folder", "unpack an archive and give its folder")
@@ -138,50 +208,50 @@ def _look(root: Path) -> tuple[list[_Split], list[str]]:
     return splits, notes
 
 
-def _recognise(root: Path) -> tuple[list[_Split], list[str]]:
+def _recognise(root: Path) -> tuple[list[Folders], list[str]]:
     """The splits that the folder names promise, and what was passed over; looks at no file."""
     name, parent = root.resolve().name, root.resolve().parent.name
     role = _role(name)
     if folders := _image_and_mask_folders(root):
         # `COD10K-v3/Test` given alone is still the test set of COD10K-v3.
-        return _camo(name, *folders) or [_Split(role, name if role == "any" else parent, *folders)], []
-    splits: list[_Split] = []
+        return _camo(name, *folders) or [Folders(role, name if role == "any" else parent, *folders)], []
+    splits: list[Folders] = []
     notes: list[str] = []
     below = _subfolders(root)
     train, test = _child(below, _TRAIN_FOLDERS), _child(below, _TEST_FOLDERS)
     if train and (folders := _image_and_mask_folders(train)):
-        splits.append(_Split("train", name, *folders))
+        splits.append(Folders("train", name, *folders))
     elif train:
         notes.append(f"left out {train.name}, which holds {_contents(train)}")
     if role == "test":
         name, test = parent, root
     if test and (folders := _image_and_mask_folders(test)):
-        splits.append(_Split("test", name, *folders))
+        splits.append(Folders("test", name, *folders))
     elif test:
         for each in _subfolders(test):
             if folders := _image_and_mask_folders(each):
-                splits.append(_Split("test", each.name, *folders))
+                splits.append(Folders("test", each.name, *folders))
             else:
                 notes.append(f"left out {each.relative_to(root)}, which holds {_contents(each)}")
     return splits, notes
 
 
-def _camo(name: str, images: Path, masks: Path) -> list[_Split]:
+def _camo(name: str, images: Path, masks: Path) -> list[Folders]:
     """CAMO keeps the masks of its training and test pictures in one folder."""
     below = _subfolders(images)
     train, test = _child(below, _TRAIN_FOLDERS), _child(below, _TEST_FOLDERS)
-    splits = [_Split("train", name, train, masks, (test,) if test else ())] if train else []
-    return splits + ([_Split("test", name, test, masks, (train,) if train else ())] if test else [])
+    splits = [Folders("train", name, train, masks, (test,) if test else ())] if train else []
+    return splits + ([Folders("test", name, test, masks, (train,) if train else ())] if test else [])
 
 
 def _role(name: str) -> Literal["train", "test", "any"]:
     return "train" if name.lower() in _TRAIN_FOLDERS else "test" if name.lower() in _TEST_FOLDERS else "any"
 
 
-def _read(root: Path, split: _Split) -> tuple[tuple[Pair, ...], str]:
+def _read(root: Path, split: Folders, include_noncam: bool) -> tuple[tuple[Pair, ...], str]:
     """The pairs of a split, and in words where they lie and what was left out. Raises DataError where it has none."""
-    pairs = pair_folders(split.images, split.masks, split.sharing)
-    left_out = sum(path.name.startswith(_NOT_CAMOUFLAGED) for path in _pictures(split.images))
+    pairs = pair_folders(split.images, split.masks, split.sharing, include_noncam=include_noncam)
+    left_out = list_files(split.images, split.masks, include_noncam=include_noncam).left_out
     if not pairs:
         where = f"{split.images} holds {_contents(split.images)}; {split.masks} holds {_contents(split.masks)}"
         reason = f", and the {left_out} NonCAM pictures show nothing camouflaged" if left_out else ""
@@ -192,6 +262,10 @@ def _read(root: Path, split: _Split) -> tuple[tuple[Pair, ...], str]:
     if left_out:
         words += f"; left out {left_out} NonCAM pictures, which show nothing camouflaged"
     return pairs, words
+
+
+def _count(name: str, pairs: Sequence[Pair]) -> str:
+    return f"{len(pairs)} test pairs of {name}"
 
 
 def _image_and_mask_folders(folder: Path) -> tuple[Path, Path] | None:
@@ -224,16 +298,16 @@ def _entries(folder: Path) -> list[os.DirEntry[str]]:
     return sorted(shown, key=attrgetter("name"))
 
 
-def _by_stem(folder: Path) -> dict[str, Path]:
-    pictures: dict[str, Path] = {}
+def _by_stem(folder: Path, include_noncam: bool) -> tuple[dict[str, list[Path]], int]:
+    """The pictures of a folder by stem, and how many NonCAM ones were left out."""
+    pictures: dict[str, list[Path]] = {}
+    left_out = 0
     for path in _pictures(folder):
-        if path.name.startswith(_NOT_CAMOUFLAGED):
-            continue
-        if path.stem in pictures:
-            names = f"{pictures[path.stem].name} and {path.name}"
-            raise DataError(f"{folder} has two pictures of one name: {names}", "keep one of them")
-        pictures[path.stem] = path
-    return pictures
+        if not include_noncam and path.name.startswith(NOT_CAMOUFLAGED):
+            left_out += 1
+        else:
+            pictures.setdefault(path.stem, []).append(path)
+    return pictures, left_out
 
 
 def _first_of(names: Sequence[str], kind: str) -> str:

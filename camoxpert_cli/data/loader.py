@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import math
-import os
 import signal
+import time
 from collections.abc import Callable, Iterator, Sequence
-from pathlib import Path
 from types import FrameType
 from typing import Any, Generic, TypeVar
 
@@ -19,8 +17,6 @@ from camoxpert_cli.data.dataset import ScoringBatch, ScoringPictures, TrainingPi
 from camoxpert_cli.data.sampling import EpochBatches
 from camoxpert_cli.errors import DataError
 
-# At 6 ms for a picture of 640×640 pixels, eight read more than 1000 a second; more would only take memory.
-_MAX_WORKERS = 8
 # After a request to terminate, a worker waits so long for its main process to save.
 _LINGER_SECONDS = 30
 
@@ -32,12 +28,20 @@ class PictureLoader(Generic[Batch]):
 
     def __init__(self, loader: DataLoader[Any]) -> None:
         self._loader = loader
+        self.waited = 0.0
+        """Seconds that were spent in waiting for batches, over all iterations."""
 
     def __len__(self) -> int:
         return len(self._loader)
 
     def __iter__(self) -> Iterator[Batch]:
-        for batch in self._loader:
+        batches = iter(self._loader)
+        while True:
+            asked = time.perf_counter()
+            batch = next(batches, None)
+            self.waited += time.perf_counter() - asked
+            if batch is None:
+                return
             if isinstance(batch, DataError):
                 try:
                     raise batch
@@ -73,17 +77,6 @@ def scoring_loader(
     mine = range(rank, len(dataset), world)
     batches = [mine[at : at + batch_size] for at in range(0, len(mine), batch_size)]
     return _loader(dataset, batches, collate_scoring, num_workers, pin_memory)
-
-
-def usable_cores(cgroup: Path = Path("/sys/fs/cgroup")) -> int:
-    """Cores this process may use, at least 1: its affinity, and the CPU quota of a container."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(1, math.floor(min(cores, _cpu_quota(cgroup))))
-
-
-def auto_workers(ranks: int = 1) -> int:
-    """Workers for each of `ranks` processes on this machine: an even share of the cores, at most 8; may be 0."""
-    return min(_MAX_WORKERS, usable_cores() // ranks)
 
 
 class _Guarded(Dataset[Any]):
@@ -137,15 +130,3 @@ def _start_worker(_: int) -> None:
 
 def _linger(_: int, frame: FrameType | None) -> None:
     signal.alarm(_LINGER_SECONDS)
-
-
-def _cpu_quota(cgroup: Path) -> float:
-    """Cores a container may use (cgroup v2, then v1); infinity where nothing limits it."""
-    try:
-        quota, period = (cgroup / "cpu.max").read_text().split()
-    except (OSError, ValueError):
-        try:
-            quota, period = ((cgroup / "cpu" / f"cpu.cfs_{name}_us").read_text() for name in ("quota", "period"))
-        except OSError:
-            return math.inf
-    return math.inf if quota == "max" or int(quota) < 0 else int(quota) / int(period)

@@ -12,7 +12,8 @@ from pathlib import Path
 from camoxpert_cli import console
 from camoxpert_cli.config.load import stage2_batch_size, stage2_rate
 from camoxpert_cli.config.schema import Config, DataConfig, ModelConfig
-from camoxpert_cli.data.layouts import Pair, find_data, find_under
+from camoxpert_cli.data.layouts import find_data, find_under
+from camoxpert_cli.data.pairs import Pair
 from camoxpert_cli.data.split import hold_out
 from camoxpert_cli.data.synthetic import write_dataset
 from camoxpert_cli.engine.schedule import learning_rate
@@ -29,8 +30,12 @@ GENERATED_VALIDATION = 60  # pictures
 
 @dataclass(frozen=True)
 class RunData:
-    """What a run trains on, validates on and is scored on at its end."""
+    """What a run trains on, validates on and is scored on at its end.
 
+    `all_training` are `train` and what was held out of them, in an order that does not depend on the seed.
+    """
+
+    all_training: tuple[Pair, ...]
     train: list[Pair]
     validation: list[Pair]
     tests: dict[str, tuple[Pair, ...]]
@@ -65,12 +70,13 @@ def build_network(model: ModelConfig, seed: int, *, weights_follow: bool) -> Cam
 def open_data(data: DataConfig, seed: int, folder: RunFolder) -> RunData:
     """Find the pictures, or generate them in the run folder, and hold validation out. Raises DataError."""
     roots = [Path(path) for path in data.dataset_path]
-    if not roots and data.generated_pictures > 0:
+    folders = [(Path(images), Path(masks)) for images, masks in zip(data.images, data.masks, strict=True)]
+    if not roots and not folders and data.generated_pictures > 0:
         folder.create()
         return _generate(folder.path / "pictures", seed, data)
-    if not roots:
+    if not roots and not folders:
         roots = [_only_dataset_under(KAGGLE_INPUT)]
-    found = find_data(roots)
+    found = find_data(roots, folders=folders, include_noncam=data.include_noncam)
     description = f"Data: {found.description}"
     console.say(
         textwrap.fill(description, 120, subsequent_indent=" " * 6, break_long_words=False, break_on_hyphens=False)
@@ -80,7 +86,7 @@ def open_data(data: DataConfig, seed: int, folder: RunFolder) -> RunData:
             f"{', '.join(map(str, roots))} holds test pictures only", "give a folder with training pictures"
         )
     train, validation = hold_out(found.train, data.val_fraction, seed)
-    return RunData(list(train), list(validation), dict(found.tests), generated=False)
+    return RunData(found.train, list(train), list(validation), dict(found.tests), generated=False)
 
 
 def build_phases(config: Config) -> list[Phase]:
@@ -132,7 +138,7 @@ def _generate(folder: Path, seed: int, data: DataConfig) -> RunData:
     write_dataset(folder, seed=seed, train=data.generated_pictures, test=GENERATED_VALIDATION, size=data.img_size)
     found = find_data([folder])
     (validation,) = found.tests.values()
-    return RunData(list(found.train), list(validation), tests={}, generated=True)
+    return RunData(found.train, list(found.train), list(validation), tests={}, generated=True)
 
 
 def _only_dataset_under(folder: Path) -> Path:

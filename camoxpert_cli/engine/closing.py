@@ -7,7 +7,7 @@ from typing import Any
 
 from camoxpert_cli import console
 from camoxpert_cli.config.durations import format_duration
-from camoxpert_cli.data.layouts import Pair
+from camoxpert_cli.data.pairs import Pair
 from camoxpert_cli.data.reading import read_pair
 from camoxpert_cli.engine.checkpoint import read_checkpoint
 from camoxpert_cli.engine.evaluate import Scores, evaluate

@@ -21,4 +21,6 @@ class Normalise(nn.Module):
         self.register_buffer("std", torch.tensor(statistics.std).view(1, 3, 1, 1) * 255, persistent=False)
 
     def forward(self, images: Tensor) -> Tensor:
-        return (images.float() - self.mean) / self.std
+        # Pictures come with channels last, as OpenCV has them.
+        floats = images.to(torch.float32, memory_format=torch.contiguous_format)
+        return (floats - self.mean) / self.std

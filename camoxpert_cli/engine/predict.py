@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from camoxpert_cli import console
 from camoxpert_cli.data.layouts import PICTURE_SUFFIXES
 from camoxpert_cli.data.reading import read_image
-from camoxpert_cli.data.transforms import resize_image
+from camoxpert_cli.data.resizing import resize_image
 from camoxpert_cli.engine.checkpoint import read_checkpoint
 from camoxpert_cli.engine.device import choose_device
 from camoxpert_cli.engine.evaluate import probability_maps
@@ -46,13 +46,13 @@ def predict(
     with console.progress("Predicting", len(pictures)) as advance:
         for path in pictures:
             try:
-                image = read_image(path)
+                image, full_size = read_image(path, size)
             except DataError as error:
                 unreadable.append(path)
                 console.warn(error.message)
             else:
-                tensor = torch.from_numpy(resize_image(image, size).transpose(2, 0, 1).copy())[None].to(where)
-                probability = probability_maps(network, tensor, [image.shape[:2]], dtype=None)[0]
+                tensor = torch.from_numpy(resize_image(image, size)).permute(2, 0, 1)[None].to(where)
+                probability = probability_maps(network, tensor, [full_size], dtype=None)[0]
                 _write_map(out / f"{path.stem}.png", np.rint(probability.cpu().numpy() * 255).astype(np.uint8))
             advance(1, path.name)
     if unreadable:

@@ -127,7 +127,7 @@ def describe(config: Config, checkpoint: Checkpoint) -> None:
 def _next_step(config: Config, checkpoint: Checkpoint, epoch: int, samples: int) -> str:
     training = checkpoint.content.get("training")
     pictures = config.data.generated_pictures
-    if config.data.dataset_path or not pictures:
+    if config.data.dataset_path or config.data.images or not pictures:
         data = open_data(config.data, config.train.seed, RunFolder(Path(str(config.run.checkpoint_dir))))
         pictures = len(data.train)
         if training:

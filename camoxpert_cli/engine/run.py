@@ -20,10 +20,13 @@ from camoxpert_cli.config.load import Resolved
 from camoxpert_cli.config.schema import Config
 from camoxpert_cli.console import Advance
 from camoxpert_cli.data.dataset import ScoringBatch, ScoringPictures, TrainingPictures
-from camoxpert_cli.data.layouts import Pair
-from camoxpert_cli.data.loader import PictureLoader, auto_workers, scoring_loader, training_loader
+from camoxpert_cli.data.pairs import Pair
+from camoxpert_cli.data.cache import PictureCache
+from camoxpert_cli.data.cores import auto_workers
+from camoxpert_cli.data.loader import PictureLoader, scoring_loader, training_loader
 from camoxpert_cli.data.sampling import EpochBatches
 from camoxpert_cli.engine.build import RunData, build_network, build_phases, describe_batches, open_data
+from camoxpert_cli.engine.picture_cache import open_cache
 from camoxpert_cli.engine.checkpoint import Checkpoint, CheckpointNotWritten, checkpoint_bytes, read_checkpoint
 from camoxpert_cli.engine.deadline import Reserve, find_deadline
 from camoxpert_cli.engine.device import choose_device
@@ -71,6 +74,7 @@ class Run:
     device: torch.device
     dtype: torch.dtype | None
     data: RunData
+    cache: PictureCache | None
     network: CamoXpert
     step: TrainingStep
     scaler: GradScaler
@@ -85,6 +89,7 @@ class Run:
     phase: Phase | None = None
     backbone_stages: int | None = None  # in training
     skipped_in_a_row: int = 0
+    data_wait: float = 0.0  # share of the last epoch's training time that was spent waiting for pictures, 0..1
     saved_at: tuple[int, int] | None = None  # epoch and samples of what `last.pth` holds, where this session wrote it
     trusts_last: bool = False  # `last.pth` is whole: this session wrote it, or goes on from it
     unsaved: CheckpointNotWritten | None = None  # why the last attempt to save failed
@@ -96,7 +101,7 @@ class Run:
         """Pictures and masks of `epoch` from where `progress` stands; the workers live as long as the stage."""
         if self._stage != stage or self._sampler is None or self._training_loader is None:
             seed = self.config.train.seed
-            pictures = TrainingPictures(self.data.train, self.config.data.img_size, seed)
+            pictures = TrainingPictures(self.data.train, self.config.data.img_size, seed, self.cache)
             self._stage = stage
             self._sampler = EpochBatches(len(pictures), stage.batch_size, seed)
             self._training_loader = training_loader(pictures, self._sampler, self.workers, self.device.type == "cuda")
@@ -106,11 +111,11 @@ class Run:
     @cached_property
     def validation_batches(self) -> PictureLoader[ScoringBatch]:
         """The held-out pictures."""
-        return self.scoring_batches(self.data.validation)
+        return self.scoring_batches(self.data.validation, self.cache)
 
-    def scoring_batches(self, pairs: Sequence[Pair]) -> PictureLoader[ScoringBatch]:
-        """Pictures and masks in the order of `pairs`."""
-        pictures = ScoringPictures(pairs, self.config.data.img_size)
+    def scoring_batches(self, pairs: Sequence[Pair], cache: PictureCache | None = None) -> PictureLoader[ScoringBatch]:
+        """Pictures and masks in the order of `pairs`, which `cache` holds where it is given."""
+        pictures = ScoringPictures(pairs, self.config.data.img_size, cache)
         return scoring_loader(pictures, self.config.train.batch_size, self.workers, self.device.type == "cuda")
 
     @property
@@ -152,7 +157,12 @@ def prepare(resolved: Resolved, checkpoint: Checkpoint | None = None) -> tuple[R
         config,
         run=replace(config.run, checkpoint_dir=str(folder.path), resume_from=None),
         # Nor where this one was started.
-        data=replace(config.data, dataset_path=tuple(str(Path(path).absolute()) for path in config.data.dataset_path)),
+        data=replace(
+            config.data,
+            dataset_path=_absolute(config.data.dataset_path),
+            images=_absolute(config.data.images),
+            masks=_absolute(config.data.masks),
+        ),
     )
     deadline = find_deadline(
         *(None if text is None else parse_duration(text) for text in (config.run.time_limit, config.run.session_limit))
@@ -177,6 +187,7 @@ def prepare(resolved: Resolved, checkpoint: Checkpoint | None = None) -> tuple[R
         device=device,
         dtype=dtype,
         data=data,
+        cache=None if data.generated else open_cache(config.data.cache, data.all_training, config.data.img_size),
         network=network,
         step=TrainingStep(network, config.model.deep_supervision, dtype).to(device),
         scaler=build_scaler(dtype, device),
@@ -237,3 +248,7 @@ def announce(run: Run) -> None:
         lines.append(f"Target           validation IoU {run.config.run.target_iou:g}")
     for line in lines:
         console.say(line)
+
+
+def _absolute(paths: Sequence[str]) -> tuple[str, ...]:
+    return tuple(str(Path(path).absolute()) for path in paths)

@@ -95,9 +95,11 @@ def train_epoch(run: Run, phase: Phase, epoch: int) -> None:
     group_start = progress.samples
     started = saved = stepped = time.perf_counter()
     before = progress.epoch_seconds
+    batches = run.training_batches(phase.stage, epoch)
+    waited_before = batches.waited
     run.network.train()
     with console.progress(f"Epoch {epoch + 1}/{run.config.train.epochs}", count, progress.samples) as advance:
-        for images, masks in run.training_batches(phase.stage, epoch):
+        for images, masks in batches:
             group_images = min(group_size, count - group_start)
             group_losses += backward(run, images, masks, epoch, share=len(images) / group_images)
             progress.samples += len(images)
@@ -114,7 +116,11 @@ def train_epoch(run: Run, phase: Phase, epoch: int) -> None:
             progress.loss_sum += losses.total * group_images
             progress.epoch_seconds = before + now - started
             run.reserve.note_step(now - stepped, group_images)
-            advance(group_images, f"loss {losses.total:.3f}  learning rate {rate:.1e}")
+            waited = batches.waited - waited_before
+            advance(
+                group_images,
+                f"loss {losses.total:.3f}  learning rate {rate:.1e}  data wait {waited / (now - started):.0%}",
+            )
             run.folder.log(
                 "step", epoch=epoch + 1, samples=progress.samples, lr=rate, gradient_norm=norm, **losses._asdict()
             )
@@ -124,6 +130,7 @@ def train_epoch(run: Run, phase: Phase, epoch: int) -> None:
                 saved = now
             run.stopping.check(run.reserve.seconds)
             stepped = time.perf_counter()
+    run.data_wait = (batches.waited - waited_before) / (time.perf_counter() - started)
 
 
 def backward(run: Run, images: Tensor, masks: Tensor, epoch: int, share: float) -> Tensor:
@@ -208,11 +215,11 @@ def close_epoch(run: Run, phase: Phase, scores: Scores) -> None:
         console.say(f"Validation IoU passed {target:g} after {format_duration(progress.seconds)}")
     save_last(run)
     run.folder.write_history(progress.history)
-    run.folder.log("epoch", **row)
+    run.folder.log("epoch", **row, data_wait=round(run.data_wait, 4))
     console.say(
         f"Epoch {progress.epoch}/{run.config.train.epochs}  stage {phase.stage.number}  loss {row['train_loss']:.3f}  "
-        f"IoU {scores.iou:.4f}  Dice {scores.dice:.4f}  MAE {scores.mae:.4f}  {row['seconds']:.1f} s"
-        f"{'  best' if better else ''}"
+        f"IoU {scores.iou:.4f}  Dice {scores.dice:.4f}  MAE {scores.mae:.4f}  {row['seconds']:.1f} s  "
+        f"data wait {run.data_wait:.0%}{'  best' if better else ''}"
     )
 
 

@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.utils.data import Dataset, default_collate
 
 from camoxpert_cli.data.dataset import ScoringPictures, TrainingPictures
-from camoxpert_cli.data.layouts import Pair
+from camoxpert_cli.data.pairs import Pair
 from camoxpert_cli.data.loader import PictureLoader, auto_workers, scoring_loader, training_loader, usable_cores
 from camoxpert_cli.data.sampling import EpochBatches
 from camoxpert_cli.errors import DataError

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from camoxpert_cli.data.layouts import Pair
+from camoxpert_cli.data.pairs import Pair
 from camoxpert_cli.data.split import hold_out, super_class
 from camoxpert_cli.errors import DataError
 

@@ -39,6 +39,7 @@ def tiny_run(data: Path, folder: Path, **settings: Any) -> Resolved:
         "img_size": 64,
         "val_fraction": 0.25,
         "num_workers": 0,
+        "cache": "off",
         "epochs": 2,
         "stage1_epochs": 1,
         "batch_size": 4,

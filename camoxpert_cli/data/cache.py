@@ -1,0 +1,122 @@
+"""Resized pictures and masks in one file that is mapped into memory.
+
+A file holds `count` records, each the picture uint8 (S, S, 3) and then the mask uint8 (S, S) of 0 and 1. Its name
+carries a digest of what it was made from, so that it never goes stale: where anything changed, another file is made.
+Workers and other processes share its pages.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import os
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from camoxpert_cli import atomic
+from camoxpert_cli.data.pairs import Pair
+from camoxpert_cli.data.resizing import read_resized
+from camoxpert_cli.data.threads import in_threads
+
+# Changes where reading or resizing gives other pixels.
+_VERSION = 1
+
+
+class PictureCache:
+    """Reads the records of a complete cache file."""
+
+    def __init__(self, path: Path, pairs: Sequence[Pair], img_size: int) -> None:
+        self.path = path
+        self.img_size = img_size
+        self._rows = {pair: row for row, pair in enumerate(pairs)}
+        self._records = self._open()
+
+    def read(self, pair: Pair) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+        """What `read_resized` gives for the pair: picture (S, S, 3) and mask (S, S)."""
+        side = self.img_size
+        record = self._records[self._rows[pair]]
+        return record[: 3 * side * side].reshape(side, side, 3), record[3 * side * side :].reshape(side, side)
+
+    def _open(self) -> NDArray[np.uint8]:
+        # Copy-on-write: what is read may be written to, and the file stays as it is.
+        return np.asarray(np.memmap(self.path, np.uint8, "c", shape=(len(self._rows), 4 * self.img_size**2)))
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Without the pixels: a worker that is not forked maps the file itself."""
+        return {name: value for name, value in self.__dict__.items() if name != "_records"}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._records = self._open()
+
+
+def cache_bytes(count: int, img_size: int) -> int:
+    """The size of a cache of `count` pairs."""
+    return 4 * count * img_size**2
+
+
+def cache_path(folder: Path, pairs: Sequence[Pair], img_size: int) -> Path:
+    """The file in `folder` for these pairs in this order, named after the state of every one of their files.
+
+    Paths, sizes and times of change stand for their contents; the system sets the latter whatever a program claims.
+    """
+    state = hashlib.sha256(f"{_VERSION} {cv2.__version__}".encode())
+    for file in (file for pair in pairs for file in (pair.image, pair.mask)):
+        status = file.stat()
+        row = (str(file.absolute()), status.st_size, status.st_mtime_ns, status.st_ctime_ns)
+        state.update(repr(row).encode(errors="surrogateescape"))
+    return folder / f"pictures-{img_size}px-{state.hexdigest()[:32]}.u8"
+
+
+def is_complete(path: Path, count: int, img_size: int) -> bool:
+    """Whether the cache file is there and whole."""
+    return path.is_file() and path.stat().st_size == cache_bytes(count, img_size)
+
+
+def build_cache(path: Path, pairs: Sequence[Pair], img_size: int, advance: Callable[[int, str], None]) -> None:
+    """Make the cache file unless it is there; several processes may do so at once, and one of them does the work.
+
+    `advance` is told how many more pairs are done. Raises DataError for a pair that cannot be read, OSError where the
+    folder cannot be written or the disk fills; no file is left then.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with _sole_builder(path.parent, lambda: advance(0, "another process is building")) as is_sole:
+        if is_complete(path, len(pairs), img_size):
+            advance(len(pairs), "")
+            return
+        if is_sole:
+            for stale in path.parent.glob(".pictures-*.u8.tmp*"):  # of a process that was killed
+                stale.unlink(missing_ok=True)
+        with atomic.replacing(path) as temporary, temporary.open("wb") as file:
+            for image, mask in in_threads(partial(read_resized, img_size=img_size), pairs):
+                file.write(image.tobytes())
+                file.write(mask.tobytes())
+                advance(1, "")
+
+
+@contextmanager
+def _sole_builder(folder: Path, waiting: Callable[[], None]) -> Iterator[bool]:
+    """Hold the folder's lock, which the system takes back from a process that dies.
+
+    Yields False on a file system without locks: there processes build side by side, and the last one's file stays.
+    """
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        is_sole = False
+        with suppress(OSError):
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                waiting()
+                fcntl.flock(descriptor, fcntl.LOCK_EX)
+            is_sole = True
+        yield is_sole
+    finally:
+        os.close(descriptor)

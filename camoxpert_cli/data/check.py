@@ -1,0 +1,294 @@
+"""What is wrong with a data set: every file is read once, and every fault has a kind, a path and words."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from camoxpert_cli.data.duplicates import Fingerprint, details_of, find_duplicates
+from camoxpert_cli.data.layouts import NOT_CAMOUFLAGED, Files, find_folders, list_files
+from camoxpert_cli.data.pairs import Pair
+from camoxpert_cli.data.reading import CutOffError, decode, foreground_of, grey_of, in_words, read_bytes
+from camoxpert_cli.data.split import class_name, super_class
+from camoxpert_cli.data.threads import in_threads
+from camoxpert_cli.errors import DataError
+
+# What each kind of fault means, in the order in which they are shown.
+KINDS = {
+    "no mask": "pictures without a mask",
+    "no picture": "masks without a picture",
+    "same name": "files of one folder that share a name",
+    "unreadable": "files that cannot be read as a picture",
+    "cut off": "files whose end is missing",
+    "size": "masks of another size than their picture",
+    "not binary": "masks with values between black and white",
+    "colour": "masks in colour",
+    "empty": "masks without an object",
+    "full": "masks that are all object",
+    "inverted": "masks whose object surrounds the background",
+    "rotation": "pictures that their EXIF entry turns",
+    "duplicate": "pictures that are twice in one set",
+    "leak": "training pictures that are in a test set",
+}
+SMALL_OBJECT = 0.03  # of a picture's area
+
+# JPEG changes grey values by a few levels, so that black and white are ranges; smoothed outlines stay below the share.
+_DARK, _BRIGHT = 25, 230
+_MOST_GREY = 0.02
+# How far apart the colours of a grey pixel may be, and the share of pixels at which a mask is in colour.
+_GREY_SPREAD = 24
+_MOST_COLOUR = 0.001
+_SURROUNDED = 0.95  # of the outline of a mask
+_EXIF_ORIENTATION = 0x0112
+_UPRIGHT = 1
+# EXIF orientations that swap height and width.
+_SIDEWAYS = (5, 6, 7, 8)
+
+
+@dataclass(frozen=True)
+class Fault:
+    """One fault. `kind` is one of `KINDS`; `trainable` where the pair can be trained on all the same."""
+
+    kind: str
+    set: str
+    path: Path
+    detail: str
+    trainable: bool = False
+
+
+@dataclass
+class SetReport:
+    """One set of pictures and masks: its files, and statistics of the pairs that could be read.
+
+    `trains` where `find_data` would train on it; otherwise it is a test set. `left_out` counts NonCAM pictures.
+    `sizes` are (height, width) in pixels, `areas` the object's share of the picture, 0..1.
+    """
+
+    name: str
+    trains: bool
+    images: int
+    masks: int
+    left_out: int
+    pairs: list[Pair] = field(default_factory=list)
+    sizes: list[tuple[int, int]] = field(default_factory=list)
+    areas: list[float] = field(default_factory=list)
+
+    @property
+    def title(self) -> str:
+        """How people tell it from the others."""
+        return f"{'train' if self.trains else 'test'} {self.name}"
+
+    @property
+    def super_classes(self) -> Counter[str]:
+        """Pictures by super-class, where file names carry it."""
+        return Counter(name for pair in self.pairs if (name := super_class(pair.name)))
+
+    @property
+    def classes(self) -> Counter[str]:
+        """Pictures by class, where file names carry it."""
+        return Counter(name for pair in self.pairs if (name := class_name(pair.name)))
+
+
+@dataclass
+class Report:
+    """What was found in all sets together."""
+
+    sets: list[SetReport]
+    faults: list[Fault]
+
+    @property
+    def clean(self) -> tuple[list[Pair], dict[str, list[Pair]]]:
+        """Training pairs and test sets, without the pairs that cannot be trained on."""
+        faulty = {fault.path for fault in self.faults if not fault.trainable}
+        train: list[Pair] = []
+        tests: dict[str, list[Pair]] = {}
+        for each in self.sets:
+            pairs = [pair for pair in each.pairs if pair.image not in faulty and pair.mask not in faulty]
+            if each.trains:
+                train += pairs
+            else:
+                tests.setdefault(each.name, []).extend(pairs)
+        return train, tests
+
+
+@dataclass(frozen=True)
+class _Examined:
+    """What one pair of files told; None where it could not be read."""
+
+    faults: tuple[Fault, ...]
+    size: tuple[int, int] | None = None
+    area: float | None = None
+    fingerprint: Fingerprint | None = None
+
+
+def check(
+    roots: Sequence[Path],
+    *,
+    include_noncam: bool,
+    progress: Callable[[int], Callable[[int, str], None]],
+) -> Report:
+    """Read every file of the data sets under `roots` and list all faults.
+
+    `progress` takes the number of pairs and returns what is told how many more are done. Raises DataError for a folder
+    of no known layout.
+    """
+    listed = [
+        (folders, list_files(folders.images, folders.masks, folders.sharing, include_noncam=include_noncam))
+        for root in {root.resolve(): root for root in roots}.values()
+        for folders in find_folders(root)[0]
+    ]
+    has_train = any(folders.role == "train" for folders, _ in listed)
+    faults: list[Fault] = []
+    sets: list[SetReport] = []
+    kept: list[tuple[SetReport, Pair, Fingerprint]] = []
+    advance = progress(sum(len(files.pairs) for _, files in listed))
+    for folders, files in listed:
+        trains = folders.role == "train" or (folders.role == "any" and not has_train)
+        report = SetReport(folders.name, trains, len(files.images), len(files.masks), files.left_out)
+        sets.append(report)
+        faults += _of_names(report.title, files)
+        for pair, examined in zip(files.pairs, in_threads(partial(_examine, report.title), files.pairs), strict=True):
+            advance(1, pair.name)
+            faults += examined.faults
+            report.pairs.append(pair)
+            if examined.size is not None:
+                report.sizes.append(examined.size)
+            if examined.area is not None:
+                report.areas.append(examined.area)
+            if examined.fingerprint is not None:
+                kept.append((report, pair, examined.fingerprint))
+    faults += _repeated(kept)
+    order = list(KINDS)
+    return Report(sets, sorted(faults, key=lambda fault: (order.index(fault.kind), fault.set, fault.path)))
+
+
+def _of_names(name: str, files: Files) -> Iterator[Fault]:
+    for path in files.lone_images:
+        yield Fault("no mask", name, path, "no mask has its name")
+    for path in files.lone_masks:
+        yield Fault("no picture", name, path, "no picture has its name")
+    for first, *others in files.clashes:
+        for other in others:
+            yield Fault("same name", name, other, f"{first.name} has its name too", trainable=True)
+
+
+def _examine(name: str, pair: Pair) -> _Examined:
+    faults: list[Fault] = []
+    image, orientation, content = None, _UPRIGHT, b""
+    try:
+        content = read_bytes(pair.image)
+        image = decode(pair.image, content, cv2.IMREAD_COLOR)
+        orientation = _orientation(content)
+    except DataError as error:
+        faults.append(_unreadable(name, pair.image, error))
+    raw = None
+    try:
+        raw = decode(pair.mask, read_bytes(pair.mask), cv2.IMREAD_UNCHANGED)
+    except DataError as error:
+        faults.append(_unreadable(name, pair.mask, error))
+    area = None
+    if raw is not None:
+        # A picture that shows nothing camouflaged has nothing to mark.
+        may_be_empty = pair.name.startswith(NOT_CAMOUFLAGED)
+        faults += (Fault(kind, name, pair.mask, detail) for kind, detail in _of_mask(raw, may_be_empty))
+        area = float(foreground_of(raw).mean())
+    if image is None:
+        return _Examined(tuple(faults), None, area)
+    size = (image.shape[0], image.shape[1])
+    if raw is not None:
+        faults += _of_fit(name, pair, size, (raw.shape[0], raw.shape[1]), orientation)
+    digest = hashlib.blake2b(f"{size}".encode() + image.tobytes(), digest_size=16).digest()
+    return _Examined(tuple(faults), size, area, Fingerprint(details_of(image), digest))
+
+
+def _unreadable(name: str, path: Path, error: DataError) -> Fault:
+    detail = error.message.replace(str(path), "").strip()
+    return Fault("cut off" if isinstance(error, CutOffError) else "unreadable", name, path, detail)
+
+
+def _of_fit(name: str, pair: Pair, size: tuple[int, int], mask: tuple[int, int], orientation: int) -> Iterator[Fault]:
+    """Faults of sizes (height, width) of the picture as it is turned and of its mask."""
+    stored = size[::-1] if orientation in _SIDEWAYS else size
+    if mask not in (size, stored):
+        detail = f"{in_words(mask)}, but its picture {pair.image.name} is {in_words(size)}"
+        yield Fault("size", name, pair.mask, detail)
+    elif orientation != _UPRIGHT:
+        detail = f"EXIF orientation {orientation}; the mask "
+        if size == stored:
+            detail += "fits the picture turned and as it is stored: look which one it was drawn on"
+        elif mask == size:
+            detail += "fits the picture turned, as camox reads it"
+        else:
+            detail += "fits the picture as it is stored, which is how camox reads it"
+        yield Fault("rotation", name, pair.image, detail, trainable=size != stored)
+
+
+def _of_mask(raw: NDArray[Any], may_be_empty: bool) -> Iterator[tuple[str, str]]:
+    """Kind and words of each fault of a mask's pixels."""
+    grey = grey_of(raw)
+    if raw.ndim == 3 and raw.shape[2] >= 3:
+        colours = raw[..., :3].astype(np.int32) // (257 if raw.dtype == np.uint16 else 1)
+        coloured = float(np.mean(colours.max(axis=2) - colours.min(axis=2) > _GREY_SPREAD))
+        if coloured > _MOST_COLOUR:
+            yield "colour", f"{coloured:.1%} of its pixels are in colour"
+            return
+    if grey.max() == 1:
+        yield "not binary", "holds only 0 and 1, expected 0 and 255"
+        return
+    foreground = foreground_of(raw)
+    uses_alpha = raw.ndim == 3 and raw.shape[2] == 4 and grey.min() == grey.max()
+    between = 0.0 if uses_alpha else float(np.mean((grey > _DARK) & (grey < _BRIGHT)))
+    if between > _MOST_GREY:
+        yield "not binary", f"{between:.1%} of its pixels are neither black nor white"
+        return
+    area = float(foreground.mean())
+    outline = np.concatenate([foreground[0], foreground[-1], foreground[:, 0], foreground[:, -1]])
+    if area == 0:
+        if not may_be_empty:
+            yield "empty", "marks no pixel"
+    elif area == 1:
+        yield "full", "marks every pixel"
+    elif area > 0.5 and outline.mean() >= _SURROUNDED:
+        yield "inverted", f"marks {area:.0%} of the picture and {outline.mean():.0%} of its outline"
+
+
+def _repeated(kept: Sequence[tuple[SetReport, Pair, Fingerprint]]) -> Iterator[Fault]:
+    """Duplicates among all training pictures and within each test set, and leaks; test sets may share pictures."""
+    groups: dict[str, list[tuple[SetReport, Pair, Fingerprint]]] = {}
+    for row in kept:
+        groups.setdefault("" if row[0].trains else row[0].title, []).append(row)
+    for group in groups.values():
+        for first, later in _find(group):
+            yield Fault("duplicate", later[0].title, later[1].image, f"shows the same as {first[1].image}")
+    # Test pictures first, so that the training picture is the later one of two.
+    for first, later in _find(sorted(kept, key=lambda row: row[0].trains)):
+        if later[0].trains and not first[0].trains:
+            yield Fault("leak", later[0].title, later[1].image, f"{first[0].title} holds it too: {first[1].image}")
+
+
+def _find(
+    rows: Sequence[tuple[SetReport, Pair, Fingerprint]],
+) -> Iterator[tuple[tuple[SetReport, Pair, Fingerprint], tuple[SetReport, Pair, Fingerprint]]]:
+    for first, later in find_duplicates([row[2] for row in rows]) if rows else ():
+        yield rows[first], rows[later]
+
+
+def _orientation(content: bytes) -> int:
+    """The EXIF orientation 1..8 of a picture; 1 where it says none."""
+    try:
+        with Image.open(io.BytesIO(content)) as picture:
+            value = picture.getexif().get(_EXIF_ORIENTATION, _UPRIGHT)
+    except (OSError, SyntaxError, ValueError):  # a format that OpenCV alone knows, or damaged EXIF data
+        return _UPRIGHT
+    return value if value in range(1, 9) else _UPRIGHT

@@ -1,0 +1,81 @@
+"""A picture with its mask, and lists of such pairs in a file."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from camoxpert_cli import atomic
+from camoxpert_cli.errors import DataError
+
+LIST_SUFFIX = ".json"
+_VERSION = 1
+_HINT = "camox check-data DIR --write-clean LIST.json writes one"
+
+
+@dataclass(frozen=True)
+class Pair:
+    """A picture and its mask; `name` is the stem both files share."""
+
+    name: str
+    image: Path
+    mask: Path
+
+
+def write_list(path: Path, train: Sequence[Pair], tests: Mapping[str, Sequence[Pair]]) -> None:
+    """Write training pairs and test sets to a JSON file that `read_list` reads.
+
+    What lies below the list's folder is named relative to it, so that both can be moved together.
+    """
+    folder = path.absolute().parent
+
+    def rows(pairs: Sequence[Pair]) -> list[list[str]]:
+        return [[_relative(pair.image, folder), _relative(pair.mask, folder)] for pair in pairs]
+
+    content = {"camox_list": _VERSION, "train": rows(train), "tests": {name: rows(tests[name]) for name in tests}}
+    atomic.write_text(path, json.dumps(content, indent=1, ensure_ascii=False) + "\n")
+
+
+def read_list(path: Path) -> tuple[tuple[Pair, ...], dict[str, tuple[Pair, ...]]]:
+    """Training pairs and test sets of a file that `write_list` wrote. Raises DataError where it is no such file."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise DataError(f"cannot read {path}: {error.strerror}", _HINT) from error
+    except ValueError as error:
+        raise DataError(f"{path} is no list of pictures: {error}", _HINT) from error
+    if not isinstance(content, dict) or content.get("camox_list") != _VERSION:
+        raise DataError(f"{path} is no list of pictures: it does not say camox_list {_VERSION}", _HINT)
+    folder = path.absolute().parent
+    train = _pairs(content.get("train"), folder, path)
+    tests = content.get("tests")
+    if not isinstance(tests, dict):
+        raise DataError(f"{path}: tests is {tests!r}, expected lists of pairs by name", _HINT)
+    sets = {name: _pairs(rows, folder, path) for name, rows in tests.items()}
+    files = [file for pairs in (train, *sets.values()) for pair in pairs for file in (pair.image, pair.mask)]
+    if missing := [file for file in files if not file.is_file()]:
+        raise DataError(
+            f"{len(missing)} of the {len(files)} files that {path} names are not there: {missing[0]}", _HINT
+        )
+    return train, sets
+
+
+def _pairs(rows: Any, folder: Path, path: Path) -> tuple[Pair, ...]:
+    pairs = []
+    for row in rows if isinstance(rows, list) else [rows]:
+        match row:
+            case [str(image), str(mask)] if image and mask:
+                pairs.append(Pair(Path(image).stem, folder / image, folder / mask))
+            case _:
+                raise DataError(f"{path} holds {row!r}, expected pairs of a picture's and a mask's path", _HINT)
+    return tuple(pairs)
+
+
+def _relative(path: Path, folder: Path) -> str:
+    absolute = path.absolute()
+    # Without `resolve`, which would lead out of a folder of links.
+    return os.path.relpath(absolute, folder) if absolute.is_relative_to(folder) else str(absolute)

@@ -1,0 +1,73 @@
+"""Where a run's cache of resized pictures lies, and whether there is room for it."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+
+from camoxpert_cli import console
+from camoxpert_cli.data.cache import PictureCache, build_cache, cache_bytes, cache_path, is_complete
+from camoxpert_cli.data.pairs import Pair
+from camoxpert_cli.errors import UsageError
+
+_GIB = 2**30
+# Left free on the disk, for checkpoints and whatever else a machine needs.
+_RESERVE = 2 * _GIB
+
+
+def open_cache(choice: str, pairs: Sequence[Pair], img_size: int) -> PictureCache | None:
+    """The cache of these pairs, built where it is not there yet; None without one.
+
+    `choice` is a folder, "auto" for `default_folder` where there is room, or "off". Raises UsageError where a folder
+    that was asked for cannot hold it, DataError where a pair cannot be read.
+    """
+    if choice == "off":
+        return None
+    folder = default_folder() if choice == "auto" else Path(choice)
+    path = cache_path(folder, pairs, img_size)
+    if not is_complete(path, len(pairs), img_size):
+        size = cache_bytes(len(pairs), img_size)
+        problem = _no_room(folder, size) or _build(path, pairs, img_size, size)
+        if problem and choice == "auto":
+            console.warn(f"pictures are not cached, and decoded in every epoch: {problem}")
+            return None
+        if problem:
+            raise UsageError(problem, "free some space, choose another folder with --cache, or --cache off")
+    console.say(f"Cache: {path}")
+    return PictureCache(path, pairs, img_size)
+
+
+def default_folder() -> Path:
+    """`camox` below the user's folder for caches."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "camox"
+
+
+def _build(path: Path, pairs: Sequence[Pair], img_size: int, size: int) -> str:
+    """Build the cache; returns why it cannot be written, or nothing."""
+    console.say(
+        f"Cache: {len(pairs)} pairs at {img_size} px, {_in_words(size)}, are resized once into {path.parent}"
+    )
+    try:
+        with console.progress("Caching", len(pairs)) as advance:
+            build_cache(path, pairs, img_size, advance)
+    except OSError as error:
+        return f"{path.parent} cannot hold the cache of {_in_words(size)}: {error.strerror}"
+    return ""
+
+
+def _no_room(folder: Path, size: int) -> str:
+    """Why the cache does not fit, or nothing."""
+    there = next(each for each in (folder, *folder.absolute().parents) if each.exists())
+    free = shutil.disk_usage(there).free
+    if free >= size + _RESERVE:
+        return ""
+    return (
+        f"the cache takes {_in_words(size)}, and the disk of {there} has {_in_words(free)} free, of which "
+        f"{_in_words(_RESERVE)} are kept"
+    )
+
+
+def _in_words(size: int) -> str:
+    return f"{size / _GIB:.1f} GiB" if size >= _GIB else f"{size / 2**20:.0f} MiB"
