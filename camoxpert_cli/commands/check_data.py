@@ -85,7 +85,7 @@ def _faults(faults: list[Fault], kinds: dict[str, str]) -> list[str]:
     lines = []
     for kind, group in groupby(faults, key=lambda fault: fault.kind):
         members = list(group)
-        lines.append(f"{len(members)} {kinds[kind]}")
+        lines.append(f"{kinds[kind][0].upper()}{kinds[kind][1:]}: {len(members)}")
         lines += [f"  {fault.path}: {fault.detail}" for fault in members[:_MOST_SHOWN]]
         if len(members) > _MOST_SHOWN:
             lines.append(f"  and {len(members) - _MOST_SHOWN} more, see --json")

@@ -35,6 +35,7 @@ class PictureCache:
     def __init__(self, path: Path, pairs: Sequence[Pair], img_size: int) -> None:
         self.path = path
         self.img_size = img_size
+        self.count = len(pairs)
         self._rows = {pair: row for row, pair in enumerate(pairs)}
         self._records = self._open()
 
@@ -46,7 +47,7 @@ class PictureCache:
 
     def _open(self) -> NDArray[np.uint8]:
         # Copy-on-write: what is read may be written to, and the file stays as it is.
-        return np.asarray(np.memmap(self.path, np.uint8, "c", shape=(len(self._rows), 4 * self.img_size**2)))
+        return np.asarray(np.memmap(self.path, np.uint8, "c", shape=(self.count, 4 * self.img_size**2)))
 
     def __getstate__(self) -> dict[str, Any]:
         """Without the pixels: a worker that is not forked maps the file itself."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import io
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -14,7 +13,6 @@ from typing import Any
 import cv2
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
 from camoxpert_cli.data.duplicates import Fingerprint, details_of, find_duplicates
 from camoxpert_cli.data.layouts import NOT_CAMOUFLAGED, Files, find_folders, list_files
@@ -50,10 +48,6 @@ _MOST_GREY = 0.02
 _GREY_SPREAD = 24
 _MOST_COLOUR = 0.001
 _SURROUNDED = 0.95  # of the outline of a mask
-_EXIF_ORIENTATION = 0x0112
-_UPRIGHT = 1
-# EXIF orientations that swap height and width.
-_SIDEWAYS = (5, 6, 7, 8)
 
 
 @dataclass(frozen=True)
@@ -185,11 +179,11 @@ def _of_names(name: str, files: Files) -> Iterator[Fault]:
 
 def _examine(name: str, pair: Pair) -> _Examined:
     faults: list[Fault] = []
-    image, orientation, content = None, _UPRIGHT, b""
+    image, stored = None, None
     try:
         content = read_bytes(pair.image)
         image = decode(pair.image, content, cv2.IMREAD_COLOR)
-        orientation = _orientation(content)
+        stored = _stored_size(content)
     except DataError as error:
         faults.append(_unreadable(name, pair.image, error))
     raw = None
@@ -207,7 +201,7 @@ def _examine(name: str, pair: Pair) -> _Examined:
         return _Examined(tuple(faults), None, area)
     size = (image.shape[0], image.shape[1])
     if raw is not None:
-        faults += _of_fit(name, pair, size, (raw.shape[0], raw.shape[1]), orientation)
+        faults += _of_fit(name, pair, size, (raw.shape[0], raw.shape[1]), stored)
     digest = hashlib.blake2b(f"{size}".encode() + image.tobytes(), digest_size=16).digest()
     return _Examined(tuple(faults), size, area, Fingerprint(details_of(image), digest))
 
@@ -217,21 +211,21 @@ def _unreadable(name: str, path: Path, error: DataError) -> Fault:
     return Fault("cut off" if isinstance(error, CutOffError) else "unreadable", name, path, detail)
 
 
-def _of_fit(name: str, pair: Pair, size: tuple[int, int], mask: tuple[int, int], orientation: int) -> Iterator[Fault]:
-    """Faults of sizes (height, width) of the picture as it is turned and of its mask."""
-    stored = size[::-1] if orientation in _SIDEWAYS else size
+def _of_fit(
+    name: str, pair: Pair, size: tuple[int, int], mask: tuple[int, int], stored: tuple[int, int] | None
+) -> Iterator[Fault]:
+    """Faults of sizes (height, width): of the picture as it is read, of its mask, and as stored where it is turned."""
     if mask not in (size, stored):
         detail = f"{in_words(mask)}, but its picture {pair.image.name} is {in_words(size)}"
         yield Fault("size", name, pair.mask, detail)
-    elif orientation != _UPRIGHT:
-        detail = f"EXIF orientation {orientation}; the mask "
+    elif stored is not None:
+        fits = "its mask fits "
         if size == stored:
-            detail += "fits the picture turned and as it is stored: look which one it was drawn on"
-        elif mask == size:
-            detail += "fits the picture turned, as camox reads it"
+            fits += "both ways: look which one it was drawn on"
         else:
-            detail += "fits the picture as it is stored, which is how camox reads it"
-        yield Fault("rotation", name, pair.image, detail, trainable=size != stored)
+            fits += "the turned picture" if mask == size else "the picture as it is stored"
+            fits += ", which is how camox reads it"
+        yield Fault("rotation", name, pair.image, fits, trainable=size != stored)
 
 
 def _of_mask(raw: NDArray[Any], may_be_empty: bool) -> Iterator[tuple[str, str]]:
@@ -284,11 +278,18 @@ def _find(
         yield rows[first], rows[later]
 
 
-def _orientation(content: bytes) -> int:
-    """The EXIF orientation 1..8 of a picture; 1 where it says none."""
-    try:
-        with Image.open(io.BytesIO(content)) as picture:
-            value = picture.getexif().get(_EXIF_ORIENTATION, _UPRIGHT)
-    except (OSError, SyntaxError, ValueError):  # a format that OpenCV alone knows, or damaged EXIF data
-        return _UPRIGHT
-    return value if value in range(1, 9) else _UPRIGHT
+def _stored_size(content: bytes) -> tuple[int, int] | None:
+    """Height and width of a picture as it is stored, where OpenCV turns it as its EXIF entry asks; None elsewhere.
+
+    Both ways of reading are compared at a small scale.
+    """
+    if b"Exif" not in content and b"eXIf" not in content:
+        return None
+    buffer = np.frombuffer(content, np.uint8)
+    turned, stored = (
+        cv2.imdecode(buffer, cv2.IMREAD_REDUCED_COLOR_8 | flag) for flag in (0, cv2.IMREAD_IGNORE_ORIENTATION)
+    )
+    if turned is None or stored is None or np.array_equal(turned, stored):
+        return None
+    whole = cv2.imdecode(buffer, cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
+    return None if whole is None else (whole.shape[0], whole.shape[1])

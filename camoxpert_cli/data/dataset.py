@@ -11,9 +11,10 @@ from torch import Tensor
 from torch.utils.data import Dataset, default_collate
 
 from camoxpert_cli.data.cache import PictureCache
+from camoxpert_cli.data.mask_memory import MaskMemory
 from camoxpert_cli.data.pairs import Pair
 from camoxpert_cli.data.reading import read_mask, read_pair
-from camoxpert_cli.data.resizing import read_resized, resize_image
+from camoxpert_cli.data.resizing import resize_image
 from camoxpert_cli.data.sampling import SampleKey
 from camoxpert_cli.data.transforms import Augmentation
 
@@ -36,6 +37,7 @@ class TrainingPictures(Dataset[TrainingSample]):
         self.img_size = img_size
         self.seed = seed
         self.cache = cache
+        self.memory = MaskMemory(len(pairs) if cache is None else 0, img_size)
         self.augmentation = Augmentation()
 
     def __len__(self) -> int:
@@ -45,12 +47,11 @@ class TrainingPictures(Dataset[TrainingSample]):
         """Picture uint8 (S, S, 3) and mask uint8 (S, S) of 0 and 1 for the key (epoch, index)."""
         epoch, index = key
         pair = self.pairs[index]
-        image, mask = read_resized(pair, self.img_size) if self.cache is None else self.cache.read(pair)
+        image, mask = self.memory.read(index, pair) if self.cache is None else self.cache.read(pair)
         # The epoch is in the key and not on this object, so that workers outlive an epoch.
         seed = np.random.SeedSequence((_STREAM, self.seed, epoch, index)).generate_state(1)[0]
         image, mask = self.augmentation(image, mask, int(seed))
-        # Flips are views with negative strides, which torch does not take.
-        return torch.from_numpy(np.ascontiguousarray(image)), torch.from_numpy(np.ascontiguousarray(mask))
+        return torch.from_numpy(image), torch.from_numpy(mask)
 
     def collate(self, samples: Sequence[TrainingSample]) -> TrainingSample:
         """Pictures (B, 3, S, S) and masks (B, 1, S, S); a rank without a sample in a batch has B = 0.

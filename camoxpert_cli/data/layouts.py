@@ -48,7 +48,8 @@ class Folders:
 class Files:
     """The files of a pair of folders by stem, each in the order of names: one file a stem, unless names clash.
 
-    `owners` are the stems of all pictures whose masks may lie in the folder of masks; `left_out` counts the NonCAM ones.
+    `owners` are the stems of all pictures whose masks may lie in the folder of masks, `left_out` the number of NonCAM
+    pictures that were passed over.
     """
 
     images: dict[str, list[Path]]
@@ -116,25 +117,29 @@ def find_data(
         train += listed
         for name, pairs in listed_tests.items():
             add_test(name, pairs)
-        counts = [f"{len(listed)} training pairs"]
-        lines.append(f"{path}: {', '.join(counts + [_count(name, pairs) for name, pairs in listed_tests.items()])}")
-    found = {root: find_folders(root) for root in unique if root not in lists}
+        counts = [_count_training(listed), *(_count(name, pairs) for name, pairs in listed_tests.items())]
+        lines.append(f"{path}: {', '.join(counts)}")
+    found: list[tuple[str, Path | None, list[Folders], list[str]]] = [
+        (str(root), root, *find_folders(root)) for root in unique if root not in lists
+    ]
     for images, masks in folders:
-        role: Literal["train", "test"] = "test" if scoring else "train"
-        found[Path(os.path.commonpath([images, masks]))] = [Folders(role, images.parent.name, images, masks)], []
-    has_train = bool(train) or any(each.role == "train" for splits, _ in found.values() for each in splits)
-    for root, (splits, notes) in found.items():
+        split = Folders("test" if scoring else "train", images.absolute().parent.name, images, masks)
+        found.append((f"{images} + {masks}", None, [split], []))
+    has_train = bool(train) or any(each.role == "train" for _, _, splits, _ in found for each in splits)
+    for title, below, splits, notes in found:
         counts = []
         for split in splits:
             trains = split.role == "train" or (split.role == "any" and not scoring and not has_train)
-            pairs, where = _read(root, split, include_noncam)
+            pairs, remarks = _read(split, below, include_noncam)
             if trains:
                 train += pairs
             else:
                 add_test(split.name, pairs)
-            counts.append(f"{f'{len(pairs)} training pairs' if trains else _count(split.name, pairs)} ({where})")
-        lines.append(f"{root}: {', '.join(counts + notes)}")
-    return DataSet(tuple(train), tests, "; ".join(lines))
+            counts.append((_count_training(pairs) if trains else _count(split.name, pairs)) + remarks)
+        lines.append(f"{title}: {', '.join(counts + notes)}")
+    # A data set and a part of it may both be given.
+    once = {pair.image.absolute(): pair for pair in reversed(train)}
+    return DataSet(tuple(reversed(once.values())), tests, "; ".join(lines))
 
 
 def find_under(folder: Path, depth: int = 4) -> list[Path]:
@@ -248,20 +253,26 @@ def _role(name: str) -> Literal["train", "test", "any"]:
     return "train" if name.lower() in _TRAIN_FOLDERS else "test" if name.lower() in _TEST_FOLDERS else "any"
 
 
-def _read(root: Path, split: Folders, include_noncam: bool) -> tuple[tuple[Pair, ...], str]:
-    """The pairs of a split, and in words where they lie and what was left out. Raises DataError where it has none."""
+def _read(split: Folders, below: Path | None, include_noncam: bool) -> tuple[tuple[Pair, ...], str]:
+    """The pairs of a split, and in words where they lie `below` and what was left out. Raises DataError for none."""
     pairs = pair_folders(split.images, split.masks, split.sharing, include_noncam=include_noncam)
     left_out = list_files(split.images, split.masks, include_noncam=include_noncam).left_out
     if not pairs:
         where = f"{split.images} holds {_contents(split.images)}; {split.masks} holds {_contents(split.masks)}"
         reason = f", and the {left_out} NonCAM pictures show nothing camouflaged" if left_out else ""
         raise DataError(f"no pairs of picture and mask: {where}{reason}", "pictures are jpg, jpeg, png or bmp files")
-    words = f"{split.images.relative_to(root)} + {split.masks.relative_to(root)}"
+    remarks = []
+    if below is not None:
+        remarks.append(f"{split.images.relative_to(below)} + {split.masks.relative_to(below)}")
     if split.role == "any":
-        words += "; its name says neither train nor test"
+        remarks.append("its name says neither train nor test")
     if left_out:
-        words += f"; left out {left_out} NonCAM pictures, which show nothing camouflaged"
-    return pairs, words
+        remarks.append(f"left out {left_out} NonCAM pictures, which show nothing camouflaged")
+    return pairs, f" ({'; '.join(remarks)})" if remarks else ""
+
+
+def _count_training(pairs: Sequence[Pair]) -> str:
+    return f"{len(pairs)} training pairs"
 
 
 def _count(name: str, pairs: Sequence[Pair]) -> str:

@@ -31,13 +31,14 @@ def write_list(path: Path, train: Sequence[Pair], tests: Mapping[str, Sequence[P
 
     What lies below the list's folder is named relative to it, so that both can be moved together.
     """
-    folder = path.absolute().parent
+    folder = os.path.dirname(os.path.abspath(path))  # noqa: PTH100, PTH120  # Path keeps `..`, or follows links
 
     def rows(pairs: Sequence[Pair]) -> list[list[str]]:
         return [[_relative(pair.image, folder), _relative(pair.mask, folder)] for pair in pairs]
 
     content = {"camox_list": _VERSION, "train": rows(train), "tests": {name: rows(tests[name]) for name in tests}}
-    atomic.write_text(path, json.dumps(content, indent=1, ensure_ascii=False) + "\n")
+    # In ASCII, which also holds names that are no UTF-8.
+    atomic.write_text(path, json.dumps(content, indent=1) + "\n")
 
 
 def read_list(path: Path) -> tuple[tuple[Pair, ...], dict[str, tuple[Pair, ...]]]:
@@ -46,7 +47,7 @@ def read_list(path: Path) -> tuple[tuple[Pair, ...], dict[str, tuple[Pair, ...]]
         content = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise DataError(f"cannot read {path}: {error.strerror}", _HINT) from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise DataError(f"{path} is no list of pictures: {error}", _HINT) from error
     if not isinstance(content, dict) or content.get("camox_list") != _VERSION:
         raise DataError(f"{path} is no list of pictures: it does not say camox_list {_VERSION}", _HINT)
@@ -55,8 +56,10 @@ def read_list(path: Path) -> tuple[tuple[Pair, ...], dict[str, tuple[Pair, ...]]
     tests = content.get("tests")
     if not isinstance(tests, dict):
         raise DataError(f"{path}: tests is {tests!r}, expected lists of pairs by name", _HINT)
-    sets = {name: _pairs(rows, folder, path) for name, rows in tests.items()}
+    sets = {name: pairs for name, rows in tests.items() if (pairs := _pairs(rows, folder, path))}
     files = [file for pairs in (train, *sets.values()) for pair in pairs for file in (pair.image, pair.mask)]
+    if not files:
+        raise DataError(f"{path} names no pair of picture and mask", _HINT)
     if missing := [file for file in files if not file.is_file()]:
         raise DataError(
             f"{len(missing)} of the {len(files)} files that {path} names are not there: {missing[0]}", _HINT
@@ -75,7 +78,6 @@ def _pairs(rows: Any, folder: Path, path: Path) -> tuple[Pair, ...]:
     return tuple(pairs)
 
 
-def _relative(path: Path, folder: Path) -> str:
-    absolute = path.absolute()
-    # Without `resolve`, which would lead out of a folder of links.
-    return os.path.relpath(absolute, folder) if absolute.is_relative_to(folder) else str(absolute)
+def _relative(path: Path, folder: str) -> str:
+    absolute = os.path.abspath(path)  # noqa: PTH100
+    return os.path.relpath(absolute, folder) if Path(absolute).is_relative_to(folder) else absolute

@@ -35,8 +35,8 @@ def read_image(path: Path, img_size: int | None = None) -> tuple[NDArray[np.uint
 def read_mask(path: Path) -> NDArray[np.uint8]:
     """The mask as uint8 (H, W) of 0 and 1: 1 where the grey value is above 127 and the pixel is not transparent.
 
-    A transparent mask in a single colour is read from its alpha channel alone. Raises DataError where the file is
-    unreadable or its values stop at 1, for such a mask would be empty.
+    A transparent mask in a single colour is read from its alpha channel alone; an alpha channel of a single value says
+    nothing. Raises DataError where the file is unreadable or its values stop at 1, for such a mask would be empty.
     """
     raw = decode(path, read_bytes(path), cv2.IMREAD_UNCHANGED)
     if grey_of(raw).max() == 1:
@@ -47,21 +47,28 @@ def read_mask(path: Path) -> NDArray[np.uint8]:
 def read_pair(
     image_path: Path, mask_path: Path, img_size: int | None = None
 ) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
-    """`read_image` and `read_mask` of files of one size. Raises DataError where their sizes differ.
+    """`read_matching_image` and `read_mask`. Raises DataError where a file is unreadable or the sizes differ."""
+    mask = read_mask(mask_path)
+    return read_matching_image(image_path, (mask.shape[0], mask.shape[1]), mask_path, img_size), mask
+
+
+def read_matching_image(
+    image_path: Path, mask_size: tuple[int, int], mask_path: Path, img_size: int | None
+) -> NDArray[np.uint8]:
+    """The picture of `read_image` for a mask of this height and width. Raises DataError where their sizes differ.
 
     Some masks were drawn on the picture as it is stored, before the turn its EXIF entry asks for. Where only the
     stored orientation has the mask's size, it is the one returned.
     """
-    mask = read_mask(mask_path)
     content = read_bytes(image_path)
     image, size = _decode_image(image_path, content, cv2.IMREAD_COLOR, img_size)
-    if size == mask.shape:
-        return image, mask
+    if size == mask_size:
+        return image
     stored, stored_size = _decode_image(image_path, content, cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION, img_size)
-    if stored_size == mask.shape:
-        return stored, mask
+    if stored_size == mask_size:
+        return stored
     raise DataError(
-        f"{image_path} is {in_words(size)} pixels (width × height), but its mask {mask_path} is {in_words(mask.shape)}",
+        f"{image_path} is {in_words(size)} pixels (width × height), but its mask {mask_path} is {in_words(mask_size)}",
         "a mask has the size of its picture: is it the mask of another one?",
     )
 
@@ -77,7 +84,7 @@ def read_bytes(path: Path) -> bytes:
 def decode(path: Path, content: bytes, flags: int) -> NDArray[Any]:
     """The pixels of a file's content, as `cv2.imdecode` gives them. Raises CutOffError or DataError, naming `path`."""
     # OpenCV pads a JPEG that is cut off with grey and says so on stderr only, and so do some of its versions a PNG.
-    if content.startswith(b"\xff\xd8") and content.find(b"\xff\xd9", _jpeg_header(content)[1]) < 0:
+    if content.startswith(b"\xff\xd8") and content.rfind(b"\xff\xd9", _jpeg_header(content)[1]) < 0:
         raise CutOffError(f"{path} is cut off: the end of the JPEG is missing", _AGAIN)
     if content.startswith(b"\x89PNG") and content.rfind(b"IEND") < 0:
         raise CutOffError(f"{path} is cut off: the end of the PNG is missing", _AGAIN)

@@ -44,10 +44,14 @@ def hold_out(pairs: Sequence[Pair], fraction: float, seed: int) -> tuple[tuple[P
     train: list[Pair] = []
     held_out: list[Pair] = []
     for name, group in groups.items():
-        shuffled = sorted(group, key=lambda pair: hashlib.sha256(f"{seed}:{pair.name}".encode()).digest())
+        shuffled = sorted(group, key=lambda pair: _lot(seed, pair.name))
         held_out += shuffled[: shares[name]]
         train += shuffled[shares[name] :]
     return _by_name(train), _by_name(held_out)
+
+
+def _lot(seed: int, name: str) -> bytes:
+    return hashlib.sha256(f"{seed}:{name}".encode(errors="surrogateescape")).digest()
 
 
 def _proportional_shares(sizes: dict[str, int], total: int) -> dict[str, int]:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections import deque
+from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import TypeVar
@@ -15,16 +16,23 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 
-def in_threads(function: Callable[[Item], Result], items: Sequence[Item]) -> Iterator[Result]:
+def in_threads(function: Callable[[Item], Result], items: Sequence[Item]) -> Generator[Result, None, None]:
     """`function` of each item, in order, on as many threads as this process may use cores.
 
-    After an exception, or where the caller stops asking, nothing new is begun.
+    A few results at most wait for the caller. After an exception, or where the caller stops asking, nothing new is
+    begun.
     """
-    with _one_opencv_thread(), ThreadPoolExecutor(usable_cores()) as pool:
+    threads = usable_cores()
+    with _one_opencv_thread(), ThreadPoolExecutor(threads) as pool:
+        running = deque(pool.submit(function, item) for item in items[: 2 * threads])
         try:
-            yield from pool.map(function, items)
+            for item in items[2 * threads :]:
+                yield running.popleft().result()
+                running.append(pool.submit(function, item))
+            while running:
+                yield running.popleft().result()
         finally:
-            pool.shutdown(wait=False, cancel_futures=True)
+            pool.shutdown(cancel_futures=True)
 
 
 @contextmanager

@@ -45,7 +45,7 @@ class RunData:
     def digest(self) -> str:
         """Of the training pictures' names and file sizes, so that a run never goes on with others."""
         rows = (f"{pair.name} {pair.image.stat().st_size} {pair.mask.stat().st_size}" for pair in self.train)
-        return hashlib.sha256("\n".join(rows).encode()).hexdigest()
+        return hashlib.sha256("\n".join(rows).encode(errors="surrogateescape")).hexdigest()
 
 
 def build_network(model: ModelConfig, seed: int, *, weights_follow: bool) -> CamoXpert:

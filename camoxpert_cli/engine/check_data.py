@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from pathlib import Path
@@ -17,13 +18,15 @@ from camoxpert_cli.errors import DataError, UsageError
 def check_data(roots: Sequence[Path], *, include_noncam: bool, clean: Path | None) -> Report:
     """The report on all data sets; writes the list `clean` of pairs without a fault where it is given.
 
-    Raises DataError for a folder of no known layout and where no training pair is left for the list, UsageError where
-    the list cannot be written.
+    Raises DataError for a folder of no known layout and where no pair is left for the list, UsageError where the list
+    cannot be written.
     """
     if clean is not None and clean.suffix != LIST_SUFFIX:
         raise UsageError(f"the list {clean} would not be known as one", f"give a name that ends in {LIST_SUFFIX}")
     if clean is not None and not clean.absolute().parent.is_dir():
         raise UsageError(f"there is no folder {clean.absolute().parent} for the list", "make it, or choose another")
+    if clean is not None and (clean.is_dir() or not os.access(clean.absolute().parent, os.W_OK)):
+        raise UsageError(f"the list {clean} cannot be written", "choose another name or folder")
     with ExitStack() as stack:
 
         def progress(total: int) -> Callable[[int, str], None]:
@@ -32,7 +35,10 @@ def check_data(roots: Sequence[Path], *, include_noncam: bool, clean: Path | Non
         report = check(roots, include_noncam=include_noncam, progress=progress)
     if clean is not None:
         train, tests = report.clean
-        write_list(clean, train, {name: pairs for name, pairs in tests.items() if pairs})
+        tests = {name: pairs for name, pairs in tests.items() if pairs}
+        if not train and not tests:
+            raise DataError(f"no pair without a fault is left for {clean}", "camox check-data DIR lists the faults")
+        write_list(clean, train, tests)
     return report
 
 
@@ -84,7 +90,7 @@ def refuse_faults(report: Report, roots: Sequence[Path], clean: Path | None) -> 
         return
     folders = " ".join(map(str, roots))
     raise DataError(
-        f"{len(report.faults)} faults in {folders}",
+        f"{len(report.faults)} fault{'s' if len(report.faults) > 1 else ''} in {folders}",
         f"camox train --dataset-path {clean} trains on what is left"
         if clean is not None
         else f"camox check-data {folders} --write-clean clean.json lists the pairs without a fault",

@@ -25,36 +25,36 @@ def open_cache(choice: str, pairs: Sequence[Pair], img_size: int) -> PictureCach
     """
     if choice == "off":
         return None
-    folder = default_folder() if choice == "auto" else Path(choice)
-    path = cache_path(folder, pairs, img_size)
-    if not is_complete(path, len(pairs), img_size):
-        size = cache_bytes(len(pairs), img_size)
-        problem = _no_room(folder, size) or _build(path, pairs, img_size, size)
-        if problem and choice == "auto":
-            console.warn(f"pictures are not cached, and decoded in every epoch: {problem}")
-            return None
-        if problem:
-            raise UsageError(problem, "free some space, choose another folder with --cache, or --cache off")
+    size = cache_bytes(len(pairs), img_size)
+    folder = path = None
+    try:
+        folder = default_folder() if choice == "auto" else Path(choice)
+        path = cache_path(folder, pairs, img_size)
+        problem = "" if is_complete(path, len(pairs), img_size) else _no_room(folder, size)
+        if not problem and not is_complete(path, len(pairs), img_size):
+            _build(path, pairs, img_size, size)
+    except RuntimeError as error:  # of Path.home
+        problem = f"{error} XDG_CACHE_HOME can name a folder for caches."
+    except OSError as error:
+        problem = f"{folder} cannot hold the cache of {_in_words(size)}: {error.strerror}"
+    if problem and choice != "auto":
+        raise UsageError(problem, "free some space, choose another folder with --cache, or --cache off")
+    if problem or path is None:
+        console.warn(f"pictures are not cached, and decoded in every epoch: {problem}")
+        return None
     console.say(f"Cache: {path}")
     return PictureCache(path, pairs, img_size)
 
 
 def default_folder() -> Path:
-    """`camox` below the user's folder for caches."""
+    """`camox` below the user's folder for caches. Raises RuntimeError where there is no home folder."""
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "camox"
 
 
-def _build(path: Path, pairs: Sequence[Pair], img_size: int, size: int) -> str:
-    """Build the cache; returns why it cannot be written, or nothing."""
-    console.say(
-        f"Cache: {len(pairs)} pairs at {img_size} px, {_in_words(size)}, are resized once into {path.parent}"
-    )
-    try:
-        with console.progress("Caching", len(pairs)) as advance:
-            build_cache(path, pairs, img_size, advance)
-    except OSError as error:
-        return f"{path.parent} cannot hold the cache of {_in_words(size)}: {error.strerror}"
-    return ""
+def _build(path: Path, pairs: Sequence[Pair], img_size: int, size: int) -> None:
+    console.say(f"Cache: {len(pairs)} pairs at {img_size} px, {_in_words(size)}, are resized once into {path.parent}")
+    with console.progress("Caching", len(pairs)) as advance:
+        build_cache(path, pairs, img_size, advance)
 
 
 def _no_room(folder: Path, size: int) -> str:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -19,14 +19,13 @@ from camoxpert_cli.config.durations import Interval, format_duration, parse_dura
 from camoxpert_cli.config.load import Resolved
 from camoxpert_cli.config.schema import Config
 from camoxpert_cli.console import Advance
-from camoxpert_cli.data.dataset import ScoringBatch, ScoringPictures, TrainingPictures
-from camoxpert_cli.data.pairs import Pair
 from camoxpert_cli.data.cache import PictureCache
-from camoxpert_cli.data.cores import auto_workers
+from camoxpert_cli.data.cores import auto_workers, usable_cores
+from camoxpert_cli.data.dataset import ScoringBatch, ScoringPictures, TrainingPictures
 from camoxpert_cli.data.loader import PictureLoader, scoring_loader, training_loader
+from camoxpert_cli.data.pairs import Pair
 from camoxpert_cli.data.sampling import EpochBatches
 from camoxpert_cli.engine.build import RunData, build_network, build_phases, describe_batches, open_data
-from camoxpert_cli.engine.picture_cache import open_cache
 from camoxpert_cli.engine.checkpoint import Checkpoint, CheckpointNotWritten, checkpoint_bytes, read_checkpoint
 from camoxpert_cli.engine.deadline import Reserve, find_deadline
 from camoxpert_cli.engine.device import choose_device
@@ -34,6 +33,7 @@ from camoxpert_cli.engine.ema import Ema
 from camoxpert_cli.engine.foreign import CAMOX, layout_of, weights_of
 from camoxpert_cli.engine.load import load_weights
 from camoxpert_cli.engine.optimizer import build_optimizer
+from camoxpert_cli.engine.picture_cache import open_cache
 from camoxpert_cli.engine.precision import build_scaler, choose_dtype
 from camoxpert_cli.engine.stages import WHOLE_BACKBONE, Phase, Stage
 from camoxpert_cli.engine.step import TrainingStep
@@ -178,7 +178,6 @@ def prepare(resolved: Resolved, checkpoint: Checkpoint | None = None) -> tuple[R
     network.to(device)
     folder.create()
 
-    workers = config.data.num_workers
     size = checkpoint_bytes(network, config.train.use_ema)
     folder.require_space(3 * size)
     run = Run(
@@ -193,7 +192,7 @@ def prepare(resolved: Resolved, checkpoint: Checkpoint | None = None) -> tuple[R
         scaler=build_scaler(dtype, device),
         ema=Ema(network, config.train.ema_decay) if config.train.use_ema else None,
         phases=build_phases(config),
-        workers=auto_workers() if workers == "auto" else workers,
+        workers=_choose_workers(config.data.num_workers),
         save_every=None if config.run.save_every is None else parse_interval(config.run.save_every),
         progress=Progress(epoch=config.train.stage1_epochs if config.train.skip_stage1 else 0),
         stopping=Stopping(deadline),
@@ -248,6 +247,17 @@ def announce(run: Run) -> None:
         lines.append(f"Target           validation IoU {run.config.run.target_iou:g}")
     for line in lines:
         console.say(line)
+
+
+def _choose_workers(asked: int | Literal["auto"]) -> int:
+    if asked == "auto":
+        return auto_workers()
+    if asked > (cores := usable_cores()):
+        console.warn(
+            f"{asked} processes shall load pictures and take turns on {cores} core{'s' if cores > 1 else ''}; "
+            f"--num-workers auto takes {auto_workers()}"
+        )
+    return asked
 
 
 def _absolute(paths: Sequence[str]) -> tuple[str, ...]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from camoxpert_cli.data.cache import PictureCache, build_cache, cache_path
 from camoxpert_cli.data.pairs import Pair
 
 SHARED_DATA = Path(__file__).resolve().parents[2].parent / "shared" / "data"
@@ -39,9 +40,29 @@ def write(path: Path, pixels: NDArray[Any]) -> Path:
     return path
 
 
+def jpeg(pixels: NDArray[np.uint8], *options: int) -> bytes:
+    """The content of a JPEG of BGR or grey pixels."""
+    return cv2.imencode(".jpg", pixels, options)[1].tobytes()
+
+
+def with_exif(content: bytes, orientation: int, thumbnail: bytes = b"") -> bytes:
+    """A JPEG with an EXIF segment that asks for a turn; `thumbnail` follows within the segment."""
+    entry = b"\x01\x12\x00\x03\x00\x00\x00\x01" + bytes([0, orientation]) + b"\x00\x00"
+    body = b"Exif\x00\x00MM\x00*\x00\x00\x00\x08\x00\x01" + entry + bytes(4) + thumbnail
+    return content[:2] + b"\xff\xe1" + (len(body) + 2).to_bytes(2, "big") + body + content[2:]
+
+
 def noise(seed: int, height: int = 24, width: int = 32) -> NDArray[np.uint8]:
     """A picture (H, W, 3) unlike that of any other seed."""
     return np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
+
+
+def scene(seed: int, height: int, width: int) -> NDArray[np.uint8]:
+    """A picture (H, W, 3) of smooth colours under weak noise, as photographs are, unlike that of any other seed."""
+    draw = np.random.default_rng(seed)
+    colours = draw.integers(40, 216, (6, 7, 3)).astype(np.float32)
+    smooth = cv2.resize(colours, (width, height), interpolation=cv2.INTER_CUBIC)
+    return np.asarray(np.clip(smooth + draw.normal(0, 6, smooth.shape), 0, 255), dtype=np.uint8)
 
 
 def square_mask(seed: int, height: int = 24, width: int = 32) -> NDArray[np.uint8]:
@@ -61,3 +82,10 @@ def write_pairs(folder: Path, count: int) -> tuple[Pair, ...]:
         mask = write(folder / "GT" / f"{name}.png", square_mask(index, height))
         pairs.append(Pair(name, image, mask))
     return tuple(pairs)
+
+
+def build(folder: Path, pairs: Sequence[Pair], img_size: int) -> PictureCache:
+    """The cache of these pairs in a folder, built where it is not there yet."""
+    path = cache_path(folder, pairs, img_size)
+    build_cache(path, pairs, img_size, lambda count, note: None)
+    return PictureCache(path, pairs, img_size)

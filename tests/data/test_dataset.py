@@ -9,19 +9,43 @@ import torch
 
 from camoxpert_cli.data.dataset import ScoringPictures, TrainingPictures, collate_scoring
 from camoxpert_cli.data.reading import read_image, read_mask
-from camoxpert_cli.data.transforms import resize_image
+from camoxpert_cli.data.resizing import resize_image
 from camoxpert_cli.errors import DataError
 
-from .files import square_mask, write, write_pairs
+from .files import build, square_mask, write, write_pairs
 
 
 def test_training_sample(tmp_path: Path) -> None:
-    """A training sample is a picture (3, S, S) and a mask (1, S, S) of 0 and 1, both uint8 and contiguous."""
-    image, mask = TrainingPictures(write_pairs(tmp_path, 1), 16, seed=0)[0, 0]
+    """A training sample is a picture (S, S, 3) and a mask (S, S) of 0 and 1, both uint8 and contiguous."""
+    pictures = TrainingPictures(write_pairs(tmp_path, 1), 16, seed=0)
 
-    assert (image.shape, image.dtype, image.is_contiguous()) == ((3, 16, 16), torch.uint8, True)
-    assert (mask.shape, mask.dtype, mask.is_contiguous()) == ((1, 16, 16), torch.uint8, True)
-    assert set(mask.flatten().tolist()) == {0, 1}
+    for epoch in range(20):
+        image, mask = pictures[epoch, 0]
+        assert (image.shape, image.dtype, image.is_contiguous()) == ((16, 16, 3), torch.uint8, True)
+        assert (mask.shape, mask.dtype, mask.is_contiguous()) == ((16, 16), torch.uint8, True)
+        assert set(mask.flatten().tolist()) == {0, 1}
+
+
+def test_training_batch(tmp_path: Path) -> None:
+    """A training batch stacks samples, channels first in shape and last in memory, as the device takes them."""
+    pictures = TrainingPictures(write_pairs(tmp_path, 3), 16, seed=0)
+    samples = [pictures[0, 2], pictures[0, 0]]
+
+    images, masks = pictures.collate(samples)
+
+    assert (images.shape, images.dtype) == ((2, 3, 16, 16), torch.uint8)
+    assert (masks.shape, masks.dtype) == ((2, 1, 16, 16), torch.uint8)
+    assert images.permute(0, 2, 3, 1).is_contiguous()
+    assert torch.equal(images[1].permute(1, 2, 0), samples[1][0])
+    assert torch.equal(masks[0, 0], samples[0][1])
+
+
+def test_training_batch_without_a_sample(tmp_path: Path) -> None:
+    """A batch of no samples has the shape and type of any other."""
+    images, masks = TrainingPictures(write_pairs(tmp_path, 1), 16, seed=0).collate([])
+
+    assert (images.shape, images.dtype) == ((0, 3, 16, 16), torch.uint8)
+    assert (masks.shape, masks.dtype) == ((0, 1, 16, 16), torch.uint8)
 
 
 def test_training_sample_depends_on_its_key_alone(tmp_path: Path) -> None:
@@ -58,7 +82,7 @@ def test_scoring_sample(tmp_path: Path) -> None:
     pictures = ScoringPictures(pairs, 16)
 
     image, mask, index = pictures[1]
-    assert np.array_equal(image.permute(1, 2, 0).numpy(), resize_image(read_image(pairs[1].image), 16))
+    assert np.array_equal(image.permute(1, 2, 0).numpy(), resize_image(read_image(pairs[1].image)[0], 16))
     assert np.array_equal(mask[0].numpy(), read_mask(pairs[1].mask))
     assert mask.shape == (1, 25, 32)
     assert index == 1
@@ -83,9 +107,41 @@ def test_lengths(tmp_path: Path) -> None:
     assert len(TrainingPictures(pairs, 16, 0)) == len(ScoringPictures(pairs, 16)) == 3
 
 
-def test_data_sets_can_be_sent_to_workers(tmp_path: Path) -> None:
+def test_cache_changes_nothing(tmp_path: Path) -> None:
+    """Samples from a cache, which may be of more pairs in another order, are those read from the files."""
+    pairs = write_pairs(tmp_path, 4)
+    cache = build(tmp_path / "cache", pairs[::-1], 16)
+    cached, plain = TrainingPictures(pairs[1:3], 16, 7, cache), TrainingPictures(pairs[1:3], 16, 7)
+    scored, scored_plain = ScoringPictures(pairs[:3], 16, cache), ScoringPictures(pairs[:3], 16)
+
+    for key in [(epoch, index) for epoch in range(8) for index in range(2)]:
+        assert all(torch.equal(a, b) for a, b in zip(cached[key], plain[key], strict=True))
+    for index in range(3):
+        image, mask, number = scored[index]
+        assert torch.equal(image, scored_plain[index][0])
+        assert torch.equal(mask, scored_plain[index][1])
+        assert number == index
+
+
+def test_cached_pictures_are_not_read_again(tmp_path: Path) -> None:
+    """Training reads neither picture nor mask where there is a cache, and scoring no picture."""
+    pairs = write_pairs(tmp_path, 2)
+    cache = build(tmp_path / "cache", pairs, 16)
+    for pair in pairs:
+        pair.image.unlink()
+    _, mask, _ = ScoringPictures(pairs, 16, cache)[1]
+    for pair in pairs:
+        pair.mask.unlink()
+
+    assert mask.shape == (1, 25, 32)
+    assert TrainingPictures(pairs, 16, 0, cache)[0, 1][0].shape == (16, 16, 3)
+
+
+@pytest.mark.parametrize("cached", [False, True])
+def test_data_sets_can_be_sent_to_workers(tmp_path: Path, cached: bool) -> None:
     """A copy through pickle, as workers that are not forked get it, gives the same samples."""
-    pictures = TrainingPictures(write_pairs(tmp_path, 2), 16, seed=0)
+    pairs = write_pairs(tmp_path, 2)
+    pictures = TrainingPictures(pairs, 16, seed=0, cache=build(tmp_path, pairs, 16) if cached else None)
     copy = pickle.loads(pickle.dumps(pictures))  # noqa: S301  # written on this line
 
     assert torch.equal(copy[3, 1][0], pictures[3, 1][0])

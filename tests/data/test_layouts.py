@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from camoxpert_cli.data.layouts import DataSet, Pair, find_data, find_under, pair_folders
+from camoxpert_cli.data.layouts import DataSet, find_data, find_under, pair_folders
+from camoxpert_cli.data.pairs import Pair, write_list
 from camoxpert_cli.errors import DataError
 
 from .files import SHARED_DATA, needs_shared_data, touch, touch_pairs
@@ -138,6 +139,173 @@ def test_non_camouflaged_pictures_are_left_out(tmp_path: Path) -> None:
     assert "left out 2 NonCAM pictures" in data.description
 
 
+def test_non_camouflaged_pictures_that_are_asked_for(tmp_path: Path) -> None:
+    """With `include_noncam` COD10K's pictures without camouflage are pairs like any other."""
+    camouflaged, other = "COD10K-CAM-1-Aquatic-3-Crab-70", "COD10K-NonCAM-1-Aquatic-3-Crab-71"
+    touch_pairs(tmp_path, "Train/Image", "Train/GT_Object", [camouflaged, other])
+    touch_pairs(tmp_path, "Test/Image", "Test/GT_Object", [other])
+
+    data = find_data([tmp_path], include_noncam=True)
+
+    assert names(data) == ([camouflaged, other], {tmp_path.name: [other]})
+    assert "NonCAM" not in data.description
+
+
+def test_non_camouflaged_pictures_need_masks(tmp_path: Path) -> None:
+    """Asked for, a picture without camouflage that has no mask is an error like any other."""
+    touch_pairs(tmp_path, "Imgs", "GT", ["COD10K-CAM-1-Aquatic-3-Crab-70"])
+    touch(tmp_path / "Imgs", ["COD10K-NonCAM-1-Aquatic-3-Crab-71.jpg"])
+
+    with pytest.raises(DataError, match=r"1 picture \(COD10K-NonCAM-1-Aquatic-3-Crab-71\.jpg\) has no mask"):
+        find_data([tmp_path], include_noncam=True)
+
+
+def test_nothing_but_non_camouflaged_pictures(tmp_path: Path) -> None:
+    """A folder of pictures without camouflage alone is an error that tells why none is left."""
+    touch_pairs(tmp_path, "Imgs", "GT", ["COD10K-NonCAM-1-Aquatic-3-Crab-71"])
+
+    with pytest.raises(DataError, match="the 1 NonCAM pictures show nothing camouflaged"):
+        find_data([tmp_path])
+
+
+def test_explicit_folders(tmp_path: Path) -> None:
+    """Folders of any names train where they are given as pictures and masks, sorted and counted as others are."""
+    touch_pairs(tmp_path, "field/photos", "field/cutouts", ["b", "a"])
+
+    data = find_data([], folders=[(tmp_path / "field" / "photos", tmp_path / "field" / "cutouts")])
+
+    assert names(data) == (["a", "b"], {})
+    assert data.train[0].mask == tmp_path / "field" / "cutouts" / "a.png"
+    folder = tmp_path / "field"
+    assert data.description == f"{folder / 'photos'} + {folder / 'cutouts'}: 2 training pairs"
+
+
+def test_explicit_folders_that_lie_apart(tmp_path: Path) -> None:
+    """Pictures and masks may lie in different places, under names that mean something else elsewhere."""
+    touch_pairs(tmp_path, "x/Test", "y/deep/Train")
+
+    assert names(find_data([], folders=[(tmp_path / "x" / "Test", tmp_path / "y" / "deep" / "Train")])) == (
+        ["a", "b"],
+        {},
+    )
+
+
+def test_explicit_folders_beside_roots(tmp_path: Path) -> None:
+    """Explicit folders add to the training pairs of roots, and make a test set of one that does not say what it is."""
+    touch_pairs(tmp_path / "COD10K" / "Train", "Imgs", "GT", ["a"])
+    touch_pairs(tmp_path / "NC4K", "Imgs", "GT", ["n"])
+    touch_pairs(tmp_path / "mine", "photos", "cutouts", ["m"])
+    touch_pairs(tmp_path / "yours", "photos", "cutouts", ["y"])
+    folders = [(tmp_path / each / "photos", tmp_path / each / "cutouts") for each in ("mine", "yours")]
+
+    assert names(find_data([tmp_path / "COD10K"], folders=folders)) == (["a", "m", "y"], {})
+    assert names(find_data([tmp_path / "NC4K"], folders=folders[:1])) == (["m"], {"NC4K": ["n"]})
+
+
+def test_explicit_folders_within_a_root(tmp_path: Path) -> None:
+    """Explicit folders that lie in a root, or side by side, all count."""
+    touch_pairs(tmp_path / "D" / "Train", "Imgs", "GT", ["a"])
+    touch_pairs(tmp_path / "D", "photos1", "cutouts1", ["m"])
+    touch_pairs(tmp_path / "D", "photos2", "cutouts2", ["n"])
+    folders = [(tmp_path / "D" / f"photos{number}", tmp_path / "D" / f"cutouts{number}") for number in (1, 2)]
+
+    assert names(find_data([tmp_path / "D"], folders=folders)) == (["a", "m", "n"], {})
+
+
+def test_explicit_folders_absolute_and_relative(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One path may be relative and the other absolute."""
+    touch_pairs(tmp_path, "photos", "cutouts", ["a"])
+    monkeypatch.chdir(tmp_path)
+
+    assert names(find_data([], folders=[(Path("photos"), tmp_path / "cutouts")])) == (["a"], {})
+
+
+def test_pair_that_comes_twice(tmp_path: Path) -> None:
+    """A data set beside its own training folder, or beside a list of its pairs, trains on each pair once."""
+    touch_pairs(tmp_path / "D" / "TrainDataset", "Imgs", "GT")
+    root = tmp_path / "D"
+    write_list(tmp_path / "list.json", find_data([root]).train, {})
+
+    assert names(find_data([root, root / "TrainDataset"])) == (["a", "b"], {})
+    assert names(find_data([tmp_path / "list.json", root])) == (["a", "b"], {})
+
+
+def test_explicit_folders_to_score_on(tmp_path: Path) -> None:
+    """Explicit folders are a test set where they are scored on, called after the folder that holds them."""
+    touch_pairs(tmp_path / "mine", "photos", "cutouts", ["m"])
+    touch_pairs(tmp_path / "CAMO", "Imgs", "GT", ["c"])
+
+    data = find_data(
+        [tmp_path / "CAMO"], folders=[(tmp_path / "mine" / "photos", tmp_path / "mine" / "cutouts")], scoring=True
+    )
+
+    assert names(data) == ([], {"CAMO": ["c"], "mine": ["m"]})
+
+
+def test_explicit_folders_that_do_not_match(tmp_path: Path) -> None:
+    """Explicit folders whose files have no names in common, or that are not there, are errors that name them."""
+    touch(tmp_path / "photos", ["a.jpg"])
+    touch(tmp_path / "cutouts", ["b.png"])
+
+    with pytest.raises(DataError, match=r"1 picture \(a\.jpg\) has no mask in .*cutouts"):
+        find_data([], folders=[(tmp_path / "photos", tmp_path / "cutouts")])
+    with pytest.raises(DataError, match=r"cannot look into .*gone: No such file"):
+        find_data([], folders=[(tmp_path / "photos", tmp_path / "gone")])
+
+
+def test_list_file_as_a_root(tmp_path: Path) -> None:
+    """A list in a file gives its training pairs and test sets in its own order, and is told in the description."""
+    touch_pairs(tmp_path, "Imgs", "GT", ["a", "b", "c", "d"])
+    a, b, c, d = find_data([tmp_path]).train
+    write_list(tmp_path / "clean.json", [b, a], {"CAMO": [c], "NC4K": [d, c]})
+
+    data = find_data([tmp_path / "clean.json"])
+
+    assert data.train == (b, a)
+    assert data.tests == {"CAMO": (c,), "NC4K": (d, c)}
+    assert data.description == (
+        f"{tmp_path / 'clean.json'}: 2 training pairs, 1 test pairs of CAMO, 2 test pairs of NC4K"
+    )
+
+
+def test_list_file_beside_other_roots(tmp_path: Path) -> None:
+    """Training pairs of lists and folders come together, and a folder that does not say what it is becomes a test set.
+
+    A list given twice counts once.
+    """
+    touch_pairs(tmp_path / "COD10K" / "Train", "Imgs", "GT", ["a"])
+    touch_pairs(tmp_path / "NC4K", "Imgs", "GT", ["n"])
+    touch_pairs(tmp_path / "mine", "Imgs", "GT", ["m"])
+    write_list(tmp_path / "mine.json", find_data([tmp_path / "mine"]).train, {})
+    lists = [tmp_path / "mine.json", tmp_path / "mine" / ".." / "mine.json"]
+
+    assert names(find_data([tmp_path / "COD10K", *lists])) == (["m", "a"], {})
+    assert names(find_data([tmp_path / "NC4K", *lists])) == (["m"], {"NC4K": ["n"]})
+
+
+def test_list_file_with_a_test_set_of_one_name(tmp_path: Path) -> None:
+    """A test set of a list and one of a folder that have the same name are an error that names both places."""
+    touch_pairs(tmp_path / "x" / "TestDataset" / "CAMO", "Imgs", "GT")
+    touch_pairs(tmp_path / "y", "Imgs", "GT")
+    write_list(tmp_path / "list.json", [], {"CAMO": find_data([tmp_path / "y"]).train})
+
+    with pytest.raises(DataError, match=r"two test sets are called CAMO: .*y.*x"):
+        find_data([tmp_path / "x", tmp_path / "list.json"])
+
+
+def test_list_file_that_is_not_there(tmp_path: Path) -> None:
+    """A list that is not there is an error that names it."""
+    with pytest.raises(DataError, match=r"there is no .*gone\.json"):
+        find_data([tmp_path / "gone.json"])
+
+
+def test_folder_called_as_a_list(tmp_path: Path) -> None:
+    """A folder whose name ends as a list's does is a folder."""
+    touch_pairs(tmp_path / "data.json", "Imgs", "GT")
+
+    assert names(find_data([tmp_path / "data.json"])) == (["a", "b"], {})
+
+
 def test_description_is_one_line(tmp_path: Path) -> None:
     """The description counts the pairs of each split and names their folders, on one line."""
     root = tmp_path / "COD10K-v3"
@@ -158,6 +326,7 @@ def test_pictures_without_masks_and_masks_without_pictures(tmp_path: Path) -> No
     with pytest.raises(DataError) as caught:
         find_data([tmp_path])
 
+    assert "--write-clean" in caught.value.hint
     assert "4 pictures (c.jpg, d.jpg, e.jpg, ...) have no mask in" in caught.value.message
     assert "1 mask (z.png) has no picture in" in caught.value.message
 

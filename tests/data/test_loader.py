@@ -1,9 +1,10 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import multiprocessing
-import os
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import cv2
@@ -12,18 +13,21 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset, default_collate
 
+from camoxpert_cli.data.cache import PictureCache
 from camoxpert_cli.data.dataset import ScoringPictures, TrainingPictures
+from camoxpert_cli.data.loader import PictureLoader, scoring_loader, training_loader
 from camoxpert_cli.data.pairs import Pair
-from camoxpert_cli.data.loader import PictureLoader, auto_workers, scoring_loader, training_loader, usable_cores
-from camoxpert_cli.data.sampling import EpochBatches
+from camoxpert_cli.data.sampling import EpochBatches, epoch_order
 from camoxpert_cli.errors import DataError
 
-from .files import write_pairs
+from .files import build, write_pairs
 
 COUNT = 7
 SEED = 5
 # Python 3.12 warns of any fork while threads run; workers use none of the parent's.
 pytestmark = pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
+# torch warns of more workers than there are cores; that is slower, and changes nothing else.
+any_number_of_workers = pytest.mark.filterwarnings("ignore:This DataLoader will create .* worker:UserWarning")
 
 
 @pytest.fixture(scope="module")
@@ -31,20 +35,30 @@ def pairs(tmp_path_factory: pytest.TempPathFactory) -> tuple[Pair, ...]:
     return write_pairs(tmp_path_factory.mktemp("pictures"), COUNT)
 
 
+@pytest.fixture(scope="module")
+def cache(pairs: tuple[Pair, ...], tmp_path_factory: pytest.TempPathFactory) -> PictureCache:
+    return build(tmp_path_factory.mktemp("cache"), pairs, 16)
+
+
 def loader_of(
-    pairs: tuple[Pair, ...], num_workers: int, rank: int = 0, world: int = 1
+    pairs: tuple[Pair, ...], num_workers: int, rank: int = 0, world: int = 1, cache: PictureCache | None = None
 ) -> tuple[EpochBatches, PictureLoader[tuple[Tensor, Tensor]]]:
     batches = EpochBatches(len(pairs), 2, SEED, rank, world)
-    return batches, training_loader(TrainingPictures(pairs, 16, SEED), batches, num_workers)
+    return batches, training_loader(TrainingPictures(pairs, 16, SEED, cache), batches, num_workers)
+
+
+def samples_of(loader: PictureLoader[tuple[Tensor, Tensor]]) -> list[Tensor]:
+    """Picture and mask of every sample of a loop, each as one tensor (4, S, S)."""
+    return [sample for images, masks in loader for sample in torch.cat([images, masks], 1)]
 
 
 def epochs(pairs: tuple[Pair, ...], num_workers: int, count: int = 2) -> list[Tensor]:
-    """Picture and mask of every sample of the first epochs, each as one tensor (4, S, S)."""
+    """Every sample of the first epochs."""
     batches, loader = loader_of(pairs, num_workers)
     samples: list[Tensor] = []
     for epoch in range(count):
         batches.start_at(epoch)
-        samples += [sample for images, masks in loader for sample in torch.cat([images, masks], 1)]
+        samples += samples_of(loader)
     return samples
 
 
@@ -52,10 +66,31 @@ def same(first: list[Tensor], second: list[Tensor]) -> bool:
     return len(first) == len(second) and all(torch.equal(a, b) for a, b in zip(first, second, strict=True))
 
 
-@pytest.mark.parametrize("num_workers", [1, 2])
-def test_workers_change_nothing(pairs: tuple[Pair, ...], num_workers: int) -> None:
-    """The stream over two epochs is the same in this process and in workers that outlive an epoch."""
-    assert same(epochs(pairs, 0), epochs(pairs, num_workers))
+@pytest.fixture(scope="module")
+def stream(pairs: tuple[Pair, ...]) -> list[Tensor]:
+    """Two epochs as the order of samples and the augmentation define them, without a loader."""
+    pictures = TrainingPictures(pairs, 16, SEED)
+    samples = [pictures[epoch, int(index)] for epoch in range(2) for index in epoch_order(COUNT, SEED, epoch)]
+    return [torch.cat([image.permute(2, 0, 1), mask[None]]) for image, mask in samples]
+
+
+@pytest.mark.parametrize("cached", [False, True])
+@pytest.mark.parametrize("world", [1, 2])
+@pytest.mark.parametrize("num_workers", [0, 1, 4])
+@any_number_of_workers
+def test_stream(
+    pairs: tuple[Pair, ...], cache: PictureCache, stream: list[Tensor], num_workers: int, world: int, cached: bool
+) -> None:
+    """Over two epochs workers, ranks and the cache change neither a sample nor the order."""
+    ranks = [loader_of(pairs, num_workers, rank, world, cache if cached else None) for rank in range(world)]
+    samples: list[Tensor] = []
+    for epoch in range(2):
+        for batches, _ in ranks:
+            batches.start_at(epoch)
+        for shares in zip(*(loader for _, loader in ranks), strict=True):
+            samples += [sample for images, masks in shares for sample in torch.cat([images, masks], 1)]
+
+    assert same(samples, stream)
 
 
 def test_epochs_differ(pairs: tuple[Pair, ...]) -> None:
@@ -65,16 +100,56 @@ def test_epochs_differ(pairs: tuple[Pair, ...]) -> None:
     assert {each.numpy().tobytes() for each in samples[:COUNT]} != {each.numpy().tobytes() for each in samples[COUNT:]}
 
 
+@pytest.mark.parametrize("cached", [False, True])
 @pytest.mark.parametrize("num_workers", [0, 2])
-def test_cut_changes_nothing(pairs: tuple[Pair, ...], num_workers: int) -> None:
+def test_cut_changes_nothing(
+    pairs: tuple[Pair, ...], cache: PictureCache, stream: list[Tensor], num_workers: int, cached: bool
+) -> None:
     """An epoch cut after any batch goes on with the very samples that were left, on the same loader."""
-    whole = epochs(pairs, 0, count=1)
-    batches, loader = loader_of(pairs, num_workers)
+    batches, loader = loader_of(pairs, num_workers, cache=cache if cached else None)
 
     for position in (2, 4, 6):
         batches.start_at(0, position)
-        rest = [sample for images, masks in loader for sample in torch.cat([images, masks], 1)]
-        assert same(rest, whole[position:])
+        assert same(samples_of(loader), stream[position:COUNT])
+
+
+@pytest.mark.parametrize("cached", [False, True])
+def test_cut_where_ranks_change(
+    pairs: tuple[Pair, ...], cache: PictureCache, stream: list[Tensor], cached: bool
+) -> None:
+    """What two ranks leave of an epoch, one rank goes on with."""
+    ranks = [loader_of(pairs, 0, rank, 2, cache if cached else None)[1] for rank in range(2)]
+    first = [torch.cat(next(iter(loader)), 1) for loader in ranks]
+    batches, loader = loader_of(pairs, 0, cache=cache if cached else None)
+    batches.start_at(0, 4)
+
+    assert same([*torch.cat(first), *samples_of(loader)], stream[:COUNT])
+
+
+@pytest.mark.parametrize("num_workers", [0, 1])
+def test_waited(pairs: tuple[Pair, ...], num_workers: int) -> None:
+    """The time spent in waiting grows with every batch, over all iterations of a loader."""
+    _, loader = loader_of(pairs, num_workers)
+    seen = [loader.waited]
+    for _ in range(2):
+        seen += [loader.waited for _ in loader]
+
+    assert seen[0] == 0
+    assert len(seen) == 9
+    assert seen == sorted(set(seen))
+
+
+def test_waited_leaves_out_what_is_done_with_batches(pairs: tuple[Pair, ...], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Time that passes between two batches, while the caller works, is no waiting."""
+    ticks = itertools.count()
+    monkeypatch.setattr("camoxpert_cli.data.loader.time", SimpleNamespace(perf_counter=lambda: next(ticks)))
+    _, loader = loader_of(pairs, 0)
+    for _ in loader:
+        for _ in range(100):
+            next(ticks)
+
+    # One tick for each of four batches, and for the end.
+    assert loader.waited == 5
 
 
 def test_iteration_left_in_the_middle(pairs: tuple[Pair, ...]) -> None:
@@ -82,19 +157,8 @@ def test_iteration_left_in_the_middle(pairs: tuple[Pair, ...]) -> None:
     batches, loader = loader_of(pairs, 2)
     next(iter(loader))
 
-    samples = [sample for images, masks in loader for sample in torch.cat([images, masks], 1)]
-    assert same(samples, epochs(pairs, 0, count=1))
+    assert same(samples_of(loader), epochs(pairs, 0, count=1))
     assert len(loader) == len(batches) == 4
-
-
-def test_ranks_share_the_stream(pairs: tuple[Pair, ...]) -> None:
-    """Two ranks see together what one rank sees alone, with the same augmentation."""
-    one = epochs(pairs, 0, count=1)
-    two: list[Tensor] = []
-    for shares in zip(*(loader_of(pairs, 0, rank, world=2)[1] for rank in range(2)), strict=True):
-        two += [sample for images, masks in shares for sample in torch.cat([images, masks], 1)]
-
-    assert same(one, two)
 
 
 @pytest.mark.parametrize("num_workers", [0, 1])
@@ -190,33 +254,3 @@ def test_scoring_loader(pairs: tuple[Pair, ...], world: int, num_workers: int) -
 def test_scoring_rank_without_pictures(pairs: tuple[Pair, ...]) -> None:
     """A rank beyond the number of pictures has no batch."""
     assert list(scoring_loader(ScoringPictures(pairs[:1], 16), 3, 0, rank=1, world=2)) == []
-
-
-@pytest.mark.parametrize(
-    ("files", "expected"),
-    [
-        ({}, 6),
-        ({"cpu.max": "max 100000\n"}, 6),
-        ({"cpu.max": "250000 100000\n"}, 2),
-        ({"cpu.max": "50000 100000\n"}, 1),
-        ({"cpu.max": "6400000 100000\n"}, 6),
-        ({"cpu/cpu.cfs_quota_us": "-1\n", "cpu/cpu.cfs_period_us": "100000\n"}, 6),
-        ({"cpu/cpu.cfs_quota_us": "400000\n", "cpu/cpu.cfs_period_us": "100000\n"}, 4),
-    ],
-)
-def test_usable_cores(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, files: dict[str, str], expected: int) -> None:
-    """The cores of this process are those of its affinity, or fewer where the container has a quota."""
-    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(6)), raising=False)
-    for name, content in files.items():
-        (tmp_path / name).parent.mkdir(exist_ok=True)
-        (tmp_path / name).write_text(content)
-
-    assert usable_cores(tmp_path) == expected
-
-
-@pytest.mark.parametrize(("cores", "ranks", "expected"), [(4, 1, 4), (4, 2, 2), (1, 2, 0), (64, 1, 8), (1, 1, 1)])
-def test_auto_workers(monkeypatch: pytest.MonkeyPatch, cores: int, ranks: int, expected: int) -> None:
-    """Ranks share the cores evenly, up to a bound."""
-    monkeypatch.setattr("camoxpert_cli.data.loader.usable_cores", lambda: cores)
-
-    assert auto_workers(ranks) == expected

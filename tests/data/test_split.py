@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from camoxpert_cli.data.pairs import Pair
-from camoxpert_cli.data.split import hold_out, super_class
+from camoxpert_cli.data.split import class_name, hold_out, super_class
 from camoxpert_cli.errors import DataError
 
 
@@ -35,6 +35,21 @@ def cod10k(sizes: dict[str, int]) -> list[Pair]:
 def test_super_class(name: str, expected: str | None) -> None:
     """The super-class is read from COD10K's names, and no other name has one."""
     assert super_class(name) == expected
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("COD10K-CAM-1-Aquatic-3-Crab-70", "Crab"),
+        ("COD10K-CAM-2-Terrestrial-23-Cat-1506", "Cat"),
+        ("COD10K-NonCAM-3-Flying-63-Other-2", "Other"),
+        ("COD10K-CAM-1-Aquatic-3", None),
+        ("camourflage_00012", None),
+    ],
+)
+def test_class_name(name: str, expected: str | None) -> None:
+    """The class is read from COD10K's names, and no other name has one."""
+    assert class_name(name) == expected
 
 
 @settings(deadline=None)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import subprocess
 import time
 from pathlib import Path
 from typing import Any
@@ -17,7 +16,7 @@ from camoxpert_cli.config.load import Resolved
 from camoxpert_cli.engine.checkpoint import read_checkpoint
 from camoxpert_cli.engine.train import train
 from tests.helpers.cut_runs import SETTINGS, differing
-from tests.helpers.processes import TIMEOUT, camox, finish, run, start, train_command
+from tests.helpers.processes import camox, finish, run, start, train_command, wait_for
 from tests.helpers.tiny_data import tiny_run
 
 pytestmark = pytest.mark.training
@@ -30,15 +29,6 @@ def uncut(tiny_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def settings(data: Path, folder: Path, **more: Any) -> Resolved:
     return tiny_run(data, folder, **SETTINGS, **more)
-
-
-def wait_for(condition: Any, process: subprocess.Popen[str]) -> None:
-    """Until `condition()` holds; fails where the process ends before."""
-    end = time.monotonic() + TIMEOUT
-    while not condition():
-        assert process.poll() is None, finish(process)
-        assert time.monotonic() < end, "waited too long"
-        time.sleep(0.005)
 
 
 def steps_logged(folder: Path) -> int:

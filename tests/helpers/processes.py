@@ -5,7 +5,9 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
+from typing import Any
 
 from camoxpert_cli.config.load import Resolved, to_mapping
 from camoxpert_cli.config.schema import SETTINGS
@@ -60,3 +62,12 @@ def finish(process: subprocess.Popen[str]) -> tuple[int, str]:
 
 def run(command: list[str], **environment: str) -> tuple[int, str]:
     return finish(start(command, **environment))
+
+
+def wait_for(condition: Any, process: subprocess.Popen[str]) -> None:
+    """Until `condition()` holds; fails where the process ends before."""
+    end = time.monotonic() + TIMEOUT
+    while not condition():
+        assert process.poll() is None, finish(process)
+        assert time.monotonic() < end, "waited too long"
+        time.sleep(0.005)

@@ -1,0 +1,38 @@
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from camoxpert_cli.data.cores import auto_workers, usable_cores
+
+
+@pytest.mark.parametrize(
+    ("files", "expected"),
+    [
+        ({}, 6),
+        ({"cpu.max": "max 100000\n"}, 6),
+        ({"cpu.max": "250000 100000\n"}, 2),
+        ({"cpu.max": "50000 100000\n"}, 1),
+        ({"cpu.max": "6400000 100000\n"}, 6),
+        ({"cpu/cpu.cfs_quota_us": "-1\n", "cpu/cpu.cfs_period_us": "100000\n"}, 6),
+        ({"cpu/cpu.cfs_quota_us": "400000\n", "cpu/cpu.cfs_period_us": "100000\n"}, 4),
+    ],
+)
+def test_usable_cores(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, files: dict[str, str], expected: int) -> None:
+    """The cores of this process are those of its affinity, or fewer where the container has a quota."""
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(6)), raising=False)
+    for name, content in files.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(content)
+
+    assert usable_cores(tmp_path) == expected
+
+
+@pytest.mark.parametrize(("cores", "ranks", "expected"), [(4, 1, 4), (4, 2, 2), (1, 2, 0), (64, 1, 8), (1, 1, 1)])
+def test_auto_workers(monkeypatch: pytest.MonkeyPatch, cores: int, ranks: int, expected: int) -> None:
+    """Ranks share the cores evenly, up to a bound."""
+    monkeypatch.setattr("camoxpert_cli.data.cores.usable_cores", lambda: cores)
+
+    assert auto_workers(ranks) == expected
