@@ -76,7 +76,7 @@ def test_caller_stops_asking() -> None:
     before = threading.active_count()
     results = in_threads(slow, range(300))
     assert next(results) == 0
-    results.close()  # type: ignore[attr-defined]  # a generator
+    results.close()
 
     assert len(begun) < 150
     assert threading.active_count() == before
