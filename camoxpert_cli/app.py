@@ -13,6 +13,7 @@ from camoxpert_cli import __version__, console
 from camoxpert_cli.commands import check_data, convert_ckpt, predict, resume, train
 from camoxpert_cli.commands.help import SectionedCommand
 from camoxpert_cli.errors import CamoxError
+from camoxpert_cli.launch import tell_launcher
 
 # What the system refuses a user: no permission, or a read-only file system.
 _REFUSALS = (errno.EACCES, errno.EPERM, errno.EROFS)
@@ -25,7 +26,8 @@ class _ErrorBoundary(TyperGroup):
         try:
             return super().invoke(ctx)
         except CamoxError as error:
-            console.fail(error.message, error.hint, error.details)
+            if not tell_launcher(error.message, error.hint, error.details):
+                console.fail(error.message, error.hint, error.details)
             raise typer.Exit(error.exit_code) from error
         except KeyboardInterrupt as error:
             console.fail("stopped by Ctrl-C", "")

@@ -7,6 +7,7 @@ CamoxError
 ├── CheckpointError    4   a file of weights that cannot be read or belongs to another network
 ├── DeviceError        5   a GPU that is not there or cannot do what was asked
 ├── TrainingError      6   a run that cannot go on
+├── PeerLostError     75   another process of the same run ended or does not answer
 └── Interrupted    130/143 Ctrl-C, or a request to terminate
 """
 
@@ -53,6 +54,10 @@ class DeviceError(CamoxError):
 
 class TrainingError(CamoxError):
     exit_code = 6
+
+
+class PeerLostError(CamoxError):
+    exit_code = 75
 
 
 class Interrupted(CamoxError):

@@ -44,10 +44,14 @@ os.register_at_fork(after_in_child=lambda: _let_go())
 
 
 class RunFolder:
-    """Names and writers of a run folder's files. Creates nothing before `create`."""
+    """Names and writers of a run folder's files. Creates nothing before `create`.
 
-    def __init__(self, path: Path) -> None:
+    Where several processes train together one of them `writes`; the writers of the others do nothing.
+    """
+
+    def __init__(self, path: Path, *, writes: bool = True) -> None:
         self.path = path
+        self.writes = writes
         self.last = path / "last.pth"
         self.previous = path / "previous.pth"
         self.best = path / "best_model.pth"
@@ -85,6 +89,8 @@ class RunFolder:
 
     def create(self) -> None:
         """Make the folder. Raises UsageError where that is impossible or nothing can be written to it."""
+        if not self.writes:
+            return
         try:
             self.path.mkdir(parents=True, exist_ok=True)
             probe = self.path / ".writable"
@@ -103,6 +109,9 @@ class RunFolder:
     @contextmanager
     def locked(self) -> Iterator[None]:
         """Keep the folder for this process. Raises UsageError where another one is at work in it."""
+        if not self.writes:
+            yield
+            return
         descriptor = os.open(self.path, os.O_RDONLY)
         _locks.add(descriptor)
         try:
@@ -121,11 +130,13 @@ class RunFolder:
 
     def sweep(self) -> None:
         """Remove what a process that was killed left half-written."""
-        for name in _FILES:
+        for name in _FILES if self.writes else ():
             atomic.sweep(self.path / name)
 
     def require_space(self, size: int) -> None:
         """Raise TrainingError unless the checkpoints in the folder may come to `size` bytes."""
+        if not self.writes:
+            return
         there = sum(path.stat().st_size for path in (self.last, self.previous) if path.exists())
         free = shutil.disk_usage(self.path).free
         if free < size - there:
@@ -142,6 +153,8 @@ class RunFolder:
 
     def log(self, event: str, **values: Any) -> None:
         """Append one object to metrics.jsonl: `event`, the time in seconds since 1970, `values`."""
+        if not self.writes:
+            return
         line = json.dumps({"event": event, "time": round(time.time(), 3), **values})
         with self._going_on(self.metrics), self.metrics.open("a", encoding="utf-8") as file:
             file.write(line + "\n")
@@ -151,20 +164,29 @@ class RunFolder:
 
         What a process that was killed did after its last save is done, and written down, again.
         """
-        if self.metrics.exists():
+        if self.writes and self.metrics.exists():
             lines = self.metrics.read_text(encoding="utf-8").splitlines(keepends=True)
             self._write(self.metrics, "".join(line for line in lines if _lies_before(line, epoch, samples)))
         self.write_history(history)
         self.log("resume", checkpoint=str(checkpoint), epoch=epoch, samples=samples)
 
     def write_history(self, history: list[dict[str, Any]]) -> None:
+        if not self.writes:
+            return
         with self._going_on(self.history):
             atomic.write_text(self.history, json.dumps(history, indent=2) + "\n")
 
     def write_results(self, results: Mapping[str, Any]) -> None:
         self._write(self.results, json.dumps(results, indent=2) + "\n")
 
+    def remove(self, path: Path) -> None:
+        """Of the folder's files one that no longer tells the truth, where it is there."""
+        if self.writes:
+            path.unlink(missing_ok=True)
+
     def _write(self, path: Path, text: str) -> None:
+        if not self.writes:
+            return
         try:
             atomic.write_text(path, text)
         except OSError as error:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -12,6 +13,9 @@ _FLAGS = (
     "run.checkpoint_dir",
     "run.device",
     "run.gpus",
+    "run.devices",
+    "run.strategy",
+    "run.max_restarts",
     "train.batch_size",
     "train.stage2_batch_size",
     "train.epochs",
@@ -53,4 +57,4 @@ def resume(
     """
     from camoxpert_cli.engine.resume import resume as go_on
 
-    go_on(run, flags, assignments or [], dry_run=dry_run)
+    go_on(run, flags, assignments or [], dry_run=dry_run, command=sys.argv[1:])

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import sys
 from typing import Annotated, Any
 
 import typer
@@ -34,6 +35,6 @@ def train(
 
     resolved = resolve(preset, flags, assignments or [])
 
-    from camoxpert_cli.engine.train import train as run
+    from camoxpert_cli.engine.start import start
 
-    run(resolved)
+    start(resolved, sys.argv[1:])

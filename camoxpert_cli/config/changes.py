@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
-from camoxpert_cli.config.load import global_batches, stage2_batch_size
+from camoxpert_cli.config.load import global_batches, gpu_count, stage2_batch_size
 from camoxpert_cli.config.schema import SETTINGS, Config
 from camoxpert_cli.errors import ConfigError
 
@@ -23,11 +23,13 @@ _NO_EFFECT = {
     "data.num_workers",
     "model.backbone_weights",
     "run.target_iou",
+    "run.max_restarts",
+    "run.collective_timeout",
     "run.save_every",
     "run.time_limit",
     "run.session_limit",
 }
-_ROUNDING = {"run.device", "run.gpus", "model.gradient_checkpointing"}
+_ROUNDING = {"run.device", "run.gpus", "run.devices", "run.strategy", "model.gradient_checkpointing"}
 _BATCHES = {"train.batch_size", "train.stage2_batch_size", "train.accumulation_steps"}
 _MEANINGS: dict[Effect, str] = {
     "none": "the result stays what it would have been",
@@ -72,7 +74,7 @@ def keep_global_batches(before: Config, after: Config, given: Sequence[str]) -> 
     `given` are the dotted keys that the user typed: a batch size among them stays. Raises ConfigError where no whole
     numbers do it.
     """
-    gpus = after.run.gpus or 1
+    gpus = gpu_count(after)
     wanted = global_batches(before)
     choices = [choice for steps in range(1, min(wanted) + 1) if (choice := _share(wanted, gpus, steps))]
     typed = {

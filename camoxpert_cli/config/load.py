@@ -88,9 +88,15 @@ def stage2_batch_size(config: Config) -> int:
     return max(1, config.train.batch_size // 2) if given is None else given
 
 
+def gpu_count(config: Config) -> int:
+    """Devices that work together, one where none is asked for. "all" has been counted before this is asked."""
+    assert config.run.gpus != "all"
+    return config.run.gpus or 1
+
+
 def global_batches(config: Config) -> tuple[int, int]:
     """Pictures of an optimizer step over all GPUs, in stage 1 and in stage 2."""
-    devices = config.train.accumulation_steps * (config.run.gpus or 1)
+    devices = config.train.accumulation_steps * gpu_count(config)
     return config.train.batch_size * devices, stage2_batch_size(config) * devices
 
 

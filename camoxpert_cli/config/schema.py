@@ -9,6 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, fields
 from typing import Any, Literal, get_type_hints
 
+from camoxpert_cli.config.devices import parse_devices
 from camoxpert_cli.config.durations import parse_duration, parse_interval
 
 
@@ -98,7 +99,22 @@ class RunConfig:
     checkpoint_dir: str | None = setting(None, "folder of the run; runs/<preset>-<time> where not given")
     resume_from: str | None = setting(None, "checkpoint to go on from: camox's own or the original program's")
     device: Literal["auto", "cuda", "cpu"] = setting("auto", "where to train", original="cuda")
-    gpus: int | None = setting(None, "number of GPUs; one where there is any, if not given", low=1, high=1024)
+    gpus: int | Literal["all"] | None = setting(
+        None,
+        "number of GPUs, or of processes with --device cpu; one where there is any, if not given",
+        low=1,
+        high=1024,
+    )
+    devices: str | None = setting(None, "the GPUs to take by their numbers, such as 0,2", parse=parse_devices)
+    strategy: Literal["auto", "single", "dp", "ddp"] = setting(
+        "auto", "how several GPUs work together: ddp is a process for each, dp one process; auto takes ddp"
+    )
+    max_restarts: int = setting(
+        0, "start again from the last checkpoint so many times where a process crashes", low=0, high=1000
+    )
+    collective_timeout: str = setting(
+        "10m", "how long the processes of a run wait for one of them before they give up", parse=parse_duration
+    )
     target_iou: float | None = setting(None, "say when validation IoU passes this value", low=0.0, high=1.0)
     save_every: str | None = setting(
         "10m", "also save within an epoch: 30s, 10m, 1h, or a number of optimizer steps", parse=parse_interval

@@ -70,12 +70,12 @@ def scoring_loader(
     rank: int = 0,
     world: int = 1,
 ) -> PictureLoader[ScoringBatch]:
-    """What `collate_scoring` gives for pictures `rank`, `rank + world`, ...: over all ranks each exactly once.
+    """What `collate_scoring` gives for batches `rank`, `rank + world`, ...: over all ranks each exactly once.
 
-    A rank may have no batch at all, where there are fewer pictures than ranks.
+    Whole batches, so that each picture is scored in the same company as by one process. A rank may have no batch.
     """
-    mine = range(rank, len(dataset), world)
-    batches = [mine[at : at + batch_size] for at in range(0, len(mine), batch_size)]
+    count = len(dataset)
+    batches = [range(at, min(at + batch_size, count)) for at in range(0, count, batch_size)][rank::world]
     return _loader(dataset, batches, collate_scoring, num_workers, pin_memory)
 
 

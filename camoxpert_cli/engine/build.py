@@ -10,7 +10,7 @@ from functools import cached_property
 from pathlib import Path
 
 from camoxpert_cli import console
-from camoxpert_cli.config.load import stage2_batch_size, stage2_rate
+from camoxpert_cli.config.load import gpu_count, stage2_batch_size, stage2_rate
 from camoxpert_cli.config.schema import Config, DataConfig, ModelConfig
 from camoxpert_cli.data.layouts import find_data, find_under
 from camoxpert_cli.data.pairs import Pair
@@ -19,6 +19,7 @@ from camoxpert_cli.data.synthetic import write_dataset
 from camoxpert_cli.engine.schedule import learning_rate
 from camoxpert_cli.engine.seeding import seed_weights
 from camoxpert_cli.engine.stages import Phase, Stage, plan_phases
+from camoxpert_cli.engine.world import World
 from camoxpert_cli.errors import DataError
 from camoxpert_cli.model.backbone import create_backbone, create_pretrained_backbone
 from camoxpert_cli.model.camoxpert import CamoXpert
@@ -67,13 +68,27 @@ def build_network(model: ModelConfig, seed: int, *, weights_follow: bool) -> Cam
     return network
 
 
-def open_data(data: DataConfig, seed: int, folder: RunFolder) -> RunData:
-    """Find the pictures, or generate them in the run folder, and hold validation out. Raises DataError."""
+def open_data(data: DataConfig, seed: int, folder: RunFolder, world: World | None = None) -> RunData:
+    """Find the pictures, or generate them in the run folder, and hold validation out. Raises DataError.
+
+    Several ranks find the same, or that is the error.
+    """
+    world = world or World()
+    found = _find(data, seed, folder, world)
+    if len(set(world.gather(found.digest))) > 1:
+        raise DataError(
+            f"the {world.size} processes of this run do not find the same training pictures",
+            "every machine needs the same files under the same names",
+        )
+    return found
+
+
+def _find(data: DataConfig, seed: int, folder: RunFolder, world: World) -> RunData:
     roots = [Path(path) for path in data.dataset_path]
     folders = [(Path(images), Path(masks)) for images, masks in zip(data.images, data.masks, strict=True)]
     if not roots and not folders and data.generated_pictures > 0:
         folder.create()
-        return _generate(folder.path / "pictures", seed, data)
+        return _generate(folder.path / "pictures", seed, data, world)
     if not roots and not folders:
         roots = [_only_dataset_under(KAGGLE_INPUT)]
     found = find_data(roots, folders=folders, include_noncam=data.include_noncam)
@@ -102,7 +117,7 @@ def build_phases(config: Config) -> list[Phase]:
 
 def describe_batches(config: Config) -> list[str]:
     """A line for each stage: epochs, learning rate, and what makes its global batch."""
-    train, gpus = config.train, config.run.gpus or 1
+    train, gpus = config.train, gpu_count(config)
     return [
         f"Stage {stage.number}          epochs {stage.first + 1} to {stage.end}, learning rate {stage.lr:g}, batch "
         f"{stage.batch_size} per GPU x {gpus} GPU{'s' if gpus > 1 else ''} x {train.accumulation_steps} accumulation = "
@@ -113,7 +128,7 @@ def describe_batches(config: Config) -> list[str]:
 
 def steps_per_epoch(config: Config, stage: Stage, pictures: int) -> int:
     """Optimizer steps in an epoch of `stage` over so many training pictures."""
-    return math.ceil(pictures / (stage.batch_size * config.train.accumulation_steps))
+    return math.ceil(pictures / (stage.batch_size * config.train.accumulation_steps * gpu_count(config)))
 
 
 def rate_at(config: Config, stage: Stage, pictures: int, epoch: int, step: int) -> float:
@@ -130,12 +145,14 @@ def rate_at(config: Config, stage: Stage, pictures: int, epoch: int, step: int) 
     )
 
 
-def _generate(folder: Path, seed: int, data: DataConfig) -> RunData:
+def _generate(folder: Path, seed: int, data: DataConfig, world: World) -> RunData:
     console.say(
         f"Data: generating {data.generated_pictures} training pictures, and {GENERATED_VALIDATION} for validation with "
         f"textures of their own, in {folder}"
     )
-    write_dataset(folder, seed=seed, train=data.generated_pictures, test=GENERATED_VALIDATION, size=data.img_size)
+    if world.is_main:
+        write_dataset(folder, seed=seed, train=data.generated_pictures, test=GENERATED_VALIDATION, size=data.img_size)
+    world.gather(None)  # until they are there
     found = find_data([folder])
     (validation,) = found.tests.values()
     return RunData(found.train, list(found.train), list(validation), tests={}, generated=True)

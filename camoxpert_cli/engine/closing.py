@@ -53,14 +53,14 @@ def score_tests(run: Run) -> dict[str, Scores]:
     """
     if not run.data.tests:
         return {}
-    content = read_checkpoint(run.folder.best)
+    content = run.world.from_main(read_checkpoint(run.folder.best) if run.world.is_main else {})
     network = network_of(content, run.folder.best).to(run.device)
     scores = {}
     for name, pairs in run.data.tests.items():
         try:
             with console.progress(f"Test set {name}", len(pairs)) as advance:
                 scores[name] = evaluate(
-                    network, run.scoring_batches(pairs), run.device, run.dtype, run.or_stop(advance)
+                    network, run.scoring_batches(pairs), run.device, run.dtype, run.or_stop(advance), run.world
                 )
         except DataError as error:
             console.warn(f"test set {name} is not scored: {error.message}")

@@ -1,36 +1,96 @@
-"""Where a run takes place."""
+"""Where a run takes place, and how its devices work together."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass, replace
+from typing import Literal
+
 import torch
 
-from camoxpert_cli.errors import DeviceError
+from camoxpert_cli.config.devices import parse_devices
+from camoxpert_cli.config.schema import RunConfig
+from camoxpert_cli.errors import DeviceError, UsageError
+
+Strategy = Literal["single", "dp", "ddp"]
 
 
-def choose_device(device: str, gpus: int | None) -> torch.device:
-    """The device asked for; `auto` takes a GPU where there is one.
+@dataclass(frozen=True)
+class Placement:
+    """The devices of a run on this machine: one for `single`, and for `ddp` one for each of its processes.
 
-    Raises DeviceError where CUDA or that many GPUs are not there, or where more than one is asked for.
+    `count` are all devices that work together, over all machines.
     """
+
+    strategy: Strategy
+    devices: tuple[torch.device, ...]
+    count: int
+
+
+def place(run: RunConfig, processes: int = 1) -> Placement:
+    """The placement that the settings ask for; `processes` are those this one was started with, on all machines.
+
+    Raises UsageError for settings that contradict each other, DeviceError where GPUs that were asked for are not there.
+    """
+    if processes > 1 and run.gpus not in (None, "all", processes):
+        raise UsageError(
+            f"{processes} processes were started, and {run.gpus} GPUs are asked for by a flag or the preset",
+            f"--gpus {processes}, or start as many processes as GPUs",
+        )
+    devices = _cpu(run, processes) if run.device == "cpu" else _cuda(run, processes)
+    count = max(processes, len(devices))
+    if run.strategy == "single" and count > 1:
+        raise UsageError(f"{count} devices cannot work by strategy single", "--gpus 1, or --strategy ddp")
+    if run.strategy == "dp" and processes > 1:
+        raise UsageError(f"{processes} processes were started, and strategy dp is for one", "--strategy ddp")
+    if run.strategy == "dp" and devices[0].type == "cpu":
+        raise UsageError(
+            "strategy dp copies the network to several GPUs, and this run is on the CPU",
+            "--strategy ddp --device cpu --gpus 2 trains in two processes",
+        )
+    strategy: Strategy = "single" if count == 1 else "dp" if run.strategy == "dp" else "ddp"
+    return Placement(strategy, devices, count)
+
+
+def with_count(run: RunConfig, placement: Placement) -> RunConfig:
+    """The settings with the number of devices that were found, on which the pictures of a step depend."""
+    return replace(run, gpus=placement.count) if placement.count > 1 or run.gpus is not None else run
+
+
+def choose_device(device: str) -> torch.device:
+    """One device; `auto` takes a GPU where there is one. Raises DeviceError where CUDA is asked for and not there."""
+    return place(RunConfig(device=device, gpus=1 if device == "cuda" else None)).devices[0]  # type: ignore[arg-type]
+
+
+def _cpu(run: RunConfig, processes: int) -> tuple[torch.device, ...]:
+    if run.devices is not None or run.gpus == "all":
+        asked = f"--devices {run.devices}" if run.devices is not None else "--gpus all"
+        raise UsageError(f"{asked} chooses GPUs, and this run is on the CPU", "--gpus 2 trains in two processes")
+    return (torch.device("cpu"),) * (processes if processes > 1 else run.gpus or 1)
+
+
+def _cuda(run: RunConfig, processes: int) -> tuple[torch.device, ...]:
     available = torch.cuda.device_count()
-    if device == "cpu":
-        if gpus is not None:
-            raise DeviceError(
-                f"device cpu and gpus {gpus} were asked for together, by flags or by the preset",
-                "--device auto, or --set run.gpus=null",
-            )
-        return torch.device("cpu")
-    if gpus is not None and gpus > available:
+    if run.devices is not None:
+        numbers = parse_devices(run.devices)
+        if run.gpus not in (None, "all", len(numbers)):
+            raise UsageError(f"--devices {run.devices} and --gpus {run.gpus} contradict each other", "give one of them")
+    else:
+        wanted = available if run.gpus == "all" or processes > 1 else run.gpus
+        numbers = tuple(range(wanted if wanted is not None else min(1, available)))
+    if numbers and max(numbers) >= available:
+        asked = (
+            f"GPU {max(numbers)} was"
+            if run.devices is not None
+            else f"{len(numbers)} GPU{'s were' if len(numbers) > 1 else ' was'}"
+        )
         raise DeviceError(
-            f"{gpus} GPU{'s were' if gpus > 1 else ' was'} asked for, and this machine has {available or 'none'}",
+            f"{asked} asked for, and this machine has {available or 'none'}",
             "--preset kaggle-1xT4, or --gpus 1"
             if available
             else "on Kaggle, choose a GPU as accelerator; camox train --preset quickstart runs without one",
         )
-    if gpus is not None and gpus > 1:
-        raise DeviceError(f"{gpus} GPUs were asked for, and this version trains on one", "--gpus 1")
-    if available:
-        return torch.device("cuda", 0)
-    if device == "cuda":
-        raise DeviceError("--device cuda was asked for, and this machine has no GPU", "--device cpu")
-    return torch.device("cpu")
+    if numbers:
+        return tuple(torch.device("cuda", number) for number in numbers)
+    if run.device == "cuda" or run.gpus == "all":
+        raise DeviceError("a GPU was asked for, and this machine has none", "--device cpu")
+    return (torch.device("cpu"),) * max(1, processes)

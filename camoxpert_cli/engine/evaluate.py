@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -10,7 +10,10 @@ from torch import Tensor
 
 from camoxpert_cli.console import Advance
 from camoxpert_cli.data.dataset import ScoringBatch
+from camoxpert_cli.data.loader import PictureLoader
 from camoxpert_cli.engine.normalise import Normalise
+from camoxpert_cli.engine.world import World
+from camoxpert_cli.errors import DataError
 from camoxpert_cli.metrics.mae import mae
 from camoxpert_cli.metrics.overlap import dice, iou
 from camoxpert_cli.model.camoxpert import CamoXpert
@@ -40,23 +43,52 @@ def probability_maps(
     return [resize(logits[index : index + 1], size)[0, 0].sigmoid() for index, size in enumerate(sizes)]
 
 
-@torch.no_grad()
 def evaluate(
     network: CamoXpert,
-    batches: Iterable[ScoringBatch],
+    batches: PictureLoader[ScoringBatch],
     device: torch.device,
     dtype: torch.dtype | None,
     advance: Advance,
+    world: World | None = None,
 ) -> Scores:
-    """Score `network`, in eval mode, on batches of pictures (B, 3, S, S) uint8, masks (1, H, W) uint8, indices."""
-    rows = []
-    for images, masks, _ in batches:
-        sizes = [(mask.shape[-2], mask.shape[-1]) for mask in masks]
-        maps = probability_maps(network, images.to(device, non_blocking=True), sizes, dtype)
-        for probability, mask in zip(maps, masks, strict=True):
-            truth = mask[0].to(device) > 0
-            prediction = probability >= THRESHOLD
-            rows.append(torch.stack([iou(prediction, truth), dice(prediction, truth), mae(probability, truth)]))
-        advance(len(masks), "")
-    means = torch.stack(rows).mean(dim=0).tolist()
-    return Scores(len(rows), *means)
+    """Score `network`, in eval mode, on batches of pictures (B, 3, S, S) uint8, masks (1, H, W) uint8, indices.
+
+    Several ranks score whole batches in turn, and each gets the scores of all pictures, to the bits of one process.
+    Raises DataError, on every rank, for a picture that any of them cannot read.
+    """
+    world = world or World()
+    rows: list[tuple[int, Tensor]] = []
+    problem: DataError | None = None
+    mine = iter(batches)
+    # Every rank goes as many rounds, for `advance` may have to agree with the others on whether to stop.
+    for _ in range(max(world.gather(len(batches)))):
+        try:
+            batch = None if problem is not None else next(mine, None)
+        except DataError as error:
+            batch, problem = None, error
+        if batch is not None:
+            rows += _score(network, batch, device, dtype)
+        advance(0 if batch is None else len(batch[1]), "")
+    gathered = world.gather((rows, problem))
+    for _, theirs in gathered:
+        if theirs is not None:
+            raise theirs
+    ordered = sorted((row for rows, _ in gathered for row in rows), key=lambda row: row[0])
+    means = torch.stack([values for _, values in ordered]).mean(dim=0).tolist()
+    return Scores(len(ordered), *means)
+
+
+@torch.no_grad()
+def _score(
+    network: CamoXpert, batch: ScoringBatch, device: torch.device, dtype: torch.dtype | None
+) -> list[tuple[int, Tensor]]:
+    """The index of each picture of a batch with its IoU, Dice and MAE (3,), on the CPU."""
+    images, masks, indices = batch
+    sizes = [(mask.shape[-2], mask.shape[-1]) for mask in masks]
+    maps = probability_maps(network, images.to(device, non_blocking=True), sizes, dtype)
+    scores = []
+    for probability, mask in zip(maps, masks, strict=True):
+        truth = mask[0].to(device) > 0
+        prediction = probability >= THRESHOLD
+        scores.append(torch.stack([iou(prediction, truth), dice(prediction, truth), mae(probability, truth)]))
+    return list(zip(indices.tolist(), torch.stack(scores).cpu(), strict=True))

@@ -31,7 +31,7 @@ def predict(
     """
     pictures = _pictures(paths)
     _refuse_overwriting(pictures, out, overwrite)
-    where = choose_device(device, None)
+    where = choose_device(device)
     content = read_checkpoint(checkpoint)
     network = network_of(content, checkpoint).to(where)
     size = img_size or _trained_size(content, checkpoint)

@@ -39,7 +39,9 @@ def restore(run: Run, checkpoint: Checkpoint) -> None:
     else:
         _restore_epoch_only(run, content, path)
     run.trusts_last = run.folder.last.exists() and path.samefile(run.folder.last)
-    _bring_best(run, path)
+    if run.world.is_main:
+        _bring_best(run, path)
+    run.progress = run.world.from_main(run.progress)
     if run.progress.epoch >= run.config.train.epochs and run.progress.best_epoch == 0:
         raise UsageError(
             f"{path} has {run.progress.epoch} complete epochs, which is all that these settings ask for, "

@@ -11,15 +11,17 @@ from typing import Any
 
 from camoxpert_cli import console
 from camoxpert_cli.config.changes import changes, keep_global_batches
-from camoxpert_cli.config.load import Resolved, from_mapping, resolve
+from camoxpert_cli.config.load import Resolved, from_mapping, gpu_count, resolve
 from camoxpert_cli.config.original import settings_of_original
 from camoxpert_cli.config.schema import SETTINGS, Config
 from camoxpert_cli.engine.build import build_phases, describe_batches, open_data, rate_at
 from camoxpert_cli.engine.checkpoint import Checkpoint, read_checkpoint
+from camoxpert_cli.engine.device import place, with_count
 from camoxpert_cli.engine.foreign import CAMOX, ORIGINAL, layout_of
 from camoxpert_cli.engine.restoring import NOT_HELD, check_pictures, epochs_done
 from camoxpert_cli.engine.stages import keep_unfrozen
-from camoxpert_cli.engine.train import train
+from camoxpert_cli.engine.start import start
+from camoxpert_cli.engine.world import expected_size
 from camoxpert_cli.errors import CheckpointError, UsageError, nearest
 from camoxpert_cli.runs import RunFolder, default_path
 
@@ -29,18 +31,20 @@ _DEPTH = 4  # folders below the one given in which a run is looked for
 _BATCHES = {"train.batch_size", "train.stage2_batch_size", "train.accumulation_steps"}
 
 
-def resume(source: Path, flags: Mapping[str, Any], assignments: Sequence[str], *, dry_run: bool) -> None:
+def resume(
+    source: Path, flags: Mapping[str, Any], assignments: Sequence[str], *, dry_run: bool, command: Sequence[str]
+) -> None:
     """Go on with the run in the folder `source`, or from the checkpoint `source`.
 
     `flags` and `assignments` as `resolve` takes them. `dry_run` only says what would happen, and writes nothing.
-    Raises CamoxError.
+    `command` is the command line, for further processes. Raises CamoxError.
     """
     checkpoint = find_checkpoint(source)
     resolved = settings_to_go_on(checkpoint, flags, assignments)
     if dry_run:
         describe(resolved.config, checkpoint)
     else:
-        train(resolved, checkpoint)
+        start(resolved, command, checkpoint)
 
 
 def find_checkpoint(source: Path) -> Checkpoint:
@@ -84,6 +88,9 @@ def settings_to_go_on(checkpoint: Checkpoint, flags: Mapping[str, Any], assignme
             f"to end it earlier all the same: --set train.epochs={config.train.epochs}",
         )
     asked = {key for key, origin in resolved.origins.items() if origin in (SETTINGS[key].flag, "--set")}
+    if "run.devices" in asked and "run.gpus" not in asked:
+        config = replace(config, run=replace(config.run, gpus=None))
+    config = replace(config, run=with_count(config.run, place(config.run, expected_size())))
     assigned = {text.partition("=")[0].strip() for text in assignments}
     if (_BATCHES & asked or config.run.gpus != before.run.gpus) and not _BATCHES & assigned:
         config = keep_global_batches(before, config, [*asked])
@@ -136,7 +143,7 @@ def _next_step(config: Config, checkpoint: Checkpoint, epoch: int, samples: int)
     phase = next((phase for phase in phases if phase.end > epoch), None)
     if phase is None:
         return f"all {config.train.epochs} epochs are complete: the best weights would be scored"
-    step = math.ceil(samples / (phase.stage.batch_size * config.train.accumulation_steps))
+    step = math.ceil(samples / (phase.stage.batch_size * config.train.accumulation_steps * gpu_count(config)))
     rate = rate_at(config, phase.stage, pictures, epoch, step)
     return f"epoch {epoch + 1} of {config.train.epochs}, stage {phase.stage.number}, learning rate {rate:.3g}"
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -12,6 +12,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 from torch.amp.grad_scaler import GradScaler
+from torch.nn import DataParallel
 from torch.optim import AdamW
 
 from camoxpert_cli import console
@@ -28,7 +29,7 @@ from camoxpert_cli.data.sampling import EpochBatches
 from camoxpert_cli.engine.build import RunData, build_network, build_phases, describe_batches, open_data
 from camoxpert_cli.engine.checkpoint import Checkpoint, CheckpointNotWritten, checkpoint_bytes, read_checkpoint
 from camoxpert_cli.engine.deadline import Reserve, find_deadline
-from camoxpert_cli.engine.device import choose_device
+from camoxpert_cli.engine.device import Placement, place, with_count
 from camoxpert_cli.engine.ema import Ema
 from camoxpert_cli.engine.foreign import CAMOX, layout_of, weights_of
 from camoxpert_cli.engine.load import load_weights
@@ -36,8 +37,10 @@ from camoxpert_cli.engine.optimizer import build_optimizer
 from camoxpert_cli.engine.picture_cache import open_cache
 from camoxpert_cli.engine.precision import build_scaler, choose_dtype
 from camoxpert_cli.engine.stages import WHOLE_BACKBONE, Phase, Stage
-from camoxpert_cli.engine.step import TrainingStep
-from camoxpert_cli.engine.stopping import Stopping
+from camoxpert_cli.engine.step import StepOutput, TrainingStep, output_of_nothing
+from camoxpert_cli.engine.stopping import Stopped, Stopping
+from camoxpert_cli.engine.world import World
+from camoxpert_cli.launch import tell_run_folder
 from camoxpert_cli.model.camoxpert import CamoXpert
 from camoxpert_cli.runs import RunFolder, default_path
 
@@ -85,6 +88,9 @@ class Run:
     progress: Progress
     stopping: Stopping
     reserve: Reserve
+    placement: Placement
+    world: World
+    forward: Callable[[Tensor, Tensor], StepOutput]  # `step` on all devices of this process
     optimizer: AdamW | None = None
     phase: Phase | None = None
     backbone_stages: int | None = None  # in training
@@ -97,16 +103,20 @@ class Run:
     _sampler: EpochBatches | None = None
     _training_loader: PictureLoader[tuple[Tensor, Tensor]] | None = None
 
-    def training_batches(self, stage: Stage, epoch: int) -> PictureLoader[tuple[Tensor, Tensor]]:
-        """Pictures and masks of `epoch` from where `progress` stands; the workers live as long as the stage."""
+    def training_batches(self, stage: Stage, epoch: int) -> tuple[PictureLoader[tuple[Tensor, Tensor]], list[int]]:
+        """This rank's pictures and masks of `epoch` from where `progress` stands, and each batch's size over all ranks.
+
+        The workers live as long as the stage.
+        """
         if self._stage != stage or self._sampler is None or self._training_loader is None:
             seed = self.config.train.seed
             pictures = TrainingPictures(self.data.train, self.config.data.img_size, seed, self.cache)
             self._stage = stage
-            self._sampler = EpochBatches(len(pictures), stage.batch_size, seed)
+            per_process = stage.batch_size * self.placement.count // self.world.size
+            self._sampler = EpochBatches(len(pictures), per_process, seed, self.world.rank, self.world.size)
             self._training_loader = training_loader(pictures, self._sampler, self.workers, self.device.type == "cuda")
         self._sampler.start_at(epoch, self.progress.samples)
-        return self._training_loader
+        return self._training_loader, self._sampler.sizes()
 
     @cached_property
     def validation_batches(self) -> PictureLoader[ScoringBatch]:
@@ -116,7 +126,14 @@ class Run:
     def scoring_batches(self, pairs: Sequence[Pair], cache: PictureCache | None = None) -> PictureLoader[ScoringBatch]:
         """Pictures and masks in the order of `pairs`, which `cache` holds where it is given."""
         pictures = ScoringPictures(pairs, self.config.data.img_size, cache)
-        return scoring_loader(pictures, self.config.train.batch_size, self.workers, self.device.type == "cuda")
+        return scoring_loader(
+            pictures,
+            self.config.train.batch_size,
+            self.workers,
+            self.device.type == "cuda",
+            self.world.rank,
+            self.world.size,
+        )
 
     @property
     def scored_network(self) -> CamoXpert:
@@ -128,9 +145,24 @@ class Run:
 
         def advance_or_stop(count: int, note: str) -> None:
             advance(count, note)
-            self.stopping.check(self.reserve.to_save)
+            self.check_stop(self.reserve.to_save)
 
         return advance_or_stop
+
+    def check_stop(self, reserve: float) -> None:
+        """Raise Stopped on all ranks where any of them has to end, keeping `reserve` seconds of the clock."""
+        stop = self.stopping.due(reserve)
+        agreed = int(self.world.largest(torch.tensor([0 if stop is None else 1 + stop.exit_code])))
+        if stop is not None:
+            raise stop
+        if agreed:
+            raise Stopped("stopped together with another process of this run", agreed - 1)
+
+    def output_of_nothing(self) -> StepOutput:
+        """What `forward` gives where a batch has no picture for this rank."""
+        network = self.network
+        like = next(network.parameters()).detach()
+        return output_of_nothing(len(network.moe_layers), self.config.model.num_experts, like)
 
     @property
     def computed_with(self) -> dict[str, str]:
@@ -141,16 +173,20 @@ class Run:
         return {"device": device, "number format": number_format, "version": f"torch {torch.__version__}"}
 
 
-def prepare(resolved: Resolved, checkpoint: Checkpoint | None = None) -> tuple[Run, Checkpoint | None]:
+def prepare(
+    resolved: Resolved, checkpoint: Checkpoint | None = None, world: World | None = None
+) -> tuple[Run, Checkpoint | None]:
     """The run before its first step, and the checkpoint it shall go on from, if any, its weights loaded already.
 
     That is `checkpoint`, or the one that `run.resume_from` names. Raises CamoxError. The run folder is made when all is
     in order, or earlier for pictures to generate in it.
     """
+    world = world or World()
     config = resolved.config
     if checkpoint is None and config.run.resume_from is not None:
         checkpoint = Checkpoint(Path(config.run.resume_from), read_checkpoint(Path(config.run.resume_from)))
-    folder = RunFolder(Path(config.run.checkpoint_dir) if config.run.checkpoint_dir else default_path(resolved.preset))
+    path = Path(config.run.checkpoint_dir) if config.run.checkpoint_dir else default_path(resolved.preset)
+    folder = RunFolder(world.from_main(path), writes=world.is_main)
     folder.refuse_other_run(None if checkpoint is None else checkpoint.path)
     # What config.yaml says must lead back to this folder, and not to the checkpoint this session began with.
     config = replace(
@@ -167,19 +203,25 @@ def prepare(resolved: Resolved, checkpoint: Checkpoint | None = None) -> tuple[R
     deadline = find_deadline(
         *(None if text is None else parse_duration(text) for text in (config.run.time_limit, config.run.session_limit))
     )
-    device = choose_device(config.run.device, config.run.gpus)
+    placement = place(config.run, world.size)
+    config = replace(config, run=with_count(config.run, placement))
+    device = placement.devices[world.local_rank]
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
     dtype = choose_dtype(config.train.precision, device)
     if checkpoint is not None and layout_of(checkpoint.content) is not CAMOX:
         folder.refuse_foreign(checkpoint.path)
-    data = open_data(config.data, config.train.seed, folder)
+    data = open_data(config.data, config.train.seed, folder, world)
     network = build_network(config.model, config.train.seed, weights_follow=checkpoint is not None)
     if checkpoint is not None:
         load_weights(network, weights_of(checkpoint.content, ema=False), checkpoint.path)
     network.to(device)
     folder.create()
+    tell_run_folder(folder.path)
 
     size = checkpoint_bytes(network, config.train.use_ema)
     folder.require_space(3 * size)
+    step = TrainingStep(network, config.model.deep_supervision, dtype).to(device)
     run = Run(
         config=config,
         folder=folder,
@@ -188,11 +230,14 @@ def prepare(resolved: Resolved, checkpoint: Checkpoint | None = None) -> tuple[R
         data=data,
         cache=None if data.generated else open_cache(config.data.cache, data.all_training, config.data.img_size),
         network=network,
-        step=TrainingStep(network, config.model.deep_supervision, dtype).to(device),
+        step=step,
+        forward=DataParallel(step, list(placement.devices)) if placement.strategy == "dp" else step,
+        placement=placement,
+        world=world,
         scaler=build_scaler(dtype, device),
         ema=Ema(network, config.train.ema_decay) if config.train.use_ema else None,
         phases=build_phases(config),
-        workers=_choose_workers(config.data.num_workers),
+        workers=_choose_workers(config.data.num_workers, world.local_size),
         save_every=None if config.run.save_every is None else parse_interval(config.run.save_every),
         progress=Progress(epoch=config.train.stage1_epochs if config.train.skip_stage1 else 0),
         stopping=Stopping(deadline),
@@ -249,13 +294,13 @@ def announce(run: Run) -> None:
         console.say(line)
 
 
-def _choose_workers(asked: int | Literal["auto"]) -> int:
+def _choose_workers(asked: int | Literal["auto"], ranks: int) -> int:
     if asked == "auto":
-        return auto_workers()
-    if asked > (cores := usable_cores()):
+        return auto_workers(ranks)
+    if asked * ranks > (cores := usable_cores()):
         console.warn(
-            f"{asked} processes shall load pictures and take turns on {cores} core{'s' if cores > 1 else ''}; "
-            f"--num-workers auto takes {auto_workers()}"
+            f"{asked * ranks} processes shall load pictures and take turns on {cores} core{'s' if cores > 1 else ''}; "
+            f"--num-workers auto takes {auto_workers(ranks)}"
         )
     return asked
 

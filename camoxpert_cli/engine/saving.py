@@ -24,9 +24,11 @@ def save_last(run: Run) -> None:
 
     Where the disk is full, `previous.pth` gives up its space; where that is not enough, `last.pth` stays what it was,
     `run.unsaved` says why, and training goes on: space may come back. A `last.pth` that this session has neither read
-    nor written may be damaged, and never takes the place of `previous.pth`.
+    nor written may be damaged, and never takes the place of `previous.pth`. Of several ranks the main one saves.
     """
     assert run.optimizer is not None
+    if not run.world.is_main:
+        return
     started = time.perf_counter()
     training = {
         "progress": asdict(run.progress),

@@ -11,6 +11,10 @@ def seed_weights(seed: int) -> None:
     torch.manual_seed(seed)
 
 
-def seed_step(seed: int, epoch: int, sample: int) -> None:
-    """Before each batch: dropout then depends on the seed and the batch's place alone, so a resumed run repeats it."""
-    torch.manual_seed(int(np.random.SeedSequence([seed, epoch, sample]).generate_state(1, np.uint64)[0]))
+def seed_step(seed: int, epoch: int, sample: int, rank: int) -> None:
+    """Before each batch: dropout then depends on the seed and the batch's place alone, so a resumed run repeats it.
+
+    The images of another `rank` are others, and so is what is dropped.
+    """
+    place = [seed, epoch, sample] + ([rank] if rank else [])
+    torch.manual_seed(int(np.random.SeedSequence(place).generate_state(1, np.uint64)[0]))

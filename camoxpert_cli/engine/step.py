@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from camoxpert_cli import losses
 from camoxpert_cli.engine.normalise import Normalise
+from camoxpert_cli.engine.world import World
 from camoxpert_cli.model.camoxpert import CamoXpert
 from camoxpert_cli.model.moe import RoutingSums, balance_loss, routing_sums
 
@@ -27,8 +28,13 @@ class StepOutput(NamedTuple):
     probability: Tensor
 
 
+def output_of_nothing(layers: int, experts: int, like: Tensor) -> StepOutput:
+    """Of a rank without an image in a batch; on the device of `like` and in its precision."""
+    return StepOutput(like.new_zeros(0, 4), like.new_zeros(1, layers, experts), like.new_zeros(1, layers, experts))
+
+
 class Losses(NamedTuple):
-    """The loss of a batch, 0-dimensional each; `total` carries the gradient."""
+    """The loss of a batch, or a rank's part of it, 0-dimensional each; `total` carries the gradient."""
 
     total: Tensor
     bce: Tensor
@@ -77,11 +83,21 @@ class TrainingStep(nn.Module):
         return StepOutput(torch.stack([bce, iou, edge, deep], dim=1), sums.chosen[None], sums.probability[None])
 
 
-def combine(output: StepOutput, top_k: int) -> Losses:
-    """The loss of a whole batch from the outputs of all devices, joined along their first dimension."""
-    bce, iou, edge, deep = output.terms.mean(dim=0)
-    sums = RoutingSums(output.chosen.sum(dim=0), output.probability.sum(dim=0))
-    balance = balance_loss(sums, len(output.terms), top_k)
+def combine(output: StepOutput, top_k: int, images: int, world: World) -> Losses:
+    """This rank's part of the loss of a batch of `images` over all ranks.
+
+    `output` is of this rank's images, those of several devices joined along the first dimension. Terms of images are
+    sums over this rank's, divided by all; added over ranks they are means. The balance term looks at the whole batch:
+    its value is shared out evenly, and its gradient is this rank's part of the whole. So losses and gradients, summed
+    over ranks, are those of one process with the whole batch.
+    """
+    bce, iou, edge, deep = output.terms.sum(dim=0) / images
+    own = RoutingSums(output.chosen.sum(dim=0), output.probability.sum(dim=0))
+    # Constants for autograd, but for this rank's own part of the probabilities.
+    others = world.sum(own.probability.detach().clone()) - own.probability.detach()
+    whole = RoutingSums(world.sum(own.chosen.clone()), own.probability + others)
+    balance = balance_loss(whole, images, top_k)
+    balance = balance - balance.detach() * (1 - 1 / world.size)
     total = (
         losses.BCE_WEIGHT * bce
         + losses.IOU_WEIGHT * iou

@@ -26,7 +26,7 @@ class Stopped(Exception):
 
 
 class Stopping:
-    """Listens to signals while it is entered; `check` tells whether the run has to end.
+    """Listens to signals while it is entered; `due` tells whether the run has to end.
 
     The same signal a second later takes effect at once. Signals that something else than Python's own handlers is in
     charge of stay as they are, and so do all of them outside of the main thread, which alone may set handlers.
@@ -38,17 +38,18 @@ class Stopping:
         self._received_at = 0.0
         self._before: dict[signal.Signals, Any] = {}
 
-    def check(self, reserve: float) -> None:
-        """Raise Stopped after a signal, or where less than `reserve` seconds are left on the clock."""
+    def due(self, reserve: float) -> Stopped | None:
+        """Why the run has to end: a signal, or less than `reserve` seconds left on the clock. None: it may go on."""
         if self._received is not None:
-            raise Stopped(f"stopped by {_SIGNALS[self._received]}", 128 + self._received)
+            return Stopped(f"stopped by {_SIGNALS[self._received]}", 128 + self._received)
         left = self.deadline.left(time.time())
         if left < reserve:
-            raise Stopped(
+            return Stopped(
                 f"stopped by the clock: {self.deadline.name} leaves {format_duration(max(0.0, left))}, and "
                 f"{format_duration(reserve)} are kept for validation and saving",
                 0,
             )
+        return None
 
     def __enter__(self) -> Stopping:
         if threading.current_thread() is threading.main_thread():

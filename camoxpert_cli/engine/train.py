@@ -18,6 +18,7 @@ from camoxpert_cli.engine.build import rate_at
 from camoxpert_cli.engine.checkpoint import Checkpoint
 from camoxpert_cli.engine.closing import close_run
 from camoxpert_cli.engine.evaluate import Scores, evaluate
+from camoxpert_cli.engine.gradients import average_statistics, sum_gradients
 from camoxpert_cli.engine.optimizer import set_learning_rate
 from camoxpert_cli.engine.restoring import report_changes, restore
 from camoxpert_cli.engine.run import Run, announce, enter_phase, prepare
@@ -26,6 +27,7 @@ from camoxpert_cli.engine.seeding import seed_step
 from camoxpert_cli.engine.stages import Phase
 from camoxpert_cli.engine.step import LossValues, combine
 from camoxpert_cli.engine.stopping import Stopped
+from camoxpert_cli.engine.world import World
 from camoxpert_cli.errors import Interrupted, TrainingError
 from camoxpert_cli.runs import RunFolder
 
@@ -34,12 +36,13 @@ CLIP_NORM = 1.0
 MOST_SKIPPED_STEPS = 50
 
 
-def train(resolved: Resolved, checkpoint: Checkpoint | None = None) -> RunFolder:
+def train(resolved: Resolved, checkpoint: Checkpoint | None = None, world: World | None = None) -> RunFolder:
     """Train as configured, then score the best weights on the test sets. Raises CamoxError for whatever stops it.
 
-    Goes on from `checkpoint`, or from the one that `run.resume_from` names. The clock ends it without an error.
+    Goes on from `checkpoint`, or from the one that `run.resume_from` names. The clock ends it without an error. Where
+    `world` has several processes each of them calls this.
     """
-    run, checkpoint = prepare(resolved, checkpoint)
+    run, checkpoint = prepare(resolved, checkpoint, world or World())
     announce(run)
     with run.folder.locked(), _explaining_errors(run), run.stopping:
         begin(run, resolved.config, checkpoint)
@@ -65,12 +68,12 @@ def begin(run: Run, asked: Config, checkpoint: Checkpoint | None) -> None:
     """Have the run folder and the training state be where the run starts, or goes on; `asked` is what the user set."""
     run.folder.sweep()
     if checkpoint is None:
-        run.folder.metrics.unlink(missing_ok=True)  # of a run that ended before its first epoch did
+        run.folder.remove(run.folder.metrics)  # of a run that ended before its first epoch did
     else:
         report_changes(asked, checkpoint)
         restore(run, checkpoint)
         if run.progress.epoch < run.config.train.epochs:
-            run.folder.results.unlink(missing_ok=True)  # of the shorter run that this one extends
+            run.folder.remove(run.folder.results)  # of the shorter run that this one extends
         run.folder.go_on_from(run.progress.epoch, run.progress.samples, run.progress.history, checkpoint.path)
     run.folder.write_settings(to_mapping(run.config))
 
@@ -82,7 +85,7 @@ def train_epochs(run: Run) -> None:
             continue
         enter_phase(run, phase)
         for epoch in range(max(phase.first, run.progress.epoch), phase.end):
-            run.stopping.check(run.reserve.seconds)
+            run.check_stop(run.reserve.seconds)
             train_epoch(run, phase, epoch)
             close_epoch(run, phase, validate(run))
 
@@ -90,24 +93,28 @@ def train_epochs(run: Run) -> None:
 def train_epoch(run: Run, phase: Phase, epoch: int) -> None:
     """See every training picture once, from where `run.progress` stands; save between steps where that is due."""
     progress, count = run.progress, len(run.data.train)
-    group_size = phase.stage.batch_size * run.config.train.accumulation_steps
+    group_size = phase.stage.batch_size * run.config.train.accumulation_steps * run.placement.count
+    group_own = 0  # images of this rank
     group_losses = torch.zeros(len(LossValues._fields), device=run.device)
     group_start = progress.samples
     started = saved = stepped = time.perf_counter()
     before = progress.epoch_seconds
-    batches = run.training_batches(phase.stage, epoch)
+    batches, sizes = run.training_batches(phase.stage, epoch)
     waited_before = batches.waited
     run.network.train()
     with console.progress(f"Epoch {epoch + 1}/{run.config.train.epochs}", count, progress.samples) as advance:
-        for images, masks in batches:
+        for size, (images, masks) in zip(sizes, batches, strict=True):
             group_images = min(group_size, count - group_start)
-            group_losses += backward(run, images, masks, epoch, share=len(images) / group_images)
-            progress.samples += len(images)
+            group_losses += backward(run, images, masks, epoch, size, share=size / group_images)
+            group_own += len(images)
+            progress.samples += size
             if progress.samples < group_start + group_images:
                 continue
 
-            losses = LossValues(*group_losses.tolist())
+            losses = LossValues(*run.world.sum(group_losses).tolist())
+            average_statistics(run.network, group_own, run.world)
             group_losses.zero_()
+            group_own = 0
             # Rounded up where a run goes on with other batches in the middle of an epoch.
             step = math.ceil(group_start / group_size)
             rate = rate_at(run.config, phase.stage, count, epoch, step)
@@ -128,17 +135,24 @@ def train_epoch(run: Run, phase: Phase, epoch: int) -> None:
             if run.save_every is not None and run.save_every.is_due(now - saved, step + 1):
                 save_last(run)
                 saved = now
-            run.stopping.check(run.reserve.seconds)
+            run.check_stop(run.reserve.seconds)
             stepped = time.perf_counter()
     run.data_wait = (batches.waited - waited_before) / (time.perf_counter() - started)
 
 
-def backward(run: Run, images: Tensor, masks: Tensor, epoch: int, share: float) -> Tensor:
-    """Add this batch's gradients; it is `share` (0..1) of its optimizer step. Returns its share of the losses (6,)."""
-    seed_step(run.config.train.seed, epoch, run.progress.samples)
-    output = run.step(images.to(run.device, non_blocking=True), masks.to(run.device, non_blocking=True))
-    losses = combine(output, run.network.top_k)
-    torch.autograd.backward(run.scaler.scale(losses.total * share))
+def backward(run: Run, images: Tensor, masks: Tensor, epoch: int, size: int, share: float) -> Tensor:
+    """Add the gradients of this rank's part of a batch of `size` images, which is `share` (0..1) of a step's.
+
+    Returns this rank's part of the losses (6,).
+    """
+    seed_step(run.config.train.seed, epoch, run.progress.samples, run.world.rank)
+    if len(images):
+        output = run.forward(images.to(run.device, non_blocking=True), masks.to(run.device, non_blocking=True))
+    else:
+        output = run.output_of_nothing()
+    losses = combine(output, run.network.top_k, size, run.world)
+    if len(images):
+        torch.autograd.backward(run.scaler.scale(losses.total * share))
     return torch.stack(losses).detach() * share
 
 
@@ -157,8 +171,9 @@ def optimizer_step(run: Run, rate: float, losses: LossValues, epoch: int) -> flo
         )
     run.progress.rate = rate
     set_learning_rate(run.optimizer, rate)
-    run.scaler.unscale_(run.optimizer)
     trained = [parameter for group in run.optimizer.param_groups for parameter in group["params"]]
+    sum_gradients(trained, run.world)
+    run.scaler.unscale_(run.optimizer)
     norm = torch.nn.utils.clip_grad_norm_(trained, CLIP_NORM).item()
     if math.isfinite(norm):
         run.scaler.step(run.optimizer)
@@ -183,7 +198,7 @@ def validate(run: Run) -> Scores:
     network = run.scored_network.eval()
     started = time.perf_counter()
     with console.progress("Validation", len(run.data.validation)) as advance:
-        scores = evaluate(network, run.validation_batches, run.device, run.dtype, run.or_stop(advance))
+        scores = evaluate(network, run.validation_batches, run.device, run.dtype, run.or_stop(advance), run.world)
     seconds = time.perf_counter() - started
     run.progress.epoch_seconds += seconds
     run.reserve.validation = max(run.reserve.validation, seconds)
@@ -206,7 +221,7 @@ def close_epoch(run: Run, phase: Phase, scores: Scores) -> None:
     progress.history.append(row)
     progress.epoch += 1
     progress.samples, progress.loss_sum, progress.epoch_seconds = 0, 0.0, 0.0
-    better = scores.iou > progress.best_iou and save_best(run)
+    better = scores.iou > progress.best_iou and run.world.from_main(run.world.is_main and save_best(run))
     if better:
         progress.best_iou, progress.best_epoch = scores.iou, progress.epoch
     target = run.config.run.target_iou

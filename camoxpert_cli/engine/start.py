@@ -1,0 +1,35 @@
+"""Where training begins: in this process, or in several that it starts and waits for."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from camoxpert_cli import launch
+from camoxpert_cli.config.durations import parse_duration
+from camoxpert_cli.config.load import Resolved
+from camoxpert_cli.data.cores import usable_cores
+from camoxpert_cli.engine.checkpoint import Checkpoint
+from camoxpert_cli.engine.device import place
+from camoxpert_cli.engine.train import train
+from camoxpert_cli.engine.world import expected_size, joined
+
+
+def start(resolved: Resolved, command: Sequence[str], checkpoint: Checkpoint | None = None) -> None:
+    """Train as `train` does. Where that takes several processes, each runs the `command` line of this one again.
+
+    Raises CamoxError, and SystemExit where processes that were started have told what went wrong.
+    """
+    run = resolved.config.run
+    placement = place(run, expected_size())
+    if placement.strategy == "ddp" and not launch.is_worker():
+        code = launch.launch(
+            command,
+            placement.count,
+            threads=max(1, usable_cores() // placement.count),
+            max_restarts=run.max_restarts,
+        )
+        if code:
+            raise SystemExit(code)
+        return
+    with joined(parse_duration(run.collective_timeout)) as world:
+        train(resolved, checkpoint, world)

@@ -1,0 +1,129 @@
+"""The processes that train one network together; collectives of one process alone return their input."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from camoxpert_cli.errors import PeerLostError
+from camoxpert_cli.launch import MEETING_POINT, is_worker
+
+Item = TypeVar("Item")
+
+_PR_SET_PDEATHSIG = 1
+
+
+@dataclass(frozen=True)
+class World:
+    """`rank` is 0 ... `size` - 1 over all machines, `local_rank` 0 ... `local_size` - 1 on this one.
+
+    Every rank must call the same collectives in the same order. Where a partner is lost they raise PeerLostError.
+    """
+
+    rank: int = 0
+    size: int = 1
+    local_rank: int = 0
+    local_size: int = 1
+
+    @property
+    def is_main(self) -> bool:
+        """Whether this process writes files and speaks for all."""
+        return self.rank == 0
+
+    def sum(self, tensor: Tensor) -> Tensor:
+        """Over all ranks, in place; the same bits on each."""
+        if self.size > 1:
+            with _naming_the_loss():
+                dist.all_reduce(tensor)
+        return tensor
+
+    def largest(self, tensor: Tensor) -> Tensor:
+        """Of each value over all ranks, in place."""
+        if self.size > 1:
+            with _naming_the_loss():
+                dist.all_reduce(tensor, dist.ReduceOp.MAX)
+        return tensor
+
+    def gather(self, item: Item) -> list[Item]:
+        """What each rank gave (what pickle takes), in the order of ranks, on every rank."""
+        if self.size == 1:
+            return [item]
+        items: list[Any] = [None] * self.size
+        with _naming_the_loss():
+            dist.all_gather_object(items, item)
+        return items
+
+    def from_main(self, item: Item) -> Item:
+        """What rank 0 gave."""
+        if self.size == 1:
+            return item
+        items = [item]
+        with _naming_the_loss():
+            dist.broadcast_object_list(items, src=0)
+        return items[0]
+
+
+def expected_size() -> int:
+    """Processes in the world that this one was started for; 1 where it was started by itself."""
+    return int(os.environ.get("WORLD_SIZE", "1")) if is_worker() else 1
+
+
+@contextmanager
+def joined(timeout: int) -> Iterator[World]:
+    """The world that this process was started for, by camox or torchrun; it is left again at the end.
+
+    A collective for which others keep it waiting longer than `timeout` seconds raises PeerLostError.
+    """
+    if not is_worker():
+        yield World()
+        return
+    rank, size, local_rank, local_size = (
+        int(os.environ[name]) for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE")
+    )
+    _end_with_parent()
+    meeting_point = os.environ.get(MEETING_POINT)
+    with _naming_the_loss():
+        dist.init_process_group(
+            "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo",
+            init_method="env://" if meeting_point is None else f"file://{Path(meeting_point) / 'store'}",
+            rank=rank,
+            world_size=size,
+            timeout=timedelta(seconds=timeout),
+        )
+    try:
+        yield World(rank, size, local_rank, local_size)
+    finally:
+        with suppress(RuntimeError):
+            dist.destroy_process_group()
+
+
+@contextmanager
+def _naming_the_loss() -> Iterator[None]:
+    try:
+        yield
+    except RuntimeError as error:
+        reason = str(error).strip().splitlines()[0]
+        raise PeerLostError(
+            f"this process lost the others: {reason}",
+            "look into the logs of all ranks; where cards cannot reach each other, NCCL_P2P_DISABLE=1 may help",
+        ) from error
+
+
+def _end_with_parent() -> None:
+    """Have the system ask this process to terminate when the one that started it is gone, so that it frees its GPU."""
+    with suppress(OSError, AttributeError):  # no Linux
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+    parent = os.environ.get("CAMOX_PARENT")
+    if parent is not None and os.getppid() != int(parent):  # it went before this process could ask
+        raise SystemExit(128 + signal.SIGTERM)
