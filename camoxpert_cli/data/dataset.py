@@ -56,7 +56,7 @@ class TrainingPictures(Dataset[TrainingSample]):
     def collate(self, samples: Sequence[TrainingSample]) -> TrainingSample:
         """Pictures (B, 3, S, S) and masks (B, 1, S, S); a rank without a sample in a batch has B = 0.
 
-        Pictures are a view of (B, S, S, 3): the device puts channels first, in the pass that makes them floats.
+        Pictures are a view of (B, S, S, 3), which is the order in memory that the network works in.
         """
         if samples:
             images, masks = default_collate(list(samples))  # straight into shared memory

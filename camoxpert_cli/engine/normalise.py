@@ -21,6 +21,4 @@ class Normalise(nn.Module):
         self.register_buffer("std", torch.tensor(statistics.std).view(1, 3, 1, 1) * 255, persistent=False)
 
     def forward(self, images: Tensor) -> Tensor:
-        # Pictures come with channels last, as OpenCV has them.
-        floats = images.to(torch.float32, memory_format=torch.contiguous_format)
-        return (floats - self.mean) / self.std
+        return (images.float() - self.mean) / self.std
