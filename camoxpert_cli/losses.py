@@ -40,7 +40,9 @@ def edge_loss(logits: Tensor, masks: Tensor) -> Tensor:
 def deep_loss(deep_logits: tuple[Tensor, ...], masks: Tensor) -> Tensor:
     """Mean over the side outputs of their cross-entropy against the mask resized to them, soft values kept: (B,)."""
     terms = [
-        bce_loss(logits.float(), F.interpolate(masks, size=logits.shape[-2:], mode="bilinear", align_corners=False))
+        bce_loss(
+            logits.to(masks.dtype), F.interpolate(masks, size=logits.shape[-2:], mode="bilinear", align_corners=False)
+        )
         for logits in deep_logits
     ]
     return torch.stack(terms).mean(dim=0)

@@ -11,7 +11,7 @@ def seed_weights(seed: int) -> None:
     torch.manual_seed(seed)
 
 
-def seed_step(seed: int, epoch: int, sample: int, rank: int) -> None:
+def seed_step(seed: int, epoch: int, sample: int, rank: int = 0) -> None:
     """Before each batch: dropout then depends on the seed and the batch's place alone, so a resumed run repeats it.
 
     The images of another `rank` are others, and so is what is dropped.

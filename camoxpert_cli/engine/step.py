@@ -14,6 +14,7 @@ from camoxpert_cli import losses
 from camoxpert_cli.engine.normalise import Normalise
 from camoxpert_cli.engine.world import World
 from camoxpert_cli.model.camoxpert import CamoXpert
+from camoxpert_cli.model.layers import at_least_float32
 from camoxpert_cli.model.moe import RoutingSums, balance_loss, routing_sums
 
 
@@ -74,7 +75,8 @@ class TrainingStep(nn.Module):
         with torch.autocast(images.device.type, self.autocast_dtype, enabled=self.autocast_dtype is not None):
             output = self.network(self.normalise(images))
         with torch.autocast(images.device.type, enabled=False):
-            logits, targets = output.logits.float(), masks.float()
+            logits = at_least_float32(output.logits)
+            targets = masks.to(logits.dtype)
             bce = losses.bce_loss(logits, targets)
             iou = losses.iou_loss(logits, targets)
             edge = losses.edge_loss(logits, targets)

@@ -95,7 +95,7 @@ def train_epoch(run: Run, phase: Phase, epoch: int) -> None:
     progress, count = run.progress, len(run.data.train)
     group_size = phase.stage.batch_size * run.config.train.accumulation_steps * run.placement.count
     group_own = 0  # images of this rank
-    group_losses = torch.zeros(len(LossValues._fields), device=run.device)
+    group_losses = torch.zeros(len(LossValues._fields), dtype=torch.float64, device=run.device)
     group_start = progress.samples
     started = saved = stepped = time.perf_counter()
     before = progress.epoch_seconds

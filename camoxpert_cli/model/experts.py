@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from camoxpert_cli.model.initial_weights import add_nothing_at_first
-from camoxpert_cli.model.layers import GlobalMean, LayerNorm2d, pointwise, resize, split_in_four
+from camoxpert_cli.model.layers import GlobalMean, LayerNorm2d, at_least_float32, pointwise, resize, split_in_four
 
 
 class TextureExpert(nn.Module):
@@ -50,7 +50,7 @@ class LinearAttention(nn.Module):
         qkv = self.qkv(x).view(batch, 3, self.heads, channels // self.heads, height * width)
         # In half precision the sum over all pixels can pass 65504.
         with torch.autocast(x.device.type, enabled=False):
-            q, k, v = qkv.float().unbind(1)  # each (B, heads, C / heads, H * W)
+            q, k, v = at_least_float32(qkv).unbind(1)  # each (B, heads, C / heads, H * W)
             q, k = _positive_unit_sum(q), _positive_unit_sum(k)
             context = k @ v.transpose(-2, -1)  # (B, heads, C / heads of k, C / heads of v)
             out = context.transpose(-2, -1) @ q
@@ -141,9 +141,9 @@ class EdgeExpert(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         # 1e-8 is zero in half precision, and the root of zero has an infinite gradient.
         with torch.autocast(x.device.type, enabled=False):
-            wide = x.float()
+            wide = at_least_float32(x)
             sobel_x, sobel_y, laplacian = (
-                F.conv2d(wide, kernel.float().expand(x.shape[1], 1, 3, 3), padding=1, groups=x.shape[1])
+                F.conv2d(wide, kernel.to(wide.dtype).expand(x.shape[1], 1, 3, 3), padding=1, groups=x.shape[1])
                 for kernel in (self.sobel_x_base, self.sobel_y_base, self.laplacian_base)
             )
             sobel = torch.sqrt(sobel_x**2 + sobel_y**2 + 1e-8)

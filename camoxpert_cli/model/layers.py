@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -32,6 +33,11 @@ def split_in_four(channels: int) -> tuple[int, int, int, int]:
     """Widths of four concatenated branches: a quarter each; the last takes the rest where 4 does not divide."""
     quarter = channels // 4
     return quarter, quarter, quarter, channels - 3 * quarter
+
+
+def at_least_float32(x: Tensor) -> Tensor:
+    """Half precision made single; float64 stays, so that a network in it computes in nothing less."""
+    return x.to(torch.promote_types(x.dtype, torch.float32))
 
 
 def resize(x: Tensor, size: tuple[int, int]) -> Tensor:

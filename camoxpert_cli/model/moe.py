@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from camoxpert_cli.model.experts import EXPERT_TYPES
-from camoxpert_cli.model.layers import GlobalMean
+from camoxpert_cli.model.layers import GlobalMean, at_least_float32
 
 
 class Routing(NamedTuple):
@@ -48,7 +48,7 @@ class MixtureOfExperts(nn.Module):
         One call per expert on all images routed to it. An expert that no image chose is not called: it gets no
         gradient, not a zero one, and the optimizer leaves it alone.
         """
-        gate_logits = self.gate(x).flatten(1).float()
+        gate_logits = at_least_float32(self.gate(x).flatten(1))
         top_logits, chosen = gate_logits.topk(self.top_k, dim=1)
         weights = top_logits.softmax(dim=1).flatten()
 
@@ -58,7 +58,9 @@ class MixtureOfExperts(nn.Module):
         counts: list[int] = _count(chosen, len(self.experts)).tolist()
 
         out = torch.zeros_like(x)
-        for expert, pairs, members in zip(self.experts, order.split(counts), images.split(counts), strict=True):
+        for expert, pairs, members in zip(
+            self.experts, torch.split(order, counts), torch.split(images, counts), strict=True
+        ):
             if len(pairs) == 0:
                 continue
             result = expert(x.index_select(0, members)) * weights[pairs].view(-1, 1, 1, 1)

@@ -5,9 +5,10 @@ import torch
 from torch import Tensor, nn
 
 from camoxpert_cli import losses
-from camoxpert_cli.engine.step import Losses, StepOutput, TrainingStep, combine
+from camoxpert_cli.engine.step import Losses, StepOutput, TrainingStep
 from camoxpert_cli.model.camoxpert import CamoXpert, CamoXpertOutput
 from tests.helpers.reference_network import ReferenceOutput, reference_loss
+from tests.helpers.whole_batch import combine
 from tests.model.networks import masks_for, pictures, small_network, spread_routing, without_dropout
 
 

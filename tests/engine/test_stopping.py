@@ -8,7 +8,7 @@ import time
 import pytest
 
 from camoxpert_cli.engine.deadline import Deadline
-from camoxpert_cli.engine.stopping import Stopped, Stopping
+from camoxpert_cli.engine.stopping import Stopping
 
 NEVER = Deadline()
 
@@ -20,14 +20,14 @@ def test_a_signal_waits_for_the_check(number: signal.Signals, code: int, reason:
     """What is under way goes on; the next check ends it with the code that shells give the signal."""
     done = []
     with Stopping(NEVER) as stopping:
-        stopping.check(0.0)
+        assert stopping.due(0.0) is None
         signal.raise_signal(number)
         done.append("finished")
-        with pytest.raises(Stopped) as caught:
-            stopping.check(0.0)
+        stop = stopping.due(0.0)
 
     assert done == ["finished"]
-    assert (caught.value.exit_code, caught.value.reason) == (code, f"stopped by {reason}")
+    assert stop is not None
+    assert (stop.exit_code, stop.reason) == (code, f"stopped by {reason}")
 
 
 def test_pressed_twice_it_does_not_wait(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -70,7 +70,7 @@ def test_other_handlers_are_left_alone() -> None:
     try:
         with Stopping(NEVER) as stopping:
             signal.raise_signal(signal.SIGINT)
-            stopping.check(0.0)
+            assert stopping.due(0.0) is None
             assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
     finally:
         signal.signal(signal.SIGINT, before)
@@ -82,10 +82,8 @@ def test_other_threads() -> None:
 
     def work() -> None:
         with Stopping(Deadline(0.0, "the time limit of 1s")) as stopping:
-            try:
-                stopping.check(0.0)
-            except Stopped as stop:
-                outcome.append(stop.exit_code)
+            stop = stopping.due(0.0)
+            outcome.append(-1 if stop is None else stop.exit_code)
 
     thread = threading.Thread(target=work)
     thread.start()
@@ -97,15 +95,15 @@ def test_other_threads() -> None:
 def test_the_clock_keeps_its_reserve() -> None:
     """It ends a run as soon as less is left than validation and saving need, with exit code 0 and its reason."""
     stopping = Stopping(Deadline(time.time() + 100, "the time limit of 2m"))
-    stopping.check(90.0)
-    with pytest.raises(Stopped, match=r"by the clock: the time limit of 2m leaves 1m40s, and 1m50s are") as caught:
-        stopping.check(110.0)
+    stop = stopping.due(110.0)
 
-    assert caught.value.exit_code == 0
+    assert stopping.due(90.0) is None
+    assert stop is not None
+    assert "by the clock: the time limit of 2m leaves 1m40s, and 1m50s are" in stop.reason
+    assert stop.exit_code == 0
 
 
 def test_no_limit_never_ends() -> None:
     """Without a limit no reserve is too long."""
-    Stopping(NEVER).check(1e12)
-
+    assert Stopping(NEVER).due(1e12) is None
     assert NEVER.left(1e12) == math.inf

@@ -5,10 +5,11 @@ import timm
 import torch
 from torch import Tensor, nn
 
-from camoxpert_cli.engine.step import TrainingStep, combine
+from camoxpert_cli.engine.step import TrainingStep
 from camoxpert_cli.model.backbone import create_backbone, maps_of, parameters_by_stage
 from camoxpert_cli.model.camoxpert import LOGIT_LIMIT, CamoXpert
 from tests.helpers.reference_network import reference_loss
+from tests.helpers.whole_batch import combine
 
 from .networks import masks_for, pictures, reference_of, small_network, spread_routing, without_dropout
 

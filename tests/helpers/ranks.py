@@ -1,0 +1,68 @@
+"""Runs a function in several processes that train together, as the launcher would start them."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import pickle
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from camoxpert_cli.launch import MEETING_POINT
+
+TIMEOUT = 180
+ROOT = Path(__file__).parents[2]
+
+
+def in_ranks(count: int, function: Callable[..., Any], *arguments: Any) -> list[Any]:
+    """What `function(world, *arguments)`, at the top of a test module, returns on each of `count` ranks."""
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary)
+        (folder / "arguments").write_bytes(pickle.dumps(arguments))
+        processes = []
+        for rank in range(count):
+            environment = {
+                **os.environ,
+                MEETING_POINT: temporary,
+                "RANK": str(rank),
+                "LOCAL_RANK": str(rank),
+                "WORLD_SIZE": str(count),
+                "LOCAL_WORLD_SIZE": str(count),
+                "OMP_NUM_THREADS": "1",
+                "GLOO_SOCKET_IFNAME": "lo",
+            }
+            command = [sys.executable, "-m", "tests.helpers.ranks", function.__module__, function.__name__]
+            processes.append(
+                subprocess.Popen(
+                    command, env=environment, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+                )
+            )
+        outputs = []
+        try:
+            outputs = [process.communicate(timeout=TIMEOUT)[0] for process in processes]
+        finally:
+            for process in processes:
+                process.kill()
+                process.wait()
+        for process, output in zip(processes, outputs, strict=True):
+            assert process.returncode == 0, output
+        return [pickle.loads((folder / f"result{rank}").read_bytes()) for rank in range(count)]  # noqa: S301
+
+
+def _main() -> None:
+    from camoxpert_cli.engine.world import joined
+
+    folder = Path(os.environ[MEETING_POINT])
+    function = getattr(importlib.import_module(sys.argv[1]), sys.argv[2])
+    arguments = pickle.loads((folder / "arguments").read_bytes())  # noqa: S301  # of the test itself
+    with joined(timeout=TIMEOUT) as world:
+        result = function(world, *arguments)
+    (folder / f"result{world.rank}").write_bytes(pickle.dumps(result))
+
+
+if __name__ == "__main__":
+    _main()
