@@ -112,7 +112,7 @@ def rate(epoch: Callable[[int], Iterable[Any]], count: int) -> float:
 
 
 def main() -> None:
-    count = int(sys.argv[1]) if len(sys.argv) > 1 else 256
+    count = int(sys.argv[1]) if len(sys.argv) > 1 else 64
     warnings.filterwarnings("ignore", message="This process .* is multi-threaded", category=DeprecationWarning)
     with tempfile.TemporaryDirectory() as temporary:
         pairs = write_pictures(Path(temporary), count)
