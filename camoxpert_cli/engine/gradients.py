@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from camoxpert_cli.engine.world import World
+from camoxpert_cli.model.camoxpert import CamoXpert
 
 # Values that are summed at once: of one size with those of DistributedDataParallel, 25 MB.
 _BUCKET = 25 * 2**18
@@ -30,6 +32,20 @@ def sum_gradients(parameters: Sequence[nn.Parameter], world: World) -> None:
         if each.grad is None:
             each.grad = torch.zeros_like(each)
     _sum_in_buckets([each.grad for each in chosen if each.grad is not None], world)
+
+
+def leave_idle_experts(network: CamoXpert, chosen: Tensor) -> None:
+    """Take the gradients from experts that no image of a step chose; `chosen` (L, E) counts.
+
+    DataParallel gives zeros to parameters that none of its replicas used, with which AdamW would still decay their
+    weights and move them by what it remembers. Elsewhere they have no gradient to begin with.
+    """
+    layers: Any = network.moe_layers  # typed as modules, without the names of their parts
+    for layer, counts in zip(layers, chosen.tolist(), strict=True):
+        for expert, count in zip(layer.experts, counts, strict=True):
+            if count == 0:
+                for parameter in expert.parameters():
+                    parameter.grad = None
 
 
 @torch.no_grad()

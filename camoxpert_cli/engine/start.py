@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from camoxpert_cli import launch
+from camoxpert_cli.config.changes import keep_preset_batches
 from camoxpert_cli.config.durations import parse_duration
 from camoxpert_cli.config.load import Resolved
 from camoxpert_cli.data.cores import usable_cores
-from camoxpert_cli.engine.device import place
+from camoxpert_cli.engine.device import place, with_count
 from camoxpert_cli.engine.world import expected_size, joined
 
 if TYPE_CHECKING:
@@ -25,8 +27,9 @@ def start(
     `source` is what `command` says to go on from, where it does. Raises CamoxError, and SystemExit where processes that
     were started have told what went wrong.
     """
-    run = resolved.config.run
-    placement = place(run, expected_size())
+    placement = place(resolved.config.run, expected_size())
+    run = with_count(resolved.config.run, placement)
+    resolved = keep_preset_batches(replace(resolved, config=replace(resolved.config, run=run)))
     if placement.strategy == "ddp" and not launch.is_worker():
         code = launch.launch(
             command,

@@ -18,7 +18,7 @@ from camoxpert_cli.engine.build import rate_at
 from camoxpert_cli.engine.checkpoint import Checkpoint
 from camoxpert_cli.engine.closing import close_run
 from camoxpert_cli.engine.evaluate import Scores, evaluate
-from camoxpert_cli.engine.gradients import average_statistics, sum_gradients
+from camoxpert_cli.engine.gradients import average_statistics, leave_idle_experts, sum_gradients
 from camoxpert_cli.engine.optimizer import set_learning_rate
 from camoxpert_cli.engine.restoring import report_changes, restore
 from camoxpert_cli.engine.run import Run, announce, enter_phase, prepare
@@ -96,6 +96,7 @@ def train_epoch(run: Run, phase: Phase, epoch: int) -> None:
     group_size = phase.stage.batch_size * run.config.train.accumulation_steps * run.placement.count
     group_own = 0  # images of this rank
     group_losses = torch.zeros(len(LossValues._fields), dtype=torch.float64, device=run.device)
+    group_chosen = torch.zeros(len(run.network.moe_layers), run.config.model.num_experts, device=run.device)
     group_start = progress.samples
     started = saved = stepped = time.perf_counter()
     before = progress.epoch_seconds
@@ -105,7 +106,9 @@ def train_epoch(run: Run, phase: Phase, epoch: int) -> None:
     with console.progress(f"Epoch {epoch + 1}/{run.config.train.epochs}", count, progress.samples) as advance:
         for size, (images, masks) in zip(sizes, batches, strict=True):
             group_images = min(group_size, count - group_start)
-            group_losses += backward(run, images, masks, epoch, size, share=size / group_images)
+            part, chosen = backward(run, images, masks, epoch, size, share=size / group_images)
+            group_losses += part
+            group_chosen += chosen
             group_own += len(images)
             progress.samples += size
             if progress.samples < group_start + group_images:
@@ -113,7 +116,10 @@ def train_epoch(run: Run, phase: Phase, epoch: int) -> None:
 
             losses = LossValues(*run.world.sum(group_losses).tolist())
             average_statistics(run.network, group_own, run.world)
+            if run.placement.strategy == "dp":
+                leave_idle_experts(run.network, group_chosen)
             group_losses.zero_()
+            group_chosen.zero_()
             group_own = 0
             # Rounded up where a run goes on with other batches in the middle of an epoch.
             step = math.ceil(group_start / group_size)
@@ -140,10 +146,10 @@ def train_epoch(run: Run, phase: Phase, epoch: int) -> None:
     run.data_wait = (batches.waited - waited_before) / (time.perf_counter() - started)
 
 
-def backward(run: Run, images: Tensor, masks: Tensor, epoch: int, size: int, share: float) -> Tensor:
+def backward(run: Run, images: Tensor, masks: Tensor, epoch: int, size: int, share: float) -> tuple[Tensor, Tensor]:
     """Add the gradients of this rank's part of a batch of `size` images, which is `share` (0..1) of a step's.
 
-    Returns this rank's part of the losses (6,).
+    Returns its part of the losses (6,), and how many of its images chose each expert of each layer (L, E).
     """
     seed_step(run.config.train.seed, epoch, run.progress.samples, run.world.rank)
     if len(images):
@@ -154,7 +160,7 @@ def backward(run: Run, images: Tensor, masks: Tensor, epoch: int, size: int, sha
     scaled = run.scaler.scale(losses.total * share)  # without an image too: the scaler has to begin on every rank
     if len(images):
         torch.autograd.backward(scaled)
-    return torch.stack(losses).detach() * share
+    return torch.stack(losses).detach() * share, output.chosen.sum(dim=0)
 
 
 def optimizer_step(run: Run, rate: float, losses: LossValues, epoch: int) -> float | None:

@@ -167,12 +167,12 @@ def test_loss_that_is_not_finite(
     """It ends the run with exit code 6, epoch and checkpoint named, before weights, average or optimizer change."""
     backward, states = train_module.backward, []
 
-    def poisoned(run: Run, *arguments: Any, **share: Any) -> Tensor:
-        losses = backward(run, *arguments, **share)
+    def poisoned(run: Run, *arguments: Any, **share: Any) -> tuple[Tensor, Tensor]:
+        losses, chosen = backward(run, *arguments, **share)
         if run.progress.epoch == 1 and run.progress.samples == 3:
             states.append((run, state(run)))
             losses[0] = value
-        return losses
+        return losses, chosen
 
     monkeypatch.setattr(train_module, "backward", poisoned)
     with pytest.raises(TrainingError, match=f"the loss became {value} in epoch 2 after 6 pictures") as caught:
@@ -233,11 +233,11 @@ def test_run_outlives_skipped_steps(tiny_data: Path, tmp_path: Path, monkeypatch
     """A run in which two steps overflow goes on to its end; metrics.jsonl has no gradient norm for them."""
     backward = train_module.backward
 
-    def overflowing(run: Run, *arguments: Any, **share: Any) -> Tensor:
-        losses = backward(run, *arguments, **share)
+    def overflowing(run: Run, *arguments: Any, **share: Any) -> tuple[Tensor, Tensor]:
+        done = backward(run, *arguments, **share)
         if run.progress.epoch == 0:
             run.network.final_conv[3].bias.grad = torch.tensor([math.inf])
-        return losses
+        return done
 
     monkeypatch.setattr(train_module, "backward", overflowing)
     folder = train(tiny_run(tiny_data, tmp_path / "run"))
