@@ -169,6 +169,18 @@ if rank: os.kill(launcher, {int(number)})
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
+def test_asked_twice(capfd: pytest.CaptureFixture[str]) -> None:
+    """Workers that hang cannot listen: whoever asks again is rid of them."""
+    code = f"""
+signal.signal(signal.SIGINT, signal.SIG_IGN)
+Path(f'deaf{{rank}}').touch()
+while not (Path('deaf0').exists() and Path('deaf1').exists()): time.sleep(0.01)
+if rank: os.kill(launcher, signal.SIGINT); time.sleep(1.5); os.kill(launcher, signal.SIGINT)
+{WAIT}
+"""
+    assert end_of(code, capfd) == (130, "Error: stopped at once by a second Ctrl-C\n")
+
+
 def test_no_process_is_left(capfd: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     """What a worker has started itself, such as the readers of its pictures, ends with it."""
     code = """
