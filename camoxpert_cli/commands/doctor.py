@@ -27,8 +27,8 @@ def doctor(
 
     Runs a kernel and a step in mixed precision on every GPU, DataParallel and DDP over all of them, and looks at
     driver, packages, processor, memory, disk, variables and the network. What crashes or hangs is a finding. Ends with
-    the recommended preset and strategy, and with exit code 5 where GPUs, or the preset, cannot be trained as it is. What
-    was run stands in brackets.
+    the recommended preset and strategy, and with exit code 5 where the GPUs, or the preset, cannot be trained as it
+    is. Brackets say what was run.
 
     \b
     Examples:

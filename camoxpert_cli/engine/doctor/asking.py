@@ -84,6 +84,7 @@ def run_together(
         ]
 
 
+_NO_ANSWER = Failure("it ended without an answer")
 _ENDED_WITH_ANOTHER = Failure("ended because another process failed")
 
 
@@ -103,6 +104,8 @@ class _Process:
         code = self.process.returncode
         if code == 0:
             return printed
+        if code > 0 and isinstance(answer := _decode(printed), Failure) and answer != _NO_ANSWER:
+            return answer
         if code < 0:
             return Failure(f"its process was ended by {signal.Signals(-code).name}")
         lines = self.errors.read().decode(errors="replace").strip().splitlines() or printed.strip().splitlines()
@@ -154,5 +157,5 @@ def _decode(output: str | Failure) -> dict[str, Any] | Failure:
     except (IndexError, ValueError):
         answer = None
     if not isinstance(answer, dict):
-        return Failure("it ended without an answer")
+        return _NO_ANSWER
     return answer if "error" not in answer else Failure(str(answer["error"]))

@@ -61,8 +61,7 @@ def refuse_problems(examination: Examination) -> None:
         return
     names = ", ".join(finding.name for finding in problems)
     what = "train on its GPUs" if examination.question.preset is None else f"train {examination.question.preset}"
-    plain = examination.recommendation.command if not examination.readings.working else problems[0].command
-    raise DeviceError(f"this machine cannot {what} as it is: {names}", plain or problems[0].advice)
+    raise DeviceError(f"this machine cannot {what} as it is: {names}", problems[0].command or problems[0].advice)
 
 
 def to_json(examination: Examination) -> dict[str, Any]:

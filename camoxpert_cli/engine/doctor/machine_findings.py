@@ -221,6 +221,6 @@ def _kaggle(readings: Readings) -> list[Finding]:
     ran = "environment and /kaggle"
     kind = readings.environment.get("KAGGLE_KERNEL_RUN_TYPE", "")
     result = f"a Kaggle session{f' ({kind})' if kind else ''}, {count(len(readings.seen), 'GPU')}"
-    if len(readings.seen) == 1:
+    if len(readings.seen) == 1 and readings.working:
         return [Finding("Kaggle", "warning", ran, result, f"for two: {KAGGLE_CHOICE}")]
     return [Finding("Kaggle", "ok", ran, result)]

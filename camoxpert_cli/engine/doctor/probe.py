@@ -157,6 +157,8 @@ def main(name: str, *arguments: str) -> None:
     except Exception as error:  # whatever it is, it is the answer
         answer = {"error": f"{type(error).__name__}: {one_line(error)}"}
     console.result(json.dumps(answer))
+    if "error" in answer:
+        raise SystemExit(1)  # so that those which work together with this one are not waited for
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ from camoxpert_cli.config.devices import parse_devices
 from camoxpert_cli.config.load import gpu_count, stage2_batch_size
 from camoxpert_cli.engine.doctor.finding import Finding, Question
 from camoxpert_cli.engine.doctor.readings import Failure, Readings, StageMemory
+from camoxpert_cli.engine.doctor.team_findings import best_strategy
 from camoxpert_cli.engine.doctor.words import count, in_words, listed
 
 # Part of a card's memory beyond which a long run may fail where two steps did not: its allocator leaves gaps.
@@ -33,18 +34,25 @@ def _gpus(readings: Readings, question: Question) -> Finding:
     if run.devices is not None and (missing := set(parse_devices(run.devices)) - set(working)):
         asked = listed(tuple(sorted(missing)))
         return Finding(name, "problem", ran, f"asks for GPU {asked}, and {here}", "choose others with --devices")
+    if 1 < wanted <= len(working) and best_strategy(readings) == "single":
+        return Finding(name, "problem", ran, f"asks for {count(wanted, 'GPU')}, which fail together", *_alone(question))
     if wanted <= len(working):
         return Finding(name, "ok", ran, f"asks for {count(wanted, 'GPU')}, and {here}")
     result = f"asks for {count(wanted, 'GPU')}, and {here}"
     if not working:
         return Finding(name, "problem", ran, result, "see what is said about the GPUs above")
     if len(working) == 1:
-        advice = f"one GPU makes the same steps from {wanted} batches, in about {wanted} times the time:"
-        command = (
-            f"camox train --preset {question.preset} --gpus 1 --accumulation-steps {train.accumulation_steps * wanted}"
-        )
-        return Finding(name, "problem", ran, result, advice, command)
+        return Finding(name, "problem", ran, result, *_alone(question))
     return Finding(name, "problem", ran, result, "with fewer pictures a step:", f"--gpus {len(working)}")
+
+
+def _alone(question: Question) -> tuple[str, str]:
+    """Advice and command for one GPU that makes the steps of several."""
+    steps = question.config.train.accumulation_steps * gpu_count(question.config)
+    return (
+        "one GPU makes the same steps from several batches, which takes longer:",
+        f"camox train --preset {question.preset} --gpus 1 --accumulation-steps {steps}",
+    )
 
 
 def _memory(readings: Readings, question: Question) -> Finding:

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from camoxpert_cli.config.load import global_batches, gpu_count, resolve
 from camoxpert_cli.engine.doctor.finding import Question
 from camoxpert_cli.engine.doctor.machine_findings import shared_memory_too_small
-from camoxpert_cli.engine.doctor.readings import Failure, Readings, TeamTrial
+from camoxpert_cli.engine.doctor.readings import Readings
+from camoxpert_cli.engine.doctor.team_findings import best_strategy, works_without_peers
 from camoxpert_cli.engine.doctor.words import count, in_words
 
 # The recipe that the others vary, and the one for a single card.
@@ -35,63 +36,54 @@ def recommend(readings: Readings, question: Question, *, fits: bool) -> Recommen
             "It trains on the CPU." if not question.needs_gpu else "Without a GPU only generated pictures make sense."
         )
         return Recommendation(name, "single", f"camox train --preset {name}", (reason,))
-    strategy, said = _strategy(readings)
-    count_used = 1 if strategy == "single" else len(working)
-    preset = question.preset if fits else None
-    if preset is not None:
-        wanted = question.config.run.gpus
-        count_used = len(working) if wanted == "all" else gpu_count(question.config)
-        strategy = strategy if count_used > 1 else "single"
-        flags: list[str] = []
+    strategy = best_strategy(readings)
+    flags: list[str] = []
+    if fits and question.preset is not None:
+        preset, used = question.preset, question.cards(readings)
         why = ["It fits this machine."]
     else:
-        preset = _ONE if count_used == 1 else _SEVERAL
-        flags, why = _adapted(preset, readings, count_used)
-    used = working[:count_used]
-    if used != tuple(range(count_used)):
+        used = working[:1] if strategy == "single" else working
+        preset = _ONE if len(used) == 1 else _SEVERAL
+        flags, why = _adapted(preset, readings, used)
+    if used != tuple(range(len(used))) and (not fits or question.config.run.devices is None):
         flags += ["--devices", ",".join(map(str, used))]
-    if strategy == "dp":
+    if len(used) > 1 and strategy == "dp":
         flags += ["--strategy", "dp"]
     if shared_memory_too_small(readings, question):
         flags += ["--num-workers", "0"]
     command = " ".join(["camox train --preset", preset, *flags, "--dataset-path DATA"])
-    if _needs_no_peers(readings) and strategy == "ddp":
-        command = f"NCCL_P2P_DISABLE=1 {command}"
-    why.append(said if count_used > 1 or len(working) > 1 else "One GPU needs no strategy.")
-    return Recommendation(preset, strategy, command, tuple(why))
+    if len(used) > 1:
+        why.append(_why(readings, used))
+        if works_without_peers(readings):
+            command = f"NCCL_P2P_DISABLE=1 {command}"
+        return Recommendation(preset, strategy, command, tuple(why))
+    if len(working) > 1 and strategy == "single":
+        why.append("One GPU only: neither ddp nor dp passed its trial.")
+    return Recommendation(preset, "single", command, tuple(why))
 
 
-def _needs_no_peers(readings: Readings) -> bool:
-    return isinstance(readings.ddp, Failure) and isinstance(readings.ddp_without_peers, TeamTrial)
+def _why(readings: Readings, used: tuple[int, ...]) -> str:
+    if works_without_peers(readings):
+        return "ddp passed its trial without direct access between the GPUs."
+    if best_strategy(readings) == "ddp":
+        return f"ddp, a process for each of {len(used)} GPUs, passed its trial."
+    return "ddp failed its trial, and DataParallel passed it."
 
 
-def _strategy(readings: Readings) -> tuple[str, str]:
-    """Of the cards that work, and why."""
-    number = len(readings.working)
-    if number == 1:
-        return "single", ""
-    if isinstance(readings.ddp, TeamTrial):
-        return "ddp", f"ddp: a process for each of {number} GPUs; its trial went well."
-    if _needs_no_peers(readings):
-        return "ddp", "ddp, without direct access between the GPUs: so its trial went well."
-    if isinstance(readings.data_parallel, TeamTrial):
-        return "dp", "dp: the trial of ddp failed, that of DataParallel went well."
-    return "single", "One GPU only: neither ddp nor dp worked here."
-
-
-def _adapted(preset: str, readings: Readings, used: int) -> tuple[list[str], list[str]]:
+def _adapted(preset: str, readings: Readings, used: tuple[int, ...]) -> tuple[list[str], list[str]]:
     """Flags that fit a preset to so many cards, keeping its pictures a step, and what to say about it."""
     config = resolve(preset, {}).config
     flags: list[str] = []
     why = [f"Made for {count(gpu_count(config), 'GPU')} of 14.7 GiB; the nearest to this machine."]
-    if used != gpu_count(config):
-        stages = [max(1, round(pictures / used)) for pictures in global_batches(config)]
-        flags = ["--gpus", str(used), "--batch-size", str(stages[0]), "--stage2-batch-size", str(stages[1])]
-        exact = [size * used for size in stages] == list(global_batches(config))
+    number = len(used)
+    if number != gpu_count(config):
+        stages = [max(1, round(pictures / number)) for pictures in global_batches(config)]
+        flags = ["--gpus", str(number), "--batch-size", str(stages[0]), "--stage2-batch-size", str(stages[1])]
+        exact = [size * number for size in stages] == list(global_batches(config))
         why.append(
             f"Its learning rates belong to its pictures a step, which these batches keep{'' if exact else ', nearly'}."
         )
-    smallest = min(readings.seen[number].memory for number in readings.working[:used])
+    smallest = min(readings.seen[card].memory for card in used)
     if smallest < _MADE_FOR:
         why.append(f"{in_words(smallest)} may be too little: camox doctor --preset {preset} measures it.")
     return flags, why

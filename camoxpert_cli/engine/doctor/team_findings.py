@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from camoxpert_cli.engine.doctor.finding import Finding
 from camoxpert_cli.engine.doctor.readings import Failure, Peers, Readings, TeamTrial
 
@@ -11,6 +13,18 @@ def team_findings(readings: Readings) -> list[Finding]:
     if len(readings.working) < 2:
         return [Finding("several GPUs", "skipped", "", "takes two GPUs that work")] if readings.working else []
     return [_peers(readings), _data_parallel(readings), _ddp(readings)]
+
+
+def works_without_peers(readings: Readings) -> bool:
+    """Whether ddp failed and, kept from direct access between the cards, did not."""
+    return isinstance(readings.ddp, Failure) and isinstance(readings.ddp_without_peers, TeamTrial)
+
+
+def best_strategy(readings: Readings) -> Literal["single", "dp", "ddp"]:
+    """What the cards that work can train by together: ddp, or dp where only that passed its trial."""
+    if isinstance(readings.ddp, TeamTrial) or works_without_peers(readings):
+        return "ddp"
+    return "dp" if isinstance(readings.data_parallel, TeamTrial) else "single"
 
 
 def _peers(readings: Readings) -> Finding:
@@ -37,11 +51,11 @@ def _data_parallel(readings: Readings) -> Finding:
 
 def _ddp(readings: Readings) -> Finding:
     ran = "DistributedDataParallel, one step, and an all-reduce"
-    trial, without = readings.ddp, readings.ddp_without_peers
+    trial = readings.ddp
     if isinstance(trial, TeamTrial):
         speed = "" if trial.bandwidth is None else f", all-reduce at {trial.bandwidth / 1e9:.1f} GB/s"
         return Finding("ddp", "ok", ran, f"gradients are one GPU's ({trial.difference:.1g} apart){speed}")
-    if isinstance(without, TeamTrial):
+    if works_without_peers(readings):
         return Finding(
             "ddp",
             "warning",
