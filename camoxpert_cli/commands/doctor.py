@@ -51,7 +51,7 @@ def _lines(examination: Examination) -> list[str]:
     lines = [line for finding in examination.findings for line in _finding(finding)]
     first = "Recommended"
     if examination.problems:
-        first += ", once the problems above are solved" if examination.readings.working else " without a GPU"
+        first += ", once the problems above are solved" if examination.readings.working else " until a GPU works"
     lines += ["", f"{first}: {recommended.preset}, strategy {recommended.strategy}"]
     lines += [line for sentence in recommended.why for line in _wrapped(sentence, "  ")]
     return [*lines, f"  {recommended.command}"]

@@ -46,7 +46,7 @@ def test_this_machine() -> None:
     assert "Traceback" not in output
     for name in ("driver", "torch", "packages", "OpenCV", "CPU", "RAM", "/dev/shm", "disk", "variables", "internet"):
         assert f" {name} " in output
-    assert "Recommended without a GPU: quickstart, strategy single" in output
+    assert "Recommended until a GPU works: quickstart, strategy single" in output
     assert "Error: this machine cannot train on its GPUs as it is: GPUs" in output
     assert max(map(len, output.splitlines())) <= 80
 
@@ -126,3 +126,17 @@ def test_kaggle_with_one_card(on: Callable[[Readings], None]) -> None:
     assert outcome.exit_code == 0
     assert "a Kaggle session (Interactive), 1 GPU" in outcome.stdout
     assert "choose GPU T4 x2 as accelerator" in " ".join(outcome.stdout.split())
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_a_real_gpu() -> None:
+    """On a machine with a GPU everything that was asked of it went well, and a preset's memory was measured."""
+    content = json.loads(run("--json", "--preset", "kaggle-1xT4").stdout)
+
+    by_name = {each["name"]: each for each in content["findings"]}
+    assert by_name["GPU 0"]["status"] in ("ok", "warning")
+    assert by_name["GPU 0"]["ran"].startswith("a convolution in")
+    stage1, stage2 = content["readings"]["recipe"]
+    assert stage1["peak"] > 0
+    assert stage2["peak"] > 0

@@ -50,8 +50,8 @@ def judge(readings: Readings, question: Question) -> Examination:
         *machine_findings(readings, question),
         *recipe_findings(readings, question),
     )
-    fits = all(finding.status != "problem" for finding in findings)
-    return Examination(question, readings, findings, recommend(readings, question, fits=fits))
+    problems = [finding.name for finding in findings if finding.status == "problem"]
+    return Examination(question, readings, findings, recommend(readings, question, problems))
 
 
 def refuse_problems(examination: Examination) -> None:

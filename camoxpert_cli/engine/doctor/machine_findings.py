@@ -14,9 +14,9 @@ from camoxpert_cli.launch import MEETING_POINT
 
 # Batches that torch's loader has each worker prepare ahead, and those that a process holds beside them.
 _AHEAD, _IN_HAND = 2, 2
-# Pixels of a mask at its own size, one byte each: what most of COD10K's have at most.
+# Bytes of a mask at its own size, as validation reads it: one of 1024 by 1024 pixels.
 _MASK = 2**20
-# A training process with all its imports holds 0.9 GiB of main memory on the CPU; twice that leaves some for CUDA's.
+# With its imports and edgenext_base a process holds 1.0 GiB on the CPU; twice that leaves some for CUDA's libraries.
 _RAM_PER_PROCESS = 2 * 2**30
 # Training asks for the room of three checkpoints before it starts.
 _CHECKPOINTS = 3

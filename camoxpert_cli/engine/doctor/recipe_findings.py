@@ -11,6 +11,8 @@ from camoxpert_cli.engine.doctor.words import count, in_words, listed
 
 # Part of a card's memory beyond which a long run may fail where two steps did not: its allocator leaves gaps.
 _TIGHT = 0.92
+# The finding that smaller batches help against.
+MEMORY = "GPU memory"
 
 
 def recipe_findings(readings: Readings, question: Question) -> list[Finding]:
@@ -56,22 +58,24 @@ def _alone(question: Question) -> tuple[str, str]:
 
 
 def _memory(readings: Readings, question: Question) -> Finding:
-    name, ran = "GPU memory", "two steps of each stage, whole backbone trained"
+    name, ran = MEMORY, "two steps of each stage, whole backbone trained"
     stages = readings.recipe
     if stages is None:
         return Finding(name, "skipped", ran, "not measured: that takes a GPU that works")
     if isinstance(stages, Failure):
-        return Finding(name, "problem", ran, f"the steps failed: {stages.why}", "training would fail alike")
+        return Finding("recipe steps", "problem", ran, f"the steps failed: {stages.why}", "training would fail alike")
     card = min(readings.seen[number].memory for number in question.cards(readings))
     too_large = [each for each in stages if each.peak is None]
     if too_large:
         result = f"{_in_words(too_large)} of {in_words(card)}"
-        return Finding(name, "problem", ran, result, "the same steps from batches of half the size:", _halved(question))
+        return Finding(
+            name, "problem", ran, result, "the same steps from batches of half the size:", halved_batches(question)
+        )
     worst = max(stages, key=lambda each: each.peak or 0)
     result = f"{_in_words(stages)} of {in_words(card)}"
     if (worst.peak or 0) > _TIGHT * card:
         advice = "it may run out later; the same steps from batches of half the size:"
-        return Finding(name, "warning", ran, f"{result}: tight", advice, _halved(question))
+        return Finding(name, "warning", ran, f"{result}: tight", advice, halved_batches(question))
     return Finding(name, "ok", ran, result)
 
 
@@ -83,7 +87,8 @@ def _in_words(stages: list[StageMemory] | tuple[StageMemory, ...]) -> str:
     )
 
 
-def _halved(question: Question) -> str:
+def halved_batches(question: Question) -> str:
+    """Flags that make a recipe's steps from batches of half the size."""
     train = question.config.train
     stage1, stage2 = (-(-batch // 2) for batch in (train.batch_size, stage2_batch_size(question.config)))
     return f"--batch-size {stage1} --stage2-batch-size {stage2} --accumulation-steps {2 * train.accumulation_steps}"

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 
 from camoxpert_cli.config.load import global_batches, gpu_count, resolve
 from camoxpert_cli.engine.doctor.finding import Question
 from camoxpert_cli.engine.doctor.machine_findings import shared_memory_too_small
 from camoxpert_cli.engine.doctor.readings import Readings
+from camoxpert_cli.engine.doctor.recipe_findings import MEMORY, halved_batches
 from camoxpert_cli.engine.doctor.team_findings import best_strategy, works_without_peers
 from camoxpert_cli.engine.doctor.words import count, in_words
 
@@ -27,25 +29,30 @@ class Recommendation:
     why: tuple[str, ...]
 
 
-def recommend(readings: Readings, question: Question, *, fits: bool) -> Recommendation:
-    """The preset that was asked about where it `fits`, else the nearest to this machine."""
+def recommend(readings: Readings, question: Question, problems: Collection[str]) -> Recommendation:
+    """The preset that was asked about where it fits or only its batches do not, else the nearest to this machine.
+
+    `problems` are the names of the findings that keep this machine from what was asked.
+    """
     working = readings.working
     if not working or not question.needs_gpu:
         name = question.preset if question.preset is not None and not question.needs_gpu else "quickstart"
-        reason = (
-            "It trains on the CPU." if not question.needs_gpu else "Without a GPU only generated pictures make sense."
-        )
+        reason = "It trains on the CPU, and needs no data."
         return Recommendation(name, "single", f"camox train --preset {name}", (reason,))
     strategy = best_strategy(readings)
     flags: list[str] = []
-    if fits and question.preset is not None:
+    own = question.preset is not None and set(problems) <= {MEMORY}
+    if question.preset is not None and own:
         preset, used = question.preset, question.cards(readings)
         why = ["It fits this machine."]
+        if problems:
+            flags = halved_batches(question).split()
+            why = ["Batches of half the size make the same steps; whether they fit was not measured."]
     else:
         used = working[:1] if strategy == "single" else working
         preset = _ONE if len(used) == 1 else _SEVERAL
         flags, why = _adapted(preset, readings, used)
-    if used != tuple(range(len(used))) and (not fits or question.config.run.devices is None):
+    if used != tuple(range(len(used))) and (not own or question.config.run.devices is None):
         flags += ["--devices", ",".join(map(str, used))]
     if len(used) > 1 and strategy == "dp":
         flags += ["--strategy", "dp"]

@@ -263,6 +263,17 @@ def test_recipe_that_runs_out_of_memory() -> None:
     memory = finding(examination, "GPU memory")
     assert memory.result == "stage 2 with 16 pictures takes more than there is of 14.7 GiB"
     assert memory.command == "--batch-size 12 --stage2-batch-size 8 --accumulation-steps 2"
+    assert examination.recommendation.command == (
+        f"camox train --preset kaggle-2xT4-fast {memory.command} --dataset-path DATA"
+    )
+
+
+def test_recipe_whose_steps_fail() -> None:
+    """Steps that end with another error are a problem that smaller batches do not solve."""
+    examination = examined(machine(T4, T4, recipe=Failure("RuntimeError: cuDNN error")), "kaggle-2xT4-fast")
+
+    assert troubles(examination) == {"recipe steps": "problem"}
+    assert examination.recommendation.preset == "kaggle-2xT4"
 
 
 def test_recipe_that_is_tight() -> None:

@@ -18,6 +18,14 @@ def test_a_device_that_works() -> None:
     assert trials.try_device("cpu") == GpuTrial(0, number_format="float32")
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_rounding_is_no_fault(dtype: torch.dtype) -> None:
+    """What a number format rounds stays well within what counts as wrong."""
+    cpu = torch.device("cpu")
+
+    assert trials.largest_difference(trials._step(cpu, dtype), trials._step(cpu, None)) < 0.02
+
+
 def test_a_device_that_computes_wrongly(monkeypatch: pytest.MonkeyPatch) -> None:
     """Gradients that are off by a quarter are told, and so are those that are not finite."""
     honest = trials._step
