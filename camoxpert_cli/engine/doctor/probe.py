@@ -162,4 +162,11 @@ def main(name: str, *arguments: str) -> None:
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    try:
+        main(*sys.argv[1:])
+        code = 0
+    except SystemExit:
+        code = 1
+    sys.stdout.flush()
+    # The answer is told. What torch leaves running now and then aborts a process that ends in the usual way.
+    os._exit(code)
