@@ -28,7 +28,7 @@ from camoxpert_cli.data.pairs import Pair
 from camoxpert_cli.data.sampling import EpochBatches
 from camoxpert_cli.engine.build import RunData, build_network, build_phases, describe_batches, open_data
 from camoxpert_cli.engine.checkpoint import Checkpoint, CheckpointNotWritten, checkpoint_bytes, read_checkpoint
-from camoxpert_cli.engine.deadline import Reserve, find_deadline
+from camoxpert_cli.engine.deadline import Deadline, Reserve, find_deadline
 from camoxpert_cli.engine.device import Placement, place, with_count
 from camoxpert_cli.engine.ema import Ema
 from camoxpert_cli.engine.foreign import CAMOX, layout_of, weights_of
@@ -205,24 +205,37 @@ def prepare(
     )
     placement = place(config.run, world.size)
     config = replace(config, run=with_count(config.run, placement))
-    device = placement.devices[world.local_rank]
-    if device.type == "cuda":
-        torch.cuda.set_device(device)
-    dtype = choose_dtype(config.train.precision, device)
+    choose_dtype(config.train.precision, placement.devices[world.local_rank])  # refuses before pictures are looked for
     if checkpoint is not None and layout_of(checkpoint.content) is not CAMOX:
         folder.refuse_foreign(checkpoint.path)
     data = open_data(config.data, config.train.seed, folder, world)
     network = build_network(config.model, config.train.seed, weights_follow=checkpoint is not None)
     if checkpoint is not None:
         load_weights(network, weights_of(checkpoint.content, ema=False), checkpoint.path)
-    network.to(device)
     folder.create()
     tell_run_folder(folder.path)
+    folder.require_space(3 * checkpoint_bytes(network, config.train.use_ema))
+    return assemble(config, folder, data, network, placement, world, deadline), checkpoint
 
-    size = checkpoint_bytes(network, config.train.use_ema)
-    folder.require_space(3 * size)
+
+def assemble(
+    config: Config,
+    folder: RunFolder,
+    data: RunData,
+    network: CamoXpert,
+    placement: Placement,
+    world: World,
+    deadline: Deadline,
+) -> Run:
+    """Everything on this rank's device, before the first step. Raises DeviceError where it lacks the number format."""
+    device = placement.devices[world.local_rank]
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
+    dtype = choose_dtype(config.train.precision, device)
+    network.to(device)
     step = TrainingStep(network, config.model.deep_supervision, dtype).to(device)
-    run = Run(
+    size = checkpoint_bytes(network, config.train.use_ema)
+    return Run(
         config=config,
         folder=folder,
         device=device,
@@ -243,7 +256,6 @@ def prepare(
         stopping=Stopping(deadline),
         reserve=Reserve(size / _DISK_BYTES_PER_SECOND, len(data.validation)),
     )
-    return run, checkpoint
 
 
 def enter_phase(run: Run, phase: Phase) -> None:
