@@ -26,11 +26,10 @@ class _ErrorBoundary(TyperGroup):
         try:
             return super().invoke(ctx)
         except CamoxError as error:
-            if not tell_launcher(error.message, error.hint, error.details):
-                console.fail(error.message, error.hint, error.details)
+            _fail(error.message, error.hint, error.details)
             raise typer.Exit(error.exit_code) from error
         except KeyboardInterrupt as error:
-            console.fail("stopped by Ctrl-C", "")
+            _fail("stopped by Ctrl-C")
             raise typer.Exit(130) from error
         except BrokenPipeError as error:
             # Whoever read our output has gone; Python's own complaint at exit would be noise.
@@ -38,9 +37,24 @@ class _ErrorBoundary(TyperGroup):
             raise typer.Exit(141) from error
         except OSError as error:
             if error.errno not in _REFUSALS:
+                _tell_mistake_of_ours(error)
                 raise
-            console.fail(f"{error.filename}: {error.strerror}", "check its permissions")
+            _fail(f"{error.filename}: {error.strerror}", "check its permissions")
             raise typer.Exit(2) from error
+        except Exception as error:
+            _tell_mistake_of_ours(error)
+            raise
+
+
+def _fail(message: str, hint: str = "", details: str = "") -> None:
+    """Say why the program ends; where it is one of several processes, the launcher says it for all."""
+    if not tell_launcher(message, hint, details):
+        console.fail(message, hint, details)
+
+
+def _tell_mistake_of_ours(error: Exception) -> None:
+    if not isinstance(error, typer.Exit | typer.Abort):
+        tell_launcher(f"{type(error).__name__}: {error}".splitlines()[0], "", "")
 
 
 app = typer.Typer(

@@ -8,7 +8,9 @@ see `is_worker`.
 from __future__ import annotations
 
 import json
+import math
 import os
+import shlex
 import shutil
 import signal
 import subprocess
@@ -24,14 +26,21 @@ from camoxpert_cli import console
 
 # Exit code of a worker that lost its partners: the cause is theirs.
 PEER_LOST = 75
-# Where a worker of ours finds the files that it shares with its launcher.
+# Where a worker of ours finds the files that it shares with its launcher, and the process that launched it.
 MEETING_POINT = "CAMOX_MEETING_POINT"
+PARENT = "CAMOX_PARENT"
+# How a worker ends that was asked to: it has saved, and the others may still be about to.
+_ASKED = (130, 143)
+# Whoever read the output has gone, and nobody is there to be told.
+_UNHEARD = 141
 # After these the same command would end in the same way, or was asked to end.
-_FINAL = {0, 2, 3, 4, 5, 6, 130, 143}
-_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+_FINAL = {0, 2, 3, 4, 5, 6, *_ASKED, _UNHEARD}
+_SIGNALS = {signal.SIGINT: "Ctrl-C", signal.SIGTERM: "a request to terminate"}
+_CHECKPOINTS = ("last.pth", "previous.pth", "best_model.pth")
 _POLL_SECONDS = 0.05
 # A worker that failed writes down why before it ends; the others are given as long to find out by themselves.
 _GRACE_SECONDS = 5.0
+_LOG_LINES = 20
 
 
 def is_worker() -> bool:
@@ -39,11 +48,14 @@ def is_worker() -> bool:
     return MEETING_POINT in os.environ or "TORCHELASTIC_RUN_ID" in os.environ
 
 
-def launch(arguments: Sequence[str], processes: int, *, threads: int, max_restarts: int) -> int:
+def launch(
+    arguments: Sequence[str], processes: int, *, threads: int, max_restarts: int, source: Path | None = None
+) -> int:
     """Run `camox <arguments>` in so many processes, `threads` for each; returns the exit code to end with.
 
     It is the one of the worker that failed first, 0 where all ended well, or 128 + a signal's number. Where a worker
-    crashed or was killed, all start again from the last checkpoint, up to `max_restarts` times.
+    crashed or was killed, all start again from the last checkpoint, up to `max_restarts` times. `source` is what
+    `arguments` say to go on from, where they do.
     """
     for attempt in range(max_restarts + 1):
         with tempfile.TemporaryDirectory(prefix="camox-") as folder:
@@ -52,8 +64,8 @@ def launch(arguments: Sequence[str], processes: int, *, threads: int, max_restar
             run_folder = group.run_folder
         if code in _FINAL or attempt == max_restarts:
             return code
-        if run_folder is not None and (run_folder / "last.pth").exists():
-            arguments = ["resume", str(run_folder), *_hardware(arguments)]
+        if run_folder is not None and _holds_checkpoint(run_folder):
+            arguments, source = to_go_on(arguments, source, run_folder), run_folder
         console.warn(f"all {processes} processes start again, restart {attempt + 1} of {max_restarts}")
     raise AssertionError("the last attempt returns")
 
@@ -64,30 +76,10 @@ class _Group:
     def __init__(self, folder: Path, arguments: Sequence[str], processes: int, threads: int) -> None:
         self.folder = folder
         self.workers: list[subprocess.Popen[bytes]] = []
-        self._stopping = False
-        for rank in range(processes):
-            environment = {
-                **os.environ,
-                MEETING_POINT: str(folder),
-                "RANK": str(rank),
-                "LOCAL_RANK": str(rank),
-                "WORLD_SIZE": str(processes),
-                "LOCAL_WORLD_SIZE": str(processes),
-                "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", str(threads)),
-                # All are on this machine; the name of a container's host may lead nowhere.
-                "GLOO_SOCKET_IFNAME": os.environ.get("GLOO_SOCKET_IFNAME", "lo"),
-                "CAMOX_PARENT": str(os.getpid()),
-            }
-            command = [sys.executable, "-m", "camoxpert_cli", *arguments]
-            if rank == 0:
-                self.workers.append(subprocess.Popen(command, env=environment))
-            else:
-                with self._log(rank).open("wb") as log:
-                    self.workers.append(
-                        subprocess.Popen(
-                            command, env=environment, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT
-                        )
-                    )
+        self._command = [sys.executable, "-m", "camoxpert_cli", *arguments]
+        self._processes = processes
+        self._threads = threads
+        self._asked: signal.Signals | None = None
 
     @property
     def run_folder(self) -> Path | None:
@@ -98,47 +90,99 @@ class _Group:
 
     def run(self) -> int:
         """Wait for all; end all once one has failed. Returns the exit code and tells why it is not 0."""
-        before = {number: signal.signal(number, self._pass_on) for number in _SIGNALS}
+        before = {
+            number: signal.signal(number, self._pass_on)
+            for number in _SIGNALS
+            # Ctrl-C is ignored in a background job, and so it is in its workers.
+            if signal.getsignal(number) in (signal.default_int_handler, signal.SIG_DFL)
+        }
         try:
-            while (failed := self._failed()) is None and any(worker.poll() is None for worker in self.workers):
-                time.sleep(_POLL_SECONDS)
-            if failed is None:
-                return 0
-            self._wait(_GRACE_SECONDS if not self._stopping else None)
-            return self._explain()
+            for rank in range(self._processes):
+                self._start(rank)
+            self._wait()
+            code = self._explain()
         finally:
             for worker in self.workers:
-                worker.kill()
+                with suppress(ProcessLookupError):
+                    os.killpg(worker.pid, signal.SIGKILL)  # with the processes that load its pictures
                 worker.wait()
+            self._keep_logs()
             for number, handler in before.items():
                 signal.signal(number, handler)
-            self._keep_logs()
+        return code
 
-    def _failed(self) -> int | None:
-        return next((rank for rank, worker in enumerate(self.workers) if worker.poll() not in (None, 0)), None)
+    def _start(self, rank: int) -> None:
+        environment = {
+            **os.environ,
+            MEETING_POINT: str(self.folder),
+            PARENT: str(os.getpid()),
+            "RANK": str(rank),
+            "LOCAL_RANK": str(rank),
+            "WORLD_SIZE": str(self._processes),
+            "LOCAL_WORLD_SIZE": str(self._processes),
+            "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", str(self._threads)),
+            # All are on this machine; the name of a container's host may lead nowhere.
+            "GLOO_SOCKET_IFNAME": os.environ.get("GLOO_SOCKET_IFNAME", "lo"),
+        }
+        # A group of its own: a terminal sends Ctrl-C to this process alone, which passes it on once.
+        if rank == 0:
+            self.workers.append(subprocess.Popen(self._command, env=environment, process_group=0))
+            return
+        with self._log(rank).open("wb") as log:
+            self.workers.append(
+                subprocess.Popen(
+                    self._command,
+                    env=environment,
+                    process_group=0,
+                    stdin=subprocess.DEVNULL,
+                    stdout=log,
+                    stderr=subprocess.STDOUT,
+                )
+            )
 
-    def _wait(self, seconds: float | None) -> None:
-        """For the others: without limit where all were asked to stop, for each saves and ends by itself."""
-        end = None if seconds is None else time.monotonic() + seconds
-        while any(worker.poll() is None for worker in self.workers) and (end is None or time.monotonic() < end):
+    def _wait(self) -> None:
+        """Until all have ended; once one has failed, a little longer for the others to end by themselves."""
+        end = math.inf
+        while any(worker.poll() is None for worker in self.workers) and time.monotonic() < end:
+            if end == math.inf and any(worker.poll() not in (None, 0, *_ASKED) for worker in self.workers):
+                end = time.monotonic() + _GRACE_SECONDS
             time.sleep(_POLL_SECONDS)
 
     def _explain(self) -> int:
-        """Tell what the first worker that did not only lose its partners died of; returns its exit code."""
-        failed = [(rank, code) for rank, worker in enumerate(self.workers) if (code := worker.poll()) not in (None, 0)]
-        causes = [(rank, code) for rank, code in failed if code != PEER_LOST] or failed
-        rank, code = min(causes, key=lambda cause: self._failed_at(cause[0]))
-        told = self._told_by(rank)
-        log = "" if rank == 0 else f"; its log is {self._kept_log(rank)}"
-        if told is not None:
-            who = "" if rank == 0 or code in (130, 143) else f"rank {rank}: "
-            console.fail(f"{who}{told['message']}{log if who else ''}", told["hint"], told["details"])
-        elif code < 0:
-            name = signal.Signals(-code).name
-            console.fail(f"rank {rank} was killed by {name}{log}", self._go_on())
-        else:
-            console.fail(f"rank {rank} ended with exit code {code}{log}", self._go_on())
+        """Tell what the first worker that did not only lose its partners ended of; returns its exit code."""
+        codes = [worker.poll() for worker in self.workers]
+        failed = [(code, rank) for rank, code in enumerate(codes) if code]
+        if not failed:
+            return 0
+        # One that lost its partners, or was asked to end, has less to tell than one that failed to save.
+        code, rank = min(
+            failed, key=lambda each: (each[0] == PEER_LOST, each[0] in _ASKED, self._failed_at(each[1]), each[1])
+        )
+        if code == PEER_LOST and None in codes:
+            silent = codes.index(None)
+            console.fail(
+                f"rank {silent} does not answer, and the others gave up{self._where(silent)}",
+                self._go_on() or "--set run.collective_timeout=1h waits longer",
+            )
+            return code
+        if self._asked is not None and code == -self._asked:  # it had not begun to listen
+            console.fail(f"stopped by {_SIGNALS[self._asked]}", self._go_on())
+        elif code != _UNHEARD:
+            self._tell(rank, code)
         return 128 - code if code < 0 else code
+
+    def _tell(self, rank: int, code: int) -> None:
+        told = self._told_by(rank)
+        if told is None:
+            cause = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
+            details = "" if self.run_folder is not None else self._end_of_log(rank)
+            console.fail(f"rank {rank} {cause}{self._where(rank)}", self._go_on(), details)
+        elif code in _ASKED or (code != 1 and told == self._told_by(0)):  # what all found, or the one that speaks
+            console.fail(**told)
+        else:
+            console.fail(
+                f"rank {rank}: {told['message']}{self._where(rank)}", told["hint"] or self._go_on(), told["details"]
+            )
 
     def _told_by(self, rank: int) -> dict[str, str] | None:
         with suppress(OSError, ValueError):
@@ -153,12 +197,12 @@ class _Group:
         return 0.0
 
     def _go_on(self) -> str:
-        if self.run_folder is not None and (self.run_folder / "last.pth").exists():
-            return f"camox resume {self.run_folder}"
+        if self.run_folder is not None and _holds_checkpoint(self.run_folder):
+            return f"camox resume {shlex.quote(str(self.run_folder))}"
         return ""
 
     def _pass_on(self, number: int, frame: FrameType | None) -> None:
-        self._stopping = True
+        self._asked = signal.Signals(number)
         for worker in self.workers:
             if worker.poll() is None:
                 worker.send_signal(number)
@@ -166,15 +210,27 @@ class _Group:
     def _log(self, rank: int) -> Path:
         return self.folder / f"rank{rank}.log"
 
-    def _kept_log(self, rank: int) -> Path:
-        return (self.run_folder or Path.cwd()) / "logs" / f"rank{rank}.log"
+    def _kept_log(self, rank: int) -> Path | None:
+        """Beside the run's other files, where it got so far; rank 0 has none, it speaks here."""
+        if rank == 0 or self.run_folder is None:
+            return None
+        return self.run_folder / "logs" / f"rank{rank}.log"
+
+    def _where(self, rank: int) -> str:
+        log = self._kept_log(rank)
+        return "" if log is None else f"; its log is {log}"
+
+    def _end_of_log(self, rank: int) -> str:
+        with suppress(OSError):
+            lines = self._log(rank).read_text(encoding="utf-8", errors="replace").splitlines()
+            return "\n".join(lines[-_LOG_LINES:])
+        return ""
 
     def _keep_logs(self) -> None:
-        """Beside the run's other files; without a run folder there was nothing but the error, which was told."""
-        if self.run_folder is None or not self.run_folder.is_dir():
-            return
         for rank in range(1, len(self.workers)):
             target = self._kept_log(rank)
+            if target is None:
+                continue
             with suppress(OSError):
                 target.parent.mkdir(exist_ok=True)
                 with target.open("ab") as kept, self._log(rank).open("rb") as log:
@@ -187,19 +243,34 @@ def tell_launcher(message: str, hint: str, details: str) -> bool:
     if folder is None:
         return False
     path = Path(folder) / f"error{os.environ['RANK']}.json"
-    path.write_text(json.dumps({"message": message, "hint": hint, "details": details}), encoding="utf-8")
-    return True
+    # The launcher may have been killed, and its folder removed.
+    with suppress(OSError):
+        path.write_text(json.dumps({"message": message, "hint": hint, "details": details}), encoding="utf-8")
+        return True
+    return False
 
 
 def tell_run_folder(path: Path) -> None:
-    """Let the launcher know where the run is."""
+    """Let the launcher know where the run is; rank 0 says it."""
     folder = os.environ.get(MEETING_POINT)
-    if folder is not None:
+    if folder is not None and os.environ["RANK"] == "0":
         (Path(folder) / "run_folder").write_text(str(path.absolute()), encoding="utf-8")
 
 
+def to_go_on(arguments: Sequence[str], source: Path | None, run_folder: Path) -> list[str]:
+    """The command that goes on with the run in `run_folder`, which `arguments` started or, from `source`, went on with.
+
+    A resumed run has its settings from the checkpoint: of `train` only what says where it takes place is kept.
+    """
+    if source is None:
+        return ["resume", str(run_folder), *_hardware(arguments)]
+    places = [at for at, argument in enumerate(arguments) if Path(argument) == source]
+    if len(places) != 1:  # it is --checkpoint-dir too, and so the run's folder already
+        return list(arguments)
+    return [*arguments[: places[0]], str(run_folder), *arguments[places[0] + 1 :]]
+
+
 def _hardware(arguments: Sequence[str]) -> list[str]:
-    """The flags of a command line that say where a run takes place, which a resumed run is given anew."""
     kept = []
     for flag in ("--device", "--gpus", "--devices", "--strategy", "--num-workers", "--cache"):
         for at, argument in enumerate(arguments):
@@ -208,3 +279,7 @@ def _hardware(arguments: Sequence[str]) -> list[str]:
             elif argument == flag:
                 kept += arguments[at : at + 2]
     return kept
+
+
+def _holds_checkpoint(run_folder: Path) -> bool:
+    return any((run_folder / name).exists() for name in _CHECKPOINTS)

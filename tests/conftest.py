@@ -17,6 +17,12 @@ settings.register_profile("camox", deadline=None)
 settings.load_profile("camox")
 
 
+@pytest.fixture(autouse=True, scope="session")
+def _caches_of_their_own(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Tests leave nothing in the user's caches, and find nothing there."""
+    os.environ["XDG_CACHE_HOME"] = str(tmp_path_factory.mktemp("caches"))
+
+
 @pytest.fixture(autouse=True)
 def _same_environment() -> Iterator[None]:
     """Environment variables are after each test what they were before."""

@@ -38,7 +38,7 @@ def test_every_error_becomes_a_sentence_and_its_exit_code(
 
 
 def test_exit_codes_are_those_the_documentation_promises() -> None:
-    """2 usage, 3 data, 4 checkpoint, 5 device, 6 training, 130 Ctrl-C."""
+    """2 usage, 3 data, 4 checkpoint, 5 device, 6 training, 75 another process lost, 130 Ctrl-C."""
     codes = {kind.__name__: kind.exit_code for kind in all_errors()}
 
     assert codes == {
@@ -49,6 +49,7 @@ def test_exit_codes_are_those_the_documentation_promises() -> None:
         "CheckpointError": 4,
         "DeviceError": 5,
         "TrainingError": 6,
+        "PeerLostError": 75,
         "Interrupted": 130,
     }
 

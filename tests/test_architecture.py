@@ -13,7 +13,7 @@ import pytest
 PACKAGE = Path(__file__).resolve().parents[1] / "camoxpert_cli"
 LAYERS = [
     {"__init__", "errors", "console", "atomic"},
-    {"config", "runs"},
+    {"config", "runs", "launch"},
     {"model", "losses", "metrics", "data"},
     {"engine"},
     {"commands"},

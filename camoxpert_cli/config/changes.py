@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
-from camoxpert_cli.config.load import global_batches, gpu_count, stage2_batch_size
+from camoxpert_cli.config.load import Resolved, global_batches, gpu_count, resolve, stage2_batch_size
 from camoxpert_cli.config.schema import SETTINGS, Config
 from camoxpert_cli.errors import ConfigError
 
@@ -100,6 +100,21 @@ def keep_global_batches(before: Config, after: Config, given: Sequence[str]) -> 
     first, second, steps = fitting[0]
     train = replace(after.train, batch_size=first, stage2_batch_size=second, accumulation_steps=steps)
     return replace(after, train=train)
+
+
+def keep_preset_batches(resolved: Resolved) -> Resolved:
+    """Where GPUs were typed beside a preset for another number of them, keep the preset's pictures of a step.
+
+    Its learning rates belong to them. A batch size or accumulation that was typed is left alone. Raises ConfigError as
+    `keep_global_batches` does.
+    """
+    typed = {key for key, origin in resolved.origins.items() if origin in (SETTINGS[key].flag, "--set")}
+    if resolved.preset is None or typed & _BATCHES or not typed & {"run.gpus", "run.devices"}:
+        return resolved
+    before = resolve(resolved.preset, {}).config
+    if not isinstance(before.run.gpus, int) or before.run.gpus == resolved.config.run.gpus:
+        return resolved
+    return replace(resolved, config=keep_global_batches(before, resolved.config, []))
 
 
 def _share(wanted: tuple[int, int], gpus: int, steps: int) -> tuple[int, int, int] | None:

@@ -11,6 +11,7 @@ from pathlib import Path
 from camoxpert_cli import console
 from camoxpert_cli.config.durations import format_duration
 from camoxpert_cli.errors import UsageError
+from camoxpert_cli.launch import PARENT
 
 SESSION_START = "CAMOX_SESSION_START"
 
@@ -68,17 +69,17 @@ class Reserve:
 
 
 def find_deadline(time_limit: int | None, session_limit: int | None) -> Deadline:
-    """The earlier of two limits in seconds: from the start of this process, and from the start of the session.
+    """The earlier of two limits in seconds: from the start of camox, and from the start of the session.
 
     Of a session's limit a hundredth is left, so that its files can be collected.
     The session's start is CAMOX_SESSION_START (seconds since 1970) or that of process 1, which in a notebook service
     starts with the container. Raises UsageError where that variable is no such number.
     """
     found = [Deadline()]
+    # One of several processes may have been started again, by the one that the user started.
+    own = int(os.environ.get(PARENT, os.getpid()))
     if time_limit is not None:
-        found.append(
-            Deadline(process_start(os.getpid()) + time_limit, f"the time limit of {format_duration(time_limit)}")
-        )
+        found.append(Deadline(process_start(own) + time_limit, f"the time limit of {format_duration(time_limit)}"))
     if session_limit is not None:
         name = f"the session limit of {format_duration(session_limit)}"
         start = session_start()
@@ -86,7 +87,7 @@ def find_deadline(time_limit: int | None, session_limit: int | None) -> Deadline
             # On a machine of one's own process 1 is as old as the machine, which no session limit is meant for.
             up = format_duration(time.time() - start)
             console.warn(f"this machine has been up for {up}: {name} is counted from the start of this process")
-            start = process_start(os.getpid())
+            start = process_start(own)
         found.append(Deadline(start + _SESSION_PART * session_limit, name))
     return min(found, key=lambda deadline: deadline.end)
 

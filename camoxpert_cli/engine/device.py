@@ -9,6 +9,7 @@ import torch
 
 from camoxpert_cli.config.devices import parse_devices
 from camoxpert_cli.config.schema import RunConfig
+from camoxpert_cli.engine.world import World
 from camoxpert_cli.errors import DeviceError, UsageError
 
 Strategy = Literal["single", "dp", "ddp"]
@@ -16,7 +17,7 @@ Strategy = Literal["single", "dp", "ddp"]
 
 @dataclass(frozen=True)
 class Placement:
-    """The devices of a run on this machine: one for `single`, and for `ddp` one for each of its processes.
+    """The devices of a run on this machine: one for `single`, and for `ddp` at least one for each of its processes.
 
     `count` are all devices that work together, over all machines.
     """
@@ -37,7 +38,7 @@ def place(run: RunConfig, processes: int = 1) -> Placement:
             f"--gpus {processes}, or start as many processes as GPUs",
         )
     devices = _cpu(run, processes) if run.device == "cpu" else _cuda(run, processes)
-    count = max(processes, len(devices))
+    count = processes if processes > 1 else len(devices)
     if run.strategy == "single" and count > 1:
         raise UsageError(f"{count} devices cannot work by strategy single", "--gpus 1, or --strategy ddp")
     if run.strategy == "dp" and processes > 1:
@@ -56,6 +57,21 @@ def with_count(run: RunConfig, placement: Placement) -> RunConfig:
     return replace(run, gpus=placement.count) if placement.count > 1 or run.gpus is not None else run
 
 
+def own_device(placement: Placement, world: World) -> torch.device:
+    """The device of this process. Raises UsageError or DeviceError where the processes do not match the devices."""
+    if placement.strategy == "ddp" and placement.count != world.size:
+        raise UsageError(
+            f"{world.size} process was started, and {placement.count} devices are asked for",
+            f"--gpus 1, or start {placement.count} processes",
+        )
+    if world.local_rank >= len(placement.devices):
+        raise DeviceError(
+            f"{world.local_size} processes were started on this machine, for {len(placement.devices)} GPUs",
+            f"start {len(placement.devices)}",
+        )
+    return placement.devices[world.local_rank]
+
+
 def choose_device(device: str) -> torch.device:
     """One device; `auto` takes a GPU where there is one. Raises DeviceError where CUDA is asked for and not there."""
     return place(RunConfig(device=device, gpus=1 if device == "cuda" else None)).devices[0]  # type: ignore[arg-type]
@@ -72,7 +88,7 @@ def _cuda(run: RunConfig, processes: int) -> tuple[torch.device, ...]:
     available = torch.cuda.device_count()
     if run.devices is not None:
         numbers = parse_devices(run.devices)
-        if run.gpus not in (None, "all", len(numbers)):
+        if processes == 1 and run.gpus not in (None, "all", len(numbers)):
             raise UsageError(f"--devices {run.devices} and --gpus {run.gpus} contradict each other", "give one of them")
     else:
         wanted = available if run.gpus == "all" or processes > 1 else run.gpus

@@ -44,7 +44,7 @@ def resume(
     if dry_run:
         describe(resolved.config, checkpoint)
     else:
-        start(resolved, command, checkpoint)
+        start(resolved, command, checkpoint, source)
 
 
 def find_checkpoint(source: Path) -> Checkpoint:

@@ -29,7 +29,7 @@ from camoxpert_cli.data.sampling import EpochBatches
 from camoxpert_cli.engine.build import RunData, build_network, build_phases, describe_batches, open_data
 from camoxpert_cli.engine.checkpoint import Checkpoint, CheckpointNotWritten, checkpoint_bytes, read_checkpoint
 from camoxpert_cli.engine.deadline import Deadline, Reserve, find_deadline
-from camoxpert_cli.engine.device import Placement, place, with_count
+from camoxpert_cli.engine.device import Placement, own_device, place, with_count
 from camoxpert_cli.engine.ema import Ema
 from camoxpert_cli.engine.foreign import CAMOX, layout_of, weights_of
 from camoxpert_cli.engine.load import load_weights
@@ -152,11 +152,13 @@ class Run:
     def check_stop(self, reserve: float) -> None:
         """Raise Stopped on all ranks where any of them has to end, keeping `reserve` seconds of the clock."""
         stop = self.stopping.due(reserve)
-        agreed = int(self.world.largest(torch.tensor([0 if stop is None else 1 + stop.exit_code])))
-        if stop is not None:
-            raise stop
-        if agreed:
-            raise Stopped("stopped together with another process of this run", agreed - 1)
+        if int(self.world.largest(torch.tensor([0 if stop is None else 1]))):
+            # Ranks may differ in their reasons: a signal outranks the clock.
+            reasons = [
+                each for each in self.world.gather(None if stop is None else (stop.exit_code, stop.reason)) if each
+            ]
+            exit_code, reason = max(reasons)
+            raise Stopped(reason, exit_code)
 
     def output_of_nothing(self) -> StepOutput:
         """What `forward` gives where a batch has no picture for this rank."""
@@ -205,7 +207,8 @@ def prepare(
     )
     placement = place(config.run, world.size)
     config = replace(config, run=with_count(config.run, placement))
-    choose_dtype(config.train.precision, placement.devices[world.local_rank])  # refuses before pictures are looked for
+    # Refuses before pictures are looked for.
+    choose_dtype(config.train.precision, own_device(placement, world))
     if checkpoint is not None and layout_of(checkpoint.content) is not CAMOX:
         folder.refuse_foreign(checkpoint.path)
     data = open_data(config.data, config.train.seed, folder, world)
@@ -228,7 +231,7 @@ def assemble(
     deadline: Deadline,
 ) -> Run:
     """Everything on this rank's device, before the first step. Raises DeviceError where it lacks the number format."""
-    device = placement.devices[world.local_rank]
+    device = own_device(placement, world)
     if device.type == "cuda":
         torch.cuda.set_device(device)
     dtype = choose_dtype(config.train.precision, device)

@@ -12,7 +12,7 @@ from camoxpert_cli.config.durations import format_duration
 from camoxpert_cli.engine.deadline import Deadline
 
 _SIGNALS = {signal.SIGINT: "Ctrl-C", signal.SIGTERM: "a request to terminate"}
-# Seconds within which a signal that comes twice is one: a terminal and the launcher under it both pass it on.
+# Seconds within which a signal that comes twice is one: `timeout`, and others, send it to a process and to its group.
 _ONE_PRESS = 1.0
 
 

@@ -188,8 +188,9 @@ def backward(run: Run, images: Tensor, masks: Tensor, epoch: int, size: int, sha
     else:
         output = run.output_of_nothing()
     losses = combine(output, run.network.top_k, size, run.world)
+    scaled = run.scaler.scale(losses.total * share)  # without an image too: the scaler has to begin on every rank
     if len(images):
-        torch.autograd.backward(run.scaler.scale(losses.total * share))
+        torch.autograd.backward(scaled)
     return torch.stack(losses).detach() * share, output.chosen.sum(dim=0)
 
 

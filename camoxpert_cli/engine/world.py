@@ -17,7 +17,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from camoxpert_cli.errors import PeerLostError
-from camoxpert_cli.launch import MEETING_POINT, is_worker
+from camoxpert_cli.launch import MEETING_POINT, PARENT, is_worker
 
 Item = TypeVar("Item")
 
@@ -124,6 +124,6 @@ def _end_with_parent() -> None:
     """Have the system ask this process to terminate when the one that started it is gone, so that it frees its GPU."""
     with suppress(OSError, AttributeError):  # no Linux
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
-    parent = os.environ.get("CAMOX_PARENT")
+    parent = os.environ.get(PARENT)
     if parent is not None and os.getppid() != int(parent):  # it went before this process could ask
         raise SystemExit(128 + signal.SIGTERM)

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from camoxpert_cli.config.changes import changes, keep_global_batches
-from camoxpert_cli.config.load import global_batches, resolve
+from camoxpert_cli.config.changes import changes, keep_global_batches, keep_preset_batches
+from camoxpert_cli.config.load import global_batches, resolve, stage2_batch_size
 from camoxpert_cli.config.schema import SETTINGS, Config
 from camoxpert_cli.errors import ConfigError
 
@@ -121,3 +121,28 @@ def test_a_batch_size_that_was_typed_stays() -> None:
 
     assert (kept.batch_size, kept.stage2_batch_size, kept.accumulation_steps) == (8, 6, 2)
     assert "16 and 12, 8 and 6, 4 and 3" in caught.value.message
+
+
+@pytest.mark.parametrize(
+    ("preset", "flags", "expected"),
+    [
+        ("kaggle-2xT4", {"run.gpus": "1"}, (16, 12, 2)),
+        ("kaggle-2xT4", {"run.gpus": "4"}, (8, 6, 1)),
+        ("kaggle-2xT4", {"run.gpus": "2"}, (16, 12, 1)),
+        ("kaggle-2xT4", {}, (16, 12, 1)),
+        ("kaggle-2xT4", {"run.gpus": "1", "train.batch_size": "10"}, (10, 12, 1)),
+        ("quickstart", {"run.gpus": "2"}, (12, 12, 1)),
+        (None, {"run.gpus": "2"}, (8, 4, 1)),
+    ],
+)
+def test_preset_on_other_gpus(preset: str | None, flags: dict[str, str], expected: tuple[int, int, int]) -> None:
+    """A preset for two GPUs keeps the pictures of a step on one or four, unless a batch size says otherwise."""
+    kept = keep_preset_batches(resolve(preset, flags)).config
+
+    assert (kept.train.batch_size, stage2_batch_size(kept), kept.train.accumulation_steps) == expected
+
+
+def test_preset_on_gpus_that_do_not_divide() -> None:
+    """Where no batch makes the preset's pictures of a step, that is the error, with what can be typed."""
+    with pytest.raises(ConfigError, match="cannot be kept"):
+        keep_preset_batches(resolve("kaggle-2xT4", {"run.gpus": "5"}))

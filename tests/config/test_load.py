@@ -155,7 +155,7 @@ def test_all_problems_are_told_at_once(tmp_path: Path) -> None:
             f"{parent}: train.epochs is 'many', expected a whole number, at least 1",
             f"{parent}: there is no section 'modle'; did you mean model?",
             f"{child}: train.lrr is '1', but there is no such setting; did you mean train.lr?",
-            "--gpus: run.gpus is 0, expected a whole number from 1 to 1024, or null",
+            "--gpus: run.gpus is 0, expected a whole number from 1 to 1024, or all, or null",
             "--set: train.seed is '-1', expected a whole number from 0 to 4294967295",
             "--set: epoch is '3', but there is no such setting; did you mean train.epochs?",
             "--set: 'nonsense', expected section.name=value, such as train.lr=0.001",

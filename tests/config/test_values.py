@@ -25,6 +25,8 @@ junk = st.recursive(
 
 def values_of(kind: Any, row: Setting) -> st.SearchStrategy[Any]:
     """What a setting of type `kind` accepts, in that very type."""
+    if row.key == "run.devices":
+        return st.sampled_from(["0", "0,2", "3,1"])
     if row.parse is not None:
         return st.sampled_from(["30s", "10m", "11h30m"])
     if get_origin(kind) is Literal:
@@ -101,6 +103,9 @@ def test_anything_is_either_accepted_in_type_and_bounds_or_refused(row: Setting,
         ("data.dataset_path", [Path("/a")], ("/a",)),
         ("run.checkpoint_dir", Path("/a"), "/a"),
         ("run.save_every", 500, "500"),
+        ("run.gpus", "2", 2),
+        ("run.gpus", "all", "all"),
+        ("run.devices", 0, "0"),
         ("run.gpus", "null", None),
         ("run.gpus", "~", None),
     ],
@@ -131,7 +136,8 @@ def test_the_schema_decides_what_a_value_means(key: str, value: Any, wanted: Any
         ("train.lr", 10**400, "a number, at least 0"),
         ("data.val_fraction", 0.95, "a number from 0.001 to 0.9"),
         ("run.target_iou", 72, "a number from 0 to 1, or null"),
-        ("run.gpus", "all", "a whole number from 1 to 1024, or null"),
+        ("run.gpus", "both", "a whole number from 1 to 1024, or all, or null"),
+        ("run.devices", "0,0", "different numbers of GPUs, such as 0,2"),
         ("data.num_workers", "many", "a whole number from 0 to 256, or auto"),
         ("data.num_workers", 257, "a whole number from 0 to 256, or auto"),
         ("train.use_ema", "maybe", "true or false"),

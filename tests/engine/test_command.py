@@ -20,7 +20,7 @@ LIMIT = 120  # seconds after which a process has hung
 
 def command(data: Path, *more: str) -> list[str]:
     flags = "--backbone test_resnet --num-experts 2 --no-pretrained --img-size 64 --val-fraction 0.25 --device cpu"
-    sizes = "--batch-size 4 --stage2-batch-size 3 --lr 1e-3 --stage2-lr 5e-4 --checkpoint-dir run"
+    sizes = "--batch-size 4 --stage2-batch-size 3 --lr 1e-3 --stage2-lr 5e-4 --cache off --checkpoint-dir run"
     given = ["--dataset-path", os.path.relpath(data, Path.cwd()), *flags.split(), *sizes.split(), *more]
     return [sys.executable, "-m", "camoxpert_cli", "train", *given]
 

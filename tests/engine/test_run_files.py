@@ -65,7 +65,10 @@ def test_settings_are_kept(plain_run: RunFolder, tiny_data: Path) -> None:
 
 
 def test_metrics_lines(plain_run: RunFolder) -> None:
-    """metrics.jsonl has a line for each step, with rate, gradient and every loss term, and one for each epoch."""
+    """metrics.jsonl has a line for each step, with rate, gradient and every loss term, and one for each epoch.
+
+    Beside what the history has, an epoch's line says which share of its time went into waiting for pictures.
+    """
     lines = [json.loads(line) for line in plain_run.metrics.read_text(encoding="utf-8").splitlines()]
     keys = "event time epoch samples lr gradient_norm total bce iou edge deep balance"
     steps = [line for line in lines if line["event"] == "step"]
@@ -75,6 +78,7 @@ def test_metrics_lines(plain_run: RunFolder) -> None:
     assert [(line["epoch"], line["samples"]) for line in steps] == [(1, 4), (1, 8), (2, 3), (2, 6), (2, 8)]
     assert all(list(line) == keys.split() for line in steps)
     rows = [{key: line[key] for key in line if key not in ("event", "time")} for line in events(plain_run, "epoch")]
+    assert all(0 <= row.pop("data_wait") <= 1 for row in rows)
     assert rows == read_json(plain_run.history)
 
 
