@@ -120,11 +120,8 @@ def train_epoch(run: Run, phase: Phase, epoch: int) -> None:
             progress.loss_sum += step.losses.total * step.images
             progress.epoch_seconds = before + now - started
             run.reserve.note_step(now - stepped, step.images)
-            waited = batches.waited - waited_before
-            advance(
-                step.images,
-                f"loss {step.losses.total:.3f}  learning rate {step.rate:.1e}  data wait {waited / (now - started):.0%}",
-            )
+            wait = (batches.waited - waited_before) / (now - started)
+            advance(step.images, f"loss {step.losses.total:.3f}  learning rate {step.rate:.1e}  data wait {wait:.0%}")
             run.folder.log(
                 "step",
                 epoch=epoch + 1,
