@@ -176,7 +176,10 @@ class Run:
 
 
 def prepare(
-    resolved: Resolved, checkpoint: Checkpoint | None = None, world: World | None = None
+    resolved: Resolved,
+    checkpoint: Checkpoint | None = None,
+    world: World | None = None,
+    strategy: Literal["dp", "ddp"] | None = None,
 ) -> tuple[Run, Checkpoint | None]:
     """The run before its first step, and the checkpoint it shall go on from, if any, its weights loaded already.
 
@@ -205,7 +208,8 @@ def prepare(
     deadline = find_deadline(
         *(None if text is None else parse_duration(text) for text in (config.run.time_limit, config.run.session_limit))
     )
-    placement = place(config.run, world.size)
+    # The settings keep `auto`, for the run may go on elsewhere.
+    placement = place(config.run if strategy is None else replace(config.run, strategy=strategy), world.size)
     config = replace(config, run=with_count(config.run, placement))
     # Refuses before pictures are looked for.
     choose_dtype(config.train.precision, own_device(placement, world))

@@ -17,6 +17,7 @@ from camoxpert_cli.config.load import Resolved, to_mapping
 from camoxpert_cli.config.schema import Config
 from camoxpert_cli.engine.build import rate_at
 from camoxpert_cli.engine.checkpoint import Checkpoint
+from camoxpert_cli.engine.choice import Choice
 from camoxpert_cli.engine.closing import close_run
 from camoxpert_cli.engine.evaluate import Scores, evaluate
 from camoxpert_cli.engine.gradients import average_statistics, leave_idle_experts, sum_gradients
@@ -52,16 +53,23 @@ class TrainedStep(NamedTuple):
     gradient_norm: float | None
 
 
-def train(resolved: Resolved, checkpoint: Checkpoint | None = None, world: World | None = None) -> RunFolder:
+def train(
+    resolved: Resolved,
+    checkpoint: Checkpoint | None = None,
+    world: World | None = None,
+    choice: Choice | None = None,
+) -> RunFolder:
     """Train as configured, then score the best weights on the test sets. Raises CamoxError for whatever stops it.
 
     Goes on from `checkpoint`, or from the one that `run.resume_from` names. The clock ends it without an error. Where
-    `world` has several processes each of them calls this.
+    `world` has several processes each of them calls this. `choice` is the strategy that trials chose, where they did.
     """
-    run, checkpoint = prepare(resolved, checkpoint, world or World())
+    run, checkpoint = prepare(resolved, checkpoint, world or World(), None if choice is None else choice.strategy)
     announce(run)
     with run.folder.locked(), _explaining_errors(run), run.stopping:
         begin(run, resolved.config, checkpoint)
+        if choice is not None:
+            run.folder.write_strategy(choice.to_text())
         try:
             train_epochs(run)
             if run.progress.best_epoch == 0:
