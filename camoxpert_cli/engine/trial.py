@@ -17,6 +17,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -45,8 +46,8 @@ _PATIENCE = 120
 _WARMUP_STEPS = 3
 # Repeats of so many steps say enough, however fast they are.
 _MOST_STEPS = 50
-# Batches that a loader's worker prepares ahead: until they are used up, pictures seem to come for nothing.
-_PREFETCHED = 2
+# What was loaded ahead seems to come for nothing: a repeat of loading alone takes so many times as much.
+_LOADER_ROUNDS = 5
 _VALIDATION_BATCHES = 2
 
 Alive = Callable[[], None]
@@ -136,9 +137,10 @@ def measure(trial: Trial, world: World, alive: Alive) -> Measurement:
     end_to_end: list[float] = []
     data_wait = validation = None
     if trial.pictures is not None:
-        warm_up = max(_WARMUP_STEPS, _PREFETCHED * run.workers + 1)
-        loader, _ = watch.with_pictures(stage, lambda batches: (size for size, _ in batches), warm_up)
-        end_to_end, data_wait = watch.with_pictures(stage, lambda batches: _steps(run, stage, batches), warm_up)
+        loader, _ = watch.with_pictures(
+            stage, lambda batches: (size for size, _ in batches), at_least=_LOADER_ROUNDS * _prefetched(run.workers)
+        )
+        end_to_end, data_wait = watch.with_pictures(stage, lambda batches: _steps(run, stage, batches))
         validation = watch.validation() if run.data.validation else None
     return Measurement(
         run.computed_with["device"],
@@ -163,27 +165,30 @@ class _Watch:
     def warm_up(self, steps: Iterator[int], count: int) -> int:
         """Make `count` (at least 2) steps; returns how many each repeat shall have."""
         self._next(steps)  # starts workers and chooses kernels
-        seconds = self._time(lambda: [self._next(steps) for _ in range(count - 1)]) / (count - 1)
+        seconds = self._time(partial(self._take, steps, count - 1, [])) / (count - 1)
         fitting = int(self.trial.seconds / self.trial.repeats / seconds)
-        return self.run.world.from_main(self.trial.steps or max(1, min(fitting, _MOST_STEPS)))
+        return self.run.world.from_main(self.trial.steps or min(max(1, fitting), _MOST_STEPS))
 
     def rates(self, steps: Iterator[int], count: int) -> list[float]:
         """Images/s over all ranks in each repeat of `count` steps, which yield their images over all ranks."""
         rates = []
         for _ in range(self.trial.repeats):
             images: list[int] = []
-            seconds = self._time(lambda done=images: done.extend(self._next(steps) for _ in range(count)))  # type: ignore[misc]
+            seconds = self._time(partial(self._take, steps, count, images))
             rates.append(sum(images) / seconds)
         return rates
 
     def with_pictures(
-        self, stage: Stage, steps_of: Callable[[Iterator[SizedBatch]], Iterator[int]], warm_up: int
+        self, stage: Stage, steps_of: Callable[[Iterator[SizedBatch]], Iterator[int]], at_least: int = 1
     ) -> tuple[list[float], float]:
-        """Rates of steps over the loader's batches, and the share of the time in which this run waited for them."""
+        """Rates of steps over the loader's batches, and the share of the time in which the ranks waited for them.
+
+        A repeat has `at_least` so many steps.
+        """
         self.run.progress.samples = 0
         batches, sizes = self.run.training_batches(stage, stage.first)
         steps = steps_of(zip(sizes, batches, strict=True))
-        count = self.warm_up(steps, warm_up)
+        count = max(at_least, self.warm_up(steps, max(_WARMUP_STEPS, _prefetched(self.run.workers) + 1)))
         waited, started = batches.waited, time.perf_counter()
         rates = self.rates(steps, count)
         share = (batches.waited - waited) / (time.perf_counter() - started)
@@ -210,6 +215,9 @@ class _Watch:
         validate(self.run)
         self.alive()
         return len(self.run.data.validation) / self._time(lambda: validate(self.run))
+
+    def _take(self, steps: Iterator[int], count: int, images: list[int]) -> None:
+        images.extend(self._next(steps) for _ in range(count))
 
     def _next(self, steps: Iterator[int]) -> int:
         images = next(steps)
@@ -241,7 +249,8 @@ def _begin(trial: Trial, world: World) -> Run:
     largest = max(config.train.batch_size, stage2_batch_size(config)) * accumulated
     asked = config.data.num_workers
     workers = auto_workers(world.local_size) if asked == "auto" else asked
-    steps = _WARMUP_STEPS + _PREFETCHED * workers + 1 + trial.repeats * (trial.steps or _MOST_STEPS)
+    ahead = _prefetched(workers)
+    steps = _WARMUP_STEPS + ahead + 1 + trial.repeats * max(trial.steps or _MOST_STEPS, _LOADER_ROUNDS * ahead)
     network = build_network(config.model, config.train.seed, weights_follow=True)
     return assemble(
         config,
@@ -262,6 +271,11 @@ def _data(pictures: Pictures | None, at_least: int, validation: int) -> RunData:
     train = [pictures.files[row] for row in pictures.train]
     held_out = [pictures.files[row] for row in pictures.validation[:validation]]
     return RunData(pictures.files, train * -(-at_least // len(train)), held_out, {}, generated=False)
+
+
+def _prefetched(workers: int) -> int:
+    """Batches that a loader prepares ahead: torch's default is two for each worker."""
+    return 2 * workers
 
 
 def _steps(run: Run, stage: Stage, batches: Iterator[SizedBatch]) -> Iterator[int]:
