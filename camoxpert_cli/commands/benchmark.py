@@ -45,7 +45,8 @@ def benchmark(
 ) -> None:
     """Measure minutes per epoch on 1 and more GPUs, and say what limits them.
 
-    Trains for some steps, in processes of their own, with the settings and data that train would take; keeps nothing.
+    Trains for some steps, in processes of their own, with the settings and data that train would take, from random
+    weights; keeps nothing and downloads nothing.
     Without data it generates pictures of COD10K's size. One measurement that fails does not stop the others.
 
     \b

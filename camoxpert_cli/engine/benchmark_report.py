@@ -19,6 +19,8 @@ _WAITING = 0.1
 _SUMMING = 0.1
 _GAIN = 1.05
 _WIDTH = 80
+# Seconds: an epoch that ends with the session is in it.
+_ROUNDING = 1e-6
 
 
 @dataclass(frozen=True)
@@ -91,7 +93,7 @@ def epochs_within(hours: float, stages: list[tuple[int, float]]) -> int:
 
     Where all are done, further ones take as long as the last stage's.
     """
-    left = 3600 * hours
+    left = 3600 * hours + _ROUNDING
     done = 0
     for epochs, seconds in stages:
         fitting = math.floor(left / seconds)
