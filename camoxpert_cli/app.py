@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import errno
+import io
 import os
+import sys
 from typing import Annotated, Any
 
 import typer
 from typer.core import TyperGroup
 
 from camoxpert_cli import __version__, console
-from camoxpert_cli.commands import benchmark, check_data, convert_ckpt, predict, resume, train
+from camoxpert_cli.commands import benchmark, check_data, convert_ckpt, doctor, predict, resume, train
 from camoxpert_cli.commands.help import SectionedCommand
 from camoxpert_cli.errors import CamoxError
 from camoxpert_cli.launch import tell_launcher
@@ -69,6 +71,7 @@ app = typer.Typer(
 app.command("train", cls=SectionedCommand)(train.train)
 app.command("resume", cls=SectionedCommand)(resume.resume)
 app.command("convert-ckpt", cls=SectionedCommand)(convert_ckpt.convert_ckpt)
+app.command("doctor", cls=SectionedCommand)(doctor.doctor)
 app.command("check-data", cls=SectionedCommand)(check_data.check_data)
 app.command("benchmark", cls=SectionedCommand)(benchmark.benchmark)
 app.command("predict", cls=SectionedCommand)(predict.predict)
@@ -90,4 +93,8 @@ def options(
 
 
 def main() -> None:
+    for stream in (sys.stdout, sys.stderr):
+        # A file's name may hold bytes that are no text, and a terminal may know no more than ASCII.
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     app()

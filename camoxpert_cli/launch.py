@@ -41,6 +41,8 @@ _POLL_SECONDS = 0.05
 # A worker that failed writes down why before it ends; the others are given as long to find out by themselves.
 _GRACE_SECONDS = 5.0
 _LOG_LINES = 20
+# Seconds within which a signal that comes twice is one, as for a run of one process.
+_ONE_PRESS = 1.0
 
 
 def is_worker() -> bool:
@@ -80,6 +82,8 @@ class _Group:
         self._processes = processes
         self._threads = threads
         self._asked: signal.Signals | None = None
+        self._asked_at = 0.0
+        self._hurried = False
 
     @property
     def run_folder(self) -> Path | None:
@@ -130,16 +134,20 @@ class _Group:
             )
 
     def _wait(self) -> None:
-        """Until all have ended; once one has failed, a little longer for the others to end by themselves."""
+        """Until all have ended; once one has failed, or all were asked twice, a little longer."""
         end = math.inf
         while any(worker.poll() is None for worker in self.workers) and time.monotonic() < end:
-            if end == math.inf and any(worker.poll() not in (None, 0, *_ASKED) for worker in self.workers):
+            has_failed = any(worker.poll() not in (None, 0, *_ASKED) for worker in self.workers)
+            if end == math.inf and (has_failed or self._hurried):
                 end = time.monotonic() + _GRACE_SECONDS
             time.sleep(_POLL_SECONDS)
 
     def _explain(self) -> int:
         """Tell what the first worker that did not only lose its partners ended of; returns its exit code."""
         codes = [worker.poll() for worker in self.workers]
+        if self._hurried and self._asked is not None and None in codes:
+            console.fail(f"stopped at once by a second {_SIGNALS[self._asked].removeprefix('a ')}", self._go_on())
+            return 128 + self._asked
         failed = [(code, rank) for rank, code in enumerate(codes) if code]
         if not failed:
             return 0
@@ -191,7 +199,11 @@ class _Group:
         return ""
 
     def _pass_on(self, number: int, frame: FrameType | None) -> None:
-        self._asked = signal.Signals(number)
+        now = time.monotonic()
+        if self._asked is None:
+            self._asked, self._asked_at = signal.Signals(number), now
+        # A worker that waits for others cannot listen.
+        self._hurried |= self._asked == number and now - self._asked_at > _ONE_PRESS
         for worker in self.workers:
             if worker.poll() is None:
                 worker.send_signal(number)

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -8,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from camoxpert_cli import console
+from camoxpert_cli.errors import UsageError
 
 if TYPE_CHECKING:
     from camoxpert_cli.data.check import Fault
@@ -17,13 +19,19 @@ _MOST_SHOWN = 10
 
 
 def check_data(
-    roots: Annotated[list[Path], typer.Argument(metavar="DIR...", help="Data set folders, as train takes them.")],
+    roots: Annotated[
+        list[Path] | None, typer.Argument(metavar="DIR...", help="Data set folders, as train takes them.")
+    ] = None,
+    images: Annotated[
+        list[Path] | None, typer.Option(metavar="DIR", help="Folder of pictures, whatever it is called; with --masks.")
+    ] = None,
+    masks: Annotated[list[Path] | None, typer.Option(metavar="DIR", help="The folder of their masks.")] = None,
     include_noncam: Annotated[
         bool, typer.Option("--include-noncam", help="Read COD10K's NonCAM pictures too.")
     ] = False,
     write_clean: Annotated[
         Path | None,
-        typer.Option(metavar="LIST", help="Write the pairs without a fault to a .json file that --dataset-path takes."),
+        typer.Option(metavar="LIST", help="Write the pairs that can be used to a .json file for --dataset-path."),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the whole report as JSON.")] = False,
 ) -> None:
@@ -40,35 +48,40 @@ def check_data(
       camox train --dataset-path clean.json
       camox check-data COD10K-v3 --json > report.json
     """
-    from camoxpert_cli.data.check import KINDS
-    from camoxpert_cli.engine.check_data import check_data as run
-    from camoxpert_cli.engine.check_data import refuse_faults, to_json
+    from camoxpert_cli.engine import check_data as engine
 
-    report = run(roots, include_noncam=include_noncam, clean=write_clean)
-    content = to_json(report)
+    if len(images or []) != len(masks or []):
+        raise UsageError("--images and --masks belong together", "give as many of one as of the other")
+    if not roots and not images:
+        raise UsageError("no data set folder was given", "camox check-data DIR")
+    if write_clean is not None:
+        engine.refuse_list(write_clean)
+    folders = list(zip(images or [], masks or [], strict=True))
+    report = engine.check_data(roots or [], folders, include_noncam=include_noncam)
     if as_json:
-        console.result(json.dumps(content, indent=2))
+        console.result(json.dumps(engine.to_json(report), indent=2))
     else:
-        console.result("\n".join([*_sets(content["sets"]), "", *_faults(report.faults, KINDS)]))
-        if write_clean is not None:
-            train, tests = report.clean
-            counts = [f"{len(train)} training pairs", *(f"{len(pairs)} of {name}" for name, pairs in tests.items())]
-            console.result(f"\nWritten: {write_clean}, {', '.join(counts)}")
-    refuse_faults(report, roots, write_clean)
+        console.result("\n".join([*_sets(engine.to_json(report)), "", *_faults(report.faults, engine.kind_in_words)]))
+    if write_clean is not None:
+        written = f"Written: {write_clean}, {engine.write_clean(report, write_clean)}"
+        (console.say if as_json else console.result)(written)
+    named = [text for pair in folders for text in ("--images", str(pair[0]), "--masks", str(pair[1]))]
+    typed = ["check-data", *map(str, roots or []), *named, *(["--include-noncam"] if include_noncam else [])]
+    engine.refuse_faults(report, typed, write_clean)
 
 
-def _sets(sets: list[dict[str, Any]]) -> list[str]:
+def _sets(report: dict[str, Any]) -> list[str]:
     header = ["", "pictures", "masks", "smallest", "median", "largest", "object's area", "below 3 %"]
     rows = []
-    for each in sets:
+    for each in report["sets"]:
         sizes = ["×".join(map(str, size[::-1])) for size in each["sizes"].values()] or ["", "", ""]
         areas = each["areas"]
         spread = [f"{areas[name]:.1%}" for name in ("smallest", "median", "largest")] if areas else []
         small = str(areas["small_objects"]) if areas else ""
         files = [str(each["images"]), str(each["masks"])]
         rows.append([f"{each['role']} {each['name']}", *files, *sizes, " ".join(spread), small])
-    lines = [console.table(header, rows)]
-    for each in sets:
+    lines = [console.table(header, rows), *report["notes"]]
+    for each in report["sets"]:
         title = f"{each['role']} {each['name']}"
         if each["left_out_noncam"]:
             lines.append(f"{title}: {each['left_out_noncam']} NonCAM pictures left out")
@@ -79,13 +92,13 @@ def _sets(sets: list[dict[str, Any]]) -> list[str]:
     return lines
 
 
-def _faults(faults: list[Fault], kinds: dict[str, str]) -> list[str]:
+def _faults(faults: list[Fault], in_words: Callable[[str], str]) -> list[str]:
     if not faults:
         return ["No faults."]
     lines = []
     for kind, group in groupby(faults, key=lambda fault: fault.kind):
         members = list(group)
-        lines.append(f"{kinds[kind][0].upper()}{kinds[kind][1:]}: {len(members)}")
+        lines.append(f"{in_words(kind)}: {len(members)}")
         lines += [f"  {fault.path}: {fault.detail}" for fault in members[:_MOST_SHOWN]]
         if len(members) > _MOST_SHOWN:
             lines.append(f"  and {len(members) - _MOST_SHOWN} more, see --json")

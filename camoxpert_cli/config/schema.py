@@ -9,6 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, fields
 from typing import Any, Literal, get_type_hints
 
+from camoxpert_cli.config.cache import parse_cache
 from camoxpert_cli.config.devices import parse_devices
 from camoxpert_cli.config.durations import parse_duration, parse_interval
 
@@ -49,7 +50,9 @@ class DataConfig:
     masks: tuple[str, ...] = setting((), "the folder of their masks")
     include_noncam: bool = setting(False, "take COD10K's NonCAM pictures too, which show nothing camouflaged")
     cache: Literal["auto", "off"] | str = setting(
-        "auto", "folder for resized pictures; auto takes ~/.cache/camox where there is space, off reads files anew"
+        "auto",
+        "folder for resized pictures; auto takes ~/.cache/camox where there is room, off reads files anew",
+        parse=parse_cache,
     )
     img_size: int = setting(320, "side in pixels that pictures are resized to", low=64, high=4096, original="384")
     val_fraction: float = setting(0.1, "part of the training pictures held out for validation", low=0.001, high=0.9)

@@ -17,6 +17,8 @@ _NULL = {"null", "~"}
 def convert(setting: Setting, value: Any) -> Any:
     """`value` in the setting's type. Raises ValueError whose text says what was expected."""
     kinds, nullable = _kinds(setting.type)
+    if value is False and any("off" in get_args(kind) for kind in kinds):  # as YAML reads it
+        value = "off"
     if value is None or str(value).lower() in _NULL:
         if nullable:
             return None
@@ -50,8 +52,6 @@ def _convert(kind: Any, value: Any) -> Any:
     if get_origin(kind) is Literal:
         if value in get_args(kind):
             return value
-        if value is False and "off" in get_args(kind):  # as YAML reads it
-            return "off"
     elif get_origin(kind) is tuple:
         items = [value] if isinstance(value, str | Path) else value
         if isinstance(items, list | tuple) and all(isinstance(item, str | Path) and str(item) for item in items):

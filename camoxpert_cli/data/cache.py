@@ -7,9 +7,12 @@ Workers and other processes share its pages.
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import hashlib
 import os
+import shutil
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from functools import partial
@@ -22,11 +25,13 @@ from numpy.typing import NDArray
 
 from camoxpert_cli import atomic
 from camoxpert_cli.data.pairs import Pair
+from camoxpert_cli.data.reading import status_of
 from camoxpert_cli.data.resizing import read_resized
 from camoxpert_cli.data.threads import in_threads
 
 # Changes where reading or resizing gives other pixels.
 _VERSION = 1
+_UNUSED_SECONDS = 30 * 24 * 3600
 
 
 class PictureCache:
@@ -38,6 +43,8 @@ class PictureCache:
         self.count = len(pairs)
         self._rows = {pair: row for row, pair in enumerate(pairs)}
         self._records = self._open()
+        with suppress(OSError):  # somebody else's, or on a read-only disk
+            os.utime(path)  # it is in use
 
     def read(self, pair: Pair) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
         """What `read_resized` gives for the pair: picture (S, S, 3) and mask (S, S)."""
@@ -67,10 +74,11 @@ def cache_path(folder: Path, pairs: Sequence[Pair], img_size: int) -> Path:
     """The file in `folder` for these pairs in this order, named after the state of every one of their files.
 
     Paths, sizes and times of change stand for their contents; the system sets the latter whatever a program claims.
+    Raises DataError for a file that is not there.
     """
     state = hashlib.sha256(f"{_VERSION} {cv2.__version__}".encode())
     for file in (file for pair in pairs for file in (pair.image, pair.mask)):
-        status = file.stat()
+        status = status_of(file)
         row = (str(file.absolute()), status.st_size, status.st_mtime_ns, status.st_ctime_ns)
         state.update(repr(row).encode(errors="surrogateescape"))
     return folder / f"pictures-{img_size}px-{state.hexdigest()[:32]}.u8"
@@ -81,25 +89,44 @@ def is_complete(path: Path, count: int, img_size: int) -> bool:
     return path.is_file() and path.stat().st_size == cache_bytes(count, img_size)
 
 
-def build_cache(path: Path, pairs: Sequence[Pair], img_size: int, advance: Callable[[int, str], None]) -> None:
+def build_cache(
+    path: Path,
+    pairs: Sequence[Pair],
+    img_size: int,
+    advance: Callable[[int, str], None],
+    *,
+    reserve: int = 0,
+    waiting: Callable[[], None] = lambda: None,
+) -> None:
     """Make the cache file unless it is there; several processes may do so at once, and one of them does the work.
 
-    `advance` is told how many more pairs are done. Raises DataError for a pair that cannot be read, OSError where the
-    folder cannot be written or the disk fills; no file is left then.
+    `advance` is told how many more pairs are done, and `waiting` is called where another process is at work. Files in
+    the folder that were not used for a month are removed. Raises DataError for a pair that cannot be read, OSError
+    where the folder cannot be written or the file would leave less than `reserve` bytes on the disk; no file is left.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    with _sole_builder(path.parent, lambda: advance(0, "another process is building")) as is_sole:
+    with _sole_builder(path.parent, waiting) as is_sole:
         if is_complete(path, len(pairs), img_size):
-            advance(len(pairs), "")
             return
         if is_sole:
-            for stale in path.parent.glob(".pictures-*.u8.tmp*"):  # of a process that was killed
-                stale.unlink(missing_ok=True)
+            _sweep(path.parent)
+        free = shutil.disk_usage(path.parent).free
+        if free < cache_bytes(len(pairs), img_size) + reserve:
+            raise OSError(errno.ENOSPC, f"{free / 2**30:.1f} GiB are free, of which {reserve / 2**30:.0f} are kept")
         with atomic.replacing(path) as temporary, temporary.open("wb") as file:
             for image, mask in in_threads(partial(read_resized, img_size=img_size), pairs):
                 file.write(image.tobytes())
                 file.write(mask.tobytes())
                 advance(1, "")
+
+
+def _sweep(folder: Path) -> None:
+    """Remove what processes that were killed left, and what was not used for a month."""
+    for stale in folder.glob(".pictures-*.u8.tmp*"):
+        stale.unlink(missing_ok=True)
+    for cache in folder.glob("pictures-*.u8"):
+        if cache.stat().st_mtime < time.time() - _UNUSED_SECONDS:
+            cache.unlink(missing_ok=True)
 
 
 @contextmanager

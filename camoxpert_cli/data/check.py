@@ -8,14 +8,14 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from camoxpert_cli.data.duplicates import Fingerprint, details_of, find_duplicates
-from camoxpert_cli.data.layouts import NOT_CAMOUFLAGED, Files, find_folders, list_files
+from camoxpert_cli.data.layouts import NOT_CAMOUFLAGED, Files, find_sets, list_files
 from camoxpert_cli.data.pairs import Pair
 from camoxpert_cli.data.reading import CutOffError, decode, foreground_of, grey_of, in_words, read_bytes
 from camoxpert_cli.data.split import class_name, super_class
@@ -52,7 +52,7 @@ _SURROUNDED = 0.95  # of the outline of a mask
 
 @dataclass(frozen=True)
 class Fault:
-    """One fault. `kind` is one of `KINDS`; `trainable` where the pair can be trained on all the same."""
+    """One fault. `kind` is one of `KINDS`; `trainable` where the pair can be used all the same."""
 
     kind: str
     set: str
@@ -63,7 +63,7 @@ class Fault:
 
 @dataclass
 class SetReport:
-    """One set of pictures and masks: its files, and statistics of the pairs that could be read.
+    """One set of pictures and masks: its files and pairs, and statistics of what could be read.
 
     `trains` where `find_data` would train on it; otherwise it is a test set. `left_out` counts NonCAM pictures.
     `sizes` are (height, width) in pixels, `areas` the object's share of the picture, 0..1.
@@ -96,14 +96,15 @@ class SetReport:
 
 @dataclass
 class Report:
-    """What was found in all sets together."""
+    """What was found in all sets together; `notes` say what was passed over."""
 
     sets: list[SetReport]
     faults: list[Fault]
+    notes: list[str]
 
     @property
     def clean(self) -> tuple[list[Pair], dict[str, list[Pair]]]:
-        """Training pairs and test sets, without the pairs that cannot be trained on."""
+        """Training pairs and test sets, without the pairs that cannot be used."""
         faulty = {fault.path for fault in self.faults if not fault.trainable}
         train: list[Pair] = []
         tests: dict[str, list[Pair]] = {}
@@ -126,45 +127,58 @@ class _Examined:
     fingerprint: Fingerprint | None = None
 
 
+class _Kept(NamedTuple):
+    """A picture that could be read, to be compared with the others."""
+
+    report: SetReport
+    pair: Pair
+    fingerprint: Fingerprint
+    is_usable: bool
+
+
 def check(
     roots: Sequence[Path],
+    folders: Sequence[tuple[Path, Path]] = (),
     *,
     include_noncam: bool,
     progress: Callable[[int], Callable[[int, str], None]],
 ) -> Report:
-    """Read every file of the data sets under `roots` and list all faults.
+    """Read every file of the data sets under `roots`, and of explicit picture and mask `folders`; list all faults.
 
     `progress` takes the number of pairs and returns what is told how many more are done. Raises DataError for a folder
-    of no known layout.
+    of no known layout and for two test sets of one name.
     """
-    listed = [
-        (folders, list_files(folders.images, folders.masks, folders.sharing, include_noncam=include_noncam))
-        for root in {root.resolve(): root for root in roots}.values()
-        for folders in find_folders(root)[0]
-    ]
-    has_train = any(folders.role == "train" for folders, _ in listed)
+    sets, notes = find_sets(roots, folders)
+    listed = []
+    seen: set[Path] = set()
+    for found in sets:
+        split = found.folders
+        files = list_files(split.images, split.masks, split.sharing, include_noncam=include_noncam)
+        report = SetReport(split.name, found.trains, len(files.images), len(files.masks), files.left_out)
+        # A data set and a part of it may both be given.
+        report.pairs = [pair for pair in files.pairs if pair.image.absolute() not in seen]
+        seen.update(pair.image.absolute() for pair in report.pairs)
+        listed.append((report, files))
     faults: list[Fault] = []
-    sets: list[SetReport] = []
-    kept: list[tuple[SetReport, Pair, Fingerprint]] = []
-    advance = progress(sum(len(files.pairs) for _, files in listed))
-    for folders, files in listed:
-        trains = folders.role == "train" or (folders.role == "any" and not has_train)
-        report = SetReport(folders.name, trains, len(files.images), len(files.masks), files.left_out)
-        sets.append(report)
+    kept: list[_Kept] = []
+    advance = progress(sum(len(report.pairs) for report, _ in listed))
+    for report, files in listed:
         faults += _of_names(report.title, files)
-        for pair, examined in zip(files.pairs, in_threads(partial(_examine, report.title), files.pairs), strict=True):
+        for pair, examined in zip(report.pairs, in_threads(partial(_examine, report.title), report.pairs), strict=True):
             advance(1, pair.name)
             faults += examined.faults
-            report.pairs.append(pair)
             if examined.size is not None:
                 report.sizes.append(examined.size)
             if examined.area is not None:
                 report.areas.append(examined.area)
             if examined.fingerprint is not None:
-                kept.append((report, pair, examined.fingerprint))
+                is_usable = all(fault.trainable for fault in examined.faults)
+                kept.append(_Kept(report, pair, examined.fingerprint, is_usable))
     faults += _repeated(kept)
     order = list(KINDS)
-    return Report(sets, sorted(faults, key=lambda fault: (order.index(fault.kind), fault.set, fault.path)))
+    faults = sorted(set(faults), key=lambda fault: (order.index(fault.kind), fault.set, fault.path))
+    words = [f"{root}: {note}" for root, passed_over in notes.items() for note in passed_over]
+    return Report([report for report, _ in listed], faults, words)
 
 
 def _of_names(name: str, files: Files) -> Iterator[Fault]:
@@ -257,24 +271,32 @@ def _of_mask(raw: NDArray[Any], may_be_empty: bool) -> Iterator[tuple[str, str]]
         yield "inverted", f"marks {area:.0%} of the picture and {outline.mean():.0%} of its outline"
 
 
-def _repeated(kept: Sequence[tuple[SetReport, Pair, Fingerprint]]) -> Iterator[Fault]:
-    """Duplicates among all training pictures and within each test set, and leaks; test sets may share pictures."""
-    groups: dict[str, list[tuple[SetReport, Pair, Fingerprint]]] = {}
-    for row in kept:
-        groups.setdefault("" if row[0].trains else row[0].title, []).append(row)
+def _repeated(kept: Sequence[_Kept]) -> Iterator[Fault]:
+    """Duplicates among all training pictures and within each test set, and leaks; test sets may share pictures.
+
+    Of training pictures that are equal to the last pixel one is enough; those that only look the same stay, for another
+    animal may sit in front of the same background. Test sets stay whole, so that scores can be compared. What is in a
+    test set in any form must not be trained on.
+    """
+    groups: dict[str, list[_Kept]] = {}
+    # Usable ones first: they are the ones that stay.
+    for each in sorted(kept, key=lambda each: not each.is_usable):
+        groups.setdefault("" if each.report.trains else each.report.title, []).append(each)
     for group in groups.values():
         for first, later in _find(group):
-            yield Fault("duplicate", later[0].title, later[1].image, f"shows the same as {first[1].image}")
+            is_copy = first.fingerprint.digest == later.fingerprint.digest
+            detail = f"{'equals' if is_copy else 'looks like'} {first.pair.image}"
+            stays = not is_copy or not later.report.trains
+            yield Fault("duplicate", later.report.title, later.pair.image, detail, trainable=stays)
     # Test pictures first, so that the training picture is the later one of two.
-    for first, later in _find(sorted(kept, key=lambda row: row[0].trains)):
-        if later[0].trains and not first[0].trains:
-            yield Fault("leak", later[0].title, later[1].image, f"{first[0].title} holds it too: {first[1].image}")
+    for first, later in _find(sorted(kept, key=lambda each: each.report.trains)):
+        if later.report.trains and not first.report.trains:
+            detail = f"{first.report.title} holds it too: {first.pair.image}"
+            yield Fault("leak", later.report.title, later.pair.image, detail)
 
 
-def _find(
-    rows: Sequence[tuple[SetReport, Pair, Fingerprint]],
-) -> Iterator[tuple[tuple[SetReport, Pair, Fingerprint], tuple[SetReport, Pair, Fingerprint]]]:
-    for first, later in find_duplicates([row[2] for row in rows]) if rows else ():
+def _find(rows: Sequence[_Kept]) -> Iterator[tuple[_Kept, _Kept]]:
+    for first, later in find_duplicates([row.fingerprint for row in rows]):
         yield rows[first], rows[later]
 
 

@@ -18,7 +18,12 @@ def usable_cores(cgroup: Path = Path("/sys/fs/cgroup")) -> int:
 
 def auto_workers(ranks: int = 1) -> int:
     """Workers for each of `ranks` processes on this machine: an even share of the cores, at most 8; may be 0."""
-    return min(_MAX_WORKERS, usable_cores() // ranks)
+    return workers_for(usable_cores(), ranks)
+
+
+def workers_for(cores: int, ranks: int) -> int:
+    """The same where so many cores are usable."""
+    return min(_MAX_WORKERS, cores // ranks)
 
 
 def _cpu_quota(cgroup: Path) -> float:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from collections import Counter
 from collections.abc import Sequence
@@ -10,7 +11,7 @@ from operator import attrgetter
 from pathlib import Path
 from typing import Literal
 
-from camoxpert_cli.data.pairs import LIST_SUFFIX, Pair, read_list
+from camoxpert_cli.data.pairs import Pair, is_list, read_list
 from camoxpert_cli.errors import DataError, nearest
 
 _IMAGE_FOLDERS = ("image", "images", "imgs", "img")
@@ -42,6 +43,16 @@ class Folders:
     images: Path
     masks: Path
     sharing: tuple[Path, ...] = ()  # further picture folders whose masks lie in `masks`
+
+
+@dataclass(frozen=True)
+class FoundSet:
+    """Folders that belong to `root`, as it was given, and lie `below` it; whether their pairs are trained on."""
+
+    root: str
+    folders: Folders
+    below: Path | None
+    trains: bool
 
 
 @dataclass(frozen=True)
@@ -98,48 +109,73 @@ def find_data(
     """
     if not roots and not folders:
         raise DataError("no data set folder was given", _LAYOUTS)
-    train: list[Pair] = []
+    train: dict[Path, Pair] = {}
     tests: dict[str, tuple[Pair, ...]] = {}
-    lines = []
+    lines: dict[str, list[str]] = {}
 
-    def add_test(name: str, pairs: tuple[Pair, ...]) -> None:
+    def add_training(pairs: Sequence[Pair]) -> str:
+        # A data set and a part of it, or a list of its pairs, may both be given.
+        new = {path: pair for pair in pairs if (path := pair.image.absolute()) not in train}
+        train.update(new)
+        return f"{len(new)} training pairs"
+
+    def add_test(name: str, pairs: tuple[Pair, ...]) -> str:
         if name in tests:
-            first, second = (each[0].image.parent for each in (tests[name], pairs))
-            raise DataError(
-                f"two test sets are called {name}: {first} and {second}", "give one of them, or rename its folder"
-            )
+            raise _two_of_one_name(name, tests[name][0].image.parent, pairs[0].image.parent)
         tests[name] = pairs
+        return f"{len(pairs)} test pairs of {name}"
 
-    unique = {Path(root).resolve(): Path(root) for root in roots}.values()
-    lists = [root for root in unique if root.suffix == LIST_SUFFIX and root.is_file()]
+    roots = [*{Path(root).resolve(): Path(root) for root in roots}.values()]
+    lists = [root for root in roots if is_list(root)]
     for path in lists:
         listed, listed_tests = read_list(path)
-        train += listed
-        for name, pairs in listed_tests.items():
-            add_test(name, pairs)
-        counts = [_count_training(listed), *(_count(name, pairs) for name, pairs in listed_tests.items())]
-        lines.append(f"{path}: {', '.join(counts)}")
+        counts = [add_training(listed), *(add_test(name, pairs) for name, pairs in listed_tests.items())]
+        lines[str(path)] = counts
+    rest = [root for root in roots if root not in lists]
+    sets, notes = find_sets(rest, folders, scoring=scoring, has_train=bool(train))
+    for each in sets:
+        pairs, remarks = _read(each, include_noncam)
+        count = add_training(pairs) if each.trains else add_test(each.folders.name, pairs)
+        lines.setdefault(each.root, []).append(count + remarks)
+    for root, words in notes.items():
+        lines.setdefault(root, []).extend(words)
+    description = "; ".join(f"{root}: {', '.join(parts)}" for root, parts in lines.items())
+    return DataSet(tuple(train.values()), tests, description)
+
+
+def find_sets(
+    roots: Sequence[Path],
+    folders: Sequence[tuple[Path, Path]] = (),
+    *,
+    scoring: bool = False,
+    has_train: bool = False,
+) -> tuple[list[FoundSet], dict[str, list[str]]]:
+    """What the roots and explicit folders are made of, and by root what was passed over; looks at no picture.
+
+    `has_train` where other training pairs are known already; the other arguments are those of `find_data`. Raises
+    DataError for a root of no known layout and for two test sets of one name.
+    """
+    unique = {Path(root).resolve(): Path(root) for root in roots}.values()
     found: list[tuple[str, Path | None, list[Folders], list[str]]] = [
-        (str(root), root, *find_folders(root)) for root in unique if root not in lists
+        (str(root), root, *find_folders(root)) for root in unique
     ]
     for images, masks in folders:
+        if images.resolve() == masks.resolve():
+            raise DataError(
+                f"{images} cannot hold both pictures and masks", "give the folder of their masks as --masks"
+            )
         split = Folders("test" if scoring else "train", images.absolute().parent.name, images, masks)
         found.append((f"{images} + {masks}", None, [split], []))
-    has_train = bool(train) or any(each.role == "train" for _, _, splits, _ in found for each in splits)
-    for title, below, splits, notes in found:
-        counts = []
+    has_train = has_train or any(split.role == "train" for _, _, splits, _ in found for split in splits)
+    sets = []
+    tests: dict[str, Path] = {}
+    for title, below, splits, _ in found:
         for split in splits:
             trains = split.role == "train" or (split.role == "any" and not scoring and not has_train)
-            pairs, remarks = _read(split, below, include_noncam)
-            if trains:
-                train += pairs
-            else:
-                add_test(split.name, pairs)
-            counts.append((_count_training(pairs) if trains else _count(split.name, pairs)) + remarks)
-        lines.append(f"{title}: {', '.join(counts + notes)}")
-    # A data set and a part of it may both be given.
-    once = {pair.image.absolute(): pair for pair in reversed(train)}
-    return DataSet(tuple(reversed(once.values())), tests, "; ".join(lines))
+            if not trains and tests.setdefault(split.name, split.images) != split.images:
+                raise _two_of_one_name(split.name, tests[split.name], split.images)
+            sets.append(FoundSet(title, split, below, trains))
+    return sets, {title: notes for title, _, _, notes in found if notes}
 
 
 def find_under(folder: Path, depth: int = 4) -> list[Path]:
@@ -156,15 +192,12 @@ def find_under(folder: Path, depth: int = 4) -> list[Path]:
     return [match for each in below for match in find_under(each, depth - 1)]
 
 
-def pair_folders(
-    images: Path, masks: Path, sharing: Sequence[Path] = (), *, include_noncam: bool = False
-) -> tuple[Pair, ...]:
-    """Every picture in `images` with the mask of its stem in `masks`, sorted by name.
+def pair_folders(images: Path, masks: Path, files: Files | None = None) -> tuple[Pair, ...]:
+    """Every picture with the mask of its stem, sorted by name, of `files` where these folders have been listed already.
 
-    Raises DataError where a picture has no mask, a mask no picture, or two files of a folder share a stem. The
-    arguments are those of `list_files`.
+    Raises DataError where a picture has no mask, a mask no picture, or two files of a folder share a stem.
     """
-    files = list_files(images, masks, sharing, include_noncam=include_noncam)
+    files = files or list_files(images, masks)
     if files.clashes:
         first, second, *_ = files.clashes[0]
         raise DataError(
@@ -253,30 +286,27 @@ def _role(name: str) -> Literal["train", "test", "any"]:
     return "train" if name.lower() in _TRAIN_FOLDERS else "test" if name.lower() in _TEST_FOLDERS else "any"
 
 
-def _read(split: Folders, below: Path | None, include_noncam: bool) -> tuple[tuple[Pair, ...], str]:
-    """The pairs of a split, and in words where they lie `below` and what was left out. Raises DataError for none."""
-    pairs = pair_folders(split.images, split.masks, split.sharing, include_noncam=include_noncam)
-    left_out = list_files(split.images, split.masks, include_noncam=include_noncam).left_out
+def _read(found: FoundSet, include_noncam: bool) -> tuple[tuple[Pair, ...], str]:
+    """The pairs of a set, and in words where they lie and what was left out. Raises DataError where it has none."""
+    split = found.folders
+    files = list_files(split.images, split.masks, split.sharing, include_noncam=include_noncam)
+    pairs = pair_folders(split.images, split.masks, files)
     if not pairs:
         where = f"{split.images} holds {_contents(split.images)}; {split.masks} holds {_contents(split.masks)}"
-        reason = f", and the {left_out} NonCAM pictures show nothing camouflaged" if left_out else ""
+        reason = f", and the {files.left_out} NonCAM pictures show nothing camouflaged" if files.left_out else ""
         raise DataError(f"no pairs of picture and mask: {where}{reason}", "pictures are jpg, jpeg, png or bmp files")
     remarks = []
-    if below is not None:
-        remarks.append(f"{split.images.relative_to(below)} + {split.masks.relative_to(below)}")
+    if found.below is not None:
+        remarks.append(f"{split.images.relative_to(found.below)} + {split.masks.relative_to(found.below)}")
     if split.role == "any":
         remarks.append("its name says neither train nor test")
-    if left_out:
-        remarks.append(f"left out {left_out} NonCAM pictures, which show nothing camouflaged")
+    if files.left_out:
+        remarks.append(f"left out {files.left_out} NonCAM pictures, which show nothing camouflaged")
     return pairs, f" ({'; '.join(remarks)})" if remarks else ""
 
 
-def _count_training(pairs: Sequence[Pair]) -> str:
-    return f"{len(pairs)} training pairs"
-
-
-def _count(name: str, pairs: Sequence[Pair]) -> str:
-    return f"{len(pairs)} test pairs of {name}"
+def _two_of_one_name(name: str, first: Path, second: Path) -> DataError:
+    return DataError(f"two test sets are called {name}: {first} and {second}", "give one of them, or rename its folder")
 
 
 def _image_and_mask_folders(folder: Path) -> tuple[Path, Path] | None:
@@ -305,7 +335,12 @@ def _entries(folder: Path) -> list[os.DirEntry[str]]:
         with os.scandir(folder) as entries:
             shown = [each for each in entries if not each.name.startswith((".", "__MACOSX"))]
     except OSError as error:
-        raise DataError(f"cannot look into {folder}: {error.strerror}", "check its permissions") from error
+        hint = (
+            "check its permissions"
+            if error.errno in (errno.EACCES, errno.EPERM)
+            else "check the path for typing errors"
+        )
+        raise DataError(f"cannot look into {folder}: {error.strerror}", hint) from error
     return sorted(shown, key=attrgetter("name"))
 
 

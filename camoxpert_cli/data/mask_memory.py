@@ -52,4 +52,5 @@ class MaskMemory:
         return {"count": self.count, "img_size": self.img_size}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__init__(**state)  # type: ignore[misc]
+        self.__dict__.update(state)
+        self._map()

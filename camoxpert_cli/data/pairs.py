@@ -12,7 +12,7 @@ from typing import Any
 from camoxpert_cli import atomic
 from camoxpert_cli.errors import DataError
 
-LIST_SUFFIX = ".json"
+_LIST_SUFFIX = ".json"
 _VERSION = 1
 _HINT = "camox check-data DIR --write-clean LIST.json writes one"
 
@@ -26,8 +26,13 @@ class Pair:
     mask: Path
 
 
+def is_list(path: Path) -> bool:
+    """Whether a path that stands for data is meant as a list of pairs: by its ending, unless a folder has it."""
+    return path.suffix.lower() == _LIST_SUFFIX and not path.is_dir()
+
+
 def write_list(path: Path, train: Sequence[Pair], tests: Mapping[str, Sequence[Pair]]) -> None:
-    """Write training pairs and test sets to a JSON file that `read_list` reads.
+    """Write training pairs and test sets to a JSON file that `read_list` reads; OSError where that is impossible.
 
     What lies below the list's folder is named relative to it, so that both can be moved together.
     """
@@ -46,7 +51,7 @@ def read_list(path: Path) -> tuple[tuple[Pair, ...], dict[str, tuple[Pair, ...]]
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
-        raise DataError(f"cannot read {path}: {error.strerror}", _HINT) from error
+        raise DataError(f"cannot read the list {path}: {error.strerror}", _HINT) from error
     except (ValueError, RecursionError) as error:
         raise DataError(f"{path} is no list of pictures: {error}", _HINT) from error
     if not isinstance(content, dict) or content.get("camox_list") != _VERSION:
@@ -60,7 +65,7 @@ def read_list(path: Path) -> tuple[tuple[Pair, ...], dict[str, tuple[Pair, ...]]
     files = [file for pairs in (train, *sets.values()) for pair in pairs for file in (pair.image, pair.mask)]
     if not files:
         raise DataError(f"{path} names no pair of picture and mask", _HINT)
-    if missing := [file for file in files if not file.is_file()]:
+    if missing := [file for file in files if not os.path.isfile(file)]:  # noqa: PTH113  # False for impossible names
         raise DataError(
             f"{len(missing)} of the {len(files)} files that {path} names are not there: {missing[0]}", _HINT
         )

@@ -25,10 +25,11 @@ def read_resized(pair: Pair, img_size: int) -> tuple[NDArray[np.uint8], NDArray[
 def resize_image(image: NDArray[np.uint8], img_size: int) -> NDArray[np.uint8]:
     """uint8 (H, W, 3) -> (S, S, 3): means over areas where it shrinks, bilinear where it hardly does or grows.
 
-    Bilinear shrinking looks at a few of the pixels only and keeps all of their noise. Up to 1.3 it comes as near to
-    means over areas of the whole picture as those of one decoded at reduced scale do, in a sixth of the time.
+    Bilinear shrinking looks at a few of the pixels only and keeps all of their noise. Of a side that shrinks by less
+    than 1.6 it leaves out few, in a sixth of the time.
     """
-    shrinks = min(image.shape[:2]) > 1.3 * img_size
+    shorter, longer = sorted(image.shape[:2])
+    shrinks = longer > 1.6 * img_size and shorter >= img_size
     return _resize(image, img_size, cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)
 
 

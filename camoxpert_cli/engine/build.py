@@ -5,22 +5,25 @@ from __future__ import annotations
 import hashlib
 import math
 import textwrap
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 from camoxpert_cli import console
 from camoxpert_cli.config.load import gpu_count, stage2_batch_size, stage2_rate
 from camoxpert_cli.config.schema import Config, DataConfig, ModelConfig
 from camoxpert_cli.data.layouts import find_data, find_under
 from camoxpert_cli.data.pairs import Pair
+from camoxpert_cli.data.reading import status_of
 from camoxpert_cli.data.split import hold_out
 from camoxpert_cli.data.synthetic import write_dataset
 from camoxpert_cli.engine.schedule import learning_rate
 from camoxpert_cli.engine.seeding import seed_weights
 from camoxpert_cli.engine.stages import Phase, Stage, plan_phases
 from camoxpert_cli.engine.world import World
-from camoxpert_cli.errors import DataError
+from camoxpert_cli.errors import CheckpointError, DataError
 from camoxpert_cli.model.backbone import create_backbone, create_pretrained_backbone
 from camoxpert_cli.model.camoxpert import CamoXpert
 from camoxpert_cli.runs import RunFolder
@@ -44,8 +47,8 @@ class RunData:
 
     @cached_property
     def digest(self) -> str:
-        """Of the training pictures' names and file sizes, so that a run never goes on with others."""
-        rows = (f"{pair.name} {pair.image.stat().st_size} {pair.mask.stat().st_size}" for pair in self.train)
+        """Of the training pictures' names and file sizes, so that a run never goes on with others. Raises DataError."""
+        rows = (f"{pair.name} {status_of(pair.image).st_size} {status_of(pair.mask).st_size}" for pair in self.train)
         return hashlib.sha256("\n".join(rows).encode(errors="surrogateescape")).hexdigest()
 
 
@@ -102,6 +105,18 @@ def _find(data: DataConfig, seed: int, folder: RunFolder, world: World) -> RunDa
         )
     train, validation = hold_out(found.train, data.val_fraction, seed)
     return RunData(found.train, list(train), list(validation), dict(found.tests), generated=False)
+
+
+def check_pictures(content: Mapping[str, Any], data: RunData, path: Path) -> None:
+    """Raise CheckpointError unless the training pictures are those of the run whose checkpoint `content` is."""
+    training = content.get("training")
+    if training is not None and training["training_pictures"] != data.digest:
+        raise CheckpointError(
+            f"{path} was trained on other pictures than these settings hold out for training, so that validation "
+            "pictures would not be unseen",
+            "give the data it was trained on with --dataset-path, or --images and --masks; where files were added or "
+            "taken away since, undo that",
+        )
 
 
 def build_phases(config: Config) -> list[Phase]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -25,48 +24,36 @@ def open_cache(choice: str, pairs: Sequence[Pair], img_size: int) -> PictureCach
     """
     if choice == "off":
         return None
-    size = cache_bytes(len(pairs), img_size)
-    folder = path = None
+    size = _in_words(cache_bytes(len(pairs), img_size))
     try:
         folder = default_folder() if choice == "auto" else Path(choice)
         path = cache_path(folder, pairs, img_size)
-        problem = "" if is_complete(path, len(pairs), img_size) else _no_room(folder, size)
-        if not problem and not is_complete(path, len(pairs), img_size):
-            _build(path, pairs, img_size, size)
+        if not is_complete(path, len(pairs), img_size):
+            console.say(f"Cache: {len(pairs)} pairs at {img_size} px, {size}, are resized once into {folder}")
+            with console.progress("Caching", len(pairs)) as advance:
+                build_cache(
+                    path,
+                    pairs,
+                    img_size,
+                    advance,
+                    reserve=_RESERVE,
+                    waiting=lambda: console.say(f"Cache: another process is at work in {folder}; waiting for it"),
+                )
+        console.say(f"Cache: {path}")
+        return PictureCache(path, pairs, img_size)
     except RuntimeError as error:  # of Path.home
         problem = f"{error} XDG_CACHE_HOME can name a folder for caches."
     except OSError as error:
-        problem = f"{folder} cannot hold the cache of {_in_words(size)}: {error.strerror}"
-    if problem and choice != "auto":
+        problem = f"{folder} cannot hold the cache of {size}: {error.strerror}"
+    if choice != "auto":
         raise UsageError(problem, "free some space, choose another folder with --cache, or --cache off")
-    if problem or path is None:
-        console.warn(f"pictures are not cached, and decoded in every epoch: {problem}")
-        return None
-    console.say(f"Cache: {path}")
-    return PictureCache(path, pairs, img_size)
+    console.warn(f"pictures are not cached, and decoded in every epoch: {problem}")
+    return None
 
 
 def default_folder() -> Path:
     """`camox` below the user's folder for caches. Raises RuntimeError where there is no home folder."""
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "camox"
-
-
-def _build(path: Path, pairs: Sequence[Pair], img_size: int, size: int) -> None:
-    console.say(f"Cache: {len(pairs)} pairs at {img_size} px, {_in_words(size)}, are resized once into {path.parent}")
-    with console.progress("Caching", len(pairs)) as advance:
-        build_cache(path, pairs, img_size, advance)
-
-
-def _no_room(folder: Path, size: int) -> str:
-    """Why the cache does not fit, or nothing."""
-    there = next(each for each in (folder, *folder.absolute().parents) if each.exists())
-    free = shutil.disk_usage(there).free
-    if free >= size + _RESERVE:
-        return ""
-    return (
-        f"the cache takes {_in_words(size)}, and the disk of {there} has {_in_words(free)} free, of which "
-        f"{_in_words(_RESERVE)} are kept"
-    )
 
 
 def _in_words(size: int) -> str:

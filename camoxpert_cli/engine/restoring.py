@@ -11,7 +11,7 @@ from camoxpert_cli import atomic, console
 from camoxpert_cli.config.changes import changes
 from camoxpert_cli.config.load import from_mapping
 from camoxpert_cli.config.schema import Config
-from camoxpert_cli.engine.build import RunData, steps_per_epoch
+from camoxpert_cli.engine.build import steps_per_epoch
 from camoxpert_cli.engine.checkpoint import Checkpoint, read_checkpoint
 from camoxpert_cli.engine.foreign import average_in, epochs_complete, weights_of
 from camoxpert_cli.engine.load import load_weights
@@ -52,7 +52,6 @@ def restore(run: Run, checkpoint: Checkpoint) -> None:
 
 def _restore_training(run: Run, training: dict[str, Any], path: Path) -> None:
     try:
-        check_pictures(training, run.data, path)
         run.progress = Progress(**training["progress"])
         run.phases = keep_unfrozen(run.phases, run.progress.epoch, training["backbone_stages"])
         set_trained(run, training["backbone_stages"])
@@ -100,16 +99,6 @@ def epochs_done(config: Config, content: Mapping[str, Any]) -> int:
     if "training" in content:
         return int(content["training"]["progress"]["epoch"])
     return max(config.train.stage1_epochs if config.train.skip_stage1 else 0, epochs_complete(content))
-
-
-def check_pictures(training: Mapping[str, Any], data: RunData, path: Path) -> None:
-    """Raise CheckpointError unless the training pictures are those of the checkpoint's run."""
-    if training["training_pictures"] != data.digest:
-        raise CheckpointError(
-            f"{path} was trained on other pictures than these settings hold out for training, so that validation "
-            "pictures would not be unseen",
-            _OWN_SETTINGS,
-        )
 
 
 def report_changes(config: Config, checkpoint: Checkpoint) -> None:

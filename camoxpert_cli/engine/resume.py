@@ -14,11 +14,11 @@ from camoxpert_cli.config.changes import changes, keep_global_batches
 from camoxpert_cli.config.load import Resolved, from_mapping, gpu_count, resolve
 from camoxpert_cli.config.original import settings_of_original
 from camoxpert_cli.config.schema import SETTINGS, Config
-from camoxpert_cli.engine.build import build_phases, describe_batches, open_data, rate_at
+from camoxpert_cli.engine.build import build_phases, check_pictures, describe_batches, open_data, rate_at
 from camoxpert_cli.engine.checkpoint import Checkpoint, read_checkpoint
 from camoxpert_cli.engine.device import place, with_count
 from camoxpert_cli.engine.foreign import CAMOX, ORIGINAL, layout_of
-from camoxpert_cli.engine.restoring import NOT_HELD, check_pictures, epochs_done
+from camoxpert_cli.engine.restoring import NOT_HELD, epochs_done
 from camoxpert_cli.engine.stages import keep_unfrozen
 from camoxpert_cli.engine.start import start
 from camoxpert_cli.engine.world import expected_size
@@ -28,6 +28,7 @@ from camoxpert_cli.runs import RunFolder, default_path
 # Newest first.
 _NAMES = ("last.pth", "previous.pth", "best_model.pth")
 _DEPTH = 4  # folders below the one given in which a run is looked for
+_FOLDERS = {"data.images", "data.masks"}
 _BATCHES = {"train.batch_size", "train.stage2_batch_size", "train.accumulation_steps"}
 
 
@@ -92,6 +93,11 @@ def settings_to_go_on(checkpoint: Checkpoint, flags: Mapping[str, Any], assignme
         config = replace(config, run=replace(config.run, gpus=None))
     config = replace(config, run=with_count(config.run, place(config.run, expected_size())))
     assigned = {text.partition("=")[0].strip() for text in assignments}
+    # Where the pictures lie now takes the place of where they lay.
+    if "data.dataset_path" in asked and not asked & _FOLDERS:
+        config = replace(config, data=replace(config.data, images=(), masks=()))
+    elif asked & _FOLDERS and "data.dataset_path" not in asked:
+        config = replace(config, data=replace(config.data, dataset_path=()))
     if (_BATCHES & asked or config.run.gpus != before.run.gpus) and not _BATCHES & assigned:
         config = keep_global_batches(before, config, [*asked])
     folder = Path(str(config.run.checkpoint_dir)) if "run.checkpoint_dir" in asked else _folder_to_write(checkpoint)
@@ -137,8 +143,7 @@ def _next_step(config: Config, checkpoint: Checkpoint, epoch: int, samples: int)
     if config.data.dataset_path or config.data.images or not pictures:
         data = open_data(config.data, config.train.seed, RunFolder(Path(str(config.run.checkpoint_dir))))
         pictures = len(data.train)
-        if training:
-            check_pictures(training, data, checkpoint.path)
+        check_pictures(checkpoint.content, data, checkpoint.path)
     phases = keep_unfrozen(build_phases(config), epoch, training["backbone_stages"] if training else 0)
     phase = next((phase for phase in phases if phase.end > epoch), None)
     if phase is None:

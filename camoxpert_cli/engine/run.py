@@ -26,7 +26,7 @@ from camoxpert_cli.data.dataset import ScoringBatch, ScoringPictures, TrainingPi
 from camoxpert_cli.data.loader import PictureLoader, scoring_loader, training_loader
 from camoxpert_cli.data.pairs import Pair
 from camoxpert_cli.data.sampling import EpochBatches
-from camoxpert_cli.engine.build import RunData, build_network, build_phases, describe_batches, open_data
+from camoxpert_cli.engine.build import RunData, build_network, build_phases, check_pictures, describe_batches, open_data
 from camoxpert_cli.engine.checkpoint import Checkpoint, CheckpointNotWritten, checkpoint_bytes, read_checkpoint
 from camoxpert_cli.engine.deadline import Deadline, Reserve, find_deadline
 from camoxpert_cli.engine.device import Placement, own_device, place, with_count
@@ -203,6 +203,7 @@ def prepare(
             dataset_path=_absolute(config.data.dataset_path),
             images=_absolute(config.data.images),
             masks=_absolute(config.data.masks),
+            cache=_absolute([config.data.cache])[0] if config.data.cache not in ("auto", "off") else config.data.cache,
         ),
     )
     deadline = find_deadline(
@@ -216,6 +217,8 @@ def prepare(
     if checkpoint is not None and layout_of(checkpoint.content) is not CAMOX:
         folder.refuse_foreign(checkpoint.path)
     data = open_data(config.data, config.train.seed, folder, world)
+    if checkpoint is not None:
+        check_pictures(checkpoint.content, data, checkpoint.path)
     network = build_network(config.model, config.train.seed, weights_follow=checkpoint is not None)
     if checkpoint is not None:
         load_weights(network, weights_of(checkpoint.content, ema=False), checkpoint.path)
@@ -318,11 +321,11 @@ def _choose_workers(asked: int | Literal["auto"], ranks: int) -> int:
         return auto_workers(ranks)
     if asked * ranks > (cores := usable_cores()):
         console.warn(
-            f"{asked * ranks} processes shall load pictures and take turns on {cores} core{'s' if cores > 1 else ''}; "
+            f"{asked * ranks} processes will load pictures and take turns on {cores} core{'s' if cores > 1 else ''}; "
             f"--num-workers auto takes {auto_workers(ranks)}"
         )
     return asked
 
 
 def _absolute(paths: Sequence[str]) -> tuple[str, ...]:
-    return tuple(str(Path(path).absolute()) for path in paths)
+    return tuple(str(Path(path).expanduser().absolute()) for path in paths)

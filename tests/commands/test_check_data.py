@@ -71,8 +71,8 @@ def test_faults(faulty: Path) -> None:
         f"  {train / 'Imgs' / '003.png'}: test CAMO holds it too: {camo / 't0.png'}",
     ]
     assert outcome.stderr == (
-        f"Error: 3 faults in {faulty}\n"
-        f"Try:   camox check-data {faulty} --write-clean clean.json lists the pairs without a fault\n"
+        "Error: 3 faults found; a list of the pairs that can be used would leave them out\n"
+        f"Try:   camox check-data {faulty} --write-clean clean.json\n"
     )
 
 
@@ -142,11 +142,11 @@ def test_list_of_clean_pairs(faulty: Path, tmp_path: Path, as_json: bool) -> Non
     assert outcome.exit_code == 3
     assert [pair.name for pair in data.train] == ["000", "002"]
     assert [pair.name for pair in data.tests["CAMO"]] == ["t0"]
-    assert outcome.stderr.endswith(f"Try:   camox train --dataset-path {path} trains on what is left\n")
+    assert outcome.stderr.endswith(f"Try:   camox train --dataset-path {path}\n")
     if as_json:
         assert len(json.loads(outcome.stdout)["faults"]) == 3
     else:
-        assert outcome.stdout.endswith(f"\nWritten: {path}, 2 training pairs, 1 of CAMO\n")
+        assert outcome.stdout.endswith(f"\nWritten: {path}, 2 training pairs, 1 of the 2 of CAMO\n")
 
 
 def test_list_of_a_clean_data_set(clean: Path, tmp_path: Path) -> None:
@@ -171,7 +171,7 @@ def test_list_without_a_test_set(faulty: Path, tmp_path: Path) -> None:
         ("clean.txt", "would not be known as one"),
         ("list", "would not be known as one"),
         ("nowhere/clean.json", "there is no folder"),
-        ("clean/TrainDataset.json", "cannot be written"),
+        ("clean/TrainDataset.json", "would not be known as one"),
     ],
 )
 def test_list_that_cannot_be_one(clean: Path, tmp_path: Path, name: str, expected: str) -> None:
@@ -207,10 +207,10 @@ def test_one_fault_and_nothing_left(tmp_path: Path) -> None:
     """A single fault is told in the singular; where it leaves no pair, no list is written."""
     write_pairs(tmp_path, 1)[0].mask.write_bytes(b"")
 
-    assert f"Error: 1 fault in {tmp_path}\n" in run(tmp_path).stderr
+    assert "Error: 1 fault found;" in run(tmp_path).stderr
     outcome = run(tmp_path, "--write-clean", tmp_path / "clean.json")
     assert outcome.exit_code == 3
-    assert "no pair without a fault is left" in outcome.stderr
+    assert "no pair that can be used is left" in outcome.stderr
     assert not (tmp_path / "clean.json").exists()
 
 
@@ -254,3 +254,62 @@ def test_photographs_of_cats() -> None:
 
     assert [fault["kind"] for fault in content["faults"]] == ["duplicate"] * 7
     assert [each["pairs"] for each in content["sets"]] == [400, 100]
+
+
+def test_overlapping_folders(clean: Path) -> None:
+    """A data set and a part of it are read once: no picture is its own duplicate."""
+    outcome = run(clean, clean / "TrainDataset")
+
+    assert outcome.exit_code == 0, outcome.output
+    assert "No faults." in outcome.stdout
+
+
+def test_copy_of_a_faulty_pair_stays(clean: Path, tmp_path: Path) -> None:
+    """Of two equal pictures the one whose mask is good stays in the list."""
+    folder = clean / "TrainDataset"
+    write(folder / "Imgs" / "zzz.png", noise(0))
+    write(folder / "GT" / "zzz.png", square_mask(0))
+    write(folder / "GT" / "000.png", np.zeros((24, 32), np.uint8))
+    run(clean, "--write-clean", tmp_path / "clean.json")
+
+    assert [pair.name for pair in find_data([tmp_path / "clean.json"]).train] == ["001", "002", "003", "zzz"]
+
+
+def test_two_test_sets_of_one_name(tmp_path: Path) -> None:
+    """As in training, they are refused before anything is read."""
+    for place in ("a", "b"):
+        write_pairs(tmp_path / place / "TestDataset" / "CAMO", 1)
+    outcome = run(tmp_path / "a", tmp_path / "b")
+
+    assert outcome.exit_code == 3
+    assert "two test sets are called CAMO" in outcome.stderr
+
+
+def test_folders_of_any_name(clean: Path) -> None:
+    """Pictures and masks may be given by their folders; one without the other is a usage error, and so is nothing."""
+    folders = ["--images", clean / "TrainDataset" / "Imgs", "--masks", clean / "TrainDataset" / "GT"]
+    outcome = run(*folders)
+
+    assert outcome.exit_code == 0, outcome.output
+    assert "train TrainDataset" in outcome.stdout
+    assert run(*folders[:2]).exit_code == 2
+
+
+def test_other_files_are_not_replaced(faulty: Path, tmp_path: Path) -> None:
+    """A JSON file of something else is kept, an earlier list is not."""
+    precious, earlier = tmp_path / "annotations.json", tmp_path / "clean.json"
+    precious.write_text("{}")
+    run(faulty, "--write-clean", earlier)
+    outcome = run(faulty, "--write-clean", precious)
+
+    assert outcome.exit_code == 2
+    assert "nothing was changed" in outcome.stderr
+    assert precious.read_text() == "{}"
+    assert run(faulty, "--write-clean", earlier).exit_code == 3
+
+
+def test_what_was_passed_over_is_told(clean: Path) -> None:
+    """A folder that should hold a test set and does not is named, as in training."""
+    (clean / "TestDataset" / "NC4K" / "Pics").mkdir(parents=True)
+
+    assert "left out TestDataset/NC4K" in run(clean).stdout

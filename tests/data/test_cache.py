@@ -2,12 +2,16 @@ from __future__ import annotations
 
 import os
 import pickle
+import shutil
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import cv2
 import numpy as np
@@ -161,14 +165,14 @@ def test_another_side_or_version_makes_another_file(tmp_path: Path, monkeypatch:
 
 
 def test_complete_file_is_not_built_again(tmp_path: Path) -> None:
-    """A file that is there stays as it is, and all its pairs are told as done."""
+    """A file that is there stays as it is."""
     pairs = write_pairs(tmp_path, 3)
     path = build(tmp_path / "cache", pairs, SIDE).path
     path.write_bytes(bytes(cache_bytes(3, SIDE)))
     told: list[int] = []
     build_cache(path, pairs, SIDE, lambda count, note: told.append(count))
 
-    assert sum(told) == 3
+    assert told == []
     assert path.read_bytes() == bytes(cache_bytes(3, SIDE))
 
 
@@ -244,6 +248,8 @@ def test_pickling(tmp_path: Path) -> None:
 BUILDER = """
 import sys, time
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 from camoxpert_cli.data import cache
 from camoxpert_cli.data.layouts import pair_folders
 from camoxpert_cli.data.resizing import read_resized
@@ -266,7 +272,7 @@ pairs = pair_folders(root / "data" / "Imgs", root / "data" / "GT")
 path = cache.cache_path(root / "cache", pairs, 16)
 print("ready", flush=True)
 wait(lambda: not (root / "go").exists())
-cache.build_cache(path, pairs, 16, lambda count, note: print(note, flush=True) if note else None)
+cache.build_cache(path, pairs, 16, lambda count, note: None, waiting=lambda: print("waiting", flush=True))
 print("complete" if cache.is_complete(path, len(pairs), 16) else "missing")
 """
 
@@ -308,7 +314,7 @@ def test_one_waits_for_another(tmp_path: Path) -> None:
     first = builder(tmp_path, "first")
     wait_for(lambda: len(lines(tmp_path / "first")) > 6, first)
     second = builder(tmp_path, "second")
-    assert [said(second) for _ in range(2)] == ["ready\n", "another process is building\n"]
+    assert [said(second) for _ in range(2)] == ["ready\n", "waiting\n"]
     (tmp_path / "hold").unlink()
 
     assert finish(first) == (0, "ready\ncomplete\n")
@@ -344,7 +350,7 @@ def test_one_is_killed_while_another_waits(tmp_path: Path) -> None:
     first = builder(tmp_path, "first")
     wait_for(lambda: len(lines(tmp_path / "first")) > 6, first)
     second = builder(tmp_path, "second")
-    assert [said(second) for _ in range(2)] == ["ready\n", "another process is building\n"]
+    assert [said(second) for _ in range(2)] == ["ready\n", "waiting\n"]
     first.send_signal(signal.SIGKILL)
     assert finish(first)[0] == -signal.SIGKILL
     (tmp_path / "hold").unlink()
@@ -389,3 +395,45 @@ def test_turned_picture_is_turned(tmp_path: Path, mixed_pairs: tuple[Pair, ...])
     assert read_image(by_name["large-6-turned"].image)[1] == (150, 100)
     assert np.abs(np.rot90(turned).astype(int) - stored).mean() < 4
     assert np.abs(turned.astype(int) - stored).mean() > 20
+
+
+def test_room(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is left on the disk must not fall below the reserve; what a killed process left there counts as room."""
+    pairs = write_pairs(tmp_path / "data", 2)
+    size, path = cache_bytes(2, SIDE), tmp_path / "cache" / "pictures-16px-new.u8"
+    stale = tmp_path / "cache" / ".pictures-16px-old.u8.tmp00"
+    stale.parent.mkdir()
+    stale.write_bytes(b"half")
+
+    def usage(folder: Path) -> Any:
+        return SimpleNamespace(free=size + 100 - stale.exists())
+
+    monkeypatch.setattr(shutil, "disk_usage", usage)
+    with pytest.raises(OSError, match="are free"):
+        build_cache(path, pairs, SIDE, lambda count, note: None, reserve=101)
+    assert not path.exists()
+    stale.write_bytes(b"half")
+    build_cache(path, pairs, SIDE, lambda count, note: None, reserve=100)
+
+    assert path.exists()
+
+
+def test_unused_files_are_removed(tmp_path: Path) -> None:
+    """A new file takes the place of those that were not used for a month; reading one is using it."""
+    pairs = write_pairs(tmp_path / "data", 3)
+    old, used = (build(tmp_path / "cache", pairs[:count], SIDE).path for count in (1, 2))
+    for path in (old, used):
+        os.utime(path, (time.time() - 31 * 24 * 3600,) * 2)
+    PictureCache(used, pairs[:2], SIDE)
+    new = build(tmp_path / "cache", pairs, SIDE).path
+
+    assert sorted((tmp_path / "cache").iterdir()) == sorted([used, new])
+
+
+def test_missing_picture(tmp_path: Path) -> None:
+    """A picture that is gone is an error of the data, not of the cache."""
+    pairs = write_pairs(tmp_path / "data", 2)
+    pairs[1].image.unlink()
+
+    with pytest.raises(DataError, match=r"cannot read .*001\.png"):
+        cache_path(tmp_path, pairs, SIDE)

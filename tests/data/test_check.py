@@ -243,16 +243,18 @@ def add_repeated_pictures(data: DataSetWithFaults) -> None:
     half = np.asarray(cv2.resize(first, (WIDTH // 2, HEIGHT // 2), interpolation=cv2.INTER_AREA), dtype=np.uint8)
     data.add("again-0", first)
     data.add("again-1", jpeg(first), image_fault="duplicate")
-    data.add("again-2", saved(first, 20), image_fault="duplicate")
-    data.add("again-3", half, blob(HEIGHT // 2, WIDTH // 2), image_fault="duplicate")
-    data.add("again-4", np.clip(first * 1.2 + 10, 0, 255).astype(np.uint8), image_fault="duplicate")
+    data.add("again-2", saved(first, 20), image_fault="duplicate", trainable=True)
+    data.add("again-3", half, blob(HEIGHT // 2, WIDTH // 2), image_fault="duplicate", trainable=True)
+    brighter = np.clip(first * 1.2 + 10, 0, 255).astype(np.uint8)
+    data.add("again-4", brighter, image_fault="duplicate", trainable=True)
     data.add("again-flat-0", np.full((HEIGHT, WIDTH, 3), 33, np.uint8), suffixes=(".png", ".png"))
     data.add(
         "again-flat-1", np.full((HEIGHT, WIDTH, 3), 33, np.uint8), suffixes=(".bmp", ".png"), image_fault="duplicate"
     )
     tested = scene(5001, HEIGHT, WIDTH)
     data.add("again-0", tested, to=B)
-    data.add("again-1", saved(tested, 30), to=B, image_fault="duplicate")
+    data.add("again-1", saved(tested, 30), to=B, image_fault="duplicate", trainable=True)
+    data.add("again-2", tested, to=B, image_fault="duplicate", trainable=True)
 
     secret, other = scene(5002, HEIGHT, WIDTH), scene(5003, HEIGHT, WIDTH)
     data.add("secret", secret, to=A)
@@ -260,7 +262,7 @@ def add_repeated_pictures(data: DataSetWithFaults) -> None:
     data.add("other-secret", other, to=B)
     data.add("twice-leaked-0", other, image_fault="leak")
     data.add("twice-leaked-1", saved(other, 60), image_fault="leak")
-    data.planted.append(("duplicate", TRAIN, data.root / "TrainDataset" / "Imgs" / "twice-leaked-1.jpg", False))
+    data.planted.append(("duplicate", TRAIN, data.root / "TrainDataset" / "Imgs" / "twice-leaked-1.jpg", True))
 
 
 @pytest.fixture(scope="module")
@@ -345,7 +347,8 @@ def test_clean_pairs(faulty: DataSetWithFaults, report: Report, tmp_path: Path) 
     write_list(tmp_path / "clean.json", train, tests)
     data = find_data([tmp_path / "clean.json"])
     assert (data.train, data.tests) == (tuple(train), {name: tuple(pairs) for name, pairs in tests.items()})
-    assert examine_pairs(data.train, tmp_path / "again").faults == []
+    again = examine_pairs(data.train, tmp_path / "again").faults
+    assert {(fault.kind, fault.trainable) for fault in again} <= {("duplicate", True), ("rotation", True)}
 
 
 def examine_pairs(pairs: Sequence[Pair], root: Path) -> Report:

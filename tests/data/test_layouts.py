@@ -295,7 +295,7 @@ def test_list_file_with_a_test_set_of_one_name(tmp_path: Path) -> None:
 
 def test_list_file_that_is_not_there(tmp_path: Path) -> None:
     """A list that is not there is an error that names it."""
-    with pytest.raises(DataError, match=r"there is no .*gone\.json"):
+    with pytest.raises(DataError, match=r"cannot read the list .*gone\.json"):
         find_data([tmp_path / "gone.json"])
 
 
@@ -478,3 +478,20 @@ def test_real_data_sets() -> None:
     assert (len(cats.train), {name: len(pairs) for name, pairs in cats.tests.items()}) == (400, {"feral_cats": 100})
     assert len(pictures.train) == 2
     assert find_under(SHARED_DATA) == [SHARED_DATA / "camouflage_pair", SHARED_DATA / "feral_cats"]
+
+
+def test_pictures_as_their_own_masks(tmp_path: Path) -> None:
+    """One folder for pictures and masks is refused: each picture would be its own mask."""
+    touch(tmp_path / "photos", ["a.jpg"])
+
+    with pytest.raises(DataError, match="cannot hold both"):
+        find_data([], folders=[(tmp_path / "photos", tmp_path / "x" / ".." / "photos")])
+
+
+def test_overlaps_count_once_in_words(tmp_path: Path) -> None:
+    """What a second root adds is told, not what it holds."""
+    touch_pairs(tmp_path / "TrainDataset", "Imgs", "GT")
+
+    description = find_data([tmp_path, tmp_path / "TrainDataset"]).description
+    assert "2 training pairs" in description
+    assert "0 training pairs" in description

@@ -6,8 +6,9 @@ import pytest
 import torch
 
 from camoxpert_cli.config.schema import RunConfig
-from camoxpert_cli.engine.device import Placement, choose_device, place, with_count
-from camoxpert_cli.errors import CamoxError, DeviceError
+from camoxpert_cli.engine.device import Placement, choose_device, own_device, place, with_count
+from camoxpert_cli.engine.world import World
+from camoxpert_cli.errors import CamoxError, DeviceError, UsageError
 
 CPU = torch.device("cpu")
 
@@ -115,6 +116,21 @@ def test_processes_that_were_started(monkeypatch: pytest.MonkeyPatch) -> None:
         with pytest.raises(CamoxError) as caught:
             place(RunConfig(**settings), processes=4)
         assert caught.value.exit_code == 2
+
+
+def test_processes_that_do_not_match(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A machine needs a GPU for each of its processes, and as many processes as devices were asked for."""
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    placement = place(RunConfig(devices="0,1"), processes=4)
+
+    assert own_device(placement, World(3, 4, 1, 2)) == gpu(1)
+    with pytest.raises(DeviceError, match="3 processes were started on this machine, for 2 GPUs"):
+        own_device(placement, World(2, 4, 2, 3))
+    with pytest.raises(UsageError, match="1 process was started, and 2 devices are asked for"):
+        own_device(place(RunConfig(gpus=2)), World())
+    assert place(RunConfig(), processes=1) == Placement("single", (gpu(0),), 1)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 8)
+    assert place(RunConfig(), processes=2).count == 2  # a process on each of two machines with eight
 
 
 def test_count_becomes_a_setting() -> None:

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -44,10 +43,9 @@ def picture(*columns: int) -> Tensor:
     return image
 
 
-def batches(images: list[Tensor], masks: list[Tensor], size: int) -> Iterator[ScoringBatch]:
-    for at in range(0, len(images), size):
-        end = min(at + size, len(images))
-        yield torch.stack(images[at:end]), masks[at:end], torch.arange(at, end)
+def batches(images: list[Tensor], masks: list[Tensor], size: int) -> list[ScoringBatch]:
+    ends = [(at, min(at + size, len(images))) for at in range(0, len(images), size)]
+    return [(torch.stack(images[at:end]), masks[at:end], torch.arange(at, end)) for at, end in ends]
 
 
 def score(network: nn.Module, items: Any) -> Scores:

@@ -159,7 +159,7 @@ def idle(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, float]]:
         return norm
 
     monkeypatch.setattr(train_module, "optimizer_step", watched)
-    monkeypatch.setattr(train_module, "backward", lambda *arguments, share: torch.zeros(6))
+    monkeypatch.setattr(train_module, "backward", lambda *arguments, share: (torch.zeros(6), torch.zeros(1)))
     monkeypatch.setattr(train_module, "validate", lambda run: Scores(3, 0.5, 0.5, 0.5))
     for name in ("save_last", "save_best", "close_run"):
         monkeypatch.setattr(train_module, name, lambda run: True)

@@ -18,6 +18,7 @@ CIRCUMSTANCES = {
     "resume_from",
     "save_every",
     "session_limit",
+    "max_restarts",
 }
 # Two epochs of stage 1, two phases of one epoch each in stage 2. Three experts, of which each picture takes two: some
 # get no gradient in some steps. 8 pictures in groups of 2 + 2: steps at 4 and 8; in stage 2 of 3 + 3: at 6 and 8.

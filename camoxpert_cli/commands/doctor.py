@@ -1,0 +1,76 @@
+from __future__ import annotations
+
+import json
+import shutil
+import textwrap
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from camoxpert_cli import console
+
+if TYPE_CHECKING:
+    from camoxpert_cli.engine.doctor.examine import Examination
+    from camoxpert_cli.engine.doctor.finding import Finding
+
+# Columns of a finding's status and name; the rest is text.
+_STATUS, _NAME = 9, 15
+
+
+def doctor(
+    preset: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Ask whether this recipe fits, and measure its memory.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print findings and raw readings as JSON.")] = False,
+) -> None:
+    """Say what this machine can train, having tried it.
+
+    Runs a kernel and a step in mixed precision on every GPU, DataParallel and DDP over all of them, and looks at
+    driver, packages, processor, memory, disk, variables and the network. What crashes or hangs is a finding. Ends with
+    the recommended preset and strategy, and with exit code 5 where the GPUs, or the preset, cannot be trained as it
+    is. Brackets say what was run.
+
+    \b
+    Examples:
+      camox doctor
+      camox doctor --preset kaggle-2xT4
+      camox doctor --json > machine.json
+    """
+    from camoxpert_cli.engine.doctor.examine import examine, refuse_problems, to_json
+
+    examination = examine(preset, console.say)
+    if as_json:
+        console.result(json.dumps(to_json(examination), indent=2))
+    else:
+        console.result("\n".join(_lines(examination)))
+    refuse_problems(examination)
+
+
+def _lines(examination: Examination) -> list[str]:
+    recommended = examination.recommendation
+    lines = [line for finding in examination.findings for line in _finding(finding)]
+    first = "Recommended"
+    if examination.problems:
+        first += ", once the problems above are solved" if examination.readings.working else " until a GPU works"
+    lines += ["", f"{first}: {recommended.preset}, strategy {recommended.strategy}"]
+    lines += [line for sentence in recommended.why for line in _wrapped(sentence, "  ")]
+    return [*lines, f"  {recommended.command}"]
+
+
+def _finding(finding: Finding) -> list[str]:
+    ran = f"  [{finding.ran}]" if finding.ran else ""
+    lines = _wrapped(finding.result + ran, f"{finding.status:<{_STATUS}}{finding.name:<{_NAME}}")
+    if finding.advice:
+        lines += _wrapped(finding.advice, " " * (_STATUS + _NAME) + "-> ")
+    if finding.command:
+        # Whole, to be copied.
+        lines.append(" " * (_STATUS + _NAME + 3) + finding.command)
+    return lines
+
+
+def _wrapped(text: str, start: str) -> list[str]:
+    width = min(120, shutil.get_terminal_size().columns)
+    later = " " * len(start)
+    return textwrap.wrap(
+        text, width, initial_indent=start, subsequent_indent=later, break_long_words=False, break_on_hyphens=False
+    )

@@ -1,0 +1,83 @@
+"""The trials themselves, on the CPU and, where there is one, on a GPU."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor
+
+from camoxpert_cli.engine.doctor import trials
+from camoxpert_cli.engine.doctor.readings import Failure, GpuTrial, TeamTrial
+from camoxpert_cli.engine.doctor.take import read_ddp
+
+TIMEOUT = 180
+
+
+def test_a_device_that_works() -> None:
+    """A kernel runs, and a convolution's gradients are those of the CPU."""
+    assert trials.try_device("cpu") == GpuTrial(0, number_format="float32")
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_rounding_is_no_fault(dtype: torch.dtype) -> None:
+    """What a number format rounds stays well within what counts as wrong."""
+    cpu = torch.device("cpu")
+
+    assert trials.largest_difference(trials._step(cpu, dtype), trials._step(cpu, None)) < 0.02
+
+
+def test_a_device_that_computes_wrongly(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Gradients that are off by a quarter are told, and so are those that are not finite."""
+    honest = trials._step
+    for factor, told in ((1.25, "25.0%"), (float("nan"), "inf%")):
+
+        def step(
+            device: torch.device, dtype: torch.dtype | None, factor: float = factor, calls: list[int] | None = None
+        ) -> list[Tensor]:
+            wrong = not step.called  # type: ignore[attr-defined]
+            step.called = True  # type: ignore[attr-defined]
+            return [each * (factor if wrong else 1.0) for each in honest(device, dtype)]
+
+        step.called = False  # type: ignore[attr-defined]
+        monkeypatch.setattr(trials, "_step", step)
+        assert trials.try_device("cpu").convolution == f"its gradients differ from the CPU's by {told}"
+
+
+def test_a_device_without_kernels(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first line of CUDA's error is what the trial says."""
+
+    def ones(*_: object, **__: object) -> Tensor:
+        raise RuntimeError("CUDA error: no kernel image is available\nCUDA kernel errors might be reported later")
+
+    monkeypatch.setattr(torch, "ones", ones)
+
+    assert trials.try_device("cpu").kernel == "CUDA error: no kernel image is available"
+
+
+def test_ddp() -> None:
+    """Two processes on the CPU agree with one, and time their all-reduce."""
+    trial = read_ddp(["cpu", "cpu"], TIMEOUT)
+
+    assert isinstance(trial, TeamTrial)
+    assert trial.difference < 1e-5
+    assert trial.bandwidth is not None
+    assert trial.bandwidth > 0
+
+
+def test_ddp_with_a_rank_that_fails() -> None:
+    """The rank that failed gives the reason, not the one that waited for it."""
+    trial = read_ddp(["cpu", "nonsense"], TIMEOUT)
+
+    assert isinstance(trial, Failure)
+    assert "nonsense" in trial.why
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_one_gpu() -> None:
+    """A card that works computes in its own number format; DataParallel runs on one card taken twice."""
+    trial = trials.try_device("cuda:0")
+
+    assert (trial.kernel, trial.convolution) == ("", "")
+    assert trial.free > 0
+    assert trials.try_data_parallel(["cuda:0", "cuda:0"]).difference < 0.05

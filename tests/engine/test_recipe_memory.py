@@ -1,0 +1,70 @@
+"""The steps whose memory is measured. The CPU does not count its own: there they only have to run."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from camoxpert_cli.config.load import resolve
+from camoxpert_cli.config.schema import Config
+from camoxpert_cli.engine import recipe_memory
+from camoxpert_cli.engine.doctor.readings import StageMemory
+from camoxpert_cli.engine.recipe_memory import measure_memory
+
+
+def small(**settings: object) -> Config:
+    flags = {
+        "model.backbone": "test_resnet",
+        "model.num_experts": 2,
+        "data.img_size": 64,
+        "train.batch_size": 3,
+        "train.stage2_batch_size": 2,
+        **{f"train.{name}": value for name, value in settings.items()},
+    }
+    return resolve("kaggle-2xT4", flags).config
+
+
+def test_each_stage_once() -> None:
+    """Both stages run at their own batch, however many steps unfreeze the backbone."""
+    assert measure_memory(small(), "cpu") == [StageMemory(1, 3, 0), StageMemory(2, 2, 0)]
+    assert measure_memory(small(skip_stage1=True), "cpu") == [StageMemory(2, 2, 0)]
+
+
+def test_whole_backbone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Stage 1 trains none of the backbone, and stage 2 is measured where all of it trains."""
+    asked = []
+    honest = recipe_memory._train
+
+    def train(*arguments: object) -> None:
+        asked.append(arguments[-1])
+        honest(*arguments)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(recipe_memory, "_train", train)
+    measure_memory(small(), "cpu")
+
+    assert asked == [0, 4]
+
+
+def test_out_of_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A stage that runs out of memory says so, and the next one is measured all the same."""
+    honest = recipe_memory._train
+
+    def train(*arguments: object) -> None:
+        if arguments[-1] == 0:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        honest(*arguments)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(recipe_memory, "_train", train)
+
+    assert measure_memory(small(), "cpu") == [StageMemory(1, 3, None), StageMemory(2, 2, 0)]
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_on_a_gpu() -> None:
+    """A GPU counts; more pictures take more."""
+    first, second = (measure_memory(small(batch_size=size), "cuda:0")[0].peak for size in (2, 64))
+
+    assert first is not None
+    assert second is not None
+    assert 0 < first < second
