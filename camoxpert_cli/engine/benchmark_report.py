@@ -157,7 +157,12 @@ def _parts(result: Benchmark) -> Section:
         "computing, images/s. waiting: for pictures, end to end. gradients: their sum over processes. MiB: at most, on "
         f"{'a process' if _on_cpu(result) else 'the fullest GPU'}."
     )
-    return Section("Apart", header, rows, [note])
+    notes = [note]
+    if result.config.data.cache == "off":
+        notes.append(
+            "Without a cache masks are decoded too, as in a run's first epoch; later epochs have them in memory."
+        )
+    return Section("Apart", header, rows, notes)
 
 
 def _recipe(result: Benchmark) -> Section:
