@@ -21,7 +21,7 @@ from camoxpert_cli import atomic, console
 from camoxpert_cli.config.load import stage2_batch_size
 from camoxpert_cli.config.schema import Config
 from camoxpert_cli.data.cores import usable_cores
-from camoxpert_cli.engine.build import build_phases
+from camoxpert_cli.engine.build import build_phases, find_given
 from camoxpert_cli.engine.choice import Choice, Chosen
 from camoxpert_cli.engine.device import Placement
 from camoxpert_cli.engine.picture_cache import default_folder
@@ -31,19 +31,25 @@ from camoxpert_cli.errors import DeviceError
 from camoxpert_cli.runs import STRATEGY_FILE
 
 CANDIDATES: tuple[Chosen, ...] = ("ddp", "dp")
-# dp has to be faster by more than two trials of the same differ: ddp loads pictures in all processes.
+# dp has to be faster by more than two trials of the same differ: on pictures, ddp also has a process more to read them.
 _MARGIN = 1.02
 _SECONDS = 6.0
 _REMEMBERED = "strategies.json"
 
 
 def decide(outcomes: Mapping[Chosen, Outcome], key: str = "") -> Choice:
-    """The faster strategy; ddp where they are alike. Raises DeviceError where none works."""
+    """The faster strategy; ddp where they are alike.
+
+    Raises DeviceError where none works, and the error itself where all end with the same one, which is about settings.
+    """
     speeds: dict[str, float] = {
         name: median(each.compute) for name, each in outcomes.items() if not isinstance(each, Failure)
     }
     failures = {name: each for name, each in outcomes.items() if isinstance(each, Failure)}
     if not speeds:
+        first = next(iter(failures.values()))
+        if len(failures) > 1 and all(each == first for each in failures.values()):
+            raise first.error(first.message)
         # What helps one helps the others, where it is said at all.
         hint = next(
             (each.hint for each in failures.values() if each.hint), "--gpus 1; camox doctor looks for the cause"
@@ -68,13 +74,16 @@ def choose(
     """What was chosen before for the same machine, network and sizes, or what trials choose now.
 
     A choice is kept in `run_folder` and in the user's folder for caches: a notebook service may keep only one of them.
-    `attempt` runs a trial with so many threads for each process. Raises DeviceError where no candidate works.
+    `attempt` runs a trial with so many threads for each process. Raises DeviceError where no candidate works, DataError
+    where there are no pictures to train on.
     """
     key = identity(config, placement)
     remembered = _recall(key, run_folder)
     if remembered is not None:
         console.say(f"Strategy: {remembered}, as tried before")
         return remembered
+    if config.data.generated_pictures == 0:
+        find_given(config.data)  # what is wrong there is told before minutes of trials
     console.say(
         f"Strategy: trying {' and '.join(candidates)} on {placement.count} devices; --strategy ddp does without"
     )

@@ -27,7 +27,7 @@ from camoxpert_cli.engine.picture_cache import open_cache
 from camoxpert_cli.engine.probe import Failure, Outcome, run_trial
 from camoxpert_cli.engine.stages import Stage
 from camoxpert_cli.engine.trial import Measurement, Pictures, Trial
-from camoxpert_cli.errors import CamoxError, DeviceError, UsageError
+from camoxpert_cli.errors import DeviceError, UsageError
 from camoxpert_cli.runs import RunFolder, versions
 
 # Training pictures of COD10K and CAMO together, on which published networks are trained.
@@ -220,9 +220,7 @@ def _require_any(rows: Sequence[Row]) -> None:
         return
     failure = rows[0].outcome
     assert isinstance(failure, Failure)
-    error = CamoxError(f"nothing could be measured: {failure.message}", failure.hint)
-    error.exit_code = failure.exit_code if failure.exit_code in (2, 3, 5) else 6
-    raise error
+    raise failure.error(f"nothing could be measured: {failure.message}")
 
 
 def _machine(rows: Sequence[Row]) -> dict[str, Any]:

@@ -15,12 +15,16 @@ from pathlib import Path
 from typing import TypeAlias
 
 from camoxpert_cli.engine.trial import Measurement, Trial
+from camoxpert_cli.errors import CamoxError
 from camoxpert_cli.launch import PEER_LOST, worker_environment
 
 # Seconds without a sign of life: starting takes half a minute on a slow disk, a step on a slow CPU almost as long.
 PATIENCE = 180.0
 _WORKER = "camoxpert_cli.engine.trial"
 _GRACE_SECONDS = 5.0
+_TRAINING = 6
+# Exit codes that say what a user can do; others are those of a training that failed.
+_ANNOUNCED = (2, 3, 4, 5)
 _POLL_SECONDS = 0.05
 
 
@@ -30,7 +34,13 @@ class Failure:
 
     message: str
     hint: str = ""
-    exit_code: int = 6
+    exit_code: int = _TRAINING
+
+    def error(self, message: str) -> CamoxError:
+        """To raise where a command cannot go on without the measurement."""
+        error = CamoxError(message, self.hint)
+        error.exit_code = self.exit_code
+        return error
 
 
 Outcome: TypeAlias = Measurement | Failure
@@ -93,7 +103,7 @@ def _wait(folder: Path, workers: list[subprocess.Popen[bytes]], patience: float)
 def _explain(folder: Path, code: int, rank: int) -> Failure:
     with suppress(OSError, ValueError):
         told = json.loads((folder / f"error{rank}.json").read_text(encoding="utf-8"))
-        return Failure(told["message"], told["hint"], code)
+        return Failure(told["message"], told["hint"], code if code in _ANNOUNCED else _TRAINING)
     if code < 0:
         name = signal.Signals(-code).name
         of_memory = ", which is how the system ends a process where memory runs out" if name == "SIGKILL" else ""

@@ -16,8 +16,9 @@ from camoxpert_cli.engine.auto_strategy import choose, decide, identity
 from camoxpert_cli.engine.choice import Choice, Chosen
 from camoxpert_cli.engine.device import Placement, Strategy, is_undecided
 from camoxpert_cli.engine.probe import Failure, Outcome
+from camoxpert_cli.engine.train import train
 from camoxpert_cli.engine.trial import Measurement, Trial
-from camoxpert_cli.errors import DeviceError
+from camoxpert_cli.errors import CamoxError, DataError, DeviceError
 from camoxpert_cli.launch import MEETING_POINT
 from camoxpert_cli.runs import STRATEGY_FILE
 from tests.helpers.tiny_data import tiny_run
@@ -78,6 +79,33 @@ def test_nothing_works() -> None:
 
     assert caught.value.details == "  ddp: a process was killed by SIGSEGV\n  dp: the GPU ran out of memory"
     assert caught.value.hint == "smaller --batch-size"
+
+
+def test_settings_that_work_nowhere() -> None:
+    """Where all end with the same error it is that one, with its own exit code."""
+    wrong = Failure("there is no backbone 'edgenxt'", "--backbone edgenext_base", 2)
+    with pytest.raises(CamoxError, match="there is no backbone 'edgenxt'") as caught:
+        decide({"ddp": wrong, "dp": wrong})
+
+    assert (caught.value.exit_code, caught.value.hint) == (2, "--backbone edgenext_base")
+
+
+def test_no_pictures_no_trials(tiny_data: Path, tmp_path: Path) -> None:
+    """A folder that is not there is told before anything is tried."""
+    attempts = Attempts()
+    with pytest.raises(DataError, match="there is no folder"):
+        choose(two_gpus(tmp_path / "gone", tmp_path / "run"), TWO_PROCESSES, None, attempt=attempts)
+
+    assert attempts.trials == []
+
+
+def test_the_run_keeps_the_choice(tiny_data: Path, tmp_path: Path) -> None:
+    """The run folder holds it, and settings that still say auto, for the run may go on elsewhere."""
+    choice = Choice("ddp", {"ddp": 9.0}, {"dp": "crashed"}, "key")
+    folder = train(tiny_run(tiny_data, tmp_path / "run", epochs=1, stage1_epochs=1), choice=choice)
+
+    assert Choice.from_text((folder.path / STRATEGY_FILE).read_text()) == choice
+    assert "strategy: auto\n" in (folder.path / "config.yaml").read_text()
 
 
 def test_choosing_once(tiny_data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
