@@ -116,18 +116,7 @@ class _Group:
         return code
 
     def _start(self, rank: int) -> None:
-        environment = {
-            **os.environ,
-            MEETING_POINT: str(self.folder),
-            PARENT: str(os.getpid()),
-            "RANK": str(rank),
-            "LOCAL_RANK": str(rank),
-            "WORLD_SIZE": str(self._processes),
-            "LOCAL_WORLD_SIZE": str(self._processes),
-            "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", str(self._threads)),
-            # All are on this machine; the name of a container's host may lead nowhere.
-            "GLOO_SOCKET_IFNAME": os.environ.get("GLOO_SOCKET_IFNAME", "lo"),
-        }
+        environment = worker_environment(self.folder, rank, self._processes, self._threads)
         # A group of its own: a terminal sends Ctrl-C to this process alone, which passes it on once.
         if rank == 0:
             self.workers.append(subprocess.Popen(self._command, env=environment, process_group=0))
@@ -247,6 +236,22 @@ class _Group:
                 target.parent.mkdir(exist_ok=True)
                 with target.open("ab") as kept, self._log(rank).open("rb") as log:
                     shutil.copyfileobj(log, kept)
+
+
+def worker_environment(folder: Path, rank: int, processes: int, threads: int) -> dict[str, str]:
+    """The variables of a worker that meets the others in `folder`; each takes `threads` unless the user set them."""
+    return {
+        **os.environ,
+        MEETING_POINT: str(folder),
+        PARENT: str(os.getpid()),
+        "RANK": str(rank),
+        "LOCAL_RANK": str(rank),
+        "WORLD_SIZE": str(processes),
+        "LOCAL_WORLD_SIZE": str(processes),
+        "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", str(threads)),
+        # All are on this machine; the name of a container's host may lead nowhere.
+        "GLOO_SOCKET_IFNAME": os.environ.get("GLOO_SOCKET_IFNAME", "lo"),
+    }
 
 
 def tell_launcher(message: str, hint: str, details: str) -> bool:

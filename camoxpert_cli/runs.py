@@ -7,6 +7,7 @@ history.json     a list, one object an epoch
 last.pth         all that is needed to go on
 previous.pth     the last.pth before it
 best_model.pth   the weights with the best validation IoU
+strategy.json    which strategy for several GPUs short trials chose, and why; where there were any
 results.json     scores of best_model.pth on the test sets, written when the run ends
 """
 
@@ -35,7 +36,8 @@ from camoxpert_cli.errors import TrainingError, UsageError
 _PACKAGES = ("torch", "torchvision", "timm", "numpy", "opencv-python-headless", "albumentations", "typer")
 # What makes a folder the folder of a run; one that stopped before its first epoch ended has nothing to lose.
 _PRECIOUS = ("history.json", "last.pth", "previous.pth", "best_model.pth", "results.json")
-_FILES = (*_PRECIOUS, "config.yaml", "env.json", "metrics.jsonl")
+STRATEGY_FILE = "strategy.json"
+_FILES = (*_PRECIOUS, "config.yaml", "env.json", "metrics.jsonl", STRATEGY_FILE)
 
 _GIB = 2**30
 # Descriptors that hold a folder's lock. A loader's worker would hold it on after this process was killed.
@@ -150,6 +152,9 @@ class RunFolder:
         """config.yaml and env.json; the folder must exist."""
         self._write(self.path / "config.yaml", yaml.safe_dump(dict(config), sort_keys=False))
         self._write(self.path / "env.json", json.dumps(environment(), indent=2) + "\n")
+
+    def write_strategy(self, text: str) -> None:
+        self._write(self.path / STRATEGY_FILE, text)
 
     def log(self, event: str, **values: Any) -> None:
         """Append one object to metrics.jsonl: `event`, the time in seconds since 1970, `values`."""

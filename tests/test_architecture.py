@@ -59,7 +59,9 @@ def test_lower_layers_never_import_higher_ones(path: Path) -> None:
     assert upward | sideways | into_config == set()
 
 
-@pytest.mark.parametrize("arguments", [["--help"], ["train", "--help"], ["predict", "-h"], ["--version"]])
+@pytest.mark.parametrize(
+    "arguments", [["--help"], ["train", "--help"], ["predict", "-h"], ["benchmark", "-h"], ["--version"]]
+)
 def test_help_loads_nothing_heavy(arguments: list[str]) -> None:
     """Help and version appear without waiting for torch and its like."""
     code = (

@@ -15,7 +15,7 @@ _PACKAGE = Path(__file__).resolve().parents[1]
 PRESET_FOLDER = _PACKAGE / "presets" if (_PACKAGE / "presets").is_dir() else _PACKAGE.parent / "presets"
 
 # What a preset may say at top level beside its sections.
-PRESET_WORDS = ("summary", "hardware", "extends")
+PRESET_WORDS = ("summary", "hardware", "claim", "extends")
 
 
 @dataclass(frozen=True)
@@ -26,6 +26,7 @@ class Preset:
     path: Path
     summary: str
     hardware: str
+    claim: str  # how fast some document says it is
     extends: str | None
     sections: dict[str, Any]
 
@@ -71,7 +72,9 @@ def read_preset(name: str, beside: Path | None = None) -> Preset:
     for word, value in words.items():
         if not isinstance(value, str):
             raise ConfigError(f"{path}: {word} is {value!r}, expected text")
-    return Preset(path.stem, path, words["summary"], words["hardware"], words["extends"] or None, content)
+    return Preset(
+        path.stem, path, words["summary"], words["hardware"], words["claim"], words["extends"] or None, content
+    )
 
 
 def _locate(name: str, beside: Path | None) -> Path:

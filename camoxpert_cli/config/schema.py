@@ -110,7 +110,9 @@ class RunConfig:
     )
     devices: str | None = setting(None, "the GPUs to take by their numbers, such as 0,2", parse=parse_devices)
     strategy: Literal["auto", "single", "dp", "ddp"] = setting(
-        "auto", "how several GPUs work together: ddp is a process for each, dp one process; auto takes ddp"
+        "auto",
+        "how several GPUs work together: ddp is a process for each, dp one process; auto tries both on two or three "
+        "GPUs and takes ddp on more",
     )
     max_restarts: int = setting(
         0, "start again from the last checkpoint so many times where a process crashes", low=0, high=1000

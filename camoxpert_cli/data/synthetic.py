@@ -21,6 +21,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -29,6 +30,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from camoxpert_cli.data.pairs import Pair
+from camoxpert_cli.data.threads import in_threads
 from camoxpert_cli.errors import DataError
 
 Split = Literal["train", "val"]
@@ -40,6 +43,9 @@ Picture = tuple[NDArray[np.uint8], NDArray[np.uint8]]
 VERSION = 1
 MANIFEST = "synthetic.json"
 MIN_SIZE = 48
+# Height and width in pixels, as of many pictures of COD10K.
+PHOTOGRAPH_SIZE = (737, 964)
+_ENLARGED = 4
 
 ORIENTATION_BINS = 16
 ORIENTATION_STEP = 180 / ORIENTATION_BINS
@@ -124,12 +130,32 @@ def write_dataset(folder: Path, *, seed: int, train: int, test: int, size: int) 
         path.unlink()
     for index, split, image_path, mask_path in plan:
         image, mask = generate_picture(seed, index, split, size)
-        _write_png(image_path, cv2.cvtColor(image, cv2.COLOR_RGB2BGR))
-        _write_png(mask_path, mask)
+        _write(image_path, cv2.cvtColor(image, cv2.COLOR_RGB2BGR))
+        _write(mask_path, mask)
     partial = manifest.with_suffix(".partial")
     partial.write_text(json.dumps(wanted, indent=2) + "\n", encoding="utf-8")
     partial.replace(manifest)
     return True
+
+
+def write_photographs(folder: Path, count: int) -> list[Pair]:
+    """Pictures that take as long to read as photographs: JPEGs as large as those of COD10K, masks as PNG files.
+
+    Patterns are drawn small and enlarged, and get the noise of a sensor: about 180 kB each.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+
+    def write(index: int) -> Pair:
+        image, mask = generate_picture(0, index, "train", PHOTOGRAPH_SIZE[1] // _ENLARGED)
+        pair = Pair(f"{index:03d}", folder / f"{index:03d}.jpg", folder / f"{index:03d}.png")
+        large = cv2.resize(image, None, fx=_ENLARGED, fy=_ENLARGED, interpolation=cv2.INTER_CUBIC)
+        large = large[: PHOTOGRAPH_SIZE[0]]
+        noise = np.random.default_rng(index).normal(0, 4, large.shape)
+        _write(pair.image, np.clip(large + noise, 0, 255).astype(np.uint8), [cv2.IMWRITE_JPEG_QUALITY, 90])
+        _write(pair.mask, np.kron(mask, np.ones((_ENLARGED, _ENLARGED), np.uint8))[: PHOTOGRAPH_SIZE[0]])
+        return pair
+
+    return list(in_threads(write, range(count)))
 
 
 def _plan(folder: Path, stem: str, split: Split, count: int) -> list[tuple[int, Split, Path, Path]]:
@@ -155,9 +181,10 @@ def _read_json(path: Path) -> Any:
         return None
 
 
-def _write_png(path: Path, pixels: NDArray[Any]) -> None:
+def _write(path: Path, pixels: NDArray[Any], options: Sequence[int] = ()) -> None:
+    """In the format of the path's ending."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    ok, data = cv2.imencode(".png", pixels)
+    ok, data = cv2.imencode(path.suffix, pixels, options)
     if not ok:
         raise OSError(f"cannot encode {path}")
     path.write_bytes(data.tobytes())

@@ -14,7 +14,7 @@ from typing import Any
 from camoxpert_cli import console
 from camoxpert_cli.config.load import gpu_count, stage2_batch_size, stage2_rate
 from camoxpert_cli.config.schema import Config, DataConfig, ModelConfig
-from camoxpert_cli.data.layouts import find_data, find_under
+from camoxpert_cli.data.layouts import DataSet, find_data, find_under
 from camoxpert_cli.data.pairs import Pair
 from camoxpert_cli.data.reading import status_of
 from camoxpert_cli.data.split import hold_out
@@ -87,24 +87,30 @@ def open_data(data: DataConfig, seed: int, folder: RunFolder, world: World | Non
 
 
 def _find(data: DataConfig, seed: int, folder: RunFolder, world: World) -> RunData:
-    roots = [Path(path) for path in data.dataset_path]
-    folders = [(Path(images), Path(masks)) for images, masks in zip(data.images, data.masks, strict=True)]
-    if not roots and not folders and data.generated_pictures > 0:
+    if not (data.dataset_path or data.images) and data.generated_pictures > 0:
         folder.create()
         return _generate(folder.path / "pictures", seed, data, world)
-    if not roots and not folders:
-        roots = [_only_dataset_under(KAGGLE_INPUT)]
-    found = find_data(roots, folders=folders, include_noncam=data.include_noncam)
+    found = find_given(data)
     description = f"Data: {found.description}"
     console.say(
         textwrap.fill(description, 120, subsequent_indent=" " * 6, break_long_words=False, break_on_hyphens=False)
     )
+    train, validation = hold_out(found.train, data.val_fraction, seed)
+    return RunData(found.train, list(train), list(validation), dict(found.tests), generated=False)
+
+
+def find_given(data: DataConfig) -> DataSet:
+    """The pictures that the settings name, or the only data set where Kaggle puts them. Raises DataError."""
+    roots = [Path(path) for path in data.dataset_path]
+    folders = [(Path(images), Path(masks)) for images, masks in zip(data.images, data.masks, strict=True)]
+    if not roots and not folders:
+        roots = [_only_dataset_under(KAGGLE_INPUT)]
+    found = find_data(roots, folders=folders, include_noncam=data.include_noncam)
     if not found.train:
         raise DataError(
             f"{', '.join(map(str, roots))} holds test pictures only", "give a folder with training pictures"
         )
-    train, validation = hold_out(found.train, data.val_fraction, seed)
-    return RunData(found.train, list(train), list(validation), dict(found.tests), generated=False)
+    return found
 
 
 def check_pictures(content: Mapping[str, Any], data: RunData, path: Path) -> None:

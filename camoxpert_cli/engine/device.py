@@ -57,6 +57,16 @@ def with_count(run: RunConfig, placement: Placement) -> RunConfig:
     return replace(run, gpus=placement.count) if placement.count > 1 or run.gpus is not None else run
 
 
+def is_undecided(run: RunConfig, placement: Placement) -> bool:
+    """Whether trials have to choose the strategy: `auto`, with two or three GPUs that are all of this machine."""
+    return (
+        run.strategy == "auto"
+        and placement.strategy == "ddp"
+        and placement.devices[0].type == "cuda"
+        and placement.count == len(placement.devices) <= 3
+    )
+
+
 def own_device(placement: Placement, world: World) -> torch.device:
     """The device of this process. Raises UsageError or DeviceError where the processes do not match the devices."""
     if placement.strategy == "ddp" and placement.count != world.size:

@@ -28,7 +28,7 @@ from camoxpert_cli.data.pairs import Pair
 from camoxpert_cli.data.sampling import EpochBatches
 from camoxpert_cli.engine.build import RunData, build_network, build_phases, check_pictures, describe_batches, open_data
 from camoxpert_cli.engine.checkpoint import Checkpoint, CheckpointNotWritten, checkpoint_bytes, read_checkpoint
-from camoxpert_cli.engine.deadline import Reserve, find_deadline
+from camoxpert_cli.engine.deadline import Deadline, Reserve, find_deadline
 from camoxpert_cli.engine.device import Placement, own_device, place, with_count
 from camoxpert_cli.engine.ema import Ema
 from camoxpert_cli.engine.foreign import CAMOX, layout_of, weights_of
@@ -176,7 +176,10 @@ class Run:
 
 
 def prepare(
-    resolved: Resolved, checkpoint: Checkpoint | None = None, world: World | None = None
+    resolved: Resolved,
+    checkpoint: Checkpoint | None = None,
+    world: World | None = None,
+    strategy: Literal["dp", "ddp"] | None = None,
 ) -> tuple[Run, Checkpoint | None]:
     """The run before its first step, and the checkpoint it shall go on from, if any, its weights loaded already.
 
@@ -206,12 +209,11 @@ def prepare(
     deadline = find_deadline(
         *(None if text is None else parse_duration(text) for text in (config.run.time_limit, config.run.session_limit))
     )
-    placement = place(config.run, world.size)
+    # The settings keep `auto`, for the run may go on elsewhere.
+    placement = place(config.run if strategy is None else replace(config.run, strategy=strategy), world.size)
     config = replace(config, run=with_count(config.run, placement))
-    device = own_device(placement, world)
-    if device.type == "cuda":
-        torch.cuda.set_device(device)
-    dtype = choose_dtype(config.train.precision, device)
+    # Refuses before pictures are looked for.
+    choose_dtype(config.train.precision, own_device(placement, world))
     if checkpoint is not None and layout_of(checkpoint.content) is not CAMOX:
         folder.refuse_foreign(checkpoint.path)
     data = open_data(config.data, config.train.seed, folder, world)
@@ -220,14 +222,30 @@ def prepare(
     network = build_network(config.model, config.train.seed, weights_follow=checkpoint is not None)
     if checkpoint is not None:
         load_weights(network, weights_of(checkpoint.content, ema=False), checkpoint.path)
-    network.to(device)
     folder.create()
     tell_run_folder(folder.path)
+    folder.require_space(3 * checkpoint_bytes(network, config.train.use_ema))
+    return assemble(config, folder, data, network, placement, world, deadline), checkpoint
 
-    size = checkpoint_bytes(network, config.train.use_ema)
-    folder.require_space(3 * size)
+
+def assemble(
+    config: Config,
+    folder: RunFolder,
+    data: RunData,
+    network: CamoXpert,
+    placement: Placement,
+    world: World,
+    deadline: Deadline,
+) -> Run:
+    """Everything on this rank's device, before the first step. Raises DeviceError where it lacks the number format."""
+    device = own_device(placement, world)
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
+    dtype = choose_dtype(config.train.precision, device)
+    network.to(device)
     step = TrainingStep(network, config.model.deep_supervision, dtype).to(device)
-    run = Run(
+    size = checkpoint_bytes(network, config.train.use_ema)
+    return Run(
         config=config,
         folder=folder,
         device=device,
@@ -248,7 +266,6 @@ def prepare(
         stopping=Stopping(deadline),
         reserve=Reserve(size / _DISK_BYTES_PER_SECOND, len(data.validation)),
     )
-    return run, checkpoint
 
 
 def enter_phase(run: Run, phase: Phase) -> None:

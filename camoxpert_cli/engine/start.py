@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -12,11 +13,15 @@ from camoxpert_cli.config.changes import keep_preset_batches
 from camoxpert_cli.config.durations import parse_duration
 from camoxpert_cli.config.load import Resolved
 from camoxpert_cli.data.cores import usable_cores
-from camoxpert_cli.engine.device import place, with_count
+from camoxpert_cli.engine.choice import Choice
+from camoxpert_cli.engine.device import Placement, is_undecided, place, with_count
 from camoxpert_cli.engine.world import expected_size, joined
 
 if TYPE_CHECKING:
     from camoxpert_cli.engine.checkpoint import Checkpoint
+
+# Where the processes that are started after a choice of strategy find it.
+HANDED_ON = "CAMOX_STRATEGY"
 
 
 def start(
@@ -30,6 +35,9 @@ def start(
     placement = place(resolved.config.run, expected_size())
     run = with_count(resolved.config.run, placement)
     resolved = keep_preset_batches(replace(resolved, config=replace(resolved.config, run=run)))
+    choice = _choose(resolved, placement, checkpoint)
+    if choice is not None and choice.strategy == "dp":
+        placement = replace(placement, strategy="dp")
     if placement.strategy == "ddp" and not launch.is_worker():
         code = launch.launch(
             command,
@@ -46,4 +54,18 @@ def start(
     from camoxpert_cli.engine.train import train
 
     with joined(parse_duration(run.collective_timeout)) as world:
-        train(resolved, checkpoint, world)
+        train(resolved, checkpoint, world, choice)
+
+
+def _choose(resolved: Resolved, placement: Placement, checkpoint: Checkpoint | None) -> Choice | None:
+    """What trials choose, where they have to; in a process that was started after them, what they chose."""
+    if launch.is_worker():
+        return Choice.from_text(os.environ.get(HANDED_ON, ""))
+    if not is_undecided(resolved.config.run, placement):
+        return None
+
+    from camoxpert_cli.engine.auto_strategy import choose
+
+    choice = choose(resolved.config, placement, None if checkpoint is None else checkpoint.path.parent)
+    os.environ[HANDED_ON] = choice.to_text()
+    return choice

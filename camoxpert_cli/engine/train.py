@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from typing import NamedTuple, TypeAlias
 
 import torch
 from torch import Tensor
@@ -16,6 +17,7 @@ from camoxpert_cli.config.load import Resolved, to_mapping
 from camoxpert_cli.config.schema import Config
 from camoxpert_cli.engine.build import rate_at
 from camoxpert_cli.engine.checkpoint import Checkpoint
+from camoxpert_cli.engine.choice import Choice
 from camoxpert_cli.engine.closing import close_run
 from camoxpert_cli.engine.evaluate import Scores, evaluate
 from camoxpert_cli.engine.gradients import average_statistics, leave_idle_experts, sum_gradients
@@ -24,7 +26,7 @@ from camoxpert_cli.engine.restoring import report_changes, restore
 from camoxpert_cli.engine.run import Run, announce, enter_phase, prepare
 from camoxpert_cli.engine.saving import save_best, save_last
 from camoxpert_cli.engine.seeding import seed_step
-from camoxpert_cli.engine.stages import Phase
+from camoxpert_cli.engine.stages import Phase, Stage
 from camoxpert_cli.engine.step import LossValues, combine
 from camoxpert_cli.engine.stopping import Stopped
 from camoxpert_cli.engine.world import World
@@ -35,17 +37,39 @@ CLIP_NORM = 1.0
 # float16 skips a step now and then while it finds its scale; so many in a row mean that it finds none.
 MOST_SKIPPED_STEPS = 50
 
+SizedBatch: TypeAlias = tuple[int, tuple[Tensor, Tensor]]
 
-def train(resolved: Resolved, checkpoint: Checkpoint | None = None, world: World | None = None) -> RunFolder:
+
+class TrainedStep(NamedTuple):
+    """An optimizer step that was made: its place in the epoch, from 0, and its `images` over all ranks.
+
+    `gradient_norm` is None where it overflowed and the weights stayed what they were.
+    """
+
+    number: int
+    images: int
+    losses: LossValues
+    rate: float
+    gradient_norm: float | None
+
+
+def train(
+    resolved: Resolved,
+    checkpoint: Checkpoint | None = None,
+    world: World | None = None,
+    choice: Choice | None = None,
+) -> RunFolder:
     """Train as configured, then score the best weights on the test sets. Raises CamoxError for whatever stops it.
 
     Goes on from `checkpoint`, or from the one that `run.resume_from` names. The clock ends it without an error. Where
-    `world` has several processes each of them calls this.
+    `world` has several processes each of them calls this. `choice` is the strategy that trials chose, where they did.
     """
-    run, checkpoint = prepare(resolved, checkpoint, world or World())
+    run, checkpoint = prepare(resolved, checkpoint, world or World(), None if choice is None else choice.strategy)
     announce(run)
     with run.folder.locked(), _explaining_errors(run), run.stopping:
         begin(run, resolved.config, checkpoint)
+        if choice is not None:
+            run.folder.write_strategy(choice.to_text())
         try:
             train_epochs(run)
             if run.progress.best_epoch == 0:
@@ -93,57 +117,69 @@ def train_epochs(run: Run) -> None:
 def train_epoch(run: Run, phase: Phase, epoch: int) -> None:
     """See every training picture once, from where `run.progress` stands; save between steps where that is due."""
     progress, count = run.progress, len(run.data.train)
-    group_size = phase.stage.batch_size * run.config.train.accumulation_steps * run.placement.count
-    group_own = 0  # images of this rank
-    group_losses = torch.zeros(len(LossValues._fields), dtype=torch.float64, device=run.device)
-    group_chosen = torch.zeros(len(run.network.moe_layers), run.config.model.num_experts, device=run.device)
-    group_start = progress.samples
     started = saved = stepped = time.perf_counter()
     before = progress.epoch_seconds
     batches, sizes = run.training_batches(phase.stage, epoch)
     waited_before = batches.waited
     run.network.train()
     with console.progress(f"Epoch {epoch + 1}/{run.config.train.epochs}", count, progress.samples) as advance:
-        for size, (images, masks) in zip(sizes, batches, strict=True):
-            group_images = min(group_size, count - group_start)
-            part, chosen = backward(run, images, masks, epoch, size, share=size / group_images)
-            group_losses += part
-            group_chosen += chosen
-            group_own += len(images)
-            progress.samples += size
-            if progress.samples < group_start + group_images:
-                continue
-
-            losses = LossValues(*run.world.sum(group_losses).tolist())
-            average_statistics(run.network, group_own, run.world)
-            if run.placement.strategy == "dp":
-                leave_idle_experts(run.network, group_chosen)
-            group_losses.zero_()
-            group_chosen.zero_()
-            group_own = 0
-            # Rounded up where a run goes on with other batches in the middle of an epoch.
-            step = math.ceil(group_start / group_size)
-            rate = rate_at(run.config, phase.stage, count, epoch, step)
-            norm = optimizer_step(run, rate, losses, epoch)
+        for step in training_steps(run, phase.stage, epoch, zip(sizes, batches, strict=True)):
             now = time.perf_counter()
-            progress.loss_sum += losses.total * group_images
+            progress.loss_sum += step.losses.total * step.images
             progress.epoch_seconds = before + now - started
-            run.reserve.note_step(now - stepped, group_images)
-            waited = batches.waited - waited_before
-            advance(
-                group_images,
-                f"loss {losses.total:.3f}  learning rate {rate:.1e}  data wait {waited / (now - started):.0%}",
-            )
+            run.reserve.note_step(now - stepped, step.images)
+            wait = (batches.waited - waited_before) / (now - started)
+            advance(step.images, f"loss {step.losses.total:.3f}  learning rate {step.rate:.1e}  data wait {wait:.0%}")
             run.folder.log(
-                "step", epoch=epoch + 1, samples=progress.samples, lr=rate, gradient_norm=norm, **losses._asdict()
+                "step",
+                epoch=epoch + 1,
+                samples=progress.samples,
+                lr=step.rate,
+                gradient_norm=step.gradient_norm,
+                **step.losses._asdict(),
             )
-            group_start = progress.samples
-            if run.save_every is not None and run.save_every.is_due(now - saved, step + 1):
+            if run.save_every is not None and run.save_every.is_due(now - saved, step.number + 1):
                 save_last(run)
                 saved = now
             run.check_stop(run.reserve.seconds)
             stepped = time.perf_counter()
     run.data_wait = (batches.waited - waited_before) / (time.perf_counter() - started)
+
+
+def training_steps(run: Run, stage: Stage, epoch: int, batches: Iterable[SizedBatch]) -> Iterator[TrainedStep]:
+    """Make an optimizer step of every `accumulation_steps` of the epoch's batches; yields after each one.
+
+    `batches` are this rank's pictures and masks, each with the batch's size over all ranks, from `run.progress` on.
+    """
+    progress, count = run.progress, len(run.data.train)
+    group_size = stage.batch_size * run.config.train.accumulation_steps * run.placement.count
+    group_own = 0  # images of this rank
+    group_losses = torch.zeros(len(LossValues._fields), dtype=torch.float64, device=run.device)
+    group_chosen = torch.zeros(len(run.network.moe_layers), run.config.model.num_experts, device=run.device)
+    group_start = progress.samples
+    for size, (images, masks) in batches:
+        group_images = min(group_size, count - group_start)
+        part, chosen = backward(run, images, masks, epoch, size, share=size / group_images)
+        group_losses += part
+        group_chosen += chosen
+        group_own += len(images)
+        progress.samples += size
+        if progress.samples < group_start + group_images:
+            continue
+
+        losses = LossValues(*run.world.sum(group_losses).tolist())
+        average_statistics(run.network, group_own, run.world)
+        if run.placement.strategy == "dp":
+            leave_idle_experts(run.network, group_chosen)
+        group_losses.zero_()
+        group_chosen.zero_()
+        group_own = 0
+        # Rounded up where a run goes on with other batches in the middle of an epoch.
+        number = math.ceil(group_start / group_size)
+        rate = rate_at(run.config, stage, count, epoch, number)
+        norm = optimizer_step(run, rate, losses, epoch)
+        yield TrainedStep(number, group_images, losses, rate, norm)
+        group_start = progress.samples
 
 
 def backward(run: Run, images: Tensor, masks: Tensor, epoch: int, size: int, share: float) -> tuple[Tensor, Tensor]:

@@ -91,7 +91,7 @@ def joined(timeout: int) -> Iterator[World]:
     rank, size, local_rank, local_size = (
         int(os.environ[name]) for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE")
     )
-    _end_with_parent()
+    end_with_parent()
     meeting_point = os.environ.get(MEETING_POINT)
     with _naming_the_loss():
         dist.init_process_group(
@@ -120,7 +120,7 @@ def _naming_the_loss() -> Iterator[None]:
         ) from error
 
 
-def _end_with_parent() -> None:
+def end_with_parent() -> None:
     """Have the system ask this process to terminate when the one that started it is gone, so that it frees its GPU."""
     with suppress(OSError, AttributeError):  # no Linux
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)

@@ -90,6 +90,16 @@ def test_every_recipe_says_whose_its_claims_are(name: str) -> None:
     assert "score  " in text
 
 
+@every_recipe
+def test_claims_for_the_benchmark(name: str) -> None:
+    """One line names the document whose claim it is; a recipe that extends another one has a claim of its own."""
+    claims = [level.claim for level in read_chain(name)]
+
+    assert re.fullmatch(r"(README_MULTI_GPU|MULTI_GPU_GUIDE)\.md: .*\d min/epoch.*", claims[-1])
+    assert len(set(claims)) == len(claims)
+    assert read_preset("quickstart").claim == ""
+
+
 # gpus, batch of stage 1 and 2, size, rate of stage 1 and 2
 TABLE = {
     "kaggle-2xT4": (2, 16, 12, 320, 6.5e-4, 1.5e-4),

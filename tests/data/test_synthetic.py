@@ -11,7 +11,15 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from camoxpert_cli.data import synthetic
-from camoxpert_cli.data.synthetic import Cue, Recipe, Split, generate_picture, picture_recipe, write_dataset
+from camoxpert_cli.data.synthetic import (
+    Cue,
+    Recipe,
+    Split,
+    generate_picture,
+    picture_recipe,
+    write_dataset,
+    write_photographs,
+)
 from camoxpert_cli.errors import DataError
 
 SPLITS: tuple[Split, ...] = get_args(Split)
@@ -219,3 +227,19 @@ def test_other_pictures_are_left_alone(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="camourflage_00012"):
         write_small(tmp_path)
     assert contents(tmp_path) == {"TrainDataset/Imgs/camourflage_00012.jpg": b"mine"}
+
+
+def test_photographs(tmp_path: Path) -> None:
+    """JPEGs of a photograph's size and of its order of bytes, each another picture, with masks of 0 and 255."""
+    pairs = write_photographs(tmp_path / "pictures", 2)
+
+    assert [pair.name for pair in pairs] == ["000", "001"]
+    for pair in pairs:
+        image, mask = cv2.imread(str(pair.image)), cv2.imread(str(pair.mask), cv2.IMREAD_GRAYSCALE)
+        assert image is not None
+        assert mask is not None
+        assert image.shape == (737, 964, 3)
+        assert mask.shape == (737, 964)
+        assert set(np.unique(mask)) == {0, 255}
+        assert 100_000 < pair.image.stat().st_size < 400_000
+    assert pairs[0].image.read_bytes() != pairs[1].image.read_bytes()

@@ -1,0 +1,74 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from camoxpert_cli import console
+from camoxpert_cli.commands.settings_flags import with_settings
+from camoxpert_cli.config.benchmark_options import check_counts, check_out, check_strategies
+from camoxpert_cli.config.schema import SETTINGS
+
+# What changes how long an epoch takes; where weights come from does not, nor how they are learned.
+_FLAGS = [
+    *(key for key in SETTINGS if key.startswith(("model.", "data.")) and key != "model.backbone_weights"),
+    *(f"train.{name}" for name in ("epochs", "stage1_epochs", "batch_size", "stage2_batch_size", "accumulation_steps")),
+    *("train.skip_stage1", "train.use_ema", "train.precision", "run.device"),
+]
+_FLAGS.remove("data.generated_pictures")
+
+
+@with_settings(_FLAGS)
+def benchmark(
+    preset: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Recipe to measure: its name, or a .yaml file.")
+    ] = None,
+    gpus: Annotated[
+        str | None,
+        typer.Option(
+            metavar="N,N", help="Numbers of GPUs to compare, of processes with --device cpu; all and 1 if not given."
+        ),
+    ] = None,
+    strategy: Annotated[
+        str | None, typer.Option(metavar="dp,ddp", help="Strategies for several GPUs; both if not given.")
+    ] = None,
+    steps: Annotated[
+        int | None,
+        typer.Option(min=1, metavar="N", help="Optimizer steps a repeat; some seconds' worth if not given."),
+    ] = None,
+    repeats: Annotated[int, typer.Option(min=1, metavar="N", help="Repeats of each measurement.")] = 3,
+    out: Annotated[Path | None, typer.Option(metavar="FILE", help="Write the tables as Markdown too.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the results as JSON.")] = False,
+    **flags: Any,
+) -> None:
+    """Measure minutes per epoch on 1 and more GPUs, and say what limits them.
+
+    Trains for some steps, in processes of their own, with the settings and data that train would take, from random
+    weights; keeps nothing and downloads nothing.
+    Without data it generates pictures of COD10K's size. One measurement that fails does not stop the others.
+
+    \b
+    Examples:
+      camox benchmark --preset kaggle-2xT4 --gpus 1,2
+      camox benchmark --preset kaggle-2xT4 --gpus 1,2 --strategy ddp \\
+          --dataset-path DATA --out speed.md
+      camox benchmark --device cpu --gpus 1,2 --backbone edgenext_xx_small \\
+          --img-size 128
+    """
+    counts = None if gpus is None else check_counts(gpus)
+    strategies = None if strategy is None else check_strategies(strategy)
+    if out is not None:
+        check_out(out)
+
+    from camoxpert_cli.engine import benchmark_report as report
+    from camoxpert_cli.engine.benchmark import benchmark as run
+
+    result = run(preset, flags, counts, strategies, steps=steps, repeats=repeats)
+    console.result(json.dumps(report.to_json(result), indent=2) if as_json else report.to_text(result))
+    if as_json:
+        console.say("\n".join(report.verdict(result)))
+    if out is not None:
+        out.write_text(report.to_markdown(result), encoding="utf-8")
+        console.say(f"Written: {out}")
