@@ -63,6 +63,7 @@ def test_a_run_of_two(uncut: Path) -> None:
     assert "Epoch 3/3" in (uncut / "logs" / "rank1.log").read_text()
 
 
+@pytest.mark.slow
 def test_through_thick_and_thin(tiny_data: Path, tmp_path: Path, uncut: Path) -> None:
     """Launcher killed, asked to end, a worker killed with a restart: the end is that of the run uncut, to the bit."""
     folder = tmp_path / "run"
@@ -91,6 +92,7 @@ def test_through_thick_and_thin(tiny_data: Path, tmp_path: Path, uncut: Path) ->
     assert [path.name for path in folder.glob(".*")] == []
 
 
+@pytest.mark.slow
 def test_a_worker_that_does_not_answer(tiny_data: Path, tmp_path: Path) -> None:
     """It is named after the time-out, and ended."""
     command = [*train(tiny_data, tmp_path / "run"), "--set", "run.collective_timeout=5s"]
@@ -119,6 +121,7 @@ def test_a_picture_that_one_rank_cannot_read(tiny_data: Path, tmp_path: Path) ->
     assert f".png cannot be read as a picture; its log is {tmp_path}/run/logs/rank1.log\n" in message
 
 
+@pytest.mark.slow
 def test_from_one_process_to_two_and_back(tiny_data: Path, tmp_path: Path) -> None:
     """The pictures of a step stay the same, none is repeated or left out; a bug in one rank is told with its log."""
     folder = tmp_path / "run"
@@ -171,6 +174,7 @@ def agents(command: list[str], **environment: str) -> list[subprocess.Popen[str]
     return [start(launcher, GLOO_SOCKET_IFNAME="lo", **environment) for _ in range(2)]
 
 
+@pytest.mark.slow
 def test_two_machines(tiny_data: Path, tmp_path: Path, uncut: Path) -> None:
     """Started by torchrun on two machines, one of which dies, a run goes on to the end of our own launcher's."""
     folder = tmp_path / "run"
