@@ -170,7 +170,7 @@ def test_no_place_to_remember(tiny_data: Path, tmp_path: Path) -> None:
     assert choose(two_gpus(tiny_data, tmp_path / "run"), TWO_PROCESSES, None, attempt=attempts).strategy == "ddp"
 
 
-@pytest.mark.training
+@pytest.mark.slow
 def test_real_trials(tiny_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Two processes on the CPU are measured; dp, which has no place there, is excluded with its reason."""
     monkeypatch.setattr(auto_strategy, "_SECONDS", 0.1)

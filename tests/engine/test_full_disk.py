@@ -135,6 +135,7 @@ def test_read_only_in_the_middle(tiny_data: Path, disk: Path) -> None:
     assert read_checkpoint(disk / "run" / "best_model.pth")["epoch"] == 1
 
 
+@pytest.mark.slow
 def test_resume_from_a_read_only_disk(tiny_data: Path, disk: Path, tmp_path: Path) -> None:
     """A run on a read-only disk, such as a notebook's input, goes on in a new folder."""
     code, output = train_while(disk, tiny_data, "pass", epochs=1)

@@ -71,7 +71,13 @@ def test_killed_thirty_times(tiny_data: Path, tmp_path: Path, uncut: Path) -> No
         kill_and_resume(tiny_data, tmp_path / f"run{part}", range(6 * part, 6 * part + 6), uncut)
 
 
-@pytest.mark.parametrize("moment", ["torch.save", "verify_archive", "os.fsync", "Path.replace"])
+@pytest.mark.parametrize(
+    "moment",
+    [
+        "torch.save",
+        *(pytest.param(name, marks=pytest.mark.slow) for name in ("verify_archive", "os.fsync", "Path.replace")),
+    ],
+)
 def test_killed_while_saving(tiny_data: Path, tmp_path: Path, uncut: Path, moment: str) -> None:
     """Killed within a save, between any of its parts, a run loses no more than the steps since the last one."""
     folder = tmp_path / "run"
@@ -110,7 +116,11 @@ app.main()
 
 
 @pytest.mark.parametrize(
-    ("number", "expected", "workers"), [(signal.SIGINT, 130, 0), (signal.SIGTERM, 143, 2)], ids=["SIGINT", "SIGTERM"]
+    ("number", "expected", "workers"),
+    [
+        pytest.param(signal.SIGINT, 130, 0, id="SIGINT", marks=pytest.mark.slow),
+        pytest.param(signal.SIGTERM, 143, 2, id="SIGTERM"),
+    ],
 )
 def test_signals(
     tiny_data: Path, tmp_path: Path, uncut: Path, number: signal.Signals, expected: int, workers: int
@@ -136,6 +146,7 @@ def test_signals(
     assert differing(folder, uncut) == []
 
 
+@pytest.mark.slow
 def test_the_clock(tiny_data: Path, tmp_path: Path, uncut: Path) -> None:
     """Out of time, a run ends between two steps with exit code 0, saved, and says how to go on."""
     folder = tmp_path / "run"

@@ -35,7 +35,7 @@ def test_a_trial_as_text(tiny_data: Path) -> None:
     assert Trial.from_text(replace(trial, pictures=None, steps=None).to_text()).pictures is None
 
 
-@pytest.mark.training
+@pytest.mark.slow
 @pytest.mark.parametrize("gpus", [1, 2])
 def test_measuring(tiny_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, gpus: int) -> None:
     """Every part has a value for each repeat; summing gradients takes time where there is more than one process."""
