@@ -153,7 +153,7 @@ class _Group:
             return 0
         # One that lost its partners, or was asked to end, has less to tell than one that failed to save.
         code, rank = min(
-            failed, key=lambda each: (each[0] == PEER_LOST, each[0] in _ASKED, self._failed_at(each[1]), each[1])
+            failed, key=lambda each: (each[0] == PEER_LOST, each[0] in _ASKED, told_at(self.folder, each[1]), each[1])
         )
         if code == PEER_LOST and None in codes:
             silent = codes.index(None)
@@ -169,29 +169,19 @@ class _Group:
         return 128 - code if code < 0 else code
 
     def _tell(self, rank: int, code: int) -> None:
-        told = self._told_by(rank)
+        told = told_by(self.folder, rank)
         if told is None:
             cause = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
             details = "" if self.run_folder is not None else self._end_of_log(rank)
             console.fail(f"rank {rank} {cause}{self._where(rank)}", self._go_on(), details)
-        elif code in _ASKED or (code != 1 and told == self._told_by(0)):  # what all found, or the one that speaks
+        elif code in _ASKED or (
+            code != 1 and told == told_by(self.folder, 0)
+        ):  # what all found, or the one that speaks
             console.fail(**told)
         else:
             console.fail(
                 f"rank {rank}: {told['message']}{self._where(rank)}", told["hint"] or self._go_on(), told["details"]
             )
-
-    def _told_by(self, rank: int) -> dict[str, str] | None:
-        with suppress(OSError, ValueError):
-            told: dict[str, str] = json.loads((self.folder / f"error{rank}.json").read_text(encoding="utf-8"))
-            return told
-        return None
-
-    def _failed_at(self, rank: int) -> float:
-        """When a worker wrote down why it failed; one that was killed wrote nothing and comes first."""
-        with suppress(OSError):
-            return (self.folder / f"error{rank}.json").stat().st_mtime
-        return 0.0
 
     def _go_on(self) -> str:
         if self.run_folder is not None and _holds_checkpoint(self.run_folder):
@@ -265,6 +255,21 @@ def tell_launcher(message: str, hint: str, details: str) -> bool:
         path.write_text(json.dumps({"message": message, "hint": hint, "details": details}), encoding="utf-8")
         return True
     return False
+
+
+def told_by(folder: Path, rank: int) -> dict[str, str] | None:
+    """What a worker left for its launcher with `tell_launcher`; None where it left nothing."""
+    with suppress(OSError, ValueError):
+        told: dict[str, str] = json.loads((folder / f"error{rank}.json").read_text(encoding="utf-8"))
+        return told
+    return None
+
+
+def told_at(folder: Path, rank: int) -> float:
+    """When a worker wrote down why it failed; one that was killed wrote nothing and comes first."""
+    with suppress(OSError):
+        return (folder / f"error{rank}.json").stat().st_mtime
+    return 0.0
 
 
 def tell_run_folder(path: Path) -> None:

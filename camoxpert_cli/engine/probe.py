@@ -16,7 +16,7 @@ from typing import TypeAlias
 
 from camoxpert_cli.engine.trial import Measurement, Trial
 from camoxpert_cli.errors import CamoxError
-from camoxpert_cli.launch import PEER_LOST, worker_environment
+from camoxpert_cli.launch import PEER_LOST, told_at, told_by, worker_environment
 
 # Seconds without a sign of life: starting takes half a minute on a slow disk, a step on a slow CPU almost as long.
 PATIENCE = 180.0
@@ -96,13 +96,13 @@ def _wait(folder: Path, workers: list[subprocess.Popen[bytes]], patience: float)
     codes = [(worker.poll(), rank) for rank, worker in enumerate(workers)]
     causes = [(code, rank) for code, rank in codes if code]
     # One that lost its partners has less to tell than the one it lost; of others the first is the cause.
-    causes.sort(key=lambda each: (each[0] == PEER_LOST, _told_at(folder, each[1]), each[1]))
+    causes.sort(key=lambda each: (each[0] == PEER_LOST, told_at(folder, each[1]), each[1]))
     return _explain(folder, *causes[0]) if causes else None
 
 
 def _explain(folder: Path, code: int, rank: int) -> Failure:
-    with suppress(OSError, ValueError):
-        told = json.loads((folder / f"error{rank}.json").read_text(encoding="utf-8"))
+    told = told_by(folder, rank)
+    if told is not None:
         return Failure(told["message"], told["hint"], code if code in _ANNOUNCED else _TRAINING)
     if code < 0:
         name = signal.Signals(-code).name
@@ -119,10 +119,3 @@ def _last_sign(folder: Path) -> float:
         with suppress(OSError):
             signs.append(path.stat().st_mtime)
     return max(signs, default=0.0)
-
-
-def _told_at(folder: Path, rank: int) -> float:
-    """When a process said what it died of; one that was killed said nothing, and comes first."""
-    with suppress(OSError):
-        return (folder / f"error{rank}.json").stat().st_mtime
-    return 0.0

@@ -306,15 +306,21 @@ def test_two_processes_build_at_once(tmp_path: Path) -> None:
     assert same_as_files(PictureCache(path, pairs, 16), pairs)
 
 
+def one_builds_another_waits(root: Path) -> tuple[tuple[Pair, ...], subprocess.Popen[str], subprocess.Popen[str]]:
+    """The pairs, the process in the middle of building, until `hold` is gone, and the one that has said it waits."""
+    pairs = write_pairs(root / "data", 20)
+    for name in ("go", "hold"):
+        (root / name).touch()
+    first = builder(root, "first")
+    wait_for(lambda: len(lines(root / "first")) > 6, first)
+    second = builder(root, "second")
+    assert [said(second) for _ in range(2)] == ["ready\n", "waiting\n"]
+    return pairs, first, second
+
+
 def test_one_waits_for_another(tmp_path: Path) -> None:
     """A process that finds another one building says so, waits, and reads no picture itself."""
-    pairs = write_pairs(tmp_path / "data", 20)
-    for name in ("go", "hold"):
-        (tmp_path / name).touch()
-    first = builder(tmp_path, "first")
-    wait_for(lambda: len(lines(tmp_path / "first")) > 6, first)
-    second = builder(tmp_path, "second")
-    assert [said(second) for _ in range(2)] == ["ready\n", "waiting\n"]
+    pairs, first, second = one_builds_another_waits(tmp_path)
     (tmp_path / "hold").unlink()
 
     assert finish(first) == (0, "ready\ncomplete\n")
@@ -344,13 +350,7 @@ def test_killed_while_building(tmp_path: Path) -> None:
 
 def test_one_is_killed_while_another_waits(tmp_path: Path) -> None:
     """Where the process that builds is killed, the one that waited for it builds in its place."""
-    pairs = write_pairs(tmp_path / "data", 20)
-    for name in ("go", "hold"):
-        (tmp_path / name).touch()
-    first = builder(tmp_path, "first")
-    wait_for(lambda: len(lines(tmp_path / "first")) > 6, first)
-    second = builder(tmp_path, "second")
-    assert [said(second) for _ in range(2)] == ["ready\n", "waiting\n"]
+    pairs, first, second = one_builds_another_waits(tmp_path)
     first.send_signal(signal.SIGKILL)
     assert finish(first)[0] == -signal.SIGKILL
     (tmp_path / "hold").unlink()

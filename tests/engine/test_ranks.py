@@ -29,6 +29,7 @@ from camoxpert_cli.engine.train import begin, close_epoch, train_epoch, validate
 from camoxpert_cli.engine.world import World
 from camoxpert_cli.errors import DataError
 from camoxpert_cli.model.camoxpert import CamoXpert
+from tests.helpers.batch_effects import train_without_batch_effects
 from tests.helpers.ranks import in_ranks
 from tests.helpers.tiny_data import TRAINING_PICTURES, tiny_run
 
@@ -36,20 +37,6 @@ pytestmark = pytest.mark.training
 
 # A stage change, then an unfreezing before each epoch of stage 2.
 STAGES: dict[str, Any] = {"epochs": 4, "stage1_epochs": 1, "num_experts": 7, "use_ema": False, "warmup_epochs": 0}
-
-
-def _hold_batches_still() -> None:
-    """BatchNorm uses its running statistics and nothing is dropped, so that a picture does not see its batch."""
-    original = CamoXpert.train
-
-    def train_mode(self: CamoXpert, mode: bool = True) -> CamoXpert:
-        original(self, mode)
-        for module in self.modules():
-            if isinstance(module, nn.BatchNorm2d | nn.Dropout):
-                module.eval()
-        return self
-
-    CamoXpert.train = train_mode  # type: ignore[method-assign]
 
 
 def _plain(*arguments: Any, **settings: Any) -> SGD:
@@ -61,7 +48,7 @@ def _plain(*arguments: Any, **settings: Any) -> SGD:
 
 def train_plainly(world: World, data: Path, folder: Path, cases: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     """For each of `cases`: weights after each epoch, losses of each step, as NumPy arrays and numbers."""
-    _hold_batches_still()
+    CamoXpert.train = train_without_batch_effects  # type: ignore[assignment, method-assign]
     train_module.CLIP_NORM = float("inf")
     run_module.__dict__["build_optimizer"] = _plain
     return [_train_plainly(world, data, folder / str(at), case) for at, case in enumerate(cases)]

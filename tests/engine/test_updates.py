@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.amp.grad_scaler import GradScaler
 from torch.optim import SGD
 
@@ -22,6 +22,7 @@ from camoxpert_cli.engine.step import LossValues
 from camoxpert_cli.engine.train import MOST_SKIPPED_STEPS, optimizer_step, train, train_epoch
 from camoxpert_cli.errors import TrainingError
 from camoxpert_cli.model.camoxpert import CamoXpert
+from tests.helpers.batch_effects import train_without_batch_effects
 from tests.helpers.compare import differences
 from tests.helpers.tiny_data import tiny_run
 
@@ -64,16 +65,7 @@ def give_gradients(run: Run, value: float) -> None:
 @pytest.fixture
 def without_batch_effects(monkeypatch: pytest.MonkeyPatch) -> None:
     """BatchNorm uses its running statistics and nothing is dropped, so that a picture does not see its batch."""
-    original = CamoXpert.train
-
-    def train_mode(self: CamoXpert, mode: bool = True) -> CamoXpert:
-        original(self, mode)
-        for module in self.modules():
-            if isinstance(module, nn.BatchNorm2d | nn.Dropout):
-                module.eval()
-        return self
-
-    monkeypatch.setattr(CamoXpert, "train", train_mode)
+    monkeypatch.setattr(CamoXpert, "train", train_without_batch_effects)
 
 
 @pytest.mark.usefixtures("without_batch_effects")
