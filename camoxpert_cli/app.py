@@ -13,6 +13,7 @@ from typer.core import TyperGroup
 
 from camoxpert_cli import __version__, console
 from camoxpert_cli.commands import benchmark, check_data, convert_ckpt, doctor, predict, resume, train
+from camoxpert_cli.commands import eval as eval_command
 from camoxpert_cli.commands.help import SectionedCommand
 from camoxpert_cli.errors import CamoxError
 from camoxpert_cli.launch import tell_launcher
@@ -74,6 +75,7 @@ app.command("convert-ckpt", cls=SectionedCommand)(convert_ckpt.convert_ckpt)
 app.command("doctor", cls=SectionedCommand)(doctor.doctor)
 app.command("check-data", cls=SectionedCommand)(check_data.check_data)
 app.command("benchmark", cls=SectionedCommand)(benchmark.benchmark)
+app.command("eval", cls=SectionedCommand)(eval_command.evaluate)
 app.command("predict", cls=SectionedCommand)(predict.predict)
 
 

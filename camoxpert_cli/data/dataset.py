@@ -13,7 +13,7 @@ from torch.utils.data import Dataset, default_collate
 from camoxpert_cli.data.cache import PictureCache
 from camoxpert_cli.data.mask_memory import MaskMemory
 from camoxpert_cli.data.pairs import Pair
-from camoxpert_cli.data.reading import read_mask, read_pair
+from camoxpert_cli.data.reading import read_matching_image, read_scored_mask
 from camoxpert_cli.data.resizing import resize_image
 from camoxpert_cli.data.sampling import SampleKey
 from camoxpert_cli.data.transforms import Augmentation
@@ -80,11 +80,12 @@ class ScoringPictures(Dataset[ScoringSample]):
     def __getitem__(self, index: int) -> ScoringSample:
         """Picture uint8 (3, S, S), mask uint8 (1, H, W) of 0 and 1, and the index."""
         pair = self.pairs[index]
+        mask = read_scored_mask(pair.mask)
         if self.cache is None:
-            image, mask = read_pair(pair.image, pair.mask, self.img_size)
-            image = resize_image(image, self.img_size)
+            size = (mask.shape[0], mask.shape[1])
+            image = resize_image(read_matching_image(pair.image, size, pair.mask, self.img_size), self.img_size)
         else:
-            image, mask = self.cache.read(pair)[0], read_mask(pair.mask)
+            image = self.cache.read(pair)[0]
         return torch.from_numpy(image).permute(2, 0, 1), torch.from_numpy(mask)[None], index
 
 

@@ -14,6 +14,9 @@ from camoxpert_cli.errors import DataError
 
 _REDUCED = {1: 0, 2: cv2.IMREAD_REDUCED_COLOR_2, 4: cv2.IMREAD_REDUCED_COLOR_4, 8: cv2.IMREAD_REDUCED_COLOR_8}
 _AGAIN = "copy or download the file again"
+# A mask's grey value above which a pixel is trained on as object, and above which it counts as one where maps are
+# scored, as in the field's tools (PySODMetrics): they differ for a value of exactly 128.
+_OBJECT, _SCORED_OBJECT = 127, 128
 
 
 class CutOffError(DataError):
@@ -33,8 +36,8 @@ def read_image(path: Path, img_size: int | None = None) -> tuple[NDArray[np.uint
     return _decode_image(path, read_bytes(path), cv2.IMREAD_COLOR, img_size)
 
 
-def read_mask(path: Path) -> NDArray[np.uint8]:
-    """The mask as uint8 (H, W) of 0 and 1: 1 where the grey value is above 127 and the pixel is not transparent.
+def read_mask(path: Path, above: int = _OBJECT) -> NDArray[np.uint8]:
+    """The mask as uint8 (H, W) of 0 and 1: 1 where the grey value exceeds `above` and the pixel is opaque.
 
     A transparent mask in a single colour is read from its alpha channel alone; an alpha channel of a single value says
     nothing. Raises DataError where the file is unreadable or its values stop at 1, for such a mask would be empty.
@@ -42,7 +45,12 @@ def read_mask(path: Path) -> NDArray[np.uint8]:
     raw = decode(path, read_bytes(path), cv2.IMREAD_UNCHANGED)
     if grey_of(raw).max() == 1:
         raise DataError(f"the mask {path} holds only 0 and 1, expected 0 and 255", "multiply its values by 255")
-    return foreground_of(raw).astype(np.uint8)
+    return foreground_of(raw, above).astype(np.uint8)
+
+
+def read_scored_mask(path: Path) -> NDArray[np.uint8]:
+    """The mask to score a map by: as `read_mask`, but 1 where the grey value is above 128."""
+    return read_mask(path, _SCORED_OBJECT)
 
 
 def read_pair(
@@ -114,10 +122,10 @@ def grey_of(raw: NDArray[Any]) -> NDArray[np.uint8]:
     return np.asarray(cv2.cvtColor(eight_bits[..., :3], cv2.COLOR_BGR2GRAY), dtype=np.uint8)
 
 
-def foreground_of(raw: NDArray[Any]) -> NDArray[np.bool_]:
+def foreground_of(raw: NDArray[Any], above: int = _OBJECT) -> NDArray[np.bool_]:
     """Where a mask as it was decoded is foreground, (H, W); see `read_mask`."""
     grey = grey_of(raw)
-    foreground = grey > 127
+    foreground = grey > above
     if raw.ndim == 3 and raw.shape[2] == 4 and raw[..., 3].min() < raw[..., 3].max():
         opaque = raw[..., 3] > np.iinfo(raw.dtype).max // 2
         foreground = opaque if grey.min() == grey.max() else opaque & foreground

@@ -1,25 +1,31 @@
-"""Scores of a network: each picture for itself, at its mask's own size, then the mean over pictures."""
+"""Scores of a network: each picture for itself, at its mask's own size."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass
+from typing import TypeVar
 
+import numpy as np
 import torch
-from torch import Tensor
+from numpy.typing import NDArray
 
+from camoxpert_cli.config.tta import NO_TTA, Tta
 from camoxpert_cli.console import Advance
 from camoxpert_cli.data.dataset import ScoringBatch
 from camoxpert_cli.data.loader import PictureLoader
-from camoxpert_cli.engine.normalise import Normalise
+from camoxpert_cli.engine.maps import grey_map, probability_maps
+from camoxpert_cli.engine.score_pool import score_pool
 from camoxpert_cli.engine.world import World
 from camoxpert_cli.errors import DataError
-from camoxpert_cli.metrics.mae import mae
-from camoxpert_cli.metrics.overlap import dice, iou
+from camoxpert_cli.metrics.picture_scores import quick_scores
 from camoxpert_cli.model.camoxpert import CamoXpert
-from camoxpert_cli.model.layers import resize
 
-THRESHOLD = 0.5
+Score = TypeVar("Score")
+
+# Computes the scores of a picture from its map uint8 (H, W) and its mask bool (H, W).
+Job = Callable[[NDArray[np.uint8], NDArray[np.bool_]], Score]
 
 
 @dataclass(frozen=True)
@@ -32,17 +38,6 @@ class Scores:
     mae: float
 
 
-@torch.no_grad()
-def probability_maps(
-    network: CamoXpert, images: Tensor, sizes: Sequence[tuple[int, int]], dtype: torch.dtype | None
-) -> list[Tensor]:
-    """uint8 pictures (B, 3, S, S) to one float32 map (H, W) in 0..1 for each of `sizes`; logits are what is resized."""
-    normalise = Normalise(network.normalisation).to(images.device)
-    with torch.autocast(images.device.type, dtype, enabled=dtype is not None):
-        logits = network(normalise(images)).logits.float()
-    return [resize(logits[index : index + 1], size)[0, 0].sigmoid() for index, size in enumerate(sizes)]
-
-
 def evaluate(
     network: CamoXpert,
     batches: PictureLoader[ScoringBatch],
@@ -51,44 +46,61 @@ def evaluate(
     advance: Advance,
     world: World | None = None,
 ) -> Scores:
-    """Score `network`, in eval mode, on batches of pictures (B, 3, S, S) uint8, masks (1, H, W) uint8, indices.
+    """The measures that are cheap enough for every epoch, of the maps and in the way of all others.
 
-    Several ranks score whole batches in turn, and each gets the scores of all pictures, to the bits of one process.
+    The arguments are those of `score_pictures`.
+    """
+    rows = score_pictures(network, batches, device, dtype, advance, world, job=lambda _: quick_scores)
+    iou, dice, mae = np.mean([(row.iou, row.dice, row.mae) for row in rows], axis=0).tolist()
+    return Scores(len(rows), iou, dice, mae)
+
+
+def score_pictures(
+    network: CamoXpert,
+    batches: PictureLoader[ScoringBatch],
+    device: torch.device,
+    dtype: torch.dtype | None,
+    advance: Advance,
+    world: World | None = None,
+    *,
+    job: Callable[[int], Job[Score]],
+    tta: Tta = NO_TTA,
+    workers: int = 0,
+) -> list[Score]:
+    """What `job(index)` gives for each picture, in the order of their indices; `network` is in eval mode.
+
+    The batches hold pictures (B, 3, S, S) uint8, masks (1, H, W) uint8 and indices. Jobs, which have to be picklable,
+    run in so many `workers` processes beside the network, or with 0 in this one. Several ranks take whole batches in
+    turn, and each gets the scores of all pictures, to the bits of one process.
     Raises DataError, on every rank, for a picture that any of them cannot read.
     """
     world = world or World()
-    rows: list[tuple[int, Tensor]] = []
+    rows: list[tuple[int, Future[Score]]] = []
     problem: DataError | None = None
     mine = iter(batches)
-    # Every rank goes as many rounds, for `advance` may have to agree with the others on whether to stop.
-    for _ in range(max(world.gather(len(batches)))):
-        try:
-            batch = None if problem is not None else next(mine, None)
-        except DataError as error:
-            batch, problem = None, error
-        if batch is not None:
-            rows += _score(network, batch, device, dtype)
-        advance(0 if batch is None else len(batch[1]), "")
+    with score_pool(workers) as submit:
+        # Every rank goes as many rounds, for `advance` may have to agree with the others on whether to stop.
+        for _ in range(max(world.gather(len(batches)))):
+            try:
+                batch = None if problem is not None else next(mine, None)
+            except DataError as error:
+                batch, problem = None, error
+            if batch is not None:
+                images, masks, indices = batch
+                sizes = [(mask.shape[-2], mask.shape[-1]) for mask in masks]
+                maps = probability_maps(network, images.to(device, non_blocking=True), sizes, dtype, tta)
+                for index, probability, mask in zip(indices.tolist(), maps, masks, strict=True):
+                    rows.append((index, submit(job(index), grey_map(probability), mask[0].numpy() > 0)))
+            advance(0 if batch is None else len(batch[1]), "")
+        done = [(index, future.result()) for index, future in rows]
+    return in_order(done, problem, world)
+
+
+def in_order(rows: Sequence[tuple[int, Score]], problem: DataError | None, world: World) -> list[Score]:
+    """The scores of all ranks in the order of their indices, or on every rank the problem of the first that has one."""
     gathered = world.gather((rows, problem))
     for _, theirs in gathered:
         if theirs is not None:
             raise theirs
-    ordered = sorted((row for rows, _ in gathered for row in rows), key=lambda row: row[0])
-    means = torch.stack([values for _, values in ordered]).mean(dim=0).tolist()
-    return Scores(len(ordered), *means)
+    return [score for _, score in sorted((row for rows, _ in gathered for row in rows), key=lambda row: row[0])]
 
-
-@torch.no_grad()
-def _score(
-    network: CamoXpert, batch: ScoringBatch, device: torch.device, dtype: torch.dtype | None
-) -> list[tuple[int, Tensor]]:
-    """The index of each picture of a batch with its IoU, Dice and MAE (3,), on the CPU."""
-    images, masks, indices = batch
-    sizes = [(mask.shape[-2], mask.shape[-1]) for mask in masks]
-    maps = probability_maps(network, images.to(device, non_blocking=True), sizes, dtype)
-    scores = []
-    for probability, mask in zip(maps, masks, strict=True):
-        truth = mask[0].to(device) > 0
-        prediction = probability >= THRESHOLD
-        scores.append(torch.stack([iou(prediction, truth), dice(prediction, truth), mae(probability, truth)]))
-    return list(zip(indices.tolist(), torch.stack(scores).cpu(), strict=True))

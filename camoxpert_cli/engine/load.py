@@ -46,6 +46,18 @@ def network_of(content: Mapping[str, Any], path: Path, ema: bool | None = None) 
     return network.eval()
 
 
+def trained_size(content: Mapping[str, Any], path: Path) -> int:
+    """Side in pixels of the pictures that the network of `content`, read from `path`, was trained on.
+
+    Raises CheckpointError where the file does not say.
+    """
+    settings = content.get("config", {"data": content.get("args", {})})
+    size = settings.get("data", {}).get("img_size") if isinstance(settings, dict) else None
+    if not isinstance(size, int):
+        raise CheckpointError(f"{path} does not say at which size it was trained", "give it with --img-size")
+    return size
+
+
 def load_weights(network: CamoXpert, weights: Mapping[str, Tensor], path: Path) -> None:
     """Fill `network`; raises CheckpointError that shows what does not fit, and loads nothing then."""
     rows = misfits(network, weights)

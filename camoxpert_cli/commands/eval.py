@@ -1,0 +1,103 @@
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from camoxpert_cli import console
+from camoxpert_cli.commands.settings_flags import with_settings
+from camoxpert_cli.config.eval_options import EmptyMasks, Inference, Precision, Protocol, TestData, check_source
+from camoxpert_cli.config.tta import NO_TTA, parse_tta
+
+_FLAGS = ("data.dataset_path", "data.include_noncam", "run.device", "run.gpus", "run.devices")
+
+
+@with_settings(_FLAGS)
+def evaluate(
+    checkpoint: Annotated[
+        Path | None, typer.Argument(help="Checkpoint of camox or of another program; none with --maps.")
+    ] = None,
+    sets: Annotated[
+        list[str] | None, typer.Option("--set", metavar="NAME", help="Score this test set only; may be repeated.")
+    ] = None,
+    maps: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Score the maps in this folder, whoever made them.")
+    ] = None,
+    images: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Folder of pictures, beside --masks; with --maps only shown.")
+    ] = None,
+    masks: Annotated[Path | None, typer.Option(metavar="DIR", help="Folder of masks, for --maps or --images.")] = None,
+    out: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Folder for results.json, per_image.csv and report.html.")
+    ] = None,
+    save_maps: Annotated[Path | None, typer.Option(metavar="DIR", help="Write the maps as DIR/SET/NAME.png.")] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the scores in --out.")] = False,
+    stretch: Annotated[bool, typer.Option(help="Stretch each map to 0..1 before it is scored, as papers do.")] = True,
+    empty_masks: Annotated[
+        EmptyMasks,
+        typer.Option(help="A mask without object: as PySODMetrics has it, or 1 for a map without any and 0 otherwise."),
+    ] = "reference",
+    tta: Annotated[
+        str | None,
+        typer.Option(metavar="VIEWS", help="Average over views: flip (mirrored too), scales, or flip,scales."),
+    ] = None,
+    ema: Annotated[
+        bool | None, typer.Option(help="Take the average of the weights; where there is one if not given.")
+    ] = None,
+    img_size: Annotated[
+        int | None, typer.Option(min=64, metavar="N", help="Side in pixels the network sees; as trained if not given.")
+    ] = None,
+    batch_size: Annotated[int, typer.Option(min=1, metavar="N", help="Pictures at a time, per GPU.")] = 8,
+    precision: Annotated[Precision, typer.Option(help="Number format of the network.")] = "fp32",
+    as_json: Annotated[bool, typer.Option("--json", help="Print what results.json holds.")] = False,
+    **flags: Any,
+) -> None:
+    """Score a network, or maps, by the measures that papers print.
+
+    Every picture is scored at its mask's own size, by the rules of PySODMetrics, and counts the same.
+
+    \b
+    Examples:
+      camox eval runs/first/best_model.pth --dataset-path DATA
+      camox eval runs/first/best_model.pth --dataset-path DATA --set CAMO \\
+          --tta flip --out scores --save-maps maps
+      camox eval original.pth --images photos --masks masks --gpus 2
+      camox eval --maps THEIR_MAPS --masks DATA/TestDataset/CAMO/GT
+    """
+    roots = [Path(path) for path in flags.pop("data.dataset_path", ())]
+    include_noncam = flags.pop("data.include_noncam", False)
+    check_source(checkpoint, maps, roots, images, masks)
+    protocol = Protocol(stretch, empty_masks)
+    inference = Inference(img_size, batch_size, precision, NO_TTA if tta is None else parse_tta(tta), ema)
+
+    from camoxpert_cli.config.load import resolve
+
+    run = resolve(None, flags).config.run
+
+    from camoxpert_cli.engine import score_files
+
+    if out is not None:
+        score_files.refuse_overwriting(out, overwrite)
+    if maps is not None and masks is not None:
+        from camoxpert_cli.engine.evaluate_maps import evaluate_maps
+
+        evaluation = evaluate_maps(maps, masks, images, protocol)
+    else:
+        from camoxpert_cli.engine.evaluate_checkpoint import evaluate_checkpoint
+
+        assert checkpoint is not None
+        folders = [] if images is None or masks is None else [(images, masks)]
+        data = TestData(roots, folders, sets or [], include_noncam)
+        found = evaluate_checkpoint(
+            checkpoint, data, inference, protocol, run, save_maps=save_maps, command=sys.argv[1:]
+        )
+        if found is None:
+            return
+        evaluation = found
+    if out is not None:
+        score_files.write_scores(out, evaluation)
+        console.say(f"Written: {out / score_files.REPORT}, with {score_files.RESULTS} and {score_files.PER_IMAGE}")
+    console.result(json.dumps(evaluation.to_json(), indent=2) if as_json else score_files.to_text(evaluation))

@@ -1,0 +1,63 @@
+"""What `camox eval` is asked to score, and how: checked before anything takes time."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from camoxpert_cli.config.tta import NO_TTA, Tta
+from camoxpert_cli.errors import UsageError
+
+EmptyMasks = Literal["reference", "exact"]
+Precision = Literal["fp32", "fp16", "bf16", "auto"]
+
+
+@dataclass(frozen=True)
+class TestData:
+    """Where test sets are looked for, and which of them are taken; all where `names` is empty."""
+
+    roots: Sequence[Path] = ()
+    folders: Sequence[tuple[Path, Path]] = ()
+    names: Sequence[str] = ()
+    include_noncam: bool = False
+
+
+@dataclass(frozen=True)
+class Inference:
+    """How maps are made. `img_size` None: as trained. `average` None: the average of the weights where there is one."""
+
+    img_size: int | None = None
+    batch_size: int = 8
+    precision: Precision = "fp32"
+    tta: Tta = NO_TTA
+    average: bool | None = None
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """How maps are scored: see `metrics.picture_scores.score_picture`."""
+
+    stretch: bool = True
+    empty: EmptyMasks = "reference"
+
+
+def check_source(
+    checkpoint: Path | None, maps: Path | None, roots: Sequence[Path], images: Path | None, masks: Path | None
+) -> None:
+    """Raise UsageError unless it is clear what is scored on what: a checkpoint on test sets, or maps by masks."""
+    maps_example = "camox eval --maps MAPS --masks DATA/TestDataset/CAMO/GT"
+    if (checkpoint is None) == (maps is None):
+        what = "neither a checkpoint nor --maps was given" if maps is None else f"{checkpoint} and --maps {maps} are both given"
+        raise UsageError(f"{what}, expected one of them", f"camox eval CHECKPOINT --dataset-path DATA, or {maps_example}")
+    if maps is not None:
+        if masks is None:
+            raise UsageError("--maps needs the folder of the masks as --masks", maps_example)
+        if roots:
+            raise UsageError(f"--maps {maps} is scored by --masks, and --dataset-path is for checkpoints", maps_example)
+        return
+    if (images is None) != (masks is None):
+        raise UsageError("--images and --masks belong together", "--images DIR --masks DIR")
+    if not roots and images is None:
+        raise UsageError("no test set was given", f"camox eval {checkpoint} --dataset-path DATA")

@@ -1,0 +1,169 @@
+"""`camox eval CHECKPOINT`: the scores of a network on test sets, by one process or several."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from functools import partial
+from pathlib import Path
+
+import torch
+
+from camoxpert_cli import console
+from camoxpert_cli.config.eval_options import Inference, Protocol, TestData
+from camoxpert_cli.config.schema import RunConfig
+from camoxpert_cli.config.tta import Tta
+from camoxpert_cli.data.cores import auto_workers, usable_cores
+from camoxpert_cli.data.dataset import ScoringPictures
+from camoxpert_cli.data.layouts import find_data
+from camoxpert_cli.data.loader import scoring_loader
+from camoxpert_cli.data.pairs import Pair
+from camoxpert_cli.data.reading import read_matching_image, read_scored_mask
+from camoxpert_cli.data.resizing import resize_image
+from camoxpert_cli.engine.checkpoint import read_checkpoint
+from camoxpert_cli.engine.device import own_device, place
+from camoxpert_cli.engine.evaluate import score_pictures
+from camoxpert_cli.engine.evaluation import Evaluation, Shown
+from camoxpert_cli.engine.load import network_of, trained_size
+from camoxpert_cli.engine.maps import grey_map, probability_maps
+from camoxpert_cli.engine.out_folder import make_out_folder
+from camoxpert_cli.engine.precision import choose_dtype
+from camoxpert_cli.engine.scored_set import ScoredSet
+from camoxpert_cli.engine.scoring_job import score_and_save
+from camoxpert_cli.engine.world import World, expected_size, joined
+from camoxpert_cli.errors import DataError, UsageError, nearest
+from camoxpert_cli.launch import is_worker, launch
+from camoxpert_cli.model.camoxpert import CamoXpert
+
+_COLLECTIVE_TIMEOUT = 1800
+
+
+def evaluate_checkpoint(
+    checkpoint: Path,
+    data: TestData,
+    inference: Inference,
+    protocol: Protocol,
+    run: RunConfig,
+    *,
+    save_maps: Path | None,
+    command: Sequence[str],
+) -> Evaluation | None:
+    """Score `checkpoint` on the test sets of `data`. Where `run` asks for several devices, as many processes share them.
+
+    Each of those runs the `command` line of this one; only the first of them gets the evaluation, all others None.
+    Raises CamoxError, and SystemExit where processes that were started have told what went wrong.
+    """
+    placement = place(run, expected_size())
+    if placement.count > 1 and not is_worker():
+        code = launch(command, placement.count, threads=max(1, usable_cores() // placement.count), max_restarts=0)
+        if code:
+            raise SystemExit(code)
+        return None
+    with joined(_COLLECTIVE_TIMEOUT) as world:
+        device = own_device(placement, world)
+        if device.type == "cuda":
+            torch.cuda.set_device(device)
+        dtype = choose_dtype(inference.precision, device)
+        content = read_checkpoint(checkpoint)
+        network = network_of(content, checkpoint, inference.average).to(device)
+        size = inference.img_size or trained_size(content, checkpoint)
+        pairs = find_tests(data)
+        sets = [
+            score_set(network, name, pairs[name], size, inference, protocol, device, dtype, world, save_maps)
+            for name in pairs
+        ]
+        if not world.is_main:
+            return None
+    about = {
+        "checkpoint": str(checkpoint),
+        "img_size": size,
+        "precision": inference.precision,
+        "tta": {"flip": inference.tta.flip, "scales": inference.tta.scales},
+        "stretch": protocol.stretch,
+        "empty_masks": protocol.empty,
+    }
+    show = partial(_show, network, pairs, size, device, dtype, inference.tta)
+    return Evaluation(checkpoint.name, about, sets, show)
+
+def find_tests(data: TestData) -> dict[str, tuple[Pair, ...]]:
+    """The test sets that were asked for, in the order found. Raises DataError, UsageError for an unknown name."""
+    found = find_data(data.roots, folders=data.folders, scoring=True, include_noncam=data.include_noncam)
+    console.say(f"Data: {found.description}")
+    if not found.tests:
+        where = ", ".join(map(str, [*data.roots, *(images for images, _ in data.folders)]))
+        raise DataError(
+            f"{where} holds training pictures only", "give the folder of a test set, or --images DIR --masks DIR"
+        )
+    unknown = [name for name in data.names if name not in found.tests]
+    if unknown:
+        known = (nearest(unknown[0], found.tests) or list(found.tests))[0]
+        raise UsageError(
+            f"there is no test set {unknown[0]}, only {', '.join(found.tests)}", f"--set {known}"
+        )
+    return {name: pairs for name, pairs in found.tests.items() if not data.names or name in data.names}
+
+
+def score_set(
+    network: CamoXpert,
+    name: str,
+    pairs: Sequence[Pair],
+    size: int,
+    inference: Inference,
+    protocol: Protocol,
+    device: torch.device,
+    dtype: torch.dtype | None,
+    world: World,
+    save_maps: Path | None = None,
+) -> ScoredSet:
+    """All measures of each picture of a set, on every rank; maps are written to `save_maps`/NAME where it is given."""
+    folder = None if save_maps is None else save_maps / name
+    if folder is not None:
+        make_out_folder(folder, "--save-maps")
+    loader = scoring_loader(
+        ScoringPictures(pairs, size),
+        inference.batch_size,
+        auto_workers(world.local_size),
+        device.type == "cuda",
+        world.rank,
+        world.size,
+    )
+    with console.progress(f"Test set {name}", len(pairs)) as advance:
+        scores = score_pictures(
+            network,
+            loader,
+            device,
+            dtype,
+            advance,
+            world,
+            job=lambda index: partial(
+                score_and_save,
+                protocol=protocol,
+                save_as=None if folder is None else folder / f"{pairs[index].name}.png",
+            ),
+            tta=inference.tta,
+            workers=scoring_workers(world),
+        )
+    return ScoredSet(name, [pair.name for pair in pairs], scores)
+
+
+def scoring_workers(world: World) -> int:
+    """Processes that score beside one that computes maps; none where that one has a core alone."""
+    return usable_cores() // world.local_size - 1
+
+
+def _show(
+    network: CamoXpert,
+    tests: Mapping[str, Sequence[Pair]],
+    size: int,
+    device: torch.device,
+    dtype: torch.dtype | None,
+    tta: Tta,
+    name: str,
+    index: int,
+) -> Shown:
+    pair = tests[name][index]
+    mask = read_scored_mask(pair.mask) > 0
+    full_size = (mask.shape[0], mask.shape[1])
+    image = read_matching_image(pair.image, full_size, pair.mask, None)
+    small = resize_image(read_matching_image(pair.image, full_size, pair.mask, size), size)
+    tensor = torch.from_numpy(small).permute(2, 0, 1)[None].to(device)
+    return image, mask, grey_map(probability_maps(network, tensor, [full_size], dtype, tta)[0])

@@ -1,0 +1,47 @@
+"""What a process that scores maps does for one picture. Imports no torch, so that such a process starts fast."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from camoxpert_cli import atomic
+from camoxpert_cli.config.eval_options import Protocol
+from camoxpert_cli.data.reading import decode, grey_of, read_bytes, read_scored_mask
+from camoxpert_cli.metrics.picture_scores import PictureScores, score_picture
+
+def score_and_save(
+    grey: NDArray[np.uint8], mask: NDArray[np.bool_], protocol: Protocol, save_as: Path | None
+) -> PictureScores:
+    """The scores of a map (H, W); the map itself is written to `save_as` where that is given."""
+    if save_as is not None:
+        write_map(save_as, grey)
+    return _score(grey, mask, protocol)
+
+
+def score_files(map_path: Path, mask_path: Path, protocol: Protocol) -> tuple[PictureScores, bool]:
+    """The scores of the map in a file, and whether it had to be resized to its mask. Raises DataError."""
+    mask = read_scored_mask(mask_path) > 0
+    grey, resized = read_map(map_path, (mask.shape[0], mask.shape[1]))
+    return _score(grey, mask, protocol), resized
+
+
+def read_map(path: Path, size: tuple[int, int]) -> tuple[NDArray[np.uint8], bool]:
+    """A grey map uint8 of height and width `size`, and whether it had another one. Raises DataError."""
+    grey = grey_of(decode(path, read_bytes(path), cv2.IMREAD_UNCHANGED))
+    if grey.shape == size:
+        return grey, False
+    return np.asarray(cv2.resize(grey, (size[1], size[0]), interpolation=cv2.INTER_LINEAR), dtype=np.uint8), True
+
+
+def write_map(path: Path, grey: NDArray[np.uint8]) -> None:
+    """As PNG, whole or not at all. Raises OSError, which cv2.imwrite keeps to itself on a full disk."""
+    with atomic.replacing(path) as temporary:
+        temporary.write_bytes(cv2.imencode(".png", grey)[1].tobytes())
+
+
+def _score(grey: NDArray[np.uint8], mask: NDArray[np.bool_], protocol: Protocol) -> PictureScores:
+    return score_picture(grey, mask, stretch=protocol.stretch, empty=protocol.empty)
