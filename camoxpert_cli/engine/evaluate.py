@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -11,13 +10,12 @@ from torch import Tensor
 from camoxpert_cli.console import Advance
 from camoxpert_cli.data.dataset import ScoringBatch
 from camoxpert_cli.data.loader import PictureLoader
-from camoxpert_cli.engine.normalise import Normalise
+from camoxpert_cli.engine.maps import probability_maps
 from camoxpert_cli.engine.world import World
 from camoxpert_cli.errors import DataError
 from camoxpert_cli.metrics.mae import mae
 from camoxpert_cli.metrics.overlap import dice, iou
 from camoxpert_cli.model.camoxpert import CamoXpert
-from camoxpert_cli.model.layers import resize
 
 THRESHOLD = 0.5
 
@@ -30,17 +28,6 @@ class Scores:
     iou: float
     dice: float
     mae: float
-
-
-@torch.no_grad()
-def probability_maps(
-    network: CamoXpert, images: Tensor, sizes: Sequence[tuple[int, int]], dtype: torch.dtype | None
-) -> list[Tensor]:
-    """uint8 pictures (B, 3, S, S) to one float32 map (H, W) in 0..1 for each of `sizes`; logits are what is resized."""
-    normalise = Normalise(network.normalisation).to(images.device)
-    with torch.autocast(images.device.type, dtype, enabled=dtype is not None):
-        logits = network(normalise(images)).logits.float()
-    return [resize(logits[index : index + 1], size)[0, 0].sigmoid() for index, size in enumerate(sizes)]
 
 
 def evaluate(
