@@ -16,8 +16,8 @@ from camoxpert_cli.data.reading import read_image
 from camoxpert_cli.data.resizing import resize_image
 from camoxpert_cli.engine.checkpoint import read_checkpoint
 from camoxpert_cli.engine.device import choose_device
-from camoxpert_cli.engine.evaluate import probability_maps
 from camoxpert_cli.engine.load import network_of
+from camoxpert_cli.engine.maps import grey_map, probability_maps
 from camoxpert_cli.errors import CheckpointError, DataError, UsageError
 
 
@@ -53,7 +53,7 @@ def predict(
             else:
                 tensor = torch.from_numpy(resize_image(image, size)).permute(2, 0, 1)[None].to(where)
                 probability = probability_maps(network, tensor, [full_size], dtype=None)[0]
-                _write_map(out / f"{path.stem}.png", np.rint(probability.cpu().numpy() * 255).astype(np.uint8))
+                _write_map(out / f"{path.stem}.png", grey_map(probability))
             advance(1, path.name)
     if unreadable:
         raise DataError(

@@ -13,7 +13,8 @@ from camoxpert_cli.data.dataset import ScoringBatch, ScoringPictures
 from camoxpert_cli.data.layouts import find_data
 from camoxpert_cli.data.loader import scoring_loader
 from camoxpert_cli.data.reading import read_mask
-from camoxpert_cli.engine.evaluate import Scores, evaluate, probability_maps
+from camoxpert_cli.engine.evaluate import Scores, evaluate
+from camoxpert_cli.engine.maps import probability_maps
 from camoxpert_cli.model.backbone import Normalisation, create_backbone
 from camoxpert_cli.model.camoxpert import CamoXpert
 from tests.helpers.tiny_data import TEST_SET
@@ -91,33 +92,10 @@ def test_threshold_is_inclusive() -> None:
     assert score(Undecided(), batches([picture(0)], [WHOLE], 1)).iou == 1.0
 
 
-def test_logits_are_resized() -> None:
-    """A map is the sigmoid of resized logits; resizing probabilities would give another slope between the columns."""
-    map_ = probability_maps(RedIsObject(), picture(255, 0)[None], [(SIDE, 2 * SIDE)], None)[0]  # type: ignore[arg-type]
-    logits = torch.tensor([5.0] * 8 + [-5.0] * 8)
-    # Twice the width: the two pixels beside the edge lie a quarter and three quarters of the way between the columns.
-    logits[7], logits[8] = 2.5, -2.5
-
-    assert map_.shape == (SIDE, 2 * SIDE)
-    assert map_.dtype == torch.float32
-    assert torch.allclose(map_, logits.sigmoid().expand(SIDE, -1))
-
-
 @pytest.fixture(scope="module")
 def network() -> CamoXpert:
     torch.manual_seed(0)
     return CamoXpert(create_backbone("test_resnet"), "test_resnet", 3).eval()
-
-
-def test_one_map_for_each_size(network: CamoXpert) -> None:
-    """Every picture gets a map of the size asked for it, of values from 0 to 1, and no gradient is recorded."""
-    images = torch.randint(0, 256, (3, 3, 64, 64), dtype=torch.uint8)
-    sizes = [(64, 64), (31, 100), (1, 1)]
-    maps = probability_maps(network, images, sizes, None)
-
-    assert [tuple(each.shape) for each in maps] == sizes
-    assert all(0 <= each.min() <= each.max() <= 1 for each in maps)
-    assert not any(each.requires_grad for each in maps)
 
 
 @pytest.mark.parametrize("num_workers", [0, 2])
