@@ -15,6 +15,7 @@ LAYERS = [
     {"__init__", "errors", "console", "atomic"},
     {"config", "runs", "launch"},
     {"model", "losses", "metrics", "data"},
+    {"report"},
     {"engine"},
     {"commands"},
     {"app"},
@@ -22,7 +23,10 @@ LAYERS = [
 ]
 LEVEL = {part: level for level, parts in enumerate(LAYERS) for part in parts}
 MODULES = sorted(PACKAGE.rglob("*.py"))
-HEAVY = {"torch", "torchvision", "numpy", "cv2", "timm", "albumentations", "safetensors", "huggingface_hub"}
+HEAVY = {
+    *("torch", "torchvision", "numpy", "cv2", "timm", "albumentations", "safetensors", "huggingface_hub"),
+    *("jinja2", "matplotlib"),
+}
 
 
 def part_of(path: Path) -> str:

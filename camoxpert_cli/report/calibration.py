@@ -1,0 +1,42 @@
+"""Whether a map's grey levels can be read as probabilities."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from camoxpert_cli.report.content import LEVELS
+
+BINS = 16
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """Of the bins that hold pixels: their mean map value and the share of object, float64 (n,) in 0..1.
+
+    `error` is the expected calibration error over all pixels.
+    """
+
+    predicted: NDArray[np.float64]
+    observed: NDArray[np.float64]
+    error: float
+
+
+def calibration(foreground: NDArray[np.int64], background: NDArray[np.int64]) -> Calibration | None:
+    """From pixels of object and of background per grey level, int64 (256,); None where there is no pixel.
+
+    16 bins of 16 levels; the error is the mean of |observed - predicted| over pixels (Guo et al. 2017, "On
+    Calibration of Modern Neural Networks", equation 3, with the probability of "object" as confidence).
+    """
+    total = foreground + background
+    pixels = total.reshape(BINS, -1).sum(axis=1)
+    held = pixels > 0
+    if not held.any():
+        return None
+    values = np.arange(LEVELS) / (LEVELS - 1)
+    predicted = (total * values).reshape(BINS, -1).sum(axis=1)[held] / pixels[held]
+    observed = foreground.reshape(BINS, -1).sum(axis=1)[held] / pixels[held]
+    error = float(np.average(np.abs(observed - predicted), weights=pixels[held]))
+    return Calibration(predicted, observed, error)

@@ -1,0 +1,104 @@
+"""One HTML file with everything in it: it can be sent, kept and opened without a network."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+from camoxpert_cli.atomic import write_text
+from camoxpert_cli.report import charts
+from camoxpert_cli.report.content import Report, ReportSet
+from camoxpert_cli.report.curves import training_charts
+from camoxpert_cli.report.pictures import strip
+from camoxpert_cli.report.set_charts import Chart, set_charts
+from camoxpert_cli.report.words import flattened, label, number
+
+_HERE = Path(__file__).parent
+
+
+@dataclass(frozen=True)
+class Row:
+    """A line of a table: what it is about, words beside it, and its measures."""
+
+    name: str
+    beside: str
+    values: Mapping[str, float]
+    own: bool = False
+
+
+@dataclass(frozen=True)
+class Table:
+    """Rows under the measures that any of them has."""
+
+    title: str
+    head: str
+    beside: str
+    rows: Sequence[Row]
+
+    @property
+    def measures(self) -> list[str]:
+        return list(dict.fromkeys(measure for row in self.rows for measure in row.values))
+
+
+def write_report(path: Path, report: Report) -> None:
+    """Write the page, or leave the file that is there. The same content gives the same bytes."""
+    write_text(path, render(report))
+
+
+def render(report: Report) -> str:
+    """The page's text."""
+    environment = Environment(
+        loader=FileSystemLoader(_HERE), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    environment.filters.update(label=label, number=number)
+    script = (_HERE / "page.js").read_text(encoding="utf-8")
+    return environment.get_template("page.html").render(
+        report=report,
+        style=(_HERE / "page.css").read_text(encoding="utf-8"),
+        script=script,
+        script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
+        overview=_overview(report.sets),
+        training=_training(report),
+        sets=[_set(report, each, f"set-{position}") for position, each in enumerate(report.sets)],
+        details=[
+            (title, list(flattened(values)))
+            for title, values in (("Configuration", report.configuration), ("Environment", report.environment))
+            if values
+        ],
+    )
+
+
+def _overview(sets: Sequence[ReportSet]) -> Table:
+    return Table("Scores", "Data set", "Pictures", [Row(each.name, f"{each.pictures}", each.means) for each in sets])
+
+
+def _training(report: Report) -> list[Chart]:
+    return [
+        Chart(chart.title, charts.svg(chart.draw, f"training-{position}", chart.description), "")
+        for position, chart in enumerate(training_charts(report.history))
+    ]
+
+
+def _set(report: Report, each: ReportSet, name: str) -> dict[str, object]:
+    """What the template shows of a data set."""
+    own = Row("this network", f"{each.pictures} pictures", each.means, own=True)
+    published = [Row(*row) for row in report.published.get(each.name, ())]
+    parts = [Row(title, f"{pictures}", means) for title, pictures, means in each.slices]
+    tables = []
+    if published:
+        tables.append(Table("Beside published systems", "System", "Source", [own, *published]))
+    if parts:
+        whole = Row("all pictures", f"{each.pictures}", each.means, own=True)
+        tables.append(Table("Parts of the set", "Part", "Pictures", [whole, *parts]))
+    return {
+        "id": name,
+        "name": each.name,
+        "tables": tables,
+        "charts": set_charts(each, name),
+        "shown": [(picture, strip(picture)) for picture in each.shown],
+    }

@@ -1,0 +1,54 @@
+"""Pictures as they are embedded in a page: small, and the errors of a map painted over."""
+
+from __future__ import annotations
+
+import base64
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from camoxpert_cli.report.content import ShownPicture
+
+LONGEST_SIDE = 480
+# Told apart with any colour vision, and in grey as well; Okabe and Ito's.
+FALSE_ALARM, MISSED = (230, 159, 0), (0, 114, 178)
+# A map's object starts at this grey level: 0.5.
+_THRESHOLD = 128
+_QUALITY = 75
+# OpenCV's value for WebP without loss.
+_LOSSLESS = 101
+
+
+def strip(picture: ShownPicture) -> dict[str, str]:
+    """What to show of a picture and its data address: picture, ground truth, map and errors."""
+    mask = picture.mask.astype(np.uint8) * 255
+    return {
+        "picture": _embedded(picture.image, _QUALITY),
+        "ground truth": _embedded(mask, _LOSSLESS),
+        "map": _embedded(picture.map, _QUALITY),
+        "errors": _embedded(errors(picture), _QUALITY),
+    }
+
+
+def errors(picture: ShownPicture) -> NDArray[np.uint8]:
+    """The picture in pale grey, uint8 (H, W, 3), with false alarms and misses of the map at 0.5 in their colours."""
+    grey = cv2.cvtColor(picture.image, cv2.COLOR_RGB2GRAY)
+    pale = cv2.cvtColor((128 + grey // 3).astype(np.uint8), cv2.COLOR_GRAY2RGB)
+    found = picture.map >= _THRESHOLD
+    pale[found & picture.mask] = 255
+    pale[found & ~picture.mask] = FALSE_ALARM
+    pale[~found & picture.mask] = MISSED
+    return np.asarray(pale, np.uint8)
+
+
+def _embedded(pixels: NDArray[np.uint8], quality: int) -> str:
+    """A data address of the picture (H, W) or (H, W, 3) RGB, shrunk where it is large."""
+    scale = LONGEST_SIDE / max(pixels.shape[:2])
+    if scale < 1:
+        pixels = cv2.resize(pixels, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
+    ordered = cv2.cvtColor(pixels, cv2.COLOR_RGB2BGR) if pixels.ndim == 3 else pixels
+    ok, data = cv2.imencode(".webp", ordered, [cv2.IMWRITE_WEBP_QUALITY, quality])
+    if not ok:
+        raise OSError("OpenCV cannot encode WebP pictures")
+    return f"data:image/webp;base64,{base64.b64encode(data.tobytes()).decode()}"

@@ -1,0 +1,80 @@
+"""The charts of one data set: precision against recall, measures against the threshold, calibration."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from matplotlib.axes import Axes
+from numpy.typing import NDArray
+
+from camoxpert_cli.report import charts
+from camoxpert_cli.report.calibration import BINS, Calibration, calibration
+from camoxpert_cli.report.content import LEVELS, ReportSet
+from camoxpert_cli.report.words import label
+
+THRESHOLDS = np.arange(LEVELS) / (LEVELS - 1)
+
+
+@dataclass(frozen=True)
+class Chart:
+    title: str
+    svg: str
+    caption: str
+
+
+def set_charts(each: ReportSet, name: str) -> list[Chart]:
+    """Those for which the set has data; `name` is unique within the page."""
+    found = calibration(each.foreground, each.background)
+    drawn = [
+        _precision_recall(each.curves, f"{name}-pr", each.name),
+        _thresholds(each.curves, f"{name}-thresholds", each.name),
+        None if found is None else _calibration(found, f"{name}-calibration", each.name),
+    ]
+    return [chart for chart in drawn if chart is not None]
+
+
+def _precision_recall(curves: Mapping[str, NDArray[np.float64]], name: str, of: str) -> Chart | None:
+    if not {"precision", "recall"} <= curves.keys():
+        return None
+
+    def draw(axes: Axes) -> None:
+        charts.line(axes, 0, curves["recall"], curves["precision"], "precision")
+        charts.from_0_to_1(axes, "recall", "precision")
+
+    caption = f"Means over pictures at {LEVELS} thresholds."
+    return Chart("Precision and recall", charts.svg(draw, name, f"Precision against recall on {of}"), caption)
+
+
+def _thresholds(curves: Mapping[str, NDArray[np.float64]], name: str, of: str) -> Chart | None:
+    shown = {key: curves[key] for key in ("f", "e", "iou", "dice") if key in curves}
+    if not shown:
+        return None
+
+    def draw(axes: Axes) -> None:
+        for position, (key, values) in enumerate(shown.items()):
+            charts.line(axes, position, THRESHOLDS, values, label(key))
+        charts.from_0_to_1(axes, "threshold", "mean over pictures")
+
+    best = "; ".join(_best(key, values) for key, values in shown.items())
+    description = f"{', '.join(map(label, shown))} against the threshold on {of}"
+    return Chart("Measures by threshold", charts.svg(draw, name, description), f"Highest: {best}.")
+
+
+def _best(key: str, values: NDArray[np.float64]) -> str:
+    at = int(np.argmax(values))
+    return f"{label(key)} {values[at]:.3f} at {THRESHOLDS[at]:.2f}"
+
+
+def _calibration(found: Calibration, name: str, of: str) -> Chart:
+    def draw(axes: Axes) -> None:
+        axes.plot([0, 1], [0, 1], color=charts.FAINT, linewidth=1, linestyle=charts.DASHES[1])
+        axes.plot(found.predicted, found.observed, color=charts.LINES[0], marker="o", markersize=4)
+        charts.from_0_to_1(axes, "value of the map", "share that is object")
+
+    caption = (
+        f"Expected calibration error {found.error:.4f} over all pixels, in {BINS} bins. "
+        "Below the dashed line the maps are surer than right."
+    )
+    return Chart("Calibration", charts.svg(draw, name, f"Share of object against the map's value on {of}"), caption)
