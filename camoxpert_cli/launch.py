@@ -7,7 +7,6 @@ see `is_worker`.
 
 from __future__ import annotations
 
-import ctypes
 import json
 import math
 import os
@@ -44,7 +43,6 @@ _GRACE_SECONDS = 5.0
 _LOG_LINES = 20
 # Seconds within which a signal that comes twice is one, as for a run of one process.
 _ONE_PRESS = 1.0
-_PR_SET_PDEATHSIG = 1
 
 
 def is_worker() -> bool:
@@ -244,14 +242,6 @@ def worker_environment(folder: Path, rank: int, processes: int, threads: int) ->
         # All are on this machine; the name of a container's host may lead nowhere.
         "GLOO_SOCKET_IFNAME": os.environ.get("GLOO_SOCKET_IFNAME", "lo"),
     }
-
-
-def end_with(parent: int) -> None:
-    """Have the system ask this process to terminate when `parent`, which started it, is gone."""
-    with suppress(OSError, AttributeError):  # no Linux
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
-    if os.getppid() != parent:  # it went before this process could ask
-        raise SystemExit(128 + signal.SIGTERM)
 
 
 def tell_launcher(message: str, hint: str, details: str) -> bool:

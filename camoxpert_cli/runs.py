@@ -8,7 +8,10 @@ last.pth         all that is needed to go on
 previous.pth     the last.pth before it
 best_model.pth   the weights with the best validation IoU
 strategy.json    which strategy for several GPUs short trials chose, and why; where there were any
-results.json     scores of best_model.pth on the test sets, written when the run ends
+results.json     scores of best_model.pth on the held-out pictures and the test sets, written when the run ends
+per_image.csv    the same of each picture
+report.html      scores, curves and pictures on one page
+curves.png       losses and validation scores over the epochs
 """
 
 from __future__ import annotations
@@ -37,7 +40,8 @@ _PACKAGES = ("torch", "torchvision", "timm", "numpy", "opencv-python-headless", 
 # What makes a folder the folder of a run; one that stopped before its first epoch ended has nothing to lose.
 _PRECIOUS = ("history.json", "last.pth", "previous.pth", "best_model.pth", "results.json")
 STRATEGY_FILE = "strategy.json"
-_FILES = (*_PRECIOUS, "config.yaml", "env.json", "metrics.jsonl", STRATEGY_FILE)
+_PAGES = ("per_image.csv", "report.html", "curves.png")
+_FILES = (*_PRECIOUS, *_PAGES, "config.yaml", "env.json", "metrics.jsonl", STRATEGY_FILE)
 
 _GIB = 2**30
 # Descriptors that hold a folder's lock. A loader's worker would hold it on after this process was killed.
@@ -60,6 +64,9 @@ class RunFolder:
         self.metrics = path / "metrics.jsonl"
         self.history = path / "history.json"
         self.results = path / "results.json"
+        self.per_image = path / "per_image.csv"
+        self.report = path / "report.html"
+        self.curves = path / "curves.png"
         self._given_up: set[Path] = set()
 
     @property
@@ -183,6 +190,11 @@ class RunFolder:
 
     def write_results(self, results: Mapping[str, Any]) -> None:
         self._write(self.results, json.dumps(results, indent=2) + "\n")
+
+    def remove_results(self) -> None:
+        """What is written when a run ends."""
+        for path in (self.results, self.per_image, self.report, self.curves):
+            self.remove(path)
 
     def remove(self, path: Path) -> None:
         """Of the folder's files one that no longer tells the truth, where it is there."""

@@ -98,6 +98,9 @@ def evaluate(
             return
         evaluation = found
     if out is not None:
+        from camoxpert_cli.engine.report_content import write_evaluation_report
+
         score_files.write_scores(out, evaluation)
+        write_evaluation_report(out / score_files.REPORT, evaluation)
         console.say(f"Written: {out / score_files.REPORT}, with {score_files.RESULTS} and {score_files.PER_IMAGE}")
     console.result(json.dumps(evaluation.to_json(), indent=2) if as_json else score_files.to_text(evaluation))

@@ -49,8 +49,14 @@ def check_source(
     """Raise UsageError unless it is clear what is scored on what: a checkpoint on test sets, or maps by masks."""
     maps_example = "camox eval --maps MAPS --masks DATA/TestDataset/CAMO/GT"
     if (checkpoint is None) == (maps is None):
-        what = "neither a checkpoint nor --maps was given" if maps is None else f"{checkpoint} and --maps {maps} are both given"
-        raise UsageError(f"{what}, expected one of them", f"camox eval CHECKPOINT --dataset-path DATA, or {maps_example}")
+        what = (
+            "neither a checkpoint nor --maps was given"
+            if maps is None
+            else f"{checkpoint} and --maps {maps} are both given"
+        )
+        raise UsageError(
+            f"{what}, expected one of them", f"camox eval CHECKPOINT --dataset-path DATA, or {maps_example}"
+        )
     if maps is not None:
         if masks is None:
             raise UsageError("--maps needs the folder of the masks as --masks", maps_example)

@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
-from camoxpert_cli import console
+from camoxpert_cli import atomic, console
 from camoxpert_cli.config.durations import format_duration
+from camoxpert_cli.config.load import to_mapping
+from camoxpert_cli.config.tta import NO_TTA
 from camoxpert_cli.data.pairs import Pair
 from camoxpert_cli.data.reading import read_pair
 from camoxpert_cli.engine.checkpoint import read_checkpoint
-from camoxpert_cli.engine.evaluate import Scores, evaluate
+from camoxpert_cli.engine.evaluate import score_pictures
+from camoxpert_cli.engine.evaluate_checkpoint import scoring_workers, show_picture
+from camoxpert_cli.engine.evaluation import Evaluation
 from camoxpert_cli.engine.load import network_of
+from camoxpert_cli.engine.report_content import write_evaluation_report
 from camoxpert_cli.engine.run import Run
+from camoxpert_cli.engine.score_files import per_image_csv
+from camoxpert_cli.engine.scored_set import ScoredSet
 from camoxpert_cli.errors import DataError
 from camoxpert_cli.metrics.baselines import (
     all_foreground_iou,
@@ -20,51 +28,87 @@ from camoxpert_cli.metrics.baselines import (
     local_variance_iou,
     orientation_energy_iou,
 )
+from camoxpert_cli.metrics.picture_scores import score_picture
+from camoxpert_cli.model.camoxpert import CamoXpert
+from camoxpert_cli.report.curves import write_training_curves
 
+VALIDATION = "validation"
 BASELINES = {
     "all foreground": all_foreground_iou,
     "best colour threshold": colour_threshold_iou,
     "best local variance": local_variance_iou,
     "best orientation energy": orientation_energy_iou,
 }
+_SHOWN = {"IoU": "iou", "Dice": "dice", "MAE": "mae", "S": "s_measure", "E": "e_mean", "wF": "weighted_f"}
 
 
 def close_run(run: Run) -> None:
-    """Write results.json and print the summary."""
-    progress = run.progress
+    """Score the best weights by every measure, write down what came out, and print the summary."""
+    progress, folder = run.progress, run.folder
+    evaluation = score_best(run)
+    scored = {each.name: each.to_json() for each in evaluation.sets}
     results: dict[str, Any] = {
-        "checkpoint": run.folder.best.name,
-        "epoch": progress.best_epoch,
-        "validation": {"pictures": len(run.data.validation), **_best_validation(run)},
-        "tests": {name: asdict(scores) for name, scores in score_tests(run).items()},
+        **evaluation.about,
+        "validation": scored.pop(VALIDATION),
+        "tests": scored,
         "baselines": score_baselines(run.data.validation) if run.data.generated else {},
         "seconds": round(progress.seconds, 1),
         "target_iou": run.config.run.target_iou,
         "seconds_to_target": progress.target_seconds,
     }
-    run.folder.write_results(results)
+    folder.write_results(results)
+    if run.world.is_main:
+        write_pages(run, evaluation)
     _print_summary(run, results)
 
 
-def score_tests(run: Run) -> dict[str, Scores]:
-    """The scores of `best_model.pth` on each test set, by its average where it has one.
+def score_best(run: Run) -> Evaluation:
+    """`best_model.pth` on the held-out pictures and on each test set, by its average where it has one.
 
-    A set with a broken picture is named and left out: hours of training must not end without their results.
+    A test set with a broken picture is named and left out: hours of training must not end without their results.
     """
-    if not run.data.tests:
-        return {}
-    content = run.world.from_main(read_checkpoint(run.folder.best) if run.world.is_main else {})
-    network = network_of(content, run.folder.best).to(run.device)
-    scores = {}
-    for name, pairs in run.data.tests.items():
+    best = run.folder.best
+    content = run.world.from_main(read_checkpoint(best) if run.world.is_main else {})
+    network = network_of(content, best).to(run.device)
+    pairs: dict[str, Sequence[Pair]] = {VALIDATION: run.data.validation, **run.data.tests}
+    sets = []
+    for name in pairs:
         try:
-            with console.progress(f"Test set {name}", len(pairs)) as advance:
-                scores[name] = evaluate(
-                    network, run.scoring_batches(pairs), run.device, run.dtype, run.or_stop(advance), run.world
-                )
+            sets.append(_score(run, network, name, pairs[name]))
         except DataError as error:
+            if name == VALIDATION:
+                raise
             console.warn(f"test set {name} is not scored: {error.message}")
-    return scores
+    about = {"checkpoint": best.name, "epoch": run.progress.best_epoch}
+    show = partial(show_picture, network, pairs, run.config.data.img_size, run.device, run.dtype, NO_TTA)
+    return Evaluation(f"{run.folder.path.name}, epoch {run.progress.best_epoch}", about, sets, show)
+
+
+def _score(run: Run, network: CamoXpert, name: str, pairs: Sequence[Pair]) -> ScoredSet:
+    batches = run.scoring_batches(pairs, run.cache if name == VALIDATION else None)
+    with console.progress(f"Scoring {name}", len(pairs)) as advance:
+        scores = score_pictures(
+            network,
+            batches,
+            run.device,
+            run.dtype,
+            run.or_stop(advance),
+            run.world,
+            job=lambda _: score_picture,
+            workers=scoring_workers(run.world),
+        )
+    return ScoredSet(name, [pair.name for pair in pairs], scores)
+
+
+def write_pages(run: Run, evaluation: Evaluation) -> None:
+    """per_image.csv, report.html and curves.png. A disk that is full costs them, not the run."""
+    folder, history = run.folder, run.progress.history
+    try:
+        atomic.write_text(folder.per_image, per_image_csv(evaluation.sets))
+        write_evaluation_report(folder.report, evaluation, configuration=to_mapping(run.config), history=history)
+        write_training_curves(folder.curves, history)
+    except OSError as error:
+        console.warn(f"{error.filename} cannot be written: {error.strerror}; the scores are in {folder.results}")
 
 
 def score_baselines(pairs: list[Pair]) -> dict[str, float]:
@@ -73,22 +117,19 @@ def score_baselines(pairs: list[Pair]) -> dict[str, float]:
     return {name: baseline(pictures) for name, baseline in BASELINES.items()}
 
 
-def _best_validation(run: Run) -> dict[str, float]:
-    row = next(row for row in run.progress.history if row["epoch"] == run.progress.best_epoch)
-    return {name: row[name] for name in ("iou", "dice", "mae")}
-
-
 def _print_summary(run: Run, results: dict[str, Any]) -> None:
     best, progress, target = run.folder.best, run.progress, run.config.run.target_iou
     console.say()
     rows = [["validation", *_cells(results["validation"])]]
     rows += [[f"test {name}", *_cells(scores)] for name, scores in results["tests"].items()]
     rows += [
-        [f"  {name}", str(len(run.data.validation)), f"{iou:.4f}", "", ""] for name, iou in results["baselines"].items()
+        [f"  {name}", str(len(run.data.validation)), f"{iou:.4f}"] + [""] * (len(_SHOWN) - 1)
+        for name, iou in results["baselines"].items()
     ]
-    console.result(console.table(["", "pictures", "IoU", "Dice", "MAE"], rows))
+    console.result(console.table(["", "pictures", *_SHOWN], rows))
     console.say()
     console.say(f"Best weights     {best}, epoch {progress.best_epoch} of {progress.epoch}")
+    console.say(f"Report           {run.folder.report}")
     console.say(f"Training time    {format_duration(progress.seconds)}")
     if target is not None:
         passed = progress.target_seconds
@@ -100,4 +141,4 @@ def _print_summary(run: Run, results: dict[str, Any]) -> None:
 
 
 def _cells(scores: dict[str, Any]) -> list[str]:
-    return [str(scores["pictures"]), *(f"{scores[name]:.4f}" for name in ("iou", "dice", "mae"))]
+    return [str(scores["pictures"]), *(f"{scores[name]:.4f}" for name in _SHOWN.values())]

@@ -20,6 +20,7 @@ from camoxpert_cli.engine.score_pool import score_pool
 from camoxpert_cli.engine.world import World
 from camoxpert_cli.errors import DataError
 from camoxpert_cli.metrics.picture_scores import quick_scores
+from camoxpert_cli.metrics.score_set import mean
 from camoxpert_cli.model.camoxpert import CamoXpert
 
 Score = TypeVar("Score")
@@ -51,8 +52,9 @@ def evaluate(
     The arguments are those of `score_pictures`.
     """
     rows = score_pictures(network, batches, device, dtype, advance, world, job=lambda _: quick_scores)
-    iou, dice, mae = np.mean([(row.iou, row.dice, row.mae) for row in rows], axis=0).tolist()
-    return Scores(len(rows), iou, dice, mae)
+    return Scores(
+        len(rows), mean([row.iou for row in rows]), mean([row.dice for row in rows]), mean([row.mae for row in rows])
+    )
 
 
 def score_pictures(
@@ -103,4 +105,3 @@ def in_order(rows: Sequence[tuple[int, Score]], problem: DataError | None, world
         if theirs is not None:
             raise theirs
     return [score for _, score in sorted((row for rows, _ in gathered for row in rows), key=lambda row: row[0])]
-

@@ -81,8 +81,9 @@ def evaluate_checkpoint(
         "stretch": protocol.stretch,
         "empty_masks": protocol.empty,
     }
-    show = partial(_show, network, pairs, size, device, dtype, inference.tta)
+    show = partial(show_picture, network, pairs, size, device, dtype, inference.tta)
     return Evaluation(checkpoint.name, about, sets, show)
+
 
 def find_tests(data: TestData) -> dict[str, tuple[Pair, ...]]:
     """The test sets that were asked for, in the order found. Raises DataError, UsageError for an unknown name."""
@@ -96,9 +97,7 @@ def find_tests(data: TestData) -> dict[str, tuple[Pair, ...]]:
     unknown = [name for name in data.names if name not in found.tests]
     if unknown:
         known = (nearest(unknown[0], found.tests) or list(found.tests))[0]
-        raise UsageError(
-            f"there is no test set {unknown[0]}, only {', '.join(found.tests)}", f"--set {known}"
-        )
+        raise UsageError(f"there is no test set {unknown[0]}, only {', '.join(found.tests)}", f"--set {known}")
     return {name: pairs for name, pairs in found.tests.items() if not data.names or name in data.names}
 
 
@@ -150,7 +149,7 @@ def scoring_workers(world: World) -> int:
     return usable_cores() // world.local_size - 1
 
 
-def _show(
+def show_picture(
     network: CamoXpert,
     tests: Mapping[str, Sequence[Pair]],
     size: int,
@@ -160,6 +159,7 @@ def _show(
     name: str,
     index: int,
 ) -> Shown:
+    """Picture `index` of test set `name` with its mask and the map that `network` makes of it."""
     pair = tests[name][index]
     mask = read_scored_mask(pair.mask) > 0
     full_size = (mask.shape[0], mask.shape[1])

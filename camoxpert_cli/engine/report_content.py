@@ -47,6 +47,7 @@ def write_evaluation_report(
     )
     write_report(path, report)
 
+
 def _report_set(each: ScoredSet, show: Callable[[str, int], Shown]) -> ReportSet:
     curves = each.means.curves
     shown = []

@@ -17,7 +17,15 @@ from camoxpert_cli.errors import UsageError
 
 RESULTS, PER_IMAGE, REPORT = "results.json", "per_image.csv", "report.html"
 # Three decimals, as papers print them.
-_SHOWN = {"S": "s_measure", "E": "e_mean", "F": "f_mean", "wF": "weighted_f", "MAE": "mae", "IoU": "iou", "Dice": "dice"}
+_SHOWN = {
+    "S": "s_measure",
+    "E": "e_mean",
+    "F": "f_mean",
+    "wF": "weighted_f",
+    "MAE": "mae",
+    "IoU": "iou",
+    "Dice": "dice",
+}
 _FAMILIES = {
     "E-measure": ("e_adaptive", "e_mean", "e_max"),
     "F-measure": ("f_adaptive", "f_mean", "f_max"),
@@ -40,6 +48,7 @@ def write_scores(out: Path, evaluation: Evaluation) -> None:
     """results.json and per_image.csv in the folder `out`."""
     atomic.write_text(out / RESULTS, json.dumps(evaluation.to_json(), indent=2) + "\n")
     atomic.write_text(out / PER_IMAGE, per_image_csv(evaluation.sets))
+
 
 def per_image_csv(sets: Sequence[ScoredSet]) -> str:
     """A line a picture: data set, name and its measures in full."""

@@ -1,4 +1,4 @@
-"""What a process that scores maps does for one picture. Imports no torch, so that such a process starts fast."""
+"""What is done for one picture that is scored."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from camoxpert_cli import atomic
 from camoxpert_cli.config.eval_options import Protocol
 from camoxpert_cli.data.reading import decode, grey_of, read_bytes, read_scored_mask
 from camoxpert_cli.metrics.picture_scores import PictureScores, score_picture
+
 
 def score_and_save(
     grey: NDArray[np.uint8], mask: NDArray[np.bool_], protocol: Protocol, save_as: Path | None

@@ -97,7 +97,7 @@ def begin(run: Run, asked: Config, checkpoint: Checkpoint | None) -> None:
         report_changes(asked, checkpoint)
         restore(run, checkpoint)
         if run.progress.epoch < run.config.train.epochs:
-            run.folder.remove(run.folder.results)  # of the shorter run that this one extends
+            run.folder.remove_results()  # of the shorter run that this one extends
         run.folder.go_on_from(run.progress.epoch, run.progress.samples, run.progress.history, checkpoint.path)
     run.folder.write_settings(to_mapping(run.config))
 

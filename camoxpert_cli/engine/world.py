@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
+import signal
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -15,9 +17,11 @@ import torch.distributed as dist
 from torch import Tensor
 
 from camoxpert_cli.errors import PeerLostError
-from camoxpert_cli.launch import MEETING_POINT, PARENT, end_with, is_worker
+from camoxpert_cli.launch import MEETING_POINT, PARENT, is_worker
 
 Item = TypeVar("Item")
+
+_PR_SET_PDEATHSIG = 1
 
 
 @dataclass(frozen=True)
@@ -117,6 +121,9 @@ def _naming_the_loss() -> Iterator[None]:
 
 
 def end_with_parent() -> None:
-    """Have this process terminate when the one that launched it is gone, so that it frees its GPU."""
+    """Have the system ask this process to terminate when the one that started it is gone, so that it frees its GPU."""
+    with suppress(OSError, AttributeError):  # no Linux
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
     parent = os.environ.get(PARENT)
-    end_with(os.getppid() if parent is None else int(parent))
+    if parent is not None and os.getppid() != int(parent):  # it went before this process could ask
+        raise SystemExit(128 + signal.SIGTERM)
