@@ -23,7 +23,7 @@ def in_threads(function: Callable[[Item], Result], items: Sequence[Item]) -> Gen
     begun.
     """
     threads = usable_cores()
-    with _one_opencv_thread(), ThreadPoolExecutor(threads) as pool:
+    with one_opencv_thread(), ThreadPoolExecutor(threads) as pool:
         running = deque(pool.submit(function, item) for item in items[: 2 * threads])
         try:
             for item in items[2 * threads :]:
@@ -36,8 +36,8 @@ def in_threads(function: Callable[[Item], Result], items: Sequence[Item]) -> Gen
 
 
 @contextmanager
-def _one_opencv_thread() -> Iterator[None]:
-    """There is a picture for every core already."""
+def one_opencv_thread() -> Iterator[None]:
+    """Within it OpenCV takes no threads of its own: there is a picture for every core already."""
     before = cv2.getNumThreads()
     cv2.setNumThreads(1)
     try:

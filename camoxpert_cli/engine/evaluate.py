@@ -71,9 +71,9 @@ def score_pictures(
 ) -> list[Score]:
     """What `job(index)` gives for each picture, in the order of their indices; `network` is in eval mode.
 
-    The batches hold pictures (B, 3, S, S) uint8, masks (1, H, W) uint8 and indices. Jobs, which have to be picklable,
-    run in so many `workers` processes beside the network, or with 0 in this one. Several ranks take whole batches in
-    turn, and each gets the scores of all pictures, to the bits of one process.
+    The batches hold pictures (B, 3, S, S) uint8, masks (1, H, W) uint8 and indices. Jobs run on
+    so many `workers` threads beside the network, or with 0 in its own. Several ranks take whole batches in turn, and
+    each gets the scores of all pictures, to the bits of one process.
     Raises DataError, on every rank, for a picture that any of them cannot read.
     """
     world = world or World()

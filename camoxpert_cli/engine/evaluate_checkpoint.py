@@ -145,7 +145,7 @@ def score_set(
 
 
 def scoring_workers(world: World) -> int:
-    """Processes that score beside one that computes maps; none where that one has a core alone."""
+    """Threads that score beside the one that computes maps; none where that one has a core alone."""
     return usable_cores() // world.local_size - 1
 
 

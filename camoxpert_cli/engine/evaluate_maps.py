@@ -6,12 +6,11 @@ from pathlib import Path
 
 from camoxpert_cli import console
 from camoxpert_cli.config.eval_options import Protocol
-from camoxpert_cli.data.cores import usable_cores
 from camoxpert_cli.data.layouts import list_files, pair_folders
 from camoxpert_cli.data.pairs import Pair
 from camoxpert_cli.data.reading import read_image, read_scored_mask
+from camoxpert_cli.data.threads import in_threads
 from camoxpert_cli.engine.evaluation import Evaluation, Shown
-from camoxpert_cli.engine.score_pool import score_pool
 from camoxpert_cli.engine.scored_set import ScoredSet
 from camoxpert_cli.engine.scoring_job import read_map, score_files
 from camoxpert_cli.errors import DataError
@@ -24,18 +23,16 @@ def evaluate_maps(maps: Path, masks: Path, images: Path | None, protocol: Protoc
     set compare with nothing, and for a file that cannot be read.
     """
     pairs = _pairs(maps, masks)
-    workers = usable_cores() if len(pairs) > 1 and usable_cores() > 1 else 0
-    with score_pool(workers) as submit, console.progress(f"Scoring {maps}", len(pairs)) as advance:
-        futures = [submit(score_files, pair.image, pair.mask, protocol) for pair in pairs]
-        rows = []
-        for future in futures:
-            rows.append(future.result())
+    rows = []
+    with console.progress(f"Scoring {maps}", len(pairs)) as advance:
+        for row in in_threads(lambda pair: score_files(pair.image, pair.mask, protocol), pairs):
+            rows.append(row)
             advance(1, "")
     resized = [pair.name for pair, (_, was_resized) in zip(pairs, rows, strict=True) if was_resized]
     if resized:
         console.warn(
-            f"{len(resized)} of {len(pairs)} maps have another size than their masks, the first {resized[0]}: they were "
-            "resized, bilinearly"
+            f"{len(resized)} of {len(pairs)} maps have another size than their masks, the first {resized[0]}: "
+            "they were resized, bilinearly"
         )
     scored = ScoredSet(_set_name(masks), [pair.name for pair in pairs], [scores for scores, _ in rows])
     about = {"maps": str(maps), "stretch": protocol.stretch, "empty_masks": protocol.empty}

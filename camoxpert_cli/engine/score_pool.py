@@ -8,6 +8,8 @@ from contextlib import contextmanager
 from threading import BoundedSemaphore
 from typing import Any, TypeVar
 
+from camoxpert_cli.data.threads import one_opencv_thread
+
 Score = TypeVar("Score")
 
 # Maps that wait for each thread: enough that none is idle, and few enough that maps do not fill the memory.
@@ -33,12 +35,13 @@ def score_pool(workers: int) -> Iterator[Callable[..., Future[Any]]]:
         future.add_done_callback(lambda _: slots.release())
         return future
 
-    try:
-        yield submit
-    except BaseException:
-        pool.shutdown(cancel_futures=True)
-        raise
-    pool.shutdown()
+    with one_opencv_thread():
+        try:
+            yield submit
+        except BaseException:
+            pool.shutdown(cancel_futures=True)
+            raise
+        pool.shutdown()
 
 
 def _at_once(function: Callable[..., Score], *arguments: Any) -> Future[Score]:

@@ -1,10 +1,15 @@
-"""Mean absolute error of a probability map."""
+"""Mean absolute error.
+
+F. Perazzi, P. Krähenbühl, Y. Pritch, A. Hornung: Saliency filters: contrast based filtering for salient region
+detection. CVPR 2012.
+"""
 
 from __future__ import annotations
 
-from torch import Tensor
+from camoxpert_cli.metrics.histogram import Histogram
 
 
-def mae(probability: Tensor, mask: Tensor) -> Tensor:
-    """Mean over pixels of |probability - mask|, both (H, W) in 0..1 (Perazzi et al. 2012). 0-dimensional, float64."""
-    return (probability.double() - mask.double()).abs().mean()
+def mae(histogram: Histogram) -> float:
+    """Mean over pixels of |value - mask|, in 0..1: 0 is best."""
+    values = histogram.values
+    return float((histogram.background * values + histogram.foreground * (1 - values)).sum()) / histogram.pixels

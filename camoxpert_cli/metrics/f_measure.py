@@ -1,0 +1,38 @@
+"""Precision, recall and F-measure of what a map claims.
+
+R. Achanta, S. Hemami, F. Estrada, S. Süsstrunk: Frequency-tuned salient region detection. CVPR 2009.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from camoxpert_cli.metrics.histogram import Empty
+from camoxpert_cli.metrics.ratio import ratio
+from camoxpert_cli.metrics.thresholds import Claims
+
+# The square of beta, not beta: precision counts more than recall.
+BETA_SQUARED = 0.3
+
+
+def precision(claims: Claims, empty: Empty) -> NDArray[np.float64]:
+    """Share of the claimed pixels that are the object: (T,). 0 where nothing is claimed.
+
+    With `empty` "exact", nothing claimed is right where there is no object: 1.
+    """
+    return ratio(claims.tp, claims.claimed, otherwise=_vacuous(claims, empty))
+
+
+def recall(claims: Claims, empty: Empty) -> NDArray[np.float64]:
+    """Share of the object's pixels that are claimed: (T,). Without an object 0, with `empty` "exact" 1."""
+    return ratio(claims.tp, claims.tp + claims.fn, otherwise=_vacuous(claims, empty))
+
+
+def f_measure(precision: NDArray[np.float64], recall: NDArray[np.float64]) -> NDArray[np.float64]:
+    """(1 + b) P R / (b P + R) with b = BETA_SQUARED, elementwise, in 0..1 (equation 6). 0 where both are 0."""
+    return ratio((1 + BETA_SQUARED) * precision * recall, BETA_SQUARED * precision + recall)
+
+
+def _vacuous(claims: Claims, empty: Empty) -> float:
+    return 1.0 if empty == "exact" and claims.objects == 0 else 0.0

@@ -1,0 +1,112 @@
+"""S-measure: how similar in structure a map and a mask are, on the object and by regions.
+
+D.-P. Fan, M.-M. Cheng, Y. Liu, T. Li, A. Borji: Structure-measure: a new way to evaluate foreground maps. ICCV 2017.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import product
+from math import sqrt
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from camoxpert_cli.metrics.histogram import Box, Counts, Histogram, Map, Mask, count_levels
+
+ALPHA = 0.5
+_EPS = float(np.spacing(1))
+
+
+@dataclass(frozen=True)
+class Region:
+    """A part of a picture, which may be empty, and counts (256,) of the map's levels on the object and beside it."""
+
+    box: Box
+    foreground: Counts
+    background: Counts
+
+
+def count_regions(grey: Map, mask: Mask, box: Box) -> list[Region]:
+    """The four parts into which the centre of the object divides a map (H, W): its row and column go up and left.
+
+    `box` holds the object. Without an object the whole map is one region.
+    """
+    height, width = mask.shape
+    inside = mask[box].view(np.uint8)
+    if inside.size == 0:
+        counts = count_levels(grey)
+        return [Region((slice(0, height), slice(0, width)), np.zeros_like(counts), counts)]
+    y = _centre(box[0], cv2.reduce(inside, 1, cv2.REDUCE_SUM, dtype=cv2.CV_32S).ravel()) + 1
+    x = _centre(box[1], cv2.reduce(inside, 0, cv2.REDUCE_SUM, dtype=cv2.CV_32S).ravel()) + 1
+    regions = []
+    for rows, columns in product((slice(0, y), slice(y, height)), (slice(0, x), slice(x, width))):
+        foreground = count_levels(grey[rows, columns], mask[rows, columns])
+        regions.append(Region((rows, columns), foreground, count_levels(grey[rows, columns]) - foreground))
+    return regions
+
+
+def s_measure(histogram: Histogram, regions: Sequence[Region], grey: Map) -> float:
+    """ALPHA times the object-aware plus 1 - ALPHA times the region-aware similarity (equation 8), in 0..1.
+
+    A region without pixels counts nothing; PySODMetrics gives NaN there. Without an object the score is one minus the
+    mean of the map, without a background the mean.
+    """
+    pixels, objects, values = histogram.pixels, histogram.objects, histogram.values
+    if objects in (0, pixels):
+        mean = float((histogram.counts * values).sum()) / pixels
+        return 1 - mean if objects == 0 else mean
+    share = objects / pixels
+    object_aware = share * _object_similarity(histogram.foreground, values)
+    object_aware += (1 - share) * _object_similarity(histogram.background, 1 - values)
+    region_aware = sum(
+        (region.foreground.sum() + region.background.sum()) / pixels * _region_similarity(region, values, grey)
+        for region in regions
+    )
+    return max(0.0, float(ALPHA * object_aware + (1 - ALPHA) * region_aware))
+
+
+def _centre(span: slice, counts: NDArray[Any]) -> int:
+    """The mean of the rows or columns of a span, each counted so often, to the nearest one, halves to the even one."""
+    return round(int(np.arange(span.start, span.stop) @ counts.astype(np.int64)) / int(counts.sum()))
+
+
+def _object_similarity(counts: Counts, values: NDArray[np.float64]) -> float:
+    """High where values are near 1 and alike (equations 4 and 5)."""
+    number = int(counts.sum())
+    mean = float((counts * values).sum()) / number
+    deviation = sqrt(float((counts * (values - mean) ** 2).sum()) / (number - 1)) if number > 1 else 0.0
+    return 2 * mean / (mean**2 + 1 + deviation + _EPS)
+
+
+def _region_similarity(region: Region, values: NDArray[np.float64], grey: Map) -> float:
+    """Structural similarity of a region of the map and of the mask (equations 1 and 2)."""
+    counts = region.foreground + region.background
+    objects, number = int(region.foreground.sum()), int(counts.sum())
+    if number == 0:
+        return 0.0
+    if objects in (0, number):
+        return float(_is_flat(region.box, counts, values, grey))
+    x, y = float((counts * values).sum()) / number, objects / number
+    freedom = number - 1 + _EPS
+    variances = float((counts * (values - x) ** 2).sum()) + objects * (1 - y) ** 2 + (number - objects) * y**2
+    covariance = float(((region.foreground * (1 - y) - region.background * y) * (values - x)).sum())
+    alpha = 4 * x * y * covariance / freedom
+    beta = (x**2 + y**2) * variances / freedom
+    return alpha / (beta + _EPS)
+
+
+def _is_flat(box: Box, counts: Counts, values: NDArray[np.float64], grey: Map) -> bool:
+    """Whether a region of the map has no variance, as PySODMetrics finds.
+
+    The mean over many pixels of one value may be off by its last bit, and then the variance is not zero: the mean is
+    taken in the same order.
+    """
+    levels = np.flatnonzero(counts)
+    if len(levels) > 1:
+        return False
+    value = values[levels[0]]
+    return bool(value in (0, 1) or values[grey][box].mean() == value)

@@ -1,0 +1,102 @@
+"""Weighted F-measure: errors beside each other on the object count less, errors far from it count more.
+
+R. Margolin, L. Zelnik-Manor, A. Tal: How to evaluate foreground maps? CVPR 2014.
+"""
+
+from __future__ import annotations
+
+from itertools import product
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from camoxpert_cli.metrics.histogram import Box, Empty, Histogram, Map, Mask
+
+# The Gaussian by which errors on the object are smoothed: 7×7 pixels.
+SIGMA = 5.0
+RADIUS = 3
+# The weight of an error on the background grows from 1 at the object to 2, half the way in every so many pixels.
+HALF_WAY = 5.0
+
+# Beyond this distance the weight is 2 but for 2^-24.
+_FAR = 120
+# No pixel within RADIUS rows and columns of the object is farther from it.
+_NEAR_SQUARED = 2 * RADIUS**2
+_EPS = float(np.spacing(1))
+
+
+def weighted_f(grey: Map, mask: Mask, box: Box, histogram: Histogram, empty: Empty) -> float:
+    """2 P R / (P + R) of weighted precision and recall (equations 7 to 9), in 0..1; `box` is the object's.
+
+    Without an object 0; with `empty` "exact" 1 where the whole map is 0.
+    """
+    objects, values = histogram.objects, histogram.values
+    if objects == 0:
+        return float(empty == "exact" and not np.any(histogram.counts[values > 0]))
+    around = _grown(box, _FAR, mask.shape)
+    is_background = (~mask[around]).view(np.uint8)
+    distance = cv2.distanceTransform(is_background, cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
+    missed = _missed(grey[around], mask[around], distance, values)
+    nearness = cv2.exp(distance * np.float32(-np.log(2) / HALF_WAY))
+    near = cv2.multiply(cv2.LUT(grey[around], values.astype(np.float32)), nearness)
+    wrong = 2 * float((histogram.background * values).sum())
+    wrong -= cv2.mean(near, is_background)[0] * np.count_nonzero(is_background)
+    right = objects - missed
+    recall, precision = right / objects, right / (right + wrong + _EPS)
+    return 2 * recall * precision / (recall + precision + _EPS)
+
+
+def _missed(grey: Map, mask: Mask, distance: NDArray[Any], values: NDArray[np.float64]) -> float:
+    """The sum over the object of its errors, or of the errors around each pixel where that is less.
+
+    Around the object a pixel has the error of the object's pixel nearest to it; beyond the picture there is none.
+    """
+    border = RADIUS + 1  # an object's pixel nearest to one within RADIUS may be a pixel farther in one direction
+    is_object = np.pad(mask, border)
+    error = np.pad(np.where(mask, 1 - values[grey], 0.0), border)
+    rows, columns = np.nonzero((distance > 0) & (distance < np.sqrt(_NEAR_SQUARED + 0.5)))
+    place = (rows + border) * error.shape[1] + columns + border
+    nearest = _nearest(place, np.rint(distance[rows, columns] ** 2).astype(np.intp), is_object)
+    error.reshape(-1)[place] = error.reshape(-1)[nearest]
+    kernel = np.exp(-(np.arange(-RADIUS, RADIUS + 1) ** 2) / (2 * SIGMA**2))
+    kernel /= kernel.sum()
+    smooth = cv2.sepFilter2D(error, cv2.CV_64F, kernel, kernel, borderType=cv2.BORDER_CONSTANT)
+    return float(np.minimum(error, smooth)[is_object].sum())
+
+
+def _nearest(place: NDArray[np.intp], squared: NDArray[np.intp], is_object: Mask) -> NDArray[np.intp]:
+    """The place of the object's pixel nearest to each place, of which the squared distance is known.
+
+    Places count along the rows of `is_object`. Of several at one distance it is the one in the leftmost column, and
+    there in the uppermost row, as `scipy.ndimage.distance_transform_edt` chooses.
+    """
+    steps = _steps_by_distance()
+    nearest = place.copy()
+    for number in reversed(range(steps.shape[1])):
+        step = steps[squared, number]
+        candidate = place + step[:, 0] * is_object.shape[1] + step[:, 1]
+        np.copyto(nearest, candidate, where=is_object.reshape(-1)[candidate])
+    return nearest
+
+
+def _steps_by_distance() -> NDArray[np.intp]:
+    """Rows and columns to go, by squared distance and in the order of preference: (distances, 8, 2), filled with 0."""
+    reach = range(-RADIUS - 1, RADIUS + 2)
+    steps = np.zeros((_NEAR_SQUARED + 1, 8, 2), np.intp)
+    filled = [0] * len(steps)
+    for column, row in product(reach, reach):
+        squared = row**2 + column**2
+        if 0 < squared <= _NEAR_SQUARED:
+            steps[squared, filled[squared]] = row, column
+            filled[squared] += 1
+    return steps
+
+
+def _grown(box: Box, margin: int, shape: tuple[int, ...]) -> Box:
+    """A box with a margin on each side, within a picture of this shape."""
+    rows, columns = (
+        slice(max(0, span.start - margin), min(size, span.stop + margin)) for span, size in zip(box, shape, strict=True)
+    )
+    return rows, columns
