@@ -130,6 +130,7 @@ class RunConfig:
     session_limit: str | None = setting(
         None, "the same from the start of the machine's session, such as 12h on Kaggle", parse=parse_duration
     )
+    report: bool = setting(True, "write report.html and curves.png when the run ends")
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,6 @@ from camoxpert_cli.engine.evaluate import score_pictures
 from camoxpert_cli.engine.evaluate_checkpoint import scoring_workers, show_picture
 from camoxpert_cli.engine.evaluation import Evaluation
 from camoxpert_cli.engine.load import network_of
-from camoxpert_cli.engine.report_content import write_evaluation_report
 from camoxpert_cli.engine.run import Run
 from camoxpert_cli.engine.score_files import per_image_csv
 from camoxpert_cli.engine.scored_set import ScoredSet
@@ -30,7 +29,6 @@ from camoxpert_cli.metrics.baselines import (
 )
 from camoxpert_cli.metrics.picture_scores import score_picture
 from camoxpert_cli.model.camoxpert import CamoXpert
-from camoxpert_cli.report.curves import write_training_curves
 
 VALIDATION = "validation"
 BASELINES = {
@@ -101,12 +99,17 @@ def _score(run: Run, network: CamoXpert, name: str, pairs: Sequence[Pair]) -> Sc
 
 
 def write_pages(run: Run, evaluation: Evaluation) -> None:
-    """per_image.csv, report.html and curves.png. A disk that is full costs them, not the run."""
+    """per_image.csv and, where it is asked for, report.html and curves.png. A full disk costs them, not the run."""
     folder, history = run.folder, run.progress.history
     try:
         atomic.write_text(folder.per_image, per_image_csv(evaluation.sets))
-        write_evaluation_report(folder.report, evaluation, configuration=to_mapping(run.config), history=history)
-        write_training_curves(folder.curves, history)
+        if run.config.run.report:
+            # Loads what draws charts, which takes a second.
+            from camoxpert_cli.engine.report_content import write_evaluation_report
+            from camoxpert_cli.report.curves import write_training_curves
+
+            write_evaluation_report(folder.report, evaluation, configuration=to_mapping(run.config), history=history)
+            write_training_curves(folder.curves, history)
     except OSError as error:
         console.warn(f"{error.filename} cannot be written: {error.strerror}; the scores are in {folder.results}")
 
@@ -129,7 +132,8 @@ def _print_summary(run: Run, results: dict[str, Any]) -> None:
     console.result(console.table(["", "pictures", *_SHOWN], rows))
     console.say()
     console.say(f"Best weights     {best}, epoch {progress.best_epoch} of {progress.epoch}")
-    console.say(f"Report           {run.folder.report}")
+    if run.config.run.report:
+        console.say(f"Report           {run.folder.report}")
     console.say(f"Training time    {format_duration(progress.seconds)}")
     if target is not None:
         passed = progress.target_seconds

@@ -47,10 +47,11 @@ def evaluate_checkpoint(
     save_maps: Path | None,
     command: Sequence[str],
 ) -> Evaluation | None:
-    """Score `checkpoint` on the test sets of `data`. Where `run` asks for several devices, as many processes share them.
+    """Score `checkpoint` on the test sets of `data`.
 
-    Each of those runs the `command` line of this one; only the first of them gets the evaluation, all others None.
-    Raises CamoxError, and SystemExit where processes that were started have told what went wrong.
+    Where `run` asks for several devices, as many processes share the work, each by the `command` line of this one. The
+    first of them gets the evaluation; the others, and the process that starts them, get None. Raises CamoxError, and
+    SystemExit where processes that were started have told what went wrong.
     """
     placement = place(run, expected_size())
     if placement.count > 1 and not is_worker():

@@ -36,7 +36,7 @@ def _rows(
     zoomnext: tuple[tuple[float, float, float], ...], hdpnet: tuple[float, ...], older: tuple[tuple[float, float], ...]
 ) -> list[Published]:
     names = ("s_measure", "weighted_f", "mae")
-    backbones = ("ResNet-50", "EfficientNet-B4", "PVTv2-B2", "PVTv2-B4")
+    backbones = ("ResNet-50", "EffNet-B4", "PVTv2-B2", "PVTv2-B4")
     rows = [
         Published(f"ZoomNeXt {backbone}", _ZOOMNEXT, dict(zip(names, scores, strict=True)))
         for backbone, scores in zip(backbones, zoomnext, strict=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import textwrap
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -77,9 +78,10 @@ def _set_to_text(each: ScoredSet, title: str) -> str:
     ]
     lines.append(console.table(["", "adaptive, at 0.5", "mean", "maximum"], families))
     if published:
-        lines += ["", "Published scores, as read in:"]
-        sources = {row.source: [other.system for other in published if other.source == row.source] for row in published}
-        lines += [f"  {source}: {', '.join(systems)}" for source, systems in sources.items()]
+        lines += ["", "Published scores as read in:"]
+        for source in dict.fromkeys(row.source for row in published):
+            systems = ", ".join(row.system for row in published if row.source == source)
+            lines += ["  " + source, textwrap.fill(systems, 78, initial_indent="    ", subsequent_indent="    ")]
     return "\n".join(lines)
 
 

@@ -116,14 +116,14 @@ def score_picture(grey: Map, mask: Mask, *, stretch: bool = True, empty: Empty =
     quick, curves = _quick(histogram, empty), _curves(histogram, empty)
     half, adaptive = thresholds.half(histogram), thresholds.adaptive(histogram, grey, empty)
     return PictureScores(
-        s_measure=s_measure(histogram, regions, grey),
+        s_measure=float(s_measure(histogram, regions, grey)),
         e_adaptive=float(e_measure(adaptive, empty)[0]),
         e_mean=float(curves.e.mean()),
         e_max=float(curves.e.max()),
         f_adaptive=float(f_measure(precision(adaptive, empty), recall(adaptive, empty))[0]),
         f_mean=float(curves.f.mean()),
         f_max=float(curves.f.max()),
-        weighted_f=weighted_f(grey, mask, box, histogram, empty),
+        weighted_f=float(weighted_f(grey, mask, box, histogram, empty)),
         mae=quick.mae,
         iou=quick.iou,
         dice=quick.dice,
@@ -148,7 +148,7 @@ def quick_scores(grey: Map, mask: Mask, *, stretch: bool = True, empty: Empty = 
 
 def _quick(histogram: Histogram, empty: Empty) -> QuickScores:
     claims = thresholds.half(histogram)
-    return QuickScores(float(iou(claims, empty)[0]), float(dice(claims, empty)[0]), mae(histogram))
+    return QuickScores(float(iou(claims, empty)[0]), float(dice(claims, empty)[0]), float(mae(histogram)))
 
 
 def _curves(histogram: Histogram, empty: Empty) -> Curves:

@@ -37,7 +37,7 @@ def weighted_f(grey: Map, mask: Mask, box: Box, histogram: Histogram, empty: Emp
         return float(empty == "exact" and not np.any(histogram.counts[values > 0]))
     around = _grown(box, _FAR, mask.shape)
     is_background = (~mask[around]).view(np.uint8)
-    distance = cv2.distanceTransform(is_background, cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
+    distance = _distances(is_background)
     missed = _missed(grey[around], mask[around], distance, values)
     nearness = cv2.exp(distance * np.float32(-np.log(2) / HALF_WAY))
     near = cv2.multiply(cv2.LUT(grey[around], values.astype(np.float32)), nearness)
@@ -46,6 +46,17 @@ def weighted_f(grey: Map, mask: Mask, box: Box, histogram: Histogram, empty: Emp
     right = objects - missed
     recall, precision = right / objects, right / (right + wrong + _EPS)
     return 2 * recall * precision / (recall + precision + _EPS)
+
+
+def _distances(is_background: NDArray[np.uint8]) -> NDArray[np.float32]:
+    """From each pixel to the nearest that is 0, in pixels.
+
+    OpenCV's last bit depends on where in memory the result lies, and scores must not: a distance is made anew from its
+    square, which is whole.
+    """
+    distance = cv2.distanceTransform(is_background, cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
+    squared = np.multiply(distance, distance, out=np.asarray(distance, dtype=np.float32))
+    return np.sqrt(np.rint(squared, out=squared), out=squared)
 
 
 def _missed(grey: Map, mask: Mask, distance: NDArray[Any], values: NDArray[np.float64]) -> float:

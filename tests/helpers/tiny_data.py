@@ -47,6 +47,7 @@ def tiny_run(data: Path, folder: Path, **settings: Any) -> Resolved:
         "lr": 1e-3,
         "stage2_lr": 5e-4,
         "device": "cpu",
+        "report": False,
         "checkpoint_dir": str(folder),
         **settings,
     }
