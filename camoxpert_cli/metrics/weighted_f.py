@@ -46,7 +46,7 @@ def weighted_f(grey: Map, mask: Mask, box: Box, histogram: Histogram, empty: Emp
     wrong -= cv2.mean(near, is_background)[0] * np.count_nonzero(is_background)
     right = objects - missed
     recall, precision = right / objects, right / (right + wrong + _EPS)
-    return 2 * recall * precision / (recall + precision + _EPS)
+    return float(2 * recall * precision / (recall + precision + _EPS))
 
 
 def _missed(grey: Map, mask: Mask, distance: NDArray[Any], values: NDArray[np.float64]) -> float:
