@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Literal, TypeAlias
 
 import cv2
@@ -33,17 +34,17 @@ class Histogram:
     background: Counts
     values: NDArray[np.float64]
 
-    @property
+    @cached_property
     def counts(self) -> Counts:
         """Pixels of each level, on the object or not: (256,)."""
         return self.foreground + self.background
 
-    @property
+    @cached_property
     def objects(self) -> int:
         """Pixels of the object."""
         return int(self.foreground.sum())
 
-    @property
+    @cached_property
     def pixels(self) -> int:
         """Pixels of the map."""
         return int(self.counts.sum())
@@ -65,10 +66,13 @@ def histogram_of(foreground: Counts, background: Counts, stretch: bool) -> Histo
 
 def count_levels(grey: Map, mask: Mask | None = None) -> Counts:
     """Pixels (256,) of each level in a map (H, W), which may be empty, or in that part of it where `mask` is true."""
+    where = None
+    if mask is not None:
+        box = object_box(mask)
+        grey, where = grey[box], mask[box].view(np.uint8)
     total = np.zeros(LEVELS, np.int64)
     if grey.size == 0:
         return total
-    where = None if mask is None else mask.view(np.uint8)
     rows = max(1, _EXACT_IN_FLOAT32 // grey.shape[1])
     for top in range(0, len(grey), rows):
         part = None if where is None else where[top : top + rows]

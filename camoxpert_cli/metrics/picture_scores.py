@@ -24,6 +24,7 @@ from camoxpert_cli.metrics.histogram import (
 from camoxpert_cli.metrics.mae import mae
 from camoxpert_cli.metrics.overlap import ber, dice, iou
 from camoxpert_cli.metrics.s_measure import count_regions, s_measure
+from camoxpert_cli.metrics.thresholds import Claims
 from camoxpert_cli.metrics.weighted_f import weighted_f
 
 __all__ = ["LEVELS", "REFERENCE_MASK_LEVEL", "Curves", "PictureScores", "QuickScores", "quick_scores", "score_picture"]
@@ -113,8 +114,8 @@ def score_picture(grey: Map, mask: Mask, *, stretch: bool = True, empty: Empty =
     foreground = np.sum([region.foreground for region in regions], axis=0)
     background = np.sum([region.background for region in regions], axis=0)
     histogram = histogram_of(foreground, background, stretch)
-    quick, curves = _quick(histogram, empty), _curves(histogram, empty)
     half, adaptive = thresholds.half(histogram), thresholds.adaptive(histogram, grey, empty)
+    quick, curves = _quick(histogram, half, empty), _curves(histogram, empty)
     return PictureScores(
         s_measure=float(s_measure(histogram, regions, grey)),
         e_adaptive=float(e_measure(adaptive, empty)[0]),
@@ -143,12 +144,12 @@ def quick_scores(grey: Map, mask: Mask, *, stretch: bool = True, empty: Empty = 
     """Those measures of `score_picture` that need neither distances nor regions."""
     _check(grey, mask)
     foreground = count_levels(grey, mask)
-    return _quick(histogram_of(foreground, count_levels(grey) - foreground, stretch), empty)
+    histogram = histogram_of(foreground, count_levels(grey) - foreground, stretch)
+    return _quick(histogram, thresholds.half(histogram), empty)
 
 
-def _quick(histogram: Histogram, empty: Empty) -> QuickScores:
-    claims = thresholds.half(histogram)
-    return QuickScores(float(iou(claims, empty)[0]), float(dice(claims, empty)[0]), float(mae(histogram)))
+def _quick(histogram: Histogram, half: Claims, empty: Empty) -> QuickScores:
+    return QuickScores(float(iou(half, empty)[0]), float(dice(half, empty)[0]), float(mae(histogram)))
 
 
 def _curves(histogram: Histogram, empty: Empty) -> Curves:

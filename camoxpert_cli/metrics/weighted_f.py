@@ -20,8 +20,8 @@ RADIUS = 3
 # The weight of an error on the background grows from 1 at the object to 2, half the way in every so many pixels.
 HALF_WAY = 5.0
 
-# Beyond this distance the weight is 2 but for 2^-24.
-_FAR = 120
+# Beyond this distance the weight is 2 but for 2^-22.
+_FAR = 110
 # No pixel within RADIUS rows and columns of the object is farther from it.
 _NEAR_SQUARED = 2 * RADIUS**2
 _EPS = float(np.spacing(1))
@@ -38,14 +38,15 @@ def weighted_f(grey: Map, mask: Mask, box: Box, histogram: Histogram, empty: Emp
     around = _grown(box, _FAR, mask.shape)
     is_background = (~mask[around]).view(np.uint8)
     distance = _distances(is_background)
-    missed = _missed(grey[around], mask[around], distance, values)
+    close = _grown(box, RADIUS, mask.shape)
+    missed = _missed(grey[close], mask[close], distance[_within(close, around)], values)
     nearness = cv2.exp(distance * np.float32(-np.log(2) / HALF_WAY))
     near = cv2.multiply(cv2.LUT(grey[around], values.astype(np.float32)), nearness)
     wrong = 2 * float((histogram.background * values).sum())
     wrong -= cv2.mean(near, is_background)[0] * np.count_nonzero(is_background)
     right = objects - missed
     recall, precision = right / objects, right / (right + wrong + _EPS)
-    return 2 * recall * precision / (recall + precision + _EPS)
+    return float(2 * recall * precision / (recall + precision + _EPS))
 
 
 def _distances(is_background: NDArray[np.uint8]) -> NDArray[np.float32]:
@@ -64,17 +65,22 @@ def _missed(grey: Map, mask: Mask, distance: NDArray[Any], values: NDArray[np.fl
 
     Around the object a pixel has the error of the object's pixel nearest to it; beyond the picture there is none.
     """
-    border = RADIUS + 1  # an object's pixel nearest to one within RADIUS may be a pixel farther in one direction
-    is_object = np.pad(mask, border)
-    error = np.pad(np.where(mask, 1 - values[grey], 0.0), border)
-    rows, columns = np.nonzero((distance > 0) & (distance < np.sqrt(_NEAR_SQUARED + 0.5)))
-    place = (rows + border) * error.shape[1] + columns + border
-    nearest = _nearest(place, np.rint(distance[rows, columns] ** 2).astype(np.intp), is_object)
-    error.reshape(-1)[place] = error.reshape(-1)[nearest]
+    is_object = _bordered(mask.view(np.uint8)).view(np.bool_)
+    error = _bordered(cv2.LUT(grey, (1 - values).astype(np.float32)) * mask)
+    distance = _bordered(distance)
+    place = np.flatnonzero((distance > 0) & (distance < np.sqrt(_NEAR_SQUARED + 0.5)))
+    squared = np.rint(distance.reshape(-1)[place] ** 2).astype(np.intp)
+    error.reshape(-1)[place] = error.reshape(-1)[_nearest(place, squared, is_object)]
     kernel = np.exp(-(np.arange(-RADIUS, RADIUS + 1) ** 2) / (2 * SIGMA**2))
     kernel /= kernel.sum()
-    smooth = cv2.sepFilter2D(error, cv2.CV_64F, kernel, kernel, borderType=cv2.BORDER_CONSTANT)
-    return float(np.minimum(error, smooth)[is_object].sum())
+    smooth = cv2.sepFilter2D(error, -1, kernel, kernel, borderType=cv2.BORDER_CONSTANT)
+    return float(np.minimum(error, smooth)[is_object].sum(dtype=np.float64))
+
+
+def _bordered(pixels: NDArray[Any]) -> NDArray[Any]:
+    """With zeros around: the object's pixel nearest to one within RADIUS may lie a pixel farther in one direction."""
+    border = RADIUS + 1
+    return cv2.copyMakeBorder(pixels, border, border, border, border, cv2.BORDER_CONSTANT, value=0)
 
 
 def _nearest(place: NDArray[np.intp], squared: NDArray[np.intp], is_object: Mask) -> NDArray[np.intp]:
@@ -83,11 +89,10 @@ def _nearest(place: NDArray[np.intp], squared: NDArray[np.intp], is_object: Mask
     Places count along the rows of `is_object`. Of several at one distance it is the one in the leftmost column, and
     there in the uppermost row, as `scipy.ndimage.distance_transform_edt` chooses.
     """
-    steps = _steps_by_distance()
+    steps = _STEPS @ (is_object.shape[1], 1)
     nearest = place.copy()
-    for number in reversed(range(steps.shape[1])):
-        step = steps[squared, number]
-        candidate = place + step[:, 0] * is_object.shape[1] + step[:, 1]
+    for step in steps.T[::-1]:
+        candidate = place + step[squared]
         np.copyto(nearest, candidate, where=is_object.reshape(-1)[candidate])
     return nearest
 
@@ -105,9 +110,20 @@ def _steps_by_distance() -> NDArray[np.intp]:
     return steps
 
 
+_STEPS = _steps_by_distance()
+
+
 def _grown(box: Box, margin: int, shape: tuple[int, ...]) -> Box:
     """A box with a margin on each side, within a picture of this shape."""
     rows, columns = (
         slice(max(0, span.start - margin), min(size, span.stop + margin)) for span, size in zip(box, shape, strict=True)
+    )
+    return rows, columns
+
+
+def _within(inner: Box, outer: Box) -> Box:
+    """Where a box lies in what is cut out by another that holds it."""
+    rows, columns = (
+        slice(each.start - frame.start, each.stop - frame.start) for each, frame in zip(inner, outer, strict=True)
     )
     return rows, columns
