@@ -6,12 +6,29 @@ from typing import Annotated, Literal
 import typer
 
 from camoxpert_cli import console
+from camoxpert_cli.config.tta import NO_TTA, parse_tta
 
 
 def predict(
     checkpoint: Annotated[Path, typer.Argument(help="Checkpoint of camox or of the original program.")],
-    paths: Annotated[list[Path], typer.Argument(metavar="PATH...", help="Pictures and folders of pictures.")],
-    out: Annotated[Path, typer.Option(help="Folder for the maps.")],
+    paths: Annotated[
+        list[Path], typer.Argument(metavar="PATH...", help="Pictures, folders of pictures, or patterns in quotes.")
+    ],
+    out: Annotated[Path, typer.Option(metavar="DIR", help="Folder for the maps.")],
+    threshold: Annotated[
+        float | None,
+        typer.Option(help="Write 255 where the map reaches this part of 255 and 0 elsewhere; grey where not given."),
+    ] = None,
+    overlay: Annotated[
+        bool, typer.Option("--overlay", help="Also write DIR/overlays: pictures with the object tinted and outlined.")
+    ] = False,
+    tta: Annotated[
+        str | None,
+        typer.Option(
+            metavar="VIEWS",
+            help="Average the maps of several views: flip (mirrored too), scales (0.75, 1 and 1.25) or flip,scales.",
+        ),
+    ] = None,
     img_size: Annotated[
         int | None, typer.Option(min=64, help="Side in pixels the network sees; as trained where not given.")
     ] = None,
@@ -20,12 +37,20 @@ def predict(
 ) -> None:
     """Write a grey map for every picture, at its own size: the brighter, the more likely an animal.
 
+    The map of photo.jpg is DIR/photo.png. A folder gives the pictures directly in it; in a pattern, ** goes to any
+    depth. A picture that cannot be read is named, and the others are done.
+
     \b
     Examples:
       camox predict runs/first/best_model.pth photo.jpg --out maps
-      camox predict runs/first/best_model.pth DATA/TestDataset/CAMO/Imgs --out maps
+      camox predict runs/first/best_model.pth photos 'trips/**/*.jpg' --out maps
+      camox predict runs/first/best_model.pth photos --out masks --threshold 0.5
+      camox predict runs/first/best_model.pth photos --out maps --overlay --tta flip
     """
+    views = NO_TTA if tta is None else parse_tta(tta)
+    from camoxpert_cli.engine.predict import Outputs
     from camoxpert_cli.engine.predict import predict as run
 
-    count = run(checkpoint, paths, out, device=device, img_size=img_size, overwrite=overwrite)
-    console.result(f"{count} maps in {out}")
+    outputs = Outputs(out, threshold, overlay)
+    count = run(checkpoint, paths, outputs, device=device, img_size=img_size, overwrite=overwrite, tta=views)
+    console.result(f"{count} maps in {out}" + (f", overlays in {outputs.overlay_folder}" if overlay else ""))

@@ -1,108 +1,178 @@
-"""Grey maps of pictures: one PNG a picture, at its own size, 0 for background and 255 for object."""
+"""Maps of pictures: one PNG a picture, at its own size, 0 for background and 255 for object."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
-from camoxpert_cli import console
-from camoxpert_cli.data.layouts import PICTURE_SUFFIXES
+from camoxpert_cli import atomic, console
+from camoxpert_cli.config.tta import NO_TTA, Tta
+from camoxpert_cli.data.pictures import find_pictures
 from camoxpert_cli.data.reading import read_image
 from camoxpert_cli.data.resizing import resize_image
+from camoxpert_cli.data.threads import in_threads
 from camoxpert_cli.engine.checkpoint import read_checkpoint
 from camoxpert_cli.engine.device import choose_device
 from camoxpert_cli.engine.load import network_of
 from camoxpert_cli.engine.maps import grey_map, probability_maps
+from camoxpert_cli.engine.overlay import overlay
 from camoxpert_cli.errors import CheckpointError, DataError, UsageError
+
+_OVERLAY_THRESHOLD = 0.5
+_LONGEST_JPEG_SIDE = 65500
+
+
+@dataclass(frozen=True)
+class Outputs:
+    """What is written of a picture: `folder/<stem>.png`, and with `overlays` also `folder/overlays/<stem>.jpg`.
+
+    The map holds grey values or, with a `threshold`, 255 where they reach `threshold` times 255 and 0 elsewhere. An
+    overlay shows what reaches `threshold`, 0.5 where there is none. Raises UsageError for one that is not within 0..1.
+    """
+
+    folder: Path
+    threshold: float | None = None
+    overlays: bool = False
+
+    def __post_init__(self) -> None:
+        if self.threshold is not None and not 0 < self.threshold < 1:
+            raise UsageError(f"--threshold is {self.threshold:g}, expected above 0 and below 1", "--threshold 0.5")
+
+    @property
+    def overlay_folder(self) -> Path:
+        """A folder of its own, for otherwise an overlay could have the name of another picture's map."""
+        return self.folder / "overlays"
+
+    def map_of(self, picture: Path) -> Path:
+        return self.folder / f"{picture.stem}.png"
+
+    def overlay_of(self, picture: Path) -> Path:
+        return self.overlay_folder / f"{picture.stem}.jpg"
+
+    def files_of(self, picture: Path) -> list[Path]:
+        return [self.map_of(picture), self.overlay_of(picture)] if self.overlays else [self.map_of(picture)]
+
+    def make_folders(self) -> None:
+        folder = self.overlay_folder if self.overlays else self.folder
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise UsageError(
+                f"{folder} cannot be made a folder: {error.strerror}", "choose another folder with --out"
+            ) from error
+
+    def write(self, picture: Path, probability: Tensor) -> None:
+        """Write the files of a picture with the map `probability` (H, W); each is whole or not there.
+
+        Raises DataError where the picture cannot be drawn on, UsageError where a file cannot be written.
+        """
+        grey = grey_map(probability)
+        found = grey >= 255 * (_OVERLAY_THRESHOLD if self.threshold is None else self.threshold)
+        _write(self.map_of(picture), grey if self.threshold is None else found.astype(np.uint8) * 255)
+        if self.overlays:
+            if max(grey.shape) > _LONGEST_JPEG_SIDE:
+                raise DataError(f"{picture} is too long for an overlay: a JPEG has {_LONGEST_JPEG_SIDE} pixels at most")
+            drawn = overlay(read_image(picture)[0], found)
+            _write(self.overlay_of(picture), cv2.cvtColor(drawn, cv2.COLOR_RGB2BGR))
 
 
 def predict(
-    checkpoint: Path, paths: Sequence[Path], out: Path, *, device: str, img_size: int | None, overwrite: bool
+    checkpoint: Path,
+    paths: Sequence[Path],
+    outputs: Outputs,
+    *,
+    device: str,
+    img_size: int | None,
+    overwrite: bool,
+    tta: Tta = NO_TTA,
 ) -> int:
-    """Write `out/<stem>.png` for every picture of `paths` (files and folders); returns how many.
+    """Write the `outputs` of every picture of `paths` (files, folders and patterns); returns how many pictures.
 
     Takes the average of the weights where the checkpoint has one, and the size it was trained at where `img_size` is
-    None. A picture that cannot be read is named and passed over; DataError at the end then, and for no picture at all.
+    None. A picture that cannot be read is named and passed over; DataError at the end then, and before anything is
+    computed for one of `paths` that gives no picture and for two pictures whose maps would have one name.
     """
-    pictures = _pictures(paths)
-    _refuse_overwriting(pictures, out, overwrite)
+    pictures = _one_for_each_stem(find_pictures(paths))
+    _refuse_overwriting(pictures, outputs, overwrite)
     where = choose_device(device)
     content = read_checkpoint(checkpoint)
     network = network_of(content, checkpoint).to(where)
     size = img_size or _trained_size(content, checkpoint)
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UsageError(
-            f"{out} cannot be made a folder: {error.strerror}", "choose another folder with --out"
-        ) from error
+    outputs.make_folders()
 
-    unreadable = []
-    with console.progress("Predicting", len(pictures)) as advance:
-        for path in pictures:
+    failed = []
+    reading = in_threads(partial(_read, size=size), pictures)
+    with console.progress("Predicting", len(pictures)) as advance, closing(reading):
+        for path, read in zip(pictures, reading, strict=True):
             try:
-                image, full_size = read_image(path, size)
+                if isinstance(read, DataError):
+                    raise read
+                image, full_size = read
+                maps = probability_maps(network, image[None].to(where), [full_size], None, tta)
+                outputs.write(path, maps[0])
             except DataError as error:
-                unreadable.append(path)
+                failed.append(path)
                 console.warn(error.message)
-            else:
-                tensor = torch.from_numpy(resize_image(image, size)).permute(2, 0, 1)[None].to(where)
-                probability = probability_maps(network, tensor, [full_size], dtype=None)[0]
-                _write_map(out / f"{path.stem}.png", grey_map(probability))
             advance(1, path.name)
-    if unreadable:
+    if failed:
         raise DataError(
-            f"{len(unreadable)} of {len(pictures)} pictures could not be read, the first {unreadable[0]}; "
-            f"the maps of the others are in {out}"
+            f"{len(failed)} of {len(pictures)} pictures could not be predicted, the first {failed[0]}; "
+            f"the maps of the others are in {outputs.folder}"
         )
     return len(pictures)
 
 
-def _pictures(paths: Sequence[Path]) -> list[Path]:
-    pictures: list[Path] = []
-    for path in paths:
-        if path.is_dir():
-            shown = (entry for entry in path.iterdir() if not entry.name.startswith("."))  # macOS adds ._NAME.jpg
-            pictures += sorted(entry for entry in shown if entry.suffix.lower() in PICTURE_SUFFIXES)
-        elif path.is_file():
-            pictures.append(path)
-        else:
-            raise DataError(
-                f"there is no picture or folder {path}", "camox predict CHECKPOINT PICTURE_OR_FOLDER... --out DIR"
-            )
-    if not pictures:
-        raise DataError(f"no pictures in {', '.join(map(str, paths))}", "give picture files or folders of pictures")
+def _read(path: Path, size: int) -> tuple[Tensor, tuple[int, int]] | DataError:
+    """The picture as the network sees it, uint8 (3, S, S), and its own height and width."""
+    try:
+        image, full_size = read_image(path, size)
+    except DataError as error:
+        return error
+    return torch.from_numpy(resize_image(image, size)).permute(2, 0, 1), full_size
+
+
+def _one_for_each_stem(pictures: Sequence[Path]) -> list[Path]:
+    """Without those that were named twice. Raises DataError where maps of different pictures would have one name."""
     stems: dict[str, Path] = {}
     for path in pictures:
         other = stems.setdefault(path.stem, path)
-        if other != path:
+        if not other.samefile(path):
             raise DataError(
                 f"{other} and {path} would both be written to {path.stem}.png", "predict them into two folders"
             )
-    return pictures
+    return list(stems.values())
 
 
-def _refuse_overwriting(pictures: Sequence[Path], out: Path, overwrite: bool) -> None:
+def _refuse_overwriting(pictures: Sequence[Path], outputs: Outputs, overwrite: bool) -> None:
     originals = {path.resolve() for path in pictures}
     for path in pictures:
-        target = (out / f"{path.stem}.png").resolve()
-        if target in originals:
-            raise UsageError(f"the map of {path} would take the place of {target}", "choose another folder with --out")
-        if target.exists() and not overwrite:
-            raise UsageError(
-                f"the map of {path} would take the place of {target}",
-                "choose another folder with --out, or --overwrite where that is meant",
-            )
+        for target in (file.resolve() for file in outputs.files_of(path)):
+            if target in originals:
+                raise UsageError(
+                    f"the map of {path} would take the place of {target}", "choose another folder with --out"
+                )
+            if target.exists() and not overwrite:
+                raise UsageError(
+                    f"the map of {path} would take the place of {target}",
+                    "choose another folder with --out, or --overwrite where that is meant",
+                )
 
 
-def _write_map(path: Path, grey: NDArray[np.uint8]) -> None:
+def _write(path: Path, pixels: NDArray[Any]) -> None:
+    content = cv2.imencode(path.suffix, pixels)[1].tobytes()  # cv2.imwrite is silent about a full disk
     try:
-        path.write_bytes(cv2.imencode(".png", grey)[1].tobytes())  # cv2.imwrite is silent about a full disk
+        with atomic.replacing(path) as temporary:
+            temporary.write_bytes(content)
     except OSError as error:
         raise UsageError(f"{path} cannot be written: {error.strerror}", "choose another folder with --out") from error
 

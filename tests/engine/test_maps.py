@@ -187,7 +187,8 @@ def test_grey_values() -> None:
     probability[0, :2] = torch.tensor([0.0, 1.0])
     grey = grey_map(probability)
 
-    assert (grey.dtype, grey.shape) == (np.uint8, (40, 50))
+    assert grey.dtype == np.uint8
+    assert grey.shape == (40, 50)
     assert np.array_equal(grey, np.rint(probability.numpy() * 255))
     assert (grey[0, 0], grey[0, 1]) == (0, 255)
 

@@ -10,15 +10,18 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
+from camoxpert_cli.config.tta import NO_TTA, Tta
 from camoxpert_cli.data.dataset import ScoringPictures
 from camoxpert_cli.data.layouts import find_data
 from camoxpert_cli.data.loader import scoring_loader
-from camoxpert_cli.data.reading import read_mask
+from camoxpert_cli.data.reading import read_image, read_mask
+from camoxpert_cli.data.resizing import resize_image
 from camoxpert_cli.engine.checkpoint import read_checkpoint, write_checkpoint
 from camoxpert_cli.engine.evaluate import evaluate
 from camoxpert_cli.engine.load import load_model
-from camoxpert_cli.engine.maps import probability_maps
-from camoxpert_cli.engine.predict import predict
+from camoxpert_cli.engine.maps import grey_map, probability_maps
+from camoxpert_cli.engine.overlay import overlay
+from camoxpert_cli.engine.predict import Outputs, predict
 from camoxpert_cli.errors import CamoxError, CheckpointError, DataError, UsageError
 from camoxpert_cli.runs import RunFolder
 from tests.helpers.tiny_data import TEST_PICTURES, TEST_SET
@@ -51,8 +54,16 @@ def pictures(tiny_data: Path) -> Path:
     return tiny_data / "TestDataset" / TEST_SET / "Imgs"
 
 
-def run(checkpoint: Path, paths: Sequence[Path], out: Path, img_size: int | None = None) -> int:
-    return predict(checkpoint, paths, out, device="cpu", img_size=img_size, overwrite=False)
+def run(
+    checkpoint: Path,
+    paths: Sequence[Path],
+    out: Path | Outputs,
+    img_size: int | None = None,
+    overwrite: bool = False,
+    tta: Tta = NO_TTA,
+) -> int:
+    outputs = out if isinstance(out, Outputs) else Outputs(out)
+    return predict(checkpoint, paths, outputs, device="cpu", img_size=img_size, overwrite=overwrite, tta=tta)
 
 
 def read(path: Path) -> NDArray[np.uint8]:
@@ -150,7 +161,7 @@ def test_unreadable_picture(
     folder = tmp_path / "folder"
     shutil.copytree(pictures, folder)
     (folder / "a-first.jpg").write_bytes(b"not a picture")
-    with pytest.raises(DataError, match=r"1 of 4 pictures could not be read, the first .*a-first\.jpg") as caught:
+    with pytest.raises(DataError, match=r"1 of 4 pictures could not be predicted, the first .*a-first\.jpg") as caught:
         run(checkpoint, [folder], tmp_path / "maps")
 
     assert caught.value.exit_code == 3
@@ -176,12 +187,15 @@ def test_missing_path(checkpoint: Path, pictures: Path, tmp_path: Path) -> None:
     assert (error.exit_code, error.message) == (3, f"there is no picture or folder {tmp_path / 'nowhere'}")
 
 
-def test_empty_folder(checkpoint: Path, tmp_path: Path) -> None:
-    """A folder without pictures is an error, not a success with nothing."""
-    (tmp_path / "empty").mkdir()
-    error = refusal(checkpoint, [tmp_path / "empty"], tmp_path / "maps")
+def test_a_picture_named_twice(
+    checkpoint: Path, pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A picture that a folder, a pattern and a relative path all give is done once."""
+    monkeypatch.chdir(pictures)
+    first = min(path.name for path in pictures.iterdir())
+    count = run(checkpoint, [Path(first), pictures, Path("*.png"), Path("..", "Imgs", first)], tmp_path / "maps")
 
-    assert (error.exit_code, "no pictures in" in error.message) == (3, True)
+    assert count == TEST_PICTURES
 
 
 def test_pictures_are_not_overwritten(checkpoint: Path, pictures: Path, tmp_path: Path) -> None:
@@ -190,7 +204,7 @@ def test_pictures_are_not_overwritten(checkpoint: Path, pictures: Path, tmp_path
     shutil.copytree(pictures, folder)
     before = {path.name: path.read_bytes() for path in folder.iterdir()}
     with pytest.raises(UsageError, match="would take the place of") as caught:
-        predict(checkpoint, [folder], tmp_path / "maps" / ".." / "folder", device="cpu", img_size=None, overwrite=True)
+        run(checkpoint, [folder], tmp_path / "maps" / ".." / "folder", overwrite=True)
 
     assert caught.value.exit_code == 2
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
@@ -210,4 +224,103 @@ def test_map_that_cannot_be_written(checkpoint: Path, pictures: Path, tmp_path: 
     name = sorted(path.name for path in pictures.iterdir())[0]
     (tmp_path / "maps" / name).mkdir(parents=True)
     with pytest.raises(UsageError, match=f"{name} cannot be written: Is a directory"):
-        predict(checkpoint, [pictures], tmp_path / "maps", device="cpu", img_size=None, overwrite=True)
+        run(checkpoint, [pictures], tmp_path / "maps", overwrite=True)
+
+
+@pytest.mark.parametrize("threshold", [0.5, 0.8])
+def test_binary_maps(checkpoint: Path, pictures: Path, tmp_path: Path, threshold: float) -> None:
+    """With a threshold a map is 255 where the grey map reaches that part of 255, and 0 elsewhere."""
+    first = min(pictures.iterdir())
+    run(checkpoint, [first], tmp_path / "grey")
+    run(checkpoint, [first], Outputs(tmp_path / "binary", threshold))
+    grey, binary = (read(tmp_path / folder / first.name) for folder in ("grey", "binary"))
+
+    assert np.array_equal(binary, np.where(grey >= threshold * 255, 255, 0))
+    assert set(np.unique(binary)) == {0, 255}
+
+
+@pytest.mark.parametrize("threshold", [0.0, 1.0, -0.5, 128.0, float("nan")])
+def test_thresholds_are_between_0_and_1(tmp_path: Path, threshold: float) -> None:
+    """Grey values such as 128 are refused, with the value and what to type."""
+    with pytest.raises(UsageError, match=f"--threshold is {threshold:g}, expected above 0 and below 1") as caught:
+        Outputs(tmp_path, threshold)
+
+    assert (caught.value.exit_code, caught.value.hint) == (2, "--threshold 0.5")
+
+
+@pytest.mark.parametrize("threshold", [None, 0.8])
+def test_overlays(checkpoint: Path, pictures: Path, tmp_path: Path, threshold: float | None) -> None:
+    """An overlay is the whole picture, drawn on where its map reaches the threshold, in a folder of its own."""
+    first = min(pictures.iterdir())
+    run(checkpoint, [first], Outputs(tmp_path / "maps", threshold, overlays=True))
+    run(checkpoint, [first], tmp_path / "grey")
+    found = read(tmp_path / "grey" / first.name) >= 255 * (threshold or 0.5)
+    expected = overlay(read_image(first)[0], found)
+
+    assert {path.name for path in (tmp_path / "maps").iterdir()} == {first.name, "overlays"}
+    assert [path.name for path in (tmp_path / "maps" / "overlays").iterdir()] == [f"{first.stem}.jpg"]
+    written = (tmp_path / "maps" / "overlays" / f"{first.stem}.jpg").read_bytes()
+    assert written == cv2.imencode(".jpg", expected[..., ::-1])[1].tobytes()
+
+
+def test_overlays_are_not_overwritten(checkpoint: Path, pictures: Path, tmp_path: Path) -> None:
+    """An overlay of an earlier call is kept, and so is a picture in the overlays' own folder."""
+    outputs = Outputs(tmp_path / "maps", overlays=True)
+    name = min(path.stem for path in pictures.iterdir())
+    kept = outputs.overlay_folder / f"{name}.jpg"
+    kept.parent.mkdir(parents=True)
+    cv2.imwrite(str(kept), np.zeros((80, 80, 3), np.uint8))
+    before = kept.read_bytes()
+    for paths, overwrite in (([pictures], False), ([outputs.overlay_folder], True)):
+        with pytest.raises(UsageError, match="would take the place of"):
+            run(checkpoint, paths, outputs, overwrite=overwrite)
+
+    assert kept.read_bytes() == before
+    assert not list(outputs.folder.glob("*.png"))
+
+
+def test_a_picture_too_long_for_an_overlay(
+    checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A JPEG cannot hold every picture: one that is longer gets its map, and is named."""
+    cv2.imwrite(str(tmp_path / "long.png"), np.zeros((2, 65501, 3), np.uint8))
+    with pytest.raises(DataError, match="1 of 1 pictures"):
+        run(checkpoint, [tmp_path / "long.png"], Outputs(tmp_path / "maps", overlays=True))
+
+    assert "long.png is too long for an overlay" in capsys.readouterr().err
+    assert read(tmp_path / "maps" / "long.png").shape == (2, 65501)
+
+
+def test_views(checkpoint: Path, pictures: Path, tmp_path: Path) -> None:
+    """With test-time augmentation the map is the grey map of the mean over views."""
+    tta = Tta(flip=True, scales=(1.0, 1.5))
+    first = min(pictures.iterdir())
+    run(checkpoint, [first], tmp_path / "maps", tta=tta)
+    image, size = read_image(first, 64)
+    tensor = torch.from_numpy(resize_image(image, 64)).permute(2, 0, 1)[None]
+    network = load_model(checkpoint, ema=True)
+    written = read(tmp_path / "maps" / f"{first.stem}.png")
+
+    assert np.array_equal(written, grey_map(probability_maps(network, tensor, [size], None, tta)[0]))
+    assert not np.array_equal(written, grey_map(probability_maps(network, tensor, [size], None)[0]))
+
+
+def test_whatever_ends_it_leaves_whole_files(
+    checkpoint: Path, pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ctrl-C in the middle of writing leaves the maps written before, and nothing of the one being written."""
+    original = Path.write_bytes
+
+    def interrupted(path: Path, data: bytes) -> int:
+        if len(list((tmp_path / "maps").glob("*.png"))) == 2:
+            original(path, data[: len(data) // 2])
+            raise KeyboardInterrupt
+        return original(path, data)
+
+    monkeypatch.setattr(Path, "write_bytes", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        run(checkpoint, [pictures], tmp_path / "maps")
+
+    names = sorted(path.name for path in pictures.iterdir())
+    assert sorted(path.name for path in (tmp_path / "maps").iterdir()) == names[:2]
+    assert all(read(path).shape == read(pictures / path.name).shape[:2] for path in (tmp_path / "maps").iterdir())

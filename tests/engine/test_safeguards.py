@@ -12,7 +12,7 @@ import torch
 
 from camoxpert_cli.engine import train as train_module
 from camoxpert_cli.engine.checkpoint import read_checkpoint
-from camoxpert_cli.engine.predict import predict
+from camoxpert_cli.engine.predict import Outputs, predict
 from camoxpert_cli.engine.train import train
 from camoxpert_cli.errors import CheckpointError, TrainingError, UsageError
 from tests.helpers.tiny_data import TEST_SET, tiny_run
@@ -104,9 +104,9 @@ def test_masks_are_not_overwritten_by_maps(finished: Path, tiny_data: Path, tmp_
     before = {path.name: path.read_bytes() for path in masks.iterdir()}
     checkpoint = finished / "best_model.pth"
     with pytest.raises(UsageError, match="would take the place of"):
-        predict(checkpoint, [pictures], masks, device="cpu", img_size=None, overwrite=False)
+        predict(checkpoint, [pictures], Outputs(masks), device="cpu", img_size=None, overwrite=False)
     kept = {path.name: path.read_bytes() for path in masks.iterdir()}
-    count = predict(checkpoint, [pictures], masks, device="cpu", img_size=None, overwrite=True)
+    count = predict(checkpoint, [pictures], Outputs(masks), device="cpu", img_size=None, overwrite=True)
 
     assert kept == before
     assert count == len(before)
