@@ -12,8 +12,6 @@ from typing import Any
 
 import matplotlib.style
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 
 from camoxpert_cli.atomic import replacing
@@ -33,6 +31,7 @@ _STYLE = {
     # Text stays text, in the page's font; identifiers do not change from one writing to the next.
     "svg.fonttype": "none",
     "svg.hashsalt": "camox",
+    "font.family": "DejaVu Sans",
     "font.size": 11,
     "axes.labelsize": 11,
     "xtick.labelsize": 10,
@@ -53,11 +52,14 @@ def svg(draw: Draw, name: str, description: str) -> str:
     with _style():
         figure = Figure(figsize=(_WIDTH / _POINTS, _HEIGHT / _POINTS), layout="constrained")
         axes = figure.add_subplot()
+        # The page shows through: it has a light and a dark mode.
+        figure.patch.set_visible(False)
+        axes.patch.set_visible(False)
         draw(axes)
         _legend(axes, figure, loc="outside lower center", ncols=len(LINES))
         file = io.StringIO()
         metadata = dict.fromkeys(("Date", "Creator", "Format", "Type"))
-        FigureCanvasSVG(figure).print_svg(file, metadata=metadata)
+        figure.savefig(file, format="svg", metadata=metadata)
     return _embedded(file.getvalue(), name, description)
 
 
@@ -72,7 +74,7 @@ def write_png(path: Path, draws: Sequence[tuple[str, Draw]]) -> None:
             draw(axes)
             _legend(axes, axes, loc="best")
         with replacing(path) as temporary, temporary.open("wb") as file:
-            FigureCanvasAgg(figure).print_png(file, metadata={"Software": None})
+            figure.savefig(file, format="png", metadata={"Software": None})
 
 
 def line(axes: Axes, position: int, x: Any, y: Any, name: str) -> None:

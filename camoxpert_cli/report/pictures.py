@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+from typing import Any
 
 import cv2
 import numpy as np
@@ -21,7 +22,13 @@ _LOSSLESS = 101
 
 
 def strip(picture: ShownPicture) -> dict[str, str]:
-    """What to show of a picture and its data address: picture, ground truth, map and errors."""
+    """What to show of a picture and its data address: picture, ground truth, map and errors.
+
+    Raises ValueError where the three do not have the same height and width.
+    """
+    sizes = picture.image.shape[:2], picture.mask.shape, picture.map.shape
+    if len(set(sizes)) > 1:
+        raise ValueError(f"{picture.name}: picture, mask and map have sizes {', '.join(map(str, sizes))}")
     mask = picture.mask.astype(np.uint8) * 255
     return {
         "picture": _embedded(picture.image, _QUALITY),
@@ -32,21 +39,23 @@ def strip(picture: ShownPicture) -> dict[str, str]:
 
 
 def errors(picture: ShownPicture) -> NDArray[np.uint8]:
-    """The picture in pale grey, uint8 (H, W, 3), with false alarms and misses of the map at 0.5 in their colours."""
+    """The picture in grey, uint8 (H, W, 3), bright where the map at 0.5 found the object, and its errors in colour."""
     grey = cv2.cvtColor(picture.image, cv2.COLOR_RGB2GRAY)
-    pale = cv2.cvtColor((128 + grey // 3).astype(np.uint8), cv2.COLOR_GRAY2RGB)
     found = picture.map >= _THRESHOLD
-    pale[found & picture.mask] = 255
-    pale[found & ~picture.mask] = FALSE_ALARM
-    pale[~found & picture.mask] = MISSED
-    return np.asarray(pale, np.uint8)
+    # Both keep their texture, and the darkest of the one is brighter than the brightest of the other.
+    shade = np.where(found & picture.mask, 192 + grey // 4, 48 + grey // 2).astype(np.uint8)
+    shown = cv2.cvtColor(shade, cv2.COLOR_GRAY2RGB)
+    shown[found & ~picture.mask] = FALSE_ALARM
+    shown[~found & picture.mask] = MISSED
+    return np.asarray(shown, np.uint8)
 
 
-def _embedded(pixels: NDArray[np.uint8], quality: int) -> str:
+def _embedded(pixels: NDArray[Any], quality: int) -> str:
     """A data address of the picture (H, W) or (H, W, 3) RGB, shrunk where it is large."""
     scale = LONGEST_SIDE / max(pixels.shape[:2])
     if scale < 1:
-        pixels = cv2.resize(pixels, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
+        height, width = (max(1, round(side * scale)) for side in pixels.shape[:2])
+        pixels = cv2.resize(pixels, (width, height), interpolation=cv2.INTER_AREA)
     ordered = cv2.cvtColor(pixels, cv2.COLOR_RGB2BGR) if pixels.ndim == 3 else pixels
     ok, data = cv2.imencode(".webp", ordered, [cv2.IMWRITE_WEBP_QUALITY, quality])
     if not ok:

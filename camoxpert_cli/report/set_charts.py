@@ -75,6 +75,6 @@ def _calibration(found: Calibration, name: str, of: str) -> Chart:
 
     caption = (
         f"Expected calibration error {found.error:.4f} over all pixels, in {BINS} bins. "
-        "Below the dashed line the maps are surer than right."
+        "Below the dashed line the maps promise more object than there is."
     )
     return Chart("Calibration", charts.svg(draw, name, f"Share of object against the map's value on {of}"), caption)
