@@ -77,16 +77,16 @@ def evaluate(
 
     run = resolve(None, flags).config.run
 
-    from camoxpert_cli.engine import score_files
+    from camoxpert_cli.engine.evaluation import files
 
     if out is not None:
-        score_files.refuse_overwriting(out, overwrite)
+        files.refuse_overwriting(out, overwrite)
     if maps is not None and masks is not None:
-        from camoxpert_cli.engine.evaluate_maps import evaluate_maps
+        from camoxpert_cli.engine.evaluation.given_maps import evaluate_maps
 
         evaluation = evaluate_maps(maps, masks, images, protocol)
     else:
-        from camoxpert_cli.engine.evaluate_checkpoint import evaluate_checkpoint
+        from camoxpert_cli.engine.evaluation.checkpoint import evaluate_checkpoint
 
         assert checkpoint is not None
         folders = [] if images is None or masks is None else [(images, masks)]
@@ -98,9 +98,9 @@ def evaluate(
             return
         evaluation = found
     if out is not None:
-        from camoxpert_cli.engine.report_content import write_evaluation_report
+        from camoxpert_cli.engine.evaluation.report import write_evaluation_report
 
-        score_files.write_scores(out, evaluation)
-        write_evaluation_report(out / score_files.REPORT, evaluation)
-        console.say(f"Written: {out / score_files.REPORT}, with {score_files.RESULTS} and {score_files.PER_IMAGE}")
-    console.result(json.dumps(evaluation.to_json(), indent=2) if as_json else score_files.to_text(evaluation))
+        files.write_scores(out, evaluation)
+        write_evaluation_report(out / files.REPORT, evaluation)
+        console.say(f"Written: {out / files.REPORT}, with {files.RESULTS} and {files.PER_IMAGE}")
+    console.result(json.dumps(evaluation.to_json(), indent=2) if as_json else files.to_text(evaluation))

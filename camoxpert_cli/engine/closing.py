@@ -14,12 +14,12 @@ from camoxpert_cli.data.pairs import Pair
 from camoxpert_cli.data.reading import read_pair
 from camoxpert_cli.engine.checkpoint import read_checkpoint
 from camoxpert_cli.engine.evaluate import score_pictures
-from camoxpert_cli.engine.evaluate_checkpoint import scoring_workers, show_picture
-from camoxpert_cli.engine.evaluation import Evaluation
+from camoxpert_cli.engine.evaluation.checkpoint import scoring_workers, show_picture
+from camoxpert_cli.engine.evaluation.evaluation import Evaluation
+from camoxpert_cli.engine.evaluation.files import per_image_csv
+from camoxpert_cli.engine.evaluation.scored_set import ScoredSet
 from camoxpert_cli.engine.load import network_of
 from camoxpert_cli.engine.run import Run
-from camoxpert_cli.engine.score_files import per_image_csv
-from camoxpert_cli.engine.scored_set import ScoredSet
 from camoxpert_cli.errors import DataError
 from camoxpert_cli.metrics.baselines import (
     all_foreground_iou,
@@ -105,7 +105,7 @@ def write_pages(run: Run, evaluation: Evaluation) -> None:
         atomic.write_text(folder.per_image, per_image_csv(evaluation.sets))
         if run.config.run.report:
             # Loads what draws charts, which takes a second.
-            from camoxpert_cli.engine.report_content import write_evaluation_report
+            from camoxpert_cli.engine.evaluation.report import write_evaluation_report
             from camoxpert_cli.report.curves import write_training_curves
 
             write_evaluation_report(folder.report, evaluation, configuration=to_mapping(run.config), history=history)

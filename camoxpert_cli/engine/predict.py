@@ -7,15 +7,13 @@ from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import cv2
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
-from camoxpert_cli import atomic, console
+from camoxpert_cli import console
 from camoxpert_cli.config.tta import NO_TTA, Tta
 from camoxpert_cli.data.pictures import find_pictures
 from camoxpert_cli.data.reading import read_image
@@ -23,10 +21,12 @@ from camoxpert_cli.data.resizing import resize_image
 from camoxpert_cli.data.threads import in_threads
 from camoxpert_cli.engine.checkpoint import read_checkpoint
 from camoxpert_cli.engine.device import choose_device
-from camoxpert_cli.engine.load import network_of
+from camoxpert_cli.engine.load import network_of, trained_size
 from camoxpert_cli.engine.maps import grey_map, probability_maps
+from camoxpert_cli.engine.out_folder import make_out_folder
 from camoxpert_cli.engine.overlay import overlay
-from camoxpert_cli.errors import CheckpointError, DataError, UsageError
+from camoxpert_cli.engine.picture_file import write_picture
+from camoxpert_cli.errors import DataError, UsageError
 
 _OVERLAY_THRESHOLD = 0.5
 _LONGEST_JPEG_SIDE = 65500
@@ -64,12 +64,7 @@ class Outputs:
 
     def make_folders(self) -> None:
         folder = self.overlay_folder if self.overlays else self.folder
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise UsageError(
-                f"{folder} cannot be made a folder: {error.strerror}", "choose another folder with --out"
-            ) from error
+        make_out_folder(folder, "--out")
 
     def write(self, picture: Path, probability: Tensor) -> None:
         """Write the files of a picture with the map `probability` (H, W); each is whole or not there.
@@ -78,12 +73,13 @@ class Outputs:
         """
         grey = grey_map(probability)
         found = grey >= 255 * (_OVERLAY_THRESHOLD if self.threshold is None else self.threshold)
-        _write(self.map_of(picture), grey if self.threshold is None else found.astype(np.uint8) * 255)
+        grey = grey if self.threshold is None else found.astype(np.uint8) * 255
+        write_picture(self.map_of(picture), grey, "--out")
         if self.overlays:
             if max(grey.shape) > _LONGEST_JPEG_SIDE:
                 raise DataError(f"{picture} is too long for an overlay: a JPEG has {_LONGEST_JPEG_SIDE} pixels at most")
             drawn = overlay(read_image(picture)[0], found)
-            _write(self.overlay_of(picture), cv2.cvtColor(drawn, cv2.COLOR_RGB2BGR))
+            write_picture(self.overlay_of(picture), cv2.cvtColor(drawn, cv2.COLOR_RGB2BGR), "--out")
 
 
 def predict(
@@ -107,7 +103,7 @@ def predict(
     where = choose_device(device)
     content = read_checkpoint(checkpoint)
     network = network_of(content, checkpoint).to(where)
-    size = img_size or _trained_size(content, checkpoint)
+    size = img_size or trained_size(content, checkpoint)
     outputs.make_folders()
 
     failed = []
@@ -166,20 +162,3 @@ def _refuse_overwriting(pictures: Sequence[Path], outputs: Outputs, overwrite: b
                     f"the map of {path} would take the place of {target}",
                     "choose another folder with --out, or --overwrite where that is meant",
                 )
-
-
-def _write(path: Path, pixels: NDArray[Any]) -> None:
-    content = cv2.imencode(path.suffix, pixels)[1].tobytes()  # cv2.imwrite is silent about a full disk
-    try:
-        with atomic.replacing(path) as temporary:
-            temporary.write_bytes(content)
-    except OSError as error:
-        raise UsageError(f"{path} cannot be written: {error.strerror}", "choose another folder with --out") from error
-
-
-def _trained_size(content: dict[str, object], checkpoint: Path) -> int:
-    settings = content.get("config", {"data": content.get("args", {})})
-    size = settings.get("data", {}).get("img_size") if isinstance(settings, dict) else None
-    if not isinstance(size, int):
-        raise CheckpointError(f"{checkpoint} does not say at which size it was trained", "give it with --img-size")
-    return size

@@ -16,7 +16,7 @@ from camoxpert_cli.data.layouts import find_data
 from camoxpert_cli.data.loader import scoring_loader
 from camoxpert_cli.data.reading import read_image, read_mask
 from camoxpert_cli.data.resizing import resize_image
-from camoxpert_cli.engine.checkpoint import read_checkpoint, write_checkpoint
+from camoxpert_cli.engine.checkpoint import read_checkpoint
 from camoxpert_cli.engine.evaluate import evaluate
 from camoxpert_cli.engine.load import load_model
 from camoxpert_cli.engine.maps import grey_map, probability_maps
@@ -25,28 +25,14 @@ from camoxpert_cli.engine.predict import Outputs, predict
 from camoxpert_cli.errors import CamoxError, CheckpointError, DataError, UsageError
 from camoxpert_cli.runs import RunFolder
 from tests.helpers.tiny_data import TEST_PICTURES, TEST_SET
+from tests.helpers.vivid import write_vivid_checkpoint
 
 CPU = torch.device("cpu")
 
 
 @pytest.fixture(scope="module")
 def checkpoint(plain_run: RunFolder, tiny_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The best weights of a run, their last layer changed so that the average's maps reach from dark to bright.
-
-    Most of a picture is bright, and so some of every object, of which a network this young knows nothing.
-    """
-    content = read_checkpoint(plain_run.best)
-    pictures = ScoringPictures(find_data([tiny_data]).tests[TEST_SET], 64)
-    network = load_model(plain_run.best, ema=True)
-    images = torch.stack([pictures[at][0] for at in range(len(pictures))])
-    maps = torch.stack(probability_maps(network, images, [(64, 64)] * len(pictures), None))
-    logits = maps.logit()
-    steeper = 2 / logits.std()
-    content["ema"]["final_conv.3.weight"] *= steeper
-    content["ema"]["final_conv.3.bias"] = (content["ema"]["final_conv.3.bias"] - logits.quantile(0.3)) * steeper
-    path = tmp_path_factory.mktemp("weights") / "best_model.pth"
-    write_checkpoint(path, content)
-    return path
+    return write_vivid_checkpoint(plain_run.best, tiny_data, tmp_path_factory.mktemp("weights") / "best_model.pth")
 
 
 @pytest.fixture

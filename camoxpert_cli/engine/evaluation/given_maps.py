@@ -10,9 +10,9 @@ from camoxpert_cli.data.layouts import list_files, pair_folders
 from camoxpert_cli.data.pairs import Pair
 from camoxpert_cli.data.reading import read_image, read_scored_mask
 from camoxpert_cli.data.threads import in_threads
-from camoxpert_cli.engine.evaluation import Evaluation, Shown
-from camoxpert_cli.engine.scored_set import ScoredSet
-from camoxpert_cli.engine.scoring_job import read_map, score_files
+from camoxpert_cli.engine.evaluation.evaluation import Evaluation, Shown
+from camoxpert_cli.engine.evaluation.picture import read_map, score_files
+from camoxpert_cli.engine.evaluation.scored_set import ScoredSet
 from camoxpert_cli.errors import DataError
 
 

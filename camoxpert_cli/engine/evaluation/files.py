@@ -10,10 +10,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from camoxpert_cli import atomic, console
-from camoxpert_cli.engine.evaluation import Evaluation
+from camoxpert_cli.engine.evaluation.evaluation import Evaluation
+from camoxpert_cli.engine.evaluation.published import published_for
+from camoxpert_cli.engine.evaluation.scored_set import MEASURES, ScoredSet, measures
 from camoxpert_cli.engine.out_folder import make_out_folder
-from camoxpert_cli.engine.published import published_for
-from camoxpert_cli.engine.scored_set import MEASURES, ScoredSet, measures
 from camoxpert_cli.errors import UsageError
 
 RESULTS, PER_IMAGE, REPORT = "results.json", "per_image.csv", "report.html"

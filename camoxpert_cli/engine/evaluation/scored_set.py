@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from camoxpert_cli.engine.slices import slices
+from camoxpert_cli.engine.evaluation.slices import slices
 from camoxpert_cli.metrics.picture_scores import PictureScores
 from camoxpert_cli.metrics.score_set import SetScores, mean_scores
 

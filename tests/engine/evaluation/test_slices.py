@@ -3,7 +3,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from camoxpert_cli.engine.slices import slices
+from camoxpert_cli.engine.evaluation.slices import slices
 
 CRAB, OWL, PLAIN = "COD10K-CAM-1-Aquatic-3-Crab-70", "COD10K-CAM-3-Flying-65-Owl-4", "camourflage_00012"
 

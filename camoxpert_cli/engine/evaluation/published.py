@@ -41,8 +41,8 @@ def _rows(
         Published(f"ZoomNeXt {backbone}", _ZOOMNEXT, dict(zip(names, scores, strict=True)))
         for backbone, scores in zip(backbones, zoomnext, strict=True)
     ]
-    names = ("s_measure", "weighted_f", "f_mean", "e_mean", "e_max", "mae")
-    rows.append(Published("HDPNet", _HDPNET, dict(zip(names, hdpnet, strict=True))))
+    more_names = ("s_measure", "weighted_f", "f_mean", "e_mean", "e_max", "mae")
+    rows.append(Published("HDPNet", _HDPNET, dict(zip(more_names, hdpnet, strict=True))))
     rows += [
         Published(system, _FAST_CAMODIFF, {"s_measure": s_measure, "mae": mae})
         for system, (s_measure, mae) in zip(("SINet-V2", "PFNet"), older, strict=False)

@@ -8,9 +8,9 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from camoxpert_cli import atomic
 from camoxpert_cli.config.eval_options import Protocol
 from camoxpert_cli.data.reading import decode, grey_of, read_bytes, read_scored_mask
+from camoxpert_cli.engine.picture_file import write_picture
 from camoxpert_cli.metrics.picture_scores import PictureScores, score_picture
 
 
@@ -19,7 +19,7 @@ def score_and_save(
 ) -> PictureScores:
     """The scores of a map (H, W); the map itself is written to `save_as` where that is given."""
     if save_as is not None:
-        write_map(save_as, grey)
+        write_picture(save_as, grey, "--save-maps")
     return _score(grey, mask, protocol)
 
 
@@ -36,12 +36,6 @@ def read_map(path: Path, size: tuple[int, int]) -> tuple[NDArray[np.uint8], bool
     if grey.shape == size:
         return grey, False
     return np.asarray(cv2.resize(grey, (size[1], size[0]), interpolation=cv2.INTER_LINEAR), dtype=np.uint8), True
-
-
-def write_map(path: Path, grey: NDArray[np.uint8]) -> None:
-    """As PNG, whole or not at all. Raises OSError, which cv2.imwrite keeps to itself on a full disk."""
-    with atomic.replacing(path) as temporary:
-        temporary.write_bytes(cv2.imencode(".png", grey)[1].tobytes())
 
 
 def _score(grey: NDArray[np.uint8], mask: NDArray[np.bool_], protocol: Protocol) -> PictureScores:

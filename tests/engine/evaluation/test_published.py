@@ -2,8 +2,8 @@ from __future__ import annotations
 
 import pytest
 
-from camoxpert_cli.engine.published import published_for
-from camoxpert_cli.engine.scored_set import MEASURES
+from camoxpert_cli.engine.evaluation.published import published_for
+from camoxpert_cli.engine.evaluation.scored_set import MEASURES
 
 
 @pytest.mark.parametrize("name", ["COD10K", "cod10k-v3", "CAMO", "CAMO_TestingDataset", "NC4K", "CHAMELEON"])

@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from camoxpert_cli.engine.evaluation import Evaluation, Shown
-from camoxpert_cli.engine.published import published_for
-from camoxpert_cli.engine.scored_set import FURTHER, MEASURES, ScoredSet, measures
+from camoxpert_cli.engine.evaluation.evaluation import Evaluation, Shown
+from camoxpert_cli.engine.evaluation.published import published_for
+from camoxpert_cli.engine.evaluation.scored_set import FURTHER, MEASURES, ScoredSet, measures
 from camoxpert_cli.report.content import Report, ReportSet, ShownPicture
 from camoxpert_cli.report.page import write_report
 from camoxpert_cli.runs import environment

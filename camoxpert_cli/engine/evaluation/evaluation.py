@@ -9,7 +9,7 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from camoxpert_cli.engine.scored_set import ScoredSet
+from camoxpert_cli.engine.evaluation.scored_set import ScoredSet
 
 # The picture uint8 (H, W, 3) where it is at hand, its mask bool (H, W) and its map uint8 (H, W).
 Shown: TypeAlias = tuple[NDArray[np.uint8] | None, NDArray[np.bool_], NDArray[np.uint8]]

@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from camoxpert_cli.engine.evaluation import Evaluation
-from camoxpert_cli.engine.score_files import per_image_csv, refuse_overwriting, to_text, write_scores
-from camoxpert_cli.engine.scored_set import FURTHER, MEASURES, ScoredSet
+from camoxpert_cli.engine.evaluation.evaluation import Evaluation
+from camoxpert_cli.engine.evaluation.files import per_image_csv, refuse_overwriting, to_text, write_scores
+from camoxpert_cli.engine.evaluation.scored_set import FURTHER, MEASURES, ScoredSet
 from camoxpert_cli.errors import UsageError
 from camoxpert_cli.metrics.picture_scores import PictureScores, score_picture
 

@@ -22,13 +22,13 @@ from camoxpert_cli.data.resizing import resize_image
 from camoxpert_cli.engine.checkpoint import read_checkpoint
 from camoxpert_cli.engine.device import own_device, place
 from camoxpert_cli.engine.evaluate import score_pictures
-from camoxpert_cli.engine.evaluation import Evaluation, Shown
+from camoxpert_cli.engine.evaluation.evaluation import Evaluation, Shown
+from camoxpert_cli.engine.evaluation.picture import score_and_save
+from camoxpert_cli.engine.evaluation.scored_set import ScoredSet
 from camoxpert_cli.engine.load import network_of, trained_size
 from camoxpert_cli.engine.maps import grey_map, probability_maps
 from camoxpert_cli.engine.out_folder import make_out_folder
 from camoxpert_cli.engine.precision import choose_dtype
-from camoxpert_cli.engine.scored_set import ScoredSet
-from camoxpert_cli.engine.scoring_job import score_and_save
 from camoxpert_cli.engine.world import World, expected_size, joined
 from camoxpert_cli.errors import DataError, UsageError, nearest
 from camoxpert_cli.launch import is_worker, launch
