@@ -98,7 +98,8 @@ def show(
 def check(name: Annotated[str, typer.Argument(metavar="FILE", help="A .yaml file, or a preset's name.")]) -> None:
     """Say what a preset amounts to, or what is wrong.
 
-    Tells all mistakes in it and its parents, and ends with exit code 2 where there are any. What cannot stand together is told once every value is right.
+    Tells all mistakes in it and its parents, and ends with exit code 2 where there are any. What cannot stand together
+    is told once every value is right.
 
     \b
     Examples:
