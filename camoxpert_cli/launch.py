@@ -50,6 +50,11 @@ def is_worker() -> bool:
     return MEETING_POINT in os.environ or "TORCHELASTIC_RUN_ID" in os.environ
 
 
+def is_first() -> bool:
+    """Whether this process is the one that a user started, or the first of those that torchrun did."""
+    return not is_worker() or (MEETING_POINT not in os.environ and os.environ["RANK"] == "0")
+
+
 def launch(
     arguments: Sequence[str], processes: int, *, threads: int, max_restarts: int, source: Path | None = None
 ) -> int:

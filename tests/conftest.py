@@ -18,9 +18,10 @@ settings.load_profile("camox")
 
 
 @pytest.fixture(autouse=True, scope="session")
-def _caches_of_their_own(tmp_path_factory: pytest.TempPathFactory) -> None:
-    """Tests leave nothing in the user's caches, and find nothing there."""
+def _folders_of_their_own(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Tests leave nothing in the user's caches, and find nothing there or among the user's presets."""
     os.environ["XDG_CACHE_HOME"] = str(tmp_path_factory.mktemp("caches"))
+    os.environ["XDG_CONFIG_HOME"] = str(tmp_path_factory.mktemp("settings"))
 
 
 @pytest.fixture(autouse=True)

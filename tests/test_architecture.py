@@ -68,7 +68,7 @@ def test_lower_layers_never_import_higher_ones(path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "arguments", [["--help"], ["train", "--help"], ["predict", "-h"], ["benchmark", "-h"], ["--version"]]
+    "arguments", [["--help"], ["train", "--help"], ["predict", "-h"], ["benchmark", "-h"], ["presets"], ["--version"]]
 )
 def test_help_loads_nothing_heavy(arguments: list[str]) -> None:
     """Help and version appear without waiting for torch and its like."""

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from camoxpert_cli import launch as launch_module
-from camoxpert_cli.launch import PEER_LOST, launch, to_go_on
+from camoxpert_cli.launch import MEETING_POINT, PEER_LOST, is_first, launch, to_go_on
 
 WORKER = """
 import os, signal, sys, time
@@ -243,3 +243,21 @@ def test_the_command_that_goes_on(tmp_path: Path) -> None:
     assert to_go_on(resume, Path("old"), folder) == ["resume", str(folder), "--epochs", "9", "--gpus", "2"]
     same = ["resume", "--checkpoint-dir", "old", "old"]
     assert to_go_on(same, Path("old"), folder) == same
+
+
+@pytest.mark.parametrize(
+    ("variables", "first"),
+    [
+        ({}, True),
+        ({"TORCHELASTIC_RUN_ID": "x", "RANK": "0"}, True),
+        ({"TORCHELASTIC_RUN_ID": "x", "RANK": "1"}, False),
+        ({MEETING_POINT: "folder", "RANK": "0"}, False),
+        ({MEETING_POINT: "folder", "RANK": "1"}, False),
+    ],
+)
+def test_who_speaks_before_a_run(variables: dict[str, str], first: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The process that the user started, or rank 0 under torchrun; not the workers of a launcher that spoke already."""
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+
+    assert is_first() is first

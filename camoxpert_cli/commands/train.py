@@ -12,7 +12,7 @@ from camoxpert_cli.config.schema import SETTINGS
 @with_settings(SETTINGS)
 def train(
     preset: Annotated[
-        str | None, typer.Option(metavar="NAME", help="Recipe to start from: its name, or a .yaml file.")
+        str | None, typer.Option(metavar="NAME", help="Recipe to start from, see camox presets; or a .yaml file.")
     ] = None,
     assignments: Annotated[
         list[str] | None, typer.Option("--set", metavar="SECTION.NAME=VALUE", help="Set any setting; may be repeated.")
@@ -29,6 +29,7 @@ def train(
       camox train --preset kaggle-1xT4 --dataset-path /kaggle/input/COD10K-v3
       camox train --dataset-path DATA --checkpoint-dir runs/first --epochs 40 \\
           --stage1-epochs 10
+      camox train --preset mine.yaml --dataset-path DATA
       camox train --dataset-path DATA --resume-from original.pth --skip-stage1
     """
     from camoxpert_cli.config.load import resolve

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
-from camoxpert_cli.config.load import Resolved, global_batches, gpu_count, resolve, stage2_batch_size
+from camoxpert_cli.config.load import Resolved, global_batches, gpu_count, stage2_batch_size
 from camoxpert_cli.config.schema import SETTINGS, Config
 from camoxpert_cli.errors import ConfigError
 
@@ -108,10 +108,10 @@ def keep_preset_batches(resolved: Resolved) -> Resolved:
     Its learning rates belong to them. A batch size or accumulation that was typed is left alone. Raises ConfigError as
     `keep_global_batches` does.
     """
-    typed = {key for key, origin in resolved.origins.items() if origin in (SETTINGS[key].flag, "--set")}
+    typed = resolved.typed
     if resolved.preset is None or typed & _BATCHES or not typed & {"run.gpus", "run.devices"}:
         return resolved
-    before = resolve(resolved.preset, {}).config
+    before = resolved.base
     if not isinstance(before.run.gpus, int) or before.run.gpus == resolved.config.run.gpus:
         return resolved
     return replace(resolved, config=keep_global_batches(before, resolved.config, []))

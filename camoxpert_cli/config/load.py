@@ -9,23 +9,34 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from camoxpert_cli.config.presets import PRESET_WORDS, read_chain
+from camoxpert_cli.config.presets import PRESET_WORDS, collect_chain
 from camoxpert_cli.config.schema import SECTIONS, SETTINGS, Config
 from camoxpert_cli.config.values import convert
 from camoxpert_cli.errors import ConfigError, nearest
 
 DEFAULT_ORIGIN = "default"
+ASSIGNED = "--set"
 
 _KEYS = {setting.name: setting.key for setting in SETTINGS.values()}
 
 
 @dataclass(frozen=True)
 class Resolved:
-    """A complete configuration, where each dotted key's value came from, and the preset's name or path."""
+    """A complete configuration, where each dotted key's value came from, and the preset's name or path.
+
+    `base` is what it would be without a word of the user's: the preset, the saved settings or the defaults. Alone it
+    may be impossible.
+    """
 
     config: Config
     origins: Mapping[str, str]
     preset: str | None
+    base: Config
+
+    @property
+    def typed(self) -> set[str]:
+        """The keys that flags and assignments set."""
+        return {key for key, origin in self.origins.items() if origin in (SETTINGS[key].flag, ASSIGNED)}
 
 
 @dataclass(frozen=True)
@@ -49,14 +60,19 @@ def resolve(
     combination, one a line.
     """
     problems: list[str] = []
-    given = [
+    start = [
         *(_from_sections(*saved, problems) if saved is not None else []),
         *_from_preset(preset, problems),
+    ]
+    typed = [
         *(_Given(key, value, SETTINGS[key].flag) for key, value in flags.items()),
         *_from_assignments(assignments, problems),
     ]
-    config, origins = _build(given, problems)
-    return Resolved(config, origins, preset)
+    config, origins = _build([*start, *typed], problems)
+    problems = problems or _impossible_combinations(config, origins)
+    if problems:
+        raise ConfigError("\n".join(problems), "camox train --help lists every setting")
+    return Resolved(config, origins, preset, _build(start, [])[0])
 
 
 def from_mapping(content: object, origin: str) -> Config:
@@ -110,11 +126,7 @@ def _build(given: Sequence[_Given], problems: list[str]) -> tuple[Config, dict[s
         except ValueError as error:
             problems.append(f"{item.origin}: {item.key} is {item.value!r}, expected {error}")
         origins[item.key] = item.origin
-    config = Config(**{name: section(**values[name]) for name, section in SECTIONS.items()})
-    problems = problems or _impossible_combinations(config, origins)
-    if problems:
-        raise ConfigError("\n".join(problems), "camox train --help lists every setting")
-    return config, origins
+    return Config(**{name: section(**values[name]) for name, section in SECTIONS.items()}), origins
 
 
 def _impossible_combinations(config: Config, origins: Mapping[str, str]) -> list[str]:
@@ -149,11 +161,8 @@ def _impossible_combinations(config: Config, origins: Mapping[str, str]) -> list
 
 def _from_preset(preset: str | None, problems: list[str]) -> list[_Given]:
     given: list[_Given] = []
-    try:
-        for level in read_chain(preset) if preset is not None else []:
-            given += _from_sections(level.sections, level.origin, problems, PRESET_WORDS)
-    except ConfigError as error:
-        problems.append(error.message)
+    for level in collect_chain(preset, problems) if preset is not None else []:
+        given += _from_sections(level.sections, level.origin, problems, PRESET_WORDS)
     return given
 
 
@@ -179,7 +188,7 @@ def _from_assignments(assignments: Sequence[str], problems: list[str]) -> list[_
     for text in assignments:
         key, _, value = (part.strip() for part in text.partition("="))
         if key and value:
-            given.append(_Given(key, value, "--set"))
+            given.append(_Given(key, value, ASSIGNED))
         else:
             problems.append(f"--set: {text!r}, expected section.name=value, such as train.lr=0.001")
     return _known(given, problems)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -41,37 +42,80 @@ def preset_names() -> list[str]:
     return sorted(path.stem for path in PRESET_FOLDER.glob("*.yaml"))
 
 
+def own_folder() -> Path | None:
+    """Where the user keeps presets to be called by name: `camox/presets` below the user's folder for settings.
+
+    None where there is no home folder to look in.
+    """
+    try:
+        return Path(os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config") / "camox" / "presets"
+    except RuntimeError:  # of Path.home
+        return None
+
+
+def own_presets() -> dict[str, Path]:
+    """The files in `own_folder` under the names that call them."""
+    folder = own_folder()
+    return {} if folder is None else {path.stem: path for path in sorted(folder.glob("*.yaml")) if path.is_file()}
+
+
 def read_chain(name: str) -> list[Preset]:
     """The preset and its parents, eldest first.
 
-    Raises ConfigError for an unknown name, a circle or a file that cannot be read.
+    Raises ConfigError for an unknown name, a circle, a file that cannot be read or a word of the wrong kind: one
+    problem a line.
     """
-    chain = [read_preset(name)]
-    while (wanted := chain[-1].extends) is not None:
-        child = chain[-1]
+    problems: list[str] = []
+    chain = collect_chain(name, problems)
+    if problems:
+        raise ConfigError("\n".join(problems))
+    return chain
+
+
+def collect_chain(name: str, problems: list[str]) -> list[Preset]:
+    """What can be read of the preset and its parents, eldest first; what is wrong is added to `problems`."""
+    chain: list[Preset] = []
+    wanted: str | None = name
+    while wanted is not None:
+        child = chain[-1] if chain else None
         try:
-            parent = read_preset(wanted, beside=child.path.parent)
+            preset = _read(wanted, child.path.parent if child else None, problems)
         except ConfigError as error:
-            raise ConfigError(f"{child.origin}: extends is {wanted!r}: {error.message}") from error
-        chain.append(parent)
-        if any(parent.path == earlier.path for earlier in chain[:-1]):
-            circle = " -> ".join(preset.name for preset in chain)
-            raise ConfigError(f"{child.origin}: extends is {wanted!r}, which goes round in a circle: {circle}")
+            problems.append(f"{child.origin}: extends is {wanted!r}: {error.message}" if child else error.message)
+            break
+        if child and any(preset.path == earlier.path for earlier in chain):
+            circle = " -> ".join(each.name for each in [*chain, preset])
+            problems.append(f"{child.origin}: extends is {wanted!r}, which goes round in a circle: {circle}")
+            break
+        chain.append(preset)
+        wanted = preset.extends
     return chain[::-1]
 
 
-def read_preset(name: str, beside: Path | None = None) -> Preset:
+def read_preset(name: str) -> Preset:
     """Read a preset by name, or by path where `name` ends in .yaml or .yml.
 
-    A relative path starts at the folder `beside`, or at the current one where that is not given.
-    Raises ConfigError where there is no such preset or its file cannot be read.
+    Raises ConfigError where there is no such preset, its file cannot be read or a word in it is of the wrong kind.
     """
+    problems: list[str] = []
+    preset = _read(name, None, problems)
+    if problems:
+        raise ConfigError("\n".join(problems))
+    return preset
+
+
+def _read(name: str, beside: Path | None, problems: list[str]) -> Preset:
+    """`beside` is the folder of the preset that names this one: where a relative path starts."""
     path = _locate(name, beside)
     content = _parse(path)
-    words = {word: content.pop(word, "") for word in PRESET_WORDS}
-    for word, value in words.items():
+    words = {}
+    for word in PRESET_WORDS:
+        value = content.pop(word, "")
         if not isinstance(value, str):
-            raise ConfigError(f"{path}: {word} is {value!r}, expected text")
+            problems.append(f"{path}: {word} is {value!r}, expected text")
+        elif "\n" in value.strip():
+            problems.append(f"{path}: {word} is {value!r}, expected one line")
+        words[word] = value.strip() if isinstance(value, str) else ""
     return Preset(
         path.stem, path, words["summary"], words["hardware"], words["claim"], words["extends"] or None, content
     )
@@ -83,8 +127,18 @@ def _locate(name: str, beside: Path | None) -> Path:
         if not path.is_file():
             raise ConfigError(f"there is no preset file {path}")
         return path.resolve()
-    names = preset_names()
-    if name not in names:
+    # A preset that comes with camox does not depend on what the user keeps.
+    own = {} if beside == PRESET_FOLDER else own_presets()
+    built_in = preset_names()
+    if name in own and name in built_in:
+        raise ConfigError(
+            f"there are two presets {name!r}, the one that comes with camox and {own[name]}; "
+            "give the latter another name"
+        )
+    if name in own:
+        return own[name].resolve()
+    if name not in built_in:
+        names = sorted([*built_in, *own])
         expected = f"expected the path of a .yaml file or one of {', '.join(names)}"
         guess = nearest(name, names)
         meant = f"; did you mean {guess[0]}?" if guess else ""

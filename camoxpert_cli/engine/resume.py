@@ -13,7 +13,7 @@ from camoxpert_cli import console
 from camoxpert_cli.config.changes import changes, keep_global_batches
 from camoxpert_cli.config.load import Resolved, from_mapping, gpu_count, resolve
 from camoxpert_cli.config.original import settings_of_original
-from camoxpert_cli.config.schema import SETTINGS, Config
+from camoxpert_cli.config.schema import Config
 from camoxpert_cli.engine.build import build_phases, check_pictures, describe_batches, open_data, rate_at
 from camoxpert_cli.engine.checkpoint import Checkpoint, read_checkpoint
 from camoxpert_cli.engine.device import place, with_count
@@ -88,7 +88,7 @@ def settings_to_go_on(checkpoint: Checkpoint, flags: Mapping[str, Any], assignme
             f"--epochs is {config.train.epochs}, and the run has {before.train.epochs}: it can be extended only",
             f"to end it earlier all the same: --set train.epochs={config.train.epochs}",
         )
-    asked = {key for key, origin in resolved.origins.items() if origin in (SETTINGS[key].flag, "--set")}
+    asked = resolved.typed
     if "run.devices" in asked and "run.gpus" not in asked:
         config = replace(config, run=replace(config.run, gpus=None))
     config = replace(config, run=with_count(config.run, place(config.run, expected_size())))

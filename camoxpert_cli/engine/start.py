@@ -8,10 +8,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from camoxpert_cli import launch
+from camoxpert_cli import console, launch
 from camoxpert_cli.config.changes import keep_preset_batches
 from camoxpert_cli.config.durations import parse_duration
 from camoxpert_cli.config.load import Resolved
+from camoxpert_cli.config.proportion import rate_warning
 from camoxpert_cli.data.cores import usable_cores
 from camoxpert_cli.engine.choice import Choice
 from camoxpert_cli.engine.device import Placement, is_undecided, place, with_count
@@ -35,6 +36,8 @@ def start(
     placement = place(resolved.config.run, expected_size())
     run = with_count(resolved.config.run, placement)
     resolved = keep_preset_batches(replace(resolved, config=replace(resolved.config, run=run)))
+    if launch.is_first() and (warning := rate_warning(resolved)) is not None:
+        console.warn(warning)
     choice = _choose(resolved, placement, checkpoint)
     if choice is not None and choice.strategy == "dp":
         placement = replace(placement, strategy="dp")

@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from camoxpert_cli.config.load import from_mapping, resolve, stage2_batch_size, stage2_rate, to_mapping
-from camoxpert_cli.config.presets import preset_names, read_chain, read_preset
+from camoxpert_cli.config.presets import own_folder, own_presets, preset_names, read_chain, read_preset
 from camoxpert_cli.errors import ConfigError
 
 PRESETS = Path(__file__).parents[2] / "presets"
@@ -200,6 +200,80 @@ def test_unknown_name_lists_the_names_and_the_nearest() -> None:
         "did you mean kaggle-2xT4-fast?"
     )
     assert problem_of("zzz").endswith(names)
+
+
+@pytest.fixture
+def own(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    """The folder of the user's presets, empty."""
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "settings"))
+    folder = tmp_path / "settings" / "camox" / "presets"
+    folder.mkdir(parents=True)
+    return folder
+
+
+def test_the_folder_of_the_users_presets(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """XDG_CONFIG_HOME, ~/.config without it, none without a home; a folder that is not there holds nothing."""
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "x"))
+    named = own_folder()
+    empty = own_presets()
+    monkeypatch.setenv("XDG_CONFIG_HOME", "")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    at_home = own_folder()
+
+    def fail() -> Path:
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.setattr(Path, "home", fail)
+
+    assert named == tmp_path / "x" / "camox" / "presets"
+    assert empty == {}
+    assert at_home == tmp_path / ".config" / "camox" / "presets"
+    assert own_folder() is None
+    assert own_presets() == {}
+    assert resolve("baseline", {}).preset == "baseline"
+
+
+def test_a_users_preset_by_name(own: Path) -> None:
+    """It may extend one that comes with camox, another of the user's by name, and files beside it by path."""
+    write(own / "mine.yaml", "extends: baseline\ntrain:\n  lr: 1e-4\n")
+    write(own / "part.yml", "extends: mine\ntrain:\n  seed: 7\n")
+    path = write(own / "other.yaml", "extends: part.yml\ntrain:\n  epochs: 99\n")
+    resolved = resolve("other", {})
+    train = resolved.config.train
+
+    assert sorted(own_presets()) == ["mine", "other"]
+    assert (train.lr, train.seed, train.epochs, train.batch_size) == (1e-4, 7, 99, 8)
+    assert (resolved.preset, resolved.origins["train.epochs"]) == ("other", path)
+    assert [level.name for level in read_chain("other")][-4:] == ["baseline", "mine", "part", "other"]
+
+
+def test_unknown_name_offers_the_users_too(own: Path) -> None:
+    """A slip in the name of a user's preset is answered with it."""
+    write(own / "feral-cats.yaml", "")
+
+    assert problem_of("feral-cat") == (
+        "there is no preset 'feral-cat', expected the path of a .yaml file or one of baseline, feral-cats, "
+        "kaggle-1xT4, kaggle-2xT4, kaggle-2xT4-352, kaggle-2xT4-fast, quickstart; did you mean feral-cats?"
+    )
+
+
+def test_a_name_that_comes_with_camox_is_taken(own: Path) -> None:
+    """Two presets of one name are refused and neither taken in silence; by path, and as a parent, each is clear."""
+    path = write(own / "kaggle-2xT4.yaml", "extends: baseline\ntrain:\n  seed: 7\n")
+
+    assert problem_of("kaggle-2xT4") == (
+        f"there are two presets 'kaggle-2xT4', the one that comes with camox and {path}; give the latter another name"
+    )
+    assert resolve(path, {}).config.train.seed == 7
+    assert resolve("kaggle-1xT4", {}).config.train.seed == 42
+
+
+@pytest.mark.parametrize("text", ["summary: |\n  a\n  b\n", 'hardware: "a\\nb"\n'])
+def test_words_are_one_line(tmp_path: Path, text: str) -> None:
+    """What the list shows in a line is one."""
+    name = write(tmp_path / "p.yaml", text)
+
+    assert re.fullmatch(rf"{re.escape(name)}: (summary|hardware) is 'a\\nb(\\n)?', expected one line", problem_of(name))
 
 
 def test_missing_file(tmp_path: Path) -> None:

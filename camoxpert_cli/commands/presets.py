@@ -1,0 +1,120 @@
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from itertools import groupby
+from typing import Annotated, Any
+
+import typer
+from typer.core import TyperGroup
+
+from camoxpert_cli import console
+from camoxpert_cli.commands.help import SectionedCommand
+from camoxpert_cli.config.catalogue import Entry, catalogue
+from camoxpert_cli.config.explain import Explained, account, explain, recipe, to_json
+
+Name = Annotated[str, typer.Argument(metavar="NAME", help="A preset's name, or a .yaml file.", show_default=False)]
+AsJson = Annotated[bool, typer.Option("--json", help="Print it as JSON.")]
+
+
+class _ListFirst(TyperGroup):
+    """`camox presets` alone is `camox presets list`."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        if not args or (args[0].startswith("-") and args[0] not in ctx.help_option_names):
+            args = ["list", *args]
+        return super().parse_args(ctx, args)
+
+
+app = typer.Typer(
+    cls=_ListFirst,
+    help="""List recipes, show what one says, and check your own.
+
+    A preset of your own is a .yaml file. Those in ~/.config/camox/presets (XDG_CONFIG_HOME counts) are called by name,
+    others by path.
+
+    \b
+    Examples:
+      camox presets
+      camox presets show kaggle-2xT4 --explain
+      camox presets show kaggle-1xT4 > mine.yaml
+      camox presets check mine.yaml
+    """,
+    rich_markup_mode=None,
+)
+
+
+@app.command("list", cls=SectionedCommand)
+def list_presets(as_json: AsJson = False) -> None:
+    """List every preset: what it is for, and on which hardware.
+
+    \b
+    Examples:
+      camox presets
+      camox presets list --json
+    """
+    entries = catalogue()
+    if as_json:
+        console.result(json.dumps([asdict(entry) | {"path": str(entry.path)} for entry in entries], indent=2))
+        return
+    width = max(len(entry.name) for entry in entries)
+    for built_in, group in groupby(entries, key=lambda entry: entry.built_in):
+        members = list(group)
+        if not built_in:
+            console.result(f"\nYour own, in {members[0].path.parent}:")
+        for entry in members:
+            first, *rest = _in_lines(entry)
+            console.result(f"{entry.name:<{width}}  {first}".rstrip())
+            for line in rest:
+                console.result(" " * (width + 2) + line)
+
+
+@app.command("show", cls=SectionedCommand)
+def show(
+    name: Name,
+    explained: Annotated[
+        bool, typer.Option("--explain", help="Print every setting, its value and where that comes from.")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Print a recipe as a preset file that stands alone.
+
+    It holds all that the preset and its parents say.
+
+    \b
+    Examples:
+      camox presets show kaggle-2xT4
+      camox presets show kaggle-2xT4-fast --explain
+      camox presets show kaggle-1xT4 > mine.yaml
+    """
+    found = explain(name)
+    if as_json:
+        console.result(json.dumps(to_json(found), indent=2))
+    else:
+        console.result("\n".join(_rows(found)) if explained else recipe(found))
+
+
+@app.command("check", cls=SectionedCommand)
+def check(name: Annotated[str, typer.Argument(metavar="FILE", help="A .yaml file, or a preset's name.")]) -> None:
+    """Say what a preset amounts to, or what is wrong.
+
+    Tells all mistakes in it and its parents, and ends with exit code 2 where there are any. What cannot stand together
+    is told once every value is right.
+
+    \b
+    Examples:
+      camox presets check mine.yaml
+    """
+    console.result("\n".join(account(explain(name))))
+
+
+def _in_lines(entry: Entry) -> list[str]:
+    if entry.problem:
+        return ["cannot be used:", *entry.problem.splitlines()]
+    return [entry.summary, *([f"on {entry.hardware}"] if entry.hardware else [])]
+
+
+def _rows(found: Explained) -> list[str]:
+    keys = max(len(value.key) for value in found.values)
+    texts = max(len(value.text) for value in found.values)
+    return [f"{value.key:<{keys}}  {value.text:<{texts}}  {value.source}" for value in found.values]

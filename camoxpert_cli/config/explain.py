@@ -1,0 +1,113 @@
+"""What a preset amounts to: its recipe as one file, and where each value comes from."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from itertools import takewhile
+from typing import Any
+
+import yaml
+
+from camoxpert_cli.config.load import DEFAULT_ORIGIN, global_batches, resolve, stage2_rate, to_mapping
+from camoxpert_cli.config.presets import Preset, read_chain
+from camoxpert_cli.config.schema import SETTINGS, Config
+
+
+@dataclass(frozen=True)
+class Value:
+    """A setting's `value` in plain types, and whether it was said by the preset, by a parent, or by nobody.
+
+    `origin` is the preset's name, where it comes with camox, or its path.
+    """
+
+    key: str
+    value: Any
+    origin: str
+    inherited: bool
+
+    @property
+    def text(self) -> str:
+        """As a preset would write it."""
+        written = yaml.safe_dump(self.value, default_flow_style=True, width=10**6)
+        return written.removesuffix("\n").removesuffix("\n...")
+
+    @property
+    def source(self) -> str:
+        return f"{self.origin}, by extends" if self.inherited else self.origin
+
+
+@dataclass(frozen=True)
+class Explained:
+    """A preset with its parents, eldest first and itself last, and every setting in the schema's order."""
+
+    chain: list[Preset]
+    config: Config
+    values: list[Value]
+
+    @property
+    def preset(self) -> Preset:
+        return self.chain[-1]
+
+
+def explain(name: str) -> Explained:
+    """`name` as `--preset` takes it. Raises ConfigError that tells all that is wrong with it and its parents."""
+    resolved = resolve(name, {})
+    chain = read_chain(name)
+    mapping = to_mapping(resolved.config)
+    values = [
+        Value(
+            key,
+            mapping[setting.section][setting.name],
+            resolved.origins[key],
+            resolved.origins[key] not in (DEFAULT_ORIGIN, chain[-1].origin),
+        )
+        for key, setting in SETTINGS.items()
+    ]
+    return Explained(chain, resolved.config, values)
+
+
+def recipe(explained: Explained) -> str:
+    """The preset as a YAML file that needs no parent: its header comment, and all that it and its parents say."""
+    preset = explained.preset
+    lines = preset.path.read_text(encoding="utf-8").splitlines()
+    header = [f"{line}\n" for line in takewhile(lambda line: line.startswith("#"), lines)]
+    words = {"summary": preset.summary, "hardware": preset.hardware}
+    sections: dict[str, dict[str, Any]] = {}
+    for value in explained.values:
+        if value.origin != DEFAULT_ORIGIN:
+            setting = SETTINGS[value.key]
+            sections.setdefault(setting.section, {})[setting.name] = value.value
+    parts = [{word: text for word, text in words.items() if text}, *({name: part} for name, part in sections.items())]
+    blocks = [yaml.safe_dump(part, sort_keys=False, allow_unicode=True, width=10**6) for part in parts if part]
+    return "\n".join(["".join(header), *blocks] if header else blocks).rstrip("\n")
+
+
+def account(explained: Explained) -> list[str]:
+    """Lines that say what a preset resolves to: its parents, what it says itself, and its stages."""
+    preset, config = explained.preset, explained.config
+    parents = [each.origin for each in reversed(explained.chain[:-1])]
+    lines = [f"{preset.origin} can be used" + (f"; it extends {', which extends '.join(parents)}" if parents else "")]
+    lines += [f"  {value.key}: {value.text}" for value in explained.values if value.origin == preset.origin]
+    train, where = config.train, ""
+    if config.run.gpus == "all":
+        config, where = replace(config, run=replace(config.run, gpus=1)), " on each GPU"
+    epochs = (0 if train.skip_stage1 else train.stage1_epochs, train.epochs - train.stage1_epochs)
+    rates = (train.lr, stage2_rate(config))
+    for number, (count, pictures, rate) in enumerate(zip(epochs, global_batches(config), rates, strict=True), start=1):
+        if count:
+            lines.append(f"Stage {number}: {count} epochs, {pictures} pictures a step{where}, learning rate {rate:g}")
+    return lines
+
+
+def to_json(explained: Explained) -> dict[str, Any]:
+    """All that is known of a preset in plain types; `extends` begins with its parent."""
+    preset = explained.preset
+    return {
+        "name": preset.name,
+        "path": str(preset.path),
+        "summary": preset.summary,
+        "hardware": preset.hardware,
+        "claim": preset.claim,
+        "extends": [each.name for each in reversed(explained.chain[:-1])],
+        "settings": {value.key: {"value": value.value, "origin": value.origin} for value in explained.values},
+    }
