@@ -57,3 +57,15 @@ def test_far_errors_count_more() -> None:
 
     assert scores[0] > scores[1] > scores[2]
     assert scores[2] == pytest.approx(2 / (2 + 2 * 200 / 400), abs=1e-6)
+
+
+@pytest.mark.parametrize("steps", [1, 5, 30, 60, 100, 110, 111, 150])
+def test_weight_of_an_error(steps: int) -> None:
+    """One wrong pixel weighs 2 - 0.5^(d / 5) at distance d from an object of one pixel, near and far."""
+    mask = np.zeros((9, 170), bool)
+    mask[4, 4] = True
+    grey = mask * np.uint8(255)
+    grey[4, 4 + steps] = 255
+    wrong = 2 - 0.5 ** (steps / 5)
+
+    assert score_picture(grey, mask).weighted_f == pytest.approx(2 / (2 + wrong), abs=1e-7)
