@@ -20,7 +20,9 @@ LIMIT = 120  # seconds after which a process has hung
 
 def command(data: Path, *more: str) -> list[str]:
     flags = "--backbone test_resnet --num-experts 2 --no-pretrained --img-size 64 --val-fraction 0.25 --device cpu"
-    sizes = "--batch-size 4 --stage2-batch-size 3 --lr 1e-3 --stage2-lr 5e-4 --cache off --checkpoint-dir run"
+    sizes = (
+        "--batch-size 4 --stage2-batch-size 3 --lr 1e-3 --stage2-lr 5e-4 --cache off --checkpoint-dir run --no-report"
+    )
     given = ["--dataset-path", os.path.relpath(data, Path.cwd()), *flags.split(), *sizes.split(), *more]
     return [sys.executable, "-m", "camoxpert_cli", "train", *given]
 
@@ -48,7 +50,7 @@ def test_piped_run(tiny_data: Path, tmp_path: Path) -> None:
         assert "\x1b" not in text
         assert max(map(len, text.splitlines())) <= 120
     assert "Traceback" not in done.stderr
-    assert done.stdout.splitlines()[0].split() == ["pictures", "IoU", "Dice", "MAE"]
+    assert done.stdout.splitlines()[0].split() == ["pictures", "IoU", "Dice", "MAE", "S", "E", "wF"]
     assert [line.split()[0] for line in done.stdout.splitlines()[1:]] == ["validation", "test"]
     assert f"{written['validation']['iou']:.4f}" in done.stdout
     assert "Epoch 2/2  stage 2  loss " in done.stderr

@@ -31,7 +31,7 @@ def pairs(draw: st.DrawFn) -> tuple[Grey, Mask]:
 
 
 def scalars(scores: PictureScores) -> dict[str, float]:
-    return {field.name: getattr(scores, field.name) for field in fields(scores) if field.name != "curves"}
+    return {field.name: getattr(scores, field.name) for field in fields(scores) if field.type == "float"}
 
 
 def empty_mask(grey: Grey) -> Mask:
