@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 import typer
 
 from camoxpert_cli import console
+from camoxpert_cli.commands.quiet import Quiet
 
 
 def predict(
@@ -17,6 +18,7 @@ def predict(
     ] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace files of the same name in --out.")] = False,
     device: Annotated[Literal["auto", "cuda", "cpu"], typer.Option(help="Where to compute.")] = "auto",
+    quiet: Quiet = False,
 ) -> None:
     """Write a grey map for every picture, at its own size: the brighter, the more likely an animal.
 

@@ -130,6 +130,7 @@ class RunConfig:
     session_limit: str | None = setting(
         None, "the same from the start of the machine's session, such as 12h on Kaggle", parse=parse_duration
     )
+    tensorboard: bool = setting(False, "write curves for TensorBoard into the run folder too")
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import shlex
 from dataclasses import asdict
 from typing import Any
 
@@ -29,8 +31,8 @@ BASELINES = {
 }
 
 
-def close_run(run: Run) -> None:
-    """Write results.json and print the summary."""
+def close_run(run: Run, as_json: bool = False) -> None:
+    """Write results.json and print the summary, or both together as JSON."""
     progress = run.progress
     results: dict[str, Any] = {
         "checkpoint": run.folder.best.name,
@@ -43,7 +45,10 @@ def close_run(run: Run) -> None:
         "seconds_to_target": progress.target_seconds,
     }
     run.folder.write_results(results)
-    _print_summary(run, results)
+    if as_json:
+        console.result(json.dumps({"complete": True, "run_folder": str(run.folder.path), **results}, indent=2))
+    else:
+        _print_summary(run, results)
 
 
 def score_tests(run: Run) -> dict[str, Scores]:
@@ -89,12 +94,14 @@ def _print_summary(run: Run, results: dict[str, Any]) -> None:
     console.result(console.table(["", "pictures", "IoU", "Dice", "MAE"], rows))
     console.say()
     console.say(f"Best weights     {best}, epoch {progress.best_epoch} of {progress.epoch}")
-    console.say(f"Training time    {format_duration(progress.seconds)}")
+    speed = len(progress.history) * len(run.data.train) / progress.seconds
+    console.say(f"Training time    {format_duration(progress.seconds)}, {speed:.1f} img/s with validation and saving")
     if target is not None:
         passed = progress.target_seconds
         when = "not reached" if passed is None else f"passed after {format_duration(passed)}"
         console.say(f"Target           validation IoU {target:g}: {when}")
-    console.say(f"Next             camox predict {best} PICTURE... --out maps")
+    console.say(f"Next             camox predict {shlex.quote(str(best))} PICTURE... --out maps")
+    console.say(f"                 {run.folder.resume_command} --epochs {2 * run.config.train.epochs}")
     if run.data.generated:
         console.say("                 camox train --dataset-path YOUR_DATA")
 

@@ -15,6 +15,7 @@ from camoxpert_cli.config.load import Resolved
 from camoxpert_cli.data.cores import usable_cores
 from camoxpert_cli.engine.choice import Choice
 from camoxpert_cli.engine.device import Placement, is_undecided, place, with_count
+from camoxpert_cli.engine.tensorboard import summary_writer
 from camoxpert_cli.engine.world import expected_size, joined
 
 if TYPE_CHECKING:
@@ -25,7 +26,12 @@ HANDED_ON = "CAMOX_STRATEGY"
 
 
 def start(
-    resolved: Resolved, command: Sequence[str], checkpoint: Checkpoint | None = None, source: Path | None = None
+    resolved: Resolved,
+    command: Sequence[str],
+    checkpoint: Checkpoint | None = None,
+    source: Path | None = None,
+    *,
+    as_json: bool = False,
 ) -> None:
     """Train as `train` does. Where that takes several processes, each runs the `command` line of this one again.
 
@@ -34,6 +40,8 @@ def start(
     """
     placement = place(resolved.config.run, expected_size())
     run = with_count(resolved.config.run, placement)
+    if run.tensorboard:
+        summary_writer()  # refuses before minutes of trials
     resolved = keep_preset_batches(replace(resolved, config=replace(resolved.config, run=run)))
     choice = _choose(resolved, placement, checkpoint)
     if choice is not None and choice.strategy == "dp":
@@ -54,7 +62,7 @@ def start(
     from camoxpert_cli.engine.train import train
 
     with joined(parse_duration(run.collective_timeout)) as world:
-        train(resolved, checkpoint, world, choice)
+        train(resolved, checkpoint, world, choice, as_json=as_json)
 
 
 def _choose(resolved: Resolved, placement: Placement, checkpoint: Checkpoint | None) -> Choice | None:
