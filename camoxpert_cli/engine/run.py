@@ -173,15 +173,15 @@ class Run:
         return self.placement.devices if self.placement.strategy == "dp" else (self.device,)
 
     @property
-    def pictures_seen(self) -> int:
-        """Training pictures since the run began, each as often as it was seen."""
-        return self.progress.epoch * len(self.data.train) + self.progress.samples
+    def position(self) -> int:
+        """Training pictures seen since the run began, and one more for each epoch that was closed."""
+        return self.progress.epoch * (len(self.data.train) + 1) + self.progress.samples
 
     def record(self, event: str, **values: Any) -> None:
         """Write down what happened where the run stands: in metrics.jsonl, and as curves where they are wanted."""
         self.folder.log(event, **values)
         if self.curves is not None:
-            self.curves.write(event, values, self.pictures_seen)
+            self.curves.write(event, values, self.position)
 
     def output_of_nothing(self) -> StepOutput:
         """What `forward` gives where a batch has no picture for this rank."""

@@ -22,14 +22,15 @@ def report_step(run: Run, phase: Phase, number: int, losses: LossValues, wait: f
     rates = [f"{name} {rate:.1e}" for name, rate in learning_rates(run.optimizer).items()]
     speed = run.pace.images_per_s(phase)
     coming = forecast_of(run)
-    line = [f"loss {losses.total:.3f}", f"lr {run.progress.rate:.1e}", f"{speed:.{0 if speed >= 10 else 1}f} img/s"]
+    line = [f"loss {_short(losses.total)}", f"lr {run.progress.rate:.1e}"]
+    line += [f"{speed:.{0 if speed >= 10 else 1}f} img/s"] if speed else []
     line += [f"wait {wait:.0%}", *([] if coming is None else [f"left {coming.run_left}"])]
-    parts = [f"{name} {value:.3f}" for name, value in losses._asdict().items() if name != "total"]
+    parts = [f"{name} {_short(value)}" for name, value in losses._asdict().items() if name != "total"]
     steps = steps_per_epoch(run.config, phase.stage, len(run.data.train))
     rows = [
         (f"stage {phase.stage.number}", f"step {number + 1} of {steps}, learning rate: {', '.join(rates)}"),
-        ("loss", f"{losses.total:.3f}: {', '.join(parts)}"),
-        ("speed", f"{speed:.1f} img/s, data wait {wait:.0%}, {_memory(run)}"),
+        ("loss", f"{_short(losses.total)}: {', '.join(parts)}"),
+        ("speed", f"{f'{speed:.1f} img/s, ' if speed else ''}data wait {wait:.0%}, {_memory(run)}"),
         ("left", "not known yet" if coming is None else str(coming)),
     ]
     return Report("  ".join(line), [f"  {title:<9}{text}" for title, text in rows])
@@ -39,7 +40,7 @@ def epoch_line(run: Run, loss: float, scores: Scores, seconds: float, *, better:
     """For the epoch that is complete: at most 80 columns."""
     time_taken = f"{seconds:.1f} s" if seconds < 100 else roughly(seconds)
     return (
-        f"Epoch {run.progress.epoch}/{run.config.train.epochs}  loss {loss:.3f}  IoU {scores.iou:.4f}  "
+        f"Epoch {run.progress.epoch}/{run.config.train.epochs}  loss {_short(loss)}  IoU {scores.iou:.4f}  "
         f"MAE {scores.mae:.4f}  {time_taken}  wait {run.data_wait:.0%}{'  best' if better else ''}"
     )
 
@@ -78,6 +79,10 @@ def forecast_of(run: Run) -> Forecast | None:
 def memory_bytes(run: Run) -> int:
     """The most on this process's fullest GPU so far; on the CPU what the process holds now."""
     return peak_of_gpus(run.own_devices) if run.device.type == "cuda" else resident()
+
+
+def _short(value: float) -> str:
+    return f"{value:.3f}" if value < 10 else f"{value:.1f}"
 
 
 def _memory(run: Run) -> str:

@@ -1,4 +1,8 @@
-"""Curves for TensorBoard. The horizontal axis counts training pictures since the run began, whatever a step holds."""
+"""Curves for TensorBoard.
+
+The horizontal axis counts training pictures since the run began, whatever a step holds, and one more for each epoch
+that was closed: what a session goes on from is so before or behind every point, and never level with one undone.
+"""
 
 from __future__ import annotations
 
@@ -25,25 +29,25 @@ def summary_writer() -> Any:
 
 
 class Curves:
-    """Writes to `folder` what lies behind `pictures`; what a session before had written behind them is not shown."""
+    """Writes to `folder` what comes after `position`; what a session before had written after it is not shown."""
 
-    def __init__(self, folder: Path, pictures: int) -> None:
+    def __init__(self, folder: Path, position: int) -> None:
         self._folder = folder
         self._writer: Any = None
         try:
-            self._writer = summary_writer()(str(folder), purge_step=pictures + 1, flush_secs=_FLUSH_SECONDS)
+            self._writer = summary_writer()(str(folder), purge_step=position + 1, flush_secs=_FLUSH_SECONDS)
         except OSError as error:
             self._give_up(error)
 
-    def write(self, event: str, values: Mapping[str, Any], pictures: int) -> None:
-        """Every number in `values`, at `pictures`: under `event/name`, those of a list or mapping under `name/...`."""
+    def write(self, event: str, values: Mapping[str, Any], position: int) -> None:
+        """Every number in `values`, at `position`: under `event/name`, those of a list or mapping under `name/...`."""
         if self._writer is None:
             return
         try:
             for key, value in values.items():
                 group = key if isinstance(value, list | Mapping) else f"{event}/{key}"
                 for name, number in _numbers(group, value):
-                    self._writer.add_scalar(name, number, pictures)
+                    self._writer.add_scalar(name, number, position)
         except OSError as error:
             self._give_up(error)
 

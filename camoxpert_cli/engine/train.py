@@ -114,7 +114,7 @@ def begin(run: Run, asked: Config, checkpoint: Checkpoint | None) -> None:
         run.folder.go_on_from(run.progress.epoch, run.progress.samples, run.progress.history, checkpoint.path)
     run.folder.write_settings(to_mapping(run.config))
     if run.config.run.tensorboard and run.world.is_main:
-        run.curves = Curves(run.folder.path / CURVES_FOLDER, run.pictures_seen)
+        run.curves = Curves(run.folder.path / CURVES_FOLDER, run.position)
 
 
 def train_epochs(run: Run) -> None:
@@ -295,6 +295,7 @@ def close_epoch(run: Run, phase: Phase, scores: Scores) -> None:
     progress.epoch += 1
     progress.samples, progress.loss_sum, progress.epoch_seconds = 0, 0.0, 0.0
     progress.experts_chosen, progress.skipped_steps = [], 0
+    run.record("epoch", **row, **measured)  # before it is saved: going on from an earlier save takes the line away
     better = scores.iou > progress.best_iou and run.world.from_main(run.world.is_main and save_best(run))
     if better:
         progress.best_iou, progress.best_epoch = scores.iou, progress.epoch
@@ -304,7 +305,6 @@ def close_epoch(run: Run, phase: Phase, scores: Scores) -> None:
         console.say(f"Validation IoU passed {target:g} after {format_duration(progress.seconds)}")
     save_last(run)
     run.folder.write_history(progress.history)
-    run.record("epoch", **row, **measured)
     console.say(epoch_line(run, row["train_loss"], scores, row["seconds"], better=better))
     tell_forecast(run, phase)
 
