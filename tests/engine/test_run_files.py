@@ -127,7 +127,7 @@ def test_expert_use_is_counted(tiny_data: Path, tmp_path: Path, capsys: pytest.C
 
     The first epoch begins with gates that have learned nothing, so nothing is said of it.
     """
-    settings = tiny_run(tiny_data, tmp_path / "run", num_experts=7, epochs=4, stage1_epochs=4, lr=1e-6)
+    settings = tiny_run(tiny_data, tmp_path / "run", num_experts=7, epochs=4, stage1_epochs=4, lr=1e-6, save_every="1")
     folder = train(settings)
     said = [line for line in capsys.readouterr().err.splitlines() if line.startswith("Warning: fewer than 1%")]
     rows = events(folder, "epoch")
@@ -137,7 +137,13 @@ def test_expert_use_is_counted(tiny_data: Path, tmp_path: Path, capsys: pytest.C
         assert row["dead_experts"] == [layer.count(0.0) for layer in row["expert_use"]]
         assert all(0 < entropy < 1 for entropy in row["routing_entropy"])
     dead = [sum(row["dead_experts"]) for row in rows]
+    within, after = (
+        read_checkpoint(path)["training"]["progress"]["experts_chosen"] for path in (folder.previous, folder.last)
+    )
 
+    # Saved after the last step of the last epoch, and after its end.
+    assert [sum(layer) for layer in within] == [3 * 8] * 4
+    assert after == []
     # With weights that hardly move, all of 8 pictures choose much the same experts.
     assert dead[0] > 0
     assert len(said) == 1
