@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import errno
-import io
 import os
-import sys
 from typing import Annotated, Any
 
 import typer
@@ -96,8 +94,5 @@ def options(
 
 
 def main() -> None:
-    for stream in (sys.stdout, sys.stderr):
-        # A file's name may hold bytes that are no text, and a terminal may know no more than ASCII.
-        if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")
+    console.prepare_streams()
     app()

@@ -5,33 +5,78 @@ On a terminal there are live progress bars; into a pipe, a file or a notebook ce
 
 from __future__ import annotations
 
+import codecs
+import io
+import os
+import shutil
 import sys
+import textwrap
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from typing import NamedTuple, TypeAlias
 
-# Seconds between two progress lines where there is no terminal.
+# Seconds between two progress lines where there is no terminal, and between two looks of a bar where there is one.
 PLAIN_INTERVAL = 20.0
+LIVE_INTERVAL = 0.2
 
-Advance = Callable[[int, str], None]
+# For what a terminal or file cannot hold in its encoding.
+_IN_ASCII = {"×": "x", "…": "...", "–": "-", "—": "-", "→": "->", "µ": "u", "±": "+-", "≤": "<=", "≥": ">="}
+
+_quiet = False
+
+
+class Report(NamedTuple):
+    """How work goes: `line` where there is no terminal, `rows` below the bar where there is one."""
+
+    line: str
+    rows: Sequence[str] = ()
+
+
+# A few words, or what finds them when they are about to be shown.
+Note: TypeAlias = str | Callable[[], Report]
+Advance: TypeAlias = Callable[[int, Note], None]
+
+
+def be_quiet(wanted: bool) -> None:
+    """Whether only results, warnings and errors are printed from here on."""
+    global _quiet
+    _quiet = wanted
+
+
+def prepare_streams() -> None:
+    """Have stdout and stderr take any text: in ASCII where their encoding ends, escaped where it is no text at all."""
+    codecs.register_error("camox", _spell_out)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="camox")
 
 
 def say(text: str = "") -> None:
     """A line about what is going on."""
-    print(text, file=sys.stderr, flush=True)
+    if not _quiet:
+        _to_stderr(text)
+
+
+def wrapped(text: str) -> str:
+    """A sentence with its words whole on a terminal; paths and commands stay so anyway. In a log it is one line."""
+    if not sys.stderr.isatty():
+        return text
+    width = shutil.get_terminal_size().columns
+    return textwrap.fill(text, width, subsequent_indent="  ", break_long_words=False, break_on_hyphens=False)
 
 
 def warn(text: str) -> None:
-    say(f"Warning: {text}")
+    _to_stderr(wrapped(f"Warning: {text}"))
 
 
 def fail(message: str, hint: str, details: str = "") -> None:
     """Why the program ends, and what to type next."""
-    say(f"Error: {message}")
+    _to_stderr(wrapped(f"Error: {message}") if "\n" not in message else f"Error: {message}")
     if details:
-        say(details)
+        _to_stderr(details)
     if hint:
-        say(f"Try:   {hint}")
+        _to_stderr(f"Try:   {hint}")
 
 
 def result(text: str) -> None:
@@ -55,17 +100,34 @@ def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 @contextmanager
 def progress(title: str, total: int, done: int = 0) -> Iterator[Advance]:
     """Yields a function that takes how many more are done and a few words on how it goes."""
-    if sys.stderr.isatty():
+    if _quiet:
+        yield lambda count, note: None
+    elif _is_live():
         with _bar(title, total, done) as advance:
             yield advance
     else:
         yield _plain_lines(title, total, done)
 
 
+def _is_live() -> bool:
+    """Whether a bar that moves can be seen, and is this process's to draw."""
+    return (
+        sys.stderr.isatty()
+        and os.environ.get("TERM") not in (None, "dumb", "unknown")
+        # What a notebook's `!` starts finds a terminal, whose every movement the cell keeps.
+        and "JPY_PARENT_PID" not in os.environ
+        and "inline" not in os.environ.get("MPLBACKEND", "")
+        # Of several processes at one terminal the first draws.
+        and os.environ.get("RANK", "0") == "0"
+    )
+
+
 @contextmanager
 def _bar(title: str, total: int, done: int) -> Iterator[Advance]:
-    from rich.console import Console
+    from rich.console import Console, Group
+    from rich.live import Live
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+    from rich.text import Text
 
     columns = [
         TextColumn("{task.description}"),
@@ -74,19 +136,51 @@ def _bar(title: str, total: int, done: int) -> Iterator[Advance]:
         TimeRemainingColumn(),
         TextColumn("{task.fields[note]}"),
     ]
-    with Progress(*columns, console=Console(stderr=True), transient=True) as bars:
-        task = bars.add_task(title, total=total, completed=done, note="")
-        yield lambda count, note: bars.update(task, advance=count, note=note)
+    console = Console(stderr=True, highlight=False)
+    bars = Progress(*columns, console=console, auto_refresh=False)
+    task = bars.add_task(title, total=total, completed=done, note="")
+    # Drawn by `advance`: a thread of its own would be in the way when loaders fork.
+    live = Live(console=console, auto_refresh=False, transient=True, redirect_stdout=sys.stdout.isatty())
+    drawn_at = -LIVE_INTERVAL
+
+    def advance(count: int, note: Note) -> None:
+        nonlocal drawn_at
+        bars.advance(task, count)
+        if time.monotonic() - drawn_at < LIVE_INTERVAL:
+            return
+        drawn_at = time.monotonic()
+        rows: Sequence[str] = ()
+        if isinstance(note, str):
+            bars.update(task, note=note)
+        else:
+            rows = note().rows
+        live.update(Group(bars, *(Text(row, no_wrap=True, overflow="crop") for row in rows)), refresh=True)
+
+    with live:
+        live.update(bars, refresh=True)
+        yield advance
 
 
 def _plain_lines(title: str, total: int, done: int) -> Advance:
     last_line = time.monotonic()
 
-    def advance(count: int, note: str) -> None:
+    def advance(count: int, note: Note) -> None:
         nonlocal done, last_line
         done += count
         if time.monotonic() - last_line >= PLAIN_INTERVAL and done < total:
             last_line = time.monotonic()
-            say(f"{title}  {done}/{total}  {note}".rstrip())
+            say(f"{title}  {done}/{total}  {note if isinstance(note, str) else note().line}".rstrip())
 
     return advance
+
+
+def _to_stderr(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
+
+
+def _spell_out(error: UnicodeError) -> tuple[str, int]:
+    if not isinstance(error, UnicodeEncodeError):
+        raise error
+    missing = error.object[error.start : error.end]
+    escaped = (_IN_ASCII.get(each) or each.encode("ascii", "backslashreplace").decode() for each in missing)
+    return "".join(escaped), error.end

@@ -287,7 +287,8 @@ def tell_run_folder(path: Path) -> None:
 def to_go_on(arguments: Sequence[str], source: Path | None, run_folder: Path) -> list[str]:
     """The command that goes on with the run in `run_folder`, which `arguments` started or, from `source`, went on with.
 
-    A resumed run has its settings from the checkpoint: of `train` only what says where it takes place is kept.
+    A resumed run has its settings from the checkpoint: of `train` only what says where it takes place, and what it
+    prints, is kept.
     """
     if source is None:
         return ["resume", str(run_folder), *_hardware(arguments)]
@@ -305,7 +306,7 @@ def _hardware(arguments: Sequence[str]) -> list[str]:
                 kept.append(argument)
             elif argument == flag:
                 kept += arguments[at : at + 2]
-    return kept
+    return kept + [flag for flag in ("--quiet", "--json") if flag in arguments]
 
 
 def _holds_checkpoint(run_folder: Path) -> bool:

@@ -1,12 +1,18 @@
 from __future__ import annotations
 
 import io
+import os
+import subprocess
 import sys
+import threading
 import time
+from collections.abc import Iterator
+from itertools import pairwise
 
 import pytest
 
 from camoxpert_cli import console
+from camoxpert_cli.console import Report
 
 Capture = pytest.CaptureFixture[str]
 
@@ -16,6 +22,23 @@ class Terminal(io.StringIO):
 
     def isatty(self) -> bool:
         return True
+
+
+@pytest.fixture(autouse=True)
+def _loud_again() -> Iterator[None]:
+    yield
+    console.be_quiet(False)
+
+
+def open_terminal(monkeypatch: pytest.MonkeyPatch) -> Terminal:
+    """stderr, on a terminal of 80 columns; in the test itself, for pytest sets stderr anew after fixtures."""
+    for name, value in {"TERM": "xterm-256color", "COLUMNS": "80"}.items():
+        monkeypatch.setenv(name, value)
+    for name in ("NO_COLOR", "JPY_PARENT_PID", "MPLBACKEND", "RANK"):
+        monkeypatch.delenv(name, raising=False)
+    stream = Terminal()
+    monkeypatch.setattr(sys, "stderr", stream)
+    return stream
 
 
 @pytest.fixture
@@ -86,13 +109,44 @@ def test_short_work_is_silent_in_a_pipe(capsys: Capture, clock: list[float]) -> 
     assert capsys.readouterr().err == ""
 
 
-def test_bar_on_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_report_in_a_pipe(capsys: Capture, clock: list[float]) -> None:
+    """Of a report a pipe gets the line; what finds it is asked only where it is shown."""
+    asked = []
+
+    def report() -> Report:
+        asked.append(clock[0])
+        return Report("loss 1.5", ["a row"])
+
+    with console.progress("Epoch 1/3", total=100) as advance:
+        for _ in range(50):
+            clock[0] += 0.5
+            advance(1, report)
+
+    assert capsys.readouterr().err == "Epoch 1/3  40/100  loss 1.5\n"
+    assert asked == [120.0]
+
+
+def test_quiet(capsys: Capture, clock: list[float]) -> None:
+    """Quiet, results, warnings and errors are all there is."""
+    console.be_quiet(True)
+    console.say("going on")
+    console.warn("odd")
+    console.fail("broken", "mend it")
+    console.result("asked for")
+    with console.progress("Epoch 1/3", total=100) as advance:
+        clock[0] += 100
+        advance(1, "loss 1.5")
+    captured = capsys.readouterr()
+
+    assert captured.out == "asked for\n"
+    assert captured.err == "Warning: odd\nError: broken\nTry:   mend it\n"
+
+
+def test_bar_on_a_terminal(clock: list[float], monkeypatch: pytest.MonkeyPatch) -> None:
     """On a terminal there is a bar with title, count and note; a line said meanwhile is kept, the bar is not."""
-    terminal = Terminal()
-    monkeypatch.setattr(sys, "stderr", terminal)
-    monkeypatch.setenv("TERM", "xterm")
-    monkeypatch.setenv("COLUMNS", "100")
+    terminal = open_terminal(monkeypatch)
     with console.progress("Epoch 2/3", total=8, done=2) as advance:
+        clock[0] += 1
         advance(3, "loss 0.25")
         console.say("a line")
     written = terminal.getvalue()
@@ -101,3 +155,99 @@ def test_bar_on_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
     assert all(part in written for part in ("Epoch 2/3", "5/8", "loss 0.25"))
     # The bar's own line is erased at the end: clear it, and go up to it.
     assert written.endswith(("\x1b[2K", "\x1b[1A\x1b[2K"))
+
+
+def test_rows_below_the_bar(clock: list[float], monkeypatch: pytest.MonkeyPatch) -> None:
+    """A report's rows stand below the bar, cut to the terminal; nothing is drawn more often than five times a second.
+
+    No thread draws: a loader that forks at the same moment would inherit its locks.
+    """
+    terminal = open_terminal(monkeypatch)
+    asked = []
+
+    def report() -> Report:
+        asked.append(clock[0])
+        return Report("a line", [f"loss {len(asked)}", "x" * 200])
+
+    threads = threading.active_count()
+    with console.progress("Epoch 2/3", total=100) as advance:
+        for _ in range(20):
+            clock[0] += 0.11
+            advance(1, report)
+        inside = threading.active_count()
+    written = terminal.getvalue()
+
+    assert inside == threads
+    assert "a line" not in written
+    assert "loss 1" in written
+    assert "x" * 80 in written
+    assert "x" * 81 not in written
+    assert all(later - earlier >= console.LIVE_INTERVAL for earlier, later in pairwise(asked))
+    assert len(asked) == 10
+
+
+def test_no_color(clock: list[float], monkeypatch: pytest.MonkeyPatch) -> None:
+    """NO_COLOR leaves movements of the cursor, and no colour."""
+    terminal = open_terminal(monkeypatch)
+    colours = []
+    for value in ("", "1"):
+        monkeypatch.setenv("NO_COLOR", value)
+        before = len(terminal.getvalue())
+        with console.progress("Epoch 2/3", total=8, done=2) as advance:
+            clock[0] += 1
+            advance(3, "loss 0.25")
+        colours.append([code for code in terminal.getvalue()[before:].split("\x1b[")[1:] if "m" in code[:10]])
+
+    assert colours[0]
+    assert colours[1] == []
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("TERM", "dumb"),
+        ("JPY_PARENT_PID", "17"),
+        ("MPLBACKEND", "module://matplotlib_inline.backend_inline"),
+        ("RANK", "1"),
+    ],
+)
+def test_no_bar_where_none_can_move(clock: list[float], monkeypatch: pytest.MonkeyPatch, name: str, value: str) -> None:
+    """A notebook's `!` has a terminal that keeps every movement; it gets plain lines, and so does what cannot move."""
+    terminal = open_terminal(monkeypatch)
+    monkeypatch.setenv(name, value)
+    with console.progress("Epoch 2/3", total=8) as advance:
+        clock[0] += 21
+        advance(3, "loss 0.25")
+
+    assert terminal.getvalue() == "Epoch 2/3  3/8  loss 0.25\n"
+
+
+@pytest.mark.parametrize(
+    ("encoding", "expected"), [("ascii", "2 x 3 ... caf\\xe9\\udcff"), ("latin-1", "2 × 3 ... café\\udcff")]
+)
+def test_encodings(encoding: str, expected: str) -> None:
+    """What a stream's encoding lacks is spelled out in ASCII; what is no letter at all is escaped."""
+    code = (
+        "from camoxpert_cli import console\n"
+        "console.prepare_streams()\n"
+        "console.result('2 × 3 … café\\udcff')\n"
+        "console.say('2 × 3 … café\\udcff')\n"
+    )
+    environment = {**os.environ, "PYTHONIOENCODING": encoding}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, timeout=60, check=True, env=environment)
+
+    assert done.stdout.decode(encoding) == done.stderr.decode(encoding) == expected + "\n"
+
+
+def test_words_stay_whole_on_a_terminal(capsys: Capture, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A long warning is broken between words on a terminal, and is one line elsewhere; a path is never broken."""
+    path = "/somewhere/" + "x" * 90
+    console.warn(f"{'word ' * 20}{path}")
+    plain = capsys.readouterr().err
+    terminal = open_terminal(monkeypatch)
+    console.warn(f"{'word ' * 20}{path}")
+    lines = terminal.getvalue().splitlines()
+
+    assert plain == f"Warning: {'word ' * 20}{path}\n"
+    assert [len(line) <= 80 for line in lines] == [True, True, False]
+    assert lines[-1] == f"  {path}"

@@ -232,13 +232,13 @@ def test_no_restart_of_what_would_fail_again(capfd: pytest.CaptureFixture[str]) 
 
 
 def test_the_command_that_goes_on(tmp_path: Path) -> None:
-    """The place comes from the command line, all else from the checkpoint; a resumed run keeps its command."""
+    """Place and output come from the command line, all else from the checkpoint; a resumed run keeps its command."""
     folder = tmp_path / "run"
-    train = "train --preset x.yaml --gpus 2 --device=cpu --epochs 3 --num-workers 0".split()
+    train = "train --preset x.yaml --gpus 2 --device=cpu --epochs 3 --num-workers 0 --quiet".split()
     resume = ["resume", "old/", "--epochs", "9", "--gpus", "2"]
 
     assert to_go_on(train, None, folder) == [
-        *["resume", str(folder), "--device=cpu", "--gpus", "2", "--num-workers", "0"],
+        *["resume", str(folder), "--device=cpu", "--gpus", "2", "--num-workers", "0", "--quiet"],
     ]
     assert to_go_on(resume, Path("old"), folder) == ["resume", str(folder), "--epochs", "9", "--gpus", "2"]
     same = ["resume", "--checkpoint-dir", "old", "old"]

@@ -7,6 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from camoxpert_cli import console
+from camoxpert_cli.commands.quiet import Quiet
 from camoxpert_cli.commands.settings_flags import with_settings
 from camoxpert_cli.config.benchmark_options import check_counts, check_out, check_strategies
 from camoxpert_cli.config.schema import SETTINGS
@@ -41,6 +42,7 @@ def benchmark(
     repeats: Annotated[int, typer.Option(min=1, metavar="N", help="Repeats of each measurement.")] = 3,
     out: Annotated[Path | None, typer.Option(metavar="FILE", help="Write the tables as Markdown too.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the results as JSON.")] = False,
+    quiet: Quiet = False,
     **flags: Any,
 ) -> None:
     """Measure minutes per epoch on 1 and more GPUs, and say what limits them.

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from camoxpert_cli import console
+from camoxpert_cli.commands.quiet import Quiet
 from camoxpert_cli.errors import UsageError
 
 if TYPE_CHECKING:
@@ -34,6 +35,7 @@ def check_data(
         typer.Option(metavar="LIST", help="Write the pairs that can be used to a .json file for --dataset-path."),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the whole report as JSON.")] = False,
+    quiet: Quiet = False,
 ) -> None:
     """Read every picture and mask once, and say what is wrong.
 

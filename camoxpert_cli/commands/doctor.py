@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from camoxpert_cli import console
+from camoxpert_cli.commands.quiet import Quiet
 
 if TYPE_CHECKING:
     from camoxpert_cli.engine.doctor.examine import Examination
@@ -22,6 +23,7 @@ def doctor(
         str | None, typer.Option(metavar="NAME", help="Ask whether this recipe fits, and measure its memory.")
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print findings and raw readings as JSON.")] = False,
+    quiet: Quiet = False,
 ) -> None:
     """Say what this machine can train, having tried it.
 

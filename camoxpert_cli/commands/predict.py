@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 import typer
 
 from camoxpert_cli import console
+from camoxpert_cli.commands.quiet import Quiet
 from camoxpert_cli.config.tta import NO_TTA, parse_tta
 
 
@@ -34,6 +35,7 @@ def predict(
     ] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace files of the same name in --out.")] = False,
     device: Annotated[Literal["auto", "cuda", "cpu"], typer.Option(help="Where to compute.")] = "auto",
+    quiet: Quiet = False,
 ) -> None:
     """Write a grey map for every picture, at its own size: the brighter, the more likely an animal.
 

@@ -6,7 +6,9 @@ from typing import Annotated, Any
 
 import typer
 
+from camoxpert_cli.commands.quiet import Quiet
 from camoxpert_cli.commands.settings_flags import with_settings
+from camoxpert_cli.errors import UsageError
 
 # What may change without --set: where the run goes on, and for how long.
 _FLAGS = (
@@ -28,6 +30,7 @@ _FLAGS = (
     "run.time_limit",
     "run.session_limit",
     "run.target_iou",
+    "run.tensorboard",
 )
 
 
@@ -39,6 +42,8 @@ def resume(
         typer.Option("--set", metavar="SECTION.NAME=VALUE", help="Change any other setting; may be repeated."),
     ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would happen, and write nothing.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the results as JSON.")] = False,
+    quiet: Quiet = False,
     **flags: Any,
 ) -> None:
     """Go on with a run, exactly where it was saved.
@@ -55,6 +60,9 @@ def resume(
       camox resume /kaggle/input/my-first-session --session-limit 12h
       camox resume runs/first --gpus 1 --batch-size 8
     """
+    if dry_run and as_json:
+        raise UsageError("--json prints the results of training, and a dry run has none", "leave one of them out")
+
     from camoxpert_cli.engine.resume import resume as go_on
 
-    go_on(run, flags, assignments or [], dry_run=dry_run, command=sys.argv[1:])
+    go_on(run, flags, assignments or [], dry_run=dry_run, command=sys.argv[1:], as_json=as_json)

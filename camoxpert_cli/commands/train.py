@@ -5,6 +5,7 @@ from typing import Annotated, Any
 
 import typer
 
+from camoxpert_cli.commands.quiet import Quiet
 from camoxpert_cli.commands.settings_flags import with_settings
 from camoxpert_cli.config.schema import SETTINGS
 
@@ -17,6 +18,8 @@ def train(
     assignments: Annotated[
         list[str] | None, typer.Option("--set", metavar="SECTION.NAME=VALUE", help="Set any setting; may be repeated.")
     ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the results as JSON.")] = False,
+    quiet: Quiet = False,
     **flags: Any,
 ) -> None:
     """Train the network.
@@ -38,4 +41,4 @@ def train(
 
     from camoxpert_cli.engine.start import start
 
-    start(resolved, sys.argv[1:])
+    start(resolved, sys.argv[1:], as_json=as_json)

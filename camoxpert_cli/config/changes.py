@@ -28,6 +28,7 @@ _NO_EFFECT = {
     "run.save_every",
     "run.time_limit",
     "run.session_limit",
+    "run.tensorboard",
 }
 _ROUNDING = {"run.device", "run.gpus", "run.devices", "run.strategy", "model.gradient_checkpointing"}
 _BATCHES = {"train.batch_size", "train.stage2_batch_size", "train.accumulation_steps"}

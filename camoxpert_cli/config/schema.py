@@ -131,6 +131,7 @@ class RunConfig:
         None, "the same from the start of the machine's session, such as 12h on Kaggle", parse=parse_duration
     )
     report: bool = setting(True, "write report.html and curves.png when the run ends")
+    tensorboard: bool = setting(False, "write curves for TensorBoard into the run folder too")
 
 
 @dataclass(frozen=True)

@@ -136,15 +136,24 @@ def build_phases(config: Config) -> list[Phase]:
     return plan_phases(stage1, stage2, progressive_unfreeze=train.progressive_unfreeze)
 
 
-def describe_batches(config: Config) -> list[str]:
-    """A line for each stage: epochs, learning rate, and what makes its global batch."""
+def describe_batches(config: Config, unit: str = "GPU", units: str = "GPUs") -> list[tuple[str, str]]:
+    """Title and text, two for each stage: epochs and learning rate, and what makes its global batch.
+
+    `unit` and `units` are what one and several that work together are called.
+    """
     train, gpus = config.train, gpu_count(config)
-    return [
-        f"Stage {stage.number}          epochs {stage.first + 1} to {stage.end}, learning rate {stage.lr:g}, batch "
-        f"{stage.batch_size} per GPU x {gpus} GPU{'s' if gpus > 1 else ''} x {train.accumulation_steps} accumulation = "
-        f"{stage.batch_size * gpus * train.accumulation_steps} global"
-        for stage in dict.fromkeys(phase.stage for phase in build_phases(config))
-    ]
+    lines = []
+    for stage in dict.fromkeys(phase.stage for phase in build_phases(config)):
+        lines += [
+            (f"Stage {stage.number}", f"epochs {stage.first + 1} to {stage.end}, learning rate {stage.lr:g}"),
+            (
+                "",
+                f"batch {stage.batch_size} per {unit} x {gpus} {units if gpus > 1 else unit} x "
+                f"{train.accumulation_steps} accumulation = "
+                f"{stage.batch_size * gpus * train.accumulation_steps} global",
+            ),
+        ]
+    return lines
 
 
 def steps_per_epoch(config: Config, stage: Stage, pictures: int) -> int:
@@ -168,8 +177,8 @@ def rate_at(config: Config, stage: Stage, pictures: int, epoch: int, step: int) 
 
 def _generate(folder: Path, seed: int, data: DataConfig, world: World) -> RunData:
     console.say(
-        f"Data: generating {data.generated_pictures} training pictures, and {GENERATED_VALIDATION} for validation with "
-        f"textures of their own, in {folder}"
+        f"Data: generating {data.generated_pictures} training pictures, and {GENERATED_VALIDATION} for validation\n"
+        f"      with textures of their own, in {folder}"
     )
     if world.is_main:
         write_dataset(folder, seed=seed, train=data.generated_pictures, test=GENERATED_VALIDATION, size=data.img_size)

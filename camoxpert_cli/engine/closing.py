@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import shlex
 from collections.abc import Sequence
 from functools import partial
 from typing import Any
@@ -40,8 +42,8 @@ BASELINES = {
 _SHOWN = {"IoU": "iou", "Dice": "dice", "MAE": "mae", "S": "s_measure", "E": "e_mean", "wF": "weighted_f"}
 
 
-def close_run(run: Run) -> None:
-    """Score the best weights by every measure, write down what came out, and print the summary."""
+def close_run(run: Run, as_json: bool = False) -> None:
+    """Score the best weights by every measure, write down what came out, and print the summary, or all as JSON."""
     progress, folder = run.progress, run.folder
     evaluation = score_best(run)
     scored = {each.name: each.to_json() for each in evaluation.sets}
@@ -57,7 +59,10 @@ def close_run(run: Run) -> None:
     folder.write_results(results)
     if run.world.is_main:
         write_pages(run, evaluation)
-    _print_summary(run, results)
+    if as_json:
+        console.result(json.dumps({"complete": True, "run_folder": str(folder.path), **results}, indent=2))
+    else:
+        _print_summary(run, results)
 
 
 def score_best(run: Run) -> Evaluation:
@@ -134,12 +139,14 @@ def _print_summary(run: Run, results: dict[str, Any]) -> None:
     console.say(f"Best weights     {best}, epoch {progress.best_epoch} of {progress.epoch}")
     if run.config.run.report:
         console.say(f"Report           {run.folder.report}")
-    console.say(f"Training time    {format_duration(progress.seconds)}")
+    speed = len(progress.history) * len(run.data.train) / progress.seconds
+    console.say(f"Training time    {format_duration(progress.seconds)}, {speed:.1f} img/s with validation and saving")
     if target is not None:
         passed = progress.target_seconds
         when = "not reached" if passed is None else f"passed after {format_duration(passed)}"
         console.say(f"Target           validation IoU {target:g}: {when}")
-    console.say(f"Next             camox predict {best} PICTURE... --out maps")
+    console.say(f"Next             camox predict {shlex.quote(str(best))} PICTURE... --out maps")
+    console.say(f"                 {run.folder.resume_command} --epochs {2 * run.config.train.epochs}")
     if run.data.generated:
         console.say("                 camox train --dataset-path YOUR_DATA")
 

@@ -38,5 +38,10 @@ def set_learning_rate(optimizer: AdamW, rate: float) -> None:
         group["lr"] = rate * group["lr_factor"]
 
 
+def learning_rates(optimizer: AdamW) -> dict[str, float]:
+    """Of each group, by its name."""
+    return {group["name"]: group["lr"] for group in optimizer.param_groups}
+
+
 def _trained(parameters: list[nn.Parameter]) -> list[nn.Parameter]:
     return [parameter for parameter in parameters if parameter.requires_grad]

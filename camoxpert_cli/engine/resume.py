@@ -33,19 +33,25 @@ _BATCHES = {"train.batch_size", "train.stage2_batch_size", "train.accumulation_s
 
 
 def resume(
-    source: Path, flags: Mapping[str, Any], assignments: Sequence[str], *, dry_run: bool, command: Sequence[str]
+    source: Path,
+    flags: Mapping[str, Any],
+    assignments: Sequence[str],
+    *,
+    dry_run: bool,
+    command: Sequence[str],
+    as_json: bool = False,
 ) -> None:
     """Go on with the run in the folder `source`, or from the checkpoint `source`.
 
     `flags` and `assignments` as `resolve` takes them. `dry_run` only says what would happen, and writes nothing.
-    `command` is the command line, for further processes. Raises CamoxError.
+    `command` is the command line, for further processes; `as_json` as `train` takes it. Raises CamoxError.
     """
     checkpoint = find_checkpoint(source)
     resolved = settings_to_go_on(checkpoint, flags, assignments)
     if dry_run:
         describe(resolved.config, checkpoint)
     else:
-        start(resolved, command, checkpoint, source)
+        start(resolved, command, checkpoint, source, as_json=as_json)
 
 
 def find_checkpoint(source: Path) -> Checkpoint:
@@ -134,7 +140,8 @@ def describe(config: Config, checkpoint: Checkpoint) -> None:
     lines.append(("Next", _next_step(config, checkpoint, epoch, samples)))
     found = changes(from_mapping(*saved_settings(checkpoint)), config)
     lines += [("" if at else "Changes", str(change)) for at, change in enumerate(found)] or [("Changes", "none")]
-    console.result("\n".join([*(f"{title:<17}{text}" for title, text in lines), *describe_batches(config)]))
+    lines += describe_batches(config)
+    console.result("\n".join(f"{title:<17}{text}" for title, text in lines))
 
 
 def _next_step(config: Config, checkpoint: Checkpoint, epoch: int, samples: int) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -16,17 +15,17 @@ from torch.nn import DataParallel
 from torch.optim import AdamW
 
 from camoxpert_cli import console
-from camoxpert_cli.config.durations import Interval, format_duration, parse_duration, parse_interval
+from camoxpert_cli.config.durations import Interval, parse_duration, parse_interval
 from camoxpert_cli.config.load import Resolved
 from camoxpert_cli.config.schema import Config
-from camoxpert_cli.console import Advance
+from camoxpert_cli.console import Advance, Note
 from camoxpert_cli.data.cache import PictureCache
 from camoxpert_cli.data.cores import auto_workers, usable_cores
 from camoxpert_cli.data.dataset import ScoringBatch, ScoringPictures, TrainingPictures
 from camoxpert_cli.data.loader import PictureLoader, scoring_loader, training_loader
 from camoxpert_cli.data.pairs import Pair
 from camoxpert_cli.data.sampling import EpochBatches
-from camoxpert_cli.engine.build import RunData, build_network, build_phases, check_pictures, describe_batches, open_data
+from camoxpert_cli.engine.build import RunData, build_network, build_phases, check_pictures, open_data
 from camoxpert_cli.engine.checkpoint import Checkpoint, CheckpointNotWritten, checkpoint_bytes, read_checkpoint
 from camoxpert_cli.engine.deadline import Deadline, Reserve, find_deadline
 from camoxpert_cli.engine.device import Placement, own_device, place, with_count
@@ -34,11 +33,13 @@ from camoxpert_cli.engine.ema import Ema
 from camoxpert_cli.engine.foreign import CAMOX, layout_of, weights_of
 from camoxpert_cli.engine.load import load_weights
 from camoxpert_cli.engine.optimizer import build_optimizer
+from camoxpert_cli.engine.pace import Pace
 from camoxpert_cli.engine.picture_cache import open_cache
 from camoxpert_cli.engine.precision import build_scaler, choose_dtype
 from camoxpert_cli.engine.stages import WHOLE_BACKBONE, Phase, Stage
 from camoxpert_cli.engine.step import StepOutput, TrainingStep, output_of_nothing
 from camoxpert_cli.engine.stopping import Stopped, Stopping
+from camoxpert_cli.engine.tensorboard import Curves
 from camoxpert_cli.engine.world import World
 from camoxpert_cli.launch import tell_run_folder
 from camoxpert_cli.model.camoxpert import CamoXpert
@@ -55,6 +56,8 @@ class Progress:
     epoch: int = 0  # complete epochs
     samples: int = 0  # pictures seen in the epoch under way
     loss_sum: float = 0.0  # of those pictures
+    experts_chosen: list[list[float]] = field(default_factory=list)  # how many of them chose each, (L, E)
+    skipped_steps: int = 0  # in the epoch under way: gradients overflowed
     epoch_seconds: float = 0.0  # spent in the epoch under way
     rate: float = 0.0  # of the last step
     best_iou: float = -1.0
@@ -94,6 +97,10 @@ class Run:
     optimizer: AdamW | None = None
     phase: Phase | None = None
     backbone_stages: int | None = None  # in training
+    pace: Pace = field(default_factory=Pace)
+    curves: Curves | None = None
+    told_of_dead_experts: bool = False
+    told: tuple[Phase, bool] | None = None  # the phase whose forecast was said, and whether it fitted the clock
     skipped_in_a_row: int = 0
     data_wait: float = 0.0  # share of the last epoch's training time that was spent waiting for pictures, 0..1
     saved_at: tuple[int, int] | None = None  # epoch and samples of what `last.pth` holds, where this session wrote it
@@ -143,7 +150,7 @@ class Run:
     def or_stop(self, advance: Advance) -> Advance:
         """`advance` that then raises Stopped where the run has to end."""
 
-        def advance_or_stop(count: int, note: str) -> None:
+        def advance_or_stop(count: int, note: Note) -> None:
             advance(count, note)
             self.check_stop(self.reserve.to_save)
 
@@ -159,6 +166,22 @@ class Run:
             ]
             exit_code, reason = max(reasons)
             raise Stopped(reason, exit_code)
+
+    @property
+    def own_devices(self) -> Sequence[torch.device]:
+        """The devices that this process computes on."""
+        return self.placement.devices if self.placement.strategy == "dp" else (self.device,)
+
+    @property
+    def position(self) -> int:
+        """Training pictures seen since the run began, and one more for each epoch that was closed."""
+        return self.progress.epoch * (len(self.data.train) + 1) + self.progress.samples
+
+    def record(self, event: str, **values: Any) -> None:
+        """Write down what happened where the run stands: in metrics.jsonl, and as curves where they are wanted."""
+        self.folder.log(event, **values)
+        if self.curves is not None:
+            self.curves.write(event, values, self.position)
 
     def output_of_nothing(self) -> StepOutput:
         """What `forward` gives where a batch has no picture for this rank."""
@@ -292,28 +315,6 @@ def set_trained(run: Run, backbone_stages: int) -> None:
         previous=run.optimizer,
     )
     run.backbone_stages = backbone_stages
-
-
-def announce(run: Run) -> None:
-    """Say what is about to happen."""
-    train, model = run.config.train, run.config.model
-    parameters = sum(parameter.numel() for parameter in run.network.parameters()) / 1e6
-    average = f"average of the weights, decay {train.ema_decay:g}" if train.use_ema else "no average of the weights"
-    lines = [
-        f"Run folder       {run.folder.path}",
-        f"Device           {', '.join(run.computed_with.values())}, {run.workers} loader workers",
-        f"Network          {model.backbone}, {model.num_experts} experts, {parameters:.2f} M parameters, {average}",
-        f"Pictures         {len(run.data.train)} to train on, {len(run.data.validation)} held out for validation, "
-        f"{sum(map(len, run.data.tests.values()))} in test sets, at {run.config.data.img_size} px",
-    ]
-    lines += describe_batches(run.config)
-    if run.stopping.deadline.name:
-        left = run.stopping.deadline.left(time.time())
-        lines.append(f"Clock            {run.stopping.deadline.name}: {format_duration(max(0.0, left))} left")
-    if run.config.run.target_iou is not None:
-        lines.append(f"Target           validation IoU {run.config.run.target_iou:g}")
-    for line in lines:
-        console.say(line)
 
 
 def _choose_workers(asked: int | Literal["auto"], ranks: int) -> int:

@@ -16,6 +16,7 @@ from camoxpert_cli.config.proportion import rate_warning
 from camoxpert_cli.data.cores import usable_cores
 from camoxpert_cli.engine.choice import Choice
 from camoxpert_cli.engine.device import Placement, is_undecided, place, with_count
+from camoxpert_cli.engine.tensorboard import summary_writer
 from camoxpert_cli.engine.world import expected_size, joined
 
 if TYPE_CHECKING:
@@ -26,7 +27,12 @@ HANDED_ON = "CAMOX_STRATEGY"
 
 
 def start(
-    resolved: Resolved, command: Sequence[str], checkpoint: Checkpoint | None = None, source: Path | None = None
+    resolved: Resolved,
+    command: Sequence[str],
+    checkpoint: Checkpoint | None = None,
+    source: Path | None = None,
+    *,
+    as_json: bool = False,
 ) -> None:
     """Train as `train` does. Where that takes several processes, each runs the `command` line of this one again.
 
@@ -35,6 +41,8 @@ def start(
     """
     placement = place(resolved.config.run, expected_size())
     run = with_count(resolved.config.run, placement)
+    if run.tensorboard:
+        summary_writer()  # refuses before minutes of trials
     resolved = keep_preset_batches(replace(resolved, config=replace(resolved.config, run=run)))
     if launch.is_first() and (warning := rate_warning(resolved)) is not None:
         console.warn(warning)
@@ -57,7 +65,7 @@ def start(
     from camoxpert_cli.engine.train import train
 
     with joined(parse_duration(run.collective_timeout)) as world:
-        train(resolved, checkpoint, world, choice)
+        train(resolved, checkpoint, world, choice, as_json=as_json)
 
 
 def _choose(resolved: Resolved, placement: Placement, checkpoint: Checkpoint | None) -> Choice | None:

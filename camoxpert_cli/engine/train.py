@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import math
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from typing import NamedTuple, TypeAlias
+from functools import partial
+from typing import Any, NamedTuple, TypeAlias
 
 import torch
 from torch import Tensor
@@ -20,15 +22,20 @@ from camoxpert_cli.engine.checkpoint import Checkpoint
 from camoxpert_cli.engine.choice import Choice
 from camoxpert_cli.engine.closing import close_run
 from camoxpert_cli.engine.evaluate import Scores, evaluate
+from camoxpert_cli.engine.expert_use import DEAD, added, expert_use, in_words
 from camoxpert_cli.engine.gradients import average_statistics, leave_idle_experts, sum_gradients
-from camoxpert_cli.engine.optimizer import set_learning_rate
+from camoxpert_cli.engine.opening import announce
+from camoxpert_cli.engine.optimizer import learning_rates, set_learning_rate
 from camoxpert_cli.engine.restoring import report_changes, restore
-from camoxpert_cli.engine.run import Run, announce, enter_phase, prepare
+from camoxpert_cli.engine.run import Run, enter_phase, prepare
 from camoxpert_cli.engine.saving import save_best, save_last
 from camoxpert_cli.engine.seeding import seed_step
 from camoxpert_cli.engine.stages import Phase, Stage
+from camoxpert_cli.engine.status import epoch_line, memory_bytes, report_step, tell_forecast
 from camoxpert_cli.engine.step import LossValues, combine
 from camoxpert_cli.engine.stopping import Stopped
+from camoxpert_cli.engine.tensorboard import FOLDER as CURVES_FOLDER
+from camoxpert_cli.engine.tensorboard import Curves
 from camoxpert_cli.engine.world import World
 from camoxpert_cli.errors import Interrupted, TrainingError
 from camoxpert_cli.runs import RunFolder
@@ -58,11 +65,14 @@ def train(
     checkpoint: Checkpoint | None = None,
     world: World | None = None,
     choice: Choice | None = None,
+    *,
+    as_json: bool = False,
 ) -> RunFolder:
     """Train as configured, then score the best weights on the test sets. Raises CamoxError for whatever stops it.
 
     Goes on from `checkpoint`, or from the one that `run.resume_from` names. The clock ends it without an error. Where
     `world` has several processes each of them calls this. `choice` is the strategy that trials chose, where they did.
+    `as_json` prints what came out as JSON.
     """
     run, checkpoint = prepare(resolved, checkpoint, world or World(), None if choice is None else choice.strategy)
     announce(run)
@@ -79,12 +89,15 @@ def train(
                     if run.folder.last.exists()
                     else "free some space",
                 )
-            close_run(run)
+            close_run(run, as_json)
         except Stopped as stop:
-            end_early(run, stop)
+            end_early(run, stop, as_json)
         else:
             if run.unsaved is not None:
                 raise run.unsaved
+        finally:
+            if run.curves is not None:
+                run.curves.close()
     return run.folder
 
 
@@ -100,6 +113,8 @@ def begin(run: Run, asked: Config, checkpoint: Checkpoint | None) -> None:
             run.folder.remove_results()  # of the shorter run that this one extends
         run.folder.go_on_from(run.progress.epoch, run.progress.samples, run.progress.history, checkpoint.path)
     run.folder.write_settings(to_mapping(run.config))
+    if run.config.run.tensorboard and run.world.is_main:
+        run.curves = Curves(run.folder.path / CURVES_FOLDER, run.position)
 
 
 def train_epochs(run: Run) -> None:
@@ -128,22 +143,30 @@ def train_epoch(run: Run, phase: Phase, epoch: int) -> None:
             progress.loss_sum += step.losses.total * step.images
             progress.epoch_seconds = before + now - started
             run.reserve.note_step(now - stepped, step.images)
+            run.pace.note_step(phase, now - stepped, step.images)
             wait = (batches.waited - waited_before) / (now - started)
-            advance(step.images, f"loss {step.losses.total:.3f}  learning rate {step.rate:.1e}  data wait {wait:.0%}")
-            run.folder.log(
-                "step",
-                epoch=epoch + 1,
-                samples=progress.samples,
-                lr=step.rate,
-                gradient_norm=step.gradient_norm,
-                **step.losses._asdict(),
-            )
+            advance(step.images, partial(report_step, run, phase, step.number, step.losses, wait))
+            record_step(run, epoch, step)
             if run.save_every is not None and run.save_every.is_due(now - saved, step.number + 1):
                 save_last(run)
                 saved = now
             run.check_stop(run.reserve.seconds)
             stepped = time.perf_counter()
     run.data_wait = (batches.waited - waited_before) / (time.perf_counter() - started)
+
+
+def record_step(run: Run, epoch: int, step: TrainedStep) -> None:
+    """Its line in the log."""
+    assert run.optimizer is not None
+    run.record(
+        "step",
+        epoch=epoch + 1,
+        samples=run.progress.samples,
+        lr=step.rate,
+        group_lr=learning_rates(run.optimizer),
+        gradient_norm=step.gradient_norm,
+        **step.losses._asdict(),
+    )
 
 
 def training_steps(run: Run, stage: Stage, epoch: int, batches: Iterable[SizedBatch]) -> Iterator[TrainedStep]:
@@ -167,7 +190,12 @@ def training_steps(run: Run, stage: Stage, epoch: int, batches: Iterable[SizedBa
         if progress.samples < group_start + group_images:
             continue
 
-        losses = LossValues(*run.world.sum(group_losses).tolist())
+        # At once: this is the step's only wait for the device, and must stay so.
+        sums = run.world.sum(torch.cat([group_losses, group_chosen.flatten().double()])).tolist()
+        losses = LossValues(*sums[: len(group_losses)])
+        progress.experts_chosen = added(
+            progress.experts_chosen, sums[len(group_losses) :], run.config.model.num_experts
+        )
         average_statistics(run.network, group_own, run.world)
         if run.placement.strategy == "dp":
             leave_idle_experts(run.network, group_chosen)
@@ -223,6 +251,7 @@ def optimizer_step(run: Run, rate: float, losses: LossValues, epoch: int) -> flo
         run.skipped_in_a_row = 0
     else:
         run.skipped_in_a_row += 1
+        run.progress.skipped_steps += 1
         if run.skipped_in_a_row > MOST_SKIPPED_STEPS:
             raise TrainingError(
                 f"{run.skipped_in_a_row} steps in a row had gradients beyond the number format's range, "
@@ -261,9 +290,12 @@ def close_epoch(run: Run, phase: Phase, scores: Scores) -> None:
         "lr": progress.rate,
         "seconds": progress.epoch_seconds,
     }
+    measured = measure_epoch(run, phase)
     progress.history.append(row)
     progress.epoch += 1
     progress.samples, progress.loss_sum, progress.epoch_seconds = 0, 0.0, 0.0
+    progress.experts_chosen, progress.skipped_steps = [], 0
+    run.record("epoch", **row, **measured)  # before it is saved: going on from an earlier save takes the line away
     better = scores.iou > progress.best_iou and run.world.from_main(run.world.is_main and save_best(run))
     if better:
         progress.best_iou, progress.best_epoch = scores.iou, progress.epoch
@@ -273,15 +305,31 @@ def close_epoch(run: Run, phase: Phase, scores: Scores) -> None:
         console.say(f"Validation IoU passed {target:g} after {format_duration(progress.seconds)}")
     save_last(run)
     run.folder.write_history(progress.history)
-    run.folder.log("epoch", **row, data_wait=round(run.data_wait, 4))
-    console.say(
-        f"Epoch {progress.epoch}/{run.config.train.epochs}  stage {phase.stage.number}  loss {row['train_loss']:.3f}  "
-        f"IoU {scores.iou:.4f}  Dice {scores.dice:.4f}  MAE {scores.mae:.4f}  {row['seconds']:.1f} s  "
-        f"data wait {run.data_wait:.0%}{'  best' if better else ''}"
-    )
+    console.say(epoch_line(run, row["train_loss"], scores, row["seconds"], better=better))
+    tell_forecast(run, phase)
 
 
-def end_early(run: Run, stop: Stopped) -> None:
+def measure_epoch(run: Run, phase: Phase) -> dict[str, Any]:
+    """What the log holds of the epoch that ends beside its scores. Warns, once, of experts that hardly a picture chose.
+
+    Not after the first epoch, which begins with gates that have learned nothing.
+    """
+    use = expert_use(run.progress.experts_chosen, run.network.top_k)
+    if any(use.dead) and run.progress.epoch > 0 and not run.told_of_dead_experts:
+        run.told_of_dead_experts = True
+        console.warn(f"fewer than {DEAD:.0%} of the pictures of epoch {run.progress.epoch + 1} chose {in_words(use)}")
+    return {
+        "data_wait": round(run.data_wait, 4),
+        "images_per_s": round(run.pace.images_per_s(phase), 2),
+        "memory_bytes": memory_bytes(run),
+        "skipped_steps": run.progress.skipped_steps,
+        "expert_use": [[round(share, 4) for share in layer] for layer in use.shares],
+        "routing_entropy": [round(each, 4) for each in use.entropy],
+        "dead_experts": [len(experts) for experts in use.dead],
+    }
+
+
+def end_early(run: Run, stop: Stopped, as_json: bool = False) -> None:
     """Save where the run stands and say how to go on. Raises Interrupted unless it was the clock."""
     progress = run.progress
     if run.saved_at != (progress.epoch, progress.samples) and run.phase is not None:
@@ -296,8 +344,12 @@ def end_early(run: Run, stop: Stopped) -> None:
         raise TrainingError(f"{message}; {run.unsaved.message}", f"free some space, then {command}") from stop
     if stop.exit_code:
         raise Interrupted(message, command, stop.exit_code) from stop
-    console.say(message[0].upper() + message[1:])
-    console.result(f"Go on with: {command}")
+    console.say(console.wrapped(message[0].upper() + message[1:]))
+    if as_json:
+        left = {"complete": False, "run_folder": str(run.folder.path), "reason": stop.reason}
+        console.result(json.dumps({**left, "epochs": progress.epoch, "next": command}, indent=2))
+    else:
+        console.result(f"Go on with: {command}")
 
 
 @contextmanager

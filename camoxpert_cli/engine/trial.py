@@ -14,7 +14,7 @@ import resource
 import statistics
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass, replace
 from functools import partial
@@ -33,6 +33,7 @@ from camoxpert_cli.engine.build import RunData, build_network
 from camoxpert_cli.engine.deadline import Deadline
 from camoxpert_cli.engine.device import place
 from camoxpert_cli.engine.gradients import sum_gradients
+from camoxpert_cli.engine.memory import peak_of_gpus
 from camoxpert_cli.engine.run import Run, assemble, set_trained
 from camoxpert_cli.engine.stages import WHOLE_BACKBONE, Stage
 from camoxpert_cli.engine.train import SizedBatch, training_steps, validate
@@ -300,8 +301,7 @@ def _peak_memory(run: Run) -> float:
     if run.device.type == "cpu":
         unit = 2**20 if sys.platform == "darwin" else 2**10
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit
-    own: Sequence[torch.device] = run.placement.devices if run.placement.strategy == "dp" else [run.device]
-    return max(torch.cuda.max_memory_reserved(device) for device in own) / 2**20
+    return peak_of_gpus(run.own_devices) / 2**20
 
 
 def main() -> None:

@@ -53,7 +53,7 @@ def test_piped_run(tiny_data: Path, tmp_path: Path) -> None:
     assert done.stdout.splitlines()[0].split() == ["pictures", "IoU", "Dice", "MAE", "S", "E", "wF"]
     assert [line.split()[0] for line in done.stdout.splitlines()[1:]] == ["validation", "test"]
     assert f"{written['validation']['iou']:.4f}" in done.stdout
-    assert "Epoch 2/2  stage 2  loss " in done.stderr
+    assert "Epoch 2/2  loss " in done.stderr
     config = read_checkpoint(tmp_path / "run" / "last.pth")["config"]
     assert config == json.loads(json.dumps(expected, default=vars))
 

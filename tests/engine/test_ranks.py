@@ -68,11 +68,14 @@ def _train_plainly(world: World, data: Path, folder: Path, case: dict[str, Any])
             states.append({name: value.clone().numpy() for name, value in run.network.state_dict().items()})
     log = run.folder.metrics
     rows = [json.loads(line) for line in log.read_text().splitlines()] if world.is_main else []
-    return {"states": states, "rows": rows}
+    return {"states": states, "rows": rows, "chosen": run.progress.experts_chosen}
 
 
 def test_two_ranks_are_one_process(tiny_data: Path, tmp_path: Path) -> None:
-    """Losses and weights are those of one process with batches twice as large, through all stages, to 1e-9."""
+    """Losses and weights are those of one process with batches twice as large, through all stages, to 1e-9.
+
+    So is how many pictures chose each expert, to the picture.
+    """
     sizes = [
         # pictures, batch of a rank, accumulation
         (8, 2, 1),  # steps of 2 + 2
@@ -103,6 +106,7 @@ def _compare(case: object, first: dict[str, Any], second: dict[str, Any], one: d
             assert (first["states"][at][name] == second["states"][at][name]).all(), (case, name)
             moved = max(moved, abs(value - one["states"][0][name]).max())
     assert moved > 1e-3
+    assert first["chosen"] == second["chosen"] == one["chosen"]
     assert [row["samples"] for row in first["rows"]] == [row["samples"] for row in one["rows"]]
     for ours, theirs in zip(first["rows"], one["rows"], strict=True):
         for name in ("total", "bce", "iou", "edge", "deep", "balance", "gradient_norm"):

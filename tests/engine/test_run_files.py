@@ -79,20 +79,27 @@ def test_settings_are_kept(plain_run: RunFolder, tiny_data: Path) -> None:
 
 
 def test_metrics_lines(plain_run: RunFolder) -> None:
-    """metrics.jsonl has a line for each step, with rate, gradient and every loss term, and one for each epoch.
+    """metrics.jsonl has a line for each step, with rates, gradient and every loss term, and one for each epoch.
 
-    Beside what the history has, an epoch's line says which share of its time went into waiting for pictures.
+    Beside what the history has, an epoch's line says how fast it went, and how its pictures used the experts.
     """
     lines = [json.loads(line) for line in plain_run.metrics.read_text(encoding="utf-8").splitlines()]
-    keys = "event time epoch samples lr gradient_norm total bce iou edge deep balance"
+    keys = "event time epoch samples lr group_lr gradient_norm total bce iou edge deep balance"
     steps = [line for line in lines if line["event"] == "step"]
 
     # 8 pictures in batches of 4, then of 3.
     assert [line["event"] for line in lines] == ["step"] * 2 + ["epoch"] + ["step"] * 3 + ["epoch"]
     assert [(line["epoch"], line["samples"]) for line in steps] == [(1, 4), (1, 8), (2, 3), (2, 6), (2, 8)]
     assert all(list(line) == keys.split() for line in steps)
+    assert [list(line["group_lr"]) for line in steps] == [["network"]] * 2 + [["network", "backbone"]] * 3
+    assert all(line["group_lr"]["network"] == line["lr"] for line in steps)
     rows = [{key: line[key] for key in line if key not in ("event", "time")} for line in events(plain_run, "epoch")]
     assert all(0 <= row.pop("data_wait") <= 1 for row in rows)
+    assert all(row.pop("images_per_s") > 0 and row.pop("memory_bytes") > 0 for row in rows)
+    assert all(row.pop("skipped_steps") == 0 for row in rows)
+    # Two experts, both of which each picture takes, in each of four layers.
+    assert all(row.pop("expert_use") == [[1.0, 1.0]] * 4 for row in rows)
+    assert all(row.pop("routing_entropy") == [1.0] * 4 and row.pop("dead_experts") == [0] * 4 for row in rows)
     assert rows == read_json(plain_run.history)
 
 
@@ -135,6 +142,34 @@ def test_results(plain_run: RunFolder, tiny_data: Path) -> None:
     assert results["seconds"] == pytest.approx(sum(row["seconds"] for row in history), abs=0.06)
 
 
+def test_expert_use_is_counted(tiny_data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Each picture counts once an epoch for each expert it chose; experts that none chose are warned of, once.
+
+    The first epoch begins with gates that have learned nothing, so nothing is said of it.
+    """
+    settings = tiny_run(tiny_data, tmp_path / "run", num_experts=7, epochs=4, stage1_epochs=4, lr=1e-6, save_every="1")
+    folder = train(settings)
+    said = [line for line in capsys.readouterr().err.splitlines() if line.startswith("Warning: fewer than 1%")]
+    rows = events(folder, "epoch")
+    for row in rows:
+        assert [sum(layer) for layer in row["expert_use"]] == pytest.approx([3.0] * 4)
+        assert all(8 * share == round(8 * share) for layer in row["expert_use"] for share in layer)
+        assert row["dead_experts"] == [layer.count(0.0) for layer in row["expert_use"]]
+        assert all(0 < entropy < 1 for entropy in row["routing_entropy"])
+    dead = [sum(row["dead_experts"]) for row in rows]
+    within, after = (
+        read_checkpoint(path)["training"]["progress"]["experts_chosen"] for path in (folder.previous, folder.last)
+    )
+
+    # Saved after the last step of the last epoch, and after its end.
+    assert [sum(layer) for layer in within] == [3 * 8] * 4
+    assert after == []
+    # With weights that hardly move, all of 8 pictures choose much the same experts.
+    assert dead[0] > 0
+    assert len(said) == 1
+    assert f"of the pictures of epoch 2 chose {dead[1]} of the network's 28 experts" in said[0]
+
+
 def test_best_weights(tiny_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """best_model.pth has weights, average and scores of the best epoch, the first of two equal ones; nothing later."""
     ious = iter([0.3, 0.5, 0.4, 0.5])
@@ -158,6 +193,21 @@ def test_best_weights(tiny_data: Path, tmp_path: Path, monkeypatch: pytest.Monke
     assert results["epoch"] == 2
     seconds = [row["seconds"] for row in read_json(folder.history)]
     assert results["seconds_to_target"] == pytest.approx(sum(seconds[:2]))
+
+
+def test_json(tiny_data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """`as_json` leaves the results and nothing else on stdout; a run that the clock ends says how to go on."""
+    folder = train(tiny_run(tiny_data, tmp_path / "run", epochs=1), as_json=True)
+    complete = json.loads(capsys.readouterr().out)
+    with pytest.MonkeyPatch.context() as patched:
+        # No checkpoint is so small that a second suffices.
+        patched.setattr("camoxpert_cli.engine.deadline.process_start", lambda pid: 0.0)
+        cut = train(tiny_run(tiny_data, tmp_path / "cut", time_limit="1s"), as_json=True)
+    early = json.loads(capsys.readouterr().out)
+
+    assert complete == {"complete": True, "run_folder": str(folder.path), **read_json(folder.results)}
+    assert (early["complete"], early["epochs"], early["next"]) == (False, 0, f"camox resume {cut.path}")
+    assert "the time limit of 1s" in early["reason"]
 
 
 def test_second_try(tiny_data: Path, tmp_path: Path) -> None:

@@ -162,7 +162,7 @@ def idle(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, float]]:
     monkeypatch.setattr(train_module, "backward", lambda *arguments, share: (torch.zeros(6), torch.zeros(1)))
     monkeypatch.setattr(train_module, "validate", lambda run: Scores(3, 0.5, 0.5, 0.5))
     for name in ("save_last", "save_best", "close_run"):
-        monkeypatch.setattr(train_module, name, lambda run: True)
+        monkeypatch.setattr(train_module, name, lambda run, *_: True)
     return rates
 
 
@@ -193,7 +193,7 @@ def test_interrupted_at_the_end(
 ) -> None:
     """Ctrl-C after the last epoch does not speak of an epoch that the run does not have."""
 
-    def pressing(run: Run) -> None:
+    def pressing(run: Run, as_json: bool) -> None:
         signal.raise_signal(signal.SIGINT)
         run.or_stop(lambda count, note: None)(1, "")
 

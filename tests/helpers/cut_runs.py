@@ -38,10 +38,19 @@ def history(folder: Path) -> list[dict[str, Any]]:
     return rows
 
 
+def epochs_logged(folder: Path) -> list[dict[str, Any]]:
+    """What metrics.jsonl tells of each epoch, such as which experts its pictures chose, but for how fast it went."""
+    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
+    timing = {"time", "seconds", "data_wait", "images_per_s", "memory_bytes"}
+    return [{key: line[key] for key in line.keys() - timing} for line in lines if line["event"] == "epoch"]
+
+
 def differing(first: Path, second: Path) -> list[str]:
-    """Where weights, average, optimizer, progress or history of two runs differ by a bit."""
-    return [
+    """Where weights, average, optimizer, progress, history or log of two runs differ by a bit."""
+    found = [
         found
         for name in ("last.pth", "best_model.pth")
         for found in differences(read_checkpoint(first / name), read_checkpoint(second / name), CIRCUMSTANCES, name)
-    ] + differences(history(first), history(second), CIRCUMSTANCES, "history")
+    ]
+    found += differences(history(first), history(second), CIRCUMSTANCES, "history")
+    return found + differences(epochs_logged(first), epochs_logged(second), (), "log")

@@ -1,0 +1,37 @@
+"""Memory that this process holds."""
+
+from __future__ import annotations
+
+import os
+import resource
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+
+_GIB = 2**30
+
+
+def peak_of_gpus(devices: Sequence[torch.device]) -> int:
+    """The most bytes that this process's allocator took so far on the fullest of the GPUs `devices`."""
+    return max(torch.cuda.max_memory_reserved(device) for device in devices)
+
+
+def total_of(gpu: torch.device) -> int:
+    """Bytes of a GPU's memory."""
+    return int(torch.cuda.get_device_properties(gpu).total_memory)
+
+
+def resident() -> int:
+    """Bytes of this process in memory now; without /proc the most there were."""
+    try:
+        pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1])
+    except (OSError, ValueError, IndexError):
+        unit = 1 if sys.platform == "darwin" else 1024
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+    return pages * os.sysconf("SC_PAGE_SIZE")
+
+
+def in_gib(size: float) -> str:
+    return f"{size / _GIB:.2f} GiB" if size < 10 * _GIB else f"{size / _GIB:.1f} GiB"

@@ -1,0 +1,74 @@
+"""Curves for TensorBoard.
+
+The horizontal axis counts training pictures since the run began, whatever a step holds, and one more for each epoch
+that was closed: what a session goes on from is so before or behind every point, and never level with one undone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from camoxpert_cli import console
+from camoxpert_cli.errors import UsageError
+
+FOLDER = "tensorboard"
+_FLUSH_SECONDS = 30
+
+
+def summary_writer() -> Any:
+    """torch's class that writes such files. Raises UsageError where the package it needs is missing."""
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError as error:
+        raise UsageError(
+            f"--tensorboard needs the package tensorboard: {error}", "python -m pip install tensorboard"
+        ) from error
+    return SummaryWriter
+
+
+class Curves:
+    """Writes to `folder` what comes after `position`; what a session before had written after it is not shown."""
+
+    def __init__(self, folder: Path, position: int) -> None:
+        self._folder = folder
+        self._writer: Any = None
+        try:
+            self._writer = summary_writer()(str(folder), purge_step=position + 1, flush_secs=_FLUSH_SECONDS)
+        except OSError as error:
+            self._give_up(error)
+
+    def write(self, event: str, values: Mapping[str, Any], position: int) -> None:
+        """Every number in `values`, at `position`: under `event/name`, those of a list or mapping under `name/...`."""
+        if self._writer is None:
+            return
+        try:
+            for key, value in values.items():
+                group = key if isinstance(value, list | Mapping) else f"{event}/{key}"
+                for name, number in _numbers(group, value):
+                    self._writer.add_scalar(name, number, position)
+        except OSError as error:
+            self._give_up(error)
+
+    def close(self) -> None:
+        if self._writer is not None:
+            try:
+                self._writer.close()
+            except OSError as error:
+                self._give_up(error)
+
+    def _give_up(self, error: OSError) -> None:
+        console.warn(f"{self._folder} cannot be written: {error.strerror or error}; training goes on without it")
+        self._writer = None
+
+
+def _numbers(name: str, value: Any) -> Iterator[tuple[str, float]]:
+    if isinstance(value, Mapping):
+        for key, each in value.items():
+            yield from _numbers(f"{name}/{key}", each)
+    elif isinstance(value, list):
+        for at, each in enumerate(value, start=1):
+            yield from _numbers(f"{name}/{at}", each)
+    elif isinstance(value, int | float):
+        yield name, value

@@ -1,0 +1,117 @@
+"""What is shown of a run: it fits 80 columns, and its numbers are those of the run."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from camoxpert_cli.engine.deadline import Deadline
+from camoxpert_cli.engine.evaluate import Scores
+from camoxpert_cli.engine.pace import Pace
+from camoxpert_cli.engine.run import Run, enter_phase, prepare
+from camoxpert_cli.engine.status import epoch_line, forecast_of, memory_bytes, report_step, tell_forecast
+from camoxpert_cli.engine.step import LossValues
+from tests.helpers.tiny_data import tiny_run
+
+LOSSES = LossValues(3.25, 0.5, 0.25, 0.125, 1.0, 4.0)
+
+
+@pytest.fixture
+def run(tiny_data: Path, tmp_path: Path) -> Run:
+    """In its first phase, of 8 pictures an epoch at 4 a second, and 3 to validate on."""
+    return timed_run(tiny_data, tmp_path, epochs=3, stage1_epochs=2, progressive_unfreeze=False)
+
+
+def timed_run(data: Path, folder: Path, **settings: Any) -> Run:
+    run = prepare(tiny_run(data, folder / "run", **settings))[0]
+    enter_phase(run, run.phases[0])
+    for _ in range(2):
+        run.pace.note_step(run.phases[0], 1.0, 4)
+    run.reserve.validation = 6.0
+    return run
+
+
+def test_a_step(run: Run) -> None:
+    """A pipe gets the loss, the rate, the speed and what is left; a terminal all parts of it."""
+    run.progress.samples = 4
+    run.progress.rate = 1e-3
+    report = report_step(run, run.phases[0], 0, LOSSES, wait=0.25)
+
+    # Half of an epoch and two whole ones, three validations and the test set: 1 + 2 * 2 + 3 * 6 + 6.
+    assert report.line == "loss 3.250  lr 1.0e-03  4.0 img/s  wait 25%  left >29s"
+    assert [" ".join(row.split()) for row in report.rows[:2]] == [
+        "stage 1 step 1 of 2, learning rate: network 0.0e+00",
+        "loss 3.250: bce 0.500, iou 0.250, edge 0.125, deep 1.000, balance 4.000",
+    ]
+    assert report.rows[2].startswith("  speed    4.0 img/s, data wait 25%, memory ")
+    assert report.rows[3] == "  left     stage 1 15s, run >29s"
+
+
+def test_nothing_is_known_before_a_step_was_timed(run: Run) -> None:
+    """The first step promises nothing."""
+    run.pace = Pace()
+    report = report_step(run, run.phases[0], 0, LOSSES, wait=0.0)
+
+    assert report.line == "loss 3.250  lr 0.0e+00  wait 0%"
+    assert "img/s" not in report.rows[2]
+    assert report.rows[3] == "  left     not known yet"
+
+
+def test_all_fits_80_columns(run: Run) -> None:
+    """Also in the last of thousands of steps, with a loss that has grown and a clock that stops."""
+    run.config = replace(run.config, train=replace(run.config.train, epochs=140))
+    run.data.train[:] = run.data.train * 500
+    run.progress.epoch = 0
+    run.progress.rate = 6.5e-4
+    run.stopping.deadline = Deadline(time.time() + 43000.0, "the time limit of 12h")
+    run.pace = Pace()
+    for _ in range(2):
+        run.pace.note_step(run.phases[0], 30.0, 4)
+    losses = LossValues(*(each + 90 for each in LOSSES))
+    report = report_step(run, run.phases[0], 999, losses, wait=0.99)
+    run.progress.epoch = 140
+
+    assert "will stop in epoch 2" in report.rows[3]
+    assert max(map(len, report.rows)) <= 80
+    assert len(f"Epoch 140/140  3999/4000  {report.line}") <= 80
+    assert len(epoch_line(run, 93.2503, Scores(404, 0.72, 0.8, 0.03), 40000.0, better=True)) <= 80
+
+
+def test_the_forecast_is_said_once(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    """After a phase's first epoch it is said, then only where the clock turns out too short, or long enough again."""
+    said = []
+    for clock in (None, None, 1000.0, 10.0, 9.0, 1000.0):
+        if clock is not None:
+            run.stopping.deadline = Deadline(time.time() + clock, "the time limit of 1h")
+        tell_forecast(run, run.phases[0])
+        said.append(capsys.readouterr().err)
+
+    assert said[0] == "Left: stage 1 16s, run >30s\n"
+    assert said[1:3] == ["", ""]
+    assert "will stop in epoch " in said[3]
+    assert said[4] == ""
+    assert said[5].endswith(": fits\n")
+
+
+def test_a_phase_that_was_not_timed_has_no_forecast(run: Run) -> None:
+    """The next phase trains other layers: its pace is not known from this one's. After the last nothing is left."""
+    run.progress.epoch = 2
+    other = forecast_of(run)
+    run.progress.epoch = 3
+
+    assert other is None
+    assert forecast_of(run) is None
+
+
+def test_memory_is_that_of_the_process(run: Run) -> None:
+    """On the CPU it is what the process holds: hundreds of MiB with torch, and more with a further 200."""
+    before = memory_bytes(run)
+    more = bytearray(b"1") * (200 * 2**20)
+    after = memory_bytes(run)
+
+    assert before > 100 * 2**20
+    assert after - before == pytest.approx(len(more), rel=0.1)
