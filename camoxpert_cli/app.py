@@ -12,7 +12,7 @@ import typer
 from typer.core import TyperGroup
 
 from camoxpert_cli import __version__, console
-from camoxpert_cli.commands import benchmark, check_data, convert_ckpt, doctor, predict, resume, train
+from camoxpert_cli.commands import benchmark, check_data, convert_ckpt, doctor, export, predict, resume, train
 from camoxpert_cli.commands.help import SectionedCommand
 from camoxpert_cli.errors import CamoxError
 from camoxpert_cli.launch import tell_launcher
@@ -75,6 +75,7 @@ app.command("doctor", cls=SectionedCommand)(doctor.doctor)
 app.command("check-data", cls=SectionedCommand)(check_data.check_data)
 app.command("benchmark", cls=SectionedCommand)(benchmark.benchmark)
 app.command("predict", cls=SectionedCommand)(predict.predict)
+app.command("export", cls=SectionedCommand)(export.export)
 
 
 def _print_version(wanted: bool) -> None:

@@ -22,7 +22,11 @@ LAYERS = [
 ]
 LEVEL = {part: level for level, parts in enumerate(LAYERS) for part in parts}
 MODULES = sorted(PACKAGE.rglob("*.py"))
-HEAVY = {"torch", "torchvision", "numpy", "cv2", "timm", "albumentations", "safetensors", "huggingface_hub"}
+HEAVY = {"torch", "torchvision", "numpy", "cv2", "timm", "albumentations", "safetensors", "huggingface_hub"} | {
+    "onnx",
+    "onnxruntime",
+    "onnxscript",
+}
 
 
 def part_of(path: Path) -> str:
@@ -60,7 +64,8 @@ def test_lower_layers_never_import_higher_ones(path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "arguments", [["--help"], ["train", "--help"], ["predict", "-h"], ["benchmark", "-h"], ["--version"]]
+    "arguments",
+    [["--help"], ["train", "--help"], ["predict", "-h"], ["benchmark", "-h"], ["export", "-h"], ["--version"]],
 )
 def test_help_loads_nothing_heavy(arguments: list[str]) -> None:
     """Help and version appear without waiting for torch and its like."""
