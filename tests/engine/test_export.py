@@ -29,7 +29,13 @@ from tests.helpers.compare import differences
 from tests.model.networks import small_network, spread_routing
 
 missing = [name for name in ("onnx", "onnxruntime", "onnxscript") if importlib.util.find_spec(name) is None]
-needs_onnx = pytest.mark.skipif(bool(missing), reason=f"not installed: {', '.join(missing)} (see `camox[export]`)")
+_needs_packages = pytest.mark.skipif(bool(missing), reason=f"not installed: {', '.join(missing)} (see `camox[export]`)")
+
+
+def needs_onnx(test: Any) -> Any:
+    """Tracing a network takes torch half a minute and more, so these are slow tests."""
+    return pytest.mark.slow(_needs_packages(test))
+
 
 COMPAT = Path(__file__).parents[3] / "shared" / "compat"
 needs_compat = pytest.mark.skipif(
@@ -69,6 +75,12 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def small() -> CamoXpert:
     return small_network("test_resnet", 2).eval()
+
+
+@pytest.fixture
+def small_checkpoint(small: CamoXpert, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two experts, which are traced faster than seven, and no word about its size."""
+    return save(content_of(small), tmp_path_factory.mktemp("small"))
 
 
 @pytest.fixture(scope="module")
@@ -150,18 +162,16 @@ EXPECTED = {
 
 
 @needs_onnx
-@pytest.mark.slow
-def test_onnx_at_another_size(checkpoint: Path, tmp_path: Path) -> None:
+def test_onnx_at_another_size(small_checkpoint: Path, tmp_path: Path) -> None:
     """A size that no stride divides, and the weights without their average."""
-    export(checkpoint, tmp_path / "out.onnx", img_size=75, weights="model")
+    export(small_checkpoint, tmp_path / "out.onnx", img_size=75, weights="model")
     images = photos(2, 75)
 
-    assert np.abs(run(tmp_path / "out.onnx", images) - logits_of(checkpoint, images, ema=False)).max() < BOUND
+    assert np.abs(run(tmp_path / "out.onnx", images) - logits_of(small_checkpoint, images, ema=False)).max() < BOUND
 
 
 @needs_onnx
-@pytest.mark.slow
-def test_onnx_that_differs_is_not_kept(checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_onnx_that_differs_is_not_kept(small_checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A file whose logits are not the network's is refused, and what was there before stays."""
 
     def disturbed(network: CamoXpert) -> CamoXpert:
@@ -174,19 +184,20 @@ def test_onnx_that_differs_is_not_kept(checkpoint: Path, tmp_path: Path, monkeyp
     monkeypatch.setattr(onnx_file, "with_all_experts", disturbed)
     (tmp_path / "out.onnx").write_text("precious")
     with pytest.raises(CheckpointError, match="differ by"):
-        export(checkpoint, tmp_path / "out.onnx", overwrite=True)
+        export(small_checkpoint, tmp_path / "out.onnx", img_size=64, weights="model", overwrite=True)
 
     assert (tmp_path / "out.onnx").read_text() == "precious"
     assert [path.name for path in tmp_path.iterdir()] == ["out.onnx"]
 
 
 @needs_onnx
-@pytest.mark.slow
-def test_network_that_onnx_cannot_express(checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_network_that_onnx_cannot_express(
+    small_checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """What the exporter cannot translate ends with one sentence and exit code 4, and no file."""
     monkeypatch.setattr(onnx_file, "with_all_experts", lambda network: network)
     with pytest.raises(CheckpointError, match="test_resnet at 64 pixels cannot be written as ONNX: ") as caught:
-        export(checkpoint, tmp_path / "out.onnx")
+        export(small_checkpoint, tmp_path / "out.onnx", img_size=64)
 
     assert "\n" not in caught.value.message
     assert list(tmp_path.iterdir()) == []
@@ -194,9 +205,10 @@ def test_network_that_onnx_cannot_express(checkpoint: Path, tmp_path: Path, monk
 
 @needs_onnx
 @needs_compat
-@pytest.mark.slow
-@pytest.mark.parametrize("name", ["camoxpert_xxs_7experts", "camoxpert_xxs_7experts_module_prefix"])
-@pytest.mark.parametrize(("weights", "recorded"), [("model", "logits"), ("ema", "ema_logits")])
+@pytest.mark.parametrize(
+    ("name", "weights", "recorded"),
+    [("camoxpert_xxs_7experts", "model", "logits"), ("camoxpert_xxs_7experts_module_prefix", "ema", "ema_logits")],
+)
 def test_original_checkpoints(name: str, weights: Any, recorded: str, tmp_path: Path) -> None:
     """Exported, a real file of the original program gives the logits that the program gave.
 
