@@ -49,8 +49,7 @@ def require_onnx() -> None:
     missing = [name for name in _PACKAGES if importlib.util.find_spec(name) is None]
     if missing:
         raise UsageError(
-            f"writing ONNX takes the packages {', '.join(_PACKAGES)}, and {', '.join(missing)} "
-            f"{'is' if len(missing) == 1 else 'are'} not installed",
+            f"writing ONNX takes packages that are not installed: {', '.join(missing)}",
             f"python -m pip install {' '.join(_PACKAGES)}",
         )
 
