@@ -10,7 +10,17 @@ import typer
 from typer.core import TyperGroup
 
 from camoxpert_cli import __version__, console
-from camoxpert_cli.commands import benchmark, check_data, convert_ckpt, doctor, predict, presets, resume, train
+from camoxpert_cli.commands import (
+    benchmark,
+    check_data,
+    convert_ckpt,
+    doctor,
+    export,
+    predict,
+    presets,
+    resume,
+    train,
+)
 from camoxpert_cli.commands import eval as eval_command
 from camoxpert_cli.commands.help import SectionedCommand
 from camoxpert_cli.errors import CamoxError
@@ -75,6 +85,7 @@ app.command("check-data", cls=SectionedCommand)(check_data.check_data)
 app.command("benchmark", cls=SectionedCommand)(benchmark.benchmark)
 app.command("eval", cls=SectionedCommand)(eval_command.evaluate)
 app.command("predict", cls=SectionedCommand)(predict.predict)
+app.command("export", cls=SectionedCommand)(export.export)
 app.add_typer(presets.app, name="presets")
 
 

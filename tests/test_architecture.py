@@ -25,7 +25,7 @@ LEVEL = {part: level for level, parts in enumerate(LAYERS) for part in parts}
 MODULES = sorted(PACKAGE.rglob("*.py"))
 HEAVY = {
     *("torch", "torchvision", "numpy", "cv2", "timm", "albumentations", "safetensors", "huggingface_hub"),
-    *("jinja2", "matplotlib"),
+    *("jinja2", "matplotlib", "onnx", "onnxruntime", "onnxscript", "tensorboard"),
 }
 
 
@@ -68,7 +68,11 @@ def test_lower_layers_never_import_higher_ones(path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "arguments", [["--help"], ["train", "--help"], ["predict", "-h"], ["benchmark", "-h"], ["presets"], ["--version"]]
+    "arguments",
+    [
+        *(["--help"], ["train", "--help"], ["predict", "-h"], ["benchmark", "-h"], ["export", "-h"], ["eval", "-h"]),
+        *(["presets"], ["--version"]),
+    ],
 )
 def test_help_loads_nothing_heavy(arguments: list[str]) -> None:
     """Help and version appear without waiting for torch and its like."""

@@ -3,11 +3,12 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 
 from camoxpert_cli import console
+from camoxpert_cli.commands.quiet import Quiet
 from camoxpert_cli.commands.settings_flags import with_settings
 from camoxpert_cli.config.eval_options import EmptyMasks, Inference, Precision, Protocol, TestData, check_source
 from camoxpert_cli.config.tta import NO_TTA, parse_tta
@@ -44,8 +45,8 @@ def evaluate(
         str | None,
         typer.Option(metavar="VIEWS", help="Average over views: flip (mirrored too), scales, or flip,scales."),
     ] = None,
-    ema: Annotated[
-        bool | None, typer.Option(help="Take the average of the weights; where there is one if not given.")
+    weights: Annotated[
+        Literal["model", "ema"] | None, typer.Option(help="Which weights; the average where there is one if not given.")
     ] = None,
     img_size: Annotated[
         int | None, typer.Option(min=64, metavar="N", help="Side in pixels the network sees; as trained if not given.")
@@ -53,6 +54,7 @@ def evaluate(
     batch_size: Annotated[int, typer.Option(min=1, metavar="N", help="Pictures at a time, per GPU.")] = 8,
     precision: Annotated[Precision, typer.Option(help="Number format of the network.")] = "fp32",
     as_json: Annotated[bool, typer.Option("--json", help="Print what results.json holds.")] = False,
+    quiet: Quiet = False,
     **flags: Any,
 ) -> None:
     """Score a network, or maps, by the measures that papers print.
@@ -71,7 +73,9 @@ def evaluate(
     include_noncam = flags.pop("data.include_noncam", False)
     check_source(checkpoint, maps, roots, images, masks)
     protocol = Protocol(stretch, empty_masks)
-    inference = Inference(img_size, batch_size, precision, NO_TTA if tta is None else parse_tta(tta), ema)
+    views = NO_TTA if tta is None else parse_tta(tta)
+    average = None if weights is None else weights == "ema"
+    inference = Inference(img_size, batch_size, precision, views, average)
 
     from camoxpert_cli.config.load import resolve
 

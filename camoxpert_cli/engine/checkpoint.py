@@ -27,13 +27,14 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from torch import nn
+from safetensors.torch import save_file
+from torch import Tensor, nn
 
 from camoxpert_cli import atomic
 from camoxpert_cli.engine.convert import strip_prefixes
 from camoxpert_cli.engine.foreign import layout_of, state_dicts_in
 from camoxpert_cli.errors import CheckpointError
-from camoxpert_cli.model.weights_file import read_weights_file, verify_archive
+from camoxpert_cli.model.weights_file import CHECKSUM, checksum, read_weights_file, verify_archive
 
 FORMAT = "camox"
 VERSION = 1
@@ -74,6 +75,24 @@ def write_verified(path: Path, content: Any, keep_as: Path | None = None) -> Non
             f"{path} cannot be written: {_reason(error, path.parent)}",
             "free some space, or make the folder writable; the file before it is kept",
         ) from None
+
+
+def write_safetensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:
+    """Replace `path` by a verified .safetensors file with a checksum. Raises CheckpointNotWritten."""
+    seen: set[int] = set()
+    separate = {}
+    for name, value in tensors.items():
+        # The format has no shared memory: a tensor that has part of another one's is written once more.
+        value = value.contiguous()
+        memory = value.untyped_storage().data_ptr()
+        separate[name] = value.clone() if memory in seen else value
+        seen.add(memory)
+    try:
+        with atomic.replacing(path) as temporary:
+            save_file(separate, temporary, metadata={**metadata, CHECKSUM: checksum(separate)})
+            read_weights_file(temporary)
+    except Exception as error:  # safetensors has an error class of its own for whatever is wrong
+        raise CheckpointNotWritten(f"{path} cannot be written: {error}", "free some space") from error
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:

@@ -8,11 +8,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from safetensors.torch import save_file
 from torch import Tensor
 
-from camoxpert_cli import atomic
-from camoxpert_cli.engine.checkpoint import CheckpointNotWritten, refuse_later_version, write_verified
+from camoxpert_cli.engine.checkpoint import refuse_later_version, write_safetensors, write_verified
 from camoxpert_cli.engine.convert import (
     DATA_PARALLEL,
     add_prefix,
@@ -31,7 +29,7 @@ from camoxpert_cli.engine.foreign import (
 from camoxpert_cli.engine.load import misfits
 from camoxpert_cli.engine.repack import as_before, as_original, dropped, meta_network, metadata
 from camoxpert_cli.errors import CheckpointError, UsageError
-from camoxpert_cli.model.weights_file import CHECKSUM, SAFETENSORS, checksum, read_weights_file
+from camoxpert_cli.model.weights_file import SAFETENSORS, read_weights_file
 
 Weights = Literal["model", "ema"]
 Keep = Literal["all", "weights"]
@@ -170,22 +168,10 @@ def _renamed(state: Mapping[str, Tensor], add: bool) -> OrderedDict[str, Tensor]
 
 
 def _write(target: Path, content: Mapping[str, Any], metadata: dict[str, str]) -> None:
-    if target.suffix != SAFETENSORS:
+    if target.suffix == SAFETENSORS:
+        write_safetensors(target, content, metadata)
+    else:
         write_verified(target, content)
-        return
-    seen: set[int] = set()
-    tensors = {}
-    for name, value in content.items():
-        # The format has no shared memory: a tensor that has part of another one's is written once more.
-        value = value.contiguous()
-        memory = value.untyped_storage().data_ptr()
-        tensors[name] = value.clone() if memory in seen else value
-        seen.add(memory)
-    try:
-        with atomic.replacing(target) as temporary:
-            save_file(tensors, temporary, metadata={**metadata, CHECKSUM: checksum(tensors)})
-    except Exception as error:  # safetensors has an error class of its own for whatever is wrong
-        raise CheckpointNotWritten(f"{target} cannot be written: {error}", "free some space") from error
 
 
 def _differences(

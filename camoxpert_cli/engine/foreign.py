@@ -33,6 +33,7 @@ CAMOX = Layout("camox", "network", "ema")
 ORIGINAL = Layout("the original CamoXpert program", "model_state_dict", "ema_state_dict")
 BARE = Layout("a bare state dict", None)
 MOST_EXPERTS = 64
+SMALLEST_SIZE = 64  # of a picture's side, in pixels, for maps at stride 32
 LAYOUTS = (
     CAMOX,
     ORIGINAL,
@@ -71,6 +72,17 @@ def said_architecture(content: Mapping[str, Any]) -> tuple[str, int] | None:
             # Metadata of .safetensors is text.
             if isinstance(name, str) and str(experts).isdecimal() and 1 <= int(experts) <= MOST_EXPERTS:
                 return name, int(experts)
+    return None
+
+
+def said_size(content: Mapping[str, Any]) -> int | None:
+    """The side in pixels at which the network was trained, where the file says so in one of the known places."""
+    config = content.get("config")
+    settings = config.get("data") if isinstance(config, Mapping) else None
+    for said in (settings, content.get("args"), content.get("metadata")):
+        size = str(said.get("img_size")) if isinstance(said, Mapping) else ""
+        if size.isdecimal() and int(size) >= SMALLEST_SIZE:
+            return int(size)
     return None
 
 

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from camoxpert_cli import console
 from camoxpert_cli.engine.checkpoint import read_checkpoint
-from camoxpert_cli.engine.foreign import architecture_of, average_in, fitting_architecture, weights_of
+from camoxpert_cli.engine.foreign import architecture_of, average_in, fitting_architecture, said_size, weights_of
 from camoxpert_cli.errors import CheckpointError, ConfigError
 from camoxpert_cli.model.backbone import create_backbone
 from camoxpert_cli.model.camoxpert import CamoXpert
@@ -51,9 +51,8 @@ def trained_size(content: Mapping[str, Any], path: Path) -> int:
 
     Raises CheckpointError where the file does not say.
     """
-    settings = content.get("config", {"data": content.get("args", {})})
-    size = settings.get("data", {}).get("img_size") if isinstance(settings, dict) else None
-    if not isinstance(size, int):
+    size = said_size(content)
+    if size is None:
         raise CheckpointError(f"{path} does not say at which size it was trained", "give it with --img-size")
     return size
 

@@ -14,6 +14,8 @@ from camoxpert_cli.engine.normalise import Normalise
 from camoxpert_cli.model.camoxpert import CamoXpert
 from camoxpert_cli.model.layers import resize
 
+# From this probability on a pixel counts as object.
+THRESHOLD = 0.5
 # The network's coarsest maps have a pixel for so many of the picture's, and it takes no picture below the other one.
 _COARSEST_STRIDE, _SMALLEST_SIDE = 32, 64
 

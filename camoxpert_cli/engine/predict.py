@@ -22,13 +22,12 @@ from camoxpert_cli.data.threads import in_threads
 from camoxpert_cli.engine.checkpoint import read_checkpoint
 from camoxpert_cli.engine.device import choose_device
 from camoxpert_cli.engine.load import network_of, trained_size
-from camoxpert_cli.engine.maps import grey_map, probability_maps
+from camoxpert_cli.engine.maps import THRESHOLD, grey_map, probability_maps
 from camoxpert_cli.engine.out_folder import make_out_folder
 from camoxpert_cli.engine.overlay import overlay
 from camoxpert_cli.engine.picture_file import write_picture
 from camoxpert_cli.errors import DataError, UsageError
 
-_OVERLAY_THRESHOLD = 0.5
 _LONGEST_JPEG_SIDE = 65500
 
 
@@ -72,7 +71,7 @@ class Outputs:
         Raises DataError where the picture cannot be drawn on, UsageError where a file cannot be written.
         """
         grey = grey_map(probability)
-        found = grey >= 255 * (_OVERLAY_THRESHOLD if self.threshold is None else self.threshold)
+        found = grey >= 255 * (THRESHOLD if self.threshold is None else self.threshold)
         grey = grey if self.threshold is None else found.astype(np.uint8) * 255
         write_picture(self.map_of(picture), grey, "--out")
         if self.overlays:

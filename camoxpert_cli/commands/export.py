@@ -1,0 +1,53 @@
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from camoxpert_cli import console
+
+_MIB = 2**20
+
+
+def export(
+    checkpoint: Annotated[Path, typer.Argument(help="Checkpoint of camox or of another program.")],
+    target: Annotated[Path, typer.Argument(metavar="OUT", help="File to write, .onnx or .safetensors.")],
+    img_size: Annotated[
+        int | None, typer.Option(min=64, help="Side in pixels the network sees; as trained where not given.")
+    ] = None,
+    weights: Annotated[
+        Literal["model", "ema"] | None, typer.Option(help="Which weights; the average where there is one if not given.")
+    ] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace OUT where it exists.")] = False,
+) -> None:
+    """Write the network for other programs: as ONNX, which runs without torch, or its bare weights.
+
+    \b
+    An .onnx file takes and gives
+      images       uint8 (B, 3, S, S): RGB pictures as they are, resized to S;
+                   the network's normalisation is part of the file
+      logits       float32 (B, 1, S, S), -15 to 15
+      probability  float32 (B, 1, S, S), 0 to 1: the sigmoid of logits
+    B is free. S, the backbone, mean and std, the threshold and more are in
+    the file's metadata, and in that of a .safetensors file.
+
+    The file is run in onnxruntime and compared with the network before it takes its name.
+
+    \b
+    Examples:
+      camox export runs/first/best_model.pth camoxpert.onnx
+      camox export runs/first/best_model.pth camoxpert.onnx --img-size 352
+      camox export runs/first/best_model.pth camoxpert.safetensors
+    """
+    from camoxpert_cli.engine.export import export as run
+
+    done = run(checkpoint, target, img_size=img_size, weights=weights, overwrite=overwrite)
+    said = done.description
+    which = "the average of the weights" if said["weights"] == "ema" else "the weights themselves"
+    console.result(
+        f"{checkpoint}: {said['backbone']} with {said['num_experts']} experts, {which}, {said['img_size']} pixels"
+    )
+    if done.difference is not None:
+        console.result(f"Compared with the network in onnxruntime: logits differ by {done.difference:.1e} at most")
+    console.result(f"Written: {target}, {done.bytes / _MIB:.1f} MiB")
