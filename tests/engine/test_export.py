@@ -19,7 +19,7 @@ from camoxpert_cli.engine.convert_checkpoint import convert_checkpoint
 from camoxpert_cli.engine.export import export
 from camoxpert_cli.engine.load import load_model
 from camoxpert_cli.engine.normalise import Normalise
-from camoxpert_cli.engine.predict import predict
+from camoxpert_cli.engine.predict import Outputs, predict
 from camoxpert_cli.errors import CheckpointError, UsageError
 from camoxpert_cli.model.all_experts import with_all_experts
 from camoxpert_cli.model.camoxpert import CamoXpert
@@ -280,7 +280,7 @@ def test_predict_reads_it(checkpoint: Path, tmp_path: Path) -> None:
     maps = []
     for number, path in enumerate((checkpoint, tmp_path / "out.safetensors")):
         out = tmp_path / str(number)
-        predict(path, [tmp_path / "photo.png"], out, device="cpu", img_size=64, overwrite=False)
+        predict(path, [tmp_path / "photo.png"], Outputs(out), device="cpu", img_size=None, overwrite=False)
         maps.append((out / "photo.png").read_bytes())
 
     assert maps[0] == maps[1]
