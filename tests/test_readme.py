@@ -7,11 +7,14 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+import cv2
+import numpy as np
 import pytest
 import typer.main
 
 from camoxpert_cli.app import app
 from camoxpert_cli.config.presets import preset_names
+from tests.readme import picture
 
 ROOT = Path(__file__).resolve().parents[1]
 TEXT = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -84,6 +87,29 @@ def test_files_that_are_linked_or_shown_are_there_and_small() -> None:
     assert not [path for path in paths if path.startswith(("/", "http"))]
     assert not [file for file in files if not file.is_file()]
     assert all(file.stat().st_size < LARGEST_PICTURE for file in files)
+
+
+def test_the_picture_is_what_its_script_draws() -> None:
+    """It has the size of as many columns as the script makes, of picture, mask and map."""
+    drawn = picture.draw([[np.zeros((64, 64, 3), np.uint8)] * 3] * picture.COLUMNS)
+    shown = cv2.imread(str(picture.TARGET))
+
+    assert shown is not None
+    assert shown.shape == drawn.shape
+
+
+@pytest.mark.parametrize(("count", "steps"), [(2, ["a", "e"]), (3, ["a", "c", "e"]), (5, ["a", "b", "c", "d", "e"])])
+def test_pictures_are_taken_at_equal_steps(count: int, steps: list[str]) -> None:
+    """The worst and the best are among them."""
+    assert picture.equal_steps(["a", "b", "c", "d", "e"], count) == steps
+
+
+def test_pictures_are_ranked_by_their_iou(tmp_path: Path) -> None:
+    """Of the held-out pictures alone, and as numbers."""
+    rows = ["validation,a,0.9", "validation,b,1e-3", "validation,c,0.5", "CAMO,d,0.1"]
+    (tmp_path / "per_image.csv").write_text("\n".join(["dataset,name,iou", *rows]) + "\n")
+
+    assert picture.ranked(tmp_path / "per_image.csv") == ["b", "c", "a"]
 
 
 @pytest.mark.parametrize("line", sorted(set(command_lines())))
