@@ -54,5 +54,5 @@ def predict(
     from camoxpert_cli.engine.predict import predict as run
 
     outputs = Outputs(out, threshold, overlay)
-    count = run(checkpoint, paths, outputs, device=device, img_size=img_size, overwrite=overwrite, tta=views)
-    console.result(f"{count} maps in {out}" + (f", overlays in {outputs.overlay_folder}" if overlay else ""))
+    maps = run(checkpoint, paths, outputs, device=device, img_size=img_size, overwrite=overwrite, tta=views)
+    console.result(f"{len(maps)} maps in {out}" + (f", overlays in {outputs.overlay_folder}" if overlay else ""))
