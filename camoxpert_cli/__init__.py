@@ -2,19 +2,30 @@
 
 from __future__ import annotations
 
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from camoxpert_cli.api import evaluate, predict, train
     from camoxpert_cli.engine.load import load_model
 
 __version__ = "0.1.0"
-__all__ = ["__version__", "load_model"]
+__all__ = ["__version__", "evaluate", "load_model", "predict", "train"]
+
+_HOMES = {
+    "evaluate": "camoxpert_cli.api",
+    "load_model": "camoxpert_cli.engine.load",
+    "predict": "camoxpert_cli.api",
+    "train": "camoxpert_cli.api",
+}
 
 
 def __getattr__(name: str) -> Any:
     # torch takes seconds to import, and `camox --help` must not wait for it.
-    if name == "load_model":
-        from camoxpert_cli.engine.load import load_model
-
-        return load_model
+    if name in _HOMES:
+        return getattr(import_module(_HOMES[name]), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *_HOMES])

@@ -71,7 +71,17 @@ def _tell_mistake_of_ours(error: Exception) -> None:
 app = typer.Typer(
     cls=_ErrorBoundary,
     name="camox",
-    help="Train and evaluate CamoXpert, a network that finds camouflaged animals in pictures.",
+    help="""Train and evaluate CamoXpert, a network that finds camouflaged animals in pictures.
+
+    \b
+    Examples:
+      camox train --preset quickstart
+      camox doctor
+      camox train --dataset-path DATA --checkpoint-dir runs/first
+      camox predict runs/first/best_model.pth photo.jpg --out maps
+
+    camox COMMAND --help shows more of them for each command.
+    """,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,

@@ -31,6 +31,10 @@ class CamoxError(Exception):
         self.hint = hint
         self.details = details
 
+    def __str__(self) -> str:
+        """All that there is to read, as the command line prints it: in a notebook the last lines of the traceback."""
+        return "\n".join(filter(None, (self.message, self.details, self.hint and f"Try:   {self.hint}")))
+
 
 class UsageError(CamoxError):
     exit_code = 2
@@ -68,6 +72,16 @@ class Interrupted(CamoxError):
     def __init__(self, message: str, hint: str = "", exit_code: int = 130) -> None:
         super().__init__(message, hint)
         self.exit_code = exit_code
+
+
+def error_of(exit_code: int, message: str, hint: str = "", details: str = "") -> CamoxError:
+    """The error that a process told before it ended with `exit_code`: of the class that has it, where there is one."""
+    if exit_code in (130, 143):
+        return Interrupted(message, hint, exit_code)
+    kinds = (UsageError, DataError, CheckpointError, DeviceError, TrainingError, PeerLostError)
+    error = {kind.exit_code: kind for kind in kinds}.get(exit_code, CamoxError)(message, hint, details)
+    error.exit_code = exit_code
+    return error
 
 
 def nearest(name: str, known: Iterable[str], count: int = 1) -> list[str]:

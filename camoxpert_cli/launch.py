@@ -16,6 +16,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Sequence
 from contextlib import suppress
@@ -23,12 +24,15 @@ from pathlib import Path
 from types import FrameType
 
 from camoxpert_cli import console
+from camoxpert_cli.errors import CamoxError, error_of
 
 # Exit code of a worker that lost its partners: the cause is theirs.
 PEER_LOST = 75
 # Where a worker of ours finds the files that it shares with its launcher, and the process that launched it.
 MEETING_POINT = "CAMOX_MEETING_POINT"
 PARENT = "CAMOX_PARENT"
+# When work began, in seconds since 1970, where that was not with the process that began it: in a notebook.
+STARTED = "CAMOX_STARTED"
 # How a worker ends that was asked to: it has saved, and the others may still be about to.
 _ASKED = (130, 143)
 # Whoever read the output has gone, and nobody is there to be told.
@@ -57,24 +61,26 @@ def is_first() -> bool:
 
 def launch(
     arguments: Sequence[str], processes: int, *, threads: int, max_restarts: int, source: Path | None = None
-) -> int:
-    """Run `camox <arguments>` in so many processes, `threads` for each; returns the exit code to end with.
+) -> None:
+    """Run `camox <arguments>` in so many processes, `threads` for each, and wait until all have ended well.
 
-    It is the one of the worker that failed first, 0 where all ended well, or 128 + a signal's number. Where a worker
-    crashed or was killed, all start again from the last checkpoint, up to `max_restarts` times. `source` is what
-    `arguments` say to go on from, where they do.
+    Where a worker crashed or was killed, all start again from the last checkpoint, up to `max_restarts` times. `source`
+    is what `arguments` say to go on from, where they do. Raises what the worker told that failed first, with its exit
+    code, or 128 + a signal's number; SystemExit where nobody is left to be told.
     """
     for attempt in range(max_restarts + 1):
         with tempfile.TemporaryDirectory(prefix="camox-") as folder:
             group = _Group(Path(folder), arguments, processes, threads)
-            code = group.run()
+            error = group.run()
             run_folder = group.run_folder
-        if code in _FINAL or attempt == max_restarts:
-            return code
+        if error is None:
+            return
+        if error.exit_code in _FINAL or attempt == max_restarts:
+            raise error
+        console.fail(error.message, error.hint, error.details)
         if run_folder is not None and _holds_checkpoint(run_folder):
             arguments, source = to_go_on(arguments, source, run_folder), run_folder
         console.warn(f"all {processes} processes start again, restart {attempt + 1} of {max_restarts}")
-    raise AssertionError("the last attempt returns")
 
 
 class _Group:
@@ -97,19 +103,20 @@ class _Group:
             return Path((self.folder / "run_folder").read_text(encoding="utf-8"))
         return None
 
-    def run(self) -> int:
-        """Wait for all; end all once one has failed. Returns the exit code and tells why it is not 0."""
+    def run(self) -> CamoxError | None:
+        """Wait for all; end all once one has failed. Returns why they did not all end well, where they did not."""
         before = {
             number: signal.signal(number, self._pass_on)
             for number in _SIGNALS
-            # Ctrl-C is ignored in a background job, and so it is in its workers.
-            if signal.getsignal(number) in (signal.default_int_handler, signal.SIG_DFL)
+            # Only there may handlers be set. Ctrl-C is ignored in a background job, and so it is in its workers.
+            if threading.current_thread() is threading.main_thread()
+            and signal.getsignal(number) in (signal.default_int_handler, signal.SIG_DFL)
         }
         try:
             for rank in range(self._processes):
                 self._start(rank)
             self._wait()
-            code = self._explain()
+            return self._explain()
         finally:
             for worker in self.workers:
                 with suppress(ProcessLookupError):
@@ -118,7 +125,6 @@ class _Group:
             self._keep_logs()
             for number, handler in before.items():
                 signal.signal(number, handler)
-        return code
 
     def _start(self, rank: int) -> None:
         environment = worker_environment(self.folder, rank, self._processes, self._threads)
@@ -147,46 +153,45 @@ class _Group:
                 end = time.monotonic() + _GRACE_SECONDS
             time.sleep(_POLL_SECONDS)
 
-    def _explain(self) -> int:
-        """Tell what the first worker that did not only lose its partners ended of; returns its exit code."""
+    def _explain(self) -> CamoxError | None:
+        """What the first worker that did not only lose its partners ended of."""
         codes = [worker.poll() for worker in self.workers]
         if self._hurried and self._asked is not None and None in codes:
-            console.fail(f"stopped at once by a second {_SIGNALS[self._asked].removeprefix('a ')}", self._go_on())
-            return 128 + self._asked
+            again = _SIGNALS[self._asked].removeprefix("a ")
+            return error_of(128 + self._asked, f"stopped at once by a second {again}", self._go_on())
         failed = [(code, rank) for rank, code in enumerate(codes) if code]
         if not failed:
-            return 0
+            return None
         # One that lost its partners, or was asked to end, has less to tell than one that failed to save.
         code, rank = min(
             failed, key=lambda each: (each[0] == PEER_LOST, each[0] in _ASKED, told_at(self.folder, each[1]), each[1])
         )
         if code == PEER_LOST and None in codes:
             silent = codes.index(None)
-            console.fail(
+            return error_of(
+                code,
                 f"rank {silent} does not answer, and the others gave up{self._where(silent)}",
                 self._go_on() or "--set run.collective_timeout=1h waits longer",
             )
-            return code
+        if code == _UNHEARD:
+            raise SystemExit(code)
         if self._asked is not None and code == -self._asked:  # it had not begun to listen
-            console.fail(f"stopped by {_SIGNALS[self._asked]}", self._go_on())
-        elif code != _UNHEARD:
-            self._tell(rank, code)
-        return 128 - code if code < 0 else code
+            return error_of(128 - code, f"stopped by {_SIGNALS[self._asked]}", self._go_on())
+        return self._told(rank, code)
 
-    def _tell(self, rank: int, code: int) -> None:
+    def _told(self, rank: int, code: int) -> CamoxError:
+        """Why the worker of this rank ended with `code`, below zero for a signal."""
         told = told_by(self.folder, rank)
+        exit_code = 128 - code if code < 0 else code
         if told is None:
             cause = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
             details = "" if self.run_folder is not None else self._end_of_log(rank)
-            console.fail(f"rank {rank} {cause}{self._where(rank)}", self._go_on(), details)
-        elif code in _ASKED or (
-            code != 1 and told == told_by(self.folder, 0)
-        ):  # what all found, or the one that speaks
-            console.fail(**told)
-        else:
-            console.fail(
-                f"rank {rank}: {told['message']}{self._where(rank)}", told["hint"] or self._go_on(), told["details"]
-            )
+            return error_of(exit_code, f"rank {rank} {cause}{self._where(rank)}", self._go_on(), details)
+        # What all found, or the one that speaks.
+        if code in _ASKED or (code != 1 and told == told_by(self.folder, 0)):
+            return error_of(exit_code, **told)
+        message = f"rank {rank}: {told['message']}{self._where(rank)}"
+        return error_of(exit_code, message, told["hint"] or self._go_on(), told["details"])
 
     def _go_on(self) -> str:
         if self.run_folder is not None and _holds_checkpoint(self.run_folder):

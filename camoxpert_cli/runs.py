@@ -69,6 +69,9 @@ class RunFolder:
         self.curves = path / "curves.png"
         self._given_up: set[Path] = set()
 
+    def __repr__(self) -> str:
+        return f"RunFolder({str(self.path)!r})"
+
     @property
     def resume_command(self) -> str:
         """What to type to go on with the run, quoted for a shell."""

@@ -17,7 +17,7 @@ LAYERS = [
     {"model", "losses", "metrics", "data"},
     {"report"},
     {"engine"},
-    {"commands"},
+    {"commands", "api"},
     {"app"},
     {"__main__"},
 ]

@@ -6,12 +6,15 @@ import shlex
 import signal
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
+from camoxpert_cli import console
 from camoxpert_cli import launch as launch_module
+from camoxpert_cli.errors import CamoxError, DataError
 from camoxpert_cli.launch import MEETING_POINT, PEER_LOST, is_first, launch, to_go_on
 
 WORKER = """
@@ -49,7 +52,14 @@ def _workers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def end_of(code: str, capfd: pytest.CaptureFixture[str], restarts: int = 0) -> tuple[int, str]:
     """Exit code and what stands on the terminal after two workers ran `code`."""
-    exit_code = launch([code], 2, threads=1, max_restarts=restarts)
+    exit_code = 0
+    try:
+        launch([code], 2, threads=1, max_restarts=restarts)
+    except CamoxError as error:
+        exit_code = error.exit_code
+        console.fail(error.message, error.hint, error.details)
+    except SystemExit as end:
+        exit_code = end.code if isinstance(end.code, int) else -1
     said = capfd.readouterr()
     return exit_code, said.out + said.err
 
@@ -132,6 +142,20 @@ def test_one_message(
     log = tmp_path / "run" / "logs" / "rank1.log"
 
     assert end_of(IN_RUN + code, capfd) == (expected, message.format(log=log))
+
+
+def test_the_error_is_of_its_class() -> None:
+    """Who starts processes from Python can tell a broken picture from a broken checkpoint, as in a run of one."""
+    with pytest.raises(DataError) as caught:
+        launch(["fail(3, 'broken picture', 'look')"], 2, threads=1, max_restarts=0)
+
+    assert str(caught.value) == "broken picture\nTry:   look"
+
+
+def test_from_a_thread() -> None:
+    """Where no handlers may be set, as in a thread, the workers run all the same."""
+    with ThreadPoolExecutor(1) as threads:
+        threads.submit(launch, ["pass"], 2, threads=1, max_restarts=0).result()
 
 
 def test_before_there_is_a_run_folder(capfd: pytest.CaptureFixture[str]) -> None:

@@ -9,6 +9,7 @@ import typer
 from camoxpert_cli import console
 from camoxpert_cli.commands.quiet import Quiet
 from camoxpert_cli.commands.settings_flags import with_settings
+from camoxpert_cli.commands.shared_flags import AsJson
 from camoxpert_cli.config.benchmark_options import check_counts, check_out, check_strategies
 from camoxpert_cli.config.schema import SETTINGS
 
@@ -41,15 +42,15 @@ def benchmark(
     ] = None,
     repeats: Annotated[int, typer.Option(min=1, metavar="N", help="Repeats of each measurement.")] = 3,
     out: Annotated[Path | None, typer.Option(metavar="FILE", help="Write the tables as Markdown too.")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the results as JSON.")] = False,
+    as_json: AsJson = False,
     quiet: Quiet = False,
     **flags: Any,
 ) -> None:
-    """Measure minutes per epoch on 1 and more GPUs, and say what limits them.
+    """Measure minutes per epoch on 1 and more GPUs.
 
-    Trains for some steps, in processes of their own, with the settings and data that train would take, from random
-    weights; keeps nothing and downloads nothing.
-    Without data it generates pictures of COD10K's size. One measurement that fails does not stop the others.
+    Says what limits them. Trains for some steps, in processes of their own, with the settings and data that train would
+    take, from random weights; keeps nothing and downloads nothing. Without data it generates pictures of COD10K's size.
+    One measurement that fails does not stop the others.
 
     \b
     Examples:

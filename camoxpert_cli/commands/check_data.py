@@ -10,6 +10,7 @@ import typer
 
 from camoxpert_cli import console
 from camoxpert_cli.commands.quiet import Quiet
+from camoxpert_cli.commands.shared_flags import AsJson
 from camoxpert_cli.errors import UsageError
 
 if TYPE_CHECKING:
@@ -28,13 +29,14 @@ def check_data(
     ] = None,
     masks: Annotated[list[Path] | None, typer.Option(metavar="DIR", help="The folder of their masks.")] = None,
     include_noncam: Annotated[
-        bool, typer.Option("--include-noncam", help="Read COD10K's NonCAM pictures too.")
+        bool,
+        typer.Option("--include-noncam", help="Take COD10K's NonCAM pictures too, which show nothing camouflaged."),
     ] = False,
     write_clean: Annotated[
         Path | None,
         typer.Option(metavar="LIST", help="Write the pairs that can be used to a .json file for --dataset-path."),
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the whole report as JSON.")] = False,
+    as_json: AsJson = False,
     quiet: Quiet = False,
 ) -> None:
     """Read every picture and mask once, and say what is wrong.

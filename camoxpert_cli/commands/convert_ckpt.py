@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from camoxpert_cli import console
+from camoxpert_cli.commands.shared_flags import AsJson
 
 if TYPE_CHECKING:
     from camoxpert_cli.engine.convert_checkpoint import Conversion
@@ -20,25 +21,29 @@ def convert_ckpt(
         Path | None, typer.Argument(metavar="OUT", help="File to write; .safetensors holds the network alone.")
     ] = None,
     add: Annotated[bool, typer.Option("--add", help="Put module. before the network's keys.")] = False,
-    weights: Annotated[Literal["model", "ema"], typer.Option(help="Which weights become the network's.")] = "model",
+    weights: Annotated[
+        Literal["model", "ema"], typer.Option(metavar="model|ema", help="Which weights become the network's.")
+    ] = "model",
     keep: Annotated[
-        Literal["all", "weights"], typer.Option(help="Keep all that IN holds, or leave out what only training needs.")
+        Literal["all", "weights"],
+        typer.Option(metavar="all|weights", help="Keep all that IN holds, or leave out what only training needs."),
     ] = "all",
     to: Annotated[
-        Literal["same", "camoxpert"], typer.Option(help="Whose format: that of IN, or the original program's.")
+        Literal["same", "camoxpert"],
+        typer.Option(metavar="same|camoxpert", help="Whose format: that of IN, or the original program's."),
     ] = "same",
     in_place: Annotated[bool, typer.Option("--in-place", help="Replace IN.")] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace OUT where it exists.")] = False,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Say what would happen, compare with the network, and write nothing.")
     ] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
+    as_json: AsJson = False,
 ) -> None:
-    """Make a checkpoint fit: take away or add what DataParallel, compile and others put before its keys.
+    """Make a checkpoint fit: change the prefixes of its keys.
 
-    Understands any nesting and order of module., _orig_mod., _forward_module., model. and network., at the beginning of
-    keys and where all of them have it; IN may be of camox, the original program, Lightning, accelerate, timm, or a bare
-    state dict.
+    Takes away, or adds, what DataParallel, compile and others put there. Understands any nesting and order of module.,
+    _orig_mod., _forward_module., model. and network., at the beginning of keys and where all of them have it; IN may be
+    of camox, the original program, Lightning, accelerate, timm, or a bare state dict.
 
     \b
     Examples:

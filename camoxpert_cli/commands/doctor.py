@@ -9,6 +9,7 @@ import typer
 
 from camoxpert_cli import console
 from camoxpert_cli.commands.quiet import Quiet
+from camoxpert_cli.commands.shared_flags import AsJson
 
 if TYPE_CHECKING:
     from camoxpert_cli.engine.doctor.examine import Examination
@@ -22,7 +23,7 @@ def doctor(
     preset: Annotated[
         str | None, typer.Option(metavar="NAME", help="Ask whether this recipe fits, and measure its memory.")
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print findings and raw readings as JSON.")] = False,
+    as_json: AsJson = False,
     quiet: Quiet = False,
 ) -> None:
     """Say what this machine can train, having tried it.

@@ -3,13 +3,14 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import typer
 
 from camoxpert_cli import console
 from camoxpert_cli.commands.quiet import Quiet
 from camoxpert_cli.commands.settings_flags import with_settings
+from camoxpert_cli.commands.shared_flags import AsJson, NetworkSide, Views, Weights
 from camoxpert_cli.config.eval_options import EmptyMasks, Inference, Precision, Protocol, TestData, check_source
 from camoxpert_cli.config.tta import NO_TTA, parse_tta
 
@@ -19,7 +20,8 @@ _FLAGS = ("data.dataset_path", "data.include_noncam", "run.device", "run.gpus", 
 @with_settings(_FLAGS)
 def evaluate(
     checkpoint: Annotated[
-        Path | None, typer.Argument(help="Checkpoint of camox or of another program; none with --maps.")
+        Path | None,
+        typer.Argument(metavar="CHECKPOINT", help="Checkpoint of camox or of another program; none with --maps."),
     ] = None,
     sets: Annotated[
         list[str] | None, typer.Option("--set", metavar="NAME", help="Score this test set only; may be repeated.")
@@ -39,21 +41,19 @@ def evaluate(
     stretch: Annotated[bool, typer.Option(help="Stretch each map to 0..1 before it is scored, as papers do.")] = True,
     empty_masks: Annotated[
         EmptyMasks,
-        typer.Option(help="A mask without object: as PySODMetrics has it, or 1 for a map without any and 0 otherwise."),
+        typer.Option(
+            metavar="reference|exact",
+            help="A mask without object: as PySODMetrics has it, or 1 for a map without any and 0 otherwise.",
+        ),
     ] = "reference",
-    tta: Annotated[
-        str | None,
-        typer.Option(metavar="VIEWS", help="Average over views: flip (mirrored too), scales, or flip,scales."),
-    ] = None,
-    weights: Annotated[
-        Literal["model", "ema"] | None, typer.Option(help="Which weights; the average where there is one if not given.")
-    ] = None,
-    img_size: Annotated[
-        int | None, typer.Option(min=64, metavar="N", help="Side in pixels the network sees; as trained if not given.")
-    ] = None,
+    tta: Views = None,
+    weights: Weights = None,
+    img_size: NetworkSide = None,
     batch_size: Annotated[int, typer.Option(min=1, metavar="N", help="Pictures at a time, per GPU.")] = 8,
-    precision: Annotated[Precision, typer.Option(help="Number format of the network.")] = "fp32",
-    as_json: Annotated[bool, typer.Option("--json", help="Print what results.json holds.")] = False,
+    precision: Annotated[
+        Precision, typer.Option(metavar="fp32|fp16|bf16|auto", help="Number format of the network.")
+    ] = "fp32",
+    as_json: AsJson = False,
     quiet: Quiet = False,
     **flags: Any,
 ) -> None:

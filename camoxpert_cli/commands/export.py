@@ -1,27 +1,28 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 import typer
 
 from camoxpert_cli import console
+from camoxpert_cli.commands.shared_flags import NetworkSide, Weights
 
 _MIB = 2**20
 
 
 def export(
-    checkpoint: Annotated[Path, typer.Argument(help="Checkpoint of camox or of another program.")],
+    checkpoint: Annotated[
+        Path, typer.Argument(metavar="CHECKPOINT", help="Checkpoint of camox or of another program.")
+    ],
     target: Annotated[Path, typer.Argument(metavar="OUT", help="File to write, .onnx or .safetensors.")],
-    img_size: Annotated[
-        int | None, typer.Option(min=64, help="Side in pixels the network sees; as trained where not given.")
-    ] = None,
-    weights: Annotated[
-        Literal["model", "ema"] | None, typer.Option(help="Which weights; the average where there is one if not given.")
-    ] = None,
+    img_size: NetworkSide = None,
+    weights: Weights = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace OUT where it exists.")] = False,
 ) -> None:
-    """Write the network for other programs: as ONNX, which runs without torch, or its bare weights.
+    """Write the network for other programs: ONNX or bare weights.
+
+    ONNX runs without torch and camox.
 
     \b
     An .onnx file takes and gives

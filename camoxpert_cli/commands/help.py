@@ -17,7 +17,9 @@ class SectionedCommand(TyperCommand):
         for parameter in self.get_params(ctx):
             record = parameter.get_help_record(ctx)
             if record is not None:
-                title = "Arguments" if parameter.param_type_name == "argument" else _UNGROUPED
+                title = _UNGROUPED
+                if parameter.param_type_name == "argument":
+                    title, record = "Arguments", (record[0].partition(" <")[0], record[1])  # without Python's type
                 sections.setdefault(getattr(parameter, "rich_help_panel", None) or title, []).append(record)
         for title, records in sections.items():
             with formatter.section(title):

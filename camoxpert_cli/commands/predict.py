@@ -7,52 +7,52 @@ import typer
 
 from camoxpert_cli import console
 from camoxpert_cli.commands.quiet import Quiet
+from camoxpert_cli.commands.shared_flags import NetworkSide, Views
 from camoxpert_cli.config.tta import NO_TTA, parse_tta
 
 
 def predict(
-    checkpoint: Annotated[Path, typer.Argument(help="Checkpoint of camox or of the original program.")],
+    checkpoint: Annotated[
+        Path, typer.Argument(metavar="CHECKPOINT", help="Checkpoint of camox or of another program.")
+    ],
     paths: Annotated[
         list[Path], typer.Argument(metavar="PATH...", help="Pictures, folders of pictures, or patterns in quotes.")
     ],
     out: Annotated[Path, typer.Option(metavar="DIR", help="Folder for the maps.")],
     threshold: Annotated[
         float | None,
-        typer.Option(help="Write 255 where the map reaches this part of 255 and 0 elsewhere; grey where not given."),
+        typer.Option(
+            metavar="X", help="Write 255 where the map reaches this part of 255 and 0 elsewhere; grey if not given."
+        ),
     ] = None,
     overlay: Annotated[
         bool, typer.Option("--overlay", help="Also write DIR/overlays: pictures with the object tinted and outlined.")
     ] = False,
-    tta: Annotated[
-        str | None,
-        typer.Option(
-            metavar="VIEWS",
-            help="Average the maps of several views: flip (mirrored too), scales (0.75, 1 and 1.25) or flip,scales.",
-        ),
-    ] = None,
-    img_size: Annotated[
-        int | None, typer.Option(min=64, help="Side in pixels the network sees; as trained where not given.")
-    ] = None,
+    tta: Views = None,
+    img_size: NetworkSide = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace files of the same name in --out.")] = False,
-    device: Annotated[Literal["auto", "cuda", "cpu"], typer.Option(help="Where to compute.")] = "auto",
+    device: Annotated[
+        Literal["auto", "cuda", "cpu"], typer.Option(metavar="auto|cuda|cpu", help="Where to compute.")
+    ] = "auto",
     quiet: Quiet = False,
 ) -> None:
-    """Write a grey map for every picture, at its own size: the brighter, the more likely an animal.
+    """Write a grey map for every picture, at its own size.
 
-    The map of photo.jpg is DIR/photo.png. A folder gives the pictures directly in it; in a pattern, ** goes to any
-    depth. A picture that cannot be read is named, and the others are done.
+    The brighter, the more likely an animal. The map of photo.jpg is DIR/photo.png. A folder gives the pictures directly
+    in it; in a pattern, ** goes to any depth. A picture that cannot be read is named, and the others are done.
 
     \b
     Examples:
       camox predict runs/first/best_model.pth photo.jpg --out maps
       camox predict runs/first/best_model.pth photos 'trips/**/*.jpg' --out maps
       camox predict runs/first/best_model.pth photos --out masks --threshold 0.5
-      camox predict runs/first/best_model.pth photos --out maps --overlay --tta flip
+      camox predict runs/first/best_model.pth photos --out maps --overlay \\
+          --tta flip
     """
     views = NO_TTA if tta is None else parse_tta(tta)
     from camoxpert_cli.engine.predict import Outputs
     from camoxpert_cli.engine.predict import predict as run
 
     outputs = Outputs(out, threshold, overlay)
-    count = run(checkpoint, paths, outputs, device=device, img_size=img_size, overwrite=overwrite, tta=views)
-    console.result(f"{count} maps in {out}" + (f", overlays in {outputs.overlay_folder}" if overlay else ""))
+    maps = run(checkpoint, paths, outputs, device=device, img_size=img_size, overwrite=overwrite, tta=views)
+    console.result(f"{len(maps)} maps in {out}" + (f", overlays in {outputs.overlay_folder}" if overlay else ""))

@@ -10,11 +10,11 @@ from typer.core import TyperGroup
 
 from camoxpert_cli import console
 from camoxpert_cli.commands.help import SectionedCommand
+from camoxpert_cli.commands.shared_flags import AsJson
 from camoxpert_cli.config.catalogue import Entry, catalogue
 from camoxpert_cli.config.explain import Explained, account, explain, recipe, to_json
 
 Name = Annotated[str, typer.Argument(metavar="NAME", help="A preset's name, or a .yaml file.", show_default=False)]
-AsJson = Annotated[bool, typer.Option("--json", help="Print it as JSON.")]
 
 
 class _ListFirst(TyperGroup):

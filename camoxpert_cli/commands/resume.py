@@ -8,6 +8,7 @@ import typer
 
 from camoxpert_cli.commands.quiet import Quiet
 from camoxpert_cli.commands.settings_flags import with_settings
+from camoxpert_cli.commands.shared_flags import AsJson
 from camoxpert_cli.errors import UsageError
 
 # What may change without --set: where the run goes on, and for how long.
@@ -42,7 +43,7 @@ def resume(
         typer.Option("--set", metavar="SECTION.NAME=VALUE", help="Change any other setting; may be repeated."),
     ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would happen, and write nothing.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the results as JSON.")] = False,
+    as_json: AsJson = False,
     quiet: Quiet = False,
     **flags: Any,
 ) -> None:

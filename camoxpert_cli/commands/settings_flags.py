@@ -11,6 +11,7 @@ import typer
 from camoxpert_cli.config.schema import SETTINGS, Setting
 
 _PANELS = {"model": "Network", "data": "Data", "train": "Training", "run": "Run"}
+_WORDS: dict[Any, str] = {int: "N", float: "X", str: "TEXT"}
 
 
 def with_settings(keys: Iterable[str]) -> Callable[[Callable[..., None]], Callable[..., None]]:
@@ -75,17 +76,14 @@ def _help(setting: Setting) -> str:
         notes.append(f"default: {shown}")
     if setting.original:
         notes.append(f"the original program: {setting.original}")
-    text = setting.help[0].upper() + setting.help[1:]
+    text = setting.help[0].upper() + setting.help[1:] + "."
     return f"{text} [{'; '.join(notes)}]" if notes else text
 
 
 def _metavar(setting: Setting) -> str | None:
     if setting.type is bool:
         return None
-    choices = [choice for option in (setting.type, *get_args(setting.type)) for choice in get_args(option)]
-    texts = [choice for choice in choices if isinstance(choice, str)]
-    words = {"int": "N", "float": "X", "str": "TEXT"}
-    for option in (setting.type, *get_args(setting.type)):
-        if isinstance(option, type) and option.__name__ in words:
-            return "|".join([words[option.__name__], *texts])
-    return "|".join(texts)
+    kinds = (setting.type, *get_args(setting.type))
+    texts = [choice for kind in kinds for choice in get_args(kind) if isinstance(choice, str)]
+    word = setting.stands_for or next((_WORDS[kind] for kind in kinds if kind in _WORDS), "")
+    return "|".join(filter(None, (word, *texts)))

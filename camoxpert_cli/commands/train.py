@@ -7,6 +7,7 @@ import typer
 
 from camoxpert_cli.commands.quiet import Quiet
 from camoxpert_cli.commands.settings_flags import with_settings
+from camoxpert_cli.commands.shared_flags import AsJson
 from camoxpert_cli.config.schema import SETTINGS
 
 
@@ -18,7 +19,7 @@ def train(
     assignments: Annotated[
         list[str] | None, typer.Option("--set", metavar="SECTION.NAME=VALUE", help="Set any setting; may be repeated.")
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the results as JSON.")] = False,
+    as_json: AsJson = False,
     quiet: Quiet = False,
     **flags: Any,
 ) -> None:

@@ -22,21 +22,32 @@ def setting(
     high: float | None = None,
     parse: Callable[[str], object] | None = None,
     original: str = "",
+    stands_for: str = "",
 ) -> Any:
     """A dataclass field that also knows its help, its bounds (inclusive) and the original program's default.
 
-    `parse` checks a text value: it raises ValueError with what was expected.
+    `parse` checks a text value: it raises ValueError with what was expected. `stands_for` is the word for a value in
+    the help.
     """
-    metadata = {"help": help, "low": low, "high": high, "parse": parse, "original": original}
+    metadata = {
+        "help": help,
+        "low": low,
+        "high": high,
+        "parse": parse,
+        "original": original,
+        "stands_for": stands_for,
+    }
     return field(default=default, metadata=metadata)
 
 
 @dataclass(frozen=True)
 class ModelConfig:
-    backbone: str = setting("edgenext_base", "timm model with maps at strides 4, 8, 16 and 32")
+    backbone: str = setting("edgenext_base", "timm model with maps at strides 4, 8, 16 and 32", stands_for="NAME")
     num_experts: int = setting(7, "experts in each mixture layer", low=1, high=64)
     pretrained: bool = setting(True, "start the backbone from ImageNet weights")
-    backbone_weights: str | None = setting(None, "file with backbone weights (.pth or .safetensors), no network needed")
+    backbone_weights: str | None = setting(
+        None, "file with backbone weights (.pth or .safetensors), no network needed", stands_for="FILE"
+    )
     deep_supervision: bool = setting(True, "train the three side outputs of the decoder too", original="off")
     gradient_checkpointing: bool = setting(False, "compute activations twice to save memory")
 
@@ -44,15 +55,18 @@ class ModelConfig:
 @dataclass(frozen=True)
 class DataConfig:
     dataset_path: tuple[str, ...] = setting(
-        (), "data set folder, or a list that check-data wrote; repeat it to train on several"
+        (), "data set folder, or a list that check-data wrote; repeat it for several", stands_for="DIR"
     )
-    images: tuple[str, ...] = setting((), "folder of training pictures, whatever it is called; with --masks")
-    masks: tuple[str, ...] = setting((), "the folder of their masks")
+    images: tuple[str, ...] = setting(
+        (), "folder of training pictures, whatever it is called; with --masks", stands_for="DIR"
+    )
+    masks: tuple[str, ...] = setting((), "the folder of their masks", stands_for="DIR")
     include_noncam: bool = setting(False, "take COD10K's NonCAM pictures too, which show nothing camouflaged")
     cache: Literal["auto", "off"] | str = setting(
         "auto",
         "folder for resized pictures; auto takes ~/.cache/camox where there is room, off reads files anew",
         parse=parse_cache,
+        stands_for="DIR",
     )
     img_size: int = setting(320, "side in pixels that pictures are resized to", low=64, high=4096, original="384")
     val_fraction: float = setting(0.1, "part of the training pictures held out for validation", low=0.001, high=0.9)
@@ -71,10 +85,10 @@ class TrainConfig:
     epochs: int = setting(140, "epochs of both stages together", low=1, original="120")
     stage1_epochs: int = setting(30, "epochs with the backbone frozen", low=0)
     batch_size: int = setting(8, "pictures a step on each GPU", low=1, original="2, split over all GPUs")
-    stage2_batch_size: int | None = setting(None, "the same for stage 2; half of --batch-size where not given", low=1)
+    stage2_batch_size: int | None = setting(None, "the same for stage 2; half of --batch-size if not given", low=1)
     accumulation_steps: int = setting(1, "batches whose gradients make one optimizer step", low=1, original="4")
     lr: float = setting(6.5e-4, "learning rate of stage 1", low=0.0, original="0.00025")
-    stage2_lr: float | None = setting(None, "learning rate of stage 2; --lr where not given", low=0.0)
+    stage2_lr: float | None = setting(None, "learning rate of stage 2; --lr if not given", low=0.0)
     backbone_lr_factor: float = setting(0.1, "the backbone learns at this part of the rate", low=0.0, high=1.0)
     weight_decay: float = setting(1e-4, "AdamW's weight decay", low=0.0)
     scheduler: Literal["cosine", "onecycle", "cosine_restart", "none"] = setting(
@@ -99,16 +113,20 @@ class TrainConfig:
 
 @dataclass(frozen=True)
 class RunConfig:
-    checkpoint_dir: str | None = setting(None, "folder of the run; runs/<preset>-<time> where not given")
-    resume_from: str | None = setting(None, "checkpoint to go on from: camox's own or the original program's")
-    device: Literal["auto", "cuda", "cpu"] = setting("auto", "where to train", original="cuda")
+    checkpoint_dir: str | None = setting(None, "folder of the run; runs/<preset>-<time> if not given", stands_for="DIR")
+    resume_from: str | None = setting(
+        None, "checkpoint to go on from: camox's own or the original program's", stands_for="FILE"
+    )
+    device: Literal["auto", "cuda", "cpu"] = setting("auto", "where to compute", original="cuda")
     gpus: int | Literal["all"] | None = setting(
         None,
         "number of GPUs, or of processes with --device cpu; one where there is any, if not given",
         low=1,
         high=1024,
     )
-    devices: str | None = setting(None, "the GPUs to take by their numbers, such as 0,2", parse=parse_devices)
+    devices: str | None = setting(
+        None, "the GPUs to take by their numbers, such as 0,2", parse=parse_devices, stands_for="N,N"
+    )
     strategy: Literal["auto", "single", "dp", "ddp"] = setting(
         "auto",
         "how several GPUs work together: ddp is a process for each, dp one process; auto tries both on two or three "
@@ -118,17 +136,29 @@ class RunConfig:
         0, "start again from the last checkpoint so many times where a process crashes", low=0, high=1000
     )
     collective_timeout: str = setting(
-        "10m", "how long the processes of a run wait for one of them before they give up", parse=parse_duration
+        "10m",
+        "how long the processes of a run wait for one of them before they give up",
+        parse=parse_duration,
+        stands_for="TIME",
     )
     target_iou: float | None = setting(None, "say when validation IoU passes this value", low=0.0, high=1.0)
     save_every: str | None = setting(
-        "10m", "also save within an epoch: 30s, 10m, 1h, or a number of optimizer steps", parse=parse_interval
+        "10m",
+        "also save within an epoch: 30s, 10m, 1h, or a number of optimizer steps",
+        parse=parse_interval,
+        stands_for="TIME|N",
     )
     time_limit: str | None = setting(
-        None, "end, saved, within this time from the start of camox, such as 11h30m", parse=parse_duration
+        None,
+        "end, saved, within this time from the start of camox, such as 11h30m",
+        parse=parse_duration,
+        stands_for="TIME",
     )
     session_limit: str | None = setting(
-        None, "the same from the start of the machine's session, such as 12h on Kaggle", parse=parse_duration
+        None,
+        "the same from the start of the machine's session, such as 12h on Kaggle",
+        parse=parse_duration,
+        stands_for="TIME",
     )
     report: bool = setting(True, "write report.html and curves.png when the run ends")
     tensorboard: bool = setting(False, "write curves for TensorBoard into the run folder too")
@@ -155,6 +185,7 @@ class Setting:
     high: float | None
     parse: Callable[[str], object] | None
     original: str
+    stands_for: str
 
     @property
     def key(self) -> str:

@@ -11,7 +11,7 @@ from pathlib import Path
 from camoxpert_cli import console
 from camoxpert_cli.config.durations import format_duration
 from camoxpert_cli.errors import UsageError
-from camoxpert_cli.launch import PARENT
+from camoxpert_cli.launch import PARENT, STARTED
 
 SESSION_START = "CAMOX_SESSION_START"
 
@@ -76,20 +76,24 @@ def find_deadline(time_limit: int | None, session_limit: int | None) -> Deadline
     starts with the container. Raises UsageError where that variable is no such number.
     """
     found = [Deadline()]
-    # One of several processes may have been started again, by the one that the user started.
-    own = int(os.environ.get(PARENT, os.getpid()))
     if time_limit is not None:
-        found.append(Deadline(process_start(own) + time_limit, f"the time limit of {format_duration(time_limit)}"))
+        found.append(Deadline(camox_start() + time_limit, f"the time limit of {format_duration(time_limit)}"))
     if session_limit is not None:
         name = f"the session limit of {format_duration(session_limit)}"
         start = session_start()
         if time.time() >= start + session_limit and SESSION_START not in os.environ:
             # On a machine of one's own process 1 is as old as the machine, which no session limit is meant for.
             up = format_duration(time.time() - start)
-            console.warn(f"this machine has been up for {up}: {name} is counted from the start of this process")
-            start = process_start(own)
+            console.warn(f"this machine has been up for {up}: {name} is counted from the start of camox")
+            start = camox_start()
         found.append(Deadline(start + _SESSION_PART * session_limit, name))
     return min(found, key=lambda deadline: deadline.end)
+
+
+def camox_start() -> float:
+    """When camox began, in seconds since 1970: with the process that the user started, or at a call in a notebook."""
+    # One of several processes may have been started again, by the one that the user started.
+    return float(os.environ.get(STARTED) or process_start(int(os.environ.get(PARENT, os.getpid()))))
 
 
 def session_start() -> float:

@@ -19,11 +19,13 @@ from camoxpert_cli.model.camoxpert import CamoXpert
 _MOST_SHOWN = 5
 
 
-def load_model(path: str | Path, device: str | torch.device = "cpu", ema: bool = False) -> CamoXpert:
+def load_model(path: str | Path, device: str | torch.device = "cpu", ema: bool | None = None) -> CamoXpert:
     """The network of a checkpoint of camox or of the original program, in eval mode on `device`.
 
     Calling it on normalised pictures (B, 3, H, W) gives `logits` (B, 1, H, W), `deep_logits` and `balance`. `ema` takes
-    the moving average of the weights. Raises CheckpointError.
+    the moving average of the weights or, where it is False, the weights themselves; None takes the average where there
+    is one, as every command does. `img_size` of the network is the side in pixels it was trained at, None where the
+    file does not say. Raises CheckpointError.
     """
     content = read_checkpoint(Path(path))
     return network_of(content, Path(path), ema).to(device)
@@ -43,6 +45,7 @@ def network_of(content: Mapping[str, Any], path: Path, ema: bool | None = None) 
         raise CheckpointError(f"the network in {path} cannot be built: {error.message}", error.hint) from error
     network = CamoXpert(backbone, name, num_experts)
     load_weights(network, weights_of(content, ema), path)
+    network.img_size = said_size(content)
     return network.eval()
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
@@ -11,6 +11,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from camoxpert_cli import console
@@ -27,6 +28,7 @@ from camoxpert_cli.engine.out_folder import make_out_folder
 from camoxpert_cli.engine.overlay import overlay
 from camoxpert_cli.engine.picture_file import write_picture
 from camoxpert_cli.errors import DataError, UsageError
+from camoxpert_cli.model.camoxpert import CamoXpert
 
 _LONGEST_JPEG_SIDE = 65500
 
@@ -82,39 +84,34 @@ class Outputs:
 
 
 def predict(
-    checkpoint: Path,
+    source: Path | CamoXpert,
     paths: Sequence[Path],
     outputs: Outputs,
     *,
-    device: str,
+    device: str | None,
     img_size: int | None,
     overwrite: bool,
     tta: Tta = NO_TTA,
-) -> int:
-    """Write the `outputs` of every picture of `paths` (files, folders and patterns); returns how many pictures.
+) -> list[Path]:
+    """Write the `outputs` of every picture of `paths` (files, folders and patterns); returns the maps' paths.
 
-    Takes the average of the weights where the checkpoint has one, and the size it was trained at where `img_size` is
-    None. A picture that cannot be read is named and passed over; DataError at the end then, and before anything is
-    computed for one of `paths` that gives no picture and for two pictures whose maps would have one name.
+    `source`, `device` and `img_size` as in `ready_network`. A picture that cannot be read is named and passed over;
+    DataError at the end then, and before anything is computed for one of `paths` that gives no picture and for two
+    pictures whose maps would have one name.
     """
     pictures = _one_for_each_stem(find_pictures(paths))
     _refuse_overwriting(pictures, outputs, overwrite)
-    where = choose_device(device)
-    content = read_checkpoint(checkpoint)
-    network = network_of(content, checkpoint).to(where)
-    size = img_size or trained_size(content, checkpoint)
+    network, size = ready_network(source, device, img_size)
     outputs.make_folders()
 
     failed = []
-    reading = in_threads(partial(_read, size=size), pictures)
-    with console.progress("Predicting", len(pictures)) as advance, closing(reading):
-        for path, read in zip(pictures, reading, strict=True):
+    mapping = probabilities(network, pictures, size, tta)
+    with console.progress("Predicting", len(pictures)) as advance, closing(mapping):
+        for path, probability in zip(pictures, mapping, strict=True):
             try:
-                if isinstance(read, DataError):
-                    raise read
-                image, full_size = read
-                maps = probability_maps(network, image[None].to(where), [full_size], None, tta)
-                outputs.write(path, maps[0])
+                if isinstance(probability, DataError):
+                    raise probability
+                outputs.write(path, probability)
             except DataError as error:
                 failed.append(path)
                 console.warn(error.message)
@@ -124,15 +121,54 @@ def predict(
             f"{len(failed)} of {len(pictures)} pictures could not be predicted, the first {failed[0]}; "
             f"the maps of the others are in {outputs.folder}"
         )
-    return len(pictures)
+    return [outputs.map_of(path) for path in pictures]
 
 
-def _read(path: Path, size: int) -> tuple[Tensor, tuple[int, int]] | DataError:
+def ready_network(source: Path | CamoXpert, device: str | None, img_size: int | None) -> tuple[CamoXpert, int]:
+    """A network of a checkpoint, or the one given, and the side in pixels at which it shall see pictures.
+
+    Takes the average of the weights where the checkpoint has one, and the size it was trained at where `img_size` is
+    None. `device` is for checkpoints (None: `auto`); a network stays where it is. Raises CheckpointError, DeviceError,
+    and UsageError for a network in training mode, of unknown size or with a `device` beside it.
+    """
+    if not isinstance(source, CamoXpert):
+        where = choose_device(device or "auto")
+        content = read_checkpoint(source)
+        network = network_of(content, source).to(where)
+        return network, img_size or trained_size(content, source)
+    if device is not None:
+        raise UsageError(f"a network stays where it is, and device is {device!r}", "network.to(device) moves it")
+    if source.training:
+        raise UsageError("the network is in training mode, in which maps depend on chance", "network.eval()")
+    size = img_size or source.img_size
+    if size is None:
+        raise UsageError("the network does not know at which size it was trained", "give it, such as img_size=320")
+    return source, size
+
+
+def probabilities(
+    network: CamoXpert, pictures: Sequence[Path | NDArray[np.uint8]], size: int, tta: Tta = NO_TTA
+) -> Generator[Tensor | DataError, None, None]:
+    """The map float32 (H, W) in 0..1 of each picture, a file or RGB (H, W, 3), or why it cannot be read."""
+    where = next(network.parameters()).device
+    with closing(in_threads(partial(_read, size=size), pictures)) as reading:
+        for read in reading:
+            if isinstance(read, DataError):
+                yield read
+            else:
+                image, full_size = read
+                yield probability_maps(network, image[None].to(where), [full_size], None, tta)[0]
+
+
+def _read(picture: Path | NDArray[np.uint8], size: int) -> tuple[Tensor, tuple[int, int]] | DataError:
     """The picture as the network sees it, uint8 (3, S, S), and its own height and width."""
-    try:
-        image, full_size = read_image(path, size)
-    except DataError as error:
-        return error
+    if isinstance(picture, Path):
+        try:
+            image, full_size = read_image(picture, size)
+        except DataError as error:
+            return error
+    else:
+        image, full_size = picture, (picture.shape[0], picture.shape[1])
     return torch.from_numpy(resize_image(image, size)).permute(2, 0, 1), full_size
 
 

@@ -123,5 +123,6 @@ def _bring_best(run: Run, path: Path) -> None:
             with atomic.replacing(best) as temporary:
                 shutil.copyfile(source, temporary)
     except (CheckpointError, OSError) as error:
-        console.warn(f"{error}: only epochs from here on count as the best")
+        reason = error.message if isinstance(error, CheckpointError) else error
+        console.warn(f"{reason}: only epochs from here on count as the best")
         progress.best_iou, progress.best_epoch = -1.0, 0

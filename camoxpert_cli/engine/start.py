@@ -36,8 +36,7 @@ def start(
 ) -> None:
     """Train as `train` does. Where that takes several processes, each runs the `command` line of this one again.
 
-    `source` is what `command` says to go on from, where it does. Raises CamoxError, and SystemExit where processes that
-    were started have told what went wrong.
+    `source` is what `command` says to go on from, where it does. Raises CamoxError, also that of a process it started.
     """
     placement = place(resolved.config.run, expected_size())
     run = with_count(resolved.config.run, placement)
@@ -50,15 +49,13 @@ def start(
     if choice is not None and choice.strategy == "dp":
         placement = replace(placement, strategy="dp")
     if placement.strategy == "ddp" and not launch.is_worker():
-        code = launch.launch(
+        launch.launch(
             command,
             placement.count,
             threads=max(1, usable_cores() // placement.count),
             max_restarts=run.max_restarts,
             source=source,
         )
-        if code:
-            raise SystemExit(code)
         return
 
     # Loads what the process that only waits for others does without.
@@ -72,6 +69,7 @@ def _choose(resolved: Resolved, placement: Placement, checkpoint: Checkpoint | N
     """What trials choose, where they have to; in a process that was started after them, what they chose."""
     if launch.is_worker():
         return Choice.from_text(os.environ.get(HANDED_ON, ""))
+    os.environ.pop(HANDED_ON, None)  # of a run that this process, a notebook, started before
     if not is_undecided(resolved.config.run, placement):
         return None
 

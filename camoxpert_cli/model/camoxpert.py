@@ -46,6 +46,9 @@ class CamoXpert(nn.Module):
     small batches are worse (an ImageNet backbone lost 0.02 of validation IoU to them).
     """
 
+    # Side of the pictures it was trained on, where it came from a checkpoint that says so.
+    img_size: int | None = None
+
     def __init__(
         self,
         backbone: nn.Module,

@@ -48,8 +48,11 @@ def run(
     overwrite: bool = False,
     tta: Tta = NO_TTA,
 ) -> int:
+    """Number of maps; they are where it is said that they are."""
     outputs = out if isinstance(out, Outputs) else Outputs(out)
-    return predict(checkpoint, paths, outputs, device="cpu", img_size=img_size, overwrite=overwrite, tta=tta)
+    maps = predict(checkpoint, paths, outputs, device="cpu", img_size=img_size, overwrite=overwrite, tta=tta)
+    assert all(path.exists() for path in maps)
+    return len(maps)
 
 
 def read(path: Path) -> NDArray[np.uint8]:

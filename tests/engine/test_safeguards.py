@@ -106,8 +106,8 @@ def test_masks_are_not_overwritten_by_maps(finished: Path, tiny_data: Path, tmp_
     with pytest.raises(UsageError, match="would take the place of"):
         predict(checkpoint, [pictures], Outputs(masks), device="cpu", img_size=None, overwrite=False)
     kept = {path.name: path.read_bytes() for path in masks.iterdir()}
-    count = predict(checkpoint, [pictures], Outputs(masks), device="cpu", img_size=None, overwrite=True)
+    maps = predict(checkpoint, [pictures], Outputs(masks), device="cpu", img_size=None, overwrite=True)
 
     assert kept == before
-    assert count == len(before)
+    assert {path.name for path in maps} == before.keys()
     assert {path.name: path.read_bytes() for path in masks.iterdir()} != before

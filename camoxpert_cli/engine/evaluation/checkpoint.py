@@ -50,14 +50,11 @@ def evaluate_checkpoint(
     """Score `checkpoint` on the test sets of `data`.
 
     Where `run` asks for several devices, as many processes share the work, each by the `command` line of this one. The
-    first of them gets the evaluation; the others, and the process that starts them, get None. Raises CamoxError, and
-    SystemExit where processes that were started have told what went wrong.
+    first of them gets the evaluation; the others, and the process that starts them, get None. Raises CamoxError.
     """
     placement = place(run, expected_size())
     if placement.count > 1 and not is_worker():
-        code = launch(command, placement.count, threads=max(1, usable_cores() // placement.count), max_restarts=0)
-        if code:
-            raise SystemExit(code)
+        launch(command, placement.count, threads=max(1, usable_cores() // placement.count), max_restarts=0)
         return None
     with joined(_COLLECTIVE_TIMEOUT) as world:
         device = own_device(placement, world)
@@ -78,7 +75,7 @@ def evaluate_checkpoint(
         "checkpoint": str(checkpoint),
         "img_size": size,
         "precision": inference.precision,
-        "tta": {"flip": inference.tta.flip, "scales": inference.tta.scales},
+        "tta": {"flip": inference.tta.flip, "scales": list(inference.tta.scales)},
         "stretch": protocol.stretch,
         "empty_masks": protocol.empty,
     }

@@ -1,0 +1,267 @@
+"""camox from Python: what a notebook calls, thin over what the commands call.
+
+Keywords are the command line's flags, with `_` for `-`; messages of errors speak of the flags.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import closing, contextmanager
+from pathlib import Path
+from typing import Any, Literal, TypeAlias, TypeVar, get_args, overload
+
+import numpy as np
+from numpy.typing import NDArray
+
+from camoxpert_cli import console
+from camoxpert_cli.config.command_line import train_arguments
+from camoxpert_cli.config.eval_options import EmptyMasks, Inference, Precision, Protocol, TestData, check_source
+from camoxpert_cli.config.load import resolve
+from camoxpert_cli.config.schema import SETTINGS
+from camoxpert_cli.config.tta import NO_TTA, parse_tta
+from camoxpert_cli.engine import predict as engine
+from camoxpert_cli.engine.evaluation import files
+from camoxpert_cli.engine.evaluation.checkpoint import evaluate_checkpoint
+from camoxpert_cli.engine.evaluation.evaluation import Evaluation
+from camoxpert_cli.engine.start import start
+from camoxpert_cli.errors import ConfigError, DataError, UsageError, nearest
+from camoxpert_cli.launch import STARTED
+from camoxpert_cli.model.camoxpert import CamoXpert
+from camoxpert_cli.runs import RunFolder, default_path
+
+PathLike: TypeAlias = str | Path
+# A file, or RGB uint8 (H, W, 3).
+Picture: TypeAlias = str | Path | NDArray[np.uint8]
+# float32 (H, W), 0 for background to 1 for object, at the picture's own size.
+Map: TypeAlias = NDArray[np.float32]
+_P = TypeVar("_P", bound=Picture)
+
+_KEYS = {setting.name: setting.key for setting in SETTINGS.values()}
+_SMALLEST_SIDE = 64
+
+
+@overload
+def predict(
+    network: PathLike | CamoXpert,
+    pictures: Picture,
+    *,
+    tta: str | None = None,
+    img_size: int | None = None,
+    device: str | None = None,
+) -> Map: ...
+
+
+@overload
+def predict(
+    network: PathLike | CamoXpert,
+    pictures: list[_P] | tuple[_P, ...],
+    *,
+    tta: str | None = None,
+    img_size: int | None = None,
+    device: str | None = None,
+) -> list[Map]: ...
+
+
+@overload
+def predict(
+    network: PathLike | CamoXpert,
+    pictures: Picture | list[_P] | tuple[_P, ...],
+    *,
+    out: PathLike,
+    threshold: float | None = None,
+    overlay: bool = False,
+    overwrite: bool = False,
+    tta: str | None = None,
+    img_size: int | None = None,
+    device: str | None = None,
+) -> list[Path]: ...
+
+
+def predict(
+    network: PathLike | CamoXpert,
+    pictures: Picture | list[_P] | tuple[_P, ...],
+    *,
+    out: PathLike | None = None,
+    threshold: float | None = None,
+    overlay: bool = False,
+    overwrite: bool = False,
+    tta: str | None = None,
+    img_size: int | None = None,
+    device: str | None = None,
+) -> Map | list[Map] | list[Path]:
+    """The map of a picture, or of each of a list, in its order: probabilities float32 (H, W) at the picture's own size.
+
+    `network` is a checkpoint, of which the average of the weights is taken where there is one, or what `load_model`
+    gave, which saves reading it again. A picture is a file or an RGB array uint8 (H, W, 3).
+
+    With `out`, a folder, pictures may be folders and patterns too, and maps are written there as `camox predict` does,
+    with `threshold`, `overlay` and `overwrite` as its flags; returns their paths.
+
+    `tta` is "flip", "scales" or "flip,scales"; `img_size` the side in pixels the network sees, as trained where not
+    given; `device` "auto", "cuda" or "cpu" for a checkpoint. Raises CamoxError: DataError for a picture.
+    """
+    many = isinstance(pictures, list | tuple)
+    asked = [_picture(each) for each in (pictures if isinstance(pictures, list | tuple) else [pictures])]
+    _at_least("img_size", img_size, _SMALLEST_SIDE)
+    source = network if isinstance(network, CamoXpert) else Path(network)
+    views = NO_TTA if tta is None else parse_tta(tta)
+    if out is not None:
+        paths = [each for each in asked if isinstance(each, Path)]
+        if len(paths) < len(asked):
+            raise UsageError("an array has no name for the file of its map", "give paths, or leave out= away")
+        outputs = engine.Outputs(Path(out), threshold, overlay)
+        return engine.predict(source, paths, outputs, device=device, img_size=img_size, overwrite=overwrite, tta=views)
+    if threshold is not None or overlay or overwrite:
+        raise UsageError(
+            "threshold, overlay and overwrite say how files are written, and no out= is given",
+            "give out=FOLDER, or compare the map: predict(...) >= 0.5",
+        )
+    folder = next((each for each in asked if isinstance(each, Path) and each.is_dir()), None)
+    if folder is not None:
+        raise DataError(f"{folder} is a folder, expected a picture", f"sorted(Path({str(folder)!r}).glob('*.jpg'))")
+    ready, size = engine.ready_network(source, device, img_size)
+    found = []
+    mapping = engine.probabilities(ready, asked, size, views)
+    with console.progress("Predicting", len(asked)) as advance, closing(mapping):
+        for probability in mapping:
+            if isinstance(probability, DataError):
+                raise probability
+            found.append(probability.cpu().numpy())
+            advance(1, "")
+    return found if many else found[0]
+
+
+def evaluate(
+    checkpoint: PathLike,
+    *,
+    dataset_path: PathLike | Sequence[PathLike] = (),
+    images: PathLike | None = None,
+    masks: PathLike | None = None,
+    sets: Sequence[str] = (),
+    include_noncam: bool = False,
+    weights: Literal["model", "ema"] | None = None,
+    img_size: int | None = None,
+    batch_size: int = 8,
+    precision: Precision = "fp32",
+    tta: str | None = None,
+    stretch: bool = True,
+    empty_masks: EmptyMasks = "reference",
+    device: str = "auto",
+    out: PathLike | None = None,
+    save_maps: PathLike | None = None,
+    overwrite: bool = False,
+) -> Evaluation:
+    """Score a checkpoint by the measures that papers print, on one device.
+
+    Of the test sets in `dataset_path`, one folder or several, all are scored, or those that `sets` names; or the
+    pictures in the folder `images` by the masks in `masks`. Each of the `sets` of what is returned has its `name`, the
+    `means` of all measures and the `scores` of each picture; `to_json()` is what `camox eval --json` prints. `out` is a
+    folder for results.json, per_image.csv and report.html, `save_maps` one for the maps. Raises CamoxError.
+    """
+    roots, folder = _paths(dataset_path), _path(out)
+    own_images, own_masks = _path(images), _path(masks)
+    check_source(Path(checkpoint), None, roots, own_images, own_masks)
+    _one_of("weights", weights, ("model", "ema", None))
+    _one_of("precision", precision, get_args(Precision))
+    _one_of("empty_masks", empty_masks, get_args(EmptyMasks))
+    _at_least("img_size", img_size, _SMALLEST_SIDE)
+    _at_least("batch_size", batch_size, 1)
+    average = None if weights is None else weights == "ema"
+    inference = Inference(img_size, batch_size, precision, NO_TTA if tta is None else parse_tta(tta), average)
+    run = resolve(None, {"run.device": device}).config.run
+    if folder is not None:
+        files.refuse_overwriting(folder, overwrite)
+    folders = [] if own_images is None or own_masks is None else [(own_images, own_masks)]
+    names = [sets] if isinstance(sets, str) else sets
+    evaluation = evaluate_checkpoint(
+        Path(checkpoint),
+        TestData(roots, folders, names, include_noncam),
+        inference,
+        Protocol(stretch, empty_masks),
+        run,
+        save_maps=_path(save_maps),
+        command=(),
+    )
+    assert evaluation is not None  # one device works in this process
+    if folder is not None:
+        # Loads what draws charts, which takes a second.
+        from camoxpert_cli.engine.evaluation.report import write_evaluation_report
+
+        files.write_scores(folder, evaluation)
+        write_evaluation_report(folder / files.REPORT, evaluation)
+    return evaluation
+
+
+def train(preset: PathLike | None = None, **settings: Any) -> RunFolder:
+    """Train with a preset, by name or path, and any settings of `camox train --help`: `epochs=40`, `gpus=2`.
+
+    `dataset_path`, `images` and `masks` take a path or a list of them. Waits for the end and returns the folder of the
+    run: `path`, `best` (weights), `results` (scores, where the clock did not end it), `report` and others are paths.
+    Several GPUs work in processes of their own, which do not need the caller's script to be importable. Time limits
+    count from the call. Raises CamoxError: ConfigError that lists every mistake in the settings.
+    """
+    name = None if preset is None else str(preset)
+    given = _known(settings)
+    resolved = resolve(name, given)
+    if resolved.config.run.checkpoint_dir is None:  # named here, for processes to come cannot tell what they chose
+        resolved = resolve(name, {**given, "run.checkpoint_dir": str(default_path(name))})
+    with _clock_from_now():
+        start(resolved, train_arguments(resolved))
+    return RunFolder(Path(str(resolved.config.run.checkpoint_dir)))
+
+
+def _picture(picture: object) -> Path | NDArray[np.uint8]:
+    if isinstance(picture, str | Path):
+        return Path(picture)
+    if not isinstance(picture, np.ndarray):
+        raise UsageError(
+            f"a picture is of type {type(picture).__name__}, expected a path or a numpy array",
+            "numpy.asarray(picture.convert('RGB')) for a picture of PIL",
+        )
+    if picture.dtype != np.uint8 or picture.ndim != 3 or picture.shape[2] != 3 or not picture.size:
+        raise DataError(
+            f"a picture is an array {picture.dtype} of shape {picture.shape}, expected uint8 of shape (H, W, 3), RGB",
+            "cv2.cvtColor(picture, cv2.COLOR_GRAY2RGB) or the like",
+        )
+    return picture
+
+
+def _path(given: PathLike | None) -> Path | None:
+    return None if given is None else Path(given)
+
+
+def _paths(given: PathLike | Sequence[PathLike]) -> list[Path]:
+    return [Path(given)] if isinstance(given, str | Path) else [Path(each) for each in given]
+
+
+def _known(settings: dict[str, Any]) -> dict[str, Any]:
+    """Settings by their dotted keys; an empty list is as none given. Raises ConfigError for all that there are not."""
+    problems = []
+    for name in settings.keys() - _KEYS.keys():
+        meant = "".join(f"; did you mean {guess}?" for guess in nearest(name, _KEYS))
+        problems.append(f"there is no setting {name}{meant}")
+    if problems:
+        raise ConfigError("\n".join(sorted(problems)), "camox train --help lists every setting")
+    return {_KEYS[name]: value for name, value in settings.items() if value not in ([], ())}
+
+
+def _one_of(name: str, value: object, known: Sequence[object]) -> None:
+    if value not in known:
+        raise UsageError(f"{name} is {value!r}, expected one of {', '.join(map(repr, known))}")
+
+
+def _at_least(name: str, value: int | None, low: int) -> None:
+    if value is not None and (not isinstance(value, int) or value < low):
+        raise UsageError(f"{name} is {value!r}, expected a whole number, at least {low}")
+
+
+@contextmanager
+def _clock_from_now() -> Iterator[None]:
+    """A notebook may be hours old."""
+    os.environ[STARTED] = str(time.time())
+    try:
+        yield
+    finally:
+        del os.environ[STARTED]

@@ -1,0 +1,74 @@
+"""The help of all commands reads as if one person had written it."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner
+
+from camoxpert_cli.app import app
+from tests.helpers.command_lines import commands
+
+# Flags that take something else on other commands, and how many wordings they have for that.
+WORDINGS = {
+    "--batch-size": 2,  # of training, of scoring
+    "--dry-run": 2,  # convert-ckpt also compares
+    "--gpus": 2,  # benchmark compares numbers
+    "--images": 3,  # for training, for checking, for scoring
+    "--img-size": 2,  # of training, of the network later
+    "--include-noncam": 1,
+    "--masks": 2,
+    "--out": 3,  # maps, scores, tables
+    "--overwrite": 3,  # what is replaced
+    "--precision": 2,  # of training, of scoring
+    "--preset": 3,  # to train with, to measure, to ask about
+    "--set": 3,  # settings; in eval, a test set
+    "--strategy": 2,  # benchmark compares strategies
+    "--weights": 2,  # of convert-ckpt, which writes them
+}
+
+
+def options() -> dict[str, list[tuple[str, Any]]]:
+    """The options under their first names, with the commands that have them."""
+    found: dict[str, list[tuple[str, Any]]] = defaultdict(list)
+    for name, command in commands():
+        for parameter in command.params:
+            if parameter.param_type_name == "option" and name and not hasattr(command, "commands"):
+                found[parameter.opts[0]].append((name, parameter))
+    return found
+
+
+def wording(parameter: Any) -> tuple[str, str]:
+    """Metavar and help, without the default, which may differ."""
+    return parameter.metavar or "", parameter.help.partition(" [")[0]
+
+
+@pytest.mark.parametrize(("name", "command"), list(commands()), ids=lambda each: each if isinstance(each, str) else "")
+def test_examples(name: str, command: Any) -> None:
+    """Every help has examples, which 80 columns hold, and a summary that the list of commands shows whole."""
+    text = CliRunner().invoke(app, [*name.split(), "--help"], env={"COLUMNS": "80"}).output
+    examples = text.partition("Examples:\n")[2].partition("\n\n")[0].splitlines()
+
+    assert any(line.strip().startswith(f"camox {name}") for line in examples)
+    assert max(map(len, text.splitlines())) <= 80
+    assert not name or "..." not in command.get_short_help_str(60)
+
+
+@pytest.mark.parametrize("flag", options())
+def test_one_flag_one_wording(flag: str) -> None:
+    """A flag has the same words on every command, unless it means something else there, and ends with a full stop."""
+    wordings = {wording(parameter) for _, parameter in options()[flag]}
+
+    assert len(wordings) == WORDINGS.get(flag, 1)
+    assert all(text.endswith(".") and text[0].isupper() for _, text in wordings)
+
+
+@pytest.mark.parametrize("flag", options())
+def test_what_a_flag_takes_has_a_name(flag: str) -> None:
+    """A value is called DIR, FILE, N, X, TIME or by its choices; no type of Python's is shown."""
+    for _, parameter in options()[flag]:
+        if not parameter.is_flag:
+            assert parameter.metavar
+            assert parameter.metavar != "TEXT"

@@ -1,0 +1,61 @@
+"""Command lines of camox: those that documents show, and what the parser makes of one without running it."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import typer
+
+from camoxpert_cli.app import app
+
+README = Path(__file__).parents[2] / "README.md"
+_PROGRAM = re.compile(r"(?:camox|\S+ -m camoxpert_cli)\s")
+
+
+def commands() -> Iterator[tuple[str, Any]]:
+    """Name, such as `presets show`, and command; groups too, camox itself as the empty name."""
+    yield from _below("", typer.main.get_command(app))
+
+
+def in_help() -> list[str]:
+    """The examples in every help, each as one line."""
+    return [line for _, command in commands() for line in _lines(command.help.replace("\b", ""))]
+
+
+def in_readme() -> list[str]:
+    """Every command line in README's shell blocks and between backticks; there a lone name is no command line."""
+    text = README.read_text(encoding="utf-8")
+    blocks = re.findall(r"^```bash\n(.*?)^```", text, re.DOTALL | re.MULTILINE)
+    spans = re.findall(r"`([^`\n]+)`", re.sub(r"^```.*?^```", "", text, flags=re.DOTALL | re.MULTILINE))
+    lines = [line for block in blocks for line in _lines(block)]
+    return lines + [line for span in spans for line in _lines(span) if " " in line]
+
+
+def parse(line: str) -> tuple[str, dict[str, Any]] | None:
+    """The command that a line calls and its parameters; None where it only prints help. Raises a usage error."""
+    group = typer.main.get_command(app)
+    seen: list[tuple[str, dict[str, Any]]] = []
+    for name, command in _below("", group):
+        if not hasattr(command, "commands"):
+            command.callback = lambda name=name, **parameters: seen.append((name, parameters))
+    group.main(args=shlex.split(line), prog_name="camox", standalone_mode=False)
+    return seen[0] if seen else None
+
+
+def _below(name: str, command: Any) -> Iterator[tuple[str, Any]]:
+    yield name, command
+    for word, child in getattr(command, "commands", {}).items():
+        yield from _below(f"{name} {word}".strip(), child)
+
+
+def _lines(text: str) -> Iterator[str]:
+    """What stands behind `camox` in each line that calls it, up to what the shell does with its output."""
+    for line in re.sub(r"\s*\\\n\s*", " ", text).splitlines():
+        for part in re.split(r"&&|;", line):
+            match = _PROGRAM.search(f"{part} ")
+            if match and (part.strip().startswith("camox") or " -m camoxpert_cli " in part):
+                yield re.split(r"\s[>|]|\s#", f"{part} "[match.end() :])[0].strip()
