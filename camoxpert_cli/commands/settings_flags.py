@@ -9,6 +9,7 @@ from typing import Annotated, Any, get_args, get_type_hints
 import typer
 
 from camoxpert_cli.config.schema import SETTINGS, Setting
+from camoxpert_cli.config.values import AUTO
 
 _PANELS = {"model": "Network", "data": "Data", "train": "Training", "run": "Run"}
 
@@ -87,5 +88,5 @@ def _metavar(setting: Setting) -> str | None:
     words = {"int": "N", "float": "X", "str": "TEXT"}
     for option in (setting.type, *get_args(setting.type)):
         if isinstance(option, type) and option.__name__ in words:
-            return "|".join([words[option.__name__], *texts])
+            return "|".join([words[option.__name__], *texts, *([AUTO] if setting.fitted else [])])
     return "|".join(texts)

@@ -57,7 +57,9 @@ def test_setting_keeps_its_default_apart_from_its_description() -> None:
     item = setting(3, "how many", low=1, high=5, original="4")
 
     assert item.default == 3
-    assert dict(item.metadata) == {"help": "how many", "low": 1, "high": 5, "parse": None, "original": "4"}
+    assert dict(item.metadata) == {
+        **{"help": "how many", "low": 1, "high": 5, "parse": None, "original": "4", "fitted": False},
+    }
 
 
 def test_a_config_cannot_be_changed() -> None:
