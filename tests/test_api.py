@@ -55,7 +55,8 @@ def test_one_picture_and_several(run: RunFolder, pictures: list[Path]) -> None:
     """A picture gives its map at its own size, a list a list in its order; arrays are as good as files."""
     arrays = [read_image(path)[0] for path in pictures]
     first = predict(run.best, pictures[0])
-    several = predict(str(run.best), [pictures[1], arrays[0]], device="cpu")
+    mixed: list[Any] = [pictures[1], arrays[0]]
+    several = predict(str(run.best), mixed, device="cpu")
 
     assert first.dtype == np.float32
     assert first.shape == arrays[0].shape[:2]
