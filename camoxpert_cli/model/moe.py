@@ -57,15 +57,18 @@ class MixtureOfExperts(nn.Module):
         images = order.div(self.top_k, rounding_mode="floor")
         counts: list[int] = _count(chosen, len(self.experts)).tolist()
 
-        out = torch.zeros_like(x)
+        # Pictures are taken and added with their channels last: torch's index operators give everything back with
+        # channels first, and each expert would turn it around again.
+        pixels = x.permute(0, 2, 3, 1)
+        out = torch.zeros_like(pixels)
         for expert, pairs, members in zip(
             self.experts, torch.split(order, counts), torch.split(images, counts), strict=True
         ):
             if len(pairs) == 0:
                 continue
-            result = expert(x.index_select(0, members)) * weights[pairs].view(-1, 1, 1, 1)
-            out.index_add_(0, members, result.to(out.dtype))
-        return out, Routing(gate_logits, chosen)
+            result = expert(pixels.index_select(0, members).permute(0, 3, 1, 2)) * weights[pairs].view(-1, 1, 1, 1)
+            out.index_add_(0, members, result.permute(0, 2, 3, 1).to(out.dtype))
+        return out.permute(0, 3, 1, 2), Routing(gate_logits, chosen)
 
 
 def experts_per_image(num_experts: int) -> int:
