@@ -23,7 +23,7 @@ class Conv3x3(nn.Conv2d):
 
     def forward(self, x: Tensor) -> Tensor:
         if x.device.type == "cpu" and torch.is_grad_enabled() and not torch.is_autocast_enabled("cpu"):
-            return _Convolution.apply(x, self.weight, self.bias, self.dilation[0])  # type: ignore[no-untyped-call]
+            return _Convolution.apply(x, self.weight, self.bias, self.dilation[0])
         return super().forward(x)
 
 
@@ -38,14 +38,14 @@ class _Convolution(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, Tensor | None, Tensor | None, None]:
         x, weight = ctx.saved_tensors
-        for_x, for_weight, for_bias = ctx.needs_input_grad[:3]
+        for_input, for_weight, for_bias = ctx.needs_input_grad[:3]
         reach = ctx.dilation
-        return (
-            conv2d_input(x.shape, weight, gradient, padding=reach, dilation=reach) if for_x else None,
-            _weight_gradient(x, gradient, reach) if for_weight else None,
-            gradient.sum((0, 2, 3)) if for_bias else None,
-            None,
-        )
+        # The kernel's first: its copies are gone before the input's, as large as the input, is made.
+        of_weight = _weight_gradient(x, gradient, reach) if for_weight else None
+        of_bias = gradient.sum((0, 2, 3)) if for_bias else None
+        by_torch: Any = conv2d_input  # without annotations
+        of_input = by_torch(x.shape, weight, gradient, padding=reach, dilation=reach) if for_input else None
+        return of_input, of_weight, of_bias, None
 
 
 def _weight_gradient(x: Tensor, gradient: Tensor, reach: int) -> Tensor:

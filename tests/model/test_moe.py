@@ -155,7 +155,7 @@ def test_channels_stay_last(pictures: int) -> None:
     seen: list[Tensor] = []
     for expert in layer.experts:
         expert.register_forward_hook(lambda _, inputs, output: seen.extend((inputs[0], output)))
-        expert.register_full_backward_hook(lambda _, __, gradients: seen.append(gradients[0]))
+        expert.register_full_backward_hook(lambda _, __, gradients: seen.extend(gradients))
     output, _ = layer(x)
     output.backward(torch.randn_like(output))
 
