@@ -17,7 +17,7 @@ WORDS = "the learning rate does not fit the batch"
 def trained(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """What `start` does in place of training: launch processes, or train in this one."""
     seen: list[str] = []
-    monkeypatch.setattr("camoxpert_cli.engine.train.train", lambda *arguments: seen.append("train"))
+    monkeypatch.setattr("camoxpert_cli.engine.train.train", lambda *arguments, **rest: seen.append("train"))
 
     def launch(*arguments: object, **rest: object) -> int:
         seen.append("launch")
