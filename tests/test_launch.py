@@ -266,6 +266,25 @@ def test_no_restart_of_what_would_fail_again(capfd: pytest.CaptureFixture[str]) 
     assert said.count("start again") == 2
 
 
+def test_a_remedy(capfd: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    """What a worker that fails leaves for the next attempt is taken once, beside the restarts after crashes."""
+    code = f"""{IN_RUN}
+from camoxpert_cli.launch import tell_remedy
+if rank == 0: {WAIT}
+tell_remedy('with less', {{'LESS': os.environ.get('LESS', '') + 'x'}})
+fail(6, 'too much, less is ' + os.environ.get('LESS', 'none'))
+"""
+    exit_code, said = end_of(code, capfd, restarts=3)
+    log = tmp_path / "run" / "logs" / "rank1.log"
+
+    assert exit_code == 6
+    assert said.splitlines() == [
+        f"Error: rank 1: too much, less is none; its log is {log}",
+        "Warning: all 2 processes start again with less",
+        f"Error: rank 1: too much, less is x; its log is {log}",
+    ]
+
+
 def test_the_command_that_goes_on(tmp_path: Path) -> None:
     """Place and output come from the command line, all else from the checkpoint; a resumed run keeps its command."""
     folder = tmp_path / "run"

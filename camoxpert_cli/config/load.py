@@ -75,9 +75,9 @@ def resolve(
         *(_Given(key, value, SETTINGS[key].flag) for key, value in flags.items()),
         *_from_assignments(assignments, problems),
     ]
-    last = {item.key: item.value for item in typed}
-    auto = frozenset(key for key, value in last.items() if SETTINGS[key].fitted and value == AUTO)
-    typed = [item for item in typed if item.key not in auto]
+    last = {item.key: item for item in typed}
+    auto = frozenset(key for key, item in last.items() if _is_auto(item))
+    typed = [item for item in typed if item.key not in auto and not _is_auto(item)]
     config, origins = _build([*start, *typed], problems)
     problems = problems or _impossible_combinations(config, origins)
     if problems:
@@ -211,6 +211,10 @@ def _known(given: Sequence[_Given], problems: list[str]) -> list[_Given]:
             meant = _did_you_mean(item.key.rpartition(".")[2], _KEYS)
             problems.append(f"{item.origin}: {item.key} is {item.value!r}, but there is no such setting{meant}")
     return [item for item in given if item.key in SETTINGS]
+
+
+def _is_auto(item: _Given) -> bool:
+    return SETTINGS[item.key].fitted and item.value == AUTO
 
 
 def _did_you_mean(name: str, known: Mapping[str, str]) -> str:

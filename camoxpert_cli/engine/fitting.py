@@ -155,8 +155,9 @@ def _tell(resolved: Resolved, config: Config) -> None:
     asked = resolved.config
     flags = batch_flags(asked, config, assigned=resolved.goes_on)
     result = f"{in_words(config)} {kept_in_words(asked, config)}"
-    each = "each GPU's" if gpu_count(config) > 1 else "the GPU's"
     if resolved.auto:
-        console.say(console.wrapped(f"Memory: {each} holds {result}; the same by hand: {flags or 'no flag at all'}"))
+        by_hand = f"; the same by hand: {flags}" if flags else ", as they are without auto"
+        console.say(console.wrapped(f"Memory: the largest {result}{by_hand}"))
     elif flags:
+        each = "each GPU's" if gpu_count(config) > 1 else "the GPU's"
         console.warn(f"{each} memory does not hold the batches asked for: {result}. The same by hand: {flags}")
