@@ -38,7 +38,9 @@ def batches_within(config: Config, most: tuple[int, int]) -> Config:
             return _with(config, first, second, steps)
 
     def nearest(pictures: int, largest: int, steps: int) -> int:
-        return min(largest, max(1, round(pictures / gpus / steps)))
+        exact = pictures / gpus / steps
+        sizes = [min(largest, max(1, size)) for size in (math.floor(exact), math.ceil(exact))]
+        return min(sizes, key=lambda size: abs(math.log(size / exact)))
 
     choices = [
         (nearest(wanted[0], most[0], steps), nearest(wanted[1], most[1], steps), steps)

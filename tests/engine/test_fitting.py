@@ -139,7 +139,10 @@ def test_auto_on_the_cpu() -> None:
 def test_a_measurement_that_fails(capsys: pytest.CaptureFixture[str]) -> None:
     """A run goes on as it was asked for, and says so; auto cannot."""
     before = small()
-    failing = lambda config, limits: [(1, 1), Failure("no answer within 600 s")]  # noqa: E731
+
+    def failing(config: Config, limits: tuple[int, int]) -> Sequence[Answer]:
+        return [(1, 1), Failure("no answer within 600 s")]
+
     after = fit(before, failing)
     with pytest.raises(DeviceError, match="the largest batch cannot be measured: no answer within 600 s"):
         fit(small(batch_size="auto"), failing)

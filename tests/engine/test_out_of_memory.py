@@ -15,6 +15,7 @@ from camoxpert_cli.config.batches import own_batches
 from camoxpert_cli.config.load import resolve
 from camoxpert_cli.engine import run as run_module
 from camoxpert_cli.engine import train as train_module
+from camoxpert_cli.engine.build import build_network
 from camoxpert_cli.engine.checkpoint import read_checkpoint
 from camoxpert_cli.engine.out_of_memory import smaller
 from camoxpert_cli.engine.resume import resume
@@ -81,7 +82,7 @@ def test_a_run_goes_on(
     """
     networks: list[weakref.ref[nn.Module]] = []
     left: list[int] = []
-    honest = run_module.build_network
+    honest = build_network
 
     def build(*arguments: Any, **rest: Any) -> Any:
         left.append(sum(each() is not None for each in networks))

@@ -55,7 +55,7 @@ def install() -> None:
             raise torch.OutOfMemoryError("CUDA out of memory")
         return honest(step, images, masks)
 
-    TrainingStep.forward = forward  # type: ignore[method-assign]
+    TrainingStep.forward = forward  # type: ignore[method-assign, assignment]
     if settings["measured"]:
         fitting.is_measured = lambda device: True
 
