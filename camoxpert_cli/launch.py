@@ -70,9 +70,9 @@ def launch(
 ) -> None:
     """Run `camox <arguments>` in so many processes, `threads` for each, and wait until all have ended well.
 
-    Where a worker crashed or was killed, all start again from the last checkpoint, up to `max_restarts` times; where one
-    left a remedy with `tell_remedy`, once with that. `source` is what `arguments` say to go on from, where they do.
-    Raises what the worker told that failed first, with its exit code, or 128 + a signal's number; SystemExit where
+    Where a worker crashed or was killed, all start again from the last checkpoint, up to `max_restarts` times, and once
+    where it left a remedy with `tell_remedy`. `source` is what `arguments` say to go on from, where they do. Raises
+    what the worker told that failed first, with its exit code, or 128 + a signal's number; SystemExit where
     nobody is left to be told.
     """
     restarts, remedied = 0, False
