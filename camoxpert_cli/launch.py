@@ -25,7 +25,7 @@ from types import FrameType
 from typing import Any
 
 from camoxpert_cli import console
-from camoxpert_cli.errors import CamoxError, error_of
+from camoxpert_cli.errors import CamoxError, TrainingError, error_of
 
 # Exit code of a worker that lost its partners: the cause is theirs.
 PEER_LOST = 75
@@ -71,10 +71,10 @@ def launch(
 ) -> None:
     """Run `camox <arguments>` in so many processes, `threads` for each, and wait until all have ended well.
 
-    Where a worker crashed or was killed, all start again from the last checkpoint, up to `max_restarts` times; where
-    one left a remedy with `tell_remedy` they do so with it, once. `source` is what `arguments` say to go on from, where
-    they do. Raises what the worker told that failed first, with its exit code, or 128 + a signal's number; SystemExit
-    where nobody is left to be told.
+    Where a worker crashed or was killed, all start again from the last checkpoint, up to `max_restarts` times, and once
+    where it left a remedy with `tell_remedy`. `source` is what `arguments` say to go on from, where they do. Raises
+    what the worker told that failed first, with its exit code, or 128 + a signal's number; SystemExit where
+    nobody is left to be told.
     """
     restarts, remedied = 0, False
     while True:
@@ -84,19 +84,19 @@ def launch(
             run_folder, remedy = group.run_folder, group.remedy
         if error is None:
             return
-        is_remedied = error.exit_code == _TRAINING and remedy is not None and not remedied
-        if not is_remedied and (error.exit_code in _FINAL or restarts == max_restarts):
+        has_remedy = error.exit_code == TrainingError.exit_code and remedy is not None and not remedied
+        if not has_remedy and (error.exit_code in _FINAL or restarts == max_restarts):
             raise error
         console.fail(error.message, error.hint, error.details)
-        if is_remedied and remedy is not None:
+        if run_folder is not None and _holds_checkpoint(run_folder):
+            arguments, source = to_go_on(arguments, source, run_folder), run_folder
+        if has_remedy and remedy is not None:
             remedied = True
             os.environ.update(remedy["environment"])
             console.warn(f"all {processes} processes start again {remedy['words']}")
         else:
             restarts += 1
             console.warn(f"all {processes} processes start again, restart {restarts} of {max_restarts}")
-        if run_folder is not None and _holds_checkpoint(run_folder):
-            arguments, source = to_go_on(arguments, source, run_folder), run_folder
 
 
 class _Group:

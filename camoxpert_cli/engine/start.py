@@ -113,6 +113,7 @@ def _within_memory(resolved: Resolved, placement: Placement) -> Resolved:
     told = os.environ.get(fitting.HANDED_ON)
     if launch.is_launched() and told is not None:
         return replace(resolved, config=fitting.taken_on(resolved.config, told))
+    os.environ.pop(fitting.HANDED_ON, None)  # of a run that this process, a notebook, started before
     if not fitting.is_measured(placement.devices[0]):
         fitting.refuse_auto_on_cpu(resolved)
     elif not launch.is_worker():

@@ -11,7 +11,7 @@ import torch
 
 from camoxpert_cli.config.load import Resolved
 from camoxpert_cli.config.schema import Config, RunConfig
-from camoxpert_cli.engine import auto_strategy, start
+from camoxpert_cli.engine import auto_strategy, fitting, start
 from camoxpert_cli.engine.auto_strategy import choose, decide, identity
 from camoxpert_cli.engine.choice import Choice, Chosen
 from camoxpert_cli.engine.device import Placement, Strategy, is_undecided
@@ -215,7 +215,11 @@ class Started:
         monkeypatch.setattr(start, "place", lambda run, processes: gpus)
         monkeypatch.setattr("camoxpert_cli.launch.launch", self.launch)
         monkeypatch.setattr("camoxpert_cli.engine.auto_strategy.choose", lambda *arguments: choice)
-        monkeypatch.setattr("camoxpert_cli.engine.train.train", lambda *arguments: self.trained.append(arguments[3]))
+        monkeypatch.setattr(fitting, "is_measured", lambda device: False)
+        monkeypatch.setattr("camoxpert_cli.engine.train.train", self.train)
+
+    def train(self, *arguments: Any, **rest: object) -> None:
+        self.trained.append(arguments[3])
 
     def launch(self, command: object, processes: int, **rest: object) -> int:
         self.launched = processes
