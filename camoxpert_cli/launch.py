@@ -38,9 +38,8 @@ STARTED = "CAMOX_STARTED"
 _ASKED = (130, 143)
 # Whoever read the output has gone, and nobody is there to be told.
 _UNHEARD = 141
-_TRAINING = 6
 # After these the same command would end in the same way, or was asked to end.
-_FINAL = {0, 2, 3, 4, 5, _TRAINING, *_ASKED, _UNHEARD}
+_FINAL = {0, 2, 3, 4, 5, 6, *_ASKED, _UNHEARD}
 _SIGNALS = {signal.SIGINT: "Ctrl-C", signal.SIGTERM: "a request to terminate"}
 _CHECKPOINTS = ("last.pth", "previous.pth", "best_model.pth")
 _POLL_SECONDS = 0.05
