@@ -28,7 +28,7 @@ install()
 
 
 def room(folder: Path, *, pictures: int, measured: bool, rank: int = 0, calls: int | None = None) -> dict[str, str]:
-    """Environment of processes whose card holds `pictures`: from the beginning, or once `rank` made so many `calls`.
+    """Environment of processes whose card holds `pictures`: all of them, or `rank` alone once it made so many `calls`.
 
     Before that there is room for all. Whether it is `measured` says whether training takes the device for a GPU.
     `folder` must not exist.
@@ -49,9 +49,10 @@ def install() -> None:
     def forward(step: TrainingStep, images: Tensor, masks: Tensor) -> Any:
         nonlocal calls
         calls += 1
-        if calls == settings["calls"] and os.environ.get("RANK", "0") == str(settings["rank"]):
+        shrinks = os.environ.get("RANK", "0") == str(settings["rank"])
+        if shrinks and calls == settings["calls"]:
             marker.touch()
-        if len(images) > settings["pictures"] and (settings["calls"] is None or marker.exists()):
+        if len(images) > settings["pictures"] and (settings["calls"] is None or (shrinks and marker.exists())):
             raise torch.OutOfMemoryError("CUDA out of memory")
         return honest(step, images, masks)
 
