@@ -137,8 +137,8 @@ def _choose(resolved: Resolved, placement: Placement, checkpoint: Checkpoint | N
     if launch.is_worker():
         return Choice.from_text(os.environ.get(HANDED_ON, ""))
     os.environ.pop(HANDED_ON, None)  # of a run that this process, a notebook, started before
-    if not is_undecided(resolved.config.run, placement):
-        return None
+    if not is_undecided(resolved.config.run, placement) or resolved.config.train.sync_batchnorm:
+        return None  # synchronised BatchNorm leaves ddp alone
 
     from camoxpert_cli.engine.auto_strategy import choose
 
