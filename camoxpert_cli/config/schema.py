@@ -113,6 +113,9 @@ class TrainConfig:
     skip_stage1: bool = setting(False, "start with stage 2")
     use_ema: bool = setting(True, "validate and keep a moving average of the weights", original="off")
     ema_decay: float = setting(0.999, "part of the average kept at each step", low=0.0, high=1.0)
+    sync_batchnorm: bool = setting(
+        False, "BatchNorm normalises in training with the pictures of all GPUs; for strategy ddp"
+    )
     precision: Literal["auto", "fp32", "fp16", "bf16"] = setting(
         "auto",
         "number format; auto takes bf16 where the GPU has it, fp16 on other GPUs, fp32 on the CPU",

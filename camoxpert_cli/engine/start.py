@@ -17,6 +17,7 @@ from camoxpert_cli.data.cores import usable_cores
 from camoxpert_cli.engine import fitting
 from camoxpert_cli.engine.choice import Choice
 from camoxpert_cli.engine.device import Placement, is_undecided, own_device, place, with_count
+from camoxpert_cli.engine.sync_batchnorm import refuse_data_parallel
 from camoxpert_cli.engine.tensorboard import summary_writer
 from camoxpert_cli.engine.world import World, expected_size, joined
 
@@ -42,6 +43,7 @@ def start(
     """
     placement = place(resolved.config.run, expected_size())
     run = with_count(resolved.config.run, placement)
+    refuse_data_parallel(resolved.config, placement)
     if run.tensorboard:
         summary_writer()  # refuses before minutes of trials
     resolved = keep_preset_batches(replace(resolved, config=replace(resolved.config, run=run)))
@@ -138,8 +140,8 @@ def _choose(resolved: Resolved, placement: Placement, checkpoint: Checkpoint | N
     if launch.is_worker():
         return Choice.from_text(os.environ.get(HANDED_ON, ""))
     os.environ.pop(HANDED_ON, None)  # of a run that this process, a notebook, started before
-    if not is_undecided(resolved.config.run, placement):
-        return None
+    if not is_undecided(resolved.config.run, placement) or resolved.config.train.sync_batchnorm:
+        return None  # synchronised BatchNorm leaves ddp alone
 
     from camoxpert_cli.engine.auto_strategy import choose
 

@@ -183,7 +183,8 @@ def training_steps(run: Run, stage: Stage, epoch: int, batches: Iterable[SizedBa
     group_start = progress.samples
     for size, (images, masks) in batches:
         group_images = min(group_size, count - group_start)
-        part, chosen = backward(run, images, masks, epoch, size, share=size / group_images)
+        with run.synchronised(size):
+            part, chosen = backward(run, images, masks, epoch, size, share=size / group_images)
         group_losses += part
         group_chosen += chosen
         group_own += len(images)
@@ -197,7 +198,7 @@ def training_steps(run: Run, stage: Stage, epoch: int, batches: Iterable[SizedBa
         progress.experts_chosen = added(
             progress.experts_chosen, sums[len(group_losses) :], run.config.model.num_experts
         )
-        average_statistics(run.network, group_own, run.world)
+        average_statistics(run.network, run.statistics_weight(group_own), run.world)
         if run.placement.strategy == "dp":
             leave_idle_experts(run.network, group_chosen)
         group_losses.zero_()

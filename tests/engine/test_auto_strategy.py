@@ -226,6 +226,14 @@ class Started:
         return 0
 
 
+def test_nothing_to_choose(tiny_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Synchronised BatchNorm is for ddp alone, which is taken without a trial, whatever was chosen before."""
+    started = Started(monkeypatch, Choice("dp", {"dp": 9.0}, {}, "key"))
+    start.start(tiny_run(tiny_data, tmp_path / "run", gpus=2, device="auto", sync_batchnorm=True), ["train"])
+
+    assert (started.launched, started.trained) == (2, [])
+
+
 @pytest.mark.parametrize("strategy", ["dp", "ddp"])
 def test_starting(tiny_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, strategy: Chosen) -> None:
     """dp trains in this process, ddp in processes of their own, which are handed the choice."""
