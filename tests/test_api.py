@@ -178,7 +178,7 @@ except CamoxError as error:
 """
 
 
-@pytest.mark.training
+@pytest.mark.slow
 def test_two_processes_from_a_script_without_a_guard(tiny_data: Path, tmp_path: Path) -> None:
     """Two processes train for a caller that cannot be imported; what goes wrong in one is an error of its class."""
     script = tmp_path / "cell.py"

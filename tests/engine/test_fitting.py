@@ -171,7 +171,7 @@ def test_real_steps(monkeypatch: pytest.MonkeyPatch) -> None:
     assert (batches(second), second.config.model.gradient_checkpointing) == ((4, 3, 4), True)
 
 
-@pytest.mark.training
+@pytest.mark.slow
 def test_in_processes_of_their_own() -> None:
     """Each device is measured by a process, and what was wrong there is told."""
     measured = on_devices([torch.device("cpu")] * 2)(small().config, (3, 2))

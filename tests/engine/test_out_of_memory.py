@@ -130,7 +130,7 @@ def test_a_run_without_a_checkpoint(tiny_data: Path, tmp_path: Path, monkeypatch
     assert settings_of(folder) == (2, 2, 2, False)
 
 
-@pytest.mark.training
+@pytest.mark.slow
 def test_one_picture_at_a_time(tiny_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Where nothing is left to halve, gradients are checkpointed."""
     have_room(monkeypatch, pictures=0, checkpointed=1)
@@ -174,7 +174,7 @@ def test_nothing_smaller(
     assert "--batch-size" not in caught.value.hint
 
 
-@pytest.mark.training
+@pytest.mark.slow
 def test_two_processes_go_on(tiny_data: Path, tmp_path: Path) -> None:
     """One of two runs out in the middle: both start again from the last checkpoint, with half the batches, once."""
     folder = tmp_path / "run"
@@ -211,7 +211,7 @@ def test_two_processes_end(tiny_data: Path, tmp_path: Path) -> None:
     assert f"Try:   camox resume {folder} {hint}\n" in output
 
 
-@pytest.mark.training
+@pytest.mark.slow
 def test_two_processes_are_measured(tiny_data: Path, tmp_path: Path) -> None:
     """From the command line: what does not fit is found before training, and both processes train with what does."""
     folder = tmp_path / "run"

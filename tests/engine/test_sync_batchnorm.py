@@ -239,7 +239,7 @@ def train_with_batch_norm(
     return [train_plainly(world, data, folder / str(at), case) for at, case in enumerate(cases)]
 
 
-@pytest.mark.training
+@pytest.mark.slow
 def test_two_ranks_are_one_process(tiny_data: Path, tmp_path: Path) -> None:
     """Weights and statistics are those of one process with batches twice as large, through all stages, to 1e-9.
 
@@ -287,7 +287,7 @@ def train_really(world: World, data: Path, folder: Path) -> dict[str, Any]:
     }
 
 
-@pytest.mark.training
+@pytest.mark.slow
 def test_ranks_stay_the_same_to_the_bit(tiny_data: Path, tmp_path: Path) -> None:
     """Network, average, their statistics and the optimizer; what would be saved has the names it always has."""
     first, second = in_ranks(2, train_really, tiny_data, tmp_path / "run")
