@@ -18,13 +18,14 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from types import FrameType
+from typing import Any
 
 from camoxpert_cli import console
-from camoxpert_cli.errors import CamoxError, error_of
+from camoxpert_cli.errors import CamoxError, TrainingError, error_of
 
 # Exit code of a worker that lost its partners: the cause is theirs.
 PEER_LOST = 75
@@ -51,12 +52,17 @@ _ONE_PRESS = 1.0
 
 def is_worker() -> bool:
     """Whether this process is one of several: started by `launch`, or by torchrun, which sets the same variables."""
-    return MEETING_POINT in os.environ or "TORCHELASTIC_RUN_ID" in os.environ
+    return is_launched() or "TORCHELASTIC_RUN_ID" in os.environ
+
+
+def is_launched() -> bool:
+    """Whether `launch` started this process."""
+    return MEETING_POINT in os.environ
 
 
 def is_first() -> bool:
     """Whether this process is the one that a user started, or the first of those that torchrun did."""
-    return not is_worker() or (MEETING_POINT not in os.environ and os.environ["RANK"] == "0")
+    return not is_worker() or (not is_launched() and os.environ["RANK"] == "0")
 
 
 def launch(
@@ -64,23 +70,32 @@ def launch(
 ) -> None:
     """Run `camox <arguments>` in so many processes, `threads` for each, and wait until all have ended well.
 
-    Where a worker crashed or was killed, all start again from the last checkpoint, up to `max_restarts` times. `source`
-    is what `arguments` say to go on from, where they do. Raises what the worker told that failed first, with its exit
-    code, or 128 + a signal's number; SystemExit where nobody is left to be told.
+    Where a worker crashed or was killed, all start again from the last checkpoint, up to `max_restarts` times, and once
+    where it left a remedy with `tell_remedy`. `source` is what `arguments` say to go on from, where they do. Raises
+    what the worker told that failed first, with its exit code, or 128 + a signal's number; SystemExit where
+    nobody is left to be told.
     """
-    for attempt in range(max_restarts + 1):
+    restarts, remedied = 0, False
+    while True:
         with tempfile.TemporaryDirectory(prefix="camox-") as folder:
             group = _Group(Path(folder), arguments, processes, threads)
             error = group.run()
-            run_folder = group.run_folder
+            run_folder, remedy = group.run_folder, group.remedy
         if error is None:
             return
-        if error.exit_code in _FINAL or attempt == max_restarts:
+        has_remedy = error.exit_code == TrainingError.exit_code and remedy is not None and not remedied
+        if not has_remedy and (error.exit_code in _FINAL or restarts == max_restarts):
             raise error
         console.fail(error.message, error.hint, error.details)
         if run_folder is not None and _holds_checkpoint(run_folder):
             arguments, source = to_go_on(arguments, source, run_folder), run_folder
-        console.warn(f"all {processes} processes start again, restart {attempt + 1} of {max_restarts}")
+        if has_remedy and remedy is not None:
+            remedied = True
+            os.environ.update(remedy["environment"])
+            console.warn(f"all {processes} processes start again {remedy['words']}")
+        else:
+            restarts += 1
+            console.warn(f"all {processes} processes start again, restart {restarts} of {max_restarts}")
 
 
 class _Group:
@@ -101,6 +116,15 @@ class _Group:
         """The folder of the run, once rank 0 has said which it is."""
         with suppress(OSError):
             return Path((self.folder / "run_folder").read_text(encoding="utf-8"))
+        return None
+
+    @property
+    def remedy(self) -> dict[str, Any] | None:
+        """What a worker left with `tell_remedy`."""
+        for path in sorted(self.folder.glob("remedy*.json")):
+            with suppress(OSError, ValueError):
+                remedy: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+                return remedy
         return None
 
     def run(self) -> CamoxError | None:
@@ -265,6 +289,16 @@ def tell_launcher(message: str, hint: str, details: str) -> bool:
         path.write_text(json.dumps({"message": message, "hint": hint, "details": details}), encoding="utf-8")
         return True
     return False
+
+
+def tell_remedy(words: str, environment: Mapping[str, str]) -> None:
+    """Have the launcher start all again with these variables once this worker has failed; `words` is what differs."""
+    folder = os.environ.get(MEETING_POINT)
+    if folder is not None:
+        # The launcher may have been killed, and its folder removed.
+        with suppress(OSError):
+            path = Path(folder) / f"remedy{os.environ['RANK']}.json"
+            path.write_text(json.dumps({"words": words, "environment": dict(environment)}), encoding="utf-8")
 
 
 def told_by(folder: Path, rank: int) -> dict[str, str] | None:

@@ -49,7 +49,9 @@ def deep_loss(deep_logits: tuple[Tensor, ...], masks: Tensor) -> Tensor:
 
 
 def _edge_strength(x: Tensor) -> Tensor:
-    sobel_x = x.new_tensor([[-1.0, 0.0, 1.0], [-2.0, 0.0, 2.0], [-1.0, 0.0, 1.0]])
+    # Made on the device: for numbers of Python the host would wait until they are copied.
+    step = torch.arange(-1, 2, dtype=x.dtype, device=x.device)
+    sobel_x = torch.outer(2 - step.abs(), step)
     kernels = torch.stack([sobel_x, sobel_x.t()]).unsqueeze(1)  # (2, 1, 3, 3)
     gradients = F.conv2d(x, kernels, padding=1)
     return (gradients.square().sum(dim=1, keepdim=True) + _SMOOTH).sqrt()

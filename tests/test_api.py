@@ -15,7 +15,6 @@ import numpy as np
 import pytest
 
 from camoxpert_cli import evaluate, load_model, predict, train
-from camoxpert_cli.api import Picture
 from camoxpert_cli.data.reading import read_image
 from camoxpert_cli.errors import CamoxError, CheckpointError, ConfigError, DataError, UsageError
 from camoxpert_cli.launch import STARTED
@@ -56,7 +55,7 @@ def test_one_picture_and_several(run: RunFolder, pictures: list[Path]) -> None:
     """A picture gives its map at its own size, a list a list in its order; arrays are as good as files."""
     arrays = [read_image(path)[0] for path in pictures]
     first = predict(run.best, pictures[0])
-    mixed: list[Picture] = [pictures[1], arrays[0]]
+    mixed: list[Any] = [pictures[1], arrays[0]]
     several = predict(str(run.best), mixed, device="cpu")
 
     assert first.dtype == np.float32

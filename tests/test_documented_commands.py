@@ -50,8 +50,8 @@ def check(command: str, parameters: dict[str, Any]) -> None:
         flags = {KEYS[name]: value for name, value in parameters.items() if name in KEYS.keys() - own}
         given = {key: value for key, value in flags.items() if value is not None}
         resolve(parameters.get("preset"), given, parameters.get("assignments") or [])
-    elif command in ("doctor", "presets show") and (name := parameters.get("preset") or parameters.get("name")):
-        resolve(name, {})
+    elif command in ("doctor", "presets show") and (preset := parameters.get("preset") or parameters.get("name")):
+        resolve(preset, {})
 
 
 @pytest.mark.usefixtures("_presets_of_the_examples")

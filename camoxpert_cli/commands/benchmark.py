@@ -17,7 +17,7 @@ from camoxpert_cli.config.schema import SETTINGS
 _FLAGS = [
     *(key for key in SETTINGS if key.startswith(("model.", "data.")) and key != "model.backbone_weights"),
     *(f"train.{name}" for name in ("epochs", "stage1_epochs", "batch_size", "stage2_batch_size", "accumulation_steps")),
-    *("train.skip_stage1", "train.use_ema", "train.precision", "run.device"),
+    *("train.skip_stage1", "train.use_ema", "train.sync_batchnorm", "train.precision", "run.device"),
 ]
 _FLAGS.remove("data.generated_pictures")
 

@@ -9,6 +9,7 @@ from typing import Annotated, Any, get_args, get_type_hints
 import typer
 
 from camoxpert_cli.config.schema import SETTINGS, Setting
+from camoxpert_cli.config.values import AUTO
 
 _PANELS = {"model": "Network", "data": "Data", "train": "Training", "run": "Run"}
 _WORDS: dict[Any, str] = {int: "N", float: "X", str: "TEXT"}
@@ -85,5 +86,7 @@ def _metavar(setting: Setting) -> str | None:
         return None
     kinds = (setting.type, *get_args(setting.type))
     texts = [choice for kind in kinds for choice in get_args(kind) if isinstance(choice, str)]
+    if setting.fitted:
+        texts.append(AUTO)
     word = setting.stands_for or next((_WORDS[kind] for kind in kinds if kind in _WORDS), "")
-    return "|".join(filter(None, (word, *texts)))
+    return "|".join(filter(None, (word, *texts, AUTO if setting.fitted else "")))

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
+from camoxpert_cli.config.batches import exact_batches
 from camoxpert_cli.config.load import Resolved, global_batches, gpu_count, stage2_batch_size
 from camoxpert_cli.config.schema import SETTINGS, Config
 from camoxpert_cli.errors import ConfigError
@@ -77,7 +78,7 @@ def keep_global_batches(before: Config, after: Config, given: Sequence[str]) -> 
     """
     gpus = gpu_count(after)
     wanted = global_batches(before)
-    choices = [choice for steps in range(1, min(wanted) + 1) if (choice := _share(wanted, gpus, steps))]
+    choices = exact_batches(wanted, gpus)
     typed = {
         index: value
         for index, (key, value) in enumerate(
@@ -116,12 +117,6 @@ def keep_preset_batches(resolved: Resolved) -> Resolved:
     if not isinstance(before.run.gpus, int) or before.run.gpus == resolved.config.run.gpus:
         return resolved
     return replace(resolved, config=keep_global_batches(before, resolved.config, []))
-
-
-def _share(wanted: tuple[int, int], gpus: int, steps: int) -> tuple[int, int, int] | None:
-    """Batch sizes per GPU of both stages with `steps` accumulation steps, None where they are not whole."""
-    (first, rest), (second, other_rest) = (divmod(size, gpus * steps) for size in wanted)
-    return (first, second, steps) if rest == other_rest == 0 else None
 
 
 def _effect(key: str, before: Any, after: Any, same_batches: bool) -> Effect:

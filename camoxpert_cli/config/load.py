@@ -11,7 +11,7 @@ from typing import Any
 
 from camoxpert_cli.config.presets import PRESET_WORDS, collect_chain
 from camoxpert_cli.config.schema import SECTIONS, SETTINGS, Config
-from camoxpert_cli.config.values import convert
+from camoxpert_cli.config.values import AUTO, convert
 from camoxpert_cli.errors import ConfigError, nearest
 
 DEFAULT_ORIGIN = "default"
@@ -25,18 +25,25 @@ class Resolved:
     """A complete configuration, where each dotted key's value came from, and the preset's name or path.
 
     `base` is what it would be without a word of the user's: the preset, the saved settings or the defaults. Alone it
-    may be impossible.
+    may be impossible. `auto` are the keys for which the user typed auto: until the GPUs' memory has been measured they
+    have the value of `base`, which says how many pictures a step shall have in all.
     """
 
     config: Config
     origins: Mapping[str, str]
     preset: str | None
     base: Config
+    auto: frozenset[str] = frozenset()
 
     @property
     def typed(self) -> set[str]:
         """The keys that flags and assignments set."""
         return {key for key, origin in self.origins.items() if origin in (SETTINGS[key].flag, ASSIGNED)}
+
+    @property
+    def goes_on(self) -> bool:
+        """Whether a run that was saved goes on."""
+        return self.preset is None and self.base != Config()
 
 
 @dataclass(frozen=True)
@@ -68,11 +75,14 @@ def resolve(
         *(_Given(key, value, SETTINGS[key].flag) for key, value in flags.items()),
         *_from_assignments(assignments, problems),
     ]
+    last = {item.key: item for item in typed}
+    auto = frozenset(key for key, item in last.items() if _is_auto(item))
+    typed = [item for item in typed if item.key not in auto and not _is_auto(item)]
     config, origins = _build([*start, *typed], problems)
     problems = problems or _impossible_combinations(config, origins)
     if problems:
         raise ConfigError("\n".join(problems), "camox train --help lists every setting")
-    return Resolved(config, origins, preset, _build(start, [])[0])
+    return Resolved(config, origins, preset, _build(start, [])[0], auto)
 
 
 def from_mapping(content: object, origin: str) -> Config:
@@ -201,6 +211,10 @@ def _known(given: Sequence[_Given], problems: list[str]) -> list[_Given]:
             meant = _did_you_mean(item.key.rpartition(".")[2], _KEYS)
             problems.append(f"{item.origin}: {item.key} is {item.value!r}, but there is no such setting{meant}")
     return [item for item in given if item.key in SETTINGS]
+
+
+def _is_auto(item: _Given) -> bool:
+    return SETTINGS[item.key].fitted and item.value == AUTO
 
 
 def _did_you_mean(name: str, known: Mapping[str, str]) -> str:

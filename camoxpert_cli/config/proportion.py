@@ -96,17 +96,13 @@ def _starting_points(resolved: Resolved) -> list[tuple[str, Config]]:
     """What the run may be in proportion to, and what to call it."""
     if resolved.preset is not None:
         found = [(f"preset {resolved.preset}", resolved.base)]
-    elif _goes_on(resolved):
+    elif resolved.goes_on:
         found = [("the run so far", resolved.base)]
     else:
         files = {name: PRESET_FOLDER / f"{name}.yaml" for name in preset_names()}
         built_in = [(f"preset {name}", resolve(str(path), {}).config) for name, path in files.items()]
         found = [("the defaults", resolved.base), *built_in]
     return [(name, _counted(config, gpu_count(resolved.config))) for name, config in found]
-
-
-def _goes_on(resolved: Resolved) -> bool:
-    return resolved.preset is None and resolved.base != Config()
 
 
 def _counted(config: Config, gpus: int) -> Config:
@@ -168,7 +164,7 @@ def _words(resolved: Resolved, settings: Mapping[str, Any]) -> str:
     """What to type: flags, or assignments where flags would not count or `camox resume` has none."""
     return " ".join(
         f"{ASSIGNED} {key}={value!r}"
-        if _goes_on(resolved) or resolved.origins[key] == ASSIGNED
+        if resolved.goes_on or resolved.origins[key] == ASSIGNED
         else f"{SETTINGS[key].flag} {value!r}"
         for key, value in settings.items()
     )

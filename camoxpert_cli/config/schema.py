@@ -23,11 +23,12 @@ def setting(
     parse: Callable[[str], object] | None = None,
     original: str = "",
     stands_for: str = "",
+    fitted: bool = False,
 ) -> Any:
     """A dataclass field that also knows its help, its bounds (inclusive) and the original program's default.
 
     `parse` checks a text value: it raises ValueError with what was expected. `stands_for` is the word for a value in
-    the help.
+    the help. For a `fitted` one a command line may say auto: the value is then what the GPUs' memory holds.
     """
     metadata = {
         "help": help,
@@ -36,6 +37,7 @@ def setting(
         "parse": parse,
         "original": original,
         "stands_for": stands_for,
+        "fitted": fitted,
     }
     return field(default=default, metadata=metadata)
 
@@ -84,8 +86,16 @@ class DataConfig:
 class TrainConfig:
     epochs: int = setting(140, "epochs of both stages together", low=1, original="120")
     stage1_epochs: int = setting(30, "epochs with the backbone frozen", low=0)
-    batch_size: int = setting(8, "pictures a step on each GPU", low=1, original="2, split over all GPUs")
-    stage2_batch_size: int | None = setting(None, "the same for stage 2; half of --batch-size if not given", low=1)
+    batch_size: int = setting(
+        8,
+        "pictures a step on each GPU; auto takes what its memory holds, at the same pictures a step in all",
+        low=1,
+        original="2, split over all GPUs",
+        fitted=True,
+    )
+    stage2_batch_size: int | None = setting(
+        None, "the same for stage 2; half of --batch-size if not given", low=1, fitted=True
+    )
     accumulation_steps: int = setting(1, "batches whose gradients make one optimizer step", low=1, original="4")
     lr: float = setting(6.5e-4, "learning rate of stage 1", low=0.0, original="0.00025")
     stage2_lr: float | None = setting(None, "learning rate of stage 2; --lr if not given", low=0.0)
@@ -103,6 +113,9 @@ class TrainConfig:
     skip_stage1: bool = setting(False, "start with stage 2")
     use_ema: bool = setting(True, "validate and keep a moving average of the weights", original="off")
     ema_decay: float = setting(0.999, "part of the average kept at each step", low=0.0, high=1.0)
+    sync_batchnorm: bool = setting(
+        False, "BatchNorm normalises in training with the pictures of all GPUs; for strategy ddp"
+    )
     precision: Literal["auto", "fp32", "fp16", "bf16"] = setting(
         "auto",
         "number format; auto takes bf16 where the GPU has it, fp16 on other GPUs, fp32 on the CPU",
@@ -186,6 +199,7 @@ class Setting:
     parse: Callable[[str], object] | None
     original: str
     stands_for: str
+    fitted: bool
 
     @property
     def key(self) -> str:

@@ -12,6 +12,8 @@ from camoxpert_cli.config.schema import Setting
 _TRUE = {"true", "yes", "on", "1"}
 _FALSE = {"false", "no", "off", "0"}
 _NULL = {"null", "~"}
+# What a command line says for a value that is found by measuring.
+AUTO = "auto"
 
 
 def convert(setting: Setting, value: Any) -> Any:
@@ -39,6 +41,8 @@ def expected(setting: Setting) -> str:
     """What the setting accepts, in words."""
     kinds, nullable = _kinds(setting.type)
     words = [_describe(kind, setting) for kind in kinds]
+    if setting.fitted:
+        words.append(f"{AUTO} on the command line")
     return ", or ".join([*words, "null"] if nullable else words)
 
 

@@ -36,6 +36,16 @@ def batch_sizes(left: int, per_rank: int, world: int = 1) -> list[int]:
     return [per_rank * world] * full + [rest] * (rest > 0)
 
 
+def own_share(size: int, rank: int, world: int) -> range:
+    """Which of the `size` samples of a batch, counted from 0, are of `rank`; the last rank always has some."""
+    return range(size * rank // world, size * (rank + 1) // world)
+
+
+def ranks_with_samples(size: int, world: int) -> tuple[int, ...]:
+    """The ranks that have samples of a batch of `size`: all of them, or as many as there are samples."""
+    return tuple(rank for rank in range(world) if own_share(size, rank, world))
+
+
 class EpochBatches(Sampler[list[SampleKey]]):
     """The batches of one rank as lists of keys (epoch, index), from a position in an epoch to the end of it.
 
@@ -67,6 +77,6 @@ class EpochBatches(Sampler[list[SampleKey]]):
         epoch, start = self.epoch, self.position
         order = epoch_order(self.count, self.seed, epoch)
         for size in self.sizes():
-            first, end = (start + size * rank // self.world for rank in (self.rank, self.rank + 1))
-            yield [(epoch, int(index)) for index in order[first:end]]
+            own = own_share(size, self.rank, self.world)
+            yield [(epoch, int(index)) for index in order[start + own.start : start + own.stop]]
             start += size

@@ -105,7 +105,13 @@ def benchmark(
     None stands for what there is: one GPU and all of them, every strategy; as many steps as some seconds hold.
     Raises CamoxError for settings, pictures and devices that cannot be used, and where nothing could be measured.
     """
-    config = resolve(preset, flags).config
+    resolved = resolve(preset, flags)
+    if resolved.auto:
+        raise UsageError(
+            "--batch-size auto is for camox train, which says what it found",
+            "give the batches to measure as numbers",
+        )
+    config = resolved.config
     on_cpu = config.run.device == "cpu" or (config.run.device == "auto" and counts is None and not _gpus())
     if counts is None:
         counts = sorted({1, 1 if on_cpu else max(1, _gpus())})

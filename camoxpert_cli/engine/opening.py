@@ -28,6 +28,7 @@ def announce(run: Run) -> None:
         ("Run folder", str(run.folder.path)),
         *zip(("Devices", *[""] * run.placement.count), _devices(run), strict=False),
         ("Strategy", f"{run.placement.strategy}: {_STRATEGIES[run.placement.strategy]}"),
+        *_synchronised(run),
         *_network(run),
         *_pictures(run),
         *(describe_batches(run.config, "process", "processes") if on_cpu else describe_batches(run.config)),
@@ -35,6 +36,13 @@ def announce(run: Run) -> None:
     ]
     for title, text in lines:
         console.say(f"{title:<12}{text}")
+
+
+def _synchronised(run: Run) -> list[tuple[str, str]]:
+    if not run.config.train.sync_batchnorm:
+        return []
+    alone = "one process has nothing to synchronise"
+    return [("BatchNorm", alone if run.world.size == 1 else "normalises with the pictures of all processes")]
 
 
 def _devices(run: Run) -> list[str]:

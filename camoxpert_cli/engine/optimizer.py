@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+import torch
 from torch import nn
 from torch.optim import AdamW
 
@@ -23,13 +26,28 @@ def build_optimizer(
         for name, parameters, factor in (("network", rest, 1.0), ("backbone", backbone, backbone_lr_factor))
         if (trained := _trained(parameters))
     ]
-    optimizer = AdamW(groups, lr=0.0, weight_decay=weight_decay)
+    # Fused: one pass over memory instead of about ten. On the CPU it takes parameters, gradients and moments for
+    # granted to lie in memory alike; autograd sees to that for gradients, `load_state` for moments.
+    optimizer = AdamW(groups, lr=0.0, weight_decay=weight_decay, fused=True)
     if previous is not None:
         for group in optimizer.param_groups:
             for parameter in group["params"]:
                 if parameter in previous.state:
                     optimizer.state[parameter] = previous.state[parameter]
     return optimizer
+
+
+def load_state(optimizer: AdamW, state: dict[str, Any]) -> None:
+    """Go on with the moments and groups that a checkpoint holds, however its optimizer worked and they lay in memory.
+
+    Raises KeyError, TypeError or ValueError where they are not those of an optimizer over the same parameters.
+    """
+    groups = [{**group, "fused": True} for group in state["param_groups"]]
+    optimizer.load_state_dict({**state, "param_groups": groups})
+    for parameter, moments in optimizer.state.items():
+        for name, value in moments.items():
+            if value.shape == parameter.shape and value.stride() != parameter.stride():
+                moments[name] = torch.empty_like(parameter).copy_(value)
 
 
 def set_learning_rate(optimizer: AdamW, rate: float) -> None:

@@ -1,8 +1,14 @@
-"""How much memory a recipe's stages take on a GPU: a few real steps of each, on noise instead of pictures."""
+"""How much memory a recipe's stages take on a GPU: a few real steps of each, on noise instead of pictures.
+
+Where memory runs out is found by running out of it, so this belongs into a process of its own (`doctor/probe.py`): what
+it took is free again for certain, and what CUDA may die of stays there.
+"""
 
 from __future__ import annotations
 
 import gc
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import torch
 
@@ -19,6 +25,9 @@ from camoxpert_cli.model.camoxpert import CamoXpert
 
 # The first step makes the optimizer's moments, so only the second holds all there is at once.
 _STEPS = 2
+# Part of a GPU's free memory that the steps must do with. The rest is for what comes with hours: an allocator's gaps,
+# the buffers of NCCL, validation.
+_MARGIN = 0.92
 
 
 def measure_memory(config: Config, device_name: str) -> list[StageMemory]:
@@ -29,15 +38,61 @@ def measure_memory(config: Config, device_name: str) -> list[StageMemory]:
     device lacks.
     """
     device = torch.device(device_name)
+    network, ema = _build(config, device)
+    return [
+        StageMemory(stage.number, stage.batch_size, _peak(config, network, ema, device, stage, backbone_stages))
+        for stage, backbone_stages in _most_trained(config).items()
+    ]
+
+
+def largest_batches(config: Config, device_name: str, limits: Sequence[int]) -> list[int]:
+    """The most pictures at a time, up to `limits`, that two steps of stages 1 and 2 have room for on one device.
+
+    0 where not even one has; the limit for a stage that the settings leave out. Part of the memory is kept free.
+    Raises as `measure_memory` does.
+    """
+    device = torch.device(device_name)
+    if device.type == "cuda":
+        free, total = torch.cuda.mem_get_info(device)
+        # The allocator then gives back what it only keeps in reserve before it says that there is no more.
+        torch.cuda.set_per_process_memory_fraction(_MARGIN * free / total, device)
+    try:
+        network, ema = _build(config, device)
+    except torch.OutOfMemoryError:
+        return [0, 0]
+    found = list(limits)
+    for stage, backbone_stages in _most_trained(config).items():
+
+        def fits(batch: int, stage: Stage = stage, backbone_stages: int = backbone_stages) -> bool:
+            tried = replace(stage, batch_size=batch)
+            return _peak(config, network, ema, device, tried, backbone_stages) is not None
+
+        found[stage.number - 1] = largest_that(fits, limits[stage.number - 1])
+    return found
+
+
+def largest_that(fits: Callable[[int], bool], limit: int) -> int:
+    """The largest of 1 ... `limit` that `fits`, where all below it do; 0 where none does. The limit is tried first."""
+    if fits(limit):
+        return limit
+    low, high = 0, limit
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (middle, high) if fits(middle) else (low, middle)
+    return low
+
+
+def _build(config: Config, device: torch.device) -> tuple[CamoXpert, Ema | None]:
+    network = build_network(config.model, config.train.seed, weights_follow=True).to(device)
+    return network, Ema(network, config.train.ema_decay) if config.train.use_ema else None
+
+
+def _most_trained(config: Config) -> dict[Stage, int]:
+    """Each stage that trains, and the most stages of the backbone that it ever does."""
     most: dict[Stage, int] = {}
     for phase in build_phases(config):
         most[phase.stage] = max(most.get(phase.stage, 0), phase.backbone_stages)
-    network = build_network(config.model, config.train.seed, weights_follow=True).to(device)
-    ema = Ema(network, config.train.ema_decay) if config.train.use_ema else None
-    return [
-        StageMemory(stage.number, stage.batch_size, _peak(config, network, ema, device, stage, backbone_stages))
-        for stage, backbone_stages in most.items()
-    ]
+    return most
 
 
 def _peak(

@@ -15,6 +15,7 @@ from camoxpert_cli.engine.build import steps_per_epoch
 from camoxpert_cli.engine.checkpoint import Checkpoint, read_checkpoint
 from camoxpert_cli.engine.foreign import average_in, epochs_complete, weights_of
 from camoxpert_cli.engine.load import load_weights
+from camoxpert_cli.engine.optimizer import load_state
 from camoxpert_cli.engine.run import Progress, Run, set_trained
 from camoxpert_cli.engine.stages import keep_unfrozen
 from camoxpert_cli.errors import CheckpointError, UsageError
@@ -57,7 +58,7 @@ def _restore_training(run: Run, training: dict[str, Any], path: Path) -> None:
         set_trained(run, training["backbone_stages"])
         assert run.optimizer is not None
         current = [(group["lr_factor"], group["weight_decay"]) for group in run.optimizer.param_groups]
-        run.optimizer.load_state_dict(training["optimizer"])
+        load_state(run.optimizer, training["optimizer"])
         for group, (factor, decay) in zip(run.optimizer.param_groups, current, strict=True):
             group["lr_factor"], group["weight_decay"] = factor, decay
         if run.scaler.is_enabled() and training["scaler"]:

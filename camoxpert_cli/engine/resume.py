@@ -48,6 +48,10 @@ def resume(
     """
     checkpoint = find_checkpoint(source)
     resolved = settings_to_go_on(checkpoint, flags, assignments)
+    if dry_run and resolved.auto:
+        raise UsageError(
+            "--batch-size auto trains for some steps to find the batch, and a dry run does not", "leave one of them out"
+        )
     if dry_run:
         describe(resolved.config, checkpoint)
     else:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -24,7 +25,7 @@ from camoxpert_cli.data.cores import auto_workers, usable_cores
 from camoxpert_cli.data.dataset import ScoringBatch, ScoringPictures, TrainingPictures
 from camoxpert_cli.data.loader import PictureLoader, scoring_loader, training_loader
 from camoxpert_cli.data.pairs import Pair
-from camoxpert_cli.data.sampling import EpochBatches
+from camoxpert_cli.data.sampling import EpochBatches, ranks_with_samples
 from camoxpert_cli.engine.build import RunData, build_network, build_phases, check_pictures, open_data
 from camoxpert_cli.engine.checkpoint import Checkpoint, CheckpointNotWritten, checkpoint_bytes, read_checkpoint
 from camoxpert_cli.engine.deadline import Deadline, Reserve, find_deadline
@@ -39,6 +40,7 @@ from camoxpert_cli.engine.precision import build_scaler, choose_dtype
 from camoxpert_cli.engine.stages import WHOLE_BACKBONE, Phase, Stage
 from camoxpert_cli.engine.step import StepOutput, TrainingStep, output_of_nothing
 from camoxpert_cli.engine.stopping import Stopped, Stopping
+from camoxpert_cli.engine.sync_batchnorm import refuse_data_parallel, synchronised
 from camoxpert_cli.engine.tensorboard import Curves
 from camoxpert_cli.engine.world import World
 from camoxpert_cli.launch import tell_run_folder
@@ -142,6 +144,22 @@ class Run:
             self.world.size,
         )
 
+    def synchronised(self, size: int) -> AbstractContextManager[None]:
+        """For a batch of `size` pictures over all ranks: BatchNorm looks at all of them, where that is wanted.
+
+        Every rank enters it, also one without a picture of the batch, and makes its forward and backward pass inside.
+        """
+        if not self.config.train.sync_batchnorm or self.world.size == 1:
+            return nullcontext()
+        return synchronised(self.network, self.world.part(ranks_with_samples(size, self.world.size)))
+
+    def statistics_weight(self, images: int) -> int:
+        """Of this rank in the average of BatchNorm's running statistics, where it saw so many images of a step."""
+        if not self.config.train.sync_batchnorm:
+            return images
+        # Equal on all ranks that saw every batch, as the last one always does: its own are taken as they are.
+        return int(self.world.rank == self.world.size - 1)
+
     @property
     def scored_network(self) -> CamoXpert:
         """The network that is validated: the average where there is one."""
@@ -235,7 +253,8 @@ def prepare(
     # The settings keep `auto`, for the run may go on elsewhere.
     placement = place(config.run if strategy is None else replace(config.run, strategy=strategy), world.size)
     config = replace(config, run=with_count(config.run, placement))
-    # Refuses before pictures are looked for.
+    # Refuse before pictures are looked for.
+    refuse_data_parallel(config, placement)
     choose_dtype(config.train.precision, own_device(placement, world))
     if checkpoint is not None and layout_of(checkpoint.content) is not CAMOX:
         folder.refuse_foreign(checkpoint.path)
@@ -260,7 +279,11 @@ def assemble(
     world: World,
     deadline: Deadline,
 ) -> Run:
-    """Everything on this rank's device, before the first step. Raises DeviceError where it lacks the number format."""
+    """Everything on this rank's device, before the first step. Raises DeviceError where it lacks the number format.
+
+    And UsageError where settings contradict the placement.
+    """
+    refuse_data_parallel(config, placement)
     device = own_device(placement, world)
     if device.type == "cuda":
         torch.cuda.set_device(device)

@@ -14,13 +14,16 @@ from camoxpert_cli.config.durations import parse_duration
 from camoxpert_cli.config.load import Resolved
 from camoxpert_cli.config.proportion import rate_warning
 from camoxpert_cli.data.cores import usable_cores
+from camoxpert_cli.engine import fitting
 from camoxpert_cli.engine.choice import Choice
-from camoxpert_cli.engine.device import Placement, is_undecided, place, with_count
+from camoxpert_cli.engine.device import Placement, is_undecided, own_device, place, with_count
+from camoxpert_cli.engine.sync_batchnorm import refuse_data_parallel
 from camoxpert_cli.engine.tensorboard import summary_writer
-from camoxpert_cli.engine.world import expected_size, joined
+from camoxpert_cli.engine.world import World, expected_size, joined
 
 if TYPE_CHECKING:
     from camoxpert_cli.engine.checkpoint import Checkpoint
+    from camoxpert_cli.runs import RunFolder
 
 # Where the processes that are started after a choice of strategy find it.
 HANDED_ON = "CAMOX_STRATEGY"
@@ -40,11 +43,13 @@ def start(
     """
     placement = place(resolved.config.run, expected_size())
     run = with_count(resolved.config.run, placement)
+    refuse_data_parallel(resolved.config, placement)
     if run.tensorboard:
         summary_writer()  # refuses before minutes of trials
     resolved = keep_preset_batches(replace(resolved, config=replace(resolved.config, run=run)))
     if launch.is_first() and (warning := rate_warning(resolved)) is not None:
         console.warn(warning)
+    resolved = _within_memory(resolved, placement)
     choice = _choose(resolved, placement, checkpoint)
     if choice is not None and choice.strategy == "dp":
         placement = replace(placement, strategy="dp")
@@ -58,11 +63,76 @@ def start(
         )
         return
 
+    with joined(parse_duration(run.collective_timeout)) as world:
+        if launch.is_worker() and not launch.is_launched():  # by torchrun: nobody has measured
+            resolved = _within_memory_of_all(resolved, placement, world)
+        _train(resolved, checkpoint, world, choice, as_json=as_json)
+
+
+def _train(
+    resolved: Resolved, checkpoint: Checkpoint | None, world: World, choice: Choice | None, *, as_json: bool
+) -> None:
+    """Train; where memory runs out go on once from the last checkpoint, with smaller batches.
+
+    A rank that ran out is not where the others are, and no collective can tell them. So of several processes it ends,
+    and the launcher starts all again.
+    """
     # Loads what the process that only waits for others does without.
+    from camoxpert_cli.engine.out_of_memory import OutOfMemory
     from camoxpert_cli.engine.train import train
 
-    with joined(parse_duration(run.collective_timeout)) as world:
+    try:
         train(resolved, checkpoint, world, choice, as_json=as_json)
+        return
+    except OutOfMemory as error:
+        smaller = error.smaller
+        if smaller is None:
+            raise
+        start_point = "from the last checkpoint" if error.folder.last.exists() else "from the beginning"
+        words = (
+            f"{start_point} with {fitting.in_words(smaller)}, which {fitting.kept_in_words(resolved.config, smaller)}"
+        )
+        if launch.is_worker():
+            launch.tell_remedy(words, {fitting.HANDED_ON: fitting.hand_on(smaller)})
+            raise
+        failed = error
+    failed.let_go()
+    console.warn(f"{failed.message}. Training starts again {words}; a second time ends it")
+    config = fitting.taken_on(resolved.config, fitting.hand_on(smaller))
+    config = replace(config, run=replace(config.run, checkpoint_dir=str(failed.folder.path)))
+    train(replace(resolved, config=config), _saved(failed.folder) or checkpoint, world, choice, as_json=as_json)
+
+
+def _saved(folder: RunFolder) -> Checkpoint | None:
+    """What the run in `folder` saved last, where it did."""
+    from camoxpert_cli.engine.checkpoint import Checkpoint, read_checkpoint
+
+    return Checkpoint(folder.last, read_checkpoint(folder.last)) if folder.last.exists() else None
+
+
+def _within_memory(resolved: Resolved, placement: Placement) -> Resolved:
+    """The settings in batches that the GPUs hold: measured by the first process, told to those that it starts."""
+    told = os.environ.get(fitting.HANDED_ON)
+    if launch.is_launched() and told is not None:
+        return replace(resolved, config=fitting.taken_on(resolved.config, told))
+    os.environ.pop(fitting.HANDED_ON, None)  # of a run that this process, a notebook, started before
+    if not fitting.is_measured(placement.devices[0]):
+        fitting.refuse_auto_on_cpu(resolved)
+    elif not launch.is_worker():
+        resolved = fitting.fit(resolved, fitting.on_devices(placement.devices))
+        os.environ[fitting.HANDED_ON] = fitting.hand_on(resolved.config)
+    return resolved
+
+
+def _within_memory_of_all(resolved: Resolved, placement: Placement, world: World) -> Resolved:
+    """The same for processes that nobody of ours started: each measures its own GPU, and all take what all hold."""
+    device = own_device(placement, world)
+    if not fitting.is_measured(device):
+        return resolved
+    own = fitting.on_devices([device])
+    return fitting.fit(
+        resolved, lambda config, limits: [each for one in world.gather(own(config, limits)) for each in one]
+    )
 
 
 def _choose(resolved: Resolved, placement: Placement, checkpoint: Checkpoint | None) -> Choice | None:
@@ -70,8 +140,8 @@ def _choose(resolved: Resolved, placement: Placement, checkpoint: Checkpoint | N
     if launch.is_worker():
         return Choice.from_text(os.environ.get(HANDED_ON, ""))
     os.environ.pop(HANDED_ON, None)  # of a run that this process, a notebook, started before
-    if not is_undecided(resolved.config.run, placement):
-        return None
+    if not is_undecided(resolved.config.run, placement) or resolved.config.train.sync_batchnorm:
+        return None  # synchronised BatchNorm leaves ddp alone
 
     from camoxpert_cli.engine.auto_strategy import choose
 

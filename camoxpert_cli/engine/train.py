@@ -26,6 +26,7 @@ from camoxpert_cli.engine.expert_use import DEAD, added, expert_use, in_words
 from camoxpert_cli.engine.gradients import average_statistics, leave_idle_experts, sum_gradients
 from camoxpert_cli.engine.opening import announce
 from camoxpert_cli.engine.optimizer import learning_rates, set_learning_rate
+from camoxpert_cli.engine.out_of_memory import OutOfMemory
 from camoxpert_cli.engine.restoring import report_changes, restore
 from camoxpert_cli.engine.run import Run, enter_phase, prepare
 from camoxpert_cli.engine.saving import save_best, save_last
@@ -182,7 +183,8 @@ def training_steps(run: Run, stage: Stage, epoch: int, batches: Iterable[SizedBa
     group_start = progress.samples
     for size, (images, masks) in batches:
         group_images = min(group_size, count - group_start)
-        part, chosen = backward(run, images, masks, epoch, size, share=size / group_images)
+        with run.synchronised(size):
+            part, chosen = backward(run, images, masks, epoch, size, share=size / group_images)
         group_losses += part
         group_chosen += chosen
         group_own += len(images)
@@ -196,7 +198,7 @@ def training_steps(run: Run, stage: Stage, epoch: int, batches: Iterable[SizedBa
         progress.experts_chosen = added(
             progress.experts_chosen, sums[len(group_losses) :], run.config.model.num_experts
         )
-        average_statistics(run.network, group_own, run.world)
+        average_statistics(run.network, run.statistics_weight(group_own), run.world)
         if run.placement.strategy == "dp":
             leave_idle_experts(run.network, group_chosen)
         group_losses.zero_()
@@ -361,10 +363,9 @@ def _explaining_errors(run: Run) -> Iterator[None]:
             f"stopped at once by a second Ctrl-C; {_last_good(run)}", run.folder.resume_command
         ) from error
     except torch.OutOfMemoryError as error:
-        raise TrainingError(
-            f"the GPU ran out of memory in epoch {run.progress.epoch + 1}; {_last_good(run)}",
-            "smaller --batch-size and --stage2-batch-size, smaller --img-size, or --gradient-checkpointing",
-        ) from error
+        message = f"the GPU ran out of memory in epoch {run.progress.epoch + 1}; {_last_good(run)}"
+        stage = run.phases[-1].stage.number if run.phase is None else run.phase.stage.number
+        raise OutOfMemory(message, run.folder, run.config, stage) from error
 
 
 def _last_good(run: Run) -> str:

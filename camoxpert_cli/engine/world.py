@@ -5,9 +5,9 @@ from __future__ import annotations
 import ctypes
 import os
 import signal
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
 from typing import Any, TypeVar
@@ -25,6 +25,22 @@ _PR_SET_PDEATHSIG = 1
 
 
 @dataclass(frozen=True)
+class Part:
+    """Some of the ranks of a world, or all where `group` is None; `rank` is 0 ... `size` - 1 among them."""
+
+    rank: int
+    size: int
+    group: dist.ProcessGroup | None = None
+
+    def sum(self, tensor: Tensor) -> Tensor:
+        """Over these ranks, in place; the same bits on each."""
+        if self.size > 1:
+            with _naming_the_loss():
+                dist.all_reduce(tensor, group=self.group)
+        return tensor
+
+
+@dataclass(frozen=True)
 class World:
     """`rank` is 0 ... `size` - 1 over all machines, `local_rank` 0 ... `local_size` - 1 on this one.
 
@@ -35,6 +51,8 @@ class World:
     size: int = 1
     local_rank: int = 0
     local_size: int = 1
+    timeout: timedelta | None = None  # how long a collective waits
+    _parts: dict[tuple[int, ...], Part | None] = field(default_factory=dict, compare=False, repr=False)
 
     @property
     def is_main(self) -> bool:
@@ -43,10 +61,20 @@ class World:
 
     def sum(self, tensor: Tensor) -> Tensor:
         """Over all ranks, in place; the same bits on each."""
-        if self.size > 1:
+        return Part(self.rank, self.size).sum(tensor)
+
+    def part(self, ranks: Sequence[int]) -> Part | None:
+        """These ranks alone, in ascending order; None on the others. Every rank calls this."""
+        key = tuple(ranks)
+        if len(key) == self.size:
+            return Part(self.rank, self.size)
+        if key not in self._parts:
             with _naming_the_loss():
-                dist.all_reduce(tensor)
-        return tensor
+                group = dist.new_group(list(key), timeout=self.timeout)
+            self._parts[key] = (
+                Part(key.index(self.rank), len(key), group) if isinstance(group, dist.ProcessGroup) else None
+            )
+        return self._parts[key]
 
     def largest(self, tensor: Tensor) -> Tensor:
         """Of each value over all ranks, in place."""
@@ -93,16 +121,17 @@ def joined(timeout: int) -> Iterator[World]:
     )
     end_with_parent()
     meeting_point = os.environ.get(MEETING_POINT)
+    patience = timedelta(seconds=timeout)
     with _naming_the_loss():
         dist.init_process_group(
             "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo",
             init_method="env://" if meeting_point is None else f"file://{Path(meeting_point) / 'store'}",
             rank=rank,
             world_size=size,
-            timeout=timedelta(seconds=timeout),
+            timeout=patience,
         )
     try:
-        yield World(rank, size, local_rank, local_size)
+        yield World(rank, size, local_rank, local_size, patience)
     finally:
         with suppress(RuntimeError):
             dist.destroy_process_group()

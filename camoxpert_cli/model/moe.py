@@ -50,22 +50,27 @@ class MixtureOfExperts(nn.Module):
         """
         gate_logits = at_least_float32(self.gate(x).flatten(1))
         top_logits, chosen = gate_logits.topk(self.top_k, dim=1)
-        weights = top_logits.softmax(dim=1).flatten()
+        weights = top_logits.softmax(dim=1)
 
         # Sort the B * K (image, expert) pairs by expert; the list of counts is the layer's only host-device sync.
         order = chosen.flatten().argsort(stable=True)
         images = order.div(self.top_k, rounding_mode="floor")
         counts: list[int] = _count(chosen, len(self.experts)).tolist()
 
-        out = torch.zeros_like(x)
-        for expert, pairs, members in zip(
-            self.experts, torch.split(order, counts), torch.split(images, counts), strict=True
-        ):
-            if len(pairs) == 0:
-                continue
-            result = expert(x.index_select(0, members)) * weights[pairs].view(-1, 1, 1, 1)
-            out.index_add_(0, members, result.to(out.dtype))
-        return out, Routing(gate_logits, chosen)
+        # Pictures are taken with their channels last: index_select gives channels first whatever it was given, and each
+        # convolution of an expert would turn its input around again.
+        pixels = x.permute(0, 2, 3, 1)
+        results = [
+            expert(pixels.index_select(0, members).permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
+            for expert, members in zip(self.experts, torch.split(images, counts), strict=True)
+            if len(members)
+        ]
+        # Back to the images' order, each image's K side by side. index_add_ would keep every product for the backward
+        # pass.
+        pairs = torch.cat(results).index_select(0, order.argsort())
+        pairs = pairs.view(*chosen.shape, *pairs.shape[1:])
+        mixed = (pairs * weights.view(*chosen.shape, 1, 1, 1)).sum(dim=1).to(x.dtype)
+        return mixed.permute(0, 3, 1, 2), Routing(gate_logits, chosen)
 
 
 def experts_per_image(num_experts: int) -> int:

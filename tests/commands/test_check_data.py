@@ -247,6 +247,7 @@ def test_no_folder_given() -> None:
     assert run().exit_code == 2
 
 
+@pytest.mark.slow
 @needs_shared_data
 def test_photographs_of_cats() -> None:
     """Of 500 photographs seven are twice in their set, and nothing else is wrong."""

@@ -37,6 +37,7 @@ def on(monkeypatch: pytest.MonkeyPatch) -> Callable[[Readings], None]:
     return put
 
 
+@pytest.mark.training
 @without_gpu
 def test_this_machine() -> None:
     """Without a GPU doctor looks at all there is, ends with 5 and names what trains here; no traceback."""
@@ -51,6 +52,7 @@ def test_this_machine() -> None:
     assert max(map(len, output.splitlines())) <= 80
 
 
+@pytest.mark.training
 @without_gpu
 def test_this_machine_as_json() -> None:
     """The same in JSON, with the raw readings, and a preset's own findings."""

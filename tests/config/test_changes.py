@@ -131,6 +131,7 @@ def test_a_batch_size_that_was_typed_stays() -> None:
         ("kaggle-2xT4", {"run.gpus": "2"}, (16, 12, 1)),
         ("kaggle-2xT4", {}, (16, 12, 1)),
         ("kaggle-2xT4", {"run.gpus": "1", "train.batch_size": "10"}, (10, 12, 1)),
+        ("kaggle-2xT4", {"run.gpus": "1", "train.batch_size": "auto"}, (16, 12, 2)),
         ("quickstart", {"run.gpus": "2"}, (12, 12, 1)),
         (None, {"run.gpus": "2"}, (8, 4, 1)),
     ],

@@ -313,3 +313,18 @@ def test_a_mapping_that_is_none(content: object) -> None:
 def test_an_empty_mapping_is_all_defaults() -> None:
     """What a mapping leaves out keeps its default."""
     assert from_mapping({}, "config.yaml") == Config()
+
+
+def test_auto_is_a_word_of_the_command_line(tmp_path: Path) -> None:
+    """It leaves the recipe's number in place, which says how many pictures a step has; a preset cannot say it."""
+    resolved = resolve("kaggle-2xT4", {"train.batch_size": "auto"}, ["train.stage2_batch_size=auto"])
+    later = resolve("kaggle-2xT4", {"train.batch_size": "auto"}, ["train.batch_size=9"])
+    found = problems_of(preset(tmp_path, "train:\n  batch_size: auto\n"))
+
+    assert resolved.auto == {"train.batch_size", "train.stage2_batch_size"}
+    assert resolved.config == resolve("kaggle-2xT4", {}).config
+    assert resolved.typed == set()
+    assert (later.auto, later.config.train.batch_size) == (frozenset(), 9)
+    assert len(found) == 1
+    assert "'auto', expected a whole number, at least 1, or auto on the command line" in found[0]
+    assert "train.epochs is 'auto'" in problems_of(None, {"train.epochs": "auto"})[0]

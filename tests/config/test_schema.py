@@ -64,6 +64,7 @@ def test_setting_keeps_its_default_apart_from_its_description() -> None:
         "parse": None,
         "original": "4",
         "stands_for": "",
+        "fitted": False,
     }
 
 

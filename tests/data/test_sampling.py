@@ -4,7 +4,7 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from camoxpert_cli.data.sampling import EpochBatches, batch_sizes, epoch_order
+from camoxpert_cli.data.sampling import EpochBatches, batch_sizes, epoch_order, ranks_with_samples
 from camoxpert_cli.errors import DataError
 
 counts, per_ranks, worlds = st.integers(1, 200), st.integers(1, 9), st.integers(1, 5)
@@ -45,6 +45,18 @@ def test_order_differs_between_epochs_and_seeds() -> None:
 def test_order_is_pinned() -> None:
     """The order of a seed never changes: a run that goes on must see the rest of its epoch."""
     assert epoch_order(8, 42, 3).tolist() == [6, 5, 1, 3, 4, 2, 7, 0]
+
+
+@settings(deadline=None)
+@given(counts, per_ranks, worlds)
+def test_who_has_samples(count: int, per_rank: int, world: int) -> None:
+    """Of each batch, by its size alone; the last rank always."""
+    assume(count >= world)
+    batches = zip(*all_ranks(count, per_rank, world), strict=True)
+    found = [tuple(rank for rank, own in enumerate(batch) if own) for batch in batches]
+
+    assert found == [ranks_with_samples(size, world) for size in batch_sizes(count, per_rank, world)]
+    assert all(ranks[-1] == world - 1 for ranks in found)
 
 
 @settings(deadline=None)

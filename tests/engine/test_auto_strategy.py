@@ -11,7 +11,7 @@ import torch
 
 from camoxpert_cli.config.load import Resolved
 from camoxpert_cli.config.schema import Config, RunConfig
-from camoxpert_cli.engine import auto_strategy, start
+from camoxpert_cli.engine import auto_strategy, fitting, start
 from camoxpert_cli.engine.auto_strategy import choose, decide, identity
 from camoxpert_cli.engine.choice import Choice, Chosen
 from camoxpert_cli.engine.device import Placement, Strategy, is_undecided
@@ -215,11 +215,23 @@ class Started:
         monkeypatch.setattr(start, "place", lambda run, processes: gpus)
         monkeypatch.setattr("camoxpert_cli.launch.launch", self.launch)
         monkeypatch.setattr("camoxpert_cli.engine.auto_strategy.choose", lambda *arguments: choice)
-        monkeypatch.setattr("camoxpert_cli.engine.train.train", lambda *arguments: self.trained.append(arguments[3]))
+        monkeypatch.setattr(fitting, "is_measured", lambda device: False)
+        monkeypatch.setattr("camoxpert_cli.engine.train.train", self.train)
+
+    def train(self, *arguments: Any, **rest: object) -> None:
+        self.trained.append(arguments[3])
 
     def launch(self, command: object, processes: int, **rest: object) -> int:
         self.launched = processes
         return 0
+
+
+def test_nothing_to_choose(tiny_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Synchronised BatchNorm is for ddp alone, which is taken without a trial, whatever was chosen before."""
+    started = Started(monkeypatch, Choice("dp", {"dp": 9.0}, {}, "key"))
+    start.start(tiny_run(tiny_data, tmp_path / "run", gpus=2, device="auto", sync_batchnorm=True), ["train"])
+
+    assert (started.launched, started.trained) == (2, [])
 
 
 @pytest.mark.parametrize("strategy", ["dp", "ddp"])

@@ -7,11 +7,12 @@ from typing import Any
 import pytest
 
 from camoxpert_cli.config.load import resolve
-from camoxpert_cli.engine.benchmark import Benchmark, Row, with_speedups
+from camoxpert_cli.engine.benchmark import Benchmark, Row, benchmark, with_speedups
 from camoxpert_cli.engine.benchmark_report import epochs_within, to_json, to_markdown, to_text, verdict
 from camoxpert_cli.engine.probe import Failure, Outcome
 from camoxpert_cli.engine.stages import Stage
 from camoxpert_cli.engine.trial import Measurement
+from camoxpert_cli.errors import UsageError
 
 STAGES = {1: Stage(1, 0, 30, 16, 1e-3, 0), 2: Stage(2, 30, 140, 12, 1e-4, 10)}
 KEYS = [
@@ -191,3 +192,9 @@ def test_verdict_where_more_gpus_gain_nothing() -> None:
 def test_epochs_of_a_session(hours: float, expected: int) -> None:
     """Stage 1's epochs of 2 minutes come first, then stage 2's of 4, and after the recipe more of these."""
     assert epochs_within(hours, [(30, 120.0), (110, 240.0)]) == expected
+
+
+def test_auto_is_not_measured() -> None:
+    """A batch that camox train would look for is refused: the benchmark says how fast given ones are."""
+    with pytest.raises(UsageError, match="--batch-size auto is for camox train"):
+        benchmark("quickstart", {"train.batch_size": "auto"}, [1], None, steps=1, repeats=1)

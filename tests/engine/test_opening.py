@@ -37,6 +37,14 @@ def test_the_banner(tiny_data: Path, tmp_path: Path, capsys: pytest.CaptureFixtu
     assert max(len(line) for line in lines if str(tmp_path) not in line) <= 80
 
 
+def test_synchronised_batch_norm(tiny_data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Where it was asked for, one process says that it has nothing to synchronise."""
+    run = prepare(tiny_run(tiny_data, tmp_path / "run", sync_batchnorm=True))[0]
+    announce(run)
+
+    assert "BatchNorm   one process has nothing to synchronise\n" in capsys.readouterr().err
+
+
 @pytest.fixture
 def two_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
     """Names and memory of cards that are not there."""

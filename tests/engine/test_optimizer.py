@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from copy import deepcopy
 from typing import Any
 
 import pytest
@@ -8,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.optim import AdamW
 
-from camoxpert_cli.engine.optimizer import build_optimizer, set_learning_rate
+from camoxpert_cli.engine.optimizer import build_optimizer, load_state, set_learning_rate
 from camoxpert_cli.model.backbone import create_backbone
 from camoxpert_cli.model.camoxpert import CamoXpert
 
@@ -96,6 +97,47 @@ def test_unfreezing_keeps_moments(network: CamoXpert) -> None:
         assert state["step"] == 3
         assert state["exp_avg"].any()
         assert all(torch.equal(new.state[parameter][name], value) for name, value in state.items())
+
+
+def test_steps_are_those_of_plain_adamw(network: CamoXpert) -> None:
+    """Three steps move the weights as torch's AdamW does without fused kernels, each group at its own rate."""
+    twin = deepcopy(network)
+    fused = optimizer_over(network, 2)
+    set_learning_rate(fused, 1e-2)
+    plain = optimizer_over(twin, 2)
+    groups = [{**group, "fused": None} for group in fused.state_dict()["param_groups"]]
+    plain.load_state_dict({"state": {}, "param_groups": groups})
+    for each, optimizer in ((network, fused), (twin, plain)):
+        torch.manual_seed(1)
+        for _ in range(3):
+            step(each, optimizer)
+
+    assert fused.param_groups[0]["fused"]
+    # Measured 6e-8 where a step is 1e-2.
+    for own, other in zip(network.parameters(), twin.parameters(), strict=True):
+        torch.testing.assert_close(own, other, rtol=0, atol=2e-6)
+
+
+def test_goes_on_with_moments_of_another_kind(network: CamoXpert) -> None:
+    """A state that was saved without fused kernels, its moments channels first, gives the same next step."""
+    twin = deepcopy(network)
+    optimizer = optimizer_over(network, 4)
+    set_learning_rate(optimizer, 1e-2)
+    step(network, optimizer)
+    state = deepcopy(optimizer.state_dict())
+    for group in state["param_groups"]:
+        group["fused"] = None
+    for moments in state["state"].values():
+        moments.update({name: value.contiguous() for name, value in moments.items()})
+    twin.load_state_dict(network.state_dict())
+    other = optimizer_over(twin, 4)
+    load_state(other, state)
+    for each, own in ((network, optimizer), (twin, other)):
+        torch.manual_seed(1)
+        step(each, own)
+
+    assert other.param_groups[0]["fused"]
+    assert all(torch.equal(one, two) for one, two in zip(network.parameters(), twin.parameters(), strict=True))
 
 
 def test_a_fresh_optimizer_starts_at_no_rate(network: CamoXpert) -> None:

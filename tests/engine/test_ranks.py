@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import signal
 from collections.abc import Sequence
 from dataclasses import asdict, replace
@@ -13,16 +12,13 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
-from torch.optim import SGD
 
 from camoxpert_cli.data.dataset import ScoringPictures
 from camoxpert_cli.data.loader import scoring_loader
 from camoxpert_cli.data.pairs import Pair
-from camoxpert_cli.engine import run as run_module
 from camoxpert_cli.engine import train as train_module
 from camoxpert_cli.engine.deadline import Deadline
 from camoxpert_cli.engine.evaluate import Scores, evaluate
-from camoxpert_cli.engine.optimizer import build_optimizer
 from camoxpert_cli.engine.run import Run, enter_phase, prepare
 from camoxpert_cli.engine.stopping import Stopped
 from camoxpert_cli.engine.train import begin, close_epoch, train_epoch, validate
@@ -30,45 +26,17 @@ from camoxpert_cli.engine.world import World
 from camoxpert_cli.errors import DataError
 from camoxpert_cli.model.camoxpert import CamoXpert
 from tests.helpers.batch_effects import train_without_batch_effects
+from tests.helpers.plain_training import assert_same_training, train_plainly
 from tests.helpers.ranks import in_ranks
 from tests.helpers.tiny_data import TRAINING_PICTURES, tiny_run
 
 pytestmark = pytest.mark.training
 
-# A stage change, then an unfreezing before each epoch of stage 2.
-STAGES: dict[str, Any] = {"epochs": 4, "stage1_epochs": 1, "num_experts": 7, "use_ema": False, "warmup_epochs": 0}
 
-
-def _plain(*arguments: Any, **settings: Any) -> SGD:
-    """Gradient descent: Adam divides by the size of a gradient, which blows up the rounding of tiny ones."""
-    settings["previous"] = None
-    adam = build_optimizer(*arguments, **settings)
-    return SGD([{key: group[key] for key in ("params", "name", "lr_factor")} for group in adam.param_groups])
-
-
-def train_plainly(world: World, data: Path, folder: Path, cases: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """For each of `cases`: weights after each epoch, losses of each step, as NumPy arrays and numbers."""
+def train_held_still(world: World, data: Path, folder: Path, cases: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """For each of `cases` what `train_plainly` gives, where no picture sees its batch."""
     CamoXpert.train = train_without_batch_effects  # type: ignore[assignment, method-assign]
-    train_module.CLIP_NORM = float("inf")
-    run_module.__dict__["build_optimizer"] = _plain
-    return [_train_plainly(world, data, folder / str(at), case) for at, case in enumerate(cases)]
-
-
-def _train_plainly(world: World, data: Path, folder: Path, case: dict[str, Any]) -> dict[str, Any]:
-    resolved = tiny_run(data, folder, **STAGES, **case, lr=1e-2, stage2_lr=1e-2, scheduler="none")
-    run, _ = prepare(resolved, None, world)
-    begin(run, resolved.config, None)
-    run.step.double()
-    states = []
-    for phase in run.phases:
-        enter_phase(run, phase)
-        for epoch in range(phase.first, phase.end):
-            train_epoch(run, phase, epoch)
-            run.progress.samples = 0
-            states.append({name: value.clone().numpy() for name, value in run.network.state_dict().items()})
-    log = run.folder.metrics
-    rows = [json.loads(line) for line in log.read_text().splitlines()] if world.is_main else []
-    return {"states": states, "rows": rows, "chosen": run.progress.experts_chosen}
+    return [train_plainly(world, data, folder / str(at), case) for at, case in enumerate(cases)]
 
 
 def test_two_ranks_are_one_process(tiny_data: Path, tmp_path: Path) -> None:
@@ -91,26 +59,10 @@ def test_two_ranks_are_one_process(tiny_data: Path, tmp_path: Path) -> None:
         {**each, "batch_size": b, "stage2_batch_size": b, "gpus": 2} for each, b in zip(common, batches, strict=True)
     ]
     alone = [{**each, "batch_size": 2 * b, "stage2_batch_size": 2 * b} for each, b in zip(common, batches, strict=True)]
-    first, second = in_ranks(2, train_plainly, tiny_data, tmp_path / "two", shared)
-    (whole,) = in_ranks(1, train_plainly, tiny_data, tmp_path / "one", alone)
+    first, second = in_ranks(2, train_held_still, tiny_data, tmp_path / "two", shared)
+    (whole,) = in_ranks(1, train_held_still, tiny_data, tmp_path / "one", alone)
     for case, *outcomes in zip(sizes, first, second, whole, strict=True):
-        _compare(case, *outcomes)
-
-
-def _compare(case: object, first: dict[str, Any], second: dict[str, Any], one: dict[str, Any]) -> None:
-    moved = 0.0
-    for at, state in enumerate(one["states"]):
-        for name, value in state.items():
-            largest = max(abs(value).max(), 1.0)
-            assert abs(first["states"][at][name] - value).max() <= 1e-9 * largest, (case, name)
-            assert (first["states"][at][name] == second["states"][at][name]).all(), (case, name)
-            moved = max(moved, abs(value - one["states"][0][name]).max())
-    assert moved > 1e-3
-    assert first["chosen"] == second["chosen"] == one["chosen"]
-    assert [row["samples"] for row in first["rows"]] == [row["samples"] for row in one["rows"]]
-    for ours, theirs in zip(first["rows"], one["rows"], strict=True):
-        for name in ("total", "bce", "iou", "edge", "deep", "balance", "gradient_norm"):
-            assert ours[name] == pytest.approx(theirs[name], abs=1e-9, rel=1e-9), case
+        assert_same_training(case, *outcomes)
 
 
 # Steps of 4 + 4 and of 1 picture in stage 1, of 6 + 3 in stage 2: ranks with one picture less than others, or none.

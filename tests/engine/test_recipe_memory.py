@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
 from camoxpert_cli.config.load import resolve
 from camoxpert_cli.config.schema import Config
 from camoxpert_cli.engine import recipe_memory
 from camoxpert_cli.engine.doctor.readings import StageMemory
-from camoxpert_cli.engine.recipe_memory import measure_memory
+from camoxpert_cli.engine.recipe_memory import largest_batches, largest_that, measure_memory
+from tests.helpers.small_card import have_room
 
 
 def small(**settings: object) -> Config:
@@ -57,6 +60,43 @@ def test_out_of_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(recipe_memory, "_train", train)
 
     assert measure_memory(small(), "cpu") == [StageMemory(1, 3, None), StageMemory(2, 2, 0)]
+
+
+@given(room=st.integers(0, 300), limit=st.integers(1, 300))
+def test_the_largest(room: int, limit: int) -> None:
+    """The largest that fits is found; what fits as it was asked for is tried once, and else in halves."""
+    tried: list[int] = []
+
+    def fits(size: int) -> bool:
+        tried.append(size)
+        return size <= room
+
+    assert largest_that(fits, limit) == min(room, limit)
+    assert min(tried) >= 1
+    assert len(tried) <= 1 + (0 if limit <= room else limit.bit_length())
+
+
+def test_largest_batches(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of each stage, up to its limit; a stage that does not train has room for all."""
+    have_room(monkeypatch, pictures=2)
+
+    assert largest_batches(small(), "cpu", (3, 1)) == [2, 1]
+    assert largest_batches(small(skip_stage1=True), "cpu", (9, 3)) == [9, 2]
+
+
+def test_part_of_the_memory_stays_free(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The steps must do with 92% of what is free, not of all; a card without room for the weights holds no picture."""
+    asked: list[float] = []
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (10, 20))
+    monkeypatch.setattr(torch.cuda, "set_per_process_memory_fraction", lambda part, device: asked.append(part))
+
+    def full(*_: object) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(recipe_memory, "_build", full)
+
+    assert largest_batches(small(), "cuda:0", (3, 2)) == [0, 0]
+    assert asked == [pytest.approx(0.46)]
 
 
 @pytest.mark.gpu

@@ -179,6 +179,18 @@ def test_batch_size_keeps_the_steps(run_folder: Path) -> None:
     assert (train_config.batch_size, train_config.stage2_batch_size, train_config.accumulation_steps) == (2, 1, 2)
 
 
+def test_auto_keeps_the_steps(run_folder: Path) -> None:
+    """The saved numbers say how many pictures a step has until memory was measured, which a dry run does not do."""
+    found = settings_to_go_on(find_checkpoint(run_folder), {"train.batch_size": "auto"}, [])
+    without = settings_to_go_on(find_checkpoint(run_folder), {}, [])
+    dry = camox("resume", run_folder, "--batch-size", "auto", "--dry-run")
+
+    assert found.auto == {"train.batch_size"}
+    assert found.config == without.config
+    assert dry.exit_code == 2
+    assert "--batch-size auto trains for some steps" in dry.stderr
+
+
 def test_assigned_batch_size_is_another_run(run_folder: Path) -> None:
     """With `--set` a batch size is taken as it is."""
     config = settings_to_go_on(find_checkpoint(run_folder), {}, ["train.batch_size=3"]).config

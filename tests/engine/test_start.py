@@ -5,9 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import torch
 
 from camoxpert_cli.config.load import resolve, to_mapping
 from camoxpert_cli.engine import start
+from camoxpert_cli.engine.device import Placement
+from camoxpert_cli.errors import UsageError
 from camoxpert_cli.launch import MEETING_POINT
 
 WORDS = "the learning rate does not fit the batch"
@@ -17,7 +20,7 @@ WORDS = "the learning rate does not fit the batch"
 def trained(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """What `start` does in place of training: launch processes, or train in this one."""
     seen: list[str] = []
-    monkeypatch.setattr("camoxpert_cli.engine.train.train", lambda *arguments: seen.append("train"))
+    monkeypatch.setattr("camoxpert_cli.engine.train.train", lambda *arguments, **rest: seen.append("train"))
 
     def launch(*arguments: object, **rest: object) -> int:
         seen.append("launch")
@@ -50,6 +53,17 @@ def test_a_preset_as_it_is(trained: list[str], capsys: pytest.CaptureFixture[str
 
     assert trained == ["train", "train"]
     assert warnings(capsys) == []
+
+
+def test_refused_before_anything_is_measured(trained: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """DataParallel cannot synchronise BatchNorm: that is told before minutes of measuring memory."""
+    one_process = Placement("dp", (torch.device("cuda", 0), torch.device("cuda", 1)), 2)
+    monkeypatch.setattr(start, "place", lambda run, processes: one_process)
+    monkeypatch.setattr(start, "_within_memory", lambda *arguments: trained.append("measured"))
+    with pytest.raises(UsageError, match="--sync-batchnorm"):
+        start.start(resolve("quickstart", {"train.sync_batchnorm": True}), ["train"])
+
+    assert trained == []
 
 
 def test_a_run_that_goes_on(trained: list[str], capsys: pytest.CaptureFixture[str]) -> None:

@@ -137,6 +137,19 @@ def test_without_deep_supervision() -> None:
     assert all(parameter.grad is None for parameter in step.network.deep_heads.parameters())
 
 
+@pytest.mark.parametrize("backbone", ["test_resnet", "edgenext_xx_small", "mambaout_femto"])
+def test_gradients_lie_as_their_parameters(backbone: str) -> None:
+    """Each gradient has its parameter's layout in memory: the fused optimizer pairs their numbers by address."""
+    step = TrainingStep(small_network(backbone), True, None).train()
+    for _ in range(2):  # the second adds to what the first has left
+        torch.autograd.backward(combine(step(*bytes_of(2)), 3).total)
+
+    for name, parameter in step.named_parameters():
+        if parameter.grad is not None:
+            kept = [at for at, size in enumerate(parameter.shape) if size > 1]
+            assert [parameter.grad.stride(at) for at in kept] == [parameter.stride(at) for at in kept], name
+
+
 def test_saturated_pixels_learn() -> None:
     """In training, pixels that are wrong beyond the clamp of eval mode have a gradient in the total loss."""
     step = step_of(2)

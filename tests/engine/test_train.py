@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from camoxpert_cli.config.schema import Config
 from camoxpert_cli.data.dataset import ScoringPictures
@@ -226,3 +226,35 @@ def test_whole_network_learns(plain_run: RunFolder, tiny_data: Path, tmp_path: P
 
     still = [name for name, parameter in after.named_parameters() if torch.equal(parameter, before[name])]
     assert still == []
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="only a GPU computes while the host goes on")
+@pytest.mark.parametrize("precision", ["fp32", "fp16"])
+def test_host_waits_for_routing_alone(
+    tiny_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, precision: str
+) -> None:
+    """From pinned pictures to gradients the host waits for the GPU only where a mixture layer reads its counts."""
+    run, _ = prepare(tiny_run(tiny_data, tmp_path / "run", device="cuda", precision=precision, skip_stage1=True))
+    enter_phase(run, run.phases[0])
+    run.network.train()
+    images = torch.randint(256, (3, 3, 64, 64), dtype=torch.uint8).pin_memory()
+    masks = torch.randint(2, (3, 1, 64, 64), dtype=torch.uint8).pin_memory()
+    train_module.backward(run, images, masks, 1, 3, 1.0)  # the first call of a kernel may wait for its own making
+    plain, reads = Tensor.tolist, []
+
+    def counted(tensor: Tensor) -> Any:
+        reads.append(tensor.shape)
+        torch.cuda.set_sync_debug_mode("default")
+        values = plain(tensor)
+        torch.cuda.set_sync_debug_mode("error")
+        return values
+
+    monkeypatch.setattr(Tensor, "tolist", counted)
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        train_module.backward(run, images, masks, 1, 3, 1.0)
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+
+    assert len(reads) == len(run.network.moe_layers)

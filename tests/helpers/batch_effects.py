@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from types import UnionType
+
 from torch import nn
 
 from camoxpert_cli.model.camoxpert import CamoXpert
@@ -11,8 +13,17 @@ _original = CamoXpert.train
 
 def train_without_batch_effects(network: CamoXpert, mode: bool = True) -> CamoXpert:
     """To take the place of `CamoXpert.train`: BatchNorm uses its running statistics and nothing is dropped."""
+    return _train_without(nn.BatchNorm2d | nn.Dropout, network, mode)
+
+
+def train_without_dropout(network: CamoXpert, mode: bool = True) -> CamoXpert:
+    """The same, but BatchNorm normalises with its batch."""
+    return _train_without(nn.Dropout, network, mode)
+
+
+def _train_without(kinds: type | UnionType, network: CamoXpert, mode: bool) -> CamoXpert:
     _original(network, mode)
     for module in network.modules():
-        if isinstance(module, nn.BatchNorm2d | nn.Dropout):
+        if isinstance(module, kinds):
             module.eval()
     return network

@@ -47,10 +47,11 @@ def test_parity_in_eval_mode(backbone: str, num_experts: int, batch: int, height
     with torch.no_grad():
         output, expected = network(images), reference_of(network)(images)
 
-    # Measured over three seeds: up to 1.3e-5 of the logits' standard deviation.
+    # Measured over four seeds: up to 1.0e-4 of the logits' standard deviation, most of it the reference's own rounding:
+    # from the same network in float64 it is up to 9e-5 away, and this one up to 3e-5.
     for own, other in zip([output.logits, *output.deep_logits], [expected.logits, *expected.deep_logits], strict=True):
         assert own.shape == other.shape
-        assert (own - other).abs().max() < 1e-4 * other.std()
+        assert (own - other).abs().max() < 3e-4 * other.std()
     for routing, chosen, gate_logits in zip(output.routing, expected.top_k_indices, expected.gate_logits, strict=True):
         assert torch.equal(routing.chosen, chosen)
         torch.testing.assert_close(routing.gate_logits, gate_logits, rtol=1e-4, atol=1e-4)

@@ -146,6 +146,23 @@ def test_pictures_do_not_mix() -> None:
     torch.testing.assert_close(together, alone)
 
 
+@pytest.mark.parametrize("pictures", [1, 3])
+def test_channels_stay_last(pictures: int) -> None:
+    """Pictures reach experts with their channels last, and so do gradients; other layouts would be turned each time."""
+    layer = mixture().to(memory_format=torch.channels_last)
+    x = set_gate(layer, torch.randn(pictures, 7, generator=torch.Generator().manual_seed(0)).tolist())
+    x = x.contiguous(memory_format=torch.channels_last).requires_grad_()
+    seen: list[Tensor] = []
+    for expert in layer.experts:
+        expert.register_forward_hook(lambda _, inputs, output: seen.extend((inputs[0], output)))
+        expert.register_full_backward_hook(lambda _, __, gradients: seen.extend(gradients))
+    output, _ = layer(x)
+    output.backward(torch.randn_like(output))
+
+    assert x.grad is not None
+    assert all(each.is_contiguous(memory_format=torch.channels_last) for each in (*seen, output, x.grad))
+
+
 def test_one_call_for_each_expert() -> None:
     """An expert is called once with all pictures routed to it, and one that no picture chose is not called."""
     layer = mixture()

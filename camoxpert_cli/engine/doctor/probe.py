@@ -144,8 +144,18 @@ def recipe(settings: str, device: str) -> dict[str, Any]:
     return {"stages": [asdict(each) for each in measure_memory(config, device)]}
 
 
+def batches(settings: str, device: str, stage1: str, stage2: str) -> dict[str, Any]:
+    """The largest batches of a recipe, given as JSON, that a device has room for, up to those given."""
+    from camoxpert_cli.config.load import from_mapping
+    from camoxpert_cli.engine.recipe_memory import largest_batches
+
+    config = from_mapping(json.loads(settings), "the recipe")
+    return {"batches": largest_batches(config, device, (int(stage1), int(stage2)))}
+
+
 PROBES: dict[str, Callable[..., dict[str, Any]]] = {
-    each.__name__: each for each in (torch_build, imports, network, internet, gpu, peers, data_parallel, ddp, recipe)
+    each.__name__: each
+    for each in (torch_build, imports, network, internet, gpu, peers, data_parallel, ddp, recipe, batches)
 }
 
 

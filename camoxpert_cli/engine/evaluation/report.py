@@ -10,7 +10,7 @@ import numpy as np
 
 from camoxpert_cli.engine.evaluation.evaluation import Evaluation, Shown
 from camoxpert_cli.engine.evaluation.published import published_for
-from camoxpert_cli.engine.evaluation.scored_set import FURTHER, MEASURES, ScoredSet, measures
+from camoxpert_cli.engine.evaluation.scored_set import MEASURES, ScoredSet, measures
 from camoxpert_cli.report.content import Report, ReportSet, ShownPicture
 from camoxpert_cli.report.page import write_report
 from camoxpert_cli.runs import environment
@@ -18,6 +18,7 @@ from camoxpert_cli.runs import environment
 _CURVES = ("precision", "recall", "f", "e", "iou", "dice")
 _PLACES = {"worst": 4, "median": 2, "best": 3}  # of each so many pictures
 _RANKED_BY = "iou"
+_BESIDE_A_PICTURE = ("s_measure", "e_mean", "f_mean", "weighted_f", "mae", "iou", "dice")
 
 
 def write_evaluation_report(
@@ -54,16 +55,16 @@ def _report_set(each: ScoredSet, show: Callable[[str, int], Shown]) -> ReportSet
     for place, index in places([getattr(score, _RANKED_BY) for score in each.scores]):
         image, mask, grey = show(each.name, index)
         picture = np.repeat(grey[..., None], 3, axis=2) if image is None else image
-        scores = measures(each.scores[index], MEASURES)
+        scores = measures(each.scores[index], _BESIDE_A_PICTURE)
         shown.append(ShownPicture(place, each.names[index], picture, mask, grey, scores))
     return ReportSet(
         name=each.name,
         pictures=len(each.scores),
-        means=measures(each.means, (*MEASURES, *FURTHER)),
+        means=measures(each.means, MEASURES),
         curves={name: getattr(curves, name) for name in _CURVES},
         foreground=np.sum([score.foreground for score in each.scores], axis=0),
         background=np.sum([score.background for score in each.scores], axis=0),
-        slices=[(label, count, measures(means)) for label, (count, means) in each.slices.items()],
+        slices=[(label, count, measures(means, MEASURES)) for label, (count, means) in each.slices.items()],
         shown=shown,
     )
 

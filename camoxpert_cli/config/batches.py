@@ -1,0 +1,76 @@
+"""Batches per GPU, and the accumulation that makes the pictures of an optimizer step from them."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+from camoxpert_cli.config.load import global_batches, gpu_count, stage2_batch_size
+from camoxpert_cli.config.schema import SETTINGS, Config
+
+
+def own_batches(config: Config) -> tuple[int, int]:
+    """Pictures at a time on each GPU, in stage 1 and in stage 2."""
+    return config.train.batch_size, stage2_batch_size(config)
+
+
+def exact_batches(wanted: tuple[int, int], gpus: int) -> list[tuple[int, int, int]]:
+    """Batch sizes per GPU of stages 1 and 2 and accumulation steps that make steps of `wanted` pictures; largest first.
+
+    Both stages have the same accumulation. Empty where no whole numbers do it.
+    """
+    found = []
+    for steps in range(1, min(wanted) + 1):
+        (first, rest), (second, other_rest) = (divmod(pictures, gpus * steps) for pictures in wanted)
+        if rest == other_rest == 0:
+            found.append((first, second, steps))
+    return found
+
+
+def batches_within(config: Config, most: tuple[int, int]) -> Config:
+    """`config` in the largest batches, of at most `most` (1 or more) pictures per GPU, that keep its pictures a step.
+
+    Where no whole numbers keep them, those that come nearest in both stages.
+    """
+    gpus, wanted = gpu_count(config), global_batches(config)
+    for first, second, steps in exact_batches(wanted, gpus):
+        if first <= most[0] and second <= most[1]:
+            return _with(config, first, second, steps)
+
+    def nearest(pictures: int, largest: int, steps: int) -> int:
+        exact = pictures / gpus / steps
+        sizes = [min(largest, max(1, size)) for size in (math.floor(exact), math.ceil(exact))]
+        return min(sizes, key=lambda size: abs(math.log(size / exact)))
+
+    choices = [
+        (nearest(wanted[0], most[0], steps), nearest(wanted[1], most[1], steps), steps)
+        for steps in range(1, max(wanted) // gpus + 1)
+    ]
+
+    def distance(choice: tuple[int, int, int]) -> float:
+        first, second, steps = choice
+        made = (first * steps * gpus, second * steps * gpus)
+        return max(abs(math.log(each / pictures)) for each, pictures in zip(made, wanted, strict=True))
+
+    return _with(config, *min(choices, key=distance))
+
+
+def batch_flags(before: Config, after: Config, *, assigned: bool = False) -> str:
+    """The flags that make `before` the batches, accumulation and gradient checkpointing of `after`.
+
+    They are `--set` where values are `assigned`, which holds for a run that goes on too.
+    """
+    changed = {}
+    if own_batches(after) != own_batches(before):  # both, for a stage 2 that was not given follows stage 1
+        changed["train.batch_size"], changed["train.stage2_batch_size"] = own_batches(after)
+    if after.train.accumulation_steps != before.train.accumulation_steps:
+        changed["train.accumulation_steps"] = after.train.accumulation_steps
+    flags = [f"--set {key}={value}" if assigned else f"{SETTINGS[key].flag} {value}" for key, value in changed.items()]
+    if after.model.gradient_checkpointing and not before.model.gradient_checkpointing:
+        flags.append("--set model.gradient_checkpointing=true" if assigned else "--gradient-checkpointing")
+    return " ".join(flags)
+
+
+def _with(config: Config, first: int, second: int, steps: int) -> Config:
+    train = replace(config.train, batch_size=first, stage2_batch_size=second, accumulation_steps=steps)
+    return replace(config, train=train)

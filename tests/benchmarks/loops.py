@@ -1,0 +1,151 @@
+"""Endless training loops over one batch in memory: camox's own, and what anyone would write around the same parts."""
+
+from __future__ import annotations
+
+import itertools
+import statistics
+import time
+from collections.abc import Callable, Iterator
+from copy import deepcopy
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from camoxpert_cli.config.load import Resolved, resolve
+from camoxpert_cli.config.schema import Config
+from camoxpert_cli.data.pairs import Pair
+from camoxpert_cli.engine.build import RunData, build_network
+from camoxpert_cli.engine.deadline import Deadline
+from camoxpert_cli.engine.device import place
+from camoxpert_cli.engine.optimizer import build_optimizer, set_learning_rate
+from camoxpert_cli.engine.precision import build_scaler
+from camoxpert_cli.engine.run import Run, assemble, set_trained
+from camoxpert_cli.engine.stages import WHOLE_BACKBONE
+from camoxpert_cli.engine.step import TrainingStep, combine
+from camoxpert_cli.engine.train import CLIP_NORM, training_steps
+from camoxpert_cli.engine.world import World
+from camoxpert_cli.runs import RunFolder
+
+RATE = 1e-6  # so low that the routing stays what it was
+
+
+def settings(
+    *,
+    backbone: str,
+    img_size: int,
+    num_experts: int,
+    batch_size: int,
+    processes: int = 1,
+    ema: bool = False,
+    device: str = "cpu",
+    precision: str = "auto",
+) -> Resolved:
+    """Of a run that begins with the whole backbone unfrozen, at one rate."""
+    flags: dict[str, object] = {
+        "model.backbone": backbone,
+        "model.num_experts": num_experts,
+        "model.pretrained": False,
+        "data.img_size": img_size,
+        "train.stage2_batch_size": batch_size,
+        "train.stage2_lr": RATE,
+        "train.use_ema": ema,
+        "train.skip_stage1": True,
+        "train.scheduler": "none",
+        "train.precision": precision,
+        "run.device": device,
+        "run.gpus": processes,
+    }
+    return resolve(None, {key: value if isinstance(value, bool) else str(value) for key, value in flags.items()})
+
+
+def noise(count: int, side: int) -> tuple[Tensor, Tensor]:
+    """Pictures and masks as the loader gives them: uint8, the pictures channels last."""
+    images = torch.randint(256, (count, side, side, 3), dtype=torch.uint8).permute(0, 3, 1, 2)
+    return images, (torch.rand(count, 1, side, side) > 0.5).to(torch.uint8)
+
+
+def camox_run(config: Config, world: World, folder: Path) -> Run:
+    """A run that is ready for its first step; it reads no picture and writes nothing."""
+    network = build_network(config.model, config.train.seed, weights_follow=True)
+    data = RunData((), [Pair("", Path(), Path())] * 10**6, [], {}, generated=True)
+    placement = place(config.run, world.size)
+    run = assemble(config, RunFolder(folder, writes=False), data, network, placement, world, Deadline())
+    set_trained(run, WHOLE_BACKBONE)
+    run.network.train()
+    return run
+
+
+def camox_steps(run: Run, images: Tensor, masks: Tensor) -> Iterator[object]:
+    """The engine's own loop."""
+    stage = run.phases[0].stage
+    return training_steps(run, stage, stage.first, itertools.repeat((len(images) * run.world.size, (images, masks))))
+
+
+def bare_steps(run: Run, images: Tensor, masks: Tensor) -> Iterator[object]:
+    """The network, losses and optimizer of a run that has not begun, and nothing around them that is not torch's."""
+    network, device = deepcopy(run.network), run.device
+    step: nn.Module = TrainingStep(network, run.config.model.deep_supervision, run.dtype).to(device)
+    if run.world.size > 1:
+        step = DistributedDataParallel(step, find_unused_parameters=True)
+    optimizer = build_optimizer(network, weight_decay=run.config.train.weight_decay, backbone_lr_factor=1.0)
+    set_learning_rate(optimizer, RATE)
+
+    def loss() -> Tensor:
+        # One rank's loss of its own images, as DistributedDataParallel averages them.
+        output = step(images.to(device, non_blocking=True), masks.to(device, non_blocking=True))
+        return combine(output, network.top_k, len(images), World()).total
+
+    return steps_on(loss, optimizer, build_scaler(run.dtype, device))
+
+
+def steps_on(
+    loss: Callable[[], Tensor], optimizer: torch.optim.Optimizer, scaler: torch.amp.GradScaler
+) -> Iterator[object]:
+    """A step on `loss` at a time: backward pass, clipping, update. Yields the loss."""
+    trained = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    while True:
+        value = loss()
+        torch.autograd.backward(scaler.scale(value))
+        scaler.unscale_(optimizer)
+        torch.nn.utils.clip_grad_norm_(trained, CLIP_NORM)
+        scaler.step(optimizer)
+        scaler.update()
+        optimizer.zero_grad(set_to_none=True)
+        yield value.item()
+
+
+def seconds_of(loop: Iterator[object], steps: int, world: World | None = None) -> float:
+    """How long so many steps take, on all ranks and to the end of what the device was given."""
+    wait_for_all(world)
+    started = time.perf_counter()
+    for _ in range(steps):
+        next(loop)
+    wait_for_all(world)
+    return time.perf_counter() - started
+
+
+def wait_for_all(world: World | None) -> None:
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+    if world is not None:
+        world.gather(None)
+
+
+def interleaved(
+    first: Iterator[object], second: Iterator[object], pairs: int, steps: int, world: World | None = None
+) -> list[tuple[float, float]]:
+    """Seconds for `steps` steps of each loop, pair by pair."""
+    found = []
+    for number in range(pairs):
+        # Which one goes first alternates: a machine that warms up or slows down favours neither.
+        order = (first, second) if number % 2 == 0 else (second, first)
+        one, other = (seconds_of(loop, steps, world) for loop in order)
+        found.append((one, other) if number % 2 == 0 else (other, one))
+    return found
+
+
+def spread(values: list[float], digits: int = 2) -> str:
+    """Their median, lowest and highest."""
+    return f"{statistics.median(values):.{digits}f} ({min(values):.{digits}f} to {max(values):.{digits}f})"

@@ -1,0 +1,83 @@
+"""The CPU as a card that holds a training step of so many pictures and no more."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from camoxpert_cli.config.schema import Config
+from camoxpert_cli.engine import fitting
+from camoxpert_cli.engine.recipe_memory import largest_batches
+from camoxpert_cli.engine.step import TrainingStep
+
+ROOM = "CAMOX_TEST_ROOM"
+
+# What Python runs when it starts, where it finds it.
+_SITE = """
+from tests.helpers.small_card import install
+
+install()
+"""
+
+
+def room(folder: Path, *, pictures: int, measured: bool, rank: int = 0, calls: int | None = None) -> dict[str, str]:
+    """Environment of processes whose card holds `pictures`: all of them, or `rank` alone once it made so many `calls`.
+
+    Before that there is room for all. Whether it is `measured` says whether training takes the device for a GPU.
+    `folder` must not exist.
+    """
+    folder.mkdir()
+    (folder / "sitecustomize.py").write_text(_SITE)
+    less = {"pictures": pictures, "measured": measured, "rank": rank, "calls": calls, "marker": str(folder / "less")}
+    root = str(Path(__file__).parents[2])
+    return {"PYTHONPATH": os.pathsep.join([str(folder), root]), ROOM: json.dumps(less)}
+
+
+def install() -> None:
+    """In a process of its own: have a step of too many pictures run out of memory, as ROOM says."""
+    settings = json.loads(os.environ[ROOM])
+    marker, calls = Path(settings["marker"]), 0
+    honest = TrainingStep.forward
+
+    def forward(step: TrainingStep, images: Tensor, masks: Tensor) -> Any:
+        nonlocal calls
+        calls += 1
+        shrinks = os.environ.get("RANK", "0") == str(settings["rank"])
+        if shrinks and calls == settings["calls"]:
+            marker.touch()
+        if len(images) > settings["pictures"] and (settings["calls"] is None or (shrinks and marker.exists())):
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return honest(step, images, masks)
+
+    TrainingStep.forward = forward  # type: ignore[method-assign, assignment]
+    if settings["measured"]:
+        fitting.is_measured = lambda device: True
+
+
+def have_room(monkeypatch: pytest.MonkeyPatch, pictures: int, checkpointed: int | None = None) -> list[int]:
+    """The same in this process, with more room where gradients are checkpointed; returns the sizes that were tried."""
+    tried: list[int] = []
+    honest = TrainingStep.forward
+
+    def forward(step: TrainingStep, images: Tensor, masks: Tensor) -> Any:
+        tried.append(len(images))
+        held = checkpointed if checkpointed is not None and step.network.gradient_checkpointing else pictures
+        if len(images) > held:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return honest(step, images, masks)
+
+    monkeypatch.setattr(TrainingStep, "forward", forward)
+    return tried
+
+
+def measure(config: Config, limits: tuple[int, int]) -> Sequence[tuple[int, int]]:
+    """What `fitting.on_devices` measures, of one device and in this process."""
+    first, second = largest_batches(config, "cpu", limits)
+    return [(first, second)]

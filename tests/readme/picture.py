@@ -1,0 +1,75 @@
+"""The picture at the head of the README, from a run of `camox train --preset quickstart`.
+
+    python tests/readme/picture.py RUN
+
+Writes quickstart.png beside this file: a column each of `COLUMNS` held-out pictures, with the picture, its mask and the
+map that the run's best weights make of it. Nobody chooses them: ranked by IoU they stand at equal steps from the worst
+to the best.
+"""
+
+from __future__ import annotations
+
+import csv
+import sys
+import tempfile
+from pathlib import Path
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from camoxpert_cli.engine.predict import Outputs, predict
+
+COLUMNS = 6
+TARGET = Path(__file__).with_name("quickstart.png")
+_SIDE, _GAP = 128, 6
+_WHITE = 255
+
+
+def equal_steps(names: list[str], count: int) -> list[str]:
+    """`count` (2 or more) of `names` at equal steps from the first to the last; rounding takes the nearest."""
+    return [names[round(step * (len(names) - 1) / (count - 1))] for step in range(count)]
+
+
+def ranked(per_image: Path) -> list[str]:
+    """Names of the validation pictures in a run's per_image.csv, the worst IoU first."""
+    with per_image.open(encoding="utf-8", newline="") as file:
+        rows = [row for row in csv.DictReader(file) if row["dataset"] == "validation"]
+    return [row["name"] for row in sorted(rows, key=lambda row: (float(row["iou"]), row["name"]))]
+
+
+def draw(columns: list[list[NDArray[np.uint8]]]) -> NDArray[np.uint8]:
+    """Pictures uint8 (h, w, 3), a list for each column, enlarged to `_SIDE` pixels without smoothing, on white."""
+    height, width = (count * (_SIDE + _GAP) - _GAP for count in (len(columns[0]), len(columns)))
+    page = np.full((height, width, 3), _WHITE, np.uint8)
+    for x, column in enumerate(columns):
+        for y, picture in enumerate(column):
+            top, left = y * (_SIDE + _GAP), x * (_SIDE + _GAP)
+            large = cv2.resize(picture, (_SIDE, _SIDE), interpolation=cv2.INTER_NEAREST)
+            page[top : top + _SIDE, left : left + _SIDE] = large
+    return page
+
+
+def main(run: Path) -> None:
+    test = run / "pictures" / "TestDataset" / "synthetic"
+    names = equal_steps(ranked(run / "per_image.csv"), COLUMNS)
+    images = [next((test / "Imgs").glob(f"{name}.*")) for name in names]
+    with tempfile.TemporaryDirectory() as folder:
+        predict(run / "best_model.pth", images, Outputs(Path(folder)), device="cpu", img_size=None, overwrite=False)
+        columns = [
+            [_read(image), _read(test / "GT" / f"{image.stem}.png"), _read(Path(folder) / f"{image.stem}.png")]
+            for image in images
+        ]
+    cv2.imwrite(str(TARGET), draw(columns), [cv2.IMWRITE_PNG_COMPRESSION, 9])
+    print(f"{TARGET}: {TARGET.stat().st_size} bytes")
+
+
+def _read(path: Path) -> NDArray[np.uint8]:
+    picture = cv2.imread(str(path), cv2.IMREAD_COLOR)
+    if picture is None:
+        raise SystemExit(f"{path} cannot be read")
+    return np.asarray(picture, dtype=np.uint8)
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))
