@@ -41,8 +41,8 @@ def check(command: str, parameters: dict[str, Any]) -> None:
     if parameters.get("tta"):
         parse_tta(parameters["tta"])
     if command == "benchmark":
-        for name, examine in (("gpus", check_counts), ("strategy", check_strategies)):
-            value = parameters.pop(name)
+        for own_flag, examine in (("gpus", check_counts), ("strategy", check_strategies)):
+            value = parameters.pop(own_flag)
             if value is not None:
                 examine(value)
     if command in ("train", "resume", "benchmark", "eval"):

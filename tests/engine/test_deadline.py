@@ -88,7 +88,9 @@ def test_a_machine_that_has_been_up_for_days(
     deadline = find_deadline(None, 12 * 3600)
 
     assert deadline.left(now) == pytest.approx(0.99 * 12 * 3600 - 10, abs=0.1)
-    assert "has been up for 960h: the session limit of 12h is counted from the start of this" in capsys.readouterr().err
+    assert (
+        "has been up for 960h: the session limit of 12h is counted from the start of camox" in capsys.readouterr().err
+    )
 
 
 def test_reserve_is_estimated_then_measured() -> None:
