@@ -67,8 +67,7 @@ class MixtureOfExperts(nn.Module):
         ]
         # Back to the images' order, each image's K side by side. index_add_ would keep every product for the backward
         # pass.
-        pairs = torch.cat(results).index_select(0, order.argsort())
-        pairs = pairs.view(*chosen.shape, *pairs.shape[1:])
+        pairs = torch.cat(results).index_select(0, order.argsort()).view(*chosen.shape, *pixels.shape[1:])
         mixed = (pairs * weights.view(*chosen.shape, 1, 1, 1)).sum(dim=1).to(x.dtype)
         return mixed.permute(0, 3, 1, 2), Routing(gate_logits, chosen)
 
