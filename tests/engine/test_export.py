@@ -237,7 +237,7 @@ def test_original_checkpoints(name: str, weights: Any, recorded: str, tmp_path: 
 def test_missing_packages(checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, absent: list[str]) -> None:
     """Without what writes ONNX one sentence says what to install; .safetensors needs none of it."""
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name in absent else object())
-    with pytest.raises(UsageError, match=f"takes packages that are not installed: {', '.join(absent)}$") as caught:
+    with pytest.raises(UsageError, match=f"(?m)takes packages that are not installed: {', '.join(absent)}$") as caught:
         export(checkpoint, tmp_path / "out.onnx")
 
     assert caught.value.hint == "python -m pip install onnx onnxruntime onnxscript"
