@@ -124,16 +124,19 @@ def elsewhere(config: Config) -> Config:
 
 
 def test_average_is_validated(plain_run: RunFolder, tiny_data: Path, tmp_path: Path) -> None:
-    """With an average it is the average whose scores the history has."""
-    pictures = ScoringPictures(prepare(tiny_run(tiny_data, tmp_path / "run"))[0].data.validation, 64)
-    best = read_json(plain_run.results)["epoch"]
-    scores = {
-        ema: evaluate(load_model(plain_run.best, ema=ema), scoring_loader(pictures, 4, 0), CPU, None, lambda *_: None)
-        for ema in (True, False)
-    }
+    """With an average it is the average whose scores the history has.
 
-    assert read_json(plain_run.history)[best - 1]["mae"] == scores[True].mae
-    assert scores[False].mae != scores[True].mae
+    After so few steps its maps and the network's may be the same in eight bits: which one is scored is looked at too.
+    """
+    run, _ = prepare(tiny_run(tiny_data, tmp_path / "run"))
+    pictures = ScoringPictures(run.data.validation, 64)
+    best = read_json(plain_run.results)["epoch"]
+    average = load_model(plain_run.best, ema=True)
+    scores = evaluate(average, scoring_loader(pictures, 4, 0), CPU, None, lambda *_: None)
+
+    assert run.ema is not None
+    assert run.scored_network is run.ema.network is not run.network
+    assert read_json(plain_run.history)[best - 1]["mae"] == scores.mae
 
 
 def test_skip_stage1(tiny_data: Path, tmp_path: Path) -> None:
