@@ -19,7 +19,7 @@ from camoxpert_cli import console
 from camoxpert_cli.config.command_line import train_arguments
 from camoxpert_cli.config.eval_options import EmptyMasks, Inference, Precision, Protocol, TestData, check_source
 from camoxpert_cli.config.load import resolve
-from camoxpert_cli.config.schema import SETTINGS
+from camoxpert_cli.config.schema import SETTINGS, SMALLEST_SIDE
 from camoxpert_cli.config.tta import NO_TTA, parse_tta
 from camoxpert_cli.engine import predict as engine
 from camoxpert_cli.engine.evaluation import files
@@ -39,7 +39,6 @@ Map: TypeAlias = NDArray[np.float32]
 _P = TypeVar("_P", bound=Picture)
 
 _KEYS = {setting.name: setting.key for setting in SETTINGS.values()}
-_SMALLEST_SIDE = 64
 
 
 @overload
@@ -104,7 +103,7 @@ def predict(
     """
     many = isinstance(pictures, list | tuple)
     asked = [_picture(each) for each in (pictures if isinstance(pictures, list | tuple) else [pictures])]
-    _at_least("img_size", img_size, _SMALLEST_SIDE)
+    _at_least("img_size", img_size, SMALLEST_SIDE)
     source = network if isinstance(network, CamoXpert) else Path(network)
     views = NO_TTA if tta is None else parse_tta(tta)
     if out is not None:
@@ -166,10 +165,9 @@ def evaluate(
     _one_of("weights", weights, ("model", "ema", None))
     _one_of("precision", precision, get_args(Precision))
     _one_of("empty_masks", empty_masks, get_args(EmptyMasks))
-    _at_least("img_size", img_size, _SMALLEST_SIDE)
+    _at_least("img_size", img_size, SMALLEST_SIDE)
     _at_least("batch_size", batch_size, 1)
-    average = None if weights is None else weights == "ema"
-    inference = Inference(img_size, batch_size, precision, NO_TTA if tta is None else parse_tta(tta), average)
+    inference = Inference(img_size, batch_size, precision, NO_TTA if tta is None else parse_tta(tta), weights)
     run = resolve(None, {"run.device": device}).config.run
     if folder is not None:
         files.refuse_overwriting(folder, overwrite)
@@ -186,11 +184,7 @@ def evaluate(
     )
     assert evaluation is not None  # one device works in this process
     if folder is not None:
-        # Loads what draws charts, which takes a second.
-        from camoxpert_cli.engine.evaluation.report import write_evaluation_report
-
-        files.write_scores(folder, evaluation)
-        write_evaluation_report(folder / files.REPORT, evaluation)
+        files.write_evaluation(folder, evaluation)
     return evaluation
 
 

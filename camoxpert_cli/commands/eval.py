@@ -74,8 +74,7 @@ def evaluate(
     check_source(checkpoint, maps, roots, images, masks)
     protocol = Protocol(stretch, empty_masks)
     views = NO_TTA if tta is None else parse_tta(tta)
-    average = None if weights is None else weights == "ema"
-    inference = Inference(img_size, batch_size, precision, views, average)
+    inference = Inference(img_size, batch_size, precision, views, weights)
 
     from camoxpert_cli.config.load import resolve
 
@@ -102,9 +101,6 @@ def evaluate(
             return
         evaluation = found
     if out is not None:
-        from camoxpert_cli.engine.evaluation.report import write_evaluation_report
-
-        files.write_scores(out, evaluation)
-        write_evaluation_report(out / files.REPORT, evaluation)
+        files.write_evaluation(out, evaluation)
         console.say(f"Written: {out / files.REPORT}, with {files.RESULTS} and {files.PER_IMAGE}")
     console.result(json.dumps(evaluation.to_json(), indent=2) if as_json else files.to_text(evaluation))

@@ -6,10 +6,14 @@ from typing import Annotated, Literal, TypeAlias
 
 import typer
 
+from camoxpert_cli.config.schema import SMALLEST_SIDE
+
 AsJson: TypeAlias = Annotated[bool, typer.Option("--json", help="Print the results as JSON.")]
 NetworkSide: TypeAlias = Annotated[
     int | None,
-    typer.Option("--img-size", min=64, metavar="N", help="Side in pixels the network sees; as trained if not given."),
+    typer.Option(
+        "--img-size", min=SMALLEST_SIDE, metavar="N", help="Side in pixels the network sees; as trained if not given."
+    ),
 ]
 Views: TypeAlias = Annotated[
     str | None,

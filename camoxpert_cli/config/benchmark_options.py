@@ -6,7 +6,8 @@ import os
 from pathlib import Path
 
 from camoxpert_cli.config.devices import parse_counts
-from camoxpert_cli.errors import UsageError, nearest
+from camoxpert_cli.config.names import parse_names
+from camoxpert_cli.errors import UsageError
 
 STRATEGIES = ("ddp", "dp")
 
@@ -21,14 +22,7 @@ def check_counts(text: str) -> tuple[int, ...]:
 
 def check_strategies(text: str) -> tuple[str, ...]:
     """`dp,ddp` -> ("dp", "ddp"). Raises UsageError."""
-    names = tuple(name.strip() for name in text.split(","))
-    if not set(names) <= set(STRATEGIES) or len(set(names)) < len(names):
-        wrong = next((name for name in names if name not in STRATEGIES), "ddp")
-        raise UsageError(
-            f"--strategy is {text!r}, expected one or both of dp and ddp",
-            f"--strategy {(nearest(wrong, STRATEGIES) or ['dp,ddp'])[0]}",
-        )
-    return names
+    return parse_names("--strategy", text, STRATEGIES, expected="one or both of dp and ddp", example="dp,ddp")
 
 
 def check_out(path: Path) -> Path:

@@ -12,6 +12,7 @@ from camoxpert_cli.errors import UsageError
 
 EmptyMasks = Literal["reference", "exact"]
 Precision = Literal["fp32", "fp16", "bf16", "auto"]
+Weights = Literal["model", "ema"]
 
 
 @dataclass(frozen=True)
@@ -26,13 +27,13 @@ class TestData:
 
 @dataclass(frozen=True)
 class Inference:
-    """How maps are made. `img_size` None: as trained. `average` None: the average of the weights where there is one."""
+    """How maps are made. `img_size` None: as trained. `weights` None: their average where there is one."""
 
     img_size: int | None = None
     batch_size: int = 8
     precision: Precision = "fp32"
     tta: Tta = NO_TTA
-    average: bool | None = None
+    weights: Weights | None = None
 
 
 @dataclass(frozen=True)

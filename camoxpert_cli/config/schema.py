@@ -13,6 +13,9 @@ from camoxpert_cli.config.cache import parse_cache
 from camoxpert_cli.config.devices import parse_devices
 from camoxpert_cli.config.durations import parse_duration, parse_interval
 
+# Of a picture, in pixels: the network's coarsest maps have a pixel for 32 of it.
+SMALLEST_SIDE = 64
+
 
 def setting(
     default: Any,
@@ -70,7 +73,9 @@ class DataConfig:
         parse=parse_cache,
         stands_for="DIR",
     )
-    img_size: int = setting(320, "side in pixels that pictures are resized to", low=64, high=4096, original="384")
+    img_size: int = setting(
+        320, "side in pixels that pictures are resized to", low=SMALLEST_SIDE, high=4096, original="384"
+    )
     val_fraction: float = setting(0.1, "part of the training pictures held out for validation", low=0.001, high=0.9)
     num_workers: int | Literal["auto"] = setting(
         "auto",

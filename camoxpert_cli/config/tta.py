@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from camoxpert_cli.errors import UsageError, nearest
+from camoxpert_cli.config.names import parse_names
 
 SCALES = (0.75, 1.0, 1.25)
 _KNOWN = ("flip", "scales")
@@ -23,11 +23,5 @@ NO_TTA = Tta(flip=False, scales=(1.0,))
 
 def parse_tta(text: str) -> Tta:
     """`flip`, `scales` (0.75, 1 and 1.25) or `flip,scales`. Raises UsageError."""
-    names = tuple(name.strip() for name in text.split(","))
-    if not set(names) <= set(_KNOWN) or len(set(names)) < len(names):
-        wrong = next((name for name in names if name not in _KNOWN), "flip")
-        raise UsageError(
-            f"--tta is {text!r}, expected flip, scales or flip,scales",
-            f"--tta {(nearest(wrong, _KNOWN) or ['flip'])[0]}",
-        )
+    names = parse_names("--tta", text, _KNOWN, expected="flip, scales or flip,scales", example="flip")
     return Tta("flip" in names, SCALES if "scales" in names else NO_TTA.scales)

@@ -16,7 +16,7 @@ _REDUCED = {1: 0, 2: cv2.IMREAD_REDUCED_COLOR_2, 4: cv2.IMREAD_REDUCED_COLOR_4, 
 _AGAIN = "copy or download the file again"
 # A mask's grey value above which a pixel is trained on as object, and above which it counts as one where maps are
 # scored, as in the field's tools (PySODMetrics): they differ for a value of exactly 128.
-_OBJECT, _SCORED_OBJECT = 127, 128
+OBJECT, SCORED_OBJECT = 127, 128
 
 
 class CutOffError(DataError):
@@ -36,7 +36,7 @@ def read_image(path: Path, img_size: int | None = None) -> tuple[NDArray[np.uint
     return _decode_image(path, read_bytes(path), cv2.IMREAD_COLOR, img_size)
 
 
-def read_mask(path: Path, above: int = _OBJECT) -> NDArray[np.uint8]:
+def read_mask(path: Path, above: int = OBJECT) -> NDArray[np.uint8]:
     """The mask as uint8 (H, W) of 0 and 1: 1 where the grey value exceeds `above` and the pixel is opaque.
 
     A transparent mask in a single colour is read from its alpha channel alone; an alpha channel of a single value says
@@ -50,7 +50,7 @@ def read_mask(path: Path, above: int = _OBJECT) -> NDArray[np.uint8]:
 
 def read_scored_mask(path: Path) -> NDArray[np.uint8]:
     """The mask to score a map by: as `read_mask`, but 1 where the grey value is above 128."""
-    return read_mask(path, _SCORED_OBJECT)
+    return read_mask(path, SCORED_OBJECT)
 
 
 def read_pair(
@@ -122,7 +122,7 @@ def grey_of(raw: NDArray[Any]) -> NDArray[np.uint8]:
     return np.asarray(cv2.cvtColor(eight_bits[..., :3], cv2.COLOR_BGR2GRAY), dtype=np.uint8)
 
 
-def foreground_of(raw: NDArray[Any], above: int = _OBJECT) -> NDArray[np.bool_]:
+def foreground_of(raw: NDArray[Any], above: int = OBJECT) -> NDArray[np.bool_]:
     """Where a mask as it was decoded is foreground, (H, W); see `read_mask`."""
     grey = grey_of(raw)
     foreground = grey > above

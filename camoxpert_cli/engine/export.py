@@ -6,21 +6,19 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from camoxpert_cli import __version__, console
+from camoxpert_cli.config.eval_options import Weights
 from camoxpert_cli.engine.checkpoint import read_checkpoint, write_safetensors
-from camoxpert_cli.engine.foreign import average_in
-from camoxpert_cli.engine.load import network_of, trained_size
+from camoxpert_cli.engine.load import network_of, takes_average, trained_size
 from camoxpert_cli.engine.maps import THRESHOLD
 from camoxpert_cli.engine.onnx_file import require_onnx, write_onnx
-from camoxpert_cli.errors import CheckpointError, UsageError
+from camoxpert_cli.errors import UsageError
 from camoxpert_cli.model.camoxpert import CamoXpert
 from camoxpert_cli.model.weights_file import SAFETENSORS
 
 ONNX = ".onnx"
-
-Weights = Literal["model", "ema"]
 
 
 @dataclass(frozen=True)
@@ -50,7 +48,7 @@ def export(
     if target.suffix == ONNX:
         require_onnx()
     content = read_checkpoint(checkpoint)
-    averaged = _takes_average(content, checkpoint, weights)
+    averaged = takes_average(content, checkpoint, weights)
     size = img_size or trained_size(content, checkpoint)
     network = network_of(content, checkpoint, averaged)
     averaged = averaged or _described(content).get("weights") == "ema"  # an exported file holds no other weights
@@ -78,13 +76,6 @@ def _check_target(checkpoint: Path, target: Path, overwrite: bool) -> None:
         raise UsageError(f"{target} exists already", "choose another name, or --overwrite to replace it")
     if not target.parent.is_dir():
         raise UsageError(f"there is no folder {target.parent} to write {target.name} to", f"mkdir -p {target.parent}")
-
-
-def _takes_average(content: Mapping[str, Any], checkpoint: Path, weights: Weights | None) -> bool:
-    there = average_in(content) is not None
-    if weights == "ema" and not there:
-        raise CheckpointError(f"{checkpoint} holds no moving average of the weights", "--weights model")
-    return there if weights is None else weights == "ema"
 
 
 def _description(network: CamoXpert, img_size: int, checkpoint: Path, weights: Weights) -> dict[str, str]:

@@ -10,6 +10,7 @@ import timm
 import torch
 from torch import Tensor
 
+from camoxpert_cli.config.schema import SMALLEST_SIDE
 from camoxpert_cli.engine.convert import strip_prefixes
 from camoxpert_cli.errors import CheckpointError, ConfigError
 from camoxpert_cli.model.backbone import create_backbone
@@ -33,7 +34,6 @@ CAMOX = Layout("camox", "network", "ema")
 ORIGINAL = Layout("the original CamoXpert program", "model_state_dict", "ema_state_dict")
 BARE = Layout("a bare state dict", None)
 MOST_EXPERTS = 64
-SMALLEST_SIZE = 64  # of a picture's side, in pixels, for maps at stride 32
 LAYOUTS = (
     CAMOX,
     ORIGINAL,
@@ -81,7 +81,7 @@ def said_size(content: Mapping[str, Any]) -> int | None:
     settings = config.get("data") if isinstance(config, Mapping) else None
     for said in (settings, content.get("args"), content.get("metadata")):
         size = str(said.get("img_size")) if isinstance(said, Mapping) else ""
-        if size.isdecimal() and int(size) >= SMALLEST_SIZE:
+        if size.isdecimal() and int(size) >= SMALLEST_SIDE:
             return int(size)
     return None
 

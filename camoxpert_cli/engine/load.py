@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from camoxpert_cli import console
+from camoxpert_cli.config.eval_options import Weights
 from camoxpert_cli.engine.checkpoint import read_checkpoint
 from camoxpert_cli.engine.foreign import architecture_of, average_in, fitting_architecture, said_size, weights_of
 from camoxpert_cli.errors import CheckpointError, ConfigError
@@ -34,7 +35,7 @@ def load_model(path: str | Path, device: str | torch.device = "cpu", ema: bool |
 def network_of(content: Mapping[str, Any], path: Path, ema: bool | None = None) -> CamoXpert:
     """The network that `content`, read from `path`, describes, with its weights; `ema` None: the average if any."""
     if ema is None:
-        ema = average_in(content) is not None
+        ema = takes_average(content, path, None)
     architecture = architecture_of(content)
     if architecture is None:
         raise CheckpointError(f"{path} does not say which backbone and how many experts its network has")
@@ -58,6 +59,17 @@ def trained_size(content: Mapping[str, Any], path: Path) -> int:
     if size is None:
         raise CheckpointError(f"{path} does not say at which size it was trained", "give it with --img-size")
     return size
+
+
+def takes_average(content: Mapping[str, Any], path: Path, weights: Weights | None) -> bool:
+    """Whether `weights` asks for the average of those in `content`, read from `path`; None: where there is one.
+
+    Raises CheckpointError where it is asked for and not there.
+    """
+    there = average_in(content) is not None
+    if weights == "ema" and not there:
+        raise CheckpointError(f"{path} holds no moving average of the weights", "--weights model")
+    return there if weights is None else weights == "ema"
 
 
 def load_weights(network: CamoXpert, weights: Mapping[str, Tensor], path: Path) -> None:

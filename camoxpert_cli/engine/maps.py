@@ -9,6 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from camoxpert_cli.config.schema import SMALLEST_SIDE
 from camoxpert_cli.config.tta import NO_TTA, Tta
 from camoxpert_cli.engine.normalise import Normalise
 from camoxpert_cli.model.camoxpert import CamoXpert
@@ -16,8 +17,8 @@ from camoxpert_cli.model.layers import resize
 
 # From this probability on a pixel counts as object.
 THRESHOLD = 0.5
-# The network's coarsest maps have a pixel for so many of the picture's, and it takes no picture below the other one.
-_COARSEST_STRIDE, _SMALLEST_SIDE = 32, 64
+# The network's coarsest maps have a pixel for so many of the picture's.
+_COARSEST_STRIDE = 32
 
 
 @torch.no_grad()
@@ -71,5 +72,5 @@ def _scaled(size: tuple[int, int], scale: float) -> tuple[int, int]:
     """The picture's own size for scale 1, whatever it is."""
     if scale == 1:
         return size
-    height, width = (max(_SMALLEST_SIDE, _COARSEST_STRIDE * round(side * scale / _COARSEST_STRIDE)) for side in size)
+    height, width = (max(SMALLEST_SIDE, _COARSEST_STRIDE * round(side * scale / _COARSEST_STRIDE)) for side in size)
     return height, width

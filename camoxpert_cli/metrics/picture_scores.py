@@ -27,11 +27,7 @@ from camoxpert_cli.metrics.s_measure import count_regions, s_measure
 from camoxpert_cli.metrics.thresholds import Claims
 from camoxpert_cli.metrics.weighted_f import weighted_f
 
-__all__ = ["LEVELS", "REFERENCE_MASK_LEVEL", "Curves", "PictureScores", "QuickScores", "quick_scores", "score_picture"]
-
-# PySODMetrics takes the pixels of a mask file above this level for the object. Where training takes those above 127,
-# the two differ for masks that hold the level 128 itself.
-REFERENCE_MASK_LEVEL = 128
+__all__ = ["LEVELS", "Curves", "Measures", "PictureScores", "QuickScores", "quick_scores", "score_picture"]
 
 
 @dataclass(frozen=True)
@@ -49,13 +45,12 @@ class Curves:
 
 
 @dataclass(frozen=True)
-class PictureScores:
-    """The measures of one picture, and its curves.
+class Measures:
+    """What is known of a picture, and in the mean of a set.
 
     `iou`, `dice` and `ber` claim values above one half; `_adaptive` those of at least twice the map's mean; `_mean` and
     `_max` are those of the curve. `area` is the share of the picture that is the object. All lie in 0..1 but for the
     E-measure, which may exceed 1 by one over the number of pixels; for `mae` and `ber` 0 is best, for the others 1.
-    `foreground` and `background` count the pixels of each level of the map, int64 (256,), on the object and beside it.
     """
 
     s_measure: float
@@ -76,6 +71,15 @@ class PictureScores:
     ber: float
     area: float
     curves: Curves
+
+
+@dataclass(frozen=True)
+class PictureScores(Measures):
+    """The measures of one picture, and its curves.
+
+    `foreground` and `background` count the pixels of each level of the map, int64 (256,), on the object and beside it.
+    """
+
     foreground: Counts
     background: Counts
 

@@ -8,13 +8,13 @@ from dataclasses import dataclass, fields
 
 import numpy as np
 
-from camoxpert_cli.metrics.picture_scores import Curves, PictureScores
+from camoxpert_cli.metrics.picture_scores import Curves, Measures, PictureScores
 
 _MAXIMA = {"e_max": "e", "f_max": "f", "iou_max": "iou", "dice_max": "dice"}
 
 
 @dataclass(frozen=True)
-class SetScores:
+class SetScores(Measures):
     """Means over `pictures` of the measures of the same names in `PictureScores`, and of its curves at each threshold.
 
     A maximum is that of the mean curve, at the one threshold that is best for the whole set, as PySODMetrics and papers
@@ -22,24 +22,6 @@ class SetScores:
     """
 
     pictures: int
-    s_measure: float
-    e_adaptive: float
-    e_mean: float
-    e_max: float
-    f_adaptive: float
-    f_mean: float
-    f_max: float
-    weighted_f: float
-    mae: float
-    iou: float
-    dice: float
-    iou_mean: float
-    iou_max: float
-    dice_mean: float
-    dice_max: float
-    ber: float
-    area: float
-    curves: Curves
 
 
 def mean_scores(scores: Sequence[PictureScores]) -> SetScores:
@@ -56,7 +38,7 @@ def mean_scores(scores: Sequence[PictureScores]) -> SetScores:
     )
     means = {
         field.name: mean([getattr(each, field.name) for each in scores])
-        for field in fields(PictureScores)
+        for field in fields(Measures)
         if field.type == "float"
     }
     maxima = {name: float(getattr(curves, curve).max()) for name, curve in _MAXIMA.items()}

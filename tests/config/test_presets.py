@@ -202,15 +202,6 @@ def test_unknown_name_lists_the_names_and_the_nearest() -> None:
     assert problem_of("zzz").endswith(names)
 
 
-@pytest.fixture
-def own(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
-    """The folder of the user's presets, empty."""
-    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "settings"))
-    folder = tmp_path / "settings" / "camox" / "presets"
-    folder.mkdir(parents=True)
-    return folder
-
-
 def test_the_folder_of_the_users_presets(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """XDG_CONFIG_HOME, ~/.config without it, none without a home; a folder that is not there holds nothing."""
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "x"))

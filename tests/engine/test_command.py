@@ -48,7 +48,7 @@ def test_piped_run(tiny_data: Path, tmp_path: Path) -> None:
     for text in (done.stdout, done.stderr):
         assert "\r" not in text
         assert "\x1b" not in text
-        assert max(map(len, text.splitlines())) <= 130
+        assert max(map(len, text.splitlines())) <= 120
     assert "Traceback" not in done.stderr
     assert done.stdout.splitlines()[0].split() == ["pictures", "IoU", "Dice", "MAE", "S", "E", "wF"]
     assert [line.split()[0] for line in done.stdout.splitlines()[1:]] == ["validation", "test"]

@@ -11,7 +11,8 @@ import cv2
 import numpy as np
 import pytest
 
-from camoxpert_cli.metrics.picture_scores import REFERENCE_MASK_LEVEL, score_picture
+from camoxpert_cli.data.reading import SCORED_OBJECT
+from camoxpert_cli.metrics.picture_scores import score_picture
 from camoxpert_cli.metrics.score_set import mean_scores
 from tests.metrics.pairs import Grey, Mask, generated_pair
 from tests.metrics.reference import reference_results, reference_scores
@@ -78,7 +79,7 @@ def test_generated_pairs(seeds: range, largest: int, stretch: bool) -> None:
 @pytest.mark.parametrize("stretch", [True, False])
 def test_real_pairs(stretch: bool) -> None:
     """Maps of published networks with their masks, an empty one and one of several grey levels among them."""
-    pairs = [(read(prediction), read(mask) > REFERENCE_MASK_LEVEL) for prediction, mask in real_pairs()]
+    pairs = [(read(prediction), read(mask) > SCORED_OBJECT) for prediction, mask in real_pairs()]
 
     assert len(pairs) == 16
     assert_small(largest_differences(pairs, stretch))

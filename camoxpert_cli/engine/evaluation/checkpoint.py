@@ -25,7 +25,7 @@ from camoxpert_cli.engine.evaluate import score_pictures
 from camoxpert_cli.engine.evaluation.evaluation import Evaluation, Shown
 from camoxpert_cli.engine.evaluation.picture import score_and_save
 from camoxpert_cli.engine.evaluation.scored_set import ScoredSet
-from camoxpert_cli.engine.load import network_of, trained_size
+from camoxpert_cli.engine.load import network_of, takes_average, trained_size
 from camoxpert_cli.engine.maps import grey_map, probability_maps
 from camoxpert_cli.engine.out_folder import make_out_folder
 from camoxpert_cli.engine.precision import choose_dtype
@@ -62,7 +62,7 @@ def evaluate_checkpoint(
             torch.cuda.set_device(device)
         dtype = choose_dtype(inference.precision, device)
         content = read_checkpoint(checkpoint)
-        network = network_of(content, checkpoint, inference.average).to(device)
+        network = network_of(content, checkpoint, takes_average(content, checkpoint, inference.weights)).to(device)
         size = inference.img_size or trained_size(content, checkpoint)
         pairs = find_tests(data)
         sets = [

@@ -45,6 +45,15 @@ def refuse_overwriting(out: Path, overwrite: bool) -> None:
     make_out_folder(out, "--out")
 
 
+def write_evaluation(out: Path, evaluation: Evaluation) -> None:
+    """results.json, per_image.csv and report.html in the folder `out`."""
+    # Loads what draws charts, which takes a second.
+    from camoxpert_cli.engine.evaluation.report import write_evaluation_report
+
+    write_scores(out, evaluation)
+    write_evaluation_report(out / REPORT, evaluation)
+
+
 def write_scores(out: Path, evaluation: Evaluation) -> None:
     """results.json and per_image.csv in the folder `out`."""
     atomic.write_text(out / RESULTS, json.dumps(evaluation.to_json(), indent=2) + "\n")

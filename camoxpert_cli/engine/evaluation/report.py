@@ -27,7 +27,6 @@ def write_evaluation_report(
     *,
     configuration: Mapping[str, Any] | None = None,
     history: Sequence[Mapping[str, Any]] = (),
-    notes: Sequence[str] = (),
 ) -> None:
     """The page at `path`: scores, curves, slices and pictures of an evaluation.
 
@@ -44,7 +43,6 @@ def write_evaluation_report(
         history=history,
         configuration=evaluation.about if configuration is None else configuration,
         environment=environment(),
-        notes=notes,
     )
     write_report(path, report)
 

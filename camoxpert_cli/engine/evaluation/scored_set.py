@@ -8,7 +8,7 @@ from functools import cached_property
 from typing import Any
 
 from camoxpert_cli.engine.evaluation.slices import slices
-from camoxpert_cli.metrics.picture_scores import PictureScores
+from camoxpert_cli.metrics.picture_scores import Measures, PictureScores
 from camoxpert_cli.metrics.score_set import SetScores, mean_scores
 
 # Columns of per_image.csv, and the order in which measures are shown; the names of the scores' fields.
@@ -59,6 +59,6 @@ class ScoredSet:
         }
 
 
-def measures(scores: SetScores | PictureScores, names: Sequence[str] = (*MEASURES, *FURTHER)) -> dict[str, float]:
+def measures(scores: Measures, names: Sequence[str] = (*MEASURES, *FURTHER)) -> dict[str, float]:
     """The measures by name, in the order of `names`."""
     return {name: getattr(scores, name) for name in names}
