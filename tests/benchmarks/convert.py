@@ -1,6 +1,6 @@
 """How long `camox convert-ckpt` takes for 30 million parameters, against what any program would do by hand.
 
-    python tests/benchmarks/convert.py
+    python -m tests.benchmarks.convert [--pairs 15] [--parameters 30000000]
 
 Reference: torch.load, the checksums of the archive, another prefix, torch.save, and a flush to the disk. Pairs are
 interleaved; the median of their ratios is what counts. Aim: at most 1.3.
@@ -8,20 +8,23 @@ interleaved; the median of their ratios is what counts. Aim: at most 1.3.
 
 from __future__ import annotations
 
+import argparse
 import os
-import statistics
+import sys
 import tempfile
 import time
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
 
-from camoxpert_cli.engine.convert_checkpoint import convert_checkpoint
+sys.path.insert(0, str(Path(__file__).parents[2]))  # where `tests` is, for whoever starts this file by its path
 
-PARAMETERS = 30_000_000
+from camoxpert_cli.engine.convert_checkpoint import convert_checkpoint
+from tests.benchmarks.table import compared, report
+
 TENSORS = 700
-PAIRS = 15
 
 
 def by_hand(source: Path, target: Path) -> None:
@@ -34,29 +37,29 @@ def by_hand(source: Path, target: Path) -> None:
         os.fsync(file.fileno())
 
 
-def seconds(work: object, *arguments: Path) -> float:
+def seconds(convert: Callable[[Path, Path], object], source: Path, target: Path) -> float:
+    target.unlink(missing_ok=True)
     started = time.perf_counter()
-    work(*arguments)  # type: ignore[operator]
+    convert(source, target)
     return time.perf_counter() - started
 
 
 def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--pairs", type=int, default=15)
+    parser.add_argument("--parameters", type=int, default=30_000_000)
+    asked = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         source, target = folder / "in.pth", folder / "out.pth"
-        size = PARAMETERS // TENSORS
+        size = asked.parameters // TENSORS
         torch.save({f"module.layer{number}.weight": torch.randn(size) for number in range(TENSORS)}, source)
         pairs = []
-        for _ in range(PAIRS):
-            target.unlink(missing_ok=True)
+        for _ in range(asked.pairs):
             reference = seconds(by_hand, source, target)
-            target.unlink()
             pairs.append((seconds(convert_checkpoint, source, target), reference))
-        ratios = sorted(ours / reference for ours, reference in pairs)
-        ours, reference = (statistics.median(column) for column in zip(*pairs, strict=True))
-        print(f"{PARAMETERS / 1e6:.0f} M parameters in {TENSORS} tensors, {source.stat().st_size / 2**20:.0f} MiB")
-        print(f"camox {ours:.3f} s, by hand {reference:.3f} s, {PAIRS} interleaved pairs")
-        print(f"ratio {statistics.median(ratios):.2f} (from {ratios[0]:.2f} to {ratios[-1]:.2f}); aim: at most 1.3")
+        what = f"`camox convert-ckpt`, {asked.parameters / 1e6:g} M parameters, {source.stat().st_size / 2**20:.0f} MiB"
+    report(compared(what, "s", pairs, "by hand", at_most=1.3))
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """Images/s of camox's own training in two processes on the CPU, beside a bare DistributedDataParallel loop.
 
-    python -m tests.benchmarks.ddp [--backbone edgenext_base] [--img-size 224] [--batch-size 4] [--pairs 10] [--steps 4]
+    python -m tests.benchmarks.ddp [--backbone edgenext_base] [--img-size 224] [--batch-size 4] [--pairs 10] [--steps 1]
 
 Both train the same network with the same losses, AdamW and clipping on the same pictures, which lie in memory, with the
 whole backbone unfrozen, one thread a process. The bare loop averages over ranks what DistributedDataParallel with
@@ -12,7 +12,6 @@ machine.
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
 import statistics
@@ -28,47 +27,31 @@ import torch
 from camoxpert_cli.config.load import Resolved
 from camoxpert_cli.engine.world import World, joined
 from camoxpert_cli.launch import MEETING_POINT, is_worker, worker_environment
-from tests.benchmarks.loops import bare_steps, camox_run, camox_steps, interleaved, noise, seconds_of, settings, spread
-
-WARM_UP = 2
+from tests.benchmarks.loops import arguments, bare_steps, camox_run, camox_steps, in_words, interleaved, noise, settings
+from tests.benchmarks.table import compared, report
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser()
-    parser.add_argument("--backbone", default="edgenext_base")
-    parser.add_argument("--img-size", type=int, default=224)
-    parser.add_argument("--num-experts", type=int, default=7)
-    parser.add_argument("--batch-size", type=int, default=4)
-    parser.add_argument("--pairs", type=int, default=10)
-    parser.add_argument("--steps", type=int, default=4)
+    parser = arguments(img_size=224, pairs=10)
+    parser.add_argument("--steps", type=int, default=1)
     parser.add_argument("--ema", action="store_true")
     asked = parser.parse_args()
     if is_worker():
         with joined(timeout=600) as world:
-            resolved = settings(
-                backbone=asked.backbone,
-                img_size=asked.img_size,
-                num_experts=asked.num_experts,
-                batch_size=asked.batch_size,
-                processes=world.size,
-                ema=asked.ema,
-            )
-            pairs = measure(world, resolved, asked.pairs, asked.steps)
+            pairs = measure(world, settings(asked, processes=world.size, ema=asked.ema), asked.pairs, asked.steps)
         if world.is_main:
             (Path(os.environ[MEETING_POINT]) / "pairs.json").write_text(json.dumps(pairs), encoding="utf-8")
         return
 
     alone, together = in_processes(1), in_processes(2)
-    ratios = sorted(ours / bare for ours, bare in together)
-    print(f"{asked.backbone}, {asked.img_size} px, batch {asked.batch_size} a process, {asked.num_experts} experts")
-    print(f"{asked.pairs} interleaved pairs of {asked.steps} steps, images/s, median (from lowest to highest)")
-    for name, pairs in (("1 process", alone), ("2 processes", together)):
-        ours, bare = (list(column) for column in zip(*pairs, strict=True))
-        print(f"{name:12}  camox {spread(ours)}   bare loop {spread(bare)}")
-    for at, name in enumerate(("camox", "bare loop")):
-        speed_up = statistics.median(pair[at] for pair in together) / statistics.median(pair[at] for pair in alone)
-        print(f"speed-up of 2 processes, {name}: {speed_up:.2f}")
-    print(f"ratio camox / bare loop: {statistics.median(ratios):.3f} (from {ratios[0]:.3f} to {ratios[-1]:.3f})")
+    what = f"{in_words(asked)} a process, CPU"
+    for name, pairs, aim in (("1 process", alone, None), ("2 processes", together, 0.97)):
+        report(compared(f"training in {name}, {what}", "images/s", pairs, "bare loop", at_least=aim))
+    ours, bare = (
+        statistics.median(pair[at] for pair in together) / statistics.median(pair[at] for pair in alone)
+        for at in (0, 1)
+    )
+    report(compared(f"speed-up of 2 processes, {what}", "×", [(ours, bare)], "bare loop"))
 
 
 def in_processes(count: int) -> list[tuple[float, float]]:
@@ -94,10 +77,8 @@ def measure(world: World, resolved: Resolved, pairs: int, steps: int) -> list[tu
         run = camox_run(config, world, Path(folder))
         bare = bare_steps(run, images, masks)
         ours = camox_steps(run, images, masks)
-        for loop in (ours, bare):
-            seconds_of(loop, WARM_UP, world)
         pictures = steps * len(images) * world.size
-        found = interleaved(ours, bare, pairs, steps, world)
+        found = interleaved([ours, bare], pairs, steps, world)
     return [(pictures / own, pictures / other) for own, other in found]
 
 

@@ -1,15 +1,17 @@
 """How many training pictures a second one core delivers, beside a plain loader.
 
-    python tests/benchmarks/loader.py [PICTURES]
+    python -m tests.benchmarks.loader [PICTURES] [--pairs 10]
 
 Both read generated JPEGs of 737×964 with PNG masks at 320 pixels in one worker on one core, flip, turn and recolour
 with the same probabilities, collate batches of 16 and hand them to the parent process. Neither normalises. The plain
-loader decodes with OpenCV, resizes and augments with albumentations, and puts channels first. The first epoch, in which
-workers start and camox without a cache reads the masks, which it then keeps in memory, is not counted.
+loader decodes with OpenCV, resizes and augments with albumentations, and puts channels first. Their epochs are
+interleaved; the first, in which workers start and camox without a cache reads the masks, which it then keeps in memory,
+is not counted.
 """
 
 from __future__ import annotations
 
+import argparse
 import os
 import sys
 import tempfile
@@ -29,16 +31,18 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+sys.path.insert(0, str(Path(__file__).parents[2]))  # where `tests` is, for whoever starts this file by its path
+
 from camoxpert_cli.data.cache import PictureCache, build_cache, cache_bytes, cache_path
 from camoxpert_cli.data.dataset import TrainingPictures
 from camoxpert_cli.data.loader import training_loader
 from camoxpert_cli.data.pairs import Pair
 from camoxpert_cli.data.sampling import EpochBatches
-from camoxpert_cli.data.synthetic import generate_picture
+from camoxpert_cli.data.synthetic import PHOTOGRAPH_SIZE, write_photographs
+from tests.benchmarks.table import Row, compared, report
 
-HEIGHT, WIDTH, SIZE, BATCH = 737, 964, 320, 16
+SIZE, BATCH = 320, 16
 PAPERS = 4040  # training pictures of COD10K and CAMO together
-ROUNDS = 5
 
 
 class PlainPictures(Dataset[tuple[Tensor, Tensor]]):
@@ -67,17 +71,6 @@ class PlainPictures(Dataset[tuple[Tensor, Tensor]]):
         return torch.from_numpy(image), torch.from_numpy(np.ascontiguousarray(done["mask"]))[None]
 
 
-def write_pictures(folder: Path, count: int) -> list[Pair]:
-    pairs = []
-    for index in range(count):
-        image, mask = generate_picture(0, index, "train", WIDTH)
-        pair = Pair(f"{index}", folder / f"{index}.jpg", folder / f"{index}.png")
-        cv2.imwrite(str(pair.image), image[:HEIGHT, :, ::-1], [cv2.IMWRITE_JPEG_QUALITY, 90])
-        cv2.imwrite(str(pair.mask), mask[:HEIGHT])
-        pairs.append(pair)
-    return pairs
-
-
 def plain_loader(pairs: list[Pair]) -> Callable[[int], Iterable[Any]]:
     loader = DataLoader(
         PlainPictures(pairs),
@@ -101,21 +94,22 @@ def camox_loader(pairs: list[Pair], cache: PictureCache | None) -> Callable[[int
     return epoch
 
 
-def rate(epoch: Callable[[int], Iterable[Any]], count: int) -> float:
-    """Pictures a second in the fastest of some epochs, after one that starts the worker."""
-    seconds = []
-    for number in range(ROUNDS + 1):
-        started = time.perf_counter()
-        assert sum(len(images) for images, _ in epoch(number)) == count
-        seconds.append(time.perf_counter() - started)
-    return count / min(seconds[1:])
+def seconds(pictures: Iterable[Any], count: int) -> float:
+    """How long an epoch of `count` pictures takes."""
+    started = time.perf_counter()
+    assert sum(len(images) for images, _ in pictures) == count
+    return time.perf_counter() - started
 
 
 def main() -> None:
-    count = int(sys.argv[1]) if len(sys.argv) > 1 else 64
+    parser = argparse.ArgumentParser()
+    parser.add_argument("pictures", type=int, nargs="?", default=64)
+    parser.add_argument("--pairs", type=int, default=10)
+    asked = parser.parse_args()
+    count = asked.pictures
     warnings.filterwarnings("ignore", message="This process .* is multi-threaded", category=DeprecationWarning)
     with tempfile.TemporaryDirectory() as temporary:
-        pairs = write_pictures(Path(temporary), count)
+        pairs = write_photographs(Path(temporary), count)
         os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
         cv2.setNumThreads(0)
         torch.set_num_threads(1)
@@ -123,16 +117,21 @@ def main() -> None:
         started = time.perf_counter()
         build_cache(path, pairs, SIZE, lambda done, note: None)
         build = time.perf_counter() - started
-        plain = rate(plain_loader(pairs), count)
-        direct = rate(camox_loader(pairs, None), count)
-        cached = rate(camox_loader(pairs, PictureCache(path, pairs, SIZE)), count)
-    print(f"plain loader         {plain:7.0f} pictures/s")
-    print(f"camox without cache  {direct:7.0f} pictures/s   {direct / plain:5.2f} x")
-    print(f"camox, warm cache    {cached:7.0f} pictures/s   {cached / plain:5.2f} x")
-    print(
-        f"cache of {PAPERS} pictures: {build * PAPERS / count:.0f} s on one core, "
-        f"{cache_bytes(PAPERS, SIZE) / 1e9:.2f} GB (extrapolated from {count})"
-    )
+        loaders = {
+            "plain": plain_loader(pairs),
+            "without a cache": camox_loader(pairs, None),
+            "warm cache": camox_loader(pairs, PictureCache(path, pairs, SIZE)),
+        }
+        found = [
+            {name: count / seconds(epoch(number), count) for name, epoch in loaders.items()}
+            for number in range(asked.pairs + 1)
+        ][1:]
+    size = "×".join(map(str, PHOTOGRAPH_SIZE))
+    for name in ("warm cache", "without a cache"):
+        rates = [(each[name], each["plain"]) for each in found]
+        report(compared(f"reading {size} JPEGs, one core, {name}", "pictures/s", rates, "plain loader"))
+    what = f"caching {PAPERS} pictures, one core, {cache_bytes(PAPERS, SIZE) / 1e9:.2f} GB; from {count} of them"
+    report(Row(what, "s", build * PAPERS / count))
 
 
 if __name__ == "__main__":

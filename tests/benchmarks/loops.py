@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import itertools
-import statistics
 import time
-from collections.abc import Callable, Iterator
+from argparse import ArgumentParser, Namespace
+from collections.abc import Callable, Iterator, Sequence
 from copy import deepcopy
 from pathlib import Path
 
@@ -31,24 +31,31 @@ from camoxpert_cli.runs import RunFolder
 RATE = 1e-6  # so low that the routing stays what it was
 
 
+def arguments(*, img_size: int, pairs: int) -> ArgumentParser:
+    """What all measurements of training steps can be asked for, with these defaults."""
+    parser = ArgumentParser()
+    parser.add_argument("--backbone", default="edgenext_base")
+    parser.add_argument("--img-size", type=int, default=img_size)
+    parser.add_argument("--num-experts", type=int, default=7)
+    parser.add_argument("--batch-size", type=int, default=4)
+    parser.add_argument("--pairs", type=int, default=pairs)
+    return parser
+
+
+def in_words(asked: Namespace) -> str:
+    return f"{asked.backbone}, {asked.img_size} px, batch {asked.batch_size}, {asked.num_experts} experts"
+
+
 def settings(
-    *,
-    backbone: str,
-    img_size: int,
-    num_experts: int,
-    batch_size: int,
-    processes: int = 1,
-    ema: bool = False,
-    device: str = "cpu",
-    precision: str = "auto",
+    asked: Namespace, *, processes: int = 1, ema: bool = False, device: str = "cpu", precision: str = "auto"
 ) -> Resolved:
     """Of a run that begins with the whole backbone unfrozen, at one rate."""
     flags: dict[str, object] = {
-        "model.backbone": backbone,
-        "model.num_experts": num_experts,
+        "model.backbone": asked.backbone,
+        "model.num_experts": asked.num_experts,
         "model.pretrained": False,
-        "data.img_size": img_size,
-        "train.stage2_batch_size": batch_size,
+        "data.img_size": asked.img_size,
+        "train.stage2_batch_size": asked.batch_size,
         "train.stage2_lr": RATE,
         "train.use_ema": ema,
         "train.skip_stage1": True,
@@ -134,18 +141,15 @@ def wait_for_all(world: World | None) -> None:
 
 
 def interleaved(
-    first: Iterator[object], second: Iterator[object], pairs: int, steps: int, world: World | None = None
-) -> list[tuple[float, float]]:
-    """Seconds for `steps` steps of each loop, pair by pair."""
+    loops: Sequence[Iterator[object]], rounds: int, steps: int, world: World | None = None
+) -> list[tuple[float, ...]]:
+    """Seconds for `steps` steps of each loop, round by round, after a step of each that is not counted."""
+    for loop in loops:
+        seconds_of(loop, 1, world)
     found = []
-    for number in range(pairs):
-        # Which one goes first alternates: a machine that warms up or slows down favours neither.
-        order = (first, second) if number % 2 == 0 else (second, first)
-        one, other = (seconds_of(loop, steps, world) for loop in order)
-        found.append((one, other) if number % 2 == 0 else (other, one))
+    for number in range(rounds):
+        # Which one goes first changes: a machine that warms up or slows down favours none.
+        order = [(number + at) % len(loops) for at in range(len(loops))]
+        seconds = {at: seconds_of(loops[at], steps, world) for at in order}
+        found.append(tuple(seconds[at] for at in range(len(loops))))
     return found
-
-
-def spread(values: list[float], digits: int = 2) -> str:
-    """Their median, lowest and highest."""
-    return f"{statistics.median(values):.{digits}f} ({min(values):.{digits}f} to {max(values):.{digits}f})"

@@ -1,16 +1,18 @@
-"""How long all measures of a picture take, beside PySODMetrics, on one core.
+"""How many pictures a second are scored by all measures: beside PySODMetrics on one core, and by two threads.
 
     python -m tests.benchmarks.measures [ROUNDS]
 
-Needs `pip install camox[parity]`. Both score the same generated maps of one object, which covers 5 to 15 % of the
-picture, with soft edges, a part missed, a part too much and noise everywhere, in turn; a ratio is that of
-the CPU times of two neighbours. PySODMetrics is asked for the measures that camox gives, and counts levels once for all
-of them that do.
+PySODMetrics takes `pip install camox[parity]`; without it camox is measured alone. Both score the same generated maps
+of one object, which covers 5 to 15 % of the picture, with soft edges, a part missed, a part too much and noise
+everywhere, in turn; these rates are those of CPU time. PySODMetrics is asked for the measures that camox gives, and
+counts levels once for all of them that do. The threads are those of `camox eval`, by the clock.
 """
 
 from __future__ import annotations
 
+import importlib.util
 import os
+import statistics
 import sys
 import time
 from collections.abc import Callable
@@ -21,12 +23,15 @@ os.environ["OMP_NUM_THREADS"] = "1"
 import cv2
 import numpy as np
 
+from camoxpert_cli.engine.score_pool import score_pool
 from camoxpert_cli.metrics.picture_scores import quick_scores, score_picture
+from tests.benchmarks.table import Row, compared, report
 from tests.metrics.pairs import Grey, Mask
 from tests.metrics.reference import reference_scores
 
 SIZES = ((737, 964), (352, 352))
 PICTURES = 8
+POOL_ROUNDS = 8  # over them, each time the threads are measured
 
 
 def picture(seed: int, height: int, width: int) -> tuple[Grey, Mask]:
@@ -49,22 +54,44 @@ def seconds(score: Callable[[Grey, Mask], object], grey: Grey, mask: Mask) -> fl
 
 
 def compare(height: int, width: int, rounds: int) -> None:
+    """Both on one core, and the few measures of every epoch's validation."""
     reference = partial(reference_scores, stretch=True)
+    scorers = (score_picture, quick_scores, *((reference,) if has_reference() else ()))
     rows = []
     for number in range(rounds * PICTURES):
         grey, mask = picture(number % PICTURES, height, width)
-        rows.append([seconds(score, grey, mask) for score in (score_picture, quick_scores, reference)])
-    table = np.array(rows[PICTURES:]) * 1000
-    ours, quick, theirs = np.median(table, axis=0)
-    low, middle, high = np.quantile(table[:, 2] / table[:, 0], (0.1, 0.5, 0.9))
-    print(
-        f"{height}×{width}: PySODMetrics {theirs:6.1f} ms, camox {ours:5.1f} ms, its quick scores {quick:.2f} ms; "
-        f"{middle:.1f} times as fast (80 % of {len(table)} pairs between {low:.1f} and {high:.1f})"
-    )
+        rows.append([1 / seconds(score, grey, mask) for score in scorers])
+    ours, quick, *theirs = zip(*rows[PICTURES:], strict=True)
+    unit, size = "pictures/s", f"{height}×{width}, one core"
+    if theirs:
+        report(compared(f"all measures, {size}", unit, list(zip(ours, theirs[0], strict=True)), "PySODMetrics"))
+    else:
+        report(Row(f"all measures, {size}", unit, statistics.median(ours), against="PySODMetrics is not installed"))
+    report(Row(f"the measures of an epoch's validation, {size}", unit, statistics.median(quick)))
+
+
+def has_reference() -> bool:
+    return importlib.util.find_spec("py_sod_metrics") is not None
+
+
+def scale(height: int, width: int, rounds: int) -> None:
+    """Pictures a second that the engine's threads score: two beside one."""
+    pictures = [picture(seed, height, width) for seed in range(PICTURES)] * POOL_ROUNDS
+    pairs = [(pool_rate(2, pictures), pool_rate(1, pictures)) for _ in range(rounds)]
+    report(compared(f"all measures, {height}×{width}, two scoring threads", "pictures/s", pairs, "one thread"))
+
+
+def pool_rate(workers: int, pictures: list[tuple[Grey, Mask]]) -> float:
+    started = time.perf_counter()
+    with score_pool(workers) as submit:
+        for grey, mask in pictures:
+            submit(score_picture, grey, mask)
+    return len(pictures) / (time.perf_counter() - started)
 
 
 def main() -> None:
     rounds = int(sys.argv[1]) if len(sys.argv) > 1 else 5
+    scale(*SIZES[0], rounds)
     os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
     cv2.setNumThreads(1)
     for height, width in SIZES:

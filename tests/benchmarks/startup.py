@@ -1,17 +1,21 @@
-"""Time of `camox --help` against importing Typer alone. Prints the medians and their ratio.
+"""How long `camox --help` takes, beside importing Typer alone.
 
-python tests/benchmarks/startup.py
+    python -m tests.benchmarks.startup [--pairs 15]
+
+Pairs are interleaved. Aim: at most 3 times as long.
 """
 
 from __future__ import annotations
 
-import statistics
+import argparse
 import subprocess
 import sys
 import time
 from pathlib import Path
 
-REPEATS = 15
+sys.path.insert(0, str(Path(__file__).parents[2]))  # where `tests` is, for whoever starts this file by its path
+
+from tests.benchmarks.table import compared, report
 
 
 def seconds(command: list[str]) -> float:
@@ -21,13 +25,13 @@ def seconds(command: list[str]) -> float:
 
 
 def main() -> None:
-    ours = [str(Path(sys.executable).with_name("camox")), "--help"]
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--pairs", type=int, default=15)
+    asked = parser.parse_args()
+    ours = [sys.executable, "-m", "camoxpert_cli", "--help"]
     reference = [sys.executable, "-c", "import typer"]
-    pairs = [(seconds(ours), seconds(reference)) for _ in range(REPEATS)]
-    ratios = sorted(mine / theirs for mine, theirs in pairs)
-    print(f"camox --help    {statistics.median(mine for mine, _ in pairs):.3f} s")
-    print(f"import typer    {statistics.median(theirs for _, theirs in pairs):.3f} s")
-    print(f"ratio           {statistics.median(ratios):.2f} (from {ratios[0]:.2f} to {ratios[-1]:.2f}); aim: at most 3")
+    pairs = [(seconds(ours), seconds(reference)) for _ in range(asked.pairs)]
+    report(compared("`camox --help`", "s", pairs, "import typer", at_most=3))
 
 
 if __name__ == "__main__":
