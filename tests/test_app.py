@@ -75,6 +75,7 @@ def test_the_installed_command_prints_its_version(tmp_path: Path) -> None:
         assert done.returncode == 0
 
 
+@pytest.mark.training
 def test_presets_are_found_away_from_the_checkout(tmp_path: Path) -> None:
     """The installed package carries its presets: a recipe for two GPUs gets as far as missing them."""
     done = subprocess.run(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import timm
@@ -92,15 +93,22 @@ def fitting_architecture(weights: Mapping[str, Tensor]) -> tuple[str, int] | Non
     experts = {key.removeprefix(prefix).partition(".")[0] for key in weights if key.startswith(prefix)}
     if not experts:
         return None
+    sizes = {key: value.shape for key, value in weights.items()}
     for name in [*timm.list_models("edgenext_*"), "test_resnet", *timm.list_models("tf_efficientnet_lite*")]:
-        try:
-            with torch.device("meta"):
-                own = CamoXpert(create_backbone(name), name, len(experts)).state_dict()
-        except ConfigError:
-            continue
-        if {key: value.shape for key, value in own.items()} == {key: value.shape for key, value in weights.items()}:
+        if _sizes_in(name, len(experts)) == sizes:
             return name, len(experts)
     return None
+
+
+@cache
+def _sizes_in(name: str, experts: int) -> dict[str, torch.Size] | None:
+    """Of the network's tensors, None where the backbone does not fit it; building one takes timm half a second."""
+    try:
+        with torch.device("meta"):
+            network = CamoXpert(create_backbone(name), name, experts)
+    except ConfigError:
+        return None
+    return {key: value.shape for key, value in network.state_dict().items()}
 
 
 def weights_of(content: Mapping[str, Any], ema: bool) -> dict[str, Tensor]:

@@ -6,6 +6,7 @@ import logging
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
@@ -108,7 +109,8 @@ def _check_name(name: str) -> None:
         )
 
 
-def _indices_of_strides(name: str) -> list[int]:
+@cache
+def _indices_of_strides(name: str) -> tuple[int, ...]:
     """Which of the model's feature maps have strides 4, 8, 16 and 32; the deepest where several have one stride."""
     info: Any = _feature_info(name)
     # By default timm picks some of the maps only (DLA leaves out the first); indices count all of them.
@@ -120,7 +122,7 @@ def _indices_of_strides(name: str) -> list[int]:
             f"backbone {name} has maps at strides {strides}, and none at {missing}: 4, 8, 16 and 32 are needed",
             "choose another backbone, such as edgenext_base",
         )
-    return [len(reductions) - 1 - reductions[::-1].index(stride) for stride in STRIDES]
+    return tuple(len(reductions) - 1 - reductions[::-1].index(stride) for stride in STRIDES)
 
 
 def _feature_info(name: str) -> Any:
@@ -132,7 +134,7 @@ def _feature_info(name: str) -> Any:
         return _create(name).feature_info
 
 
-def _create(name: str, indices: list[int] | None = None, **arguments: object) -> nn.Module:
+def _create(name: str, indices: tuple[int, ...] | None = None, **arguments: object) -> nn.Module:
     try:
         where = {} if indices is None else {"out_indices": indices}
         backbone: nn.Module = timm.create_model(name, features_only=True, **where, **arguments)
@@ -143,7 +145,7 @@ def _create(name: str, indices: list[int] | None = None, **arguments: object) ->
     return backbone
 
 
-def _load_from_source(name: str, indices: list[int]) -> nn.Module:
+def _load_from_source(name: str, indices: tuple[int, ...]) -> nn.Module:
     cfg = timm.get_pretrained_cfg(name)
     hint = f"give weights of timm's {name} with --backbone-weights FILE, or ask for random ones with --no-pretrained"
     if cfg is None or not cfg.has_weights:
@@ -179,7 +181,7 @@ def _first_line(error: Exception) -> str:
     return (str(error).splitlines() or [type(error).__name__])[0]
 
 
-def _load_from_file(name: str, indices: list[int], path: Path) -> nn.Module:
+def _load_from_file(name: str, indices: tuple[int, ...], path: Path) -> nn.Module:
     weights = _read_weights(path)
     # timm leaves out what does not match without a word. So the file is loaded twice from one random state, the second
     # time with every number changed: what is the same both times did not come from the file.
@@ -203,7 +205,7 @@ def _load_from_file(name: str, indices: list[int], path: Path) -> nn.Module:
     return backbone
 
 
-def _filled(name: str, indices: list[int], weights: dict[str, Tensor]) -> nn.Module:
+def _filled(name: str, indices: tuple[int, ...], weights: dict[str, Tensor]) -> nn.Module:
     overlay = {"state_dict": dict(weights)}
     log = logging.getLogger("timm")
     level = log.level

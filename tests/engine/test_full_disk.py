@@ -86,6 +86,7 @@ def test_full_for_a_while(tiny_data: Path, disk: Path) -> None:
     assert "Traceback" not in output
 
 
+@pytest.mark.slow
 def test_previous_gives_its_space(tiny_data: Path, disk: Path) -> None:
     """Where only its space is missing, the checkpoint before the last is given up, and every epoch is saved."""
     before = (
@@ -99,6 +100,7 @@ def test_previous_gives_its_space(tiny_data: Path, disk: Path) -> None:
     assert read_checkpoint(disk / "run" / "last.pth")["epoch"] == 4
 
 
+@pytest.mark.slow
 def test_full_to_the_end(tiny_data: Path, disk: Path) -> None:
     """A run that could not save its last epochs says so at the end, with the last checkpoint that was written whole."""
     before = (
@@ -123,6 +125,7 @@ def test_full_from_the_beginning(tiny_data: Path, disk: Path) -> None:
     assert "Epoch 1/" not in output
 
 
+@pytest.mark.slow
 def test_read_only_in_the_middle(tiny_data: Path, disk: Path) -> None:
     """A disk that becomes read-only ends with one sentence and the last checkpoint whole, not with a traceback."""
     before = "import subprocess; run.progress.epoch == 1 and subprocess.run(['mount', '-o', 'remount,ro', str(disk)])"

@@ -195,6 +195,7 @@ def test_picture_that_cannot_be_read(tmp_path: Path, home: Path, pairs: tuple[Pa
 CIRCUMSTANCES = {"seconds", "epoch_seconds", "time", "data_wait", "num_workers", "checkpoint_dir", "cache"}
 
 
+@pytest.mark.training
 @pytest.mark.parametrize("num_workers", [0, 2])
 def test_run_with_a_cache(tiny_data: Path, tmp_path: Path, plain_run: RunFolder, num_workers: int) -> None:
     """A run with a cache has the losses and weights of one without, to the last bit."""
@@ -209,6 +210,7 @@ def test_run_with_a_cache(tiny_data: Path, tmp_path: Path, plain_run: RunFolder,
         assert differences(own, other, CIRCUMSTANCES, name) == []
 
 
+@pytest.mark.training
 def test_another_seed_takes_the_same_cache(tiny_data: Path, tmp_path: Path) -> None:
     """The cache holds what is held out too, so that a run with another seed, and another split, finds it there."""
     for seed in (1, 2):
@@ -218,6 +220,7 @@ def test_another_seed_takes_the_same_cache(tiny_data: Path, tmp_path: Path) -> N
     assert len([*(tmp_path / "cache").iterdir()]) == 1
 
 
+@pytest.mark.training
 def test_generated_pictures_are_not_cached(home: Path, tmp_path: Path) -> None:
     """Generated pictures have the size of the network and are read as fast: no cache is made of them."""
     settings = {"dataset_path": [], "generated_pictures": 4, "cache": "auto", "epochs": 1, "stage1_epochs": 1}

@@ -39,18 +39,19 @@ def train_held_still(world: World, data: Path, folder: Path, cases: Sequence[dic
     return [train_plainly(world, data, folder / str(at), case) for at, case in enumerate(cases)]
 
 
-def test_two_ranks_are_one_process(tiny_data: Path, tmp_path: Path) -> None:
+# Pictures, batch of a rank, accumulation.
+EVEN = [(8, 2, 1), (8, 2, 2)]  # steps of 2 + 2; one step of two batches of 2 + 2
+UNEVEN = [(7, 2, 2), (5, 2, 1)]  # two batches, the last of 1 + 2; a batch with a picture for one rank only
+
+
+@pytest.mark.parametrize(
+    "sizes", [pytest.param(EVEN, id="even", marks=pytest.mark.slow), pytest.param(UNEVEN, id="uneven")]
+)
+def test_two_ranks_are_one_process(tiny_data: Path, tmp_path: Path, sizes: list[tuple[int, int, int]]) -> None:
     """Losses and weights are those of one process with batches twice as large, through all stages, to 1e-9.
 
     So is how many pictures chose each expert, to the picture.
     """
-    sizes = [
-        # pictures, batch of a rank, accumulation
-        (8, 2, 1),  # steps of 2 + 2
-        (8, 2, 2),  # one step of two batches of 2 + 2
-        (7, 2, 2),  # a batch of 1 + 2
-        (5, 2, 1),  # a batch with a picture for one rank only
-    ]
     common = [
         {"val_fraction": 1 - pictures / TRAINING_PICTURES, "accumulation_steps": steps} for pictures, _, steps in sizes
     ]

@@ -22,6 +22,8 @@ from camoxpert_cli.errors import CheckpointError, ConfigError, UsageError
 from camoxpert_cli.runs import RunFolder
 from tests.helpers.tiny_data import tiny_run
 
+pytestmark = pytest.mark.training
+
 COMPAT = Path(__file__).parents[3] / "shared" / "compat"
 SETTINGS: dict[str, Any] = {"epochs": 3, "stage1_epochs": 1, "batch_size": 4, "stage2_batch_size": 2, "save_every": "1"}
 
@@ -86,7 +88,10 @@ def test_damaged_ones_are_passed_over(
     assert all(f"{run_folder / name} is damaged" in said for name in broken)
 
 
-@pytest.mark.parametrize("how", ["folder", "file", "another spelling"])
+@pytest.mark.parametrize(
+    "how",
+    [pytest.param("folder", marks=pytest.mark.slow), pytest.param("file", marks=pytest.mark.slow), "another spelling"],
+)
 def test_a_damaged_one_never_takes_the_good_ones_place(
     run_folder: Path, finished: Path, monkeypatch: pytest.MonkeyPatch, how: str
 ) -> None:
@@ -339,7 +344,13 @@ def test_a_later_format(run_folder: Path) -> None:
 
 
 @pytest.mark.skipif(not COMPAT.is_dir(), reason="the checkpoints of the original program are not beside the repository")
-@pytest.mark.parametrize("name", ["camoxpert_xxs_7experts.pth", "camoxpert_xxs_7experts_module_prefix.pth"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param("camoxpert_xxs_7experts.pth", marks=pytest.mark.slow),
+        "camoxpert_xxs_7experts_module_prefix.pth",
+    ],
+)
 def test_from_the_original_program(name: str, tiny_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Its file gives settings, weights and average, and epoch 18 (counted from 0) is next; what it lacks is said."""
     monkeypatch.chdir(tmp_path)

@@ -17,6 +17,8 @@ from camoxpert_cli.engine.train import train
 from camoxpert_cli.errors import CheckpointError, TrainingError, UsageError
 from tests.helpers.tiny_data import TEST_SET, tiny_run
 
+pytestmark = pytest.mark.training
+
 
 @pytest.fixture(scope="module")
 def finished(tiny_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:

@@ -18,6 +18,8 @@ from camoxpert_cli.errors import TrainingError
 from camoxpert_cli.runs import RunFolder
 from tests.helpers.tiny_data import tiny_run
 
+pytestmark = pytest.mark.training
+
 SETTINGS: dict[str, Any] = {"epochs": 4, "stage1_epochs": 4}
 
 

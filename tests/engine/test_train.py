@@ -58,12 +58,14 @@ def test_no_picture_is_seen_twice(tiny_data: Path, tmp_path: Path) -> None:
     assert [len(pairs) for pairs in data.tests.values()] == [TEST_PICTURES]
 
 
+@pytest.mark.training
 @pytest.mark.parametrize("num_workers", [0, 2])
 def test_same_run_again(plain_run: RunFolder, tiny_data: Path, tmp_path: Path, num_workers: int) -> None:
     """The same seed gives the same run to the last bit, with workers too."""
     assert differing(train(tiny_run(tiny_data, tmp_path / "run", num_workers=num_workers)), plain_run) == []
 
 
+@pytest.mark.training
 def test_gradient_checkpointing(
     plain_run: RunFolder, tiny_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -82,6 +84,7 @@ def test_gradient_checkpointing(
     assert differing(folder, plain_run) == []
 
 
+@pytest.mark.training
 def test_another_seed(plain_run: RunFolder, tiny_data: Path, tmp_path: Path) -> None:
     """Another seed gives other weights, another split and another course."""
     folder = train(tiny_run(tiny_data, tmp_path / "run", seed=7, epochs=1))
@@ -90,6 +93,7 @@ def test_another_seed(plain_run: RunFolder, tiny_data: Path, tmp_path: Path) -> 
     assert differences(read_checkpoint(folder.last)["network"], read_checkpoint(plain_run.last)["network"]) != []
 
 
+@pytest.mark.training
 def test_without_deep_supervision(tiny_data: Path, tmp_path: Path) -> None:
     """The side outputs take no part in the loss, are frozen, and keep the weights they began with."""
     settings = tiny_run(tiny_data, tmp_path / "run", epochs=1, deep_supervision=False)
@@ -139,6 +143,7 @@ def test_average_is_validated(plain_run: RunFolder, tiny_data: Path, tmp_path: P
     assert read_json(plain_run.history)[best - 1]["mae"] == scores.mae
 
 
+@pytest.mark.training
 def test_skip_stage1(tiny_data: Path, tmp_path: Path) -> None:
     """Without stage 1 the run begins with stage 2's first epoch and trains the backbone at once."""
     settings = tiny_run(tiny_data, tmp_path / "run", skip_stage1=True)

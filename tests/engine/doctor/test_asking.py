@@ -43,6 +43,7 @@ def test_hang() -> None:
     assert outcome("import time; time.sleep(600)", SHORT) == Failure("no answer within 1 s")
 
 
+@pytest.mark.training
 def test_hang_that_ignores_signals(tmp_path: Path) -> None:
     """Also where it ignores a request to terminate, and with all it has started, which holds its output open."""
     pid = tmp_path / "pid"

@@ -54,6 +54,7 @@ def test_a_device_without_kernels(monkeypatch: pytest.MonkeyPatch) -> None:
     assert trials.try_device("cpu").kernel == "CUDA error: no kernel image is available"
 
 
+@pytest.mark.training
 def test_ddp() -> None:
     """Two processes on the CPU agree with one, and time their all-reduce."""
     trial = read_ddp(["cpu", "cpu"], TIMEOUT)
@@ -64,6 +65,7 @@ def test_ddp() -> None:
     assert trial.bandwidth > 0
 
 
+@pytest.mark.training
 def test_ddp_with_a_rank_that_fails() -> None:
     """The rank that failed gives the reason, not the one that waited for it."""
     trial = read_ddp(["cpu", "nonsense"], TIMEOUT)
