@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import atexit
 import errno
+import gc
 import os
 from typing import Annotated, Any
 
@@ -116,4 +118,6 @@ def options(
 
 def main() -> None:
     console.prepare_streams()
+    # Python looks for garbage once more as it ends, which takes a second among all that torch and timm made.
+    atexit.register(gc.freeze)
     app()

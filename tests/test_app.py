@@ -95,3 +95,17 @@ def test_the_face_of_the_package_is_honest() -> None:
     assert all(getattr(camoxpert_cli, name) for name in camoxpert_cli.__all__)
     with pytest.raises(AttributeError, match="no attribute 'lode_model'"):
         _ = camoxpert_cli.lode_model
+
+
+def test_the_end_is_not_spent_on_garbage() -> None:
+    """What is alive as a command ends is kept from Python's last collections, which would look at all of it."""
+    program = """
+import atexit, gc, sys
+atexit.register(lambda: print(gc.get_freeze_count() > 0))  # hooks are called last to first
+from camoxpert_cli.app import main
+sys.argv = ["camox", "--version"]
+main()
+"""
+    outcome = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+
+    assert outcome.stdout.splitlines()[-1] == "True"
