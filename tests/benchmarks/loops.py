@@ -43,7 +43,7 @@ def arguments(*, img_size: int, pairs: int) -> ArgumentParser:
 
 
 def in_words(asked: Namespace) -> str:
-    return f"{asked.backbone}, {asked.img_size} px, batch {asked.batch_size}, {asked.num_experts} experts"
+    return f"{asked.backbone}, {asked.num_experts} experts, {asked.img_size} px, batch {asked.batch_size}"
 
 
 def settings(

@@ -96,10 +96,9 @@ def write_data(folder: Path, count: int) -> None:
 
 
 def plain_start(backbone: str, img_size: int) -> float:
-    started = time.perf_counter()
-    script = Path(__file__).with_name("plain_start.py")
-    subprocess.run([sys.executable, script, backbone, str(img_size), str(BATCH)], check=True)
-    return time.perf_counter() - started
+    command = [sys.executable, str(Path(__file__).with_name("plain_start.py")), backbone, str(img_size), str(BATCH)]
+    started = time.time()
+    return float(subprocess.run(command, check=True, capture_output=True, text=True).stdout) - started
 
 
 def train(data: Path, run: Path, backbone: str, img_size: int) -> Seconds:

@@ -1,11 +1,14 @@
 """The start that no program can do without: torch and timm, a backbone, and one optimizer step of it on noise.
 
+Prints when that was done, in seconds since 1970.
+
 python tests/benchmarks/plain_start.py BACKBONE SIZE BATCH
 """
 
 from __future__ import annotations
 
 import sys
+import time
 
 import timm
 import torch
@@ -16,3 +19,4 @@ optimizer = torch.optim.AdamW(network.parameters())
 maps = network(torch.rand(batch, 3, size, size))
 torch.autograd.backward(torch.stack([each.square().mean() for each in maps]).sum())
 optimizer.step()
+print(time.time())

@@ -70,7 +70,7 @@ def main() -> None:
             del run  # the plain loop needs nothing of it
             print(memory_of(loop))
             return
-        what = f"{in_words(asked)}, {', '.join(run.computed_with.values())}"
+        what = f"{in_words(asked)}, {run.computed_with['device']}, {run.computed_with['number format']}"
         print(what)
         compare(run, images, masks)
         loops = [loop(run, images, masks) for loop in (camox_steps, plain_steps, bare_steps)]

@@ -85,7 +85,7 @@ def report(row: Row) -> None:
     """Print a row, and hand it to the process that gathers them where there is one."""
     what, ours, reference, ratio, aim = row.cells
     beside = f"; {reference}" if reference else ""
-    aimed = f"; {aim}" if aim else ""
+    aimed = f"; aim: {aim}" if aim else ""
     print(f"{what}: {ours}{beside}{f'; ratio {ratio}' if ratio else ''}{aimed}", flush=True)
     if ROWS in os.environ:
         with Path(os.environ[ROWS]).open("a", encoding="utf-8") as file:
