@@ -1,6 +1,6 @@
 """How long a training step takes beside a plain network and beside a bare loop, and how much memory.
 
-    python -m tests.benchmarks.step [--backbone edgenext_base] [--img-size 320] [--batch-size 4] [--pairs 8]
+    python -m tests.benchmarks.step [--backbone edgenext_base] [--img-size 320] [--batch-size 4] [--pairs 10]
         [--threads 2] [--device cuda] [--precision fp16]
 
 One process, the whole backbone unfrozen, pictures in memory, routed to many experts. camox is `engine.train`'s own
@@ -52,7 +52,7 @@ MEMORY_STEPS = 2  # the first makes the optimizer's moments
 
 
 def main() -> None:
-    parser = arguments(img_size=320, pairs=8)
+    parser = arguments(img_size=320, pairs=10)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--precision", default="fp32")
