@@ -28,7 +28,7 @@ def problems_of(name: str | None = None, flags: dict[str, Any] | None = None, *a
     with pytest.raises(ConfigError) as caught:
         resolve(name, flags or {}, assignments)
     assert caught.value.exit_code == 2
-    assert caught.value.hint == "camox train --help lists every setting"
+    assert caught.value.hint.startswith("camox ")
     return caught.value.message.splitlines()
 
 
