@@ -72,7 +72,7 @@ def read_weights_file(path: Path, *, mmap: bool = False) -> Any:
     elif not start.startswith(_PICKLE):
         raise CheckpointError(
             f"{path} is no file of weights: it begins with {start!r}",
-            "give one that torch.save wrote, such as best_model.pth in a run folder, or a .safetensors file",
+            "give one that torch.save wrote, such as best_model.pth in a run folder",
         )
     return _unpickle(path, archive, mmap)
 
