@@ -171,7 +171,10 @@ def _impossible_combinations(config: Config, origins: Mapping[str, str]) -> list
     if model.backbone_weights is not None and not model.pretrained:
         problems.append(f"{said('model.backbone_weights')}, expected null where {said('model.pretrained')}")
     if len(data.images) != len(data.masks):
-        problems.append(f"{said('data.images')}, expected as many folders as in {said('data.masks')}")
+        problems.append(
+            f"data.images has {len(data.images)} ({origins['data.images']}), expected as many folders as data.masks, "
+            f"which has {len(data.masks)} ({origins['data.masks']})"
+        )
     return problems
 
 

@@ -211,6 +211,10 @@ def test_a_preset_that_cannot_be_read_does_not_hide_the_rest() -> None:
                 "model.pretrained is False (--pretrained)"
             ],
         ),
+        (
+            {"data.images": ["a", "b"], "data.masks": ["c"]},
+            ["data.images has 2 (--images), expected as many folders as data.masks, which has 1 (--masks)"],
+        ),
     ],
 )
 def test_impossible_combinations_name_both_sides(given: dict[str, Any], problems: list[str]) -> None:
