@@ -14,7 +14,7 @@ import textwrap
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import NamedTuple, TypeAlias
+from typing import NamedTuple, TextIO, TypeAlias
 
 # Seconds between two progress lines where there is no terminal, and between two looks of a bar where there is one.
 PLAIN_INTERVAL = 20.0
@@ -58,12 +58,15 @@ def say(text: str = "") -> None:
         _to_stderr(text)
 
 
-def wrapped(text: str) -> str:
-    """A sentence with its words whole on a terminal; paths and commands stay so anyway. In a log it is one line."""
-    if not sys.stderr.isatty():
+def wrapped(text: str, *, indent: int = 2, stream: TextIO | None = None) -> str:
+    """A sentence with its words whole where `stream`, stderr if not given, is a terminal; in a log it is one line.
+
+    Paths and commands stay whole anyway. Lines after the first begin with `indent` spaces.
+    """
+    if not (stream or sys.stderr).isatty():
         return text
     width = shutil.get_terminal_size().columns
-    return textwrap.fill(text, width, subsequent_indent="  ", break_long_words=False, break_on_hyphens=False)
+    return textwrap.fill(text, width, subsequent_indent=" " * indent, break_long_words=False, break_on_hyphens=False)
 
 
 def warn(text: str) -> None:
@@ -82,6 +85,11 @@ def fail(message: str, hint: str, details: str = "") -> None:
 def result(text: str) -> None:
     """A line of what the user asked for."""
     print(text, flush=True)
+
+
+def entry(name: str, text: str) -> None:
+    """`text` behind `name`, which fills the first column, as a result: on a terminal all of it to the right of that."""
+    result(wrapped(f"{name}  {text}".rstrip(), indent=len(name) + 2, stream=sys.stdout))
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

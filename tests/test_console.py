@@ -251,3 +251,19 @@ def test_words_stay_whole_on_a_terminal(capsys: Capture, monkeypatch: pytest.Mon
     assert plain == f"Warning: {'word ' * 20}{path}\n"
     assert [len(line) <= 80 for line in lines] == [True, True, False]
     assert lines[-1] == f"  {path}"
+
+
+def test_entries_stay_in_their_column(capsys: Capture, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a name stands for goes on below itself on a terminal, with the columns whole, and is one line elsewhere."""
+    console.entry("name ", "word " * 20)
+    plain = capsys.readouterr().out
+    terminal = Terminal()
+    monkeypatch.setenv("COLUMNS", "80")
+    monkeypatch.setattr(sys, "stdout", terminal)
+    console.entry("name ", "word " * 20)
+
+    assert plain == f"name   {'word ' * 20}".rstrip() + "\n"
+    assert terminal.getvalue().splitlines() == [
+        f"name   {'word ' * 14}word"[:76].rstrip(),
+        f"       {'word ' * 6}".rstrip(),
+    ]

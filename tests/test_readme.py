@@ -1,23 +1,28 @@
-"""The README: its links lead somewhere, and its commands and options exist."""
+"""The README: its links lead somewhere, and every command line that it or the help shows can be typed as it stands."""
 
 from __future__ import annotations
 
 import re
-from functools import cache
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import cv2
 import numpy as np
 import pytest
-import typer.main
 
-from camoxpert_cli.app import app
+from camoxpert_cli import console
+from camoxpert_cli.config.benchmark_options import check_counts, check_strategies
+from camoxpert_cli.config.load import resolve
 from camoxpert_cli.config.presets import preset_names
+from camoxpert_cli.config.schema import SETTINGS
+from camoxpert_cli.config.tta import parse_tta
+from tests.helpers.command_lines import README, commands, in_help, in_readme, parse
 from tests.readme import picture
 
-ROOT = Path(__file__).resolve().parents[1]
-TEXT = (ROOT / "README.md").read_text(encoding="utf-8")
+ROOT = README.parent
+TEXT = README.read_text(encoding="utf-8")
+KEYS = {setting.name: setting.key for setting in SETTINGS.values()}
 CODE = re.compile(r"^```(\w*)\n(.*?)^```", re.MULTILINE | re.DOTALL)
 PROSE = CODE.sub("", TEXT)
 LARGEST_PICTURE = 150_000
@@ -34,29 +39,48 @@ def anchor(heading: str) -> str:
     return re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-")
 
 
-@cache
-def commands() -> dict[str, set[str]]:
-    """Every command of camox with all names of its options."""
-    group: Any = typer.main.get_command(app)
-    found = {}
-    for name, command in group.commands.items():
-        parts = [command, *getattr(command, "commands", {}).values()]
-        options = (option for part in parts for each in part.params for option in (*each.opts, *each.secondary_opts))
-        found[name] = {*options, "--help", "-h"}
-    found[""] = {option for each in group.params for option in each.opts} | {"--install-completion"}
-    return found
+def options(command: Any) -> set[str]:
+    """All names of a command's options, those that turn off included."""
+    return {option for each in command.params for option in (*each.opts, *each.secondary_opts)}
 
 
-def command_lines() -> list[str]:
-    """What the README says to type that begins with camox: in blocks of code, a line each, and within sentences."""
-    blocks = [block.replace("\\\n", " ") for language, block in CODE.findall(TEXT) if language == "bash"]
-    lines = [part for block in blocks for line in block.splitlines() for part in line.split("&&")]
-    lines += re.findall(r"`([^`]*)`", PROSE)
-    # What follows a pipe or > is another program's; `camox train …` says that more may follow.
-    stripped = (
-        re.split(r"[>|]", line)[0].strip().removeprefix("!").replace("-m camoxpert_cli", "camox") for line in lines
-    )
-    return [line[line.index("camox ") :] for line in stripped if re.match(r"(?:\w+=\S+ |torchrun .*|… )?camox ", line)]
+OPTIONS = {name: options(command) for name, command in commands()}
+OPTIONS[""] |= {"--help", "--install-completion"}
+
+
+def shown() -> list[str]:
+    """What README and the help say to type, without `camox`."""
+    return sorted({line for line in (*in_readme(), *in_help()) if not line.startswith("COMMAND ")})
+
+
+@pytest.fixture
+def _presets_of_the_examples(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """`mine`, by name and by path."""
+    for path in (tmp_path / "mine.yaml", tmp_path / "camox" / "presets" / "mine.yaml"):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("extends: kaggle-1xT4\n")
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    yield
+    console.be_quiet(False)
+
+
+def check(command: str, parameters: dict[str, Any]) -> None:
+    """Whether the values can be what they have to be, which is found out after parsing."""
+    if parameters.get("tta"):
+        parse_tta(parameters["tta"])
+    if command == "benchmark":
+        for own_flag, examine in (("gpus", check_counts), ("strategy", check_strategies)):
+            value = parameters.pop(own_flag)
+            if value is not None:
+                examine(value)
+    if command in ("train", "resume", "benchmark", "eval"):
+        own = {"sets", "images", "masks", "img_size", "batch_size", "precision"} if command == "eval" else set()
+        flags = {KEYS[name]: value for name, value in parameters.items() if name in KEYS.keys() - own}
+        given = {key: value for key, value in flags.items() if value is not None}
+        resolve(parameters.get("preset"), given, parameters.get("assignments") or [])
+    elif command in ("doctor", "presets show") and (preset := parameters.get("preset") or parameters.get("name")):
+        resolve(preset, {})
 
 
 def test_every_link_within_the_page_has_its_heading() -> None:
@@ -112,21 +136,44 @@ def test_pictures_are_ranked_by_their_iou(tmp_path: Path) -> None:
     assert picture.ranked(tmp_path / "per_image.csv") == ["b", "c", "a"]
 
 
-@pytest.mark.parametrize("line", sorted(set(command_lines())))
-def test_commands_to_type_exist(line: str) -> None:
-    """A command line names a command of camox, and only options that this command has."""
-    known = commands()
-    words = line.split()
-    name = words[1] if not words[1].startswith("-") else ""
+@pytest.mark.usefixtures("_presets_of_the_examples")
+@pytest.mark.parametrize("line", shown())
+def test_command_lines_can_be_typed(line: str) -> None:
+    """Command, flags and settings exist, and take the values they are given; a name alone exists."""
+    whole = line.replace(" …", "")  # where more may stand, which may be what the rest needs
+    if " " not in whole:
+        assert whole in OPTIONS.keys() | OPTIONS[""]
+        return
+    parsed = parse(whole)
 
-    assert name in known or name in ("…", "--version")
-    assert {word.split("=")[0] for word in words[1:] if word.startswith("--")} <= known[name]
+    assert parsed is not None or whole.endswith("--help")
+    if parsed is not None and whole == line:
+        check(*parsed)
+
+
+def test_command_lines_are_found() -> None:
+    """Of blocks, cells, spans, broken lines and examples some line each; of most commands more than one."""
+    read = in_readme()
+
+    assert {"train --preset quickstart", "doctor", "doctor --preset kaggle-2xT4"} <= set(read)
+    assert "check-data /kaggle/input/cod10k-dataset/COD10K-v3 --write-clean clean.json" in read
+    assert "resume runs/first" in read
+    assert "benchmark --preset kaggle-2xT4 --gpus 1,2 --strategy ddp --dataset-path DATA --out speed.md" in in_help()
+    assert len(shown()) > 80
+
+
+@pytest.mark.usefixtures("_presets_of_the_examples")
+@pytest.mark.parametrize("line", ["train --epoch 3", "trian", "predict a.pth b.jpg", "presets shw x"])
+def test_a_slip_in_a_line_is_found(line: str) -> None:
+    """A command or an option that does not exist, or one that is missing, does not parse."""
+    with pytest.raises(Exception, match=r"No such|Missing"):
+        parse(line)
 
 
 def test_options_in_sentences_exist() -> None:
     """Whatever looks like an option is one, of camox or of a program that the README tells to run."""
     named = set(re.findall(r"(?<![\w-])--[a-z][a-z0-9-]+", TEXT))
-    known = set().union(*commands().values())
+    known = set().union(*OPTIONS.values())
 
     assert len(named) > 60
     assert named - known - FOREIGN == set()
@@ -135,11 +182,10 @@ def test_options_in_sentences_exist() -> None:
 
 def test_nothing_is_left_out() -> None:
     """Every command and preset is in the README, and each option of what is documented here alone."""
-    known = commands()
-    lines = command_lines()
-    explained = {option for name in ("eval", "predict", "export") for option in known[name] if option.startswith("--")}
+    names = {name.split()[0] for name in OPTIONS if name}
+    explained = {option for name in ("eval", "predict", "export") for option in OPTIONS[name] if option[:2] == "--"}
 
-    assert {line.split()[1] for line in lines} >= {name for name in known if name}
+    assert {line.split()[0] for line in in_readme()} >= names
     assert not [name for name in preset_names() if f"`{name}`" not in TEXT]
     assert not [option for option in explained - {"--help", "--stretch", "--no-include-noncam"} if option not in TEXT]
 

@@ -6,12 +6,13 @@ from typing import Annotated, Any
 
 import typer
 
-from camoxpert_cli import console
+from camoxpert_cli import atomic, console
 from camoxpert_cli.commands.quiet import Quiet
 from camoxpert_cli.commands.settings_flags import with_settings
 from camoxpert_cli.commands.shared_flags import AsJson
 from camoxpert_cli.config.benchmark_options import check_counts, check_out, check_strategies
 from camoxpert_cli.config.schema import SETTINGS
+from camoxpert_cli.errors import UsageError
 
 # What changes how long an epoch takes; where weights come from does not, nor how they are learned.
 _FLAGS = [
@@ -73,5 +74,8 @@ def benchmark(
     if as_json:
         console.say("\n".join(report.verdict(result)))
     if out is not None:
-        out.write_text(report.to_markdown(result), encoding="utf-8")
+        try:
+            atomic.write_text(out, report.to_markdown(result))
+        except OSError as error:
+            raise UsageError(f"--out {out} cannot be written: {error.strerror}", "--out benchmark.md") from error
         console.say(f"Written: {out}")

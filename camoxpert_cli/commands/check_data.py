@@ -22,7 +22,7 @@ _MOST_SHOWN = 10
 
 def check_data(
     roots: Annotated[
-        list[Path] | None, typer.Argument(metavar="DIR...", help="Data set folders, as train takes them.")
+        list[Path] | None, typer.Argument(metavar="DIR", help="Data set folders, as train takes them.")
     ] = None,
     images: Annotated[
         list[Path] | None, typer.Option(metavar="DIR", help="Folder of pictures, whatever it is called; with --masks.")

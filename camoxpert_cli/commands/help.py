@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 from typer.core import TyperCommand
@@ -11,6 +12,10 @@ _UNGROUPED = "Options"
 
 class SectionedCommand(TyperCommand):
     """Lists options under their `rich_help_panel`, in the order in which the command declares them."""
+
+    def collect_usage_pieces(self, ctx: Any) -> list[str]:
+        """Names of arguments without the braces that Typer puts around those that must be given."""
+        return [re.sub(r"^\{(.*)\}", r"\1", piece) for piece in super().collect_usage_pieces(ctx)]
 
     def format_options(self, ctx: Any, formatter: Any) -> None:
         sections: dict[str, list[tuple[str, str]]] = {}

@@ -16,7 +16,7 @@ def predict(
         Path, typer.Argument(metavar="CHECKPOINT", help="Checkpoint of camox or of another program.")
     ],
     paths: Annotated[
-        list[Path], typer.Argument(metavar="PATH...", help="Pictures, folders of pictures, or patterns in quotes.")
+        list[Path], typer.Argument(metavar="PATH", help="Pictures, folders of pictures, or patterns in quotes.")
     ],
     out: Annotated[Path, typer.Option(metavar="DIR", help="Folder for the maps.")],
     threshold: Annotated[
@@ -55,4 +55,5 @@ def predict(
 
     outputs = Outputs(out, threshold, overlay)
     maps = run(checkpoint, paths, outputs, device=device, img_size=img_size, overwrite=overwrite, tta=views)
-    console.result(f"{len(maps)} maps in {out}" + (f", overlays in {outputs.overlay_folder}" if overlay else ""))
+    count = "1 map" if len(maps) == 1 else f"{len(maps)} maps"
+    console.result(f"{count} in {out}" + (f", overlays in {outputs.overlay_folder}" if overlay else ""))

@@ -64,9 +64,9 @@ def list_presets(as_json: AsJson = False) -> None:
             console.result(f"\nYour own, in {members[0].path.parent}:")
         for entry in members:
             first, *rest = _in_lines(entry)
-            console.result(f"{entry.name:<{width}}  {first}".rstrip())
+            console.entry(f"{entry.name:<{width}}", first)
             for line in rest:
-                console.result(" " * (width + 2) + line)
+                console.entry(" " * width, line)
 
 
 @app.command("show", cls=SectionedCommand)

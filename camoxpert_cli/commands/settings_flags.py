@@ -86,7 +86,5 @@ def _metavar(setting: Setting) -> str | None:
         return None
     kinds = (setting.type, *get_args(setting.type))
     texts = [choice for kind in kinds for choice in get_args(kind) if isinstance(choice, str)]
-    if setting.fitted:
-        texts.append(AUTO)
     word = setting.stands_for or next((_WORDS[kind] for kind in kinds if kind in _WORDS), "")
     return "|".join(filter(None, (word, *texts, AUTO if setting.fitted else "")))

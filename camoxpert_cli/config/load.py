@@ -16,6 +16,10 @@ from camoxpert_cli.errors import ConfigError, nearest
 
 DEFAULT_ORIGIN = "default"
 ASSIGNED = "--set"
+_SETTINGS_HINT = "camox train --help lists every setting"
+_PRESETS_HINT = "camox presets lists all there are"
+# As a file names them, which is not as flags are.
+_NAMES_HINT = "camox presets show baseline --explain lists every setting"
 
 _KEYS = {setting.name: setting.key for setting in SETTINGS.values()}
 
@@ -67,9 +71,11 @@ def resolve(
     combination, one a line.
     """
     problems: list[str] = []
+    chain = collect_chain(preset, problems) if preset is not None else []
+    hint = _PRESETS_HINT if problems else _SETTINGS_HINT if flags or assignments or preset is None else _NAMES_HINT
     start = [
         *(_from_sections(*saved, problems) if saved is not None else []),
-        *_from_preset(preset, problems),
+        *(item for level in chain for item in _from_sections(level.sections, level.origin, problems, PRESET_WORDS)),
     ]
     typed = [
         *(_Given(key, value, SETTINGS[key].flag) for key, value in flags.items()),
@@ -81,7 +87,7 @@ def resolve(
     config, origins = _build([*start, *typed], problems)
     problems = problems or _impossible_combinations(config, origins)
     if problems:
-        raise ConfigError("\n".join(problems), "camox train --help lists every setting")
+        raise ConfigError("\n".join(problems), hint)
     return Resolved(config, origins, preset, _build(start, [])[0], auto)
 
 
@@ -165,15 +171,11 @@ def _impossible_combinations(config: Config, origins: Mapping[str, str]) -> list
     if model.backbone_weights is not None and not model.pretrained:
         problems.append(f"{said('model.backbone_weights')}, expected null where {said('model.pretrained')}")
     if len(data.images) != len(data.masks):
-        problems.append(f"{said('data.images')}, expected as many folders as in {said('data.masks')}")
+        problems.append(
+            f"data.images has {len(data.images)} ({origins['data.images']}), expected as many folders as data.masks, "
+            f"which has {len(data.masks)} ({origins['data.masks']})"
+        )
     return problems
-
-
-def _from_preset(preset: str | None, problems: list[str]) -> list[_Given]:
-    given: list[_Given] = []
-    for level in collect_chain(preset, problems) if preset is not None else []:
-        given += _from_sections(level.sections, level.origin, problems, PRESET_WORDS)
-    return given
 
 
 def _from_sections(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import textwrap
+from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import median
 from typing import Any
@@ -82,8 +83,8 @@ def verdict(result: Benchmark) -> list[str]:
         # Where loading comes closest to being the limit.
         row, one = min(measured, key=lambda each: median(each[1].loader) / median(each[1].compute))
         limits = [
-            f"Computing is the limit: in stage {row.stage.number} loading alone would feed {median(one.loader):.0f} "
-            f"images/s, and {_count(result, row.gpus)} could take {median(one.compute):.0f}."
+            f"Computing is the limit: in stage {row.stage.number} loading alone would feed "
+            f"{_speed(one.loader)} images/s, and {_count(result, row.gpus)} could take {_speed(one.compute)}."
         ]
     return [*sentences, *limits, *_gains(result)]
 
@@ -144,7 +145,7 @@ def _parts(result: Benchmark) -> Section:
         if one is not None:
             cells = [
                 f"{row.step_images}",
-                f"{median(one.loader):.0f}",
+                _speed(one.loader),
                 f"{median(one.compute):.1f}",
                 _or_dash(one.data_wait, ".0%"),
                 "mixed" if one.communication is None else f"{1000 * one.communication:.1f} ms",
@@ -199,8 +200,8 @@ def _waiting(result: Benchmark, row: Row, one: Measurement) -> str:
     else:
         advice = "more GPUs would not help, more cores would"
     return (
-        f"{_name(row)}: the {cores} CPU cores feed {median(one.loader):.0f} images/s, {_count(result, row.gpus)} could "
-        f"take {median(one.compute):.0f}, and {one.data_wait:.0%} of the time is waiting for pictures: {advice}."
+        f"{_name(row)}: the {cores} CPU cores feed {_speed(one.loader)} images/s, {_count(result, row.gpus)} could "
+        f"take {_speed(one.compute)}, and {one.data_wait:.0%} of the time is waiting for pictures: {advice}."
     )
 
 
@@ -251,6 +252,12 @@ def _on_cpu(result: Benchmark) -> bool:
 def _count(result: Benchmark, count: int) -> str:
     noun, plural = ("process", "processes") if _on_cpu(result) else ("GPU", "GPUs")
     return f"{count} {noun if count == 1 else plural}"
+
+
+def _speed(repeats: Sequence[float]) -> str:
+    """Images a second, the median of repeats: to one place below ten, where the next whole number says too little."""
+    value = median(repeats)
+    return f"{value:.1f}" if value < 9.95 else f"{value:.0f}"
 
 
 def _or_dash(value: float | None, form: str) -> str:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import math
-import textwrap
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -91,10 +90,7 @@ def _find(data: DataConfig, seed: int, folder: RunFolder, world: World) -> RunDa
         folder.create()
         return _generate(folder.path / "pictures", seed, data, world)
     found = find_given(data)
-    description = f"Data: {found.description}"
-    console.say(
-        textwrap.fill(description, 120, subsequent_indent=" " * 6, break_long_words=False, break_on_hyphens=False)
-    )
+    console.say(console.wrapped(f"Data: {found.description}"))
     train, validation = hold_out(found.train, data.val_fraction, seed)
     return RunData(found.train, list(train), list(validation), dict(found.tests), generated=False)
 
@@ -144,8 +140,9 @@ def describe_batches(config: Config, unit: str = "GPU", units: str = "GPUs") -> 
     train, gpus = config.train, gpu_count(config)
     lines = []
     for stage in dict.fromkeys(phase.stage for phase in build_phases(config)):
+        epochs = f"epoch {stage.end}" if stage.first + 1 == stage.end else f"epochs {stage.first + 1} to {stage.end}"
         lines += [
-            (f"Stage {stage.number}", f"epochs {stage.first + 1} to {stage.end}, learning rate {stage.lr:g}"),
+            (f"Stage {stage.number}", f"{epochs}, learning rate {stage.lr:g}"),
             (
                 "",
                 f"batch {stage.batch_size} per {unit} x {gpus} {units if gpus > 1 else unit} x "

@@ -19,6 +19,7 @@ No random state is in it: order, augmentation and dropout are functions of the s
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import traceback
 from collections.abc import Mapping
@@ -92,7 +93,9 @@ def write_safetensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mappi
             save_file(separate, temporary, metadata={**metadata, CHECKSUM: checksum(separate)})
             read_weights_file(temporary)
     except Exception as error:  # safetensors has an error class of its own for whatever is wrong
-        raise CheckpointNotWritten(f"{path} cannot be written: {error}", "free some space") from error
+        raise CheckpointNotWritten(
+            f"{path} cannot be written: {error}", "free some space, or choose another folder"
+        ) from error
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:
@@ -158,4 +161,6 @@ def _reason(error: Exception, folder: Path) -> str:
     free = ""
     with suppress(OSError):
         free = f" ({shutil.disk_usage(folder).free / _MIB:.0f} MiB are free)"
-    return f"{str(error).partition(chr(10))[0]}{free}"
+    # torch's writer begins with where in its source it failed.
+    said = re.sub(r"^\[enforce fail at \S+\] \. ", "", str(error).partition("\n")[0])
+    return f"{said}{free}"

@@ -113,10 +113,12 @@ def _cuda(run: RunConfig, processes: int) -> tuple[torch.device, ...]:
             f"{asked} asked for, and this machine has {available or 'none'}",
             "--preset kaggle-1xT4, or --gpus 1"
             if available
-            else "on Kaggle, choose a GPU as accelerator; camox train --preset quickstart runs without one",
+            else "camox doctor says why; on Kaggle, choose a GPU as accelerator; --device cpu does without",
         )
     if numbers:
         return tuple(torch.device("cuda", number) for number in numbers)
     if run.device == "cuda" or run.gpus == "all":
-        raise DeviceError("a GPU was asked for, and this machine has none", "--device cpu")
+        raise DeviceError(
+            "a GPU was asked for, and this machine has none", "camox doctor says why; --device cpu does without"
+        )
     return (torch.device("cpu"),) * max(1, processes)

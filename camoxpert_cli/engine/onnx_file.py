@@ -73,7 +73,9 @@ def write_onnx(path: Path, network: CamoXpert, img_size: int, description: Mappi
         with atomic.replacing(path) as temporary:
             temporary.write_bytes(content)
     except OSError as error:
-        raise CheckpointNotWritten(f"{path} cannot be written: {error.strerror}", "free some space") from error
+        raise CheckpointNotWritten(
+            f"{path} cannot be written: {error.strerror}", "free some space, or choose another folder"
+        ) from error
     return difference
 
 

@@ -19,6 +19,7 @@ from camoxpert_cli.engine.checkpoint import Checkpoint, read_checkpoint
 from camoxpert_cli.engine.device import place, with_count
 from camoxpert_cli.engine.foreign import CAMOX, ORIGINAL, layout_of
 from camoxpert_cli.engine.restoring import NOT_HELD, epochs_done
+from camoxpert_cli.engine.run import with_absolute_paths
 from camoxpert_cli.engine.stages import keep_unfrozen
 from camoxpert_cli.engine.start import start
 from camoxpert_cli.engine.world import expected_size
@@ -111,7 +112,11 @@ def settings_to_go_on(checkpoint: Checkpoint, flags: Mapping[str, Any], assignme
     if (_BATCHES & asked or config.run.gpus != before.run.gpus) and not _BATCHES & assigned:
         config = keep_global_batches(before, config, [*asked])
     folder = Path(str(config.run.checkpoint_dir)) if "run.checkpoint_dir" in asked else _folder_to_write(checkpoint)
-    config = replace(config, run=replace(config.run, checkpoint_dir=str(folder), resume_from=None))
+    config = replace(
+        config,
+        run=replace(config.run, checkpoint_dir=str(folder), resume_from=None),
+        data=with_absolute_paths(config.data),  # as the run keeps them: the same folder is no change
+    )
     return replace(resolved, config=config)
 
 

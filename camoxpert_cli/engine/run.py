@@ -18,7 +18,7 @@ from torch.optim import AdamW
 from camoxpert_cli import console
 from camoxpert_cli.config.durations import Interval, parse_duration, parse_interval
 from camoxpert_cli.config.load import Resolved
-from camoxpert_cli.config.schema import Config
+from camoxpert_cli.config.schema import Config, DataConfig
 from camoxpert_cli.console import Advance, Note
 from camoxpert_cli.data.cache import PictureCache
 from camoxpert_cli.data.cores import auto_workers, usable_cores
@@ -234,18 +234,12 @@ def prepare(
     path = Path(config.run.checkpoint_dir) if config.run.checkpoint_dir else default_path(resolved.preset)
     folder = RunFolder(world.from_main(path), writes=world.is_main)
     folder.refuse_other_run(None if checkpoint is None else checkpoint.path)
-    # What config.yaml says must lead back to this folder, and not to the checkpoint this session began with.
+    # What config.yaml says must lead back to this folder, and not to the checkpoint this session began with, nor
+    # depend on where this one was started.
     config = replace(
         config,
         run=replace(config.run, checkpoint_dir=str(folder.path), resume_from=None),
-        # Nor where this one was started.
-        data=replace(
-            config.data,
-            dataset_path=_absolute(config.data.dataset_path),
-            images=_absolute(config.data.images),
-            masks=_absolute(config.data.masks),
-            cache=_absolute([config.data.cache])[0] if config.data.cache not in ("auto", "off") else config.data.cache,
-        ),
+        data=with_absolute_paths(config.data),
     )
     deadline = find_deadline(
         *(None if text is None else parse_duration(text) for text in (config.run.time_limit, config.run.session_limit))
@@ -349,6 +343,17 @@ def _choose_workers(asked: int | Literal["auto"], ranks: int) -> int:
             f"--num-workers auto takes {auto_workers(ranks)}"
         )
     return asked
+
+
+def with_absolute_paths(data: DataConfig) -> DataConfig:
+    """The same folders, wherever the program is started."""
+    return replace(
+        data,
+        dataset_path=_absolute(data.dataset_path),
+        images=_absolute(data.images),
+        masks=_absolute(data.masks),
+        cache=_absolute([data.cache])[0] if data.cache not in ("auto", "off") else data.cache,
+    )
 
 
 def _absolute(paths: Sequence[str]) -> tuple[str, ...]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import pickle
 import re
+import shlex
 import zipfile
 import zlib
 from collections.abc import Mapping
@@ -37,6 +38,8 @@ _SAFE_GLOBALS = [
 _FIRST_SAFE_TORCH = (2, 10)
 # In the external attributes of a zip member, as DOS has them.
 _IS_FOLDER = 0x10
+# The first byte of a pickle since its protocol 2, which torch's formats before 1.6 are made of.
+_PICKLE = b"\x80"
 
 
 def read_weights_file(path: Path, *, mmap: bool = False) -> Any:
@@ -52,7 +55,7 @@ def read_weights_file(path: Path, *, mmap: bool = False) -> Any:
             f"give a file, such as {files[0] if files else 'last.pth'}",
         )
     if not path.is_file():
-        raise CheckpointError(f"there is no file {path}", "give a .pth file, such as last.pth in a run folder")
+        raise CheckpointError(f"there is no file {path}", f"look what is there: ls {shlex.quote(str(path.parent))}")
     try:
         with path.open("rb") as file:
             start = file.read(9)
@@ -66,6 +69,11 @@ def read_weights_file(path: Path, *, mmap: bool = False) -> Any:
     archive = start.startswith(b"PK")
     if archive:
         verify_archive(path)
+    elif not start.startswith(_PICKLE):
+        raise CheckpointError(
+            f"{path} is no file of weights: it begins with {start!r}",
+            "give one that torch.save wrote, such as best_model.pth in a run folder",
+        )
     return _unpickle(path, archive, mmap)
 
 

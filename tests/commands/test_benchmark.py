@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 from pathlib import Path
 from typing import Any
@@ -109,6 +110,23 @@ def test_bad_input(arguments: str, expected: str) -> None:
     assert expected in outcome.stderr
     assert outcome.stdout == ""
     assert "Traceback" not in outcome.output
+
+
+def test_a_page_that_cannot_be_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the disk refuses at the end, the tables were printed, and one sentence says so."""
+
+    def refuse(path: Path, text: str) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("camoxpert_cli.engine.benchmark.benchmark", lambda *_, **__: None)
+    monkeypatch.setattr("camoxpert_cli.engine.benchmark_report.to_text", lambda _: "the tables")
+    monkeypatch.setattr("camoxpert_cli.engine.benchmark_report.to_markdown", lambda _: "# the tables")
+    monkeypatch.setattr("camoxpert_cli.atomic.write_text", refuse)
+    outcome = run("--device", "cpu", "--out", tmp_path / "speed.md")
+
+    assert outcome.exit_code == 2
+    assert outcome.stdout == "the tables\n"
+    assert f"Error: --out {tmp_path / 'speed.md'} cannot be written: No space left on device\n" in outcome.stderr
 
 
 def test_no_data_where_it_was_said_to_be(tmp_path: Path) -> None:

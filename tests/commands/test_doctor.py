@@ -48,7 +48,7 @@ def test_this_machine() -> None:
     for name in ("driver", "torch", "packages", "OpenCV", "CPU", "RAM", "/dev/shm", "disk", "variables", "internet"):
         assert f" {name} " in output
     assert "Recommended until a GPU works: quickstart, strategy single" in output
-    assert "Error: this machine cannot train on its GPUs as it is: GPUs" in output
+    assert "Error: this machine cannot train on GPUs as it is; the problems: GPUs" in output
     assert max(map(len, output.splitlines())) <= 80
 
 
@@ -105,7 +105,7 @@ def test_what_to_do(on: Callable[[Readings], None]) -> None:
         "                           pip install --force-reinstall torch torchvision\n"
     ) in outcome.stdout
     assert outcome.stderr == (
-        "Error: this machine cannot train on its GPUs as it is: packages\n"
+        "Error: this machine cannot train on GPUs as it is; the problems: packages\n"
         "Try:   pip install --force-reinstall torch torchvision\n"
     )
 

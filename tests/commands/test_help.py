@@ -56,6 +56,20 @@ def test_examples(name: str, command: Any) -> None:
     assert not name or "..." not in command.get_short_help_str(60)
 
 
+@pytest.mark.parametrize(
+    ("name", "usage"),
+    [
+        ("resume", "resume [OPTIONS] RUN"),
+        ("predict", "predict [OPTIONS] CHECKPOINT PATH..."),
+        ("check-data", "check-data [OPTIONS] [DIR]..."),
+        ("presets show", "presets show [OPTIONS] NAME"),
+    ],
+)
+def test_usage(name: str, usage: str) -> None:
+    """Brackets stand around what may be left out, and nothing around what must be given."""
+    assert CliRunner().invoke(app, [*name.split(), "--help"]).output.startswith(f"Usage: camox {usage}\n")
+
+
 @pytest.mark.parametrize("flag", options())
 def test_one_flag_one_wording(flag: str) -> None:
     """A flag has the same words on every command, unless it means something else there, and ends with a full stop."""
@@ -72,3 +86,4 @@ def test_what_a_flag_takes_has_a_name(flag: str) -> None:
         if not parameter.is_flag:
             assert parameter.metavar
             assert parameter.metavar != "TEXT"
+            assert len(set(parameter.metavar.split("|"))) == len(parameter.metavar.split("|"))

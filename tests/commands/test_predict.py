@@ -70,6 +70,11 @@ def test_maps_of_a_folder(checkpoint: Path, folder: Path) -> None:
     assert len(values(folder / "maps" / "a.png")) > 2
 
 
+def test_one_map(checkpoint: Path, folder: Path) -> None:
+    """A single one is counted as such."""
+    assert run(checkpoint, "photos/a.png", "--out", "maps").stdout == "1 map in maps\n"
+
+
 def test_pattern_threshold_overlay_and_views(checkpoint: Path, folder: Path) -> None:
     """A pattern of any depth, binary maps, overlays in a folder of their own, and the mean over two views."""
     flags = "--out maps --threshold 0.5 --overlay --tta flip --device cpu".split()

@@ -134,6 +134,15 @@ def test_a_slip_of_the_fingers(arguments: str, expected: str) -> None:
     assert "Traceback" not in outcome.output
 
 
+def test_hints_lead_on(own: Path) -> None:
+    """A name that is none is answered by the list, a wrong setting in a file by the settings as files name them."""
+    (own / "bad.yaml").write_text("train:\n  epoch: 3\n")
+
+    assert "Try:   camox presets lists all there are\n" in run(*"presets show nix".split()).stderr
+    assert "Try:   camox presets show baseline --explain lists" in run("presets", "check", str(own / "bad.yaml")).stderr
+    assert "Try:   camox train --help lists" in run(*"train --preset quickstart --epochs 0".split()).stderr
+
+
 @pytest.mark.parametrize("command", ["presets", "presets list", "presets show", "presets check"])
 def test_help_has_examples(command: str) -> None:
     """Help is plain text within 80 columns, and ends in commands to copy."""

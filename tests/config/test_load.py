@@ -28,7 +28,7 @@ def problems_of(name: str | None = None, flags: dict[str, Any] | None = None, *a
     with pytest.raises(ConfigError) as caught:
         resolve(name, flags or {}, assignments)
     assert caught.value.exit_code == 2
-    assert caught.value.hint == "camox train --help lists every setting"
+    assert caught.value.hint.startswith("camox ")
     return caught.value.message.splitlines()
 
 
@@ -210,6 +210,10 @@ def test_a_preset_that_cannot_be_read_does_not_hide_the_rest() -> None:
                 "model.backbone_weights is 'w.pth' (--backbone-weights), expected null where "
                 "model.pretrained is False (--pretrained)"
             ],
+        ),
+        (
+            {"data.images": ["a", "b"], "data.masks": ["c"]},
+            ["data.images has 2 (--images), expected as many folders as data.masks, which has 1 (--masks)"],
         ),
     ],
 )

@@ -168,6 +168,14 @@ def test_verdict_where_nothing_else_is_the_limit(both: Benchmark) -> None:
     )
 
 
+@pytest.mark.parametrize(("compute", "said"), [(2.44, "2.4"), (9.94, "9.9"), (9.96, "10"), (43.6, "44")])
+def test_verdict_of_few_images_a_second(compute: float, said: str) -> None:
+    """Below ten there is a place after the point: from 2.4 to 2 would be a sixth less."""
+    slow = result(row(2, 1, measured(200, compute=[compute], loader=[100.0])))
+
+    assert verdict(slow)[0].endswith(f"would feed 100 images/s, and 2 GPUs could take {said}.")
+
+
 def test_verdict_where_summing_takes_long() -> None:
     """Its share of a step is told: here 0.2 s of 24 pictures at 60 images/s."""
     slow = measured(50, compute=[60.0], communication=0.2)

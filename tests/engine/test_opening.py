@@ -29,7 +29,7 @@ def test_the_banner(tiny_data: Path, tmp_path: Path, capsys: pytest.CaptureFixtu
     assert rows["Network"] == "test_resnet, 2 experts a layer, 2 for each picture"
     assert rows["Pictures"] == "8 to train on, 3 held out for validation"
     assert rows["Tests"] == "TINY 3"
-    assert rows["Stage 1"] == "epochs 1 to 1, learning rate 0.001"
+    assert rows["Stage 1"] == "epoch 1, learning rate 0.001"
     assert "            batch 4 per process x 1 process x 2 accumulation = 8 global" in lines
     assert rows["Target"] == "validation IoU 0.72"
     assert rows["Clock"] == "the time limit of 3h: 2h left"

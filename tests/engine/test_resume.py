@@ -260,6 +260,15 @@ def test_dry_run(run_folder: Path) -> None:
     assert "1 per GPU x 1 GPU x 2 accumulation = 2 global" in outcome.stdout
 
 
+def test_the_same_folder_is_no_change(run_folder: Path, tiny_data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The run keeps the absolute path of its pictures; a relative one that leads there is no other."""
+    monkeypatch.chdir(tiny_data.parent)
+    outcome = camox("resume", run_folder, "--dry-run", "--dataset-path", tiny_data.name)
+
+    assert outcome.exit_code == 0, outcome.output
+    assert "Changes          none\n" in outcome.stdout
+
+
 def test_dry_run_of_a_complete_run(run_folder: Path) -> None:
     """That nothing is left to train is said."""
     outcome = camox("resume", run_folder, "--dry-run")

@@ -27,12 +27,11 @@ def in_help() -> list[str]:
 
 
 def in_readme() -> list[str]:
-    """Every command line in README's shell blocks and between backticks; there a lone name is no command line."""
+    """Every command line in README's shell blocks and between backticks, where it may be a command's name alone."""
     text = README.read_text(encoding="utf-8")
     blocks = re.findall(r"^```bash\n(.*?)^```", text, re.DOTALL | re.MULTILINE)
-    spans = re.findall(r"`([^`\n]+)`", re.sub(r"^```.*?^```", "", text, flags=re.DOTALL | re.MULTILINE))
-    lines = [line for block in blocks for line in _lines(block)]
-    return lines + [line for span in spans for line in _lines(span) if " " in line]
+    spans = re.findall(r"`([^`]+)`", re.sub(r"^```.*?^```", "", text, flags=re.DOTALL | re.MULTILINE))
+    return [line for part in (*blocks, *(span.replace("\n", " ") for span in spans)) for line in _lines(part)]
 
 
 def parse(line: str) -> tuple[str, dict[str, Any]] | None:
@@ -53,9 +52,12 @@ def _below(name: str, command: Any) -> Iterator[tuple[str, Any]]:
 
 
 def _lines(text: str) -> Iterator[str]:
-    """What stands behind `camox` in each line that calls it, up to what the shell does with its output."""
+    """What stands behind `camox` in each line that calls it, up to what the shell does with its output.
+
+    A notebook's cell has `!` before it.
+    """
     for line in re.sub(r"\s*\\\n\s*", " ", text).splitlines():
         for part in re.split(r"&&|;", line):
             match = _PROGRAM.search(f"{part} ")
-            if match and (part.strip().startswith("camox") or " -m camoxpert_cli " in part):
+            if match and (part.strip().removeprefix("!").startswith("camox") or " -m camoxpert_cli " in part):
                 yield re.split(r"\s[>|]|\s#", f"{part} "[match.end() :])[0].strip()

@@ -158,6 +158,18 @@ def test_other_files(tmp_path: Path, content: bytes, name: str) -> None:
     assert loads_the_same_or_is_refused(tmp_path / name)
 
 
+@pytest.mark.parametrize("start", ["hello\n", "<!DOCTYPE html>", "0123"])
+def test_text_under_a_checkpoints_name(tmp_path: Path, start: str) -> None:
+    """A web page or a note that was saved as weights is told as such, by how it begins."""
+    path = tmp_path / "weights.pth"
+    path.write_text(start)
+    with pytest.raises(CheckpointError) as caught:
+        read_weights_file(path)
+
+    assert caught.value.message == f"{path} is no file of weights: it begins with {start.encode()[:9]!r}"
+    assert "best_model.pth" in caught.value.hint
+
+
 @pytest.mark.parametrize("kind", ["zip", "legacy", "bare pickle", "in a list", "as a key's value", "stored under eval"])
 def test_hostile_files(tmp_path: Path, kind: str) -> None:
     """A file that would run code is refused, by the name of what it wanted, and nothing has run."""

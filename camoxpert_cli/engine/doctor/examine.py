@@ -60,8 +60,10 @@ def refuse_problems(examination: Examination) -> None:
     if not problems:
         return
     names = ", ".join(finding.name for finding in problems)
-    what = "train on its GPUs" if examination.question.preset is None else f"train {examination.question.preset}"
-    raise DeviceError(f"this machine cannot {what} as it is: {names}", problems[0].command or problems[0].advice)
+    what = "train on GPUs" if examination.question.preset is None else f"train {examination.question.preset}"
+    raise DeviceError(
+        f"this machine cannot {what} as it is; the problems: {names}", problems[0].command or problems[0].advice
+    )
 
 
 def to_json(examination: Examination) -> dict[str, Any]:

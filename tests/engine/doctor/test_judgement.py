@@ -159,7 +159,7 @@ def test_no_gpu() -> None:
     assert troubles(examination) == {"GPUs": "problem"}
     assert finding(examination, "GPUs").command == "camox train --preset quickstart"
     assert examination.recommendation.command == "camox train --preset quickstart"
-    with pytest.raises(DeviceError, match="cannot train on its GPUs as it is: GPUs"):
+    with pytest.raises(DeviceError, match="cannot train on GPUs as it is; the problems: GPUs"):
         refuse_problems(examination)
 
 
