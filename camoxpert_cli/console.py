@@ -65,7 +65,11 @@ def wrapped(text: str, *, indent: int = 2, stream: TextIO | None = None) -> str:
     """
     if not (stream or sys.stderr).isatty():
         return text
-    width = shutil.get_terminal_size().columns
+    return filled(text, indent=indent, width=shutil.get_terminal_size().columns)
+
+
+def filled(text: str, *, indent: int = 2, width: int = 80) -> str:
+    """Lines of at most `width` columns, but for a path that is longer; all but the first begin with `indent` spaces."""
     return textwrap.fill(text, width, subsequent_indent=" " * indent, break_long_words=False, break_on_hyphens=False)
 
 

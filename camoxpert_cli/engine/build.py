@@ -90,7 +90,7 @@ def _find(data: DataConfig, seed: int, folder: RunFolder, world: World) -> RunDa
         folder.create()
         return _generate(folder.path / "pictures", seed, data, world)
     found = find_given(data)
-    console.say(console.wrapped(f"Data: {found.description}"))
+    console.say(console.filled(f"Data: {found.description}", indent=6))
     train, validation = hold_out(found.train, data.val_fraction, seed)
     return RunData(found.train, list(train), list(validation), dict(found.tests), generated=False)
 

@@ -24,6 +24,7 @@ def run(*arguments: object) -> Any:
     return CliRunner().invoke(app, ["benchmark", *map(str, arguments)])
 
 
+@pytest.mark.slow
 @pytest.mark.training
 def test_processes(tiny_data: Path, tmp_path: Path) -> None:
     """One and two processes over given data: JSON alone on stdout, sentences beside it, a page of Markdown."""

@@ -37,6 +37,7 @@ def on(monkeypatch: pytest.MonkeyPatch) -> Callable[[Readings], None]:
     return put
 
 
+@pytest.mark.slow
 @pytest.mark.training
 @without_gpu
 def test_this_machine() -> None:

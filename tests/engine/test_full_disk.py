@@ -70,6 +70,7 @@ def train_while(disk: Path, data: Path, before: str, epochs: int = 4) -> tuple[i
     return run([camox()[0], "-c", SCRIPT.format(disk=str(disk), before=before, arguments=arguments)])
 
 
+@pytest.mark.slow
 def test_full_for_a_while(tiny_data: Path, disk: Path) -> None:
     """Saves that fail leave nothing on the disk, so that when there is space again the next one succeeds."""
     before = (
@@ -115,6 +116,7 @@ def test_full_to_the_end(tiny_data: Path, disk: Path) -> None:
     assert read_checkpoint(disk / "run" / "last.pth")["epoch"] == 1
 
 
+@pytest.mark.slow
 def test_full_from_the_beginning(tiny_data: Path, disk: Path) -> None:
     """Too little space for the checkpoints is told before the first step."""
     fill(disk, leave=20 * MIB)

@@ -110,10 +110,11 @@ app.main()
     assert list(folder.glob(".*")) == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("number", "expected", "workers"),
     [
-        pytest.param(signal.SIGINT, 130, 0, id="SIGINT", marks=pytest.mark.slow),
+        pytest.param(signal.SIGINT, 130, 0, id="SIGINT"),
         pytest.param(signal.SIGTERM, 143, 2, id="SIGTERM"),
     ],
 )

@@ -56,6 +56,7 @@ def test_measuring(tiny_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 @pytest.mark.training
 def test_an_error_of_training(tiny_data: Path) -> None:
     """What camox itself refuses keeps its sentence, its hint and its exit code."""

@@ -104,6 +104,7 @@ def test_a_worker_that_does_not_answer(tiny_data: Path, tmp_path: Path) -> None:
     assert f"camox resume {tmp_path}/run" in message
 
 
+@pytest.mark.slow
 def test_a_picture_that_one_rank_cannot_read(tiny_data: Path, tmp_path: Path) -> None:
     """The error is told once, by the rank that met it, with the exit code for data; the others do not add theirs."""
     data = tmp_path / "data"

@@ -41,11 +41,17 @@ def train_held_still(world: World, data: Path, folder: Path, cases: Sequence[dic
 
 # Pictures, batch of a rank, accumulation.
 EVEN = [(8, 2, 1), (8, 2, 2)]  # steps of 2 + 2; one step of two batches of 2 + 2
-UNEVEN = [(7, 2, 2), (5, 2, 1)]  # two batches, the last of 1 + 2; a batch with a picture for one rank only
+UNEVEN = [(5, 2, 2)]  # a batch of 2 + 2 and one with a picture for one rank only, which is added up with it
+SHORT = [(7, 2, 2), (5, 2, 1)]  # two batches, the last of 1 + 2; a step with a picture for one rank only
 
 
 @pytest.mark.parametrize(
-    "sizes", [pytest.param(EVEN, id="even", marks=pytest.mark.slow), pytest.param(UNEVEN, id="uneven")]
+    "sizes",
+    [
+        pytest.param(UNEVEN, id="uneven"),
+        pytest.param(EVEN, id="even", marks=pytest.mark.slow),
+        pytest.param(SHORT, id="short", marks=pytest.mark.slow),
+    ],
 )
 def test_two_ranks_are_one_process(tiny_data: Path, tmp_path: Path, sizes: list[tuple[int, int, int]]) -> None:
     """Losses and weights are those of one process with batches twice as large, through all stages, to 1e-9.

@@ -104,12 +104,10 @@ def cut_and_compare(data: Path, folder: Path, uncut: Path, cut: str, **settings:
 
 
 def some_cuts() -> list[tuple[str, str, bool, int]]:
-    """Of two uncut runs, with average and without, two cuts each; slow tests have every combination."""
+    """Two cuts of one uncut run; slow tests have every combination."""
     return [
         ("within the first epoch", "cosine_restart", True, 2),
         ("unfreezing", "cosine_restart", True, 0),
-        ("within a group of accumulated batches", "onecycle", False, 0),
-        ("before validation", "onecycle", False, 2),
     ]
 
 
@@ -214,6 +212,7 @@ def test_best_weights_move_to_another_folder(uncut: Path, tiny_data: Path, tmp_p
     assert json.loads(folder.history.read_text(encoding="utf-8"))[0]["epoch"] == 1
 
 
+@pytest.mark.slow
 def test_best_weights_that_are_nowhere(
     uncut: Path, tiny_data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -277,6 +276,7 @@ def watch(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, dict[str, Any]]]:
     return seen
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("elsewhere", [False, True])
 def test_from_best_model(
     uncut: Path,

@@ -88,10 +88,8 @@ def test_damaged_ones_are_passed_over(
     assert all(f"{run_folder / name} is damaged" in said for name in broken)
 
 
-@pytest.mark.parametrize(
-    "how",
-    [pytest.param("folder", marks=pytest.mark.slow), pytest.param("file", marks=pytest.mark.slow), "another spelling"],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("how", ["folder", "file", "another spelling"])
 def test_a_damaged_one_never_takes_the_good_ones_place(
     run_folder: Path, finished: Path, monkeypatch: pytest.MonkeyPatch, how: str
 ) -> None:
@@ -390,6 +388,7 @@ def test_best_weights_that_are_damaged(run_folder: Path, capsys: pytest.CaptureF
     assert read_checkpoint(run_folder / "best_model.pth")["epoch"] == 3
 
 
+@pytest.mark.slow
 def test_best_weights_of_what_is_done_again(run_folder: Path) -> None:
     """Gone back before the epoch of best_model.pth, a run does not take it for an earlier epoch's."""
     content = read_checkpoint(run_folder / "last.pth")
@@ -410,6 +409,7 @@ def test_best_weights_of_what_is_done_again(run_folder: Path) -> None:
     assert (kept["epoch"], kept["iou"]) == (results["epoch"], results["validation"]["iou"])
 
 
+@pytest.mark.slow
 def test_history_of_the_best_weights(run_folder: Path) -> None:
     """Gone on from best_model.pth, the epochs before it stay in the history."""
     content = read_checkpoint(run_folder / "last.pth")

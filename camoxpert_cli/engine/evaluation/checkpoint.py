@@ -86,7 +86,7 @@ def evaluate_checkpoint(
 def find_tests(data: TestData) -> dict[str, tuple[Pair, ...]]:
     """The test sets that were asked for, in the order found. Raises DataError, UsageError for an unknown name."""
     found = find_data(data.roots, folders=data.folders, scoring=True, include_noncam=data.include_noncam)
-    console.say(console.wrapped(f"Data: {found.description}"))
+    console.say(console.filled(f"Data: {found.description}", indent=6))
     if not found.tests:
         where = ", ".join(map(str, [*data.roots, *(images for images, _ in data.folders)]))
         raise DataError(

@@ -65,6 +65,7 @@ def test_ddp() -> None:
     assert trial.bandwidth > 0
 
 
+@pytest.mark.slow
 @pytest.mark.training
 def test_ddp_with_a_rank_that_fails() -> None:
     """The rank that failed gives the reason, not the one that waited for it."""
