@@ -135,6 +135,7 @@ def test_no_data_where_it_was_said_to_be(tmp_path: Path) -> None:
     assert run(*SMALL.split(), "--dataset-path", tmp_path / "gone").exit_code == 3
 
 
+@pytest.mark.slow
 @pytest.mark.training
 def test_nothing_works(tiny_data: Path) -> None:
     """Where no configuration can be measured the command ends with the reason and its exit code."""

@@ -219,7 +219,7 @@ def decide(world: World, rooms: Sequence[tuple[int, int]]) -> tuple[int, int, in
     return batches(start._within_memory_of_all(resolved, placement, world))
 
 
-@pytest.mark.training
+@pytest.mark.slow
 def test_ranks_agree() -> None:
     """Where nobody measured for all, each rank does for its own card, and all take the same."""
     assert in_ranks(2, decide, [(99, 4), (9, 99)]) == [(4, 3, 4), (4, 3, 4)]

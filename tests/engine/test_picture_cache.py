@@ -220,6 +220,7 @@ def test_another_seed_takes_the_same_cache(tiny_data: Path, tmp_path: Path) -> N
     assert len([*(tmp_path / "cache").iterdir()]) == 1
 
 
+@pytest.mark.slow
 @pytest.mark.training
 def test_generated_pictures_are_not_cached(home: Path, tmp_path: Path) -> None:
     """Generated pictures have the size of the network and are read as fast: no cache is made of them."""

@@ -243,6 +243,7 @@ def _experts(run: Run) -> list[list[Tensor]]:
     ]
 
 
+@pytest.mark.slow
 def test_experts_that_few_use(tiny_data: Path, tmp_path: Path) -> None:
     """An expert that one rank used, or any did in an earlier batch of the step, moves alike on both; an idle one rests.
 

@@ -198,6 +198,7 @@ def at_phase_boundary(uncut: Path) -> dict[str, Any]:
     return content
 
 
+@pytest.mark.slow
 def test_best_weights_move_to_another_folder(uncut: Path, tiny_data: Path, tmp_path: Path) -> None:
     """Resumed into a new folder, a run has its best weights there, though no later epoch is better."""
     source = tmp_path / "source"
@@ -248,6 +249,7 @@ def test_other_settings(uncut: Path, tiny_data: Path, tmp_path: Path) -> None:
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
 
 
+@pytest.mark.slow
 def test_another_network(uncut: Path, tiny_data: Path, tmp_path: Path) -> None:
     """A checkpoint of another network is refused before the run folder is made."""
     settings = {**SETTINGS, "num_experts": 2}
@@ -349,6 +351,7 @@ def test_from_the_original_program(
     assert read_checkpoint(folder.best)["epoch"] == 4
 
 
+@pytest.mark.slow
 def test_skip_stage1_from_weights(uncut: Path, tiny_data: Path, tmp_path: Path) -> None:
     """Weights of an early epoch, resumed without stage 1, begin with stage 2's first epoch."""
     content = read_checkpoint(uncut / "last.pth")

@@ -375,6 +375,7 @@ def test_from_the_original_program(name: str, tiny_data: Path, tmp_path: Path, m
     assert [row["epoch"] for row in json.loads(Path("run/history.json").read_text())] == [19]
 
 
+@pytest.mark.slow
 def test_best_weights_that_are_damaged(run_folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """A damaged best_model.pth is named, and the best is sought among the epochs to come."""
     content = read_checkpoint(run_folder / "last.pth")
@@ -434,6 +435,7 @@ def test_an_extended_run_has_no_results_yet(run_folder: Path, monkeypatch: pytes
     assert not (run_folder / "results.json").exists()
 
 
+@pytest.mark.slow
 def test_relative_paths_lead_home(
     run_folder: Path, tiny_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -63,6 +63,7 @@ def test_whole_files(tmp_path: Path) -> None:
     assert read["metadata"] == {"backbone": "x"}
 
 
+@pytest.mark.slow
 def test_every_bit_of_a_directory(tmp_path: Path) -> None:
     """Any bit of a directory may flip: torch leaves what is marked as a folder there as memory happens to be."""
     path = saved(tmp_path, {"a": torch.tensor([3.0, 5.0])})
