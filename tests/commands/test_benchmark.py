@@ -25,7 +25,6 @@ def run(*arguments: object) -> Any:
 
 
 @pytest.mark.slow
-@pytest.mark.training
 def test_processes(tiny_data: Path, tmp_path: Path) -> None:
     """One and two processes over given data: JSON alone on stdout, sentences beside it, a page of Markdown."""
     out = tmp_path / "speed.md"
@@ -136,7 +135,6 @@ def test_no_data_where_it_was_said_to_be(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.training
 def test_nothing_works(tiny_data: Path) -> None:
     """Where no configuration can be measured the command ends with the reason and its exit code."""
     outcome = run(*SMALL.split(), "--dataset-path", tiny_data, "--precision", "fp16")

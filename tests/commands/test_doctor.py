@@ -38,7 +38,6 @@ def on(monkeypatch: pytest.MonkeyPatch) -> Callable[[Readings], None]:
 
 
 @pytest.mark.slow
-@pytest.mark.training
 @without_gpu
 def test_this_machine() -> None:
     """Without a GPU doctor looks at all there is, ends with 5 and names what trains here; no traceback."""

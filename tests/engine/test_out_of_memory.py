@@ -227,7 +227,6 @@ def test_two_processes_are_measured(tiny_data: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.training
 def test_auto_from_the_command_line(tiny_data: Path, tmp_path: Path) -> None:
     """The numbers found are the run's settings; on a CPU that is none of a test it is one sentence, exit code 2."""
     folder = tmp_path / "run"

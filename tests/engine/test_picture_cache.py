@@ -221,7 +221,6 @@ def test_another_seed_takes_the_same_cache(tiny_data: Path, tmp_path: Path) -> N
 
 
 @pytest.mark.slow
-@pytest.mark.training
 def test_generated_pictures_are_not_cached(home: Path, tmp_path: Path) -> None:
     """Generated pictures have the size of the network and are read as fast: no cache is made of them."""
     settings = {"dataset_path": [], "generated_pictures": 4, "cache": "auto", "epochs": 1, "stage1_epochs": 1}

@@ -57,7 +57,6 @@ def test_measuring(tiny_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPa
 
 
 @pytest.mark.slow
-@pytest.mark.training
 def test_an_error_of_training(tiny_data: Path) -> None:
     """What camox itself refuses keeps its sentence, its hint and its exit code."""
     trial = tiny_trial(tiny_data, 1, precision="fp16")

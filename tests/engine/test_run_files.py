@@ -144,7 +144,6 @@ def test_results(plain_run: RunFolder, tiny_data: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.training
 def test_expert_use_is_counted(tiny_data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Each picture counts once an epoch for each expert it chose; experts that none chose are warned of, once.
 

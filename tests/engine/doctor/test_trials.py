@@ -66,7 +66,6 @@ def test_ddp() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.training
 def test_ddp_with_a_rank_that_fails() -> None:
     """The rank that failed gives the reason, not the one that waited for it."""
     trial = read_ddp(["cpu", "nonsense"], TIMEOUT)
