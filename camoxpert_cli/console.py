@@ -69,8 +69,12 @@ def wrapped(text: str, *, indent: int = 2, stream: TextIO | None = None) -> str:
 
 
 def filled(text: str, *, indent: int = 2, width: int = 80) -> str:
-    """Lines of at most `width` columns, but for a path that is longer; all but the first begin with `indent` spaces."""
-    return textwrap.fill(text, width, subsequent_indent=" " * indent, break_long_words=False, break_on_hyphens=False)
+    """Each line of `text` in lines of at most `width` columns, those after its first with `indent` spaces in front.
+
+    Words stay whole, paths and options too, however long.
+    """
+    style = textwrap.TextWrapper(width, subsequent_indent=" " * indent, break_long_words=False, break_on_hyphens=False)
+    return "\n".join(style.fill(line) for line in text.splitlines())
 
 
 def warn(text: str) -> None:

@@ -267,3 +267,16 @@ def test_entries_stay_in_their_column(capsys: Capture, monkeypatch: pytest.Monke
         f"name   {'word ' * 14}word"[:76].rstrip(),
         f"       {'word ' * 6}".rstrip(),
     ]
+
+
+def test_lines_of_a_warning_stay_apart(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a terminal each line is folded by itself, and never within an option."""
+    stream = open_terminal(monkeypatch)
+    options = " ".join(["--stage2-lr 5e-4"] * 9)
+    console.warn(console.filled(f"two lines:\n  first: {options}", indent=4, width=120))
+    written = stream.getvalue().splitlines()
+
+    assert written[0] == "Warning: two lines:"
+    assert written[1].startswith("  first: --stage2-lr")
+    assert max(map(len, written)) <= 80
+    assert " ".join(written).split().count("--stage2-lr") == 9

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import median
@@ -19,7 +18,6 @@ SESSION_HOURS, WEEK_HOURS = 12, 30  # Kaggle's limits
 _WAITING = 0.1
 _SUMMING = 0.1
 _GAIN = 1.05
-_WIDTH = 80
 # Seconds: an epoch that ends with the session is in it.
 _ROUNDING = 1e-6
 
@@ -55,11 +53,11 @@ def to_json(result: Benchmark) -> dict[str, Any]:
 
 def to_text(result: Benchmark) -> str:
     """For a terminal, 80 columns wide."""
-    parts = ["\n".join(_wrapped(line) for line in _head(result))]
+    parts = [console.filled("\n".join(_head(result)), indent=0)]
     for section in _sections(result):
         table = console.table([section.title, *section.header], section.rows)
-        parts.append("\n".join([table, *(_wrapped(note) for note in section.notes)]))
-    return "\n\n".join([*parts, "\n".join(_wrapped(sentence) for sentence in verdict(result))])
+        parts.append("\n".join([table, *(console.filled(note, indent=0) for note in section.notes)]))
+    return "\n\n".join([*parts, console.filled("\n".join(verdict(result)), indent=0)])
 
 
 def to_markdown(result: Benchmark) -> str:
@@ -266,7 +264,3 @@ def _or_dash(value: float | None, form: str) -> str:
 
 def _rounded(value: float | None) -> float | None:
     return None if value is None else round(value, 4)
-
-
-def _wrapped(text: str) -> str:
-    return textwrap.fill(text, _WIDTH, break_long_words=False, break_on_hyphens=False)

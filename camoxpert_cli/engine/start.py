@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import textwrap
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -49,7 +48,7 @@ def start(
         summary_writer()  # refuses before minutes of trials
     resolved = keep_preset_batches(replace(resolved, config=replace(resolved.config, run=run)))
     if launch.is_first() and (warning := rate_warning(resolved)) is not None:
-        console.warn("\n".join(textwrap.fill(line, 120, subsequent_indent="    ") for line in warning.splitlines()))
+        console.warn(console.filled(warning, indent=4, width=120))
     resolved = _within_memory(resolved, placement)
     choice = _choose(resolved, placement, checkpoint)
     if choice is not None and choice.strategy == "dp":
