@@ -36,18 +36,18 @@ from tests.gpu.table import machine
 
 # In the order in which they are run, with the seconds that they take on a data centre's GPU.
 CHECKS = {
-    "versions": 25,
-    "one_step": 35,
+    "versions": 20,
+    "one_step": 30,
     "data_parallel": 30,
-    "two_ranks": 65,
-    "failing_rank": 75,
-    "memory": 60,
-    "reproducibility": 40,
+    "two_ranks": 60,
+    "failing_rank": 60,
+    "memory": 75,
+    "reproducibility": 50,
     "host_waits": 20,
-    "speed": 70,
+    "speed": 75,
     "commands": 50,
-    "gpu_tests": 40,
-    "compiled": 100,
+    "gpu_tests": 50,
+    "compiled": 90,
 }
 
 

@@ -14,7 +14,7 @@ import traceback
 from pathlib import Path
 
 from tests.gpu.ending import STARTED_BY
-from tests.gpu.report import NeedsACard, Report
+from tests.gpu.report import NeedsACard, Report, in_one_line
 
 
 def main() -> None:
@@ -26,7 +26,7 @@ def main() -> None:
         report.end("needs a card")
     except Exception as error:
         traceback.print_exc()
-        report.fail(f"{type(error).__name__}: {error}".splitlines()[0])
+        report.fail(in_one_line(error))
         report.end("ended")
     else:
         report.end("ended")

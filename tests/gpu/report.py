@@ -66,7 +66,7 @@ class Report:
         except Exception as error:
             signal.setitimer(signal.ITIMER_REAL, 0)
             traceback.print_exc()
-            self.fail(f"{name}: {_first_line(error)}")
+            self.fail(f"{name}: {in_one_line(error)}")
         finally:
             signal.setitimer(signal.ITIMER_REAL, 0)
 
@@ -83,6 +83,8 @@ def lines_of(folder: Path) -> Path:
     return folder / "report.jsonl"
 
 
-def _first_line(error: Exception) -> str:
+def in_one_line(error: Exception) -> str:
+    """Its class and first line, or the line that says what was raised where it quotes another process's traceback."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
+    raised = [line for line in lines if "Error: " in line] if "Traceback" in str(error) else []
+    return ": ".join([type(error).__name__, *(raised[-1:] or lines[:1])])

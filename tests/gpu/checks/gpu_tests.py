@@ -20,7 +20,7 @@ def check(report: Report) -> None:
     # Without pyproject.toml's options for pytest-xdist.
     options = ["-o", "addopts=", "-p", "no:cacheprovider", "--strict-markers", "-ra", f"--junitxml={xml}"]
     ended = run_command(
-        report.folder / "pytest", [sys.executable, "-m", "pytest", *options, "-m", "gpu", *files], seconds=75
+        report.folder / "pytest", [sys.executable, "-m", "pytest", *options, "-m", "gpu", *files], seconds=95
     )
     cases = list(ElementTree.parse(xml).iter("testcase"))
     for case in cases:

@@ -92,7 +92,7 @@ def counted_reads() -> Iterator[Counter[str]]:
 
 def _place() -> str:
     """The line of camox that led here, and the package's own that it led to, where that is another's."""
-    frames = [frame for frame in traceback.extract_stack() if frame.filename != __file__]
+    frames = [frame for frame in traceback.extract_stack() if frame.filename not in (__file__, warnings.__file__)]
     ours = [frame for frame in frames if Path(frame.filename).is_relative_to(_PACKAGE)]
     named = [ours[-1]] if ours else []
     last = next(itertools.dropwhile(lambda frame: "/torch/" in frame.filename, reversed(frames)))

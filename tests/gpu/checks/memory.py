@@ -10,6 +10,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -39,7 +40,7 @@ _SETTINGS: dict[str, Any] = {
 }
 _LARGE: dict[str, Any] = {
     **{"backbone": "edgenext_base", "num_experts": 7, "img_size": 320, "device": "cuda"},
-    **{**_SETTINGS, "skip_stage1": True, "epochs": 3},
+    **{**_SETTINGS, "skip_stage1": True, "progressive_unfreeze": False, "epochs": 3},
 }
 _STEP = 3
 
@@ -95,15 +96,16 @@ def check(report: Report) -> None:
 
 
 def largest_batch(report: Report, data: Path) -> None:
-    """With 12 GiB left, the batch that auto takes trains for some steps, every expert in use, and stays below that."""
+    """With 12 GiB left, stage 2 trains at the batch that auto takes, every expert in use, and stays within that."""
     folder = report.folder / "auto"
-    asked = tiny_run(data, folder, **{**_LARGE, "stage2_batch_size": "auto", "batch_size": 8, "accumulation_steps": 16})
+    batches = {"batch_size": "auto", "stage2_batch_size": "auto", "accumulation_steps": 8}
+    asked = tiny_run(data, folder, **{**_LARGE, **batches, "skip_stage1": False})
     with ballast(report.folder / "ballast", _LEFT):
         free, _ = torch.cuda.mem_get_info()
         config = fit(asked, on_devices([torch.device("cuda", 0)])).config
         batch = config.train.stage2_batch_size or 0
         report.number("auto: images at a time in 12 GiB", batch)
-        run = camox_run(config, World(), folder)
+        run = camox_run(replace(config, train=replace(config.train, skip_stage1=True)), World(), folder)
         with spread(run.network):
             steps = camox_steps(run, *noise(batch, config.data.img_size))
             for _ in range(_STEPS):

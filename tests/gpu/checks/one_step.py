@@ -6,6 +6,7 @@ has to settle first. A GPU may be twice as far off as the CPU is in the same for
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from copy import deepcopy
 
 import torch
@@ -71,16 +72,17 @@ def copy_of(step: TrainingStep, device: str, dtype: torch.dtype | None) -> Train
 def step_of(step: TrainingStep, images: Tensor, masks: Tensor, scale: float = 1.0) -> tuple[float, list[Tensor | None]]:
     """Loss and gradients in float64, where the loss was scaled for the backward pass."""
     step.zero_grad(set_to_none=True)
-    loss = backward(step, images, masks, scale)
+    loss = backward(step, images, masks, lambda loss: loss * scale)
     return loss.item(), gradients_of(step.parameters(), scale)
 
 
-def backward(step: TrainingStep, images: Tensor, masks: Tensor, scale: float) -> Tensor:
+def backward(step: TrainingStep, images: Tensor, masks: Tensor, scaled: Callable[[Tensor], Tensor]) -> Tensor:
+    """The loss, before it was `scaled` for the backward pass."""
     device = next(step.parameters()).device
     with spread(step.network):
         output = step(images.to(device), masks.to(device))
         loss = combine(output, step.network.top_k, len(images), World()).total
-        torch.autograd.backward(loss * scale)
+        torch.autograd.backward(scaled(loss))
     return loss
 
 
@@ -91,7 +93,7 @@ def settled_scale(step: TrainingStep, images: Tensor, masks: Tensor, report: Rep
     scales = []
     for _ in range(_SETTLING_STEPS):
         optimizer.zero_grad(set_to_none=True)
-        backward(step, images, masks, scaler.get_scale())
+        backward(step, images, masks, scaler.scale)
         scaler.step(optimizer)
         scaler.update()
         scales.append(scaler.get_scale())
