@@ -31,7 +31,7 @@ import os
 import sys
 from pathlib import Path
 
-from tests.gpu.run_checks import RESULTS, Check, run_checks
+from tests.gpu.run_checks import Check, run_checks
 from tests.gpu.table import machine
 
 # In the order in which they are run, with the seconds that they take on a data centre's GPU.
@@ -53,7 +53,7 @@ CHECKS = {
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m tests.gpu", description=__doc__.partition("\n")[0])
-    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="new folder for results and logs")
+    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="empty folder for results and logs")
     parser.add_argument("--minutes", type=float, default=8, help="how long all may take (default: 8)")
     parser.add_argument(
         "--only", nargs="+", choices=CHECKS, default=list(CHECKS), metavar="NAME", help=f"some of {', '.join(CHECKS)}"
@@ -62,9 +62,9 @@ def main() -> None:
     asked = parser.parse_args()
     if asked.device == "cuda" and not has_cuda():
         parser.error("torch finds no GPU here; --device cpu runs what needs none")
-    if (asked.out / RESULTS).exists():
-        parser.error(f"{asked.out} holds results already; choose another --out")
     asked.out.mkdir(parents=True, exist_ok=True)
+    if any(asked.out.iterdir()):
+        parser.error(f"{asked.out} is not empty: choose another --out")
     if asked.device == "cpu":
         # More would wait for each other on a machine that does other things as well.
         os.environ.setdefault("OMP_NUM_THREADS", "1")

@@ -16,6 +16,7 @@ import pytest
 
 from tests.gpu import __main__ as script
 from tests.gpu.ending import STARTED_BY, end_processes
+from tests.gpu.report import in_one_line
 from tests.gpu.run_checks import RESULTS, TABLE, Check, run_checks
 
 ROOT = Path(__file__).parents[2]
@@ -44,6 +45,7 @@ report.number('four', 4)
 report.end('ended')
 """
 SAYS_NOTHING = "print('no report')"
+DIES_WRITING = "report.number('whole', 1); (report.folder / 'report.jsonl').open('a').write('{\"numb'); os._exit(0)"
 HANGS = "report.number('grandchild', sleep()); time.sleep(60)"
 LEAVES_A_PROCESS = "report.number('left', sleep()); report.end('ended')"
 
@@ -75,6 +77,7 @@ def out(tmp_path_factory: pytest.TempPathFactory) -> Path:
         check("fails", FAILS),
         check("parts", FAILS_IN_PART),
         check("silent", SAYS_NOTHING),
+        check("dies", DIES_WRITING),
         check("hangs", HANGS, seconds=0.5),
         check("leaves", LEAVES_A_PROCESS),
         check("late", PASSES, seconds=3600),
@@ -94,6 +97,7 @@ def test_every_end_is_told_in_order(out: Path) -> None:
         ("fails", "failed"),
         ("parts", "failed"),
         ("silent", "failed"),
+        ("dies", "failed"),
         ("hangs", "timed out"),
         ("leaves", "passed"),
         ("late", "skipped: no time left"),
@@ -112,6 +116,7 @@ def test_what_was_measured_before_a_failure_is_kept(out: Path) -> None:
     assert found["fails"]["failures"] == ["ended with exit code 1 before its last line"]
     assert "ValueError: a bug" in (out / "fails.log").read_text(encoding="utf-8")
     assert found["silent"]["failures"] == ["ended with exit code 0 before its last line"]
+    assert found["dies"]["numbers"] == {"whole": 1}
     assert found["hangs"]["failures"] == ["killed after 1 s"]
     assert 1 <= found["hangs"]["seconds"] < 10
 
@@ -122,6 +127,19 @@ def test_a_part_that_fails_stops_no_other(out: Path) -> None:
 
     assert found["failures"] == ["one: AssertionError: not equal", "two: TimeoutError: not done within 0.1 s"]
     assert found["numbers"] == {"three": "needs a card", "four": 4}
+
+
+@pytest.mark.parametrize(
+    ("text", "line"),
+    [
+        ("one\ntwo", "AssertionError: one"),
+        ("", "AssertionError"),
+        ("Traceback\n  in x\nUsageError: no\nTry: y", "AssertionError: UsageError: no"),
+    ],
+)
+def test_failures_are_one_line(text: str, line: str) -> None:
+    """Also where a process that failed is quoted with its traceback."""
+    assert in_one_line(AssertionError(text)) == line
 
 
 @pytest.mark.parametrize(("name", "number"), [("hangs", "grandchild"), ("leaves", "left")])
@@ -168,6 +186,7 @@ def test_stopped_by_the_user(tmp_path: Path, number: signal.Signals) -> None:
 import sys
 from pathlib import Path
 from tests.gpu.test_run_checks import HANGS, PASSES, check
+from tests.gpu.report import in_one_line
 from tests.gpu.run_checks import run_checks
 checks = [check("passes", PASSES), check("hangs", "print(sleep(), flush=True); time.sleep(60)"), check("after", PASSES)]
 sys.exit(run_checks(checks, Path({str(tmp_path)!r}), minutes=1, about=[]))
@@ -218,11 +237,11 @@ def test_an_unknown_check(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsy
 def test_results_are_not_mixed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """A folder that holds results is refused."""
+    """A folder that holds anything, such as those of another time, is refused."""
     (tmp_path / RESULTS).touch()
-    said = refusal(monkeypatch, capsys, "--out", str(tmp_path), "--device", "cpu")
+    said = refusal(monkeypatch, capsys, "--out", str(tmp_path), "--device", "cpu", "--only", "gpu_tests")
 
-    assert f"{tmp_path} holds results already; choose another --out" in said
+    assert f"{tmp_path} is not empty: choose another --out" in said
 
 
 def test_without_a_gpu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

@@ -37,17 +37,17 @@ _SMOKE_SECONDS = 45
 _WORKS = "works"
 
 
-def variables(transport: Transport) -> dict[str, str]:
+def variables_of(transport: Transport) -> dict[str, str]:
     """The environment of two ranks on one GPU; `AT_START` has to run there as well."""
     return {_TRANSPORT: transport, **_NCCL}
 
 
 def share_the_card(folder: Path, transport: Transport) -> None:
-    """Have all processes that this one starts from here on be as `variables` and `AT_START` say.
+    """Have all processes that this one starts from here on be as `variables_of` and `AT_START` say.
 
     `folder`, which must not exist, is for the program that they run.
     """
-    os.environ.update({**at_start(folder, AT_START), **variables(transport)})
+    os.environ.update({**at_start(folder, AT_START), **variables_of(transport)})
 
 
 def install() -> None:
@@ -81,7 +81,7 @@ def transport_of(report: Report) -> Transport:
 
 def _try_nccl(folder: Path) -> str:
     """_WORKS, or in a line why it does not."""
-    environment = {**at_start(folder, AT_START), **variables("nccl")}
+    environment = {**at_start(folder, AT_START), **variables_of("nccl")}
     command = [sys.executable, "-m", "tests.gpu.smoke_test", "cuda"]
     try:
         ended = run_command(folder / "smoke test", command, seconds=_SMOKE_SECONDS, environment=environment)

@@ -37,6 +37,7 @@ def check(report: Report) -> None:
         started |= start(pool, report, on_checkpoint(report, data, run / "best_model.pth"))
         with report.part("benchmark", seconds=_SECONDS):
             for row in json.loads(started["benchmark"].result().stdout)["results"]:
+                assert row["images_per_s"] is not None, f"stage {row['stage']} was not measured"
                 report.number(f"benchmark: images/s of stage {row['stage']}", row["images_per_s"])
         with report.part("doctor", seconds=_SECONDS):
             findings = json.loads(started["doctor"].result().stdout)["findings"]

@@ -13,7 +13,7 @@ from torch.amp.grad_scaler import GradScaler
 from camoxpert_cli.engine.gradients import leave_idle_experts
 from camoxpert_cli.engine.run import Run, enter_phase, prepare
 from camoxpert_cli.engine.train import backward
-from tests.gpu.gradients import distance, gradients_of
+from tests.gpu.distance import distance, gradients_of
 from tests.gpu.report import Report
 from tests.helpers.batch_effects import train_without_batch_effects
 from tests.helpers.tiny_data import tiny_run, write_tiny_data

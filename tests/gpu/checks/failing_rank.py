@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 from camoxpert_cli.data.cores import usable_cores
-from tests.gpu.report import Report
-from tests.gpu.run_command import run_command
-from tests.gpu.two_ranks_on_one_card import AT_START, transport_of, variables
+from tests.gpu.report import Report, in_one_line
+from tests.gpu.run_command import run_well
+from tests.gpu.two_ranks_on_one_card import AT_START, transport_of, variables_of
 from tests.helpers.processes import train_command
 from tests.helpers.sabotage import kill, sabotage
 from tests.helpers.tiny_data import tiny_run, write_tiny_data
@@ -60,15 +59,15 @@ def check(report: Report) -> None:
     if report.on_card:
         transport = transport_of(report)
         report.number("transport", transport)
-        environment = variables(transport)
+        environment = variables_of(transport)
     # On a machine with few cores runs side by side would wait for each other.
     with ThreadPoolExecutor(len(_FAULTS) if usable_cores() >= 16 else 1) as pool:
-        runs = [pool.submit(partial(run_with, fault, report, data, environment)) for fault in _FAULTS]
+        runs = [pool.submit(run_with, fault, report, data, environment) for fault in _FAULTS]
         for fault, run in zip(_FAULTS, runs, strict=True):
             try:
                 report.number(f"{fault.name}: seconds to the end", run.result())
             except (AssertionError, OSError) as error:
-                report.fail(f"{fault.name}: {error}")
+                report.fail(f"{fault.name}: {in_one_line(error)}")
 
 
 def run_with(fault: Fault, report: Report, data: Path, environment: dict[str, str]) -> float:
@@ -79,11 +78,9 @@ def run_with(fault: Fault, report: Report, data: Path, environment: dict[str, st
     folder.mkdir()
     before = AT_START if report.on_card else ""
     faulty = sabotage(folder / "start", 1, _STEP, fault.action, before)
-    ended = run_command(
-        folder / "command", train_command(resolved), seconds=_PATIENCE, environment=environment | faulty
-    )
+    command, variables = train_command(resolved), environment | faulty
+    ended = run_well(folder / "command", command, seconds=_PATIENCE, code=fault.code, environment=variables)
     seconds = ended.at - (folder / "start" / "done").stat().st_mtime
-    assert ended.code == fault.code, f"exit code {ended.code}, and {fault.code} was expected"
     assert fault.says in ended.stderr, f"nothing says {fault.says!r}"
     assert "Traceback" not in ended.stderr, "a traceback reached the terminal"
     assert seconds < _SECONDS, f"ended {seconds:.0f} s after the fault, and {_SECONDS} are allowed"

@@ -22,6 +22,7 @@ def check(report: Report) -> None:
     ended = run_command(
         report.folder / "pytest", [sys.executable, "-m", "pytest", *options, "-m", "gpu", *files], seconds=95
     )
+    assert xml.exists(), f"pytest ended with exit code {ended.code} before its tests"
     cases = list(ElementTree.parse(xml).iter("testcase"))
     for case in cases:
         for outcome in case:

@@ -24,7 +24,7 @@ from camoxpert_cli.engine.world import World
 from tests.benchmarks.loops import arguments, camox_run, camox_steps, noise, settings
 from tests.gpu.report import Report
 
-_WARM_UP = 3
+_WARM_UP = 10  # steps, in which float16 finds its scale
 _PACKAGE = Path(camoxpert_cli.__file__).parent
 # What makes a number, or an array, of a tensor.
 _READS = {

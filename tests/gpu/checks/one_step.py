@@ -18,7 +18,7 @@ from camoxpert_cli.engine.routing import spread
 from camoxpert_cli.engine.step import TrainingStep, combine
 from camoxpert_cli.engine.world import World
 from tests.benchmarks.loops import arguments, noise, settings
-from tests.gpu.gradients import distance, gradients_of
+from tests.gpu.distance import distance, gradients_of
 from tests.gpu.report import Report
 from tests.model.networks import without_dropout
 

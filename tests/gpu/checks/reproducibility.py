@@ -9,8 +9,11 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+from torch import Tensor
+
 from camoxpert_cli.data.cores import usable_cores
 from camoxpert_cli.engine.checkpoint import read_checkpoint
+from tests.gpu.distance import distance
 from tests.gpu.report import Report
 from tests.gpu.run_command import run_command, run_well
 from tests.helpers.cut_runs import SETTINGS, differing
@@ -45,11 +48,12 @@ def compare(report: Report, precision: str, runs: dict[str, Future[Path]]) -> No
     for name, why in (("second", "two equal runs"), ("cut", "a run that was cut")):
         with report.part(f"{precision}: {why}", seconds=2 * _SECONDS):
             differ = differing(runs["first"].result(), runs[name].result())
-            report.number(f"{precision}: {why} differs in", len(differ))
-            assert not differ, f"{len(differ)} values differ, such as {differ[0]}"
+            report.number(f"{precision}, {why}: tensors and values that differ", len(differ))
+            assert not differ, f"{len(differ)} tensors and values differ, such as {differ[0]}"
     if "free" in runs:
         with report.part(f"{precision}: without --deterministic", seconds=2 * _SECONDS):
-            apart = distance(runs["free"].result(), runs["free again"].result())
+            first, second = (weights_of(runs[name].result()) for name in ("free", "free again"))
+            apart = distance(first, second)
             report.number(f"{precision}: weights of two runs without --deterministic differ by, of their norm", apart)
 
 
@@ -71,14 +75,8 @@ def train_in_two(data: Path, folder: Path, settings: dict[str, Any]) -> Path:
     return folder
 
 
-def distance(first: Path, second: Path) -> float:
-    """The norm of the differences of two runs' last weights over the norm of the weights."""
-    one, other = (read_checkpoint(folder / "last.pth")["network"] for folder in (first, second))
-    apart = size = 0.0
-    for name, value in one.items():
-        apart += (value.double() - other[name].double()).square().sum().item()
-        size += value.double().square().sum().item()
-    return float((apart / size) ** 0.5)
+def weights_of(run: Path) -> list[Tensor]:
+    return list(read_checkpoint(run / "last.pth")["network"].values())
 
 
 def _settings(report: Report) -> dict[str, Any]:

@@ -16,6 +16,7 @@ from camoxpert_cli.engine.run import enter_phase, prepare
 from camoxpert_cli.engine.train import begin, train_epoch
 from camoxpert_cli.engine.world import World
 from camoxpert_cli.model.camoxpert import CamoXpert
+from tests.gpu.distance import distance
 from tests.gpu.report import Report
 from tests.gpu.two_ranks_on_one_card import Transport, share_the_card, transport_of
 from tests.helpers.batch_effects import train_without_batch_effects, train_without_dropout
@@ -53,7 +54,7 @@ def check(report: Report) -> None:
 
 
 def compare(report: Report, transport: Transport, data: Path, one: dict[str, Any], two: dict[str, Any]) -> None:
-    """Weights in float64, in which nothing but a mistake is as large as the limit."""
+    """How weights move after the first epoch: in float64, in which nothing but a mistake is as large as the limit."""
     synchronised = "sync_batchnorm" in two
     name = f"{'synchronised, ' if synchronised else ''}{transport}"
     folder = report.folder / f"steps {name}"
@@ -62,7 +63,11 @@ def compare(report: Report, transport: Transport, data: Path, one: dict[str, Any
     unlike = differences(first["states"], second["states"])
     assert not unlike, f"ranks hold different weights: {unlike[:3]}"
     assert first["chosen"] == second["chosen"] == alone["chosen"], "images chose other experts"
-    apart = movement_apart(first["states"], alone["states"])
+    start = alone["states"][0]
+    ours, reference = (
+        [states[-1][name] - start[name] for name in start] for states in (first["states"], alone["states"])
+    )
+    apart = distance(ours, reference)
     report.number(f"{name}: weights differ from one process's by, of their movement", apart)
     assert apart <= _LIMIT, f"weights differ by {apart:.2g} of their movement, and {_LIMIT:g} is allowed"
 
@@ -76,15 +81,6 @@ def train_in_float64(
     found = train_plainly(world, data, folder, case)
     states = [{name: torch.from_numpy(value) for name, value in each.items()} for each in found["states"]]
     return {"states": states, "chosen": found["chosen"]}
-
-
-def movement_apart(ours: list[dict[str, torch.Tensor]], reference: list[dict[str, torch.Tensor]]) -> float:
-    """The norm of the differences after the last epoch over the norm of what moved since the first."""
-    apart = moved = 0.0
-    for name, last in reference[-1].items():
-        apart += (ours[-1][name] - last).double().square().sum().item()
-        moved += (last - reference[0][name]).double().square().sum().item()
-    return float((apart / moved) ** 0.5)
 
 
 def overflow(report: Report, transport: Transport, data: Path, case: dict[str, Any]) -> None:
