@@ -22,6 +22,7 @@ from tests.gpu.table import Result, markdown
 _ROOT = Path(__file__).parents[2]
 RESULTS = "results.jsonl"
 TABLE = "table.md"
+_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 @dataclass(frozen=True)
@@ -51,40 +52,40 @@ def run_checks(checks: Sequence[Check], out: Path, minutes: float, about: Sequen
     found: list[Result] = []
     stopped = ""
     code = 0
-    try:
-        with _stopping():
-            for check in checks:
-                stopped = check.name
-                found.append(_result_of(check, out, end - time.monotonic()))
-                with (out / RESULTS).open("a", encoding="utf-8") as file:
-                    file.write(json.dumps(asdict(found[-1])) + "\n")
-                print(found[-1], flush=True)
-            stopped = ""
-    except Stop as stop:
-        code = stop.exit_code
-    table = markdown(about, found, stopped)
-    (out / TABLE).write_text(table, encoding="utf-8")
-    print(f"\n{table}", end="", flush=True)
+    with _handling(signal.SIG_IGN):  # the table is written whatever comes
+        try:
+            with _handling(_stop):
+                for check in checks:
+                    stopped = check.name
+                    found.append(_result_of(check, out, end - time.monotonic()))
+                    with (out / RESULTS).open("a", encoding="utf-8") as file:
+                        file.write(json.dumps(asdict(found[-1])) + "\n")
+                    print(found[-1], flush=True)
+                stopped = ""
+        except Stop as stop:
+            code = stop.exit_code
+        table = markdown(about, found, stopped)
+        (out / TABLE).write_text(table, encoding="utf-8")
+        print(f"\n{table}", end="", flush=True)
     return code or int(any(each.outcome in ("failed", "timed out") for each in found))
 
 
 @contextmanager
-def _stopping() -> Iterator[None]:
-    """Inside, the first SIGINT or SIGTERM raises Stop, and those that follow do nothing."""
-
-    def stop(number: int, frame: FrameType | None) -> None:
-        for each in before:
-            signal.signal(each, signal.SIG_IGN)
-        raise Stop(number)
-
-    before: dict[int, Any] = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-    for number in before:
-        signal.signal(number, stop)
+def _handling(handler: Any) -> Iterator[None]:
+    """Inside, `handler` gets SIGINT and SIGTERM."""
+    before = {number: signal.signal(number, handler) for number in _SIGNALS}
     try:
         yield
     finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+        for number, earlier in before.items():
+            signal.signal(number, earlier)
+
+
+def _stop(number: int, frame: FrameType | None) -> None:
+    """Raise Stop; signals that follow, while processes are killed, do nothing."""
+    for each in _SIGNALS:
+        signal.signal(each, signal.SIG_IGN)
+    raise Stop(number)
 
 
 def _result_of(check: Check, out: Path, left: float) -> Result:
