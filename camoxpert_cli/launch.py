@@ -18,8 +18,9 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
+import traceback
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -188,12 +189,19 @@ class _Group:
             return None
         # One that lost its partners, or was asked to end, has less to tell than one that failed to save.
         code, rank = min(
-            failed, key=lambda each: (each[0] == PEER_LOST, each[0] in _ASKED, told_at(self.folder, each[1]), each[1])
+            failed,
+            key=lambda each: (
+                each[0] == PEER_LOST,
+                self._was_aborted(each[1]),
+                each[0] in _ASKED,
+                told_at(self.folder, each[1]),
+                each[1],
+            ),
         )
-        if code == PEER_LOST and None in codes:
+        if None in codes and (code == PEER_LOST or self._was_aborted(rank)):
             silent = codes.index(None)
             return error_of(
-                code,
+                PEER_LOST,
                 f"rank {silent} does not answer, and the others gave up{self._where(silent)}",
                 self._go_on() or "--set run.collective_timeout=1h waits longer",
             )
@@ -203,14 +211,22 @@ class _Group:
             return error_of(128 - code, f"stopped by {_SIGNALS[self._asked]}", self._go_on())
         return self._told(rank, code)
 
+    def _was_aborted(self, rank: int) -> bool:
+        """Whether a worker ended as NCCL's watchdog ends one that waits too long for others, with nothing to tell."""
+        return self.workers[rank].poll() == -signal.SIGABRT and told_by(self.folder, rank) is None
+
     def _told(self, rank: int, code: int) -> CamoxError:
         """Why the worker of this rank ended with `code`, below zero for a signal."""
         told = told_by(self.folder, rank)
         exit_code = 128 - code if code < 0 else code
         if told is None:
             cause = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
+            hint = self._go_on()
+            if self._was_aborted(rank):
+                cause += ", as NCCL ends processes whose collective failed or did not end in time"
+                hint = f"NCCL_P2P_DISABLE=1, where cards cannot reach each other; then {hint or 'the same again'}"
             details = "" if self.run_folder is not None else self._end_of_log(rank)
-            return error_of(exit_code, f"rank {rank} {cause}{self._where(rank)}", self._go_on(), details)
+            return error_of(exit_code, f"rank {rank} {cause}{self._where(rank)}", hint, details)
         # What all found, or the one that speaks.
         if code in _ASKED or (code != 1 and told == told_by(self.folder, 0)):
             return error_of(exit_code, **told)
@@ -260,6 +276,28 @@ class _Group:
                 target.parent.mkdir(exist_ok=True)
                 with target.open("ab") as kept, self._log(rank).open("rb") as log:
                     shutil.copyfileobj(log, kept)
+
+
+@contextmanager
+def ending_at_once() -> Iterator[None]:
+    """End a worker that failed with its exit code as soon as it has said why.
+
+    Python's and torch's own way out takes leave of the other ranks, which under NCCL waits for them: for minutes where
+    they wait in another collective, until a watchdog aborts one of them and its exit code hides the first one's.
+    Whoever is no worker ends as usual, and so does a worker that did not fail.
+    """
+    try:
+        yield
+    except BaseException as error:
+        code = error.code if isinstance(error, SystemExit) else 1
+        if not is_worker() or code in (None, 0):
+            raise
+        if not isinstance(error, SystemExit):
+            traceback.print_exc()
+        for stream in (sys.stdout, sys.stderr):
+            with suppress(OSError, ValueError):  # nobody reads it any more
+                stream.flush()
+        os._exit(code if isinstance(code, int) else 1)
 
 
 def worker_environment(folder: Path, rank: int, processes: int, threads: int) -> dict[str, str]:

@@ -114,6 +114,24 @@ def test_threads_are_shared_out(capfd: pytest.CaptureFixture[str], monkeypatch: 
             "Error: rank 1 does not answer, and the others gave up; its log is {log}\n"
             "Try:   --set run.collective_timeout=1h waits longer\n",
         ),
+        # NCCL's watchdog aborts whoever waited too long for another one.
+        (
+            f"if rank == 0: os.abort()\n{WAIT}",
+            PEER_LOST,
+            "Error: rank 1 does not answer, and the others gave up; its log is {log}\n"
+            "Try:   --set run.collective_timeout=1h waits longer\n",
+        ),
+        (
+            "if rank == 0: os.abort()\ntime.sleep(0.3)\nfail(3, 'broken picture')",
+            3,
+            "Error: rank 1: broken picture; its log is {log}\n",
+        ),
+        (
+            "os.abort()",
+            134,
+            "Error: rank 0 was killed by SIGABRT, as NCCL ends processes whose collective failed or did not end in "
+            "time\nTry:   NCCL_P2P_DISABLE=1, where cards cannot reach each other; then the same again\n",
+        ),
         (
             f"fail({PEER_LOST}, 'lost the others', 'look')",
             PEER_LOST,

@@ -1,7 +1,7 @@
 """What `--strategy auto` takes for two or three GPUs of one machine: what is faster in a short trial on them.
 
-DataParallel wins where cards cannot reach each other directly, DistributedDataParallel elsewhere; with some networks
-and cards either crashes or hangs. From four GPUs on, and over several machines, it is DistributedDataParallel.
+DataParallel wins where cards cannot reach each other directly, a process for each elsewhere; with some networks and
+cards either crashes or hangs. From four GPUs on, and over several machines, it is a process for each.
 """
 
 from __future__ import annotations

@@ -14,6 +14,8 @@ import torch
 
 from camoxpert_cli.config.schema import Config
 from camoxpert_cli.engine.build import build_network, build_phases
+from camoxpert_cli.engine.cuda_errors import is_out_of_memory
+from camoxpert_cli.engine.determinism import deterministic
 from camoxpert_cli.engine.doctor.readings import StageMemory
 from camoxpert_cli.engine.ema import Ema
 from camoxpert_cli.engine.optimizer import build_optimizer, set_learning_rate
@@ -58,8 +60,10 @@ def largest_batches(config: Config, device_name: str, limits: Sequence[int]) -> 
         torch.cuda.set_per_process_memory_fraction(_MARGIN * free / total, device)
     try:
         network, ema = _build(config, device)
-    except torch.OutOfMemoryError:
-        return [0, 0]
+    except RuntimeError as error:
+        if is_out_of_memory(error):
+            return [0, 0]
+        raise
     found = list(limits)
     for stage, backbone_stages in _most_trained(config).items():
 
@@ -104,9 +108,12 @@ def _peak(
         torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats(device)
     try:
-        _train(config, network, ema, device, stage, backbone_stages)
-    except torch.OutOfMemoryError:
-        return None
+        with deterministic(config.train.deterministic):
+            _train(config, network, ema, device, stage, backbone_stages)
+    except RuntimeError as error:
+        if is_out_of_memory(error):
+            return None
+        raise
     return torch.cuda.max_memory_reserved(device) if device.type == "cuda" else 0
 
 

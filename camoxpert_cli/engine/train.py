@@ -21,6 +21,7 @@ from camoxpert_cli.engine.build import rate_at
 from camoxpert_cli.engine.checkpoint import Checkpoint
 from camoxpert_cli.engine.choice import Choice
 from camoxpert_cli.engine.closing import close_run
+from camoxpert_cli.engine.cuda_errors import is_out_of_memory, to_camox_error
 from camoxpert_cli.engine.evaluate import Scores, evaluate
 from camoxpert_cli.engine.expert_use import DEAD, added, expert_use, in_words
 from camoxpert_cli.engine.gradients import average_statistics, leave_idle_experts, sum_gradients
@@ -222,6 +223,7 @@ def backward(run: Run, images: Tensor, masks: Tensor, epoch: int, size: int, sha
         output = run.forward(images.to(run.device, non_blocking=True), masks.to(run.device, non_blocking=True))
     else:
         output = run.output_of_nothing()
+    run.world.require_all()
     losses = combine(output, run.network.top_k, size, run.world)
     scaled = run.scaler.scale(losses.total * share)  # without an image too: the scaler has to begin on every rank
     if len(images):
@@ -362,10 +364,17 @@ def _explaining_errors(run: Run) -> Iterator[None]:
         raise Interrupted(
             f"stopped at once by a second Ctrl-C; {_last_good(run)}", run.folder.resume_command
         ) from error
-    except torch.OutOfMemoryError as error:
-        message = f"the GPU ran out of memory in epoch {run.progress.epoch + 1}; {_last_good(run)}"
-        stage = run.phases[-1].stage.number if run.phase is None else run.phase.stage.number
-        raise OutOfMemory(message, run.folder, run.config, stage) from error
+    except RuntimeError as error:
+        epoch = run.progress.epoch + 1
+        if is_out_of_memory(error):
+            message = f"the GPU ran out of memory in epoch {epoch}; {_last_good(run)}"
+            stage = run.phases[-1].stage.number if run.phase is None else run.phase.stage.number
+            raise OutOfMemory(message, run.folder, run.config, stage) from error
+        explained = to_camox_error(error)
+        if explained is None:
+            raise
+        explained.message = f"{explained.message}, in epoch {epoch}; {_last_good(run)}"
+        raise explained from error
 
 
 def _last_good(run: Run) -> str:

@@ -30,7 +30,9 @@ from camoxpert_cli.config.schema import Config
 from camoxpert_cli.data.cores import auto_workers
 from camoxpert_cli.data.pairs import Pair
 from camoxpert_cli.engine.build import RunData, build_network
+from camoxpert_cli.engine.cuda_errors import is_out_of_memory, to_camox_error
 from camoxpert_cli.engine.deadline import Deadline
+from camoxpert_cli.engine.determinism import deterministic
 from camoxpert_cli.engine.device import place
 from camoxpert_cli.engine.gradients import sum_gradients
 from camoxpert_cli.engine.memory import peak_of_gpus
@@ -38,8 +40,8 @@ from camoxpert_cli.engine.run import Run, assemble, set_trained
 from camoxpert_cli.engine.stages import WHOLE_BACKBONE, Stage
 from camoxpert_cli.engine.train import SizedBatch, training_steps, validate
 from camoxpert_cli.engine.world import World, end_with_parent, joined
-from camoxpert_cli.errors import CamoxError
-from camoxpert_cli.launch import MEETING_POINT, tell_launcher
+from camoxpert_cli.errors import CamoxError, TrainingError
+from camoxpert_cli.launch import MEETING_POINT, ending_at_once, tell_launcher
 from camoxpert_cli.runs import RunFolder
 
 # A collective that waits longer than this has lost its partners.
@@ -311,20 +313,30 @@ def main() -> None:
     trial = Trial.from_text((folder / "trial.json").read_text(encoding="utf-8"))
     try:
         # A single process has no need to join, and so nothing of that can fail.
-        with joined(_PATIENCE) if int(os.environ["WORLD_SIZE"]) > 1 else nullcontext(World()) as world:
+        world_of_trial = joined(_PATIENCE) if int(os.environ["WORLD_SIZE"]) > 1 else nullcontext(World())
+        with deterministic(trial.config.train.deterministic), world_of_trial as world:
             measurement = measure(trial, world, (folder / f"alive{rank}").touch)
-    except CamoxError as error:
-        tell_launcher(error.message, error.hint, error.details)
-        console.fail(error.message, error.hint, error.details)
-        raise SystemExit(error.exit_code) from error
-    except torch.OutOfMemoryError as error:
-        smaller = "smaller --batch-size and --stage2-batch-size, smaller --img-size, or --gradient-checkpointing"
-        tell_launcher("the GPU ran out of memory", smaller, "")
-        raise SystemExit(6) from error
+    except (CamoxError, RuntimeError) as error:
+        told = _explained(error)
+        if told is None:
+            raise
+        tell_launcher(told.message, told.hint, told.details)
+        console.fail(told.message, told.hint, told.details)
+        raise SystemExit(told.exit_code) from error
     if rank == "0":
         result: dict[str, Any] = asdict(measurement)
         (folder / "measurement.json").write_text(json.dumps(result), encoding="utf-8")
 
 
+def _explained(error: CamoxError | RuntimeError) -> CamoxError | None:
+    if isinstance(error, CamoxError):
+        return error
+    if is_out_of_memory(error):
+        smaller = "smaller --batch-size and --stage2-batch-size, smaller --img-size, or --gradient-checkpointing"
+        return TrainingError("the GPU ran out of memory", smaller)
+    return to_camox_error(error)
+
+
 if __name__ == "__main__":
-    main()
+    with ending_at_once():
+        main()

@@ -16,6 +16,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from camoxpert_cli.engine.cuda_errors import to_camox_error
 from camoxpert_cli.errors import PeerLostError
 from camoxpert_cli.launch import MEETING_POINT, PARENT, is_worker
 
@@ -83,6 +84,14 @@ class World:
                 dist.all_reduce(tensor, dist.ReduceOp.MAX)
         return tensor
 
+    def require_all(self) -> None:
+        """Raise PeerLostError unless every rank comes here within the timeout.
+
+        To be called before collectives on GPUs: NCCL's return before a rank is missed, and its watchdog then aborts
+        those that wait. This one is between the CPUs, and does not wait for the GPU.
+        """
+        self.sum(torch.zeros(1))
+
     def gather(self, item: Item) -> list[Item]:
         """What each rank gave (what pickle takes), in the order of ranks, on every rank."""
         if self.size == 1:
@@ -111,7 +120,8 @@ def expected_size() -> int:
 def joined(timeout: int) -> Iterator[World]:
     """The world that this process was started for, by camox or torchrun; it is left again at the end.
 
-    A collective for which others keep it waiting longer than `timeout` seconds raises PeerLostError.
+    A collective for which others keep it waiting longer than `timeout` seconds raises PeerLostError. After an error the
+    process is still in the world: it has to end by `launch.ending_at_once`.
     """
     if not is_worker():
         yield World()
@@ -130,11 +140,10 @@ def joined(timeout: int) -> Iterator[World]:
             world_size=size,
             timeout=patience,
         )
-    try:
-        yield World(rank, size, local_rank, local_size, patience)
-    finally:
-        with suppress(RuntimeError):
-            dist.destroy_process_group()
+    yield World(rank, size, local_rank, local_size, patience)
+    # Not after an error: NCCL destroys a group together, and would wait for ranks that may never come.
+    with suppress(RuntimeError):
+        dist.destroy_process_group()
 
 
 @contextmanager
@@ -142,6 +151,8 @@ def _naming_the_loss() -> Iterator[None]:
     try:
         yield
     except RuntimeError as error:
+        if to_camox_error(error) is not None:  # its own GPU's fault, which shows in whatever is called next
+            raise
         reason = str(error).strip().splitlines()[0]
         raise PeerLostError(
             f"this process lost the others: {reason}",

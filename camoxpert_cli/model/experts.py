@@ -11,7 +11,15 @@ from torch import Tensor, nn
 
 from camoxpert_cli.model.convolution import Conv3x3
 from camoxpert_cli.model.initial_weights import add_nothing_at_first
-from camoxpert_cli.model.layers import GlobalMean, LayerNorm2d, at_least_float32, pointwise, resize, split_in_four
+from camoxpert_cli.model.layers import (
+    GlobalMean,
+    LayerNorm2d,
+    at_least_float32,
+    grid_means,
+    pointwise,
+    resize,
+    split_in_four,
+)
 
 
 class TextureExpert(nn.Module):
@@ -171,7 +179,7 @@ class SemanticContextExpert(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         size = (x.shape[-2], x.shape[-1])
         contexts = [
-            resize(self.get_submodule(f"conv_{number}")(F.adaptive_avg_pool2d(x, cells)), size)
+            resize(self.get_submodule(f"conv_{number}")(grid_means(x, cells)), size)
             for number, cells in enumerate((8, 4, 2, 1), start=1)
         ]
         return self.context_fusion(torch.cat(contexts, dim=1)) + x

@@ -14,6 +14,26 @@ class GlobalMean(nn.Module):
         return x.mean((-2, -1), keepdim=True)
 
 
+def grid_means(x: Tensor, cells: int) -> Tensor:
+    """(B, C, H, W) -> (B, C, cells, cells): means over a grid of cells, as `F.adaptive_avg_pool2d` gives them.
+
+    As two matrix products: adaptive pooling has no deterministic gradient on CUDA, and takes twice as long on CPUs.
+    """
+    batch, channels, height, width = x.shape
+    pixels = x.permute(0, 2, 3, 1)
+    rows = _cells_of(height, cells, x) @ pixels.reshape(batch, height, width * channels)
+    means = _cells_of(width, cells, x) @ rows.view(batch * cells, width, channels)
+    return means.view(batch, cells, cells, channels).permute(0, 3, 1, 2)
+
+
+def _cells_of(size: int, cells: int, like: Tensor) -> Tensor:
+    """(cells, size): the weight of each row in the mean of each cell; cells overlap where they do not divide `size`."""
+    cell = torch.arange(cells, device=like.device).unsqueeze(1)
+    start, end = cell * size // cells, ((cell + 1) * size + cells - 1) // cells
+    row = torch.arange(size, device=like.device)
+    return ((start <= row) & (row < end)).to(like.dtype) / (end - start)
+
+
 class LayerNorm2d(nn.LayerNorm):
     """LayerNorm over the channels of each pixel of (B, C, H, W)."""
 

@@ -66,5 +66,5 @@ def test_the_banner_names_the_gpus(tiny_data: Path, tmp_path: Path, capsys: pyte
     lines = capsys.readouterr().err.splitlines()
 
     assert "Devices     2 GPUs: Tesla T4, 14.7 GiB" in lines
-    assert "Strategy    dp: DataParallel, one process for all" in lines
+    assert "Strategy    dp: DataParallel, one process for all GPUs" in lines
     assert "            batch 4 per GPU x 2 GPUs x 1 accumulation = 8 global" in lines
