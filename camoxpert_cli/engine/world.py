@@ -131,16 +131,23 @@ def joined(timeout: int) -> Iterator[World]:
     )
     end_with_parent()
     meeting_point = os.environ.get(MEETING_POINT)
-    patience = timedelta(seconds=timeout)
+    store = "env://" if meeting_point is None else f"file://{Path(meeting_point) / 'store'}"
+    with member(rank, size, local_rank, local_size, store, timedelta(seconds=timeout)) as world:
+        yield world
+
+
+@contextmanager
+def member(rank: int, size: int, local_rank: int, local_size: int, store: str, timeout: timedelta) -> Iterator[World]:
+    """The world of `size` processes that meet at `store`, as torch's `init_method`; for the rest see `joined`."""
     with _naming_the_loss():
         dist.init_process_group(
             "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo",
-            init_method="env://" if meeting_point is None else f"file://{Path(meeting_point) / 'store'}",
+            init_method=store,
             rank=rank,
             world_size=size,
-            timeout=patience,
+            timeout=timeout,
         )
-    yield World(rank, size, local_rank, local_size, patience)
+    yield World(rank, size, local_rank, local_size, timeout)
     # Not after an error: NCCL destroys a group together, and would wait for ranks that may never come.
     with suppress(RuntimeError):
         dist.destroy_process_group()

@@ -73,7 +73,7 @@ class Peers:
 class TeamTrial:
     """A step on several devices: the gradients' largest `difference` from one device's, relative to the largest.
 
-    `bandwidth` of an all-reduce in bytes a second: what a ring moves over each link, 2 (n - 1) / n times the data.
+    `bandwidth` of an all_reduce in bytes a second: what a ring moves over each link, 2 (n - 1) / n times the data.
     """
 
     difference: float

@@ -2,20 +2,34 @@
 
 from __future__ import annotations
 
+import math
 import time
+from dataclasses import replace
 from datetime import timedelta
+from pathlib import Path
 
 import torch
-import torch.distributed as dist
 from torch import Tensor, nn
 
+from camoxpert_cli.config.load import resolve
+from camoxpert_cli.data.pairs import Pair
+from camoxpert_cli.engine.build import RunData, build_network
+from camoxpert_cli.engine.deadline import Deadline
+from camoxpert_cli.engine.device import Placement
 from camoxpert_cli.engine.doctor.readings import GpuTrial, Peers, TeamTrial
 from camoxpert_cli.engine.doctor.words import one_line
+from camoxpert_cli.engine.gradients import leave_idle_experts, sum_gradients
 from camoxpert_cli.engine.precision import choose_dtype
+from camoxpert_cli.engine.run import assemble, set_trained
+from camoxpert_cli.engine.stages import WHOLE_BACKBONE
+from camoxpert_cli.engine.train import backward
+from camoxpert_cli.engine.world import World, member
+from camoxpert_cli.runs import RunFolder
 
-# Of the largest value: bfloat16 keeps 8 bits, and TF32 convolutions 10. What is broken is wrong by more.
+# Of a tensor's largest value: bfloat16 keeps 8 bits, and TF32 convolutions 10. What is broken is wrong by more.
 _TOLERANCE = 0.05
-# Values in the all-reduce: 64 MiB on GPUs, half of what a step of edgenext_base sums.
+_SMALL = 1e-4
+# Values in the all_reduce: 64 MiB on GPUs, half of what a step of edgenext_base sums.
 _GPU_VALUES = 16 * 2**20
 _CPU_VALUES = 2**18
 _WARM_UP, _REPETITIONS = 3, 10
@@ -63,62 +77,81 @@ def try_peers(numbers: list[int]) -> Peers:
 
 
 def try_data_parallel(devices: list[str]) -> TeamTrial:
-    """A step of DataParallel on GPUs, uneven batch; raises RuntimeError where its gradients are not one GPU's."""
-    first = torch.device(devices[0])
-    images = _images(2 * len(devices) + 1).to(first)
-    network = _network().to(first)
-    team = nn.DataParallel(network, [torch.device(each) for each in devices])
-    team(images).square().mean().backward()
-    return TeamTrial(_accept(_gradients(network), _gradients_of_one(images)))
+    """A training step by DataParallel, uneven batch; raises RuntimeError where its gradients are not one GPU's."""
+    placement = Placement("dp", tuple(map(torch.device, devices)), len(devices))
+    images, masks = _pictures(2 * len(devices) + 1)
+    return TeamTrial(
+        _accept(_training_gradients(placement, World(), images, masks, len(images)), placement, images, masks)
+    )
 
 
 def try_ddp(rank: int, devices: list[str], store: str) -> TeamTrial:
-    """One rank of a step of DistributedDataParallel and of a timed all-reduce, NCCL on GPUs and gloo on CPUs.
+    """One rank of a training step in a process for each device, and of a timed all_reduce: NCCL on GPUs, else gloo.
 
     `store` is a path that does not exist yet, the same for all ranks. Raises RuntimeError as `try_data_parallel` does.
     """
-    device, size = torch.device(devices[rank]), len(devices)
-    on_gpu = device.type == "cuda"
-    if on_gpu:
-        torch.cuda.set_device(device)
-    dist.init_process_group(
-        "nccl" if on_gpu else "gloo",
-        init_method=f"file://{store}",
-        rank=rank,
-        world_size=size,
-        timeout=timedelta(seconds=_SECONDS),
-    )
-    images = _images(2 * size).to(device)
-    network = _network().to(device)
-    team = nn.parallel.DistributedDataParallel(network, [device] if on_gpu else None)
-    team(images[2 * rank : 2 * rank + 2]).square().mean().backward()
-    difference = _accept(_gradients(network), _gradients_of_one(images))
-    bandwidth = _all_reduce_bandwidth(device, size)
-    # Gloo aborts a process that is still connected to one that has left, and DDP holds on to the connection.
-    del team
-    dist.barrier()
-    dist.destroy_process_group()
+    size = len(devices)
+    placement = Placement("ddp", tuple(map(torch.device, devices)), size)
+    images, masks = _pictures(2 * size)
+    own = slice(2 * rank, 2 * rank + 2)
+    with member(rank, size, rank, size, f"file://{store}", timedelta(seconds=_SECONDS)) as world:
+        gradients = _training_gradients(placement, world, images[own], masks[own], len(images))
+        difference = _accept(gradients, replace(placement, devices=placement.devices[rank:]), images, masks)
+        bandwidth = _all_reduce_bandwidth(placement.devices[rank], world)
+        world.require_all()  # none leaves while another one still sums
     return TeamTrial(difference, bandwidth)
 
 
 def largest_difference(values: list[Tensor], expected: list[Tensor]) -> float:
-    """Between tensors and those expected, relative to the largest value expected; infinity for what is not finite."""
-    largest = max(each.abs().max().item() for each in expected)
-    difference = max(
-        (own.double().cpu() - each.double().cpu()).abs().max().item()
-        for own, each in zip(values, expected, strict=True)
+    """Between tensors and those expected, relative to the largest value expected in each; infinity if not finite.
+
+    A tensor of values far below those of all others counts as one of values `_SMALL` of theirs: it is mostly rounding.
+    """
+    largest = [each.abs().max().item() for each in expected]
+    least = _SMALL * max(largest)
+    differences = [
+        (own.double().cpu() - each.double().cpu()).abs().max().item() / max(size, least)
+        for own, each, size in zip(values, expected, largest, strict=True)
+    ]
+    return max(differences) if all(map(math.isfinite, differences)) else math.inf
+
+
+def _training_gradients(
+    placement: Placement, world: World, images: Tensor, masks: Tensor, size: int
+) -> list[Tensor | None]:
+    """What training makes of this process's part of a batch of `size` images, summed over ranks.
+
+    Of the quickstart's network, with the functions that train it. None for experts that no image chose.
+    """
+    config = resolve("quickstart", {"train.precision": "fp32", "run.device": "auto"}).config
+    network = build_network(config.model, config.train.seed, weights_follow=False)
+    data = RunData((), [Pair("", Path(), Path())] * size, [], {}, generated=True)
+    run = assemble(config, RunFolder(Path(), writes=False), data, network, placement, world, Deadline())
+    set_trained(run, WHOLE_BACKBONE)
+    run.network.eval()  # BatchNorm would see the images of one device
+    _, chosen = backward(run, images, masks, epoch=0, size=size, share=1.0)
+    if placement.strategy == "dp":
+        leave_idle_experts(run.network, chosen)
+    parameters = list(run.network.parameters())
+    sum_gradients(parameters, world)
+    return [each.grad for each in parameters]
+
+
+def _accept(gradients: list[Tensor | None], placement: Placement, images: Tensor, masks: Tensor) -> float:
+    """How far gradients are from those that the first device gets alone. Raises RuntimeError where it is too far."""
+    alone = Placement("single", placement.devices[:1], 1)
+    expected = _training_gradients(alone, World(), images, masks, len(images))
+    if [each is None for each in gradients] != [each is None for each in expected]:
+        raise RuntimeError("it does not train the same weights as one device")
+    difference = largest_difference(
+        [each for each in gradients if each is not None], [each for each in expected if each is not None]
     )
-    return difference / largest if difference == difference else float("inf")
-
-
-def _accept(values: list[Tensor], expected: list[Tensor]) -> float:
-    difference = largest_difference(values, expected)
     if difference > _TOLERANCE:
         raise RuntimeError(f"its gradients differ from one device's by {difference:.1%}")
     return difference
 
 
-def _all_reduce_bandwidth(device: torch.device, size: int) -> float:
+def _all_reduce_bandwidth(device: torch.device, world: World) -> float:
     values = torch.ones(_GPU_VALUES if device.type == "cuda" else _CPU_VALUES, device=device)
     started = 0.0
     for repetition in range(_WARM_UP + _REPETITIONS):
@@ -126,12 +159,12 @@ def _all_reduce_bandwidth(device: torch.device, size: int) -> float:
             _finish(device)
             started = time.perf_counter()
         values.fill_(1.0)
-        dist.all_reduce(values)
+        world.sum(values)
     _finish(device)
     seconds = (time.perf_counter() - started) / _REPETITIONS
-    if not bool((values == size).all()):
-        raise RuntimeError(f"the sum of {size} ones is not {size}")
-    return 2 * (size - 1) / size * values.numel() * values.element_size() / seconds
+    if not bool((values == world.size).all()):
+        raise RuntimeError(f"the sum of {world.size} ones is not {world.size}")
+    return 2 * (world.size - 1) / world.size * values.numel() * values.element_size() / seconds
 
 
 def _finish(device: torch.device) -> None:
@@ -160,10 +193,12 @@ def _step(device: torch.device, dtype: torch.dtype | None) -> list[Tensor]:
     return _gradients(network)
 
 
-def _gradients_of_one(images: Tensor) -> list[Tensor]:
-    network = _network().to(images.device)
-    network(images).square().mean().backward()
-    return _gradients(network)
+def _pictures(count: int) -> tuple[Tensor, Tensor]:
+    """Noise with an object in a quarter of it, as the loader gives it."""
+    images = torch.randint(256, (count, 3, 64, 64), dtype=torch.uint8, generator=torch.Generator().manual_seed(1))
+    masks = torch.zeros(count, 1, 64, 64, dtype=torch.uint8)
+    masks[..., :32, :32] = 1
+    return images, masks
 
 
 def _gradients(network: nn.Module) -> list[Tensor]:
