@@ -43,6 +43,8 @@ _UNHEARD = 141
 _FINAL = {0, 2, 3, 4, 5, 6, *_ASKED, _UNHEARD}
 _SIGNALS = {signal.SIGINT: "Ctrl-C", signal.SIGTERM: "a request to terminate"}
 _CHECKPOINTS = ("last.pth", "previous.pth", "best_model.pth")
+# What is known of a worker that ended so.
+ABORTED = "as NCCL ends processes whose collective failed or did not end in time"
 _POLL_SECONDS = 0.05
 # A worker that failed writes down why before it ends; the others are given as long to find out by themselves.
 _GRACE_SECONDS = 5.0
@@ -192,13 +194,13 @@ class _Group:
             failed,
             key=lambda each: (
                 each[0] == PEER_LOST,
-                self._was_aborted(each[1]),
+                was_aborted(self.folder, *each),
                 each[0] in _ASKED,
                 told_at(self.folder, each[1]),
                 each[1],
             ),
         )
-        if None in codes and (code == PEER_LOST or self._was_aborted(rank)):
+        if None in codes and (code == PEER_LOST or was_aborted(self.folder, code, rank)):
             silent = codes.index(None)
             return error_of(
                 PEER_LOST,
@@ -211,10 +213,6 @@ class _Group:
             return error_of(128 - code, f"stopped by {_SIGNALS[self._asked]}", self._go_on())
         return self._told(rank, code)
 
-    def _was_aborted(self, rank: int) -> bool:
-        """Whether a worker ended as NCCL's watchdog ends one that waits too long for others, with nothing to tell."""
-        return self.workers[rank].poll() == -signal.SIGABRT and told_by(self.folder, rank) is None
-
     def _told(self, rank: int, code: int) -> CamoxError:
         """Why the worker of this rank ended with `code`, below zero for a signal."""
         told = told_by(self.folder, rank)
@@ -222,8 +220,8 @@ class _Group:
         if told is None:
             cause = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
             hint = self._go_on()
-            if self._was_aborted(rank):
-                cause += ", as NCCL ends processes whose collective failed or did not end in time"
+            if was_aborted(self.folder, code, rank):
+                cause += f", {ABORTED}"
                 hint = f"NCCL_P2P_DISABLE=1, where cards cannot reach each other; then {hint or 'the same again'}"
             details = "" if self.run_folder is not None else self._end_of_log(rank)
             return error_of(exit_code, f"rank {rank} {cause}{self._where(rank)}", hint, details)
@@ -352,6 +350,11 @@ def told_at(folder: Path, rank: int) -> float:
     with suppress(OSError):
         return (folder / f"error{rank}.json").stat().st_mtime
     return 0.0
+
+
+def was_aborted(folder: Path, code: int, rank: int) -> bool:
+    """Whether a worker with this return code ended as NCCL ends one that waits too long for others: untold."""
+    return code == -signal.SIGABRT and told_by(folder, rank) is None
 
 
 def tell_run_folder(path: Path) -> None:
