@@ -71,7 +71,8 @@ def _choose(rows: Tensor, gate: nn.Module, inputs: tuple[Tensor], logits: Tensor
     """Logits (B, E, 1, 1) of 1 for the experts chosen and 0 for others, with the gradient of the gate's own."""
     images = torch.arange(len(logits), device=logits.device) % len(rows)
     chosen = rows.to(logits.device)[images]
-    return logits - logits.detach() + torch.zeros_like(logits).scatter(1, chosen[..., None, None], 1.0)
+    own = logits.nan_to_num(0.0, 0.0, 0.0)  # random weights may overflow in half precision
+    return own - own.detach() + torch.zeros_like(own).scatter(1, chosen[..., None, None], 1.0)
 
 
 def _layers(network: CamoXpert) -> list[MixtureOfExperts]:

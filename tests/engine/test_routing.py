@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.autograd.graph import saved_tensors_hooks
 
 from camoxpert_cli.engine.routing import costliest, only, spread
@@ -67,6 +67,16 @@ def test_half_precision(dtype: torch.dtype) -> None:
     """Under autocast the same experts are chosen."""
     network = small_network()
     with spread(network), torch.autocast("cpu", dtype):
+        assert chosen_by(network, pictures(5)) == [ROUTES] * 4
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_gates_that_overflow(value: float) -> None:
+    """Where what a gate says is no number, the same experts are chosen all the same."""
+    network = small_network()
+    for layer in network.moe_layers:
+        nn.init.constant_(layer.get_submodule("gate.1").get_parameter("bias"), value)
+    with spread(network):
         assert chosen_by(network, pictures(5)) == [ROUTES] * 4
 
 
