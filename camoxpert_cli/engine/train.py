@@ -12,6 +12,7 @@ from typing import Any, NamedTuple, TypeAlias
 
 import torch
 from torch import Tensor
+from torch.distributed import DistError
 
 from camoxpert_cli import console
 from camoxpert_cli.config.durations import format_duration
@@ -38,7 +39,7 @@ from camoxpert_cli.engine.step import LossValues, combine
 from camoxpert_cli.engine.stopping import Stopped
 from camoxpert_cli.engine.tensorboard import FOLDER as CURVES_FOLDER
 from camoxpert_cli.engine.tensorboard import Curves
-from camoxpert_cli.engine.world import World
+from camoxpert_cli.engine.world import World, peer_lost
 from camoxpert_cli.errors import Interrupted, TrainingError
 from camoxpert_cli.runs import RunFolder
 
@@ -371,6 +372,8 @@ def _explaining_errors(run: Run) -> Iterator[None]:
             stage = run.phases[-1].stage.number if run.phase is None else run.phase.stage.number
             raise OutOfMemory(message, run.folder, run.config, stage) from error
         explained = to_camox_error(error)
+        if isinstance(error, DistError) and explained is None:  # of a collective in torch's own layers
+            raise peer_lost(error) from error
         if explained is None:
             raise
         explained.message = f"{explained.message}, in epoch {epoch}; {_last_good(run)}"

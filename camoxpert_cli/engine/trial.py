@@ -36,6 +36,7 @@ from camoxpert_cli.engine.determinism import deterministic
 from camoxpert_cli.engine.device import place
 from camoxpert_cli.engine.gradients import sum_gradients
 from camoxpert_cli.engine.memory import peak_of_gpus
+from camoxpert_cli.engine.routing import spread
 from camoxpert_cli.engine.run import Run, assemble, set_trained
 from camoxpert_cli.engine.stages import WHOLE_BACKBONE, Stage
 from camoxpert_cli.engine.train import SizedBatch, training_steps, validate
@@ -131,8 +132,14 @@ def measure(trial: Trial, world: World, alive: Alive) -> Measurement:
     stage = next(phase.stage for phase in run.phases if phase.stage.number == trial.stage)
     set_trained(run, WHOLE_BACKBONE if stage.number == 2 else 0)
     run.network.train()
-    watch = _Watch(run, trial, alive)
+    # Ranks go on from each other's images. Where there is no average, what is scored is the same network.
+    first = world.rank * stage.batch_size
+    with spread(run.network, first), spread(run.scored_network, first):
+        return _measure(run, stage, trial, alive)
 
+
+def _measure(run: Run, stage: Stage, trial: Trial, alive: Alive) -> Measurement:
+    watch = _Watch(run, trial, alive)
     steps = _steps(run, stage, _resident_batches(run, stage))
     compute = watch.rates(steps, watch.warm_up(steps, _WARMUP_STEPS))
     communication = watch.communication()
@@ -155,7 +162,7 @@ def measure(trial: Trial, world: World, alive: Alive) -> Measurement:
         data_wait,
         communication,
         validation,
-        max(world.gather(_peak_memory(run))),
+        max(run.world.gather(_peak_memory(run))),
     )
 
 
@@ -245,7 +252,7 @@ class _Watch:
 
 
 def _begin(trial: Trial, world: World) -> Run:
-    """A run with random weights: they do not change the speed, and need no internet."""
+    """A run with random weights, which need no internet: routed by plan they are as fast as others."""
     config = trial.config
     placement = place(config.run, world.size)
     accumulated = config.train.accumulation_steps * placement.count

@@ -26,22 +26,6 @@ _PR_SET_PDEATHSIG = 1
 
 
 @dataclass(frozen=True)
-class Part:
-    """Some of the ranks of a world, or all where `group` is None; `rank` is 0 ... `size` - 1 among them."""
-
-    rank: int
-    size: int
-    group: dist.ProcessGroup | None = None
-
-    def sum(self, tensor: Tensor) -> Tensor:
-        """Over these ranks, in place; the same bits on each."""
-        if self.size > 1:
-            with _naming_the_loss():
-                dist.all_reduce(tensor, group=self.group)
-        return tensor
-
-
-@dataclass(frozen=True)
 class World:
     """`rank` is 0 ... `size` - 1 over all machines, `local_rank` 0 ... `local_size` - 1 on this one.
 
@@ -53,7 +37,7 @@ class World:
     local_rank: int = 0
     local_size: int = 1
     timeout: timedelta | None = None  # how long a collective waits
-    _parts: dict[tuple[int, ...], Part | None] = field(default_factory=dict, compare=False, repr=False)
+    _groups: dict[tuple[int, ...], dist.ProcessGroup | None] = field(default_factory=dict, compare=False, repr=False)
 
     @property
     def is_main(self) -> bool:
@@ -62,20 +46,22 @@ class World:
 
     def sum(self, tensor: Tensor) -> Tensor:
         """Over all ranks, in place; the same bits on each."""
-        return Part(self.rank, self.size).sum(tensor)
+        if self.size > 1:
+            with _naming_the_loss():
+                dist.all_reduce(tensor)
+        return tensor
 
-    def part(self, ranks: Sequence[int]) -> Part | None:
-        """These ranks alone, in ascending order; None on the others. Every rank calls this."""
+    def group(self, ranks: Sequence[int]) -> dist.ProcessGroup | None:
+        """The process group of these ranks, made once; None, which stands for all, where they are, or on other ranks.
+
+        Every rank calls this.
+        """
         key = tuple(ranks)
-        if len(key) == self.size:
-            return Part(self.rank, self.size)
-        if key not in self._parts:
+        if len(key) < self.size and key not in self._groups:
             with _naming_the_loss():
                 group = dist.new_group(list(key), timeout=self.timeout)
-            self._parts[key] = (
-                Part(key.index(self.rank), len(key), group) if isinstance(group, dist.ProcessGroup) else None
-            )
-        return self._parts[key]
+            self._groups[key] = group if isinstance(group, dist.ProcessGroup) else None
+        return self._groups.get(key)
 
     def largest(self, tensor: Tensor) -> Tensor:
         """Of each value over all ranks, in place."""
@@ -153,6 +139,15 @@ def member(rank: int, size: int, local_rank: int, local_size: int, store: str, t
         dist.destroy_process_group()
 
 
+def peer_lost(error: RuntimeError) -> PeerLostError:
+    """What a collective that failed means."""
+    reason = str(error).strip().splitlines()[0]
+    return PeerLostError(
+        f"this process lost the others: {reason}",
+        "look into the logs of all ranks; where cards cannot reach each other, NCCL_P2P_DISABLE=1 may help",
+    )
+
+
 @contextmanager
 def _naming_the_loss() -> Iterator[None]:
     try:
@@ -160,11 +155,7 @@ def _naming_the_loss() -> Iterator[None]:
     except RuntimeError as error:
         if to_camox_error(error) is not None:  # its own GPU's fault, which shows in whatever is called next
             raise
-        reason = str(error).strip().splitlines()[0]
-        raise PeerLostError(
-            f"this process lost the others: {reason}",
-            "look into the logs of all ranks; where cards cannot reach each other, NCCL_P2P_DISABLE=1 may help",
-        ) from error
+        raise peer_lost(error) from error
 
 
 def end_with_parent() -> None:

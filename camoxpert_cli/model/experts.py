@@ -9,7 +9,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from camoxpert_cli.model.convolution import Conv3x3
 from camoxpert_cli.model.initial_weights import add_nothing_at_first
 from camoxpert_cli.model.layers import (
     GlobalMean,
@@ -30,7 +29,7 @@ class TextureExpert(nn.Module):
         for dilation, width in enumerate(split_in_four(channels), start=1):
             branch = nn.Sequential(
                 nn.Conv2d(channels, width, 1),
-                Conv3x3(width, width, dilation),
+                nn.Conv2d(width, width, 3, padding=dilation, dilation=dilation),
                 LayerNorm2d(width),
                 nn.GELU(),
             )

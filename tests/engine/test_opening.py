@@ -10,6 +10,7 @@ import torch
 from camoxpert_cli.engine.deadline import Deadline
 from camoxpert_cli.engine.opening import announce
 from camoxpert_cli.engine.run import prepare
+from tests.helpers.gpus_on_cpu import place_on_gpus
 from tests.helpers.tiny_data import tiny_run
 
 
@@ -37,8 +38,11 @@ def test_the_banner(tiny_data: Path, tmp_path: Path, capsys: pytest.CaptureFixtu
     assert max(len(line) for line in lines if str(tmp_path) not in line) <= 80
 
 
-def test_synchronised_batch_norm(tiny_data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """Where it was asked for, one process says that it has nothing to synchronise."""
+def test_synchronised_batch_norm(
+    tiny_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Where it was asked for, one process with a GPU says that it has nothing to synchronise."""
+    place_on_gpus(monkeypatch, 1)
     run = prepare(tiny_run(tiny_data, tmp_path / "run", sync_batchnorm=True))[0]
     announce(run)
 

@@ -14,7 +14,7 @@ from camoxpert_cli.engine import train as train_module
 from camoxpert_cli.engine.checkpoint import read_checkpoint
 from camoxpert_cli.engine.predict import Outputs, predict
 from camoxpert_cli.engine.train import train
-from camoxpert_cli.errors import CheckpointError, DeviceError, TrainingError, UsageError
+from camoxpert_cli.errors import CheckpointError, DeviceError, PeerLostError, TrainingError, UsageError
 from tests.helpers.tiny_data import TEST_SET, tiny_run
 
 pytestmark = pytest.mark.training
@@ -112,6 +112,19 @@ def test_a_faulty_gpu_is_one_sentence(tiny_data: Path, tmp_path: Path, monkeypat
         "no weights were saved before"
     )
     assert caught.value.hint == "camox doctor"
+
+
+def test_a_collective_of_torchs_own_that_fails(
+    tiny_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As in SyncBatchNorm: the rank lost the others, which is not a mistake of its own."""
+
+    def lost(*_: object, **__: object) -> torch.Tensor:
+        raise torch.distributed.DistBackendError("NCCL error: remote process exited\nncclRemoteError")
+
+    monkeypatch.setattr(train_module, "backward", lost)
+    with pytest.raises(PeerLostError, match="this process lost the others: NCCL error: remote process exited"):
+        train(tiny_run(tiny_data, tmp_path / "run"))
 
 
 def test_a_failed_first_try_does_not_lock_its_folder(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -106,3 +106,12 @@ def test_all_are_there_before_the_losses_are_summed(
 
     assert calls[:2] == ["require_all", "sum"]
     assert len(calls) > 2
+
+
+def test_all_are_there_before_batchnorm_is_synchronised(tiny_data: Path, tmp_path: Path) -> None:
+    """torch's layers have collectives of their own, which no time-out of ours looks after."""
+    run, _ = prepare(tiny_run(tiny_data, tmp_path / "run"))
+    run.world = RecordingWorld()
+    run.config = replace(run.config, train=replace(run.config.train, sync_batchnorm=True))
+    with run.synchronised(2):
+        assert run.world.calls == ["require_all"]

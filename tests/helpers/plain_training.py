@@ -38,7 +38,7 @@ def train_plainly(world: World, data: Path, folder: Path, case: dict[str, Any]) 
         for epoch in range(phase.first, phase.end):
             train_epoch(run, phase, epoch)
             run.progress.samples = 0
-            states.append({name: value.clone().numpy() for name, value in run.network.state_dict().items()})
+            states.append({name: value.cpu().clone().numpy() for name, value in run.network.state_dict().items()})
     log = run.folder.metrics
     rows = [json.loads(line) for line in log.read_text().splitlines()] if world.is_main else []
     return {"states": states, "rows": rows, "chosen": run.progress.experts_chosen}
