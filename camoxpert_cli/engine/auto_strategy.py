@@ -111,7 +111,7 @@ def identity(config: Config, placement: Placement) -> str:
         [torch.__version__, torch.version.cuda, *names, usable_cores()],
         asdict(replace(config.model, backbone_weights=None)),
         [config.data.img_size, train.batch_size, stage2_batch_size(config), train.accumulation_steps],
-        [train.precision, train.use_ema, build_phases(config)[-1].stage.number],
+        [train.precision, train.deterministic, train.use_ema, build_phases(config)[-1].stage.number],
     ]
     return hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:32]
 

@@ -30,9 +30,10 @@ _DEVICE = (
     "no kernel image is available",
     "cudagetdevicecount",
     "no nvidia driver",
-    "nvml",
+    "nvml_",
 )
 _NOT_DETERMINISTIC = "does not have a deterministic implementation"
+_CUBLAS_TOO_LATE = "not deterministic because it uses cublas"
 
 
 def is_out_of_memory(error: BaseException) -> bool:
@@ -57,6 +58,11 @@ def to_camox_error(error: BaseException) -> CamoxError | None:
             f"deterministic training is not possible with this network: {operation} has no deterministic form on GPUs",
             "--no-deterministic, or another --backbone",
         )
+    if _line_with((_CUBLAS_TOO_LATE,), error):
+        return UsageError(
+            "this process used the GPU before deterministic training began, and cuBLAS is set up already",
+            "restart the notebook's kernel, or set CUBLAS_WORKSPACE_CONFIG=:4096:8 before the GPU is first used",
+        )
     if line := _line_with(_OUT_OF_MEMORY, error):
         return DeviceError(
             f"the GPU ran out of memory: {line}", "a smaller --batch-size or --img-size; nvidia-smi shows who uses it"
@@ -64,6 +70,11 @@ def to_camox_error(error: BaseException) -> CamoxError | None:
     if line := _line_with(_DEVICE, error):
         return DeviceError(f"the GPU cannot be used: {line}", "camox doctor")
     return None
+
+
+def line_of(error: RuntimeError) -> str:
+    """What a GPU's memory that ran out was told as, in one line; empty for other errors."""
+    return _line_with(_OUT_OF_MEMORY, error) or ""
 
 
 @contextmanager
@@ -79,9 +90,12 @@ def explaining_cuda_errors() -> Iterator[None]:
 
 
 def _line_with(phrases: tuple[str, ...], error: BaseException) -> str | None:
-    """The first line of the error's text that holds one of the phrases, without the name of a class before it."""
+    """The first line of the error's text that holds one of the phrases, without the name of a class before it.
+
+    Lines that begin with a space quote code and paths: DataParallel's errors have a traceback in their text.
+    """
     for line in str(error).splitlines():
-        if any(phrase in line.lower() for phrase in phrases):
+        if not line.startswith(" ") and any(phrase in line.lower() for phrase in phrases):
             head, _, rest = line.strip().partition(": ")
             return rest if head.endswith("Error") and " " not in head else line.strip()
     return None

@@ -25,7 +25,7 @@ def deterministic(wanted: bool) -> Iterator[None]:
     if not wanted:
         yield
         return
-    before, workspace = torch.are_deterministic_algorithms_enabled(), os.environ.get(_WORKSPACE)
+    before, workspace = torch.get_deterministic_debug_mode(), os.environ.get(_WORKSPACE)
     memory: Any = torch.utils.deterministic  # untyped
     filled = memory.fill_uninitialized_memory
     if workspace not in _REPRODUCIBLE:
@@ -35,7 +35,7 @@ def deterministic(wanted: bool) -> Iterator[None]:
     try:
         yield
     finally:
-        torch.use_deterministic_algorithms(before)
+        torch.set_deterministic_debug_mode(before)
         memory.fill_uninitialized_memory = filled
         if workspace is None:
             del os.environ[_WORKSPACE]

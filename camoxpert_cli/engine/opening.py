@@ -17,7 +17,7 @@ from camoxpert_cli.engine.run import Run
 _STRATEGIES = {
     "single": "one process",
     "dp": "DataParallel, one process for all GPUs",
-    "ddp": "a process for each, whose gradients are summed by all_reduce",
+    "ddp": "one process per device, gradients summed by all_reduce",
 }
 
 

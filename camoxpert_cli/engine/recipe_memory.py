@@ -18,6 +18,7 @@ from camoxpert_cli.engine.cuda_errors import is_out_of_memory
 from camoxpert_cli.engine.determinism import deterministic
 from camoxpert_cli.engine.doctor.readings import StageMemory
 from camoxpert_cli.engine.ema import Ema
+from camoxpert_cli.engine.noise import noise
 from camoxpert_cli.engine.optimizer import build_optimizer, set_learning_rate
 from camoxpert_cli.engine.precision import choose_dtype
 from camoxpert_cli.engine.routing import costliest, only
@@ -105,7 +106,7 @@ def _peak(
 ) -> int | None:
     network.zero_grad(set_to_none=True)
     try:
-        # What a batch takes depends on the experts that its images choose: at most what it takes with the costliest.
+        # What a batch takes depends on the experts that its images choose: hardly more than with the costliest.
         with deterministic(config.train.deterministic), only(network, _costliest(config, network, device, stage)):
             if device.type == "cuda":
                 gc.collect()
@@ -141,9 +142,7 @@ def _train(
         parameter.grad = torch.zeros_like(parameter)
     optimizer.step()
     for _ in range(_STEPS):
-        images = torch.randint(256, (batch, side, side, 3), dtype=torch.uint8, device=device).permute(0, 3, 1, 2)
-        masks = torch.randint(2, (batch, 1, side, side), dtype=torch.uint8, device=device)
-        losses = combine(step(images, masks), network.top_k, batch, World())
+        losses = combine(step(*noise(batch, side, device)), network.top_k, batch, World())
         torch.autograd.backward(losses.total)
         torch.nn.utils.clip_grad_norm_(trained, 1.0)
         optimizer.step()

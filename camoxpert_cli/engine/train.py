@@ -22,7 +22,7 @@ from camoxpert_cli.engine.build import rate_at
 from camoxpert_cli.engine.checkpoint import Checkpoint
 from camoxpert_cli.engine.choice import Choice
 from camoxpert_cli.engine.closing import close_run
-from camoxpert_cli.engine.cuda_errors import is_out_of_memory, to_camox_error
+from camoxpert_cli.engine.cuda_errors import is_out_of_memory, line_of, to_camox_error
 from camoxpert_cli.engine.evaluate import Scores, evaluate
 from camoxpert_cli.engine.expert_use import DEAD, added, expert_use, in_words
 from camoxpert_cli.engine.gradients import average_statistics, leave_idle_experts, sum_gradients
@@ -194,7 +194,8 @@ def training_steps(run: Run, stage: Stage, epoch: int, batches: Iterable[SizedBa
         if progress.samples < group_start + group_images:
             continue
 
-        # At once: this is the step's only wait for the device, and must stay so.
+        run.world.require_all()  # an error in the backward pass of one rank
+        # At once: each reading waits for the device.
         sums = run.world.sum(torch.cat([group_losses, group_chosen.flatten().double()])).tolist()
         losses = LossValues(*sums[: len(group_losses)])
         progress.experts_chosen = added(
@@ -370,7 +371,7 @@ def _explaining_errors(run: Run) -> Iterator[None]:
         if is_out_of_memory(error):
             message = f"the GPU ran out of memory in epoch {epoch}; {_last_good(run)}"
             stage = run.phases[-1].stage.number if run.phase is None else run.phase.stage.number
-            raise OutOfMemory(message, run.folder, run.config, stage) from error
+            raise OutOfMemory(message, run.folder, run.config, stage, details=line_of(error)) from error
         explained = to_camox_error(error)
         if isinstance(error, DistError) and explained is None:  # of a collective in torch's own layers
             raise peer_lost(error) from error

@@ -22,7 +22,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from camoxpert_cli import console
 from camoxpert_cli.config.load import from_mapping, stage2_batch_size, to_mapping
@@ -36,6 +35,7 @@ from camoxpert_cli.engine.determinism import deterministic
 from camoxpert_cli.engine.device import place
 from camoxpert_cli.engine.gradients import sum_gradients
 from camoxpert_cli.engine.memory import peak_of_gpus
+from camoxpert_cli.engine.noise import noise
 from camoxpert_cli.engine.routing import spread
 from camoxpert_cli.engine.run import Run, assemble, set_trained
 from camoxpert_cli.engine.stages import WHOLE_BACKBONE, Stage
@@ -295,14 +295,9 @@ def _steps(run: Run, stage: Stage, batches: Iterator[SizedBatch]) -> Iterator[in
 
 
 def _resident_batches(run: Run, stage: Stage) -> Iterator[SizedBatch]:
-    """One batch of noise, a quarter of it marked, again and again, on the device already."""
+    """One batch of noise, again and again, on the device already."""
     size = stage.batch_size * run.placement.count
-    side = run.config.data.img_size
-    images = torch.randint(256, (size // run.world.size, side, side, 3), dtype=torch.uint8, device=run.device)
-    masks = torch.zeros(len(images), 1, side, side, dtype=torch.uint8, device=run.device)
-    masks[..., : side // 2, : side // 2] = 1
-    batch: tuple[Tensor, Tensor] = (images.permute(0, 3, 1, 2), masks)
-    return itertools.repeat((size, batch))
+    return itertools.repeat((size, noise(size // run.world.size, run.config.data.img_size, run.device)))
 
 
 def _peak_memory(run: Run) -> float:

@@ -97,9 +97,24 @@ def test_an_operation_without_a_deterministic_form() -> None:
     assert "--no-deterministic" in explained.hint
 
 
+def test_cublas_that_is_set_up_already() -> None:
+    """In a notebook that used the GPU before: what to do is said, and it is no fault of the GPU."""
+    explained = to_camox_error(
+        RuntimeError(
+            "Deterministic behavior was enabled with either `torch.use_deterministic_algorithms(True)` or "
+            "`at::Context::setDeterministicAlgorithms(true)`, but this operation is not deterministic because it uses "
+            "CuBLAS and you have CUDA >= 10.2."
+        )
+    )
+
+    assert isinstance(explained, UsageError)
+    assert "restart the notebook's kernel" in explained.hint
+
+
 @pytest.mark.parametrize(
     "error",
     [
+        RuntimeError(IN_REPLICA.format("a mistake of ours").replace("torch/nn", "cudnn_status_/nvml_")),
         RuntimeError("mat1 and mat2 shapes cannot be multiplied (3x4 and 5x6)"),
         ValueError("CUDA error: told by something else than torch"),
         RuntimeError("[enforce fail at alloc_cpu.cpp:121] . DefaultCPUAllocator: can't allocate memory"),

@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 import torch.nn.functional as F
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from camoxpert_cli.model.layers import GlobalMean, LayerNorm2d, grid_means, pointwise, resize, split_in_four
@@ -29,6 +29,18 @@ def test_grid_means(height: int, width: int, cells: int, last: bool) -> None:
 
     torch.testing.assert_close(means, expected, rtol=1e-12, atol=1e-12)
     torch.testing.assert_close(own.grad, other.grad, rtol=1e-12, atol=1e-12)
+
+
+@given(size=st.integers(1, 90), cells=st.sampled_from([1, 2, 4, 8]), value=st.floats(-6e4, 6e4))
+@example(size=44, cells=1, value=1.0)
+def test_grid_means_in_half_precision(size: int, cells: int, value: float) -> None:
+    """Of equal values they are that value, as far as sums in half precision go: no bias, and no overflow."""
+    for dtype, tolerance in ((torch.float16, 2e-3), (torch.bfloat16, 1.6e-2)):
+        x = torch.full((1, 2, size, size), value, dtype=dtype)
+        means = grid_means(x, cells)
+
+        assert means.dtype == dtype
+        torch.testing.assert_close(means, x[:, :, :1, :1].expand(-1, -1, cells, cells), rtol=tolerance, atol=1e-6)
 
 
 def test_layer_norm() -> None:

@@ -11,9 +11,14 @@ from dataclasses import dataclass, field
 
 @dataclass(frozen=True)
 class Failure:
-    """Instead of a reading: `why` it could not be taken, in half a sentence."""
+    """Instead of a reading: `why` it could not be taken, in half a sentence.
+
+    Where that is an error that a user can mend, `hint` says what to type, and `exit_code` is the error's.
+    """
 
     why: str
+    hint: str = ""
+    exit_code: int | None = None
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from dataclasses import replace
+from contextlib import nullcontext
 from datetime import timedelta
 from pathlib import Path
 
@@ -19,7 +19,9 @@ from camoxpert_cli.engine.device import Placement
 from camoxpert_cli.engine.doctor.readings import GpuTrial, Peers, TeamTrial
 from camoxpert_cli.engine.doctor.words import one_line
 from camoxpert_cli.engine.gradients import leave_idle_experts, sum_gradients
+from camoxpert_cli.engine.noise import noise
 from camoxpert_cli.engine.precision import choose_dtype
+from camoxpert_cli.engine.routing import spread
 from camoxpert_cli.engine.run import assemble, set_trained
 from camoxpert_cli.engine.stages import WHOLE_BACKBONE
 from camoxpert_cli.engine.train import backward
@@ -79,10 +81,10 @@ def try_peers(numbers: list[int]) -> Peers:
 def try_data_parallel(devices: list[str]) -> TeamTrial:
     """A training step by DataParallel, uneven batch; raises RuntimeError where its gradients are not one GPU's."""
     placement = Placement("dp", tuple(map(torch.device, devices)), len(devices))
-    images, masks = _pictures(2 * len(devices) + 1)
-    return TeamTrial(
-        _accept(_training_gradients(placement, World(), images, masks, len(images)), placement, images, masks)
-    )
+    images, masks = _noise(2 * len(devices) + 1)
+    gradients = _training_gradients(placement, World(), images, masks, len(images))
+    alone = Placement("single", placement.devices[:1], 1)
+    return TeamTrial(_accept(gradients, _training_gradients(alone, World(), images, masks, len(images))))
 
 
 def try_ddp(rank: int, devices: list[str], store: str) -> TeamTrial:
@@ -90,14 +92,17 @@ def try_ddp(rank: int, devices: list[str], store: str) -> TeamTrial:
 
     `store` is a path that does not exist yet, the same for all ranks. Raises RuntimeError as `try_data_parallel` does.
     """
-    size = len(devices)
+    size, device = len(devices), torch.device(devices[rank])
     placement = Placement("ddp", tuple(map(torch.device, devices)), size)
-    images, masks = _pictures(2 * size)
-    own = slice(2 * rank, 2 * rank + 2)
+    images, masks = _noise(2 * size)
+    first = 2 * rank
+    own = slice(first, first + 2)
     with member(rank, size, rank, size, f"file://{store}", timedelta(seconds=_SECONDS)) as world:
-        gradients = _training_gradients(placement, world, images[own], masks[own], len(images))
-        difference = _accept(gradients, replace(placement, devices=placement.devices[rank:]), images, masks)
-        bandwidth = _all_reduce_bandwidth(placement.devices[rank], world)
+        # Each rank has images for experts of which another has none.
+        gradients = _training_gradients(placement, world, images[own], masks[own], len(images), first=first)
+        alone = Placement("single", (device,), 1)
+        difference = _accept(gradients, _training_gradients(alone, World(), images, masks, len(images), first=0))
+        bandwidth = _all_reduce_bandwidth(device, world)
         world.require_all()  # none leaves while another one still sums
     return TeamTrial(difference, bandwidth)
 
@@ -116,12 +121,17 @@ def largest_difference(values: list[Tensor], expected: list[Tensor]) -> float:
     return max(differences) if all(map(math.isfinite, differences)) else math.inf
 
 
+def _noise(count: int) -> tuple[Tensor, Tensor]:
+    return noise(count, 64, torch.device("cpu"), torch.Generator().manual_seed(1))
+
+
 def _training_gradients(
-    placement: Placement, world: World, images: Tensor, masks: Tensor, size: int
+    placement: Placement, world: World, images: Tensor, masks: Tensor, size: int, first: int | None = None
 ) -> list[Tensor | None]:
     """What training makes of this process's part of a batch of `size` images, summed over ranks.
 
-    Of the quickstart's network, with the functions that train it. None for experts that no image chose.
+    Of the quickstart's network, with the functions that train it. `first` is the place of the first image in the
+    batch: experts then take turns by it, else gates choose. None for experts that no image was sent to.
     """
     config = resolve("quickstart", {"train.precision": "fp32", "run.device": "auto"}).config
     network = build_network(config.model, config.train.seed, weights_follow=False)
@@ -129,7 +139,8 @@ def _training_gradients(
     run = assemble(config, RunFolder(Path(), writes=False), data, network, placement, world, Deadline())
     set_trained(run, WHOLE_BACKBONE)
     run.network.eval()  # BatchNorm would see the images of one device
-    _, chosen = backward(run, images, masks, epoch=0, size=size, share=1.0)
+    with nullcontext() if first is None else spread(run.network, first):
+        _, chosen = backward(run, images, masks, epoch=0, size=size, share=1.0)
     if placement.strategy == "dp":
         leave_idle_experts(run.network, chosen)
     parameters = list(run.network.parameters())
@@ -137,10 +148,8 @@ def _training_gradients(
     return [each.grad for each in parameters]
 
 
-def _accept(gradients: list[Tensor | None], placement: Placement, images: Tensor, masks: Tensor) -> float:
-    """How far gradients are from those that the first device gets alone. Raises RuntimeError where it is too far."""
-    alone = Placement("single", placement.devices[:1], 1)
-    expected = _training_gradients(alone, World(), images, masks, len(images))
+def _accept(gradients: list[Tensor | None], expected: list[Tensor | None]) -> float:
+    """How far gradients are from those that one device gets alone. Raises RuntimeError where it is too far."""
     if [each is None for each in gradients] != [each is None for each in expected]:
         raise RuntimeError("it does not train the same weights as one device")
     difference = largest_difference(
@@ -191,14 +200,6 @@ def _step(device: torch.device, dtype: torch.dtype | None) -> list[Tensor]:
         output = network(images)
     (_LOSS_SCALE * output.float().square().mean()).backward()
     return _gradients(network)
-
-
-def _pictures(count: int) -> tuple[Tensor, Tensor]:
-    """Noise with an object in a quarter of it, as the loader gives it."""
-    images = torch.randint(256, (count, 3, 64, 64), dtype=torch.uint8, generator=torch.Generator().manual_seed(1))
-    masks = torch.zeros(count, 1, 64, 64, dtype=torch.uint8)
-    masks[..., :32, :32] = 1
-    return images, masks
 
 
 def _gradients(network: nn.Module) -> list[Tensor]:
