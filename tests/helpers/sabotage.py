@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
-# What Python runs when it starts, where it finds it.
+from tests.helpers.at_start import at_start
+
+# What every process runs when it starts.
 _SITE = """
 import os
 
@@ -28,17 +29,12 @@ if os.environ.get("RANK") == rank and not os.path.exists(once):
 """
 
 
-def sabotage(folder: Path, rank: int, step: int, action: str) -> dict[str, str]:
+def sabotage(folder: Path, rank: int, step: int, action: str, before: str = "") -> dict[str, str]:
     """Environment in which process `rank`, before its optimizer step number `step`, runs `action` (Python), once.
 
-    `folder` must not exist.
+    Every process runs `before` when it starts. `folder`, which must not exist, has a file `done` from the action on.
     """
-    folder.mkdir()
-    (folder / "sitecustomize.py").write_text(_SITE)
-    return {
-        "PYTHONPATH": os.pathsep.join([str(folder), str(Path(__file__).parents[2])]),
-        "SABOTAGE": f"{rank}:{step}:{folder / 'done'}:{action}",
-    }
+    return {**at_start(folder, before + _SITE), "SABOTAGE": f"{rank}:{step}:{folder / 'done'}:{action}"}
 
 
 def kill(target: str, number: str) -> str:

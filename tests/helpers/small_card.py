@@ -16,10 +16,11 @@ from camoxpert_cli.config.schema import Config
 from camoxpert_cli.engine import fitting
 from camoxpert_cli.engine.recipe_memory import largest_batches
 from camoxpert_cli.engine.step import TrainingStep
+from tests.helpers.at_start import at_start
 
 ROOM = "CAMOX_TEST_ROOM"
 
-# What Python runs when it starts, where it finds it.
+# What every process runs when it starts.
 _SITE = """
 from tests.helpers.small_card import install
 
@@ -33,11 +34,8 @@ def room(folder: Path, *, pictures: int, measured: bool, rank: int = 0, calls: i
     Before that there is room for all. Whether it is `measured` says whether training takes the device for a GPU.
     `folder` must not exist.
     """
-    folder.mkdir()
-    (folder / "sitecustomize.py").write_text(_SITE)
     less = {"pictures": pictures, "measured": measured, "rank": rank, "calls": calls, "marker": str(folder / "less")}
-    root = str(Path(__file__).parents[2])
-    return {"PYTHONPATH": os.pathsep.join([str(folder), root]), ROOM: json.dumps(less)}
+    return {**at_start(folder, _SITE), ROOM: json.dumps(less)}
 
 
 def install() -> None:

@@ -1,0 +1,31 @@
+"""Two ranks add up a tensor of each, on DEVICE and between their CPUs.
+
+python -m tests.gpu.smoke_test DEVICE
+"""
+
+from __future__ import annotations
+
+import sys
+
+import torch
+
+from camoxpert_cli.engine.world import World
+from tests.helpers.ranks import in_ranks
+
+
+def add_up(world: World, device: str) -> list[float]:
+    """What every element is of tensors of 1 from rank 0 and of 2 from rank 1, after their sum: on `device`, on CPUs."""
+    sums = [world.sum(torch.full((1000,), world.rank + 1.0, device=each)) for each in (device, "cpu")]
+    return [each.mean().item() for each in sums]
+
+
+def main() -> None:
+    from tests.gpu.smoke_test import add_up  # by the name under which the ranks find it
+
+    found = in_ranks(2, add_up, sys.argv[1])
+    print(found)
+    assert found == [[3.0, 3.0]] * 2
+
+
+if __name__ == "__main__":
+    main()
