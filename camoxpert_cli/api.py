@@ -22,6 +22,7 @@ from camoxpert_cli.config.load import resolve
 from camoxpert_cli.config.schema import SETTINGS, SMALLEST_SIDE
 from camoxpert_cli.config.tta import NO_TTA, parse_tta
 from camoxpert_cli.engine import predict as engine
+from camoxpert_cli.engine.cuda_errors import explaining_cuda_errors
 from camoxpert_cli.engine.evaluation import files
 from camoxpert_cli.engine.evaluation.checkpoint import evaluate_checkpoint
 from camoxpert_cli.engine.evaluation.evaluation import Evaluation
@@ -78,6 +79,7 @@ def predict(
 ) -> list[Path]: ...
 
 
+@explaining_cuda_errors()
 def predict(
     network: PathLike | CamoXpert,
     pictures: Picture | list[_P] | tuple[_P, ...],
@@ -132,6 +134,7 @@ def predict(
     return found if many else found[0]
 
 
+@explaining_cuda_errors()
 def evaluate(
     checkpoint: PathLike,
     *,
@@ -188,6 +191,7 @@ def evaluate(
     return evaluation
 
 
+@explaining_cuda_errors()
 def train(preset: PathLike | None = None, **settings: Any) -> RunFolder:
     """Train with a preset, by name or path, and any settings of `camox train --help`: `epochs=40`, `gpus=2`.
 

@@ -25,8 +25,9 @@ from camoxpert_cli.commands import (
 )
 from camoxpert_cli.commands import eval as eval_command
 from camoxpert_cli.commands.help import SectionedCommand
+from camoxpert_cli.engine.cuda_errors import explaining_cuda_errors
 from camoxpert_cli.errors import CamoxError
-from camoxpert_cli.launch import tell_launcher
+from camoxpert_cli.launch import ending_at_once, tell_launcher
 
 # What the system refuses a user: no permission, or a read-only file system.
 _REFUSALS = (errno.EACCES, errno.EPERM, errno.EROFS)
@@ -37,7 +38,8 @@ class _ErrorBoundary(TyperGroup):
 
     def invoke(self, ctx: Any) -> Any:
         try:
-            return super().invoke(ctx)
+            with explaining_cuda_errors():
+                return super().invoke(ctx)
         except CamoxError as error:
             _fail(error.message, error.hint, error.details)
             raise typer.Exit(error.exit_code) from error
@@ -120,4 +122,5 @@ def main() -> None:
     console.prepare_streams()
     # Python looks for garbage once more as it ends, which takes a second among all that torch and timm made.
     atexit.register(gc.freeze)
-    app()
+    with ending_at_once():
+        app()

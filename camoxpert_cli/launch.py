@@ -18,14 +18,15 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
+import traceback
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
 from camoxpert_cli import console
-from camoxpert_cli.errors import CamoxError, TrainingError, error_of
+from camoxpert_cli.errors import CamoxError, DeviceError, TrainingError, error_of
 
 # Exit code of a worker that lost its partners: the cause is theirs.
 PEER_LOST = 75
@@ -42,6 +43,8 @@ _UNHEARD = 141
 _FINAL = {0, 2, 3, 4, 5, 6, *_ASKED, _UNHEARD}
 _SIGNALS = {signal.SIGINT: "Ctrl-C", signal.SIGTERM: "a request to terminate"}
 _CHECKPOINTS = ("last.pth", "previous.pth", "best_model.pth")
+# What is known of a worker that ended by SIGABRT and told nothing.
+ABORTED = "was aborted (SIGABRT): by a library that failed, or by NCCL after it had waited for another rank"
 _POLL_SECONDS = 0.05
 # A worker that failed writes down why before it ends; the others are given as long to find out by themselves.
 _GRACE_SECONDS = 5.0
@@ -84,10 +87,13 @@ def launch(
         if error is None:
             return
         has_remedy = error.exit_code == TrainingError.exit_code and remedy is not None and not remedied
-        if not has_remedy and (error.exit_code in _FINAL or restarts == max_restarts):
+        goes_on = run_folder is not None and _holds_checkpoint(run_folder)
+        # A GPU that fails in the middle of a run may be well the next time; one that was never there is not.
+        final = error.exit_code in _FINAL and not (error.exit_code == DeviceError.exit_code and goes_on)
+        if not has_remedy and (final or restarts == max_restarts):
             raise error
         console.fail(error.message, error.hint, error.details)
-        if run_folder is not None and _holds_checkpoint(run_folder):
+        if run_folder is not None and goes_on:
             arguments, source = to_go_on(arguments, source, run_folder), run_folder
         if has_remedy and remedy is not None:
             remedied = True
@@ -186,16 +192,20 @@ class _Group:
         failed = [(code, rank) for rank, code in enumerate(codes) if code]
         if not failed:
             return None
-        # One that lost its partners, or was asked to end, has less to tell than one that failed to save.
-        code, rank = min(
-            failed, key=lambda each: (each[0] == PEER_LOST, each[0] in _ASKED, told_at(self.folder, each[1]), each[1])
-        )
-        if code == PEER_LOST and None in codes:
+        code, rank = min(failed, key=lambda each: cause_first(self.folder, *each))
+        if None in codes and code == PEER_LOST:
             silent = codes.index(None)
             return error_of(
                 code,
                 f"rank {silent} does not answer, and the others gave up{self._where(silent)}",
                 self._go_on() or "--set run.collective_timeout=1h waits longer",
+            )
+        if None in codes and was_aborted(self.folder, code, rank):
+            silent = codes.index(None)
+            return error_of(
+                PEER_LOST,
+                f"rank {silent} does not answer{self._where(silent)}, and rank {rank} {ABORTED}{self._where(rank)}",
+                self._without_peers(),
             )
         if code == _UNHEARD:
             raise SystemExit(code)
@@ -209,13 +219,19 @@ class _Group:
         exit_code = 128 - code if code < 0 else code
         if told is None:
             cause = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
+            hint = self._go_on()
+            if was_aborted(self.folder, code, rank):
+                cause, hint = ABORTED, self._without_peers()
             details = "" if self.run_folder is not None else self._end_of_log(rank)
-            return error_of(exit_code, f"rank {rank} {cause}{self._where(rank)}", self._go_on(), details)
+            return error_of(exit_code, f"rank {rank} {cause}{self._where(rank)}", hint, details)
         # What all found, or the one that speaks.
         if code in _ASKED or (code != 1 and told == told_by(self.folder, 0)):
             return error_of(exit_code, **told)
         message = f"rank {rank}: {told['message']}{self._where(rank)}"
         return error_of(exit_code, message, told["hint"] or self._go_on(), told["details"])
+
+    def _without_peers(self) -> str:
+        return f"{self._go_on() or 'camox doctor'}; NCCL_P2P_DISABLE=1 helps where GPUs cannot reach each other"
 
     def _go_on(self) -> str:
         if self.run_folder is not None and _holds_checkpoint(self.run_folder):
@@ -260,6 +276,28 @@ class _Group:
                 target.parent.mkdir(exist_ok=True)
                 with target.open("ab") as kept, self._log(rank).open("rb") as log:
                     shutil.copyfileobj(log, kept)
+
+
+@contextmanager
+def ending_at_once() -> Iterator[None]:
+    """End a worker that failed with its exit code as soon as it has said why.
+
+    Python's and torch's own way out takes leave of the other ranks, which under NCCL waits for them: for minutes where
+    they wait in another collective, until a watchdog aborts one of them and its exit code hides the first one's.
+    Whoever is no worker ends as usual, and so does a worker that did not fail.
+    """
+    try:
+        yield
+    except BaseException as error:
+        code = error.code if isinstance(error, SystemExit) else 1
+        if not is_worker() or code in (None, 0):
+            raise
+        if not isinstance(error, SystemExit):
+            traceback.print_exc()
+        for stream in (sys.stdout, sys.stderr):
+            with suppress(OSError, ValueError):  # nobody reads it any more
+                stream.flush()
+        os._exit(code if isinstance(code, int) else 1)
 
 
 def worker_environment(folder: Path, rank: int, processes: int, threads: int) -> dict[str, str]:
@@ -314,6 +352,20 @@ def told_at(folder: Path, rank: int) -> float:
     with suppress(OSError):
         return (folder / f"error{rank}.json").stat().st_mtime
     return 0.0
+
+
+def was_aborted(folder: Path, code: int, rank: int) -> bool:
+    """Whether a worker with this return code was aborted before it could tell why; see `ABORTED`."""
+    return code == -signal.SIGABRT and told_by(folder, rank) is None
+
+
+def cause_first(folder: Path, code: int, rank: int) -> tuple[object, ...]:
+    """Sorts return codes and ranks of workers that failed: what the run ended of before what that did to the others.
+
+    One that lost its partners has less to tell than the one it lost, one that was aborted may have waited for another,
+    and one that was asked to end has less to tell than one that failed to save.
+    """
+    return code == PEER_LOST, was_aborted(folder, code, rank), code in _ASKED, told_at(folder, rank), rank
 
 
 def tell_run_folder(path: Path) -> None:

@@ -54,6 +54,22 @@ def test_exit_codes_are_those_the_documentation_promises() -> None:
     }
 
 
+def test_a_fault_of_the_gpu_is_a_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whichever command meets it, as before training on a card that torch has no code for."""
+
+    def fail(*_: object) -> None:
+        raise RuntimeError("CUDA error: no kernel image is available for execution on the device\nFor debugging")
+
+    monkeypatch.setattr("camoxpert_cli.config.load.resolve", fail)
+    outcome = CliRunner().invoke(app, ["train"])
+
+    assert outcome.exit_code == 5
+    assert outcome.stderr == (
+        "Error: the GPU cannot be used: CUDA error: no kernel image is available for execution on the device\n"
+        "Try:   camox doctor\n"
+    )
+
+
 def test_a_mistake_of_ours_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
     """An unexpected exception is not turned into a sentence that hides it."""
 

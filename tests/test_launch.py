@@ -15,7 +15,7 @@ import pytest
 from camoxpert_cli import console
 from camoxpert_cli import launch as launch_module
 from camoxpert_cli.errors import CamoxError, DataError
-from camoxpert_cli.launch import MEETING_POINT, PEER_LOST, is_first, launch, to_go_on
+from camoxpert_cli.launch import ABORTED, MEETING_POINT, PEER_LOST, is_first, launch, to_go_on
 
 WORKER = """
 import os, signal, sys, time
@@ -66,6 +66,7 @@ def end_of(code: str, capfd: pytest.CaptureFixture[str], restarts: int = 0) -> t
 
 IN_RUN = "tell_run_folder(Path('run'))\n"
 WAIT = "time.sleep(60)"
+NO_PEERS = "Try:   camox doctor; NCCL_P2P_DISABLE=1 helps where GPUs cannot reach each other\n"
 
 
 def test_all_end_well(capfd: pytest.CaptureFixture[str], tmp_path: Path) -> None:
@@ -113,6 +114,27 @@ def test_threads_are_shared_out(capfd: pytest.CaptureFixture[str], monkeypatch: 
             PEER_LOST,
             "Error: rank 1 does not answer, and the others gave up; its log is {log}\n"
             "Try:   --set run.collective_timeout=1h waits longer\n",
+        ),
+        # NCCL's watchdog aborts whoever waited too long for another one, and a rank whose GPU failed: both are named.
+        (
+            f"if rank == 0: os.abort()\n{WAIT}",
+            PEER_LOST,
+            f"Error: rank 1 does not answer; its log is {{log}}, and rank 0 {ABORTED}\n{NO_PEERS}",
+        ),
+        (
+            f"if rank == 1: os.abort()\n{WAIT}",
+            PEER_LOST,
+            f"Error: rank 0 does not answer, and rank 1 {ABORTED}; its log is {{log}}\n{NO_PEERS}",
+        ),
+        (
+            "if rank == 0: os.abort()\ntime.sleep(0.3)\nfail(3, 'broken picture')",
+            3,
+            "Error: rank 1: broken picture; its log is {log}\n",
+        ),
+        (
+            "os.abort()",
+            134,
+            f"Error: rank 0 {ABORTED}\n{NO_PEERS}",
         ),
         (
             f"fail({PEER_LOST}, 'lost the others', 'look')",
@@ -264,6 +286,18 @@ def test_no_restart_of_what_would_fail_again(capfd: pytest.CaptureFixture[str]) 
 
     assert exit_code == 9
     assert said.count("start again") == 2
+
+
+def test_a_gpu_that_fails_on_the_way(capfd: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    """It is tried again once there is a checkpoint; one that could not be used from the beginning is not."""
+    code = "tell_run_folder(Path('run'))\nfail(5, 'the GPU cannot be used')"
+    assert end_of(code, capfd, restarts=1) == (5, "Error: the GPU cannot be used\n")
+    (tmp_path / "run" / "last.pth").touch()
+    exit_code, said = end_of(code, capfd, restarts=1)
+
+    assert exit_code == 0
+    assert "restart 1 of 1" in said
+    assert f"went on resume {tmp_path / 'run'}" in said
 
 
 def test_a_remedy(capfd: pytest.CaptureFixture[str], tmp_path: Path) -> None:

@@ -18,7 +18,8 @@ from camoxpert_cli.errors import UsageError
 _FLAGS = [
     *(key for key in SETTINGS if key.startswith(("model.", "data.")) and key != "model.backbone_weights"),
     *(f"train.{name}" for name in ("epochs", "stage1_epochs", "batch_size", "stage2_batch_size", "accumulation_steps")),
-    *("train.skip_stage1", "train.use_ema", "train.sync_batchnorm", "train.precision", "run.device"),
+    *(f"train.{name}" for name in ("skip_stage1", "use_ema", "sync_batchnorm", "precision", "deterministic")),
+    "run.device",
 ]
 _FLAGS.remove("data.generated_pictures")
 

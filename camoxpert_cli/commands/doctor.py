@@ -28,10 +28,10 @@ def doctor(
 ) -> None:
     """Say what this machine can train, having tried it.
 
-    Runs a kernel and a step in mixed precision on every GPU, DataParallel and DDP over all of them, and looks at
-    driver, packages, processor, memory, disk, variables and the network. What crashes or hangs is a finding. Ends with
-    the recommended preset and strategy, and with exit code 5 where the GPUs, or the preset, cannot be trained as it
-    is. Brackets say what was run.
+    Runs a kernel and a step in mixed precision on every GPU, copies and a training step by each strategy over all of
+    them, and looks at driver, packages, processor, memory, disk, variables and the network. What crashes or hangs is a
+    finding. Ends with the recommended preset and strategy, and with exit code 5 where the GPUs, or the preset, cannot
+    be trained as it is. Brackets say what was run.
 
     \b
     Examples:

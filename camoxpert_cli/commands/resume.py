@@ -49,9 +49,11 @@ def resume(
 ) -> None:
     """Go on with a run, exactly where it was saved.
 
-    Takes the newest checkpoint in the folder that is whole, and all settings from it. A batch size given here is one
-    GPU's: accumulation keeps the pictures of a step the same. Where the folder cannot be written, as under
-    /kaggle/input, the run goes on in a new one.
+    Takes the newest checkpoint in the folder that is whole, and all settings from it. On the same machine the result is
+    that of a run that was never cut: to the last bit on a CPU, and on GPUs where the run was started with
+    --deterministic; otherwise it differs as two runs of one command do. A batch size given here is one GPU's:
+    accumulation keeps the pictures of a step the same. Where the folder cannot be written, as under /kaggle/input, the
+    run goes on in a new one.
 
     \b
     Examples:

@@ -31,7 +31,10 @@ _NO_EFFECT = {
     "run.session_limit",
     "run.tensorboard",
 }
-_ROUNDING = {"run.device", "run.gpus", "run.devices", "run.strategy", "model.gradient_checkpointing"}
+_ROUNDING = {
+    *("run.device", "run.gpus", "run.devices", "run.strategy"),
+    *("model.gradient_checkpointing", "train.deterministic"),
+}
 _BATCHES = {"train.batch_size", "train.stage2_batch_size", "train.accumulation_steps"}
 _MEANINGS: dict[Effect, str] = {
     "none": "the result stays what it would have been",

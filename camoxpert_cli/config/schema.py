@@ -126,6 +126,11 @@ class TrainConfig:
         "number format; auto takes bf16 where the GPU has it, fp16 on other GPUs, fp32 on the CPU",
         original="fp16",
     )
+    deterministic: bool = setting(
+        False,
+        "use deterministic algorithms only, which are slower: on GPUs too, a repeated or resumed run then gives the "
+        "same bits",
+    )
     seed: int = setting(42, "drives order, augmentation, dropout and initial weights", low=0, high=2**32 - 1)
 
 

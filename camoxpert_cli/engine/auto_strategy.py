@@ -1,7 +1,7 @@
 """What `--strategy auto` takes for two or three GPUs of one machine: what is faster in a short trial on them.
 
-DataParallel wins where cards cannot reach each other directly, DistributedDataParallel elsewhere; with some networks
-and cards either crashes or hangs. From four GPUs on, and over several machines, it is DistributedDataParallel.
+DataParallel wins where cards cannot reach each other directly, a process for each elsewhere; with some networks and
+cards either crashes or hangs. From four GPUs on, and over several machines, it is a process for each.
 """
 
 from __future__ import annotations
@@ -111,7 +111,7 @@ def identity(config: Config, placement: Placement) -> str:
         [torch.__version__, torch.version.cuda, *names, usable_cores()],
         asdict(replace(config.model, backbone_weights=None)),
         [config.data.img_size, train.batch_size, stage2_batch_size(config), train.accumulation_steps],
-        [train.precision, train.use_ema, build_phases(config)[-1].stage.number],
+        [train.precision, train.deterministic, train.use_ema, build_phases(config)[-1].stage.number],
     ]
     return hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:32]
 

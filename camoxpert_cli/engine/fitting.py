@@ -22,7 +22,7 @@ from camoxpert_cli.config.values import AUTO
 from camoxpert_cli.engine.build import find_given
 from camoxpert_cli.engine.doctor.asking import ask
 from camoxpert_cli.engine.doctor.readings import Failure
-from camoxpert_cli.errors import ConfigError, DeviceError
+from camoxpert_cli.errors import ConfigError, DeviceError, error_of
 
 # What the processes of a run get from the one that decided; see `hand_on`.
 HANDED_ON = "CAMOX_BATCHES"
@@ -55,7 +55,8 @@ def fit(resolved: Resolved, measure: Measure) -> Resolved:
     """The settings in batches that every GPU's memory holds, with gradient checkpointing where one picture needs it.
 
     Batches that are auto are the largest that do, others at most what they were. A change is said, with the flags that
-    ask for it. Raises DeviceError where nothing fits or auto cannot be measured, DataError where there are no pictures.
+    ask for it. Raises DeviceError where nothing fits or auto cannot be measured, DataError where there are no pictures,
+    and what training would end of as soon as it began.
     """
     asked = resolved.config
     if asked.data.generated_pictures == 0:
@@ -67,6 +68,8 @@ def fit(resolved: Resolved, measure: Measure) -> Resolved:
         config = replace(config, model=replace(config.model, gradient_checkpointing=True))
         most = _smallest(measure(config, _limits(resolved)))
     if isinstance(most, Failure):
+        if most.exit_code is not None:  # training would end of the same
+            raise error_of(most.exit_code, most.why, most.hint)
         if resolved.auto:
             raise DeviceError(f"the largest batch cannot be measured: {most.why}", "give --batch-size a number")
         console.warn(f"the memory was not measured: {most.why}; training is tried as it is")

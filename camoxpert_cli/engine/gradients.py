@@ -25,8 +25,8 @@ def sum_gradients(parameters: Sequence[nn.Parameter], world: World) -> None:
     """
     if world.size == 1:
         return
-    device = parameters[0].device
-    used = world.sum(torch.tensor([float(each.grad is not None) for each in parameters], device=device)).tolist()
+    # On the CPU: it is known there, is wanted there, and a rank that does not come is missed there.
+    used = world.sum(torch.tensor([float(each.grad is not None) for each in parameters])).tolist()
     chosen = [each for each, count in zip(parameters, used, strict=True) if count]
     for each in chosen:
         if each.grad is None:

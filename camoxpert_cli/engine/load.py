@@ -12,6 +12,7 @@ from torch import Tensor
 from camoxpert_cli import console
 from camoxpert_cli.config.eval_options import Weights
 from camoxpert_cli.engine.checkpoint import read_checkpoint
+from camoxpert_cli.engine.cuda_errors import explaining_cuda_errors
 from camoxpert_cli.engine.foreign import architecture_of, average_in, fitting_architecture, said_size, weights_of
 from camoxpert_cli.errors import CheckpointError, ConfigError
 from camoxpert_cli.model.backbone import create_backbone
@@ -20,6 +21,7 @@ from camoxpert_cli.model.camoxpert import CamoXpert
 _MOST_SHOWN = 5
 
 
+@explaining_cuda_errors()
 def load_model(path: str | Path, device: str | torch.device = "cpu", ema: bool | None = None) -> CamoXpert:
     """The network of a checkpoint of camox or of the original program, in eval mode on `device`.
 

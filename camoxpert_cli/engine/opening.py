@@ -16,8 +16,8 @@ from camoxpert_cli.engine.run import Run
 
 _STRATEGIES = {
     "single": "one process",
-    "dp": "DataParallel, one process for all",
-    "ddp": "DistributedDataParallel, a process for each",
+    "dp": "DataParallel, one process for all GPUs",
+    "ddp": "one process per device, gradients summed by all_reduce",
 }
 
 
@@ -28,6 +28,7 @@ def announce(run: Run) -> None:
         ("Run folder", str(run.folder.path)),
         *zip(("Devices", *[""] * run.placement.count), _devices(run), strict=False),
         ("Strategy", f"{run.placement.strategy}: {_STRATEGIES[run.placement.strategy]}"),
+        *([("Algorithms", "deterministic")] if run.config.train.deterministic else []),
         *_synchronised(run),
         *_network(run),
         *_pictures(run),

@@ -14,19 +14,19 @@ from camoxpert_cli.runs import RunFolder
 
 
 class OutOfMemory(TrainingError):
-    """The run in `folder` ran out of memory in stage `stage`, with the settings `config`.
+    """The run in `folder` ran out of memory in stage `stage`, with the settings `config`; `details` say in which words.
 
     `smaller` are those to go on with, None where nothing is left to make smaller.
     """
 
-    def __init__(self, message: str, folder: RunFolder, config: Config, stage: int) -> None:
+    def __init__(self, message: str, folder: RunFolder, config: Config, stage: int, details: str = "") -> None:
         self.folder, self.smaller = folder, smaller(config, stage)
         hint = "smaller --batch-size and --stage2-batch-size, smaller --img-size, or --gradient-checkpointing"
         if self.smaller is None:
             hint = "a smaller --img-size or --backbone, which is another run, or a GPU with more memory"
         elif folder.last.exists():
             hint = f"{folder.resume_command} {batch_flags(config, self.smaller, assigned=True)}"
-        super().__init__(message, hint)
+        super().__init__(message, hint, details)
 
     def let_go(self) -> None:
         """Drop what holds the run that failed: the frames of its calls, and with them the memory of its tensors."""

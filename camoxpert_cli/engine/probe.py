@@ -16,7 +16,7 @@ from typing import TypeAlias
 
 from camoxpert_cli.engine.trial import Measurement, Trial
 from camoxpert_cli.errors import CamoxError
-from camoxpert_cli.launch import PEER_LOST, told_at, told_by, worker_environment
+from camoxpert_cli.launch import ABORTED, cause_first, told_by, was_aborted, worker_environment
 
 # Seconds without a sign of life: starting takes half a minute on a slow disk, a step on a slow CPU almost as long.
 PATIENCE = 180.0
@@ -95,15 +95,17 @@ def _wait(folder: Path, workers: list[subprocess.Popen[bytes]], patience: float)
         time.sleep(_POLL_SECONDS)
     codes = [(worker.poll(), rank) for rank, worker in enumerate(workers)]
     causes = [(code, rank) for code, rank in codes if code]
-    # One that lost its partners has less to tell than the one it lost; of others the first is the cause.
-    causes.sort(key=lambda each: (each[0] == PEER_LOST, told_at(folder, each[1]), each[1]))
-    return _explain(folder, *causes[0]) if causes else None
+    return _explain(folder, *min(causes, key=lambda each: cause_first(folder, *each))) if causes else None
 
 
 def _explain(folder: Path, code: int, rank: int) -> Failure:
     told = told_by(folder, rank)
     if told is not None:
         return Failure(told["message"], told["hint"], code if code in _ANNOUNCED else _TRAINING)
+    if was_aborted(folder, code, rank):
+        return Failure(
+            f"a process {ABORTED}", "NCCL_P2P_DISABLE=1, where GPUs cannot reach each other; else camox doctor"
+        )
     if code < 0:
         name = signal.Signals(-code).name
         of_memory = ", which is how the system ends a process where memory runs out" if name == "SIGKILL" else ""

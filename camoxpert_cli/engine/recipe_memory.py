@@ -14,16 +14,20 @@ import torch
 
 from camoxpert_cli.config.schema import Config
 from camoxpert_cli.engine.build import build_network, build_phases
+from camoxpert_cli.engine.cuda_errors import is_out_of_memory
+from camoxpert_cli.engine.determinism import deterministic
 from camoxpert_cli.engine.doctor.readings import StageMemory
 from camoxpert_cli.engine.ema import Ema
+from camoxpert_cli.engine.noise import noise
 from camoxpert_cli.engine.optimizer import build_optimizer, set_learning_rate
 from camoxpert_cli.engine.precision import choose_dtype
+from camoxpert_cli.engine.routing import costliest, only
 from camoxpert_cli.engine.stages import Stage
 from camoxpert_cli.engine.step import TrainingStep, combine
 from camoxpert_cli.engine.world import World
 from camoxpert_cli.model.camoxpert import CamoXpert
 
-# The first step makes the optimizer's moments, so only the second holds all there is at once.
+# The second finds the allocator's memory as the first left it.
 _STEPS = 2
 # Part of a GPU's free memory that the steps must do with. The rest is for what comes with hours: an allocator's gaps,
 # the buffers of NCCL, validation.
@@ -31,7 +35,7 @@ _MARGIN = 0.92
 
 
 def measure_memory(config: Config, device_name: str) -> list[StageMemory]:
-    """The peak of each stage with the most of the backbone that it ever trains, at its batch on one device.
+    """The peak of each stage with the most that it ever trains and the costliest experts, at its batch on one device.
 
     `peak` is what torch's allocator held, in bytes; None where memory ran out, 0 on the CPU, which does not count it.
     Weights are random. Raises ConfigError for a network that cannot be built, DeviceError for a number format that the
@@ -58,8 +62,10 @@ def largest_batches(config: Config, device_name: str, limits: Sequence[int]) -> 
         torch.cuda.set_per_process_memory_fraction(_MARGIN * free / total, device)
     try:
         network, ema = _build(config, device)
-    except torch.OutOfMemoryError:
-        return [0, 0]
+    except RuntimeError as error:
+        if is_out_of_memory(error):
+            return [0, 0]
+        raise
     found = list(limits)
     for stage, backbone_stages in _most_trained(config).items():
 
@@ -99,15 +105,25 @@ def _peak(
     config: Config, network: CamoXpert, ema: Ema | None, device: torch.device, stage: Stage, backbone_stages: int
 ) -> int | None:
     network.zero_grad(set_to_none=True)
-    if device.type == "cuda":
-        gc.collect()
-        torch.cuda.empty_cache()
-        torch.cuda.reset_peak_memory_stats(device)
     try:
-        _train(config, network, ema, device, stage, backbone_stages)
-    except torch.OutOfMemoryError:
-        return None
+        # What a batch takes depends on the experts that its images choose: hardly more than with the costliest.
+        with deterministic(config.train.deterministic), only(network, _costliest(config, network, device, stage)):
+            if device.type == "cuda":
+                gc.collect()
+                torch.cuda.empty_cache()
+                torch.cuda.reset_peak_memory_stats(device)
+            _train(config, network, ema, device, stage, backbone_stages)
+    except RuntimeError as error:
+        if is_out_of_memory(error):
+            return None
+        raise
     return torch.cuda.max_memory_reserved(device) if device.type == "cuda" else 0
+
+
+def _costliest(config: Config, network: CamoXpert, device: torch.device, stage: Stage) -> list[list[int]]:
+    side = config.data.img_size
+    images = torch.zeros(stage.batch_size, 3, side, side, device=device)
+    return costliest(network.train(), images, choose_dtype(config.train.precision, device))
 
 
 def _train(
@@ -119,14 +135,17 @@ def _train(
     dtype = choose_dtype(config.train.precision, device)
     step = TrainingStep(network, config.model.deep_supervision, dtype).to(device).train()
     side, batch = config.data.img_size, stage.batch_size
+    trained = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    # A long run has used all experts: the optimizer has moments of each, and the images of a real step, or of those
+    # accumulated before, have given each a gradient. The few experts used here would leave most of both out.
+    for parameter in trained:
+        parameter.grad = torch.zeros_like(parameter)
+    optimizer.step()
     for _ in range(_STEPS):
-        images = torch.randint(256, (batch, side, side, 3), dtype=torch.uint8, device=device).permute(0, 3, 1, 2)
-        masks = torch.randint(2, (batch, 1, side, side), dtype=torch.uint8, device=device)
-        losses = combine(step(images, masks), network.top_k, batch, World())
+        losses = combine(step(*noise(batch, side, device)), network.top_k, batch, World())
         torch.autograd.backward(losses.total)
-        trained = [parameter for group in optimizer.param_groups for parameter in group["params"]]
         torch.nn.utils.clip_grad_norm_(trained, 1.0)
         optimizer.step()
-        optimizer.zero_grad(set_to_none=True)
+        optimizer.zero_grad(set_to_none=False)
         if ema is not None:
             ema.update(network)

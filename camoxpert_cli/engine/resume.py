@@ -22,6 +22,7 @@ from camoxpert_cli.engine.restoring import NOT_HELD, epochs_done
 from camoxpert_cli.engine.run import with_absolute_paths
 from camoxpert_cli.engine.stages import keep_unfrozen
 from camoxpert_cli.engine.start import start
+from camoxpert_cli.engine.sync_batchnorm import refuse_sync_batchnorm
 from camoxpert_cli.engine.world import expected_size
 from camoxpert_cli.errors import CheckpointError, UsageError, nearest
 from camoxpert_cli.runs import RunFolder, default_path
@@ -135,6 +136,7 @@ def saved_settings(checkpoint: Checkpoint) -> tuple[Mapping[str, Any], str]:
 
 def describe(config: Config, checkpoint: Checkpoint) -> None:
     """Print what going on would do. Raises CamoxError where it could not."""
+    refuse_sync_batchnorm(config, place(config.run, expected_size()))
     content, training = checkpoint.content, checkpoint.content.get("training")
     folder = RunFolder(Path(str(config.run.checkpoint_dir)))
     folder.refuse_other_run(checkpoint.path)

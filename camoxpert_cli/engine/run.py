@@ -40,7 +40,7 @@ from camoxpert_cli.engine.precision import build_scaler, choose_dtype
 from camoxpert_cli.engine.stages import WHOLE_BACKBONE, Phase, Stage
 from camoxpert_cli.engine.step import StepOutput, TrainingStep, output_of_nothing
 from camoxpert_cli.engine.stopping import Stopped, Stopping
-from camoxpert_cli.engine.sync_batchnorm import refuse_data_parallel, synchronised
+from camoxpert_cli.engine.sync_batchnorm import refuse_sync_batchnorm, synchronise, within_group
 from camoxpert_cli.engine.tensorboard import Curves
 from camoxpert_cli.engine.world import World
 from camoxpert_cli.launch import tell_run_folder
@@ -151,7 +151,9 @@ class Run:
         """
         if not self.config.train.sync_batchnorm or self.world.size == 1:
             return nullcontext()
-        return synchronised(self.network, self.world.part(ranks_with_samples(size, self.world.size)))
+        self.world.require_all()  # the layers' own collectives miss nobody
+        # Ranks without a picture do not call the layers, and the others must not wait for them.
+        return within_group(self.network, self.world.group(ranks_with_samples(size, self.world.size)))
 
     def statistics_weight(self, images: int) -> int:
         """Of this rank in the average of BatchNorm's running statistics, where it saw so many images of a step."""
@@ -248,7 +250,7 @@ def prepare(
     placement = place(config.run if strategy is None else replace(config.run, strategy=strategy), world.size)
     config = replace(config, run=with_count(config.run, placement))
     # Refuse before pictures are looked for.
-    refuse_data_parallel(config, placement)
+    refuse_sync_batchnorm(config, placement)
     choose_dtype(config.train.precision, own_device(placement, world))
     if checkpoint is not None and layout_of(checkpoint.content) is not CAMOX:
         folder.refuse_foreign(checkpoint.path)
@@ -277,11 +279,13 @@ def assemble(
 
     And UsageError where settings contradict the placement.
     """
-    refuse_data_parallel(config, placement)
+    refuse_sync_batchnorm(config, placement)
     device = own_device(placement, world)
     if device.type == "cuda":
         torch.cuda.set_device(device)
     dtype = choose_dtype(config.train.precision, device)
+    if config.train.sync_batchnorm and world.size > 1:
+        synchronise(network)  # before the average is copied from it
     network.to(device)
     step = TrainingStep(network, config.model.deep_supervision, dtype).to(device)
     size = checkpoint_bytes(network, config.train.use_ema)

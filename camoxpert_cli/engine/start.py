@@ -16,8 +16,9 @@ from camoxpert_cli.config.proportion import rate_warning
 from camoxpert_cli.data.cores import usable_cores
 from camoxpert_cli.engine import fitting
 from camoxpert_cli.engine.choice import Choice
+from camoxpert_cli.engine.determinism import deterministic
 from camoxpert_cli.engine.device import Placement, is_undecided, own_device, place, with_count
-from camoxpert_cli.engine.sync_batchnorm import refuse_data_parallel
+from camoxpert_cli.engine.sync_batchnorm import refuse_sync_batchnorm
 from camoxpert_cli.engine.tensorboard import summary_writer
 from camoxpert_cli.engine.world import World, expected_size, joined
 
@@ -41,9 +42,21 @@ def start(
 
     `source` is what `command` says to go on from, where it does. Raises CamoxError, also that of a process it started.
     """
+    with deterministic(resolved.config.train.deterministic):
+        _start(resolved, command, checkpoint, source, as_json=as_json)
+
+
+def _start(
+    resolved: Resolved,
+    command: Sequence[str],
+    checkpoint: Checkpoint | None,
+    source: Path | None,
+    *,
+    as_json: bool,
+) -> None:
     placement = place(resolved.config.run, expected_size())
     run = with_count(resolved.config.run, placement)
-    refuse_data_parallel(resolved.config, placement)
+    refuse_sync_batchnorm(resolved.config, placement)
     if run.tensorboard:
         summary_writer()  # refuses before minutes of trials
     resolved = keep_preset_batches(replace(resolved, config=replace(resolved.config, run=run)))

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple, TypeAlias
 
 import torch
 from torch import Tensor
+from torch.distributed import DistError
 
 from camoxpert_cli import console
 from camoxpert_cli.config.durations import format_duration
@@ -21,6 +22,7 @@ from camoxpert_cli.engine.build import rate_at
 from camoxpert_cli.engine.checkpoint import Checkpoint
 from camoxpert_cli.engine.choice import Choice
 from camoxpert_cli.engine.closing import close_run
+from camoxpert_cli.engine.cuda_errors import is_out_of_memory, line_of, to_camox_error
 from camoxpert_cli.engine.evaluate import Scores, evaluate
 from camoxpert_cli.engine.expert_use import DEAD, added, expert_use, in_words
 from camoxpert_cli.engine.gradients import average_statistics, leave_idle_experts, sum_gradients
@@ -37,7 +39,7 @@ from camoxpert_cli.engine.step import LossValues, combine
 from camoxpert_cli.engine.stopping import Stopped
 from camoxpert_cli.engine.tensorboard import FOLDER as CURVES_FOLDER
 from camoxpert_cli.engine.tensorboard import Curves
-from camoxpert_cli.engine.world import World
+from camoxpert_cli.engine.world import World, peer_lost
 from camoxpert_cli.errors import Interrupted, TrainingError
 from camoxpert_cli.runs import RunFolder
 
@@ -192,7 +194,8 @@ def training_steps(run: Run, stage: Stage, epoch: int, batches: Iterable[SizedBa
         if progress.samples < group_start + group_images:
             continue
 
-        # At once: this is the step's only wait for the device, and must stay so.
+        run.world.require_all()  # an error in the backward pass of one rank
+        # At once: each reading waits for the device.
         sums = run.world.sum(torch.cat([group_losses, group_chosen.flatten().double()])).tolist()
         losses = LossValues(*sums[: len(group_losses)])
         progress.experts_chosen = added(
@@ -222,6 +225,7 @@ def backward(run: Run, images: Tensor, masks: Tensor, epoch: int, size: int, sha
         output = run.forward(images.to(run.device, non_blocking=True), masks.to(run.device, non_blocking=True))
     else:
         output = run.output_of_nothing()
+    run.world.require_all()
     losses = combine(output, run.network.top_k, size, run.world)
     scaled = run.scaler.scale(losses.total * share)  # without an image too: the scaler has to begin on every rank
     if len(images):
@@ -362,10 +366,19 @@ def _explaining_errors(run: Run) -> Iterator[None]:
         raise Interrupted(
             f"stopped at once by a second Ctrl-C; {_last_good(run)}", run.folder.resume_command
         ) from error
-    except torch.OutOfMemoryError as error:
-        message = f"the GPU ran out of memory in epoch {run.progress.epoch + 1}; {_last_good(run)}"
-        stage = run.phases[-1].stage.number if run.phase is None else run.phase.stage.number
-        raise OutOfMemory(message, run.folder, run.config, stage) from error
+    except RuntimeError as error:
+        epoch = run.progress.epoch + 1
+        if is_out_of_memory(error):
+            message = f"the GPU ran out of memory in epoch {epoch}; {_last_good(run)}"
+            stage = run.phases[-1].stage.number if run.phase is None else run.phase.stage.number
+            raise OutOfMemory(message, run.folder, run.config, stage, details=line_of(error)) from error
+        explained = to_camox_error(error)
+        if isinstance(error, DistError) and explained is None:  # of a collective in torch's own layers
+            raise peer_lost(error) from error
+        if explained is None:
+            raise
+        explained.message = f"{explained.message}, in epoch {epoch}; {_last_good(run)}"
+        raise explained from error
 
 
 def _last_good(run: Run) -> str:

@@ -22,7 +22,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from camoxpert_cli import console
 from camoxpert_cli.config.load import from_mapping, stage2_batch_size, to_mapping
@@ -30,16 +29,20 @@ from camoxpert_cli.config.schema import Config
 from camoxpert_cli.data.cores import auto_workers
 from camoxpert_cli.data.pairs import Pair
 from camoxpert_cli.engine.build import RunData, build_network
+from camoxpert_cli.engine.cuda_errors import is_out_of_memory, to_camox_error
 from camoxpert_cli.engine.deadline import Deadline
+from camoxpert_cli.engine.determinism import deterministic
 from camoxpert_cli.engine.device import place
 from camoxpert_cli.engine.gradients import sum_gradients
 from camoxpert_cli.engine.memory import peak_of_gpus
+from camoxpert_cli.engine.noise import noise
+from camoxpert_cli.engine.routing import spread
 from camoxpert_cli.engine.run import Run, assemble, set_trained
 from camoxpert_cli.engine.stages import WHOLE_BACKBONE, Stage
 from camoxpert_cli.engine.train import SizedBatch, training_steps, validate
 from camoxpert_cli.engine.world import World, end_with_parent, joined
-from camoxpert_cli.errors import CamoxError
-from camoxpert_cli.launch import MEETING_POINT, tell_launcher
+from camoxpert_cli.errors import CamoxError, TrainingError
+from camoxpert_cli.launch import MEETING_POINT, ending_at_once, tell_launcher
 from camoxpert_cli.runs import RunFolder
 
 # A collective that waits longer than this has lost its partners.
@@ -129,8 +132,14 @@ def measure(trial: Trial, world: World, alive: Alive) -> Measurement:
     stage = next(phase.stage for phase in run.phases if phase.stage.number == trial.stage)
     set_trained(run, WHOLE_BACKBONE if stage.number == 2 else 0)
     run.network.train()
-    watch = _Watch(run, trial, alive)
+    # Ranks go on from each other's images. Where there is no average, what is scored is the same network.
+    first = world.rank * stage.batch_size
+    with spread(run.network, first), spread(run.scored_network, first):
+        return _measure(run, stage, trial, alive)
 
+
+def _measure(run: Run, stage: Stage, trial: Trial, alive: Alive) -> Measurement:
+    watch = _Watch(run, trial, alive)
     steps = _steps(run, stage, _resident_batches(run, stage))
     compute = watch.rates(steps, watch.warm_up(steps, _WARMUP_STEPS))
     communication = watch.communication()
@@ -153,7 +162,7 @@ def measure(trial: Trial, world: World, alive: Alive) -> Measurement:
         data_wait,
         communication,
         validation,
-        max(world.gather(_peak_memory(run))),
+        max(run.world.gather(_peak_memory(run))),
     )
 
 
@@ -243,7 +252,7 @@ class _Watch:
 
 
 def _begin(trial: Trial, world: World) -> Run:
-    """A run with random weights: they do not change the speed, and need no internet."""
+    """A run with random weights, which need no internet: routed by plan they are as fast as others."""
     config = trial.config
     placement = place(config.run, world.size)
     accumulated = config.train.accumulation_steps * placement.count
@@ -286,14 +295,9 @@ def _steps(run: Run, stage: Stage, batches: Iterator[SizedBatch]) -> Iterator[in
 
 
 def _resident_batches(run: Run, stage: Stage) -> Iterator[SizedBatch]:
-    """One batch of noise, a quarter of it marked, again and again, on the device already."""
+    """One batch of noise, again and again, on the device already."""
     size = stage.batch_size * run.placement.count
-    side = run.config.data.img_size
-    images = torch.randint(256, (size // run.world.size, side, side, 3), dtype=torch.uint8, device=run.device)
-    masks = torch.zeros(len(images), 1, side, side, dtype=torch.uint8, device=run.device)
-    masks[..., : side // 2, : side // 2] = 1
-    batch: tuple[Tensor, Tensor] = (images.permute(0, 3, 1, 2), masks)
-    return itertools.repeat((size, batch))
+    return itertools.repeat((size, noise(size // run.world.size, run.config.data.img_size, run.device)))
 
 
 def _peak_memory(run: Run) -> float:
@@ -311,20 +315,30 @@ def main() -> None:
     trial = Trial.from_text((folder / "trial.json").read_text(encoding="utf-8"))
     try:
         # A single process has no need to join, and so nothing of that can fail.
-        with joined(_PATIENCE) if int(os.environ["WORLD_SIZE"]) > 1 else nullcontext(World()) as world:
+        world_of_trial = joined(_PATIENCE) if int(os.environ["WORLD_SIZE"]) > 1 else nullcontext(World())
+        with deterministic(trial.config.train.deterministic), world_of_trial as world:
             measurement = measure(trial, world, (folder / f"alive{rank}").touch)
-    except CamoxError as error:
-        tell_launcher(error.message, error.hint, error.details)
-        console.fail(error.message, error.hint, error.details)
-        raise SystemExit(error.exit_code) from error
-    except torch.OutOfMemoryError as error:
-        smaller = "smaller --batch-size and --stage2-batch-size, smaller --img-size, or --gradient-checkpointing"
-        tell_launcher("the GPU ran out of memory", smaller, "")
-        raise SystemExit(6) from error
+    except (CamoxError, RuntimeError) as error:
+        told = _explained(error)
+        if told is None:
+            raise
+        tell_launcher(told.message, told.hint, told.details)
+        console.fail(told.message, told.hint, told.details)
+        raise SystemExit(told.exit_code) from error
     if rank == "0":
         result: dict[str, Any] = asdict(measurement)
         (folder / "measurement.json").write_text(json.dumps(result), encoding="utf-8")
 
 
+def _explained(error: CamoxError | RuntimeError) -> CamoxError | None:
+    if isinstance(error, CamoxError):
+        return error
+    if is_out_of_memory(error):
+        smaller = "smaller --batch-size and --stage2-batch-size, smaller --img-size, or --gradient-checkpointing"
+        return TrainingError("the GPU ran out of memory", smaller)
+    return to_camox_error(error)
+
+
 if __name__ == "__main__":
-    main()
+    with ending_at_once():
+        main()

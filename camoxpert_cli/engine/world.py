@@ -16,28 +16,13 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from camoxpert_cli.engine.cuda_errors import to_camox_error
 from camoxpert_cli.errors import PeerLostError
 from camoxpert_cli.launch import MEETING_POINT, PARENT, is_worker
 
 Item = TypeVar("Item")
 
 _PR_SET_PDEATHSIG = 1
-
-
-@dataclass(frozen=True)
-class Part:
-    """Some of the ranks of a world, or all where `group` is None; `rank` is 0 ... `size` - 1 among them."""
-
-    rank: int
-    size: int
-    group: dist.ProcessGroup | None = None
-
-    def sum(self, tensor: Tensor) -> Tensor:
-        """Over these ranks, in place; the same bits on each."""
-        if self.size > 1:
-            with _naming_the_loss():
-                dist.all_reduce(tensor, group=self.group)
-        return tensor
 
 
 @dataclass(frozen=True)
@@ -52,7 +37,7 @@ class World:
     local_rank: int = 0
     local_size: int = 1
     timeout: timedelta | None = None  # how long a collective waits
-    _parts: dict[tuple[int, ...], Part | None] = field(default_factory=dict, compare=False, repr=False)
+    _groups: dict[tuple[int, ...], dist.ProcessGroup | None] = field(default_factory=dict, compare=False, repr=False)
 
     @property
     def is_main(self) -> bool:
@@ -61,20 +46,22 @@ class World:
 
     def sum(self, tensor: Tensor) -> Tensor:
         """Over all ranks, in place; the same bits on each."""
-        return Part(self.rank, self.size).sum(tensor)
+        if self.size > 1:
+            with _naming_the_loss():
+                dist.all_reduce(tensor)
+        return tensor
 
-    def part(self, ranks: Sequence[int]) -> Part | None:
-        """These ranks alone, in ascending order; None on the others. Every rank calls this."""
+    def group(self, ranks: Sequence[int]) -> dist.ProcessGroup | None:
+        """The process group of these ranks, made once; None, which stands for all, where they are, or on other ranks.
+
+        Every rank calls this.
+        """
         key = tuple(ranks)
-        if len(key) == self.size:
-            return Part(self.rank, self.size)
-        if key not in self._parts:
+        if len(key) < self.size and key not in self._groups:
             with _naming_the_loss():
                 group = dist.new_group(list(key), timeout=self.timeout)
-            self._parts[key] = (
-                Part(key.index(self.rank), len(key), group) if isinstance(group, dist.ProcessGroup) else None
-            )
-        return self._parts[key]
+            self._groups[key] = group if isinstance(group, dist.ProcessGroup) else None
+        return self._groups.get(key)
 
     def largest(self, tensor: Tensor) -> Tensor:
         """Of each value over all ranks, in place."""
@@ -82,6 +69,14 @@ class World:
             with _naming_the_loss():
                 dist.all_reduce(tensor, dist.ReduceOp.MAX)
         return tensor
+
+    def require_all(self) -> None:
+        """Raise PeerLostError unless every rank comes here within the timeout.
+
+        To be called before collectives on GPUs: NCCL's return before a rank is missed, and its watchdog then aborts
+        those that wait. This one is between the CPUs, and does not wait for the GPU.
+        """
+        self.sum(torch.zeros(1))
 
     def gather(self, item: Item) -> list[Item]:
         """What each rank gave (what pickle takes), in the order of ranks, on every rank."""
@@ -111,7 +106,8 @@ def expected_size() -> int:
 def joined(timeout: int) -> Iterator[World]:
     """The world that this process was started for, by camox or torchrun; it is left again at the end.
 
-    A collective for which others keep it waiting longer than `timeout` seconds raises PeerLostError.
+    A collective for which others keep it waiting longer than `timeout` seconds raises PeerLostError. After an error the
+    process is still in the world: it has to end by `launch.ending_at_once`.
     """
     if not is_worker():
         yield World()
@@ -121,20 +117,35 @@ def joined(timeout: int) -> Iterator[World]:
     )
     end_with_parent()
     meeting_point = os.environ.get(MEETING_POINT)
-    patience = timedelta(seconds=timeout)
+    store = "env://" if meeting_point is None else f"file://{Path(meeting_point) / 'store'}"
+    with member(rank, size, local_rank, local_size, store, timedelta(seconds=timeout)) as world:
+        yield world
+
+
+@contextmanager
+def member(rank: int, size: int, local_rank: int, local_size: int, store: str, timeout: timedelta) -> Iterator[World]:
+    """The world of `size` processes that meet at `store`, as torch's `init_method`; for the rest see `joined`."""
     with _naming_the_loss():
         dist.init_process_group(
             "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo",
-            init_method="env://" if meeting_point is None else f"file://{Path(meeting_point) / 'store'}",
+            init_method=store,
             rank=rank,
             world_size=size,
-            timeout=patience,
+            timeout=timeout,
         )
-    try:
-        yield World(rank, size, local_rank, local_size, patience)
-    finally:
-        with suppress(RuntimeError):
-            dist.destroy_process_group()
+    yield World(rank, size, local_rank, local_size, timeout)
+    # Not after an error: NCCL destroys a group together, and would wait for ranks that may never come.
+    with suppress(RuntimeError):
+        dist.destroy_process_group()
+
+
+def peer_lost(error: RuntimeError) -> PeerLostError:
+    """What a collective that failed means."""
+    reason = str(error).strip().splitlines()[0]
+    return PeerLostError(
+        f"this process lost the others: {reason}",
+        "look into the logs of all ranks; where cards cannot reach each other, NCCL_P2P_DISABLE=1 may help",
+    )
 
 
 @contextmanager
@@ -142,11 +153,9 @@ def _naming_the_loss() -> Iterator[None]:
     try:
         yield
     except RuntimeError as error:
-        reason = str(error).strip().splitlines()[0]
-        raise PeerLostError(
-            f"this process lost the others: {reason}",
-            "look into the logs of all ranks; where cards cannot reach each other, NCCL_P2P_DISABLE=1 may help",
-        ) from error
+        if to_camox_error(error) is not None:  # its own GPU's fault, which shows in whatever is called next
+            raise
+        raise peer_lost(error) from error
 
 
 def end_with_parent() -> None:

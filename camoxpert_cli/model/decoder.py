@@ -6,7 +6,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from camoxpert_cli.model.convolution import Conv3x3
 from camoxpert_cli.model.initial_weights import expect_background, turn_fast
 from camoxpert_cli.model.layers import resize
 
@@ -38,8 +37,8 @@ def final_head(inputs: int) -> nn.Sequential:
     return nn.Sequential(*_convolution(inputs, inputs // 2), logit_head(inputs // 2))
 
 
-def _convolution(inputs: int, outputs: int) -> tuple[Conv3x3, nn.BatchNorm2d, nn.ReLU]:
+def _convolution(inputs: int, outputs: int) -> tuple[nn.Conv2d, nn.BatchNorm2d, nn.ReLU]:
     """3x3, at the size it gets."""
-    kernel = Conv3x3(inputs, outputs)
+    kernel = nn.Conv2d(inputs, outputs, 3, padding=1)
     turn_fast(kernel)
     return kernel, nn.BatchNorm2d(outputs), nn.ReLU()

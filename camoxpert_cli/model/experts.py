@@ -9,9 +9,16 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from camoxpert_cli.model.convolution import Conv3x3
 from camoxpert_cli.model.initial_weights import add_nothing_at_first
-from camoxpert_cli.model.layers import GlobalMean, LayerNorm2d, at_least_float32, pointwise, resize, split_in_four
+from camoxpert_cli.model.layers import (
+    GlobalMean,
+    LayerNorm2d,
+    at_least_float32,
+    grid_means,
+    pointwise,
+    resize,
+    split_in_four,
+)
 
 
 class TextureExpert(nn.Module):
@@ -22,7 +29,7 @@ class TextureExpert(nn.Module):
         for dilation, width in enumerate(split_in_four(channels), start=1):
             branch = nn.Sequential(
                 nn.Conv2d(channels, width, 1),
-                Conv3x3(width, width, dilation),
+                nn.Conv2d(width, width, 3, padding=dilation, dilation=dilation),
                 LayerNorm2d(width),
                 nn.GELU(),
             )
@@ -171,7 +178,7 @@ class SemanticContextExpert(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         size = (x.shape[-2], x.shape[-1])
         contexts = [
-            resize(self.get_submodule(f"conv_{number}")(F.adaptive_avg_pool2d(x, cells)), size)
+            resize(self.get_submodule(f"conv_{number}")(grid_means(x, cells)), size)
             for number, cells in enumerate((8, 4, 2, 1), start=1)
         ]
         return self.context_fusion(torch.cat(contexts, dim=1)) + x

@@ -14,6 +14,34 @@ class GlobalMean(nn.Module):
         return x.mean((-2, -1), keepdim=True)
 
 
+def grid_means(x: Tensor, cells: int) -> Tensor:
+    """(B, C, H, W) -> (B, C, cells, cells): means over a grid of cells, as `F.adaptive_avg_pool2d` gives them.
+
+    As two matrix products: adaptive pooling has no deterministic gradient on CUDA, and takes twice as long on CPUs.
+    """
+    batch, channels, height, width = x.shape
+    of_rows, row_scale = _cells_of(height, cells, x)
+    of_columns, column_scale = _cells_of(width, cells, x)
+    rows = of_rows @ x.permute(0, 2, 3, 1).reshape(batch, height, width * channels)
+    means = of_columns @ rows.view(batch * cells, width, channels)
+    scale = row_scale.view(cells, 1, 1) * column_scale.view(cells, 1)
+    return (means.view(batch, cells, cells, channels) * scale).to(x.dtype).permute(0, 3, 1, 2)
+
+
+def _cells_of(size: int, cells: int, like: Tensor) -> tuple[Tensor, Tensor]:
+    """(cells, size), which sums the rows of each cell into a part of their mean; (cells,), what that part wants.
+
+    The former holds 0 and one power of two: rounding 1 / size to half precision would bias all means, and without a
+    divisor their sums could overflow. Cells overlap where they do not divide `size`.
+    """
+    cell = torch.arange(cells, device=like.device)
+    start, end = cell * size // cells, ((cell + 1) * size + cells - 1) // cells
+    row = torch.arange(size, device=like.device)
+    inside = (start.unsqueeze(1) <= row) & (row < end.unsqueeze(1))
+    most = 2 ** (-(-size // cells) + 1).bit_length()  # at least the rows of a cell
+    return inside.to(like.dtype) / most, most / (end - start).to(torch.promote_types(like.dtype, torch.float32))
+
+
 class LayerNorm2d(nn.LayerNorm):
     """LayerNorm over the channels of each pixel of (B, C, H, W)."""
 

@@ -17,7 +17,7 @@ from camoxpert_cli.engine.device import Placement
 from camoxpert_cli.engine.doctor.readings import Failure
 from camoxpert_cli.engine.fitting import fit, hand_on, on_devices, refuse_auto_on_cpu, taken_on
 from camoxpert_cli.engine.world import World
-from camoxpert_cli.errors import ConfigError, DeviceError
+from camoxpert_cli.errors import ConfigError, DeviceError, UsageError
 from tests.helpers.ranks import in_ranks
 from tests.helpers.small_card import have_room, measure
 
@@ -151,6 +151,16 @@ def test_a_measurement_that_fails(capsys: pytest.CaptureFixture[str]) -> None:
     assert "Warning: the memory was not measured: no answer within 600 s" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("batch", ["16", "auto"])
+def test_what_training_would_end_of(batch: str) -> None:
+    """It is told at once, in its own words: a card without code, or an operation without deterministic form."""
+    refused = Failure("median has no deterministic form", "--no-deterministic", 2)
+    with pytest.raises(UsageError, match="median has no deterministic form") as caught:
+        fit(small(batch_size=batch), lambda config, limits: [refused])
+
+    assert (caught.value.hint, caught.value.exit_code) == ("--no-deterministic", 2)
+
+
 def test_the_smallest_card_counts() -> None:
     """All GPUs take what each of them holds."""
     fitted = fit(small(), lambda config, limits: [(16, 4), (9, 12)])
@@ -180,6 +190,7 @@ def test_in_processes_of_their_own() -> None:
     assert measured == [(3, 2), (3, 2)]
     assert isinstance(wrong[0], Failure)
     assert "fp16" in wrong[0].why
+    assert wrong[0].exit_code == DeviceError.exit_code
 
 
 def test_what_is_handed_on() -> None:

@@ -10,6 +10,7 @@ import torch
 from camoxpert_cli.engine.deadline import Deadline
 from camoxpert_cli.engine.opening import announce
 from camoxpert_cli.engine.run import prepare
+from tests.helpers.gpus_on_cpu import place_on_gpus
 from tests.helpers.tiny_data import tiny_run
 
 
@@ -37,8 +38,11 @@ def test_the_banner(tiny_data: Path, tmp_path: Path, capsys: pytest.CaptureFixtu
     assert max(len(line) for line in lines if str(tmp_path) not in line) <= 80
 
 
-def test_synchronised_batch_norm(tiny_data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """Where it was asked for, one process says that it has nothing to synchronise."""
+def test_synchronised_batch_norm(
+    tiny_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Where it was asked for, one process with a GPU says that it has nothing to synchronise."""
+    place_on_gpus(monkeypatch, 1)
     run = prepare(tiny_run(tiny_data, tmp_path / "run", sync_batchnorm=True))[0]
     announce(run)
 
@@ -66,5 +70,5 @@ def test_the_banner_names_the_gpus(tiny_data: Path, tmp_path: Path, capsys: pyte
     lines = capsys.readouterr().err.splitlines()
 
     assert "Devices     2 GPUs: Tesla T4, 14.7 GiB" in lines
-    assert "Strategy    dp: DataParallel, one process for all" in lines
+    assert "Strategy    dp: DataParallel, one process for all GPUs" in lines
     assert "            batch 4 per GPU x 2 GPUs x 1 accumulation = 8 global" in lines

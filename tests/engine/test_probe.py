@@ -12,6 +12,7 @@ import pytest
 from camoxpert_cli.data.layouts import find_data
 from camoxpert_cli.engine.probe import Failure, run_trial
 from camoxpert_cli.engine.trial import Measurement, Pictures, Trial
+from camoxpert_cli.launch import ABORTED
 from tests.helpers.dying_worker import DEATH
 from tests.helpers.tiny_data import tiny_run
 
@@ -71,6 +72,7 @@ def test_an_error_of_training(tiny_data: Path) -> None:
     [
         (1, "9", "a process was killed by SIGKILL, which is how the system ends a process where memory runs out"),
         (1, "11", "a process was killed by SIGSEGV"),
+        (1, "6", f"a process {ABORTED}"),
         (1, "exit", "a process ended with exit code 1: ValueError: a bug"),
         (2, "hang", "gave no sign of life for 1 s and was ended"),
         (2, "partner", "a process was killed by SIGKILL, which is how the system ends a process where memory runs out"),

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from torch import Tensor
+from torch.optim import AdamW
 
 from camoxpert_cli.config.load import resolve
 from camoxpert_cli.config.schema import Config
 from camoxpert_cli.engine import recipe_memory
 from camoxpert_cli.engine.doctor.readings import StageMemory
+from camoxpert_cli.engine.optimizer import build_optimizer
 from camoxpert_cli.engine.recipe_memory import largest_batches, largest_that, measure_memory
+from camoxpert_cli.engine.step import StepOutput, TrainingStep
 from tests.helpers.small_card import have_room
 
 
@@ -22,7 +28,7 @@ def small(**settings: object) -> Config:
         "data.img_size": 64,
         "train.batch_size": 3,
         "train.stage2_batch_size": 2,
-        **{f"train.{name}": value for name, value in settings.items()},
+        **{f"{'model' if name == 'num_experts' else 'train'}.{name}": value for name, value in settings.items()},
     }
     return resolve("kaggle-2xT4", flags).config
 
@@ -62,6 +68,37 @@ def test_out_of_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     assert measure_memory(small(), "cpu") == [StageMemory(1, 3, None), StageMemory(2, 2, 0)]
 
 
+def test_the_worst_that_a_long_run_meets(monkeypatch: pytest.MonkeyPatch) -> None:
+    """All images choose the costliest experts, and each trained parameter has a gradient and moments all the same."""
+    costliest = [[0, 2, 5], [1, 3, 6], [4, 5, 6], [0, 1, 2]]
+    monkeypatch.setattr(recipe_memory, "costliest", lambda *arguments: costliest)
+    chosen, without_gradient, without_moments = [], [], []
+    optimizers: list[AdamW] = []
+
+    def build(*arguments: Any, **settings: Any) -> AdamW:
+        optimizers.append(build_optimizer(*arguments, **settings))
+        return optimizers[-1]
+
+    honest = TrainingStep.forward
+
+    def forward(step: TrainingStep, images: Tensor, masks: Tensor) -> StepOutput:
+        trained = [parameter for parameter in step.parameters() if parameter.requires_grad]
+        state = optimizers[-1].state
+        without_gradient.append(sum(parameter.grad is None for parameter in trained))
+        without_moments.append(sum(not {"exp_avg", "exp_avg_sq"} <= set(state[parameter]) for parameter in trained))
+        output = honest(step, images, masks)
+        chosen.extend(output.chosen[0].tolist())
+        return output
+
+    monkeypatch.setattr(recipe_memory, "build_optimizer", build)
+    monkeypatch.setattr(TrainingStep, "forward", forward)
+    measure_memory(small(num_experts=7), "cpu")
+
+    assert without_gradient == without_moments == [0] * 4  # two steps of two stages
+    for at, counts in enumerate(chosen):
+        assert {expert for expert, count in enumerate(counts) if count} == set(costliest[at % 4])
+
+
 @given(room=st.integers(0, 300), limit=st.integers(1, 300))
 def test_the_largest(room: int, limit: int) -> None:
     """The largest that fits is found; what fits as it was asked for is tried once, and else in halves."""
@@ -82,6 +119,20 @@ def test_largest_batches(monkeypatch: pytest.MonkeyPatch) -> None:
 
     assert largest_batches(small(), "cpu", (3, 1)) == [2, 1]
     assert largest_batches(small(skip_stage1=True), "cpu", (9, 3)) == [9, 2]
+
+
+def test_the_costliest_do_not_fit(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where memory runs out before the steps, while experts are measured, the batch has no room either."""
+
+    def measure(network: object, images: Tensor, dtype: object) -> list[list[int]]:
+        if len(images) > 2:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return [[0, 1]] * 4
+
+    monkeypatch.setattr(recipe_memory, "costliest", measure)
+
+    assert measure_memory(small(), "cpu") == [StageMemory(1, 3, None), StageMemory(2, 2, 0)]
+    assert largest_batches(small(), "cpu", (3, 3)) == [2, 2]
 
 
 def test_part_of_the_memory_stays_free(monkeypatch: pytest.MonkeyPatch) -> None:

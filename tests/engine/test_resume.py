@@ -65,6 +65,22 @@ def test_the_one_before_is_kept(finished: Path) -> None:
     assert (previous["epoch"], previous["samples"]) == (2, 8)
 
 
+@pytest.mark.parametrize("arguments", [[], ["--dry-run"]])
+def test_synchronised_batch_norm_on_the_cpu(run_folder: Path, arguments: list[str]) -> None:
+    """A run of several GPUs that synchronised it is refused there, and goes on by what the message says to type."""
+    for name in ("last.pth", "previous.pth"):
+        content = read_checkpoint(run_folder / name)
+        content["config"]["train"]["sync_batchnorm"] = True
+        write_checkpoint(run_folder / name, content)
+    cut_back(run_folder)
+    refused = camox("resume", run_folder, *arguments)
+    goes_on = camox("resume", run_folder, *arguments, "--set", "train.sync_batchnorm=off")
+
+    assert refused.exit_code == 2
+    assert "--set train.sync_batchnorm=off" in " ".join(refused.stderr.split())
+    assert goes_on.exit_code == 0, goes_on.output
+
+
 def test_newest_first(run_folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """last.pth is taken where it is whole, and then nothing is said."""
     assert find_checkpoint(run_folder).path == run_folder / "last.pth"

@@ -14,7 +14,7 @@ from camoxpert_cli.engine import train as train_module
 from camoxpert_cli.engine.checkpoint import read_checkpoint
 from camoxpert_cli.engine.predict import Outputs, predict
 from camoxpert_cli.engine.train import train
-from camoxpert_cli.errors import CheckpointError, TrainingError, UsageError
+from camoxpert_cli.errors import CheckpointError, DeviceError, PeerLostError, TrainingError, UsageError
 from tests.helpers.tiny_data import TEST_SET, tiny_run
 
 pytestmark = pytest.mark.training
@@ -72,17 +72,59 @@ def test_a_finished_run_can_be_extended(finished: Path, tiny_data: Path, tmp_pat
     assert content["config"]["run"]["resume_from"] is None
 
 
-def test_a_full_gpu_is_one_sentence(tiny_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    "error",
+    [
+        torch.OutOfMemoryError("CUDA out of memory"),
+        RuntimeError("GET was unable to find an engine to execute this computation"),
+    ],
+    ids=["torch", "cuDNN"],
+)
+def test_a_full_gpu_is_one_sentence(
+    tiny_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: RuntimeError
+) -> None:
     """Out of memory ends with what to make smaller, exit code 6, not with a traceback."""
 
     def full(*_: object, **__: object) -> torch.Tensor:
-        raise torch.OutOfMemoryError("CUDA out of memory")
+        raise error
 
     monkeypatch.setattr(train_module, "backward", full)
     with pytest.raises(TrainingError, match="ran out of memory in epoch 1") as caught:
         train(tiny_run(tiny_data, tmp_path / "run"))
 
     assert "--gradient-checkpointing" in caught.value.hint
+
+
+def test_a_faulty_gpu_is_one_sentence(tiny_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where it happened and what is kept, with doctor as the next thing to type and exit code 5."""
+
+    def faulty(*_: object, **__: object) -> torch.Tensor:
+        raise torch.AcceleratorError(
+            "CUDA error: an illegal memory access was encountered\nCUDA kernel errors might be"
+        )
+
+    monkeypatch.setattr(train_module, "backward", faulty)
+    with pytest.raises(DeviceError) as caught:
+        train(tiny_run(tiny_data, tmp_path / "run"))
+
+    assert caught.value.message == (
+        "the GPU cannot be used: CUDA error: an illegal memory access was encountered, in epoch 1; "
+        "no weights were saved before"
+    )
+    assert caught.value.hint == "camox doctor"
+
+
+def test_a_collective_of_torchs_own_that_fails(
+    tiny_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As in SyncBatchNorm: the rank lost the others, which is not a mistake of its own."""
+
+    def lost(*_: object, **__: object) -> torch.Tensor:
+        raise torch.distributed.DistBackendError("NCCL error: remote process exited\nncclRemoteError")
+
+    monkeypatch.setattr(train_module, "backward", lost)
+    with pytest.raises(PeerLostError, match="this process lost the others: NCCL error: remote process exited"):
+        train(tiny_run(tiny_data, tmp_path / "run"))
 
 
 def test_a_failed_first_try_does_not_lock_its_folder(

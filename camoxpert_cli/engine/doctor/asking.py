@@ -158,4 +158,6 @@ def _decode(output: str | Failure) -> dict[str, Any] | Failure:
         answer = None
     if not isinstance(answer, dict):
         return _NO_ANSWER
-    return answer if "error" not in answer else Failure(str(answer["error"]))
+    if "error" not in answer:
+        return answer
+    return Failure(str(answer["error"]), answer.get("hint", ""), answer.get("exit_code"))

@@ -17,7 +17,9 @@ from dataclasses import asdict
 from typing import Any
 
 from camoxpert_cli import console
+from camoxpert_cli.engine.cuda_errors import to_camox_error
 from camoxpert_cli.engine.doctor.words import one_line
+from camoxpert_cli.errors import CamoxError
 
 # Whatever training imports and another package may have broken.
 IMPORTS = ("torchvision", "cv2", "timm", "albumentations", "safetensors", "huggingface_hub")
@@ -165,7 +167,11 @@ def main(name: str, *arguments: str) -> None:
     try:
         answer = PROBES[name](*arguments)
     except Exception as error:  # whatever it is, it is the answer
-        answer = {"error": f"{type(error).__name__}: {one_line(error)}"}
+        explained = error if isinstance(error, CamoxError) else to_camox_error(error)
+        if explained is None:
+            answer = {"error": f"{type(error).__name__}: {one_line(error)}"}
+        else:
+            answer = {"error": explained.message, "hint": explained.hint, "exit_code": explained.exit_code}
     console.result(json.dumps(answer))
     if "error" in answer:
         raise SystemExit(1)  # so that those which work together with this one are not waited for

@@ -11,9 +11,14 @@ from dataclasses import dataclass, field
 
 @dataclass(frozen=True)
 class Failure:
-    """Instead of a reading: `why` it could not be taken, in half a sentence."""
+    """Instead of a reading: `why` it could not be taken, in half a sentence.
+
+    Where that is an error that a user can mend, `hint` says what to type, and `exit_code` is the error's.
+    """
 
     why: str
+    hint: str = ""
+    exit_code: int | None = None
 
 
 @dataclass(frozen=True)
@@ -73,7 +78,7 @@ class Peers:
 class TeamTrial:
     """A step on several devices: the gradients' largest `difference` from one device's, relative to the largest.
 
-    `bandwidth` of an all-reduce in bytes a second: what a ring moves over each link, 2 (n - 1) / n times the data.
+    `bandwidth` of an all_reduce in bytes a second: what a ring moves over each link, 2 (n - 1) / n times the data.
     """
 
     difference: float

@@ -9,7 +9,7 @@ from camoxpert_cli.engine.doctor.readings import Failure, Peers, Readings, TeamT
 
 
 def team_findings(readings: Readings) -> list[Finding]:
-    """Peer access, DataParallel and DDP."""
+    """Peer access, and a training step by each strategy."""
     if len(readings.working) < 2:
         return [Finding("several GPUs", "skipped", "", "takes two GPUs that work")] if readings.working else []
     return [_peers(readings), _data_parallel(readings), _ddp(readings)]
@@ -41,7 +41,7 @@ def _peers(readings: Readings) -> Finding:
 
 
 def _data_parallel(readings: Readings) -> Finding:
-    ran = "DataParallel, one step"
+    ran = "a training step by DataParallel"
     trial = readings.data_parallel
     if isinstance(trial, TeamTrial):
         return Finding("dp", "ok", ran, f"gradients are one GPU's ({trial.difference:.1g} apart)")
@@ -50,10 +50,10 @@ def _data_parallel(readings: Readings) -> Finding:
 
 
 def _ddp(readings: Readings) -> Finding:
-    ran = "DistributedDataParallel, one step, and an all-reduce"
+    ran = "a training step in a process for each GPU, and an all_reduce"
     trial = readings.ddp
     if isinstance(trial, TeamTrial):
-        speed = "" if trial.bandwidth is None else f", all-reduce at {trial.bandwidth / 1e9:.1f} GB/s"
+        speed = "" if trial.bandwidth is None else f", all_reduce at {trial.bandwidth / 1e9:.1f} GB/s"
         return Finding("ddp", "ok", ran, f"gradients are one GPU's ({trial.difference:.1g} apart){speed}")
     if works_without_peers(readings):
         return Finding(

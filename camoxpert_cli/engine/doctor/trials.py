@@ -2,20 +2,36 @@
 
 from __future__ import annotations
 
+import math
 import time
+from contextlib import nullcontext
 from datetime import timedelta
+from pathlib import Path
 
 import torch
-import torch.distributed as dist
 from torch import Tensor, nn
 
+from camoxpert_cli.config.load import resolve
+from camoxpert_cli.data.pairs import Pair
+from camoxpert_cli.engine.build import RunData, build_network
+from camoxpert_cli.engine.deadline import Deadline
+from camoxpert_cli.engine.device import Placement
 from camoxpert_cli.engine.doctor.readings import GpuTrial, Peers, TeamTrial
 from camoxpert_cli.engine.doctor.words import one_line
+from camoxpert_cli.engine.gradients import leave_idle_experts, sum_gradients
+from camoxpert_cli.engine.noise import noise
 from camoxpert_cli.engine.precision import choose_dtype
+from camoxpert_cli.engine.routing import spread
+from camoxpert_cli.engine.run import assemble, set_trained
+from camoxpert_cli.engine.stages import WHOLE_BACKBONE
+from camoxpert_cli.engine.train import backward
+from camoxpert_cli.engine.world import World, member
+from camoxpert_cli.runs import RunFolder
 
-# Of the largest value: bfloat16 keeps 8 bits, and TF32 convolutions 10. What is broken is wrong by more.
+# Of a tensor's largest value: bfloat16 keeps 8 bits, and TF32 convolutions 10. What is broken is wrong by more.
 _TOLERANCE = 0.05
-# Values in the all-reduce: 64 MiB on GPUs, half of what a step of edgenext_base sums.
+_SMALL = 1e-4
+# Values in the all_reduce: 64 MiB on GPUs, half of what a step of edgenext_base sums.
 _GPU_VALUES = 16 * 2**20
 _CPU_VALUES = 2**18
 _WARM_UP, _REPETITIONS = 3, 10
@@ -63,62 +79,88 @@ def try_peers(numbers: list[int]) -> Peers:
 
 
 def try_data_parallel(devices: list[str]) -> TeamTrial:
-    """A step of DataParallel on GPUs, uneven batch; raises RuntimeError where its gradients are not one GPU's."""
-    first = torch.device(devices[0])
-    images = _images(2 * len(devices) + 1).to(first)
-    network = _network().to(first)
-    team = nn.DataParallel(network, [torch.device(each) for each in devices])
-    team(images).square().mean().backward()
-    return TeamTrial(_accept(_gradients(network), _gradients_of_one(images)))
+    """A training step by DataParallel, uneven batch; raises RuntimeError where its gradients are not one GPU's."""
+    placement = Placement("dp", tuple(map(torch.device, devices)), len(devices))
+    images, masks = _noise(2 * len(devices) + 1)
+    gradients = _training_gradients(placement, World(), images, masks, len(images))
+    alone = Placement("single", placement.devices[:1], 1)
+    return TeamTrial(_accept(gradients, _training_gradients(alone, World(), images, masks, len(images))))
 
 
 def try_ddp(rank: int, devices: list[str], store: str) -> TeamTrial:
-    """One rank of a step of DistributedDataParallel and of a timed all-reduce, NCCL on GPUs and gloo on CPUs.
+    """One rank of a training step in a process for each device, and of a timed all_reduce: NCCL on GPUs, else gloo.
 
     `store` is a path that does not exist yet, the same for all ranks. Raises RuntimeError as `try_data_parallel` does.
     """
-    device, size = torch.device(devices[rank]), len(devices)
-    on_gpu = device.type == "cuda"
-    if on_gpu:
-        torch.cuda.set_device(device)
-    dist.init_process_group(
-        "nccl" if on_gpu else "gloo",
-        init_method=f"file://{store}",
-        rank=rank,
-        world_size=size,
-        timeout=timedelta(seconds=_SECONDS),
-    )
-    images = _images(2 * size).to(device)
-    network = _network().to(device)
-    team = nn.parallel.DistributedDataParallel(network, [device] if on_gpu else None)
-    team(images[2 * rank : 2 * rank + 2]).square().mean().backward()
-    difference = _accept(_gradients(network), _gradients_of_one(images))
-    bandwidth = _all_reduce_bandwidth(device, size)
-    # Gloo aborts a process that is still connected to one that has left, and DDP holds on to the connection.
-    del team
-    dist.barrier()
-    dist.destroy_process_group()
+    size, device = len(devices), torch.device(devices[rank])
+    placement = Placement("ddp", tuple(map(torch.device, devices)), size)
+    images, masks = _noise(2 * size)
+    first = 2 * rank
+    own = slice(first, first + 2)
+    with member(rank, size, rank, size, f"file://{store}", timedelta(seconds=_SECONDS)) as world:
+        # Each rank has images for experts of which another has none.
+        gradients = _training_gradients(placement, world, images[own], masks[own], len(images), first=first)
+        alone = Placement("single", (device,), 1)
+        difference = _accept(gradients, _training_gradients(alone, World(), images, masks, len(images), first=0))
+        bandwidth = _all_reduce_bandwidth(device, world)
+        world.require_all()  # none leaves while another one still sums
     return TeamTrial(difference, bandwidth)
 
 
 def largest_difference(values: list[Tensor], expected: list[Tensor]) -> float:
-    """Between tensors and those expected, relative to the largest value expected; infinity for what is not finite."""
-    largest = max(each.abs().max().item() for each in expected)
-    difference = max(
-        (own.double().cpu() - each.double().cpu()).abs().max().item()
-        for own, each in zip(values, expected, strict=True)
+    """Between tensors and those expected, relative to the largest value expected in each; infinity if not finite.
+
+    A tensor of values far below those of all others counts as one of values `_SMALL` of theirs: it is mostly rounding.
+    """
+    largest = [each.abs().max().item() for each in expected]
+    least = _SMALL * max(largest)
+    differences = [
+        (own.double().cpu() - each.double().cpu()).abs().max().item() / max(size, least)
+        for own, each, size in zip(values, expected, largest, strict=True)
+    ]
+    return max(differences) if all(map(math.isfinite, differences)) else math.inf
+
+
+def _noise(count: int) -> tuple[Tensor, Tensor]:
+    return noise(count, 64, torch.device("cpu"), torch.Generator().manual_seed(1))
+
+
+def _training_gradients(
+    placement: Placement, world: World, images: Tensor, masks: Tensor, size: int, first: int | None = None
+) -> list[Tensor | None]:
+    """What training makes of this process's part of a batch of `size` images, summed over ranks.
+
+    Of the quickstart's network, with the functions that train it. `first` is the place of the first image in the
+    batch: experts then take turns by it, else gates choose. None for experts that no image was sent to.
+    """
+    config = resolve("quickstart", {"train.precision": "fp32", "run.device": "auto"}).config
+    network = build_network(config.model, config.train.seed, weights_follow=False)
+    data = RunData((), [Pair("", Path(), Path())] * size, [], {}, generated=True)
+    run = assemble(config, RunFolder(Path(), writes=False), data, network, placement, world, Deadline())
+    set_trained(run, WHOLE_BACKBONE)
+    run.network.eval()  # BatchNorm would see the images of one device
+    with nullcontext() if first is None else spread(run.network, first):
+        _, chosen = backward(run, images, masks, epoch=0, size=size, share=1.0)
+    if placement.strategy == "dp":
+        leave_idle_experts(run.network, chosen)
+    parameters = list(run.network.parameters())
+    sum_gradients(parameters, world)
+    return [each.grad for each in parameters]
+
+
+def _accept(gradients: list[Tensor | None], expected: list[Tensor | None]) -> float:
+    """How far gradients are from those that one device gets alone. Raises RuntimeError where it is too far."""
+    if [each is None for each in gradients] != [each is None for each in expected]:
+        raise RuntimeError("it does not train the same weights as one device")
+    difference = largest_difference(
+        [each for each in gradients if each is not None], [each for each in expected if each is not None]
     )
-    return difference / largest if difference == difference else float("inf")
-
-
-def _accept(values: list[Tensor], expected: list[Tensor]) -> float:
-    difference = largest_difference(values, expected)
     if difference > _TOLERANCE:
         raise RuntimeError(f"its gradients differ from one device's by {difference:.1%}")
     return difference
 
 
-def _all_reduce_bandwidth(device: torch.device, size: int) -> float:
+def _all_reduce_bandwidth(device: torch.device, world: World) -> float:
     values = torch.ones(_GPU_VALUES if device.type == "cuda" else _CPU_VALUES, device=device)
     started = 0.0
     for repetition in range(_WARM_UP + _REPETITIONS):
@@ -126,12 +168,12 @@ def _all_reduce_bandwidth(device: torch.device, size: int) -> float:
             _finish(device)
             started = time.perf_counter()
         values.fill_(1.0)
-        dist.all_reduce(values)
+        world.sum(values)
     _finish(device)
     seconds = (time.perf_counter() - started) / _REPETITIONS
-    if not bool((values == size).all()):
-        raise RuntimeError(f"the sum of {size} ones is not {size}")
-    return 2 * (size - 1) / size * values.numel() * values.element_size() / seconds
+    if not bool((values == world.size).all()):
+        raise RuntimeError(f"the sum of {world.size} ones is not {world.size}")
+    return 2 * (world.size - 1) / world.size * values.numel() * values.element_size() / seconds
 
 
 def _finish(device: torch.device) -> None:
@@ -157,12 +199,6 @@ def _step(device: torch.device, dtype: torch.dtype | None) -> list[Tensor]:
     with torch.autocast(device.type, dtype, enabled=dtype is not None):
         output = network(images)
     (_LOSS_SCALE * output.float().square().mean()).backward()
-    return _gradients(network)
-
-
-def _gradients_of_one(images: Tensor) -> list[Tensor]:
-    network = _network().to(images.device)
-    network(images).square().mean().backward()
     return _gradients(network)
 
 

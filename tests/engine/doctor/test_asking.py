@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from camoxpert_cli.engine.doctor import asking
 from camoxpert_cli.engine.doctor.asking import ask, run_together
 from camoxpert_cli.engine.doctor.readings import Failure
 
@@ -118,3 +119,10 @@ def test_no_network(monkeypatch: pytest.MonkeyPatch) -> None:
     assert isinstance(refused, Failure)
     assert refused.why == "http://127.0.0.1:1 does not answer: [Errno 111] Connection refused"
     assert ask("internet", "5", seconds=GENEROUS) == Failure("HF_HUB_OFFLINE is set, so nothing is fetched")
+
+
+def test_an_error_that_can_be_mended() -> None:
+    """What a probe says of camox's own errors arrives whole: hint and exit code too."""
+    answer = '{"error": "no GPU has code for it", "hint": "camox doctor", "exit_code": 5}'
+
+    assert asking._decode(f"a library's line\n{answer}\n") == Failure("no GPU has code for it", "camox doctor", 5)

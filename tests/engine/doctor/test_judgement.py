@@ -48,7 +48,7 @@ def test_two_t4s() -> None:
         "Tesla T4, 14.7 GiB, capability 7.5, 40 multiprocessors, no native bf16, so fp16, 14.3 GiB of it free"
     )
     assert first.ran == "a convolution in float16, forward and backward"
-    assert finding(examination, "ddp").result.endswith("all-reduce at 5.0 GB/s")
+    assert finding(examination, "ddp").result.endswith("all_reduce at 5.0 GB/s")
     refuse_problems(examination)
 
 

@@ -1,0 +1,101 @@
+"""What an error of CUDA, cuDNN, cuBLAS or NCCL means for the user.
+
+These libraries report nearly everything as RuntimeError, so it is told by the text. Imports no torch: the command line
+asks too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from camoxpert_cli.errors import CamoxError, DeviceError, UsageError
+
+_OUT_OF_MEMORY = (
+    "out of memory",  # torch's allocator, the CUDA runtime and driver; NCCL: Cuda failure 2 'out of memory'
+    "unable to find an engine to execute this computation",  # cuDNN, where no algorithm's workspace fits
+    "unable to find a valid cudnn algorithm",  # the same in older releases
+    "_alloc_failed",  # CUBLAS_STATUS_, CUDNN_STATUS_, CUSPARSE_STATUS_, CUSOLVER_STATUS_ and CUFFT_
+    "_allocation_failed",  # CUDNN_STATUS_INTERNAL_ERROR_DEVICE_ALLOCATION_FAILED
+    # A handle takes memory of its own; torch too empties its cache and tries again at this.
+    "cublas_status_not_initialized when calling `cublascreate",
+)
+_DEVICE = (
+    "cuda error",  # also what DistBackendError says: unhandled cuda error
+    "cuda driver error",
+    "cuda failure",
+    "cudnn error",
+    "cudnn_status_",
+    "cublas_status_",
+    "no kernel image is available",
+    "cudagetdevicecount",
+    "no nvidia driver",
+    "nvml_",
+)
+_NOT_DETERMINISTIC = "does not have a deterministic implementation"
+_CUBLAS_TOO_LATE = "not deterministic because it uses cublas"
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether a GPU's memory ran out, whichever library asked for it.
+
+    In DataParallel the error is that of a replica, with the replica's traceback in its text.
+    """
+    return isinstance(error, RuntimeError) and _line_with(_OUT_OF_MEMORY, error) is not None
+
+
+def to_camox_error(error: BaseException) -> CamoxError | None:
+    """The error in one sentence with what to type; None where it does not come from the GPU.
+
+    DeviceError for CUDA and its libraries, memory that ran out included; UsageError for an operation that has no
+    deterministic form.
+    """
+    if not isinstance(error, RuntimeError):
+        return None
+    if line := _line_with((_NOT_DETERMINISTIC,), error):
+        operation = line.partition(" ")[0]
+        return UsageError(
+            f"deterministic training is not possible with this network: {operation} has no deterministic form on GPUs",
+            "--no-deterministic, or another --backbone",
+        )
+    if _line_with((_CUBLAS_TOO_LATE,), error):
+        return UsageError(
+            "this process used the GPU before deterministic training began, and cuBLAS is set up already",
+            "restart the notebook's kernel, or set CUBLAS_WORKSPACE_CONFIG=:4096:8 before the GPU is first used",
+        )
+    if line := _line_with(_OUT_OF_MEMORY, error):
+        return DeviceError(
+            f"the GPU ran out of memory: {line}", "a smaller --batch-size or --img-size; nvidia-smi shows who uses it"
+        )
+    if line := _line_with(_DEVICE, error):
+        return DeviceError(f"the GPU cannot be used: {line}", "camox doctor")
+    return None
+
+
+def line_of(error: RuntimeError) -> str:
+    """What a GPU's memory that ran out was told as, in one line; empty for other errors."""
+    return _line_with(_OUT_OF_MEMORY, error) or ""
+
+
+@contextmanager
+def explaining_cuda_errors() -> Iterator[None]:
+    """Raise errors that come from the GPU as what `to_camox_error` makes of them."""
+    try:
+        yield
+    except RuntimeError as error:
+        explained = to_camox_error(error)
+        if explained is None:
+            raise
+        raise explained from error
+
+
+def _line_with(phrases: tuple[str, ...], error: BaseException) -> str | None:
+    """The first line of the error's text that holds one of the phrases, without the name of a class before it.
+
+    Lines that begin with a space quote code and paths: DataParallel's errors have a traceback in their text.
+    """
+    for line in str(error).splitlines():
+        if not line.startswith(" ") and any(phrase in line.lower() for phrase in phrases):
+            head, _, rest = line.strip().partition(": ")
+            return rest if head.endswith("Error") and " " not in head else line.strip()
+    return None
