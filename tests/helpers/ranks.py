@@ -12,7 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from camoxpert_cli.launch import MEETING_POINT
+from camoxpert_cli.launch import MEETING_POINT, ending_at_once
 
 TIMEOUT = 180
 ROOT = Path(__file__).parents[2]
@@ -65,4 +65,5 @@ def _main() -> None:
 
 
 if __name__ == "__main__":
-    _main()
+    with ending_at_once():
+        _main()
