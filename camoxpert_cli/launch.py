@@ -363,9 +363,11 @@ def cause_first(folder: Path, code: int, rank: int) -> tuple[object, ...]:
     """Sorts return codes and ranks of workers that failed: what the run ended of before what that did to the others.
 
     One that lost its partners has less to tell than the one it lost, one that was aborted may have waited for another,
-    and one that was asked to end has less to tell than one that failed to save.
+    and one that was asked to end has less to tell than one that failed to save. Of those that were asked the first rank
+    is the one that saved.
     """
-    return code == PEER_LOST, was_aborted(folder, code, rank), code in _ASKED, told_at(folder, rank), rank
+    asked = code in _ASKED
+    return code == PEER_LOST, was_aborted(folder, code, rank), asked, 0.0 if asked else told_at(folder, rank), rank
 
 
 def tell_run_folder(path: Path) -> None:

@@ -147,6 +147,8 @@ def test_threads_are_shared_out(capfd: pytest.CaptureFixture[str], monkeypatch: 
             6,
             "Error: not saved\n",
         ),
+        # The first rank is still saving as the other one ends.
+        ("if rank == 0: time.sleep(0.3)\nfail(143, f'stopped, says {rank}')", 143, "Error: stopped, says 0\n"),
         ("if rank == 0: sys.exit(141)\n" + WAIT, 141, ""),
     ],
 )

@@ -30,6 +30,7 @@ LARGEST_PICTURE = 150_000
 FOREIGN = {
     *("--nnodes", "--node-rank", "--nproc-per-node", "--master-addr", "--master-port"),
     *("--local-ranks-filter", "--tee", "--log-dir"),
+    "--pairs",  # of the benchmarks
     *("--shm-size", "--force-reinstall", "--no-index", "--find-links", "--no-deps", "--wheel-dir", "--dest"),
 }
 

@@ -23,9 +23,11 @@ from camoxpert_cli.config.schema import Config, DataConfig
 from camoxpert_cli.data.cores import usable_cores
 from camoxpert_cli.data.synthetic import PHOTOGRAPH_SIZE, write_photographs
 from camoxpert_cli.engine.build import build_phases, open_data
+from camoxpert_cli.engine.device import Placement
 from camoxpert_cli.engine.picture_cache import open_cache
 from camoxpert_cli.engine.probe import Failure, Outcome, run_trial
 from camoxpert_cli.engine.stages import Stage
+from camoxpert_cli.engine.sync_batchnorm import refuse_sync_batchnorm
 from camoxpert_cli.engine.trial import Measurement, Pictures, Trial
 from camoxpert_cli.errors import DeviceError, UsageError
 from camoxpert_cli.runs import RunFolder, versions
@@ -120,6 +122,7 @@ def benchmark(
     if not on_cpu:
         _require_gpus(max(counts))
     device = "cpu" if on_cpu else "cuda"
+    refuse_sync_batchnorm(config, Placement("ddp", (torch.device(device),), max(counts)))
     plan = [
         (count, strategy, _settings(preset, flags, device, count, strategy))
         for count in counts
