@@ -24,11 +24,15 @@ def check(report: Report) -> None:
     )
     assert xml.exists(), f"pytest ended with exit code {ended.code} before its tests"
     cases = list(ElementTree.parse(xml).iter("testcase"))
+    skipped = 0
     for case in cases:
         for outcome in case:
-            if outcome.tag in ("failure", "error", "skipped"):
-                test = f"{case.get('classname')}.{case.get('name')}"
-                report.fail(f"{test}: {outcome.tag}: {outcome.get('message', '')[:200]}")
+            test, why = f"{case.get('classname')}.{case.get('name')}", outcome.get("message", "")[:200]
+            if outcome.tag in ("failure", "error"):
+                report.fail(f"{test}: {outcome.tag}: {why}")
+            if outcome.tag == "skipped":  # such as one that needs two cards
+                skipped += 1
+                report.number(f"{test} skipped", why)
     report.number("tests", len(cases))
-    assert cases, "no test was found"
+    assert len(cases) > skipped, "no test was run"
     assert ended.code == 0, f"pytest ended with exit code {ended.code}"
