@@ -87,14 +87,14 @@ def launch(
         if error is None:
             return
         has_remedy = error.exit_code == TrainingError.exit_code and remedy is not None and not remedied
-        goes_on = run_folder is not None and _holds_checkpoint(run_folder)
+        saved = run_folder if run_folder is not None and _holds_checkpoint(run_folder) else None
         # A GPU that fails in the middle of a run may be well the next time; one that was never there is not.
-        final = error.exit_code in _FINAL and not (error.exit_code == DeviceError.exit_code and goes_on)
+        final = error.exit_code in _FINAL and not (error.exit_code == DeviceError.exit_code and saved is not None)
         if not has_remedy and (final or restarts == max_restarts):
             raise error
         console.fail(error.message, error.hint, error.details)
-        if run_folder is not None and goes_on:
-            arguments, source = to_go_on(arguments, source, run_folder), run_folder
+        if saved is not None:
+            arguments, source = to_go_on(arguments, source, saved), saved
         if has_remedy and remedy is not None:
             remedied = True
             os.environ.update(remedy["environment"])

@@ -37,11 +37,13 @@ _CUBLAS_TOO_LATE = "not deterministic because it uses cublas"
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether a GPU's memory ran out, whichever library asked for it.
+    """Whether a GPU's memory ran out, whichever library asked for it."""
+    return out_of_memory_line(error) is not None
 
-    In DataParallel the error is that of a replica, with the replica's traceback in its text.
-    """
-    return isinstance(error, RuntimeError) and _line_with(_OUT_OF_MEMORY, error) is not None
+
+def out_of_memory_line(error: BaseException) -> str | None:
+    """In which words a GPU's memory ran out, in one line; None for any other error."""
+    return _line_with(_OUT_OF_MEMORY, error) if isinstance(error, RuntimeError) else None
 
 
 def to_camox_error(error: BaseException) -> CamoxError | None:
@@ -56,25 +58,20 @@ def to_camox_error(error: BaseException) -> CamoxError | None:
         operation = line.partition(" ")[0]
         return UsageError(
             f"deterministic training is not possible with this network: {operation} has no deterministic form on GPUs",
-            "--no-deterministic, or another --backbone",
+            "--no-deterministic, or with camox resume --set train.deterministic=off; or another --backbone",
         )
     if _line_with((_CUBLAS_TOO_LATE,), error):
         return UsageError(
             "this process used the GPU before deterministic training began, and cuBLAS is set up already",
             "restart the notebook's kernel, or set CUBLAS_WORKSPACE_CONFIG=:4096:8 before the GPU is first used",
         )
-    if line := _line_with(_OUT_OF_MEMORY, error):
+    if line := out_of_memory_line(error):
         return DeviceError(
             f"the GPU ran out of memory: {line}", "a smaller --batch-size or --img-size; nvidia-smi shows who uses it"
         )
     if line := _line_with(_DEVICE, error):
         return DeviceError(f"the GPU cannot be used: {line}", "camox doctor")
     return None
-
-
-def line_of(error: RuntimeError) -> str:
-    """What a GPU's memory that ran out was told as, in one line; empty for other errors."""
-    return _line_with(_OUT_OF_MEMORY, error) or ""
 
 
 @contextmanager

@@ -12,6 +12,9 @@ from camoxpert_cli.config.schema import Config
 from camoxpert_cli.errors import TrainingError
 from camoxpert_cli.runs import RunFolder
 
+# What to type where nothing is known of the run that could go on.
+SMALLER = "smaller --batch-size and --stage2-batch-size, smaller --img-size, or --gradient-checkpointing"
+
 
 class OutOfMemory(TrainingError):
     """The run in `folder` ran out of memory in stage `stage`, with the settings `config`; `details` say in which words.
@@ -21,7 +24,7 @@ class OutOfMemory(TrainingError):
 
     def __init__(self, message: str, folder: RunFolder, config: Config, stage: int, details: str = "") -> None:
         self.folder, self.smaller = folder, smaller(config, stage)
-        hint = "smaller --batch-size and --stage2-batch-size, smaller --img-size, or --gradient-checkpointing"
+        hint = SMALLER
         if self.smaller is None:
             hint = "a smaller --img-size or --backbone, which is another run, or a GPU with more memory"
         elif folder.last.exists():

@@ -22,7 +22,7 @@ from camoxpert_cli.engine.build import rate_at
 from camoxpert_cli.engine.checkpoint import Checkpoint
 from camoxpert_cli.engine.choice import Choice
 from camoxpert_cli.engine.closing import close_run
-from camoxpert_cli.engine.cuda_errors import is_out_of_memory, line_of, to_camox_error
+from camoxpert_cli.engine.cuda_errors import out_of_memory_line, to_camox_error
 from camoxpert_cli.engine.evaluate import Scores, evaluate
 from camoxpert_cli.engine.expert_use import DEAD, added, expert_use, in_words
 from camoxpert_cli.engine.gradients import average_statistics, leave_idle_experts, sum_gradients
@@ -368,10 +368,10 @@ def _explaining_errors(run: Run) -> Iterator[None]:
         ) from error
     except RuntimeError as error:
         epoch = run.progress.epoch + 1
-        if is_out_of_memory(error):
+        if line := out_of_memory_line(error):
             message = f"the GPU ran out of memory in epoch {epoch}; {_last_good(run)}"
             stage = run.phases[-1].stage.number if run.phase is None else run.phase.stage.number
-            raise OutOfMemory(message, run.folder, run.config, stage, details=line_of(error)) from error
+            raise OutOfMemory(message, run.folder, run.config, stage, details=line) from error
         explained = to_camox_error(error)
         if isinstance(error, DistError) and explained is None:  # of a collective in torch's own layers
             raise peer_lost(error) from error

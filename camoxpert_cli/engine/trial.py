@@ -36,6 +36,7 @@ from camoxpert_cli.engine.device import place
 from camoxpert_cli.engine.gradients import sum_gradients
 from camoxpert_cli.engine.memory import peak_of_gpus
 from camoxpert_cli.engine.noise import noise
+from camoxpert_cli.engine.out_of_memory import SMALLER
 from camoxpert_cli.engine.routing import spread
 from camoxpert_cli.engine.run import Run, assemble, set_trained
 from camoxpert_cli.engine.stages import WHOLE_BACKBONE, Stage
@@ -334,8 +335,7 @@ def _explained(error: CamoxError | RuntimeError) -> CamoxError | None:
     if isinstance(error, CamoxError):
         return error
     if is_out_of_memory(error):
-        smaller = "smaller --batch-size and --stage2-batch-size, smaller --img-size, or --gradient-checkpointing"
-        return TrainingError("the GPU ran out of memory", smaller)
+        return TrainingError("the GPU ran out of memory", SMALLER)
     return to_camox_error(error)
 
 

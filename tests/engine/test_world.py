@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 from dataclasses import dataclass, field, replace
@@ -44,7 +43,7 @@ def test_a_rank_that_fails_ends_at_once(tmp_path: Path) -> None:
     ranks = [
         subprocess.Popen(
             [sys.executable, "-c", FAILING],
-            env={**worker_environment(tmp_path, rank, 2, threads=1), "CAMOX_PARENT": str(os.getpid())},
+            env=worker_environment(tmp_path, rank, 2, threads=1),
             stderr=subprocess.PIPE,
             text=True,
         )

@@ -7,15 +7,14 @@ from unittest.mock import patch
 
 import pytest
 import torch
-from torch import Tensor, nn
-from torch.library import Library
+from torch import Tensor, library, nn
 
 from camoxpert_cli.engine import run
 from camoxpert_cli.engine.device import Placement
 
 CPU = torch.device("cpu")
 # Without annotations.
-_LIBRARY: Any = Library
+_LIBRARY: Any = library.Library
 
 
 def place_on_gpus(monkeypatch: pytest.MonkeyPatch, count: int) -> None:

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from camoxpert_cli.launch import MEETING_POINT, ending_at_once
+from camoxpert_cli.launch import MEETING_POINT, ending_at_once, worker_environment
 
 TIMEOUT = 180
 ROOT = Path(__file__).parents[2]
@@ -25,16 +25,7 @@ def in_ranks(count: int, function: Callable[..., Any], *arguments: Any) -> list[
         (folder / "arguments").write_bytes(pickle.dumps(arguments))
         processes = []
         for rank in range(count):
-            environment = {
-                **os.environ,
-                MEETING_POINT: temporary,
-                "RANK": str(rank),
-                "LOCAL_RANK": str(rank),
-                "WORLD_SIZE": str(count),
-                "LOCAL_WORLD_SIZE": str(count),
-                "OMP_NUM_THREADS": "1",
-                "GLOO_SOCKET_IFNAME": "lo",
-            }
+            environment = worker_environment(folder, rank, count, threads=1)
             command = [sys.executable, "-m", "tests.helpers.ranks", function.__module__, function.__name__]
             processes.append(
                 subprocess.Popen(
