@@ -20,6 +20,14 @@ _OUT_OF_MEMORY = (
     # A handle takes memory of its own; torch too empties its cache and tries again at this.
     "cublas_status_not_initialized when calling `cublascreate",
 )
+# A batch with more elements than a kernel can index with 32 bits, which a large GPU has the memory for. What helps is
+# what helps where memory runs out.
+_TOO_LARGE = (
+    "less than int_max elements",  # upsample_bilinear2d_nhwc on an H200
+    "canuse32bitindexmath",
+    "int32_t max",
+    "too large for 32-bit index",
+)
 _DEVICE = (
     "cuda error",  # also what DistBackendError says: unhandled cuda error
     "cuda driver error",
@@ -37,13 +45,13 @@ _CUBLAS_TOO_LATE = "not deterministic because it uses cublas"
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether a GPU's memory ran out, whichever library asked for it."""
+    """Whether a smaller batch would do: a GPU's memory ran out, whoever asked for it, or a kernel's 32-bit indices."""
     return out_of_memory_line(error) is not None
 
 
 def out_of_memory_line(error: BaseException) -> str | None:
-    """In which words a GPU's memory ran out, in one line; None for any other error."""
-    return _line_with(_OUT_OF_MEMORY, error) if isinstance(error, RuntimeError) else None
+    """In which words a GPU's memory, or a kernel's indices, ran out, in one line; None for any other error."""
+    return _line_with(_OUT_OF_MEMORY + _TOO_LARGE, error) if isinstance(error, RuntimeError) else None
 
 
 def to_camox_error(error: BaseException) -> CamoxError | None:
@@ -66,9 +74,8 @@ def to_camox_error(error: BaseException) -> CamoxError | None:
             "restart the notebook's kernel, or set CUBLAS_WORKSPACE_CONFIG=:4096:8 before the GPU is first used",
         )
     if line := out_of_memory_line(error):
-        return DeviceError(
-            f"the GPU ran out of memory: {line}", "a smaller --batch-size or --img-size; nvidia-smi shows who uses it"
-        )
+        what = "a batch is too large for the GPU" if _line_with(_TOO_LARGE, error) else "the GPU ran out of memory"
+        return DeviceError(f"{what}: {line}", "a smaller --batch-size or --img-size; nvidia-smi shows who uses it")
     if line := _line_with(_DEVICE, error):
         return DeviceError(f"the GPU cannot be used: {line}", "camox doctor")
     return None

@@ -63,6 +63,22 @@ def test_memory_that_ran_out(error: RuntimeError) -> None:
 
 
 @pytest.mark.parametrize(
+    "text",
+    [
+        "upsample_bilinear2d_nhwc only supports output tensors with less than INT_MAX elements, but got [512, 32, 512]",
+        "Expected canUse32BitIndexMath(input) && canUse32BitIndexMath(output) to be true, but got false.",
+    ],
+)
+def test_more_elements_than_a_kernel_can_index(text: str) -> None:
+    """A smaller batch helps, as where memory runs out."""
+    explained = to_camox_error(RuntimeError(text))
+
+    assert is_out_of_memory(RuntimeError(text))
+    assert isinstance(explained, DeviceError)
+    assert explained.message.startswith("a batch is too large for the GPU")
+
+
+@pytest.mark.parametrize(
     ("make", "line"),
     [
         (torch.AcceleratorError, "CUDA error: no kernel image is available for execution on the device"),

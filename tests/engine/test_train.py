@@ -237,6 +237,7 @@ def test_whole_network_learns(plain_run: RunFolder, tiny_data: Path, tmp_path: P
 
 
 @pytest.mark.gpu
+@pytest.mark.filterwarnings("ignore:Synchronization debug mode")  # torch says so of every use
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="only a GPU computes while the host goes on")
 @pytest.mark.parametrize("precision", ["fp32", "fp16"])
 def test_host_waits_for_routing_alone(
@@ -259,8 +260,8 @@ def test_host_waits_for_routing_alone(
         return values
 
     monkeypatch.setattr(Tensor, "tolist", counted)
-    torch.cuda.set_sync_debug_mode("error")
     try:
+        torch.cuda.set_sync_debug_mode("error")
         train_module.backward(run, images, masks, 1, 3, 1.0)
     finally:
         torch.cuda.set_sync_debug_mode("default")

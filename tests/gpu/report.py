@@ -11,6 +11,8 @@ from pathlib import Path
 from types import FrameType
 from typing import Any, Literal
 
+from tests.gpu.patience import with_patience
+
 Number = float | int | str
 
 
@@ -54,11 +56,12 @@ class Report:
         """
 
         def too_late(number: int, frame: FrameType | None) -> None:
-            raise TimeoutError(f"not done within {seconds:g} s")
+            raise TimeoutError(f"not done within {limit:g} s")
 
+        limit = with_patience(seconds)
         print(f"\n== {name}", flush=True)
         signal.signal(signal.SIGALRM, too_late)
-        signal.setitimer(signal.ITIMER_REAL, seconds)
+        signal.setitimer(signal.ITIMER_REAL, limit)
         try:
             yield
         except NeedsACard:

@@ -16,6 +16,7 @@ from types import FrameType
 from typing import Any
 
 from tests.gpu.ending import STARTED_BY, end_processes
+from tests.gpu.patience import with_patience
 from tests.gpu.report import lines_of
 from tests.gpu.table import Result, markdown
 
@@ -27,7 +28,10 @@ _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 @dataclass(frozen=True)
 class Check:
-    """`command` runs it. It is not begun where fewer than `seconds` are left, and killed after twice as many."""
+    """`command` runs it. It is not begun where fewer than `seconds` are left, and killed after twice as many.
+
+    `--patience` multiplies the latter.
+    """
 
     name: str
     seconds: float
@@ -92,7 +96,7 @@ def _result_of(check: Check, out: Path, left: float) -> Result:
     if left < check.seconds:
         return Result(check.name, "skipped: no time left", 0.0)
     started = time.monotonic()
-    limit = min(2 * check.seconds, left)
+    limit = min(with_patience(2 * check.seconds), left)
     with tempfile.TemporaryDirectory(prefix="camox-gpu-", ignore_cleanup_errors=True) as folder:
         code = _run(check, Path(folder), out / f"{check.name}.log", limit)
         lines = _read(lines_of(Path(folder)))

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tests.gpu.ending import STARTED_BY, end_processes
+from tests.gpu.patience import with_patience
 
 _ROOT = Path(__file__).parents[2]
 
@@ -33,6 +34,7 @@ def run_command(
     it takes longer than `seconds`; all that it started is ended then.
     """
     folder.mkdir()
+    limit = with_patience(seconds)
     paths = folder / "stdout", folder / "stderr"
     with paths[0].open("wb") as stdout, paths[1].open("wb") as stderr:
         process = subprocess.Popen(
@@ -45,9 +47,9 @@ def run_command(
             env={**os.environ, "OMP_NUM_THREADS": "1", **(environment or {}), STARTED_BY: str(folder)},
         )
         try:
-            code = process.wait(seconds)
+            code = process.wait(limit)
         except subprocess.TimeoutExpired:
-            raise TimeoutError(f"{' '.join(command[1:5])} did not end within {seconds:g} s") from None
+            raise TimeoutError(f"{' '.join(command[1:5])} did not end within {limit:g} s") from None
         finally:
             ended_at = time.time()
             end_processes(folder)

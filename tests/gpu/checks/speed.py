@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import statistics
+from collections.abc import Iterable
 from typing import Any
 
 import torch
@@ -11,13 +12,23 @@ from torch.profiler import ProfilerActivity, profile
 from camoxpert_cli.engine.routing import spread
 from camoxpert_cli.engine.run import Run
 from camoxpert_cli.engine.world import World
-from tests.benchmarks.loops import arguments, bare_steps, camox_run, camox_steps, interleaved, noise, settings
+from tests.benchmarks.loops import (
+    arguments,
+    bare_steps,
+    camox_run,
+    camox_steps,
+    interleaved,
+    noise,
+    seconds_of,
+    settings,
+)
 from tests.gpu.report import Report
 
 _BATCHES = (12, 24, 48)
 _PROFILED_BATCH = 12
-_PROFILED_STEPS = 3
-_TOP = 8
+_STEPS = 3
+_TOP = 12
+_TOP_CALLS = 3
 _AT_LEAST = 0.97  # of the bare loop's images/s
 
 
@@ -64,10 +75,6 @@ def beside_bare_loop(report: Report, precision: str, batch: int) -> float:
     return ratio
 
 
-def is_on_device(event: Any) -> bool:
-    return event.device_type.name == "CUDA" and not event.is_user_annotation
-
-
 def profiled(report: Report, batch: int) -> None:
     """Launches, the GPU's busy share, and what takes longest; on the CPU operators in place of kernels."""
     run, images, masks = run_of(report, "bf16" if report.on_card else "fp32", batch)
@@ -76,25 +83,34 @@ def profiled(report: Report, batch: int) -> None:
     with spread(run.network):
         for _ in range(3):
             next(steps)
+        for threads in dict.fromkeys((torch.get_num_threads(), 2)):  # of the host, which launches kernels with one
+            torch.set_num_threads(threads)
+            name = f"profile: ms a step without profiler, {threads} threads"
+            report.number(name, 1000 * seconds_of(steps, _STEPS) / _STEPS)
         with profile(activities=activities) as found:
-            for _ in range(_PROFILED_STEPS):
-                next(steps)
-            if report.on_card:
-                torch.cuda.synchronize()
-    rows: list[Any] = list(found.key_averages())
+            seconds_of(steps, _STEPS)
+    # Without torch's tree of operators, which takes minutes to build of so many.
+    events: list[Any] = [each for each in found.profiler.kineto_results.events() if not each.is_user_annotation()]
+    on_device = [each for each in events if each.device_type().name == "CUDA"]
     if report.on_card:
-        # Kernels and copies, without the names that torch gives to stretches of them.
-        on_device = [each for each in found.events() if is_on_device(each)]
-        busy = sum(each.time_range.elapsed_us() for each in on_device)
-        first, last = min(each.time_range.start for each in on_device), max(each.time_range.end for each in on_device)
-        report.number("profile: launches in a step", len(on_device) / _PROFILED_STEPS)
+        busy = sum(each.duration_ns() for each in on_device)
+        first, last = min(each.start_ns() for each in on_device), max(each.end_ns() for each in on_device)
+        report.number("profile: kernels and copies in a step", len(on_device) / _STEPS)
+        report.number("profile: ms a step of them", busy / _STEPS / 1e6)
         report.number("profile: share of the time in which the GPU is busy", busy / (last - first))
-        rows = sorted(filter(is_on_device, rows), key=lambda each: each.self_device_time_total, reverse=True)
-        for row in rows[:_TOP]:
-            took = row.self_device_time_total / _PROFILED_STEPS / 1000
-            report.number(f"profile: ms a step in {row.key[:50]}", took)
-    else:
-        report.number("profile: operators in a step", sum(each.count for each in rows) / _PROFILED_STEPS)
-        rows.sort(key=lambda each: each.self_cpu_time_total, reverse=True)
-        for row in rows[:_TOP]:
-            report.number(f"profile: ms a step in {row.key}", row.self_cpu_time_total / _PROFILED_STEPS / 1000)
+        # What the host spends on telling the GPU.
+        calls = totals(each for each in events if each.name().startswith("cuda"))
+        for name, (count, took) in calls[:_TOP_CALLS]:
+            report.number(f"profile: {name} in a step", count / _STEPS)
+            report.number(f"profile: us in {name}", took / count / 1e3)
+    for name, (count, took) in totals(on_device or events)[:_TOP]:
+        report.number(f"profile: ms a step in {count / _STEPS:.0f} {name[:60]}", took / _STEPS / 1e6)
+
+
+def totals(events: Iterable[Any]) -> list[tuple[str, tuple[int, int]]]:
+    """Of events of one name, their number and nanoseconds, the longest first."""
+    found: dict[str, tuple[int, int]] = {}
+    for each in events:
+        count, took = found.get(each.name(), (0, 0))
+        found[each.name()] = count + 1, took + each.duration_ns()
+    return sorted(found.items(), key=lambda row: row[1][1], reverse=True)
