@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from camoxpert_cli.api import evaluate, predict, train
-    from camoxpert_cli.engine.load import load_model
+    from camoxpert_cli.checkpoints.load import load_model
 
 __version__ = "0.1.0"
 __all__ = ["__version__", "evaluate", "load_model", "predict", "train"]
 
 _HOMES = {
     "evaluate": "camoxpert_cli.api",
-    "load_model": "camoxpert_cli.engine.load",
+    "load_model": "camoxpert_cli.checkpoints.load",
     "predict": "camoxpert_cli.api",
     "train": "camoxpert_cli.api",
 }

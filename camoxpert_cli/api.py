@@ -18,19 +18,19 @@ from numpy.typing import NDArray
 from camoxpert_cli import console
 from camoxpert_cli.config.command_line import train_arguments
 from camoxpert_cli.config.eval_options import EmptyMasks, Inference, Precision, Protocol, TestData, check_source
-from camoxpert_cli.config.load import resolve
+from camoxpert_cli.config.parse import NO_TTA, parse_tta
+from camoxpert_cli.config.resolve import resolve
 from camoxpert_cli.config.schema import SETTINGS, SMALLEST_SIDE
-from camoxpert_cli.config.tta import NO_TTA, parse_tta
-from camoxpert_cli.engine import predict as engine
-from camoxpert_cli.engine.cuda_errors import explaining_cuda_errors
-from camoxpert_cli.engine.evaluation import files
-from camoxpert_cli.engine.evaluation.checkpoint import evaluate_checkpoint
-from camoxpert_cli.engine.evaluation.evaluation import Evaluation
-from camoxpert_cli.engine.start import start
 from camoxpert_cli.errors import ConfigError, DataError, UsageError, nearest
-from camoxpert_cli.launch import STARTED
+from camoxpert_cli.evaluation import output
+from camoxpert_cli.evaluation.results import Evaluation
+from camoxpert_cli.inference import predict as engine
+from camoxpert_cli.launch.evaluate import evaluate as evaluate_checkpoint
+from camoxpert_cli.launch.start import start
 from camoxpert_cli.model.camoxpert import CamoXpert
-from camoxpert_cli.runs import RunFolder, default_path
+from camoxpert_cli.parallel.cuda_errors import explaining_cuda_errors
+from camoxpert_cli.parallel.worker import STARTED
+from camoxpert_cli.run_folder import RunFolder, default_path
 
 PathLike: TypeAlias = str | Path
 # A file, or RGB uint8 (H, W, 3).
@@ -173,7 +173,7 @@ def evaluate(
     inference = Inference(img_size, batch_size, precision, NO_TTA if tta is None else parse_tta(tta), weights)
     run = resolve(None, {"run.device": device}).config.run
     if folder is not None:
-        files.refuse_overwriting(folder, overwrite)
+        output.refuse_overwriting(folder, overwrite)
     folders = [] if own_images is None or own_masks is None else [(own_images, own_masks)]
     names = [sets] if isinstance(sets, str) else sets
     evaluation = evaluate_checkpoint(
@@ -187,7 +187,7 @@ def evaluate(
     )
     assert evaluation is not None  # one device works in this process
     if folder is not None:
-        files.write_evaluation(folder, evaluation)
+        output.write_evaluation(folder, evaluation)
     return evaluation
 
 

@@ -25,9 +25,9 @@ from camoxpert_cli.commands import (
 )
 from camoxpert_cli.commands import eval as eval_command
 from camoxpert_cli.commands.help import SectionedCommand
-from camoxpert_cli.engine.cuda_errors import explaining_cuda_errors
 from camoxpert_cli.errors import CamoxError
-from camoxpert_cli.launch import ending_at_once, tell_launcher
+from camoxpert_cli.parallel.cuda_errors import explaining_cuda_errors
+from camoxpert_cli.parallel.worker import ending_at_once, tell_launcher
 
 # What the system refuses a user: no permission, or a read-only file system.
 _REFUSALS = (errno.EACCES, errno.EPERM, errno.EROFS)

@@ -5,9 +5,13 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import settings
+
+if TYPE_CHECKING:
+    from camoxpert_cli.run_folder import RunFolder
 
 # Read when torch is imported; more threads would add numbers up in another order, and slow down runs side by side.
 os.environ["OMP_NUM_THREADS"] = "1"
@@ -40,3 +44,12 @@ def tiny_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from tests.helpers.tiny_data import write_tiny_data
 
     return write_tiny_data(tmp_path_factory.mktemp("tiny") / "data")
+
+
+@pytest.fixture(scope="session")
+def plain_run(tiny_data: Path, tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
+    """The folder of a finished run with the settings of `tiny_run`. Read it, but change nothing in it."""
+    from camoxpert_cli.engine.train import train
+    from tests.helpers.tiny_data import tiny_run
+
+    return train(tiny_run(tiny_data, tmp_path_factory.mktemp("plain") / "run"))

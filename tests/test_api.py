@@ -17,10 +17,10 @@ import pytest
 from camoxpert_cli import evaluate, load_model, predict, train
 from camoxpert_cli.data.reading import read_image
 from camoxpert_cli.errors import CamoxError, CheckpointError, ConfigError, DataError, UsageError
-from camoxpert_cli.launch import STARTED
 from camoxpert_cli.model.backbone import create_backbone
 from camoxpert_cli.model.camoxpert import CamoXpert
-from camoxpert_cli.runs import RunFolder
+from camoxpert_cli.parallel.worker import STARTED
+from camoxpert_cli.run_folder import RunFolder
 from tests.helpers.checkpoints import content_of, save
 from tests.helpers.processes import TIMEOUT
 from tests.helpers.tiny_data import TEST_PICTURES, TEST_SET
@@ -155,7 +155,7 @@ def test_time_limits_count_from_the_call(
     run: RunFolder, tiny_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A notebook may be older than the limit; the run it starts goes on until its own time is over."""
-    monkeypatch.setattr("camoxpert_cli.engine.deadline.process_start", lambda *_: 0.0)
+    monkeypatch.setattr("camoxpert_cli.engine.time_limit.process_start", lambda *_: 0.0)
     later = train(dataset_path=tiny_data, checkpoint_dir=tmp_path / "run", time_limit="1h", **SMALL | {"epochs": 1})
 
     assert later.results.exists()

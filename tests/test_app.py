@@ -29,7 +29,7 @@ def test_every_error_becomes_a_sentence_and_its_exit_code(
     def fail(*_: object) -> None:
         raise kind("it broke", "mend it")
 
-    monkeypatch.setattr("camoxpert_cli.config.load.resolve", fail)
+    monkeypatch.setattr("camoxpert_cli.config.resolve.resolve", fail)
     outcome = CliRunner().invoke(app, ["train"])
 
     assert outcome.exit_code == kind.exit_code
@@ -60,7 +60,7 @@ def test_a_fault_of_the_gpu_is_a_sentence(monkeypatch: pytest.MonkeyPatch) -> No
     def fail(*_: object) -> None:
         raise RuntimeError("CUDA error: no kernel image is available for execution on the device\nFor debugging")
 
-    monkeypatch.setattr("camoxpert_cli.config.load.resolve", fail)
+    monkeypatch.setattr("camoxpert_cli.config.resolve.resolve", fail)
     outcome = CliRunner().invoke(app, ["train"])
 
     assert outcome.exit_code == 5
@@ -76,7 +76,7 @@ def test_a_mistake_of_ours_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch) 
     def fail(*_: object) -> None:
         raise ZeroDivisionError("a bug")
 
-    monkeypatch.setattr("camoxpert_cli.config.load.resolve", fail)
+    monkeypatch.setattr("camoxpert_cli.config.resolve.resolve", fail)
     outcome = CliRunner().invoke(app, ["train"])
 
     assert isinstance(outcome.exception, ZeroDivisionError)

@@ -12,11 +12,11 @@ import numpy as np
 import pytest
 
 from camoxpert_cli import console
-from camoxpert_cli.config.benchmark_options import check_counts, check_strategies
-from camoxpert_cli.config.load import resolve
+from camoxpert_cli.benchmark.options import check_counts, check_strategies
+from camoxpert_cli.config.parse import parse_tta
 from camoxpert_cli.config.presets import preset_names
+from camoxpert_cli.config.resolve import resolve
 from camoxpert_cli.config.schema import SETTINGS
-from camoxpert_cli.config.tta import parse_tta
 from tests.helpers.command_lines import README, commands, in_help, in_readme, parse
 from tests.readme import picture
 

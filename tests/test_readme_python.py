@@ -9,7 +9,7 @@ from pathlib import Path
 import cv2
 import pytest
 
-from camoxpert_cli.config.load import resolve
+from camoxpert_cli.config.resolve import resolve
 from tests.helpers.command_lines import README
 from tests.helpers.tiny_data import TEST_PICTURES, TEST_SET
 from tests.test_api import SMALL

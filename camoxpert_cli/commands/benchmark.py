@@ -7,10 +7,8 @@ from typing import Annotated, Any
 import typer
 
 from camoxpert_cli import atomic, console
-from camoxpert_cli.commands.quiet import Quiet
-from camoxpert_cli.commands.settings_flags import with_settings
-from camoxpert_cli.commands.shared_flags import AsJson
-from camoxpert_cli.config.benchmark_options import check_counts, check_out, check_strategies
+from camoxpert_cli.benchmark.options import check_counts, check_out, check_strategies
+from camoxpert_cli.commands.options import AsJson, Quiet, with_settings
 from camoxpert_cli.config.schema import SETTINGS
 from camoxpert_cli.errors import UsageError
 
@@ -67,8 +65,8 @@ def benchmark(
     if out is not None:
         check_out(out)
 
-    from camoxpert_cli.engine import benchmark_report as report
-    from camoxpert_cli.engine.benchmark import benchmark as run
+    from camoxpert_cli.benchmark import report as report
+    from camoxpert_cli.benchmark.benchmark import benchmark as run
 
     result = run(preset, flags, counts, strategies, steps=steps, repeats=repeats)
     console.result(json.dumps(report.to_json(result), indent=2) if as_json else report.to_text(result))

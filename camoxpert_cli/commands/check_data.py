@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from camoxpert_cli import console
-from camoxpert_cli.commands.quiet import Quiet
-from camoxpert_cli.commands.shared_flags import AsJson
+from camoxpert_cli.commands.options import AsJson, Quiet
 from camoxpert_cli.errors import UsageError
 
 if TYPE_CHECKING:
@@ -52,7 +51,7 @@ def check_data(
       camox train --dataset-path clean.json
       camox check-data COD10K-v3 --json > report.json
     """
-    from camoxpert_cli.engine import check_data as engine
+    from camoxpert_cli.data import check as engine
 
     if len(images or []) != len(masks or []):
         raise UsageError("--images and --masks belong together", "give as many of one as of the other")

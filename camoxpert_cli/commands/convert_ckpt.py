@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from camoxpert_cli import console
-from camoxpert_cli.commands.shared_flags import AsJson
+from camoxpert_cli.commands.options import AsJson
 
 if TYPE_CHECKING:
-    from camoxpert_cli.engine.convert_checkpoint import Conversion
+    from camoxpert_cli.checkpoints.convert import Conversion
 
 _MOST_SHOWN = 20
 
@@ -53,7 +53,7 @@ def convert_ckpt(
       camox convert-ckpt runs/first/best_model.pth original.pth --to camoxpert
       camox convert-ckpt in.pth out.pth --dry-run
     """
-    from camoxpert_cli.engine.convert_checkpoint import convert_checkpoint
+    from camoxpert_cli.checkpoints.convert import convert_checkpoint
 
     done = convert_checkpoint(
         source,

@@ -8,12 +8,11 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from camoxpert_cli import console
-from camoxpert_cli.commands.quiet import Quiet
-from camoxpert_cli.commands.shared_flags import AsJson
+from camoxpert_cli.commands.options import AsJson, Quiet
 
 if TYPE_CHECKING:
-    from camoxpert_cli.engine.doctor.examine import Examination
-    from camoxpert_cli.engine.doctor.finding import Finding
+    from camoxpert_cli.doctor.examine import Examination
+    from camoxpert_cli.doctor.finding import Finding
 
 # Columns of a finding's status and name; the rest is text.
 _STATUS, _NAME = 9, 15
@@ -39,7 +38,7 @@ def doctor(
       camox doctor --preset kaggle-2xT4
       camox doctor --json > machine.json
     """
-    from camoxpert_cli.engine.doctor.examine import examine, refuse_problems, to_json
+    from camoxpert_cli.doctor.examine import examine, refuse_problems, to_json
 
     examination = examine(preset, console.say)
     if as_json:

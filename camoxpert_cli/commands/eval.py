@@ -8,11 +8,9 @@ from typing import Annotated, Any
 import typer
 
 from camoxpert_cli import console
-from camoxpert_cli.commands.quiet import Quiet
-from camoxpert_cli.commands.settings_flags import with_settings
-from camoxpert_cli.commands.shared_flags import AsJson, NetworkSide, Views, Weights
+from camoxpert_cli.commands.options import AsJson, NetworkSide, Quiet, Views, Weights, with_settings
 from camoxpert_cli.config.eval_options import EmptyMasks, Inference, Precision, Protocol, TestData, check_source
-from camoxpert_cli.config.tta import NO_TTA, parse_tta
+from camoxpert_cli.config.parse import NO_TTA, parse_tta
 
 _FLAGS = ("data.dataset_path", "data.include_noncam", "run.device", "run.gpus", "run.devices")
 
@@ -76,20 +74,20 @@ def evaluate(
     views = NO_TTA if tta is None else parse_tta(tta)
     inference = Inference(img_size, batch_size, precision, views, weights)
 
-    from camoxpert_cli.config.load import resolve
+    from camoxpert_cli.config.resolve import resolve
 
     run = resolve(None, flags).config.run
 
-    from camoxpert_cli.engine.evaluation import files
+    from camoxpert_cli.evaluation import output
 
     if out is not None:
-        files.refuse_overwriting(out, overwrite)
+        output.refuse_overwriting(out, overwrite)
     if maps is not None and masks is not None:
-        from camoxpert_cli.engine.evaluation.given_maps import evaluate_maps
+        from camoxpert_cli.evaluation.given_predictions import evaluate_maps
 
         evaluation = evaluate_maps(maps, masks, images, protocol)
     else:
-        from camoxpert_cli.engine.evaluation.checkpoint import evaluate_checkpoint
+        from camoxpert_cli.launch.evaluate import evaluate as evaluate_checkpoint
 
         assert checkpoint is not None
         folders = [] if images is None or masks is None else [(images, masks)]
@@ -101,6 +99,6 @@ def evaluate(
             return
         evaluation = found
     if out is not None:
-        files.write_evaluation(out, evaluation)
-        console.say(f"Written: {out / files.REPORT}, with {files.RESULTS} and {files.PER_IMAGE}")
-    console.result(json.dumps(evaluation.to_json(), indent=2) if as_json else files.to_text(evaluation))
+        output.write_evaluation(out, evaluation)
+        console.say(f"Written: {out / output.REPORT}, with {output.RESULTS} and {output.PER_IMAGE}")
+    console.result(json.dumps(evaluation.to_json(), indent=2) if as_json else output.to_text(evaluation))

@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from camoxpert_cli import console
-from camoxpert_cli.commands.shared_flags import NetworkSide, Weights
+from camoxpert_cli.commands.options import NetworkSide, Weights
 
 _MIB = 2**20
 
@@ -41,7 +41,7 @@ def export(
       camox export runs/first/best_model.pth camoxpert.onnx --img-size 352
       camox export runs/first/best_model.pth camoxpert.safetensors
     """
-    from camoxpert_cli.engine.export import export as run
+    from camoxpert_cli.inference.export import export as run
 
     done = run(checkpoint, target, img_size=img_size, weights=weights, overwrite=overwrite)
     said = done.description

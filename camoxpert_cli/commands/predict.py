@@ -6,9 +6,8 @@ from typing import Annotated, Literal
 import typer
 
 from camoxpert_cli import console
-from camoxpert_cli.commands.quiet import Quiet
-from camoxpert_cli.commands.shared_flags import NetworkSide, Views
-from camoxpert_cli.config.tta import NO_TTA, parse_tta
+from camoxpert_cli.commands.options import NetworkSide, Quiet, Views
+from camoxpert_cli.config.parse import NO_TTA, parse_tta
 
 
 def predict(
@@ -50,8 +49,8 @@ def predict(
           --tta flip
     """
     views = NO_TTA if tta is None else parse_tta(tta)
-    from camoxpert_cli.engine.predict import Outputs
-    from camoxpert_cli.engine.predict import predict as run
+    from camoxpert_cli.inference.predict import Outputs
+    from camoxpert_cli.inference.predict import predict as run
 
     outputs = Outputs(out, threshold, overlay)
     maps = run(checkpoint, paths, outputs, device=device, img_size=img_size, overwrite=overwrite, tta=views)

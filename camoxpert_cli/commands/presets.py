@@ -10,7 +10,7 @@ from typer.core import TyperGroup
 
 from camoxpert_cli import console
 from camoxpert_cli.commands.help import SectionedCommand
-from camoxpert_cli.commands.shared_flags import AsJson
+from camoxpert_cli.commands.options import AsJson
 from camoxpert_cli.config.catalogue import Entry, catalogue
 from camoxpert_cli.config.explain import Explained, account, explain, recipe, to_json
 

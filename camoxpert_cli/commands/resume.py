@@ -6,9 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
-from camoxpert_cli.commands.quiet import Quiet
-from camoxpert_cli.commands.settings_flags import with_settings
-from camoxpert_cli.commands.shared_flags import AsJson
+from camoxpert_cli.commands.options import AsJson, Quiet, with_settings
 from camoxpert_cli.errors import UsageError
 
 # What may change without --set: where the run goes on, and for how long.
@@ -66,6 +64,6 @@ def resume(
     if dry_run and as_json:
         raise UsageError("--json prints the results of training, and a dry run has none", "leave one of them out")
 
-    from camoxpert_cli.engine.resume import resume as go_on
+    from camoxpert_cli.launch.resume import resume as go_on
 
     go_on(run, flags, assignments or [], dry_run=dry_run, command=sys.argv[1:], as_json=as_json)

@@ -5,9 +5,7 @@ from typing import Annotated, Any
 
 import typer
 
-from camoxpert_cli.commands.quiet import Quiet
-from camoxpert_cli.commands.settings_flags import with_settings
-from camoxpert_cli.commands.shared_flags import AsJson
+from camoxpert_cli.commands.options import AsJson, Quiet, with_settings
 from camoxpert_cli.config.schema import SETTINGS
 
 
@@ -36,10 +34,10 @@ def train(
       camox train --preset mine.yaml --dataset-path DATA
       camox train --dataset-path DATA --resume-from original.pth --skip-stage1
     """
-    from camoxpert_cli.config.load import resolve
+    from camoxpert_cli.config.resolve import resolve
 
     resolved = resolve(preset, flags, assignments or [])
 
-    from camoxpert_cli.engine.start import start
+    from camoxpert_cli.launch.start import start
 
     start(resolved, sys.argv[1:], as_json=as_json)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import replace
 
-from camoxpert_cli.config.load import global_batches, gpu_count, stage2_batch_size
+from camoxpert_cli.config.resolve import global_batches, gpu_count, stage2_batch_size
 from camoxpert_cli.config.schema import SETTINGS, Config
 
 

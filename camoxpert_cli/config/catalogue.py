@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from camoxpert_cli.config.load import resolve
 from camoxpert_cli.config.presets import PRESET_FOLDER, own_presets, preset_names, read_preset
+from camoxpert_cli.config.resolve import resolve
 from camoxpert_cli.errors import ConfigError
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from camoxpert_cli.config.load import Resolved
+from camoxpert_cli.config.resolve import Resolved
 from camoxpert_cli.config.schema import SETTINGS
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from camoxpert_cli.config.tta import NO_TTA, Tta
+from camoxpert_cli.config.parse import NO_TTA, Tta
 from camoxpert_cli.errors import UsageError
 
 EmptyMasks = Literal["reference", "exact"]

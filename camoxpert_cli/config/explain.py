@@ -8,8 +8,8 @@ from typing import Any
 
 import yaml
 
-from camoxpert_cli.config.load import DEFAULT_ORIGIN, global_batches, resolve, stage2_rate, to_mapping
 from camoxpert_cli.config.presets import Preset, read_chain
+from camoxpert_cli.config.resolve import DEFAULT_ORIGIN, global_batches, resolve, stage2_rate, to_mapping
 from camoxpert_cli.config.schema import SETTINGS, Config
 
 

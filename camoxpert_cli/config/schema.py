@@ -9,9 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, fields
 from typing import Any, Literal, get_type_hints
 
-from camoxpert_cli.config.cache import parse_cache
-from camoxpert_cli.config.devices import parse_devices
-from camoxpert_cli.config.durations import parse_duration, parse_interval
+from camoxpert_cli.config.parse import parse_cache, parse_devices, parse_duration, parse_interval
 
 # Of a picture, in pixels: the network's coarsest maps have a pixel for 32 of it.
 SMALLEST_SIDE = 64

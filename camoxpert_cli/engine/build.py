@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from camoxpert_cli import console
-from camoxpert_cli.config.load import gpu_count, stage2_batch_size, stage2_rate
+from camoxpert_cli.config.resolve import gpu_count, stage2_batch_size, stage2_rate
 from camoxpert_cli.config.schema import Config, DataConfig, ModelConfig
 from camoxpert_cli.data.layouts import DataSet, find_data, find_under
 from camoxpert_cli.data.pairs import Pair
@@ -19,13 +19,13 @@ from camoxpert_cli.data.reading import status_of
 from camoxpert_cli.data.split import hold_out
 from camoxpert_cli.data.synthetic import write_dataset
 from camoxpert_cli.engine.schedule import learning_rate
-from camoxpert_cli.engine.seeding import seed_weights
+from camoxpert_cli.engine.seed import seed_weights
 from camoxpert_cli.engine.stages import Phase, Stage, plan_phases
-from camoxpert_cli.engine.world import World
 from camoxpert_cli.errors import CheckpointError, DataError
 from camoxpert_cli.model.backbone import create_backbone, create_pretrained_backbone
 from camoxpert_cli.model.camoxpert import CamoXpert
-from camoxpert_cli.runs import RunFolder
+from camoxpert_cli.parallel.world import World
+from camoxpert_cli.run_folder import RunFolder
 
 KAGGLE_INPUT = Path("/kaggle/input")
 GENERATED_VALIDATION = 60  # pictures

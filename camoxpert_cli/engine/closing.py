@@ -9,27 +9,25 @@ from functools import partial
 from typing import Any
 
 from camoxpert_cli import atomic, console
-from camoxpert_cli.config.durations import format_duration
-from camoxpert_cli.config.load import to_mapping
-from camoxpert_cli.config.tta import NO_TTA
+from camoxpert_cli.checkpoints.format import read_checkpoint
+from camoxpert_cli.checkpoints.load import network_of
+from camoxpert_cli.config.parse import NO_TTA, format_duration
+from camoxpert_cli.config.resolve import to_mapping
 from camoxpert_cli.data.pairs import Pair
 from camoxpert_cli.data.reading import read_pair
-from camoxpert_cli.engine.checkpoint import read_checkpoint
-from camoxpert_cli.engine.evaluate import score_pictures
-from camoxpert_cli.engine.evaluation.checkpoint import scoring_workers, show_picture
-from camoxpert_cli.engine.evaluation.evaluation import Evaluation
-from camoxpert_cli.engine.evaluation.files import per_image_csv
-from camoxpert_cli.engine.evaluation.scored_set import ScoredSet
-from camoxpert_cli.engine.load import network_of
 from camoxpert_cli.engine.run import Run
 from camoxpert_cli.errors import DataError
+from camoxpert_cli.evaluation.output import per_image_csv
+from camoxpert_cli.evaluation.results import Evaluation, ScoredSet
+from camoxpert_cli.evaluation.score import score_pictures
+from camoxpert_cli.evaluation.test_sets import scoring_workers, show_picture
 from camoxpert_cli.metrics.baselines import (
     all_foreground_iou,
     colour_threshold_iou,
     local_variance_iou,
     orientation_energy_iou,
 )
-from camoxpert_cli.metrics.picture_scores import score_picture
+from camoxpert_cli.metrics.image_scores import score_picture
 from camoxpert_cli.model.camoxpert import CamoXpert
 
 VALIDATION = "validation"
@@ -110,7 +108,7 @@ def write_pages(run: Run, evaluation: Evaluation) -> None:
         atomic.write_text(folder.per_image, per_image_csv(evaluation.sets))
         if run.config.run.report:
             # Loads what draws charts, which takes a second.
-            from camoxpert_cli.engine.evaluation.report import write_evaluation_report
+            from camoxpert_cli.evaluation.report import write_evaluation_report
             from camoxpert_cli.report.curves import write_training_curves
 
             write_evaluation_report(folder.report, evaluation, configuration=to_mapping(run.config), history=history)

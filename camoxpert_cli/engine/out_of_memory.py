@@ -10,7 +10,7 @@ import torch
 from camoxpert_cli.config.batches import batch_flags, batches_within, own_batches
 from camoxpert_cli.config.schema import Config
 from camoxpert_cli.errors import TrainingError
-from camoxpert_cli.runs import RunFolder
+from camoxpert_cli.run_folder import RunFolder
 
 # What to type where nothing is known of the run that could go on.
 SMALLER = "smaller --batch-size and --stage2-batch-size, smaller --img-size, or --gradient-checkpointing"

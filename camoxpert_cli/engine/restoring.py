@@ -8,13 +8,13 @@ from pathlib import Path
 from typing import Any
 
 from camoxpert_cli import atomic, console
-from camoxpert_cli.config.changes import changes
-from camoxpert_cli.config.load import from_mapping
+from camoxpert_cli.checkpoints.format import Checkpoint, read_checkpoint
+from camoxpert_cli.checkpoints.layouts import average_in, epochs_complete, weights_of
+from camoxpert_cli.checkpoints.load import load_weights
+from camoxpert_cli.config.diff import changes
+from camoxpert_cli.config.resolve import from_mapping
 from camoxpert_cli.config.schema import Config
 from camoxpert_cli.engine.build import steps_per_epoch
-from camoxpert_cli.engine.checkpoint import Checkpoint, read_checkpoint
-from camoxpert_cli.engine.foreign import average_in, epochs_complete, weights_of
-from camoxpert_cli.engine.load import load_weights
 from camoxpert_cli.engine.optimizer import load_state
 from camoxpert_cli.engine.run import Progress, Run, set_trained
 from camoxpert_cli.engine.stages import keep_unfrozen

@@ -16,36 +16,35 @@ from torch.nn import DataParallel
 from torch.optim import AdamW
 
 from camoxpert_cli import console
-from camoxpert_cli.config.durations import Interval, parse_duration, parse_interval
-from camoxpert_cli.config.load import Resolved
+from camoxpert_cli.checkpoints.format import Checkpoint, CheckpointNotWritten, checkpoint_bytes, read_checkpoint
+from camoxpert_cli.checkpoints.layouts import CAMOX, layout_of, weights_of
+from camoxpert_cli.checkpoints.load import load_weights
+from camoxpert_cli.config.parse import Interval, parse_duration, parse_interval
+from camoxpert_cli.config.resolve import Resolved
 from camoxpert_cli.config.schema import Config, DataConfig
 from camoxpert_cli.console import Advance, Note
-from camoxpert_cli.data.cache import PictureCache
+from camoxpert_cli.data.cache import PictureCache, open_cache
 from camoxpert_cli.data.cores import auto_workers, usable_cores
 from camoxpert_cli.data.dataset import ScoringBatch, ScoringPictures, TrainingPictures
 from camoxpert_cli.data.loader import PictureLoader, scoring_loader, training_loader
 from camoxpert_cli.data.pairs import Pair
 from camoxpert_cli.data.sampling import EpochBatches, ranks_with_samples
 from camoxpert_cli.engine.build import RunData, build_network, build_phases, check_pictures, open_data
-from camoxpert_cli.engine.checkpoint import Checkpoint, CheckpointNotWritten, checkpoint_bytes, read_checkpoint
-from camoxpert_cli.engine.deadline import Deadline, Reserve, find_deadline
-from camoxpert_cli.engine.device import Placement, own_device, place, with_count
 from camoxpert_cli.engine.ema import Ema
-from camoxpert_cli.engine.foreign import CAMOX, layout_of, weights_of
-from camoxpert_cli.engine.load import load_weights
 from camoxpert_cli.engine.optimizer import build_optimizer
-from camoxpert_cli.engine.pace import Pace
-from camoxpert_cli.engine.picture_cache import open_cache
-from camoxpert_cli.engine.precision import build_scaler, choose_dtype
 from camoxpert_cli.engine.stages import WHOLE_BACKBONE, Phase, Stage
 from camoxpert_cli.engine.step import StepOutput, TrainingStep, output_of_nothing
 from camoxpert_cli.engine.stopping import Stopped, Stopping
-from camoxpert_cli.engine.sync_batchnorm import refuse_sync_batchnorm, synchronise, within_group
 from camoxpert_cli.engine.tensorboard import Curves
-from camoxpert_cli.engine.world import World
-from camoxpert_cli.launch import tell_run_folder
+from camoxpert_cli.engine.throughput import Pace
+from camoxpert_cli.engine.time_limit import Deadline, Reserve, find_deadline
 from camoxpert_cli.model.camoxpert import CamoXpert
-from camoxpert_cli.runs import RunFolder, default_path
+from camoxpert_cli.parallel.device import Placement, own_device, place, with_count
+from camoxpert_cli.parallel.precision import build_scaler, choose_dtype
+from camoxpert_cli.parallel.sync_batchnorm import refuse_sync_batchnorm, synchronise, within_group
+from camoxpert_cli.parallel.worker import tell_run_folder
+from camoxpert_cli.parallel.world import World
+from camoxpert_cli.run_folder import RunFolder, default_path
 
 # Until the first checkpoint shows better: what a slow network disk writes.
 _DISK_BYTES_PER_SECOND = 50e6

@@ -13,10 +13,10 @@ from dataclasses import asdict
 from typing import Any
 
 from camoxpert_cli import console
-from camoxpert_cli.config.load import to_mapping
-from camoxpert_cli.engine.checkpoint import CheckpointNotWritten, checkpoint_bytes, write_checkpoint
+from camoxpert_cli.checkpoints.format import CheckpointNotWritten, checkpoint_bytes, write_checkpoint
+from camoxpert_cli.config.resolve import to_mapping
 from camoxpert_cli.engine.run import Run
-from camoxpert_cli.runs import versions
+from camoxpert_cli.run_folder import versions
 
 
 def save_last(run: Run) -> None:

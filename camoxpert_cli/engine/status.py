@@ -7,13 +7,13 @@ import time
 from camoxpert_cli import console
 from camoxpert_cli.console import Report
 from camoxpert_cli.engine.build import steps_per_epoch
-from camoxpert_cli.engine.evaluate import Scores
-from camoxpert_cli.engine.memory import in_gib, peak_of_gpus, resident, total_of
 from camoxpert_cli.engine.optimizer import learning_rates
-from camoxpert_cli.engine.pace import Forecast, forecast, roughly
 from camoxpert_cli.engine.run import Run
 from camoxpert_cli.engine.stages import Phase
 from camoxpert_cli.engine.step import LossValues
+from camoxpert_cli.engine.throughput import Forecast, forecast, roughly
+from camoxpert_cli.evaluation.score import Scores
+from camoxpert_cli.parallel.memory import in_gib, peak_of_gpus, resident, total_of
 
 
 def report_step(run: Run, phase: Phase, number: int, losses: LossValues, wait: float) -> Report:

@@ -11,11 +11,11 @@ import torch
 from torch import Tensor, nn
 
 from camoxpert_cli import losses
-from camoxpert_cli.engine.normalise import Normalise
-from camoxpert_cli.engine.world import World
 from camoxpert_cli.model.camoxpert import CamoXpert
 from camoxpert_cli.model.layers import at_least_float32
 from camoxpert_cli.model.moe import RoutingSums, balance_loss, routing_sums
+from camoxpert_cli.model.normalise import Normalise
+from camoxpert_cli.parallel.world import World
 
 
 class StepOutput(NamedTuple):

@@ -8,8 +8,8 @@ import time
 from types import FrameType, TracebackType
 from typing import Any
 
-from camoxpert_cli.config.durations import format_duration
-from camoxpert_cli.engine.deadline import Deadline
+from camoxpert_cli.config.parse import format_duration
+from camoxpert_cli.engine.time_limit import Deadline
 
 _SIGNALS = {signal.SIGINT: "Ctrl-C", signal.SIGTERM: "a request to terminate"}
 # Seconds within which a signal that comes twice is one: `timeout`, and others, send it to a process and to its group.

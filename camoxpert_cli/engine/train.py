@@ -15,33 +15,33 @@ from torch import Tensor
 from torch.distributed import DistError
 
 from camoxpert_cli import console
-from camoxpert_cli.config.durations import format_duration
-from camoxpert_cli.config.load import Resolved, to_mapping
+from camoxpert_cli.checkpoints.format import Checkpoint
+from camoxpert_cli.config.parse import format_duration
+from camoxpert_cli.config.resolve import Resolved, to_mapping
 from camoxpert_cli.config.schema import Config
 from camoxpert_cli.engine.build import rate_at
-from camoxpert_cli.engine.checkpoint import Checkpoint
 from camoxpert_cli.engine.choice import Choice
 from camoxpert_cli.engine.closing import close_run
-from camoxpert_cli.engine.cuda_errors import out_of_memory_line, to_camox_error
-from camoxpert_cli.engine.evaluate import Scores, evaluate
 from camoxpert_cli.engine.expert_use import DEAD, added, expert_use, in_words
-from camoxpert_cli.engine.gradients import average_statistics, leave_idle_experts, sum_gradients
-from camoxpert_cli.engine.opening import announce
 from camoxpert_cli.engine.optimizer import learning_rates, set_learning_rate
 from camoxpert_cli.engine.out_of_memory import OutOfMemory
 from camoxpert_cli.engine.restoring import report_changes, restore
 from camoxpert_cli.engine.run import Run, enter_phase, prepare
 from camoxpert_cli.engine.saving import save_best, save_last
-from camoxpert_cli.engine.seeding import seed_step
+from camoxpert_cli.engine.seed import seed_step
 from camoxpert_cli.engine.stages import Phase, Stage
 from camoxpert_cli.engine.status import epoch_line, memory_bytes, report_step, tell_forecast
 from camoxpert_cli.engine.step import LossValues, combine
 from camoxpert_cli.engine.stopping import Stopped
+from camoxpert_cli.engine.summary import announce
 from camoxpert_cli.engine.tensorboard import FOLDER as CURVES_FOLDER
 from camoxpert_cli.engine.tensorboard import Curves
-from camoxpert_cli.engine.world import World, peer_lost
 from camoxpert_cli.errors import Interrupted, TrainingError
-from camoxpert_cli.runs import RunFolder
+from camoxpert_cli.evaluation.score import Scores, evaluate
+from camoxpert_cli.parallel.cuda_errors import out_of_memory_line, to_camox_error
+from camoxpert_cli.parallel.gradients import average_statistics, leave_idle_experts, sum_gradients
+from camoxpert_cli.parallel.world import World, peer_lost
+from camoxpert_cli.run_folder import RunFolder
 
 CLIP_NORM = 1.0
 # float16 skips a step now and then while it finds its scale; so many in a row mean that it finds none.

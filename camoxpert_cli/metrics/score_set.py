@@ -8,7 +8,7 @@ from dataclasses import dataclass, fields
 
 import numpy as np
 
-from camoxpert_cli.metrics.picture_scores import Curves, Measures, PictureScores
+from camoxpert_cli.metrics.image_scores import Curves, Measures, PictureScores
 
 _MAXIMA = {"e_max": "e", "f_max": "f", "iou_max": "iou", "dice_max": "dice"}
 

@@ -12,12 +12,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from camoxpert_cli.model.activation_checkpointing import recompute
 from camoxpert_cli.model.backbone import STRIDES, maps_of, normalisation_of, parameters_by_stage
 from camoxpert_cli.model.decoder import DecoderBlock, final_head, logit_head
 from camoxpert_cli.model.enhancement import ChannelSpatialGate
 from camoxpert_cli.model.layers import resize
 from camoxpert_cli.model.moe import MixtureOfExperts, Routing, balance_loss, routing_sums
-from camoxpert_cli.model.recompute import recompute
 
 LOGIT_LIMIT = 15.0
 _LAST_WIDTH = 64

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from camoxpert_cli.model.initial_weights import expect_background, turn_fast
+from camoxpert_cli.model.init import expect_background, turn_fast
 from camoxpert_cli.model.layers import resize
 
 

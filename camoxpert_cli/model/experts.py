@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from camoxpert_cli.model.initial_weights import add_nothing_at_first
+from camoxpert_cli.model.init import add_nothing_at_first
 from camoxpert_cli.model.layers import (
     GlobalMean,
     LayerNorm2d,

@@ -14,7 +14,7 @@ from camoxpert_cli.atomic import write_text
 from camoxpert_cli.report import charts
 from camoxpert_cli.report.content import Report, ReportSet
 from camoxpert_cli.report.curves import training_charts
-from camoxpert_cli.report.pictures import strip
+from camoxpert_cli.report.images import strip
 from camoxpert_cli.report.set_charts import Chart, set_charts
 from camoxpert_cli.report.words import flattened, label, number
 

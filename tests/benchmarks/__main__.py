@@ -21,7 +21,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from camoxpert_cli.data.cores import usable_cores
-from camoxpert_cli.runs import versions
+from camoxpert_cli.run_folder import versions
 from tests.benchmarks.table import ROWS, Outcome, markdown, read_rows
 
 ROOT = Path(__file__).parents[2]

@@ -21,7 +21,7 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).parents[2]))  # where `tests` is, for whoever starts this file by its path
 
-from camoxpert_cli.engine.convert_checkpoint import convert_checkpoint
+from camoxpert_cli.checkpoints.convert import convert_checkpoint
 from tests.benchmarks.table import compared, report
 
 TENSORS = 700

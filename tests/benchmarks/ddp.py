@@ -24,9 +24,9 @@ os.environ["OMP_NUM_THREADS"] = "1"
 
 import torch
 
-from camoxpert_cli.config.load import Resolved
-from camoxpert_cli.engine.world import World, joined
-from camoxpert_cli.launch import MEETING_POINT, is_worker, worker_environment
+from camoxpert_cli.config.resolve import Resolved
+from camoxpert_cli.parallel.worker import MEETING_POINT, is_worker, worker_environment
+from camoxpert_cli.parallel.world import World, joined
 from tests.benchmarks.loops import arguments, bare_steps, camox_run, camox_steps, in_words, interleaved, noise, settings
 from tests.benchmarks.table import compared, report
 

@@ -13,20 +13,20 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from camoxpert_cli.config.load import Resolved, resolve
+from camoxpert_cli.config.resolve import Resolved, resolve
 from camoxpert_cli.config.schema import Config
 from camoxpert_cli.data.pairs import Pair
 from camoxpert_cli.engine.build import RunData, build_network
-from camoxpert_cli.engine.deadline import Deadline
-from camoxpert_cli.engine.device import place
 from camoxpert_cli.engine.optimizer import build_optimizer, set_learning_rate
-from camoxpert_cli.engine.precision import build_scaler
 from camoxpert_cli.engine.run import Run, assemble, set_trained
 from camoxpert_cli.engine.stages import WHOLE_BACKBONE
 from camoxpert_cli.engine.step import TrainingStep, combine
+from camoxpert_cli.engine.time_limit import Deadline
 from camoxpert_cli.engine.train import CLIP_NORM, training_steps
-from camoxpert_cli.engine.world import World
-from camoxpert_cli.runs import RunFolder
+from camoxpert_cli.parallel.device import place
+from camoxpert_cli.parallel.precision import build_scaler
+from camoxpert_cli.parallel.world import World
+from camoxpert_cli.run_folder import RunFolder
 
 RATE = 1e-6  # so low that the routing stays what it was
 

@@ -23,8 +23,8 @@ os.environ["OMP_NUM_THREADS"] = "1"
 import cv2
 import numpy as np
 
-from camoxpert_cli.engine.score_pool import score_pool
-from camoxpert_cli.metrics.picture_scores import quick_scores, score_picture
+from camoxpert_cli.evaluation.score_pool import score_pool
+from camoxpert_cli.metrics.image_scores import quick_scores, score_picture
 from tests.benchmarks.table import Row, compared, report
 from tests.metrics.pairs import Grey, Mask
 from tests.metrics.reference import reference_scores

@@ -27,10 +27,10 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from camoxpert_cli.engine.precision import build_scaler
 from camoxpert_cli.engine.run import Run
 from camoxpert_cli.engine.step import combine
-from camoxpert_cli.engine.world import World
+from camoxpert_cli.parallel.precision import build_scaler
+from camoxpert_cli.parallel.world import World
 from tests.benchmarks.loops import (
     RATE,
     arguments,

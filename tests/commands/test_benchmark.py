@@ -60,7 +60,7 @@ def test_processes(tiny_data: Path, tmp_path: Path) -> None:
 @pytest.mark.training
 def test_generated_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
     """Without data pictures are generated, which is said; the default is one process where there is no GPU."""
-    monkeypatch.setattr("camoxpert_cli.engine.benchmark._GENERATED", 2)
+    monkeypatch.setattr("camoxpert_cli.benchmark.benchmark._GENERATED", 2)
     outcome = run(*SMALL.split(), "--steps", 1, "--repeats", 1)
 
     assert outcome.exit_code == 0, outcome.output
@@ -119,9 +119,9 @@ def test_a_page_that_cannot_be_written(tmp_path: Path, monkeypatch: pytest.Monke
     def refuse(path: Path, text: str) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr("camoxpert_cli.engine.benchmark.benchmark", lambda *_, **__: None)
-    monkeypatch.setattr("camoxpert_cli.engine.benchmark_report.to_text", lambda _: "the tables")
-    monkeypatch.setattr("camoxpert_cli.engine.benchmark_report.to_markdown", lambda _: "# the tables")
+    monkeypatch.setattr("camoxpert_cli.benchmark.benchmark.benchmark", lambda *_, **__: None)
+    monkeypatch.setattr("camoxpert_cli.benchmark.report.to_text", lambda _: "the tables")
+    monkeypatch.setattr("camoxpert_cli.benchmark.report.to_markdown", lambda _: "# the tables")
     monkeypatch.setattr("camoxpert_cli.atomic.write_text", refuse)
     outcome = run("--device", "cpu", "--out", tmp_path / "speed.md")
 

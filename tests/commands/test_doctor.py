@@ -11,9 +11,10 @@ import torch
 from typer.testing import CliRunner
 
 from camoxpert_cli.app import app
-from camoxpert_cli.engine.doctor.finding import Question
-from camoxpert_cli.engine.doctor.readings import Failure, Readings, StageMemory
-from tests.engine.doctor.machines import GIB, T4, machine
+from camoxpert_cli.doctor.finding import Question
+from camoxpert_cli.doctor.readings import Readings
+from camoxpert_cli.launch.answers import Failure, StageMemory
+from tests.doctor.machines import GIB, T4, machine
 from tests.helpers.processes import camox
 from tests.helpers.processes import run as run_process
 
@@ -32,7 +33,7 @@ def on(monkeypatch: pytest.MonkeyPatch) -> Callable[[Readings], None]:
         def take(question: Question, tell: Callable[[str], None]) -> Readings:
             return readings
 
-        monkeypatch.setattr("camoxpert_cli.engine.doctor.examine.take_readings", take)
+        monkeypatch.setattr("camoxpert_cli.doctor.examine.take_readings", take)
 
     return put
 

@@ -16,8 +16,8 @@ from typer.testing import CliRunner
 from camoxpert_cli.app import app
 from camoxpert_cli.data.layouts import find_data
 from camoxpert_cli.engine.train import train
-from camoxpert_cli.metrics.picture_scores import score_picture
-from camoxpert_cli.runs import RunFolder
+from camoxpert_cli.metrics.image_scores import score_picture
+from camoxpert_cli.run_folder import RunFolder
 from tests.helpers.processes import camox
 from tests.helpers.processes import run as run_process
 from tests.helpers.tiny_data import TEST_PICTURES, TEST_SET, tiny_run

@@ -9,7 +9,7 @@ import pytest
 from typer.testing import CliRunner
 
 from camoxpert_cli.app import app
-from camoxpert_cli.engine.checkpoint import write_checkpoint
+from camoxpert_cli.checkpoints.format import write_checkpoint
 from tests.helpers.checkpoints import content_of
 from tests.model.networks import small_network
 

@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 
 from camoxpert_cli.app import app
 from camoxpert_cli.data.resizing import resize_image
-from camoxpert_cli.engine.maps import probability_maps
+from camoxpert_cli.inference.predictions import probability_maps
 from camoxpert_cli.model.backbone import create_backbone
 from camoxpert_cli.model.camoxpert import CamoXpert
 from tests.data.files import noise, write

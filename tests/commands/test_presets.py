@@ -10,8 +10,8 @@ import pytest
 from typer.testing import CliRunner
 
 from camoxpert_cli.app import app
-from camoxpert_cli.config.load import Resolved, resolve
 from camoxpert_cli.config.presets import preset_names, read_preset
+from camoxpert_cli.config.resolve import Resolved, resolve
 from camoxpert_cli.config.schema import SETTINGS
 
 
@@ -155,7 +155,7 @@ def test_help_has_examples(command: str) -> None:
 def test_train_takes_the_users_own_by_name(own: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """`--preset mine` reaches the engine with what the file says."""
     seen: list[Resolved] = []
-    monkeypatch.setattr("camoxpert_cli.engine.start.start", lambda resolved, *_, **__: seen.append(resolved))
+    monkeypatch.setattr("camoxpert_cli.launch.start.start", lambda resolved, *_, **__: seen.append(resolved))
     outcome = run("train", "--preset", "mine", "--dataset-path", "D")
 
     assert outcome.exit_code == 0, outcome.output

@@ -8,7 +8,7 @@ import pytest
 from typer.testing import CliRunner
 
 from camoxpert_cli.app import app
-from camoxpert_cli.config.load import Resolved, stage2_batch_size, stage2_rate
+from camoxpert_cli.config.resolve import Resolved, stage2_batch_size, stage2_rate
 from camoxpert_cli.config.schema import SETTINGS
 
 DOCUMENT_COMMAND = """
@@ -37,7 +37,7 @@ train
 def resolved(monkeypatch: pytest.MonkeyPatch) -> list[Resolved]:
     """What reaches the engine, in place of a training run."""
     seen: list[Resolved] = []
-    monkeypatch.setattr("camoxpert_cli.engine.start.start", lambda resolved, command, **_: seen.append(resolved))
+    monkeypatch.setattr("camoxpert_cli.launch.start.start", lambda resolved, command, **_: seen.append(resolved))
     return seen
 
 

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from camoxpert_cli.config.batches import batch_flags, batches_within, own_batches
-from camoxpert_cli.config.load import global_batches, resolve
+from camoxpert_cli.config.resolve import global_batches, resolve
 from camoxpert_cli.config.schema import Config
 
 

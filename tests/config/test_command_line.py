@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 
 from camoxpert_cli.app import app
 from camoxpert_cli.config.command_line import train_arguments
-from camoxpert_cli.config.load import Resolved, resolve
+from camoxpert_cli.config.resolve import Resolved, resolve
 
 # A value of each kind that a setting can have, odd ones included.
 VALUES: dict[str, st.SearchStrategy[Any]] = {
@@ -34,7 +34,7 @@ def test_the_command_line_means_the_settings(preset: str | None, flags: dict[str
     asked = resolve(preset, flags)
     seen: list[Resolved] = []
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("camoxpert_cli.engine.start.start", lambda resolved, command, **_: seen.append(resolved))
+        patch.setattr("camoxpert_cli.launch.start.start", lambda resolved, command, **_: seen.append(resolved))
         outcome = CliRunner().invoke(app, train_arguments(asked))
 
     assert outcome.exit_code == 0, outcome.output

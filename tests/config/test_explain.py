@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from camoxpert_cli.config.explain import Value, account, explain, recipe, to_json
-from camoxpert_cli.config.load import resolve
 from camoxpert_cli.config.presets import preset_names, read_preset
+from camoxpert_cli.config.resolve import resolve
 from camoxpert_cli.config.schema import SETTINGS
 from camoxpert_cli.errors import ConfigError
 

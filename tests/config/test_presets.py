@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 import yaml
 
-from camoxpert_cli.config.load import from_mapping, resolve, stage2_batch_size, stage2_rate, to_mapping
 from camoxpert_cli.config.presets import own_folder, own_presets, preset_names, read_chain, read_preset
+from camoxpert_cli.config.resolve import from_mapping, resolve, stage2_batch_size, stage2_rate, to_mapping
 from camoxpert_cli.errors import ConfigError
 
 PRESETS = Path(__file__).parents[2] / "presets"

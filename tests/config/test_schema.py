@@ -4,7 +4,7 @@ from dataclasses import FrozenInstanceError, fields
 
 import pytest
 
-from camoxpert_cli.config.durations import parse_duration, parse_interval
+from camoxpert_cli.config.parse import parse_duration, parse_interval
 from camoxpert_cli.config.schema import SECTIONS, SETTINGS, Config, Setting, setting
 from camoxpert_cli.config.values import convert
 

@@ -12,7 +12,7 @@ from camoxpert_cli.engine import build
 from camoxpert_cli.engine.build import build_network, open_data
 from camoxpert_cli.errors import DataError
 from camoxpert_cli.model.backbone import create_backbone
-from camoxpert_cli.runs import RunFolder
+from camoxpert_cli.run_folder import RunFolder
 
 
 @pytest.fixture

@@ -12,14 +12,14 @@ import pytest
 import torch
 from torch.amp.grad_scaler import GradScaler
 
+from camoxpert_cli.checkpoints.format import read_checkpoint, write_checkpoint
 from camoxpert_cli.engine import run as run_module
 from camoxpert_cli.engine import train as train_module
-from camoxpert_cli.engine.checkpoint import read_checkpoint, write_checkpoint
-from camoxpert_cli.engine.evaluate import Scores
 from camoxpert_cli.engine.run import Run, prepare
 from camoxpert_cli.engine.train import train
 from camoxpert_cli.errors import CheckpointError, UsageError
-from camoxpert_cli.runs import RunFolder
+from camoxpert_cli.evaluation.score import Scores
+from camoxpert_cli.run_folder import RunFolder
 from tests.helpers.compare import differences
 from tests.helpers.cut_runs import CIRCUMSTANCES, SETTINGS, differing, history
 from tests.helpers.tiny_data import tiny_run

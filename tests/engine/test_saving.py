@@ -9,13 +9,13 @@ from typing import Any
 
 import pytest
 
+from camoxpert_cli.checkpoints.format import CheckpointNotWritten, read_checkpoint, write_checkpoint
 from camoxpert_cli.engine import saving as saving_module
 from camoxpert_cli.engine import train as train_module
-from camoxpert_cli.engine.checkpoint import CheckpointNotWritten, read_checkpoint, write_checkpoint
-from camoxpert_cli.engine.evaluate import Scores
 from camoxpert_cli.engine.train import train
 from camoxpert_cli.errors import TrainingError
-from camoxpert_cli.runs import RunFolder
+from camoxpert_cli.evaluation.score import Scores
+from camoxpert_cli.run_folder import RunFolder
 from tests.helpers.tiny_data import tiny_run
 
 pytestmark = pytest.mark.training

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from camoxpert_cli.config.load import resolve
+from camoxpert_cli.config.resolve import resolve
 from camoxpert_cli.engine.build import build_phases
 from camoxpert_cli.engine.stages import WHOLE_BACKBONE, Phase, Stage, plan_phases
 from tests.helpers.tiny_data import tiny_run

@@ -9,12 +9,12 @@ from typing import Any
 
 import pytest
 
-from camoxpert_cli.engine.deadline import Deadline
-from camoxpert_cli.engine.evaluate import Scores
-from camoxpert_cli.engine.pace import Pace
 from camoxpert_cli.engine.run import Run, enter_phase, prepare
 from camoxpert_cli.engine.status import epoch_line, forecast_of, memory_bytes, report_step, tell_forecast
 from camoxpert_cli.engine.step import LossValues
+from camoxpert_cli.engine.throughput import Pace
+from camoxpert_cli.engine.time_limit import Deadline
+from camoxpert_cli.evaluation.score import Scores
 from tests.helpers.tiny_data import tiny_run
 
 LOSSES = LossValues(3.25, 0.5, 0.25, 0.125, 1.0, 4.0)

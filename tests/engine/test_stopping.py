@@ -7,8 +7,8 @@ import time
 
 import pytest
 
-from camoxpert_cli.engine.deadline import Deadline
 from camoxpert_cli.engine.stopping import Stopping
+from camoxpert_cli.engine.time_limit import Deadline
 
 NEVER = Deadline()
 

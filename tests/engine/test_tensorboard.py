@@ -14,7 +14,7 @@ from camoxpert_cli.app import app
 from camoxpert_cli.engine import tensorboard as curves_module
 from camoxpert_cli.engine.tensorboard import Curves
 from camoxpert_cli.engine.train import train
-from camoxpert_cli.runs import RunFolder
+from camoxpert_cli.run_folder import RunFolder
 from tests.helpers.run_files import events, read_json
 from tests.helpers.tiny_data import tiny_run
 

@@ -9,21 +9,21 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from camoxpert_cli.checkpoints.format import read_checkpoint
+from camoxpert_cli.checkpoints.load import load_model
 from camoxpert_cli.config.schema import Config
 from camoxpert_cli.data.dataset import ScoringPictures
 from camoxpert_cli.data.loader import scoring_loader
 from camoxpert_cli.engine import train as train_module
-from camoxpert_cli.engine.checkpoint import read_checkpoint
-from camoxpert_cli.engine.evaluate import Scores, evaluate
-from camoxpert_cli.engine.load import load_model
 from camoxpert_cli.engine.run import Run, enter_phase, prepare
 from camoxpert_cli.engine.schedule import Scheduler, learning_rate
 from camoxpert_cli.engine.train import train
 from camoxpert_cli.errors import DataError, Interrupted
+from camoxpert_cli.evaluation.score import Scores, evaluate
 from camoxpert_cli.model import camoxpert
+from camoxpert_cli.model.activation_checkpointing import recompute
 from camoxpert_cli.model.camoxpert import CamoXpert
-from camoxpert_cli.model.recompute import recompute
-from camoxpert_cli.runs import RunFolder
+from camoxpert_cli.run_folder import RunFolder
 from tests.helpers.compare import differences
 from tests.helpers.run_files import events, read_json
 from tests.helpers.tiny_data import TEST_PICTURES, TRAINING_PICTURES, tiny_run

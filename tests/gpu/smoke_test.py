@@ -9,7 +9,7 @@ import sys
 
 import torch
 
-from camoxpert_cli.engine.world import World
+from camoxpert_cli.parallel.world import World
 from tests.helpers.ranks import in_ranks
 
 

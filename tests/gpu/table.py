@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from camoxpert_cli.data.cores import usable_cores
-from camoxpert_cli.runs import versions
+from camoxpert_cli.run_folder import versions
 from tests.benchmarks.__main__ import processor
 from tests.benchmarks.table import escaped, number
 from tests.gpu.report import Number

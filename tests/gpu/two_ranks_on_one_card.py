@@ -54,12 +54,13 @@ def install() -> None:
     """In a process of its own: as many GPUs are there as are asked for, all the first, and none is measured."""
     import torch.distributed as dist
 
-    from camoxpert_cli.engine import device, fitting
+    from camoxpert_cli.launch import autobatch
+    from camoxpert_cli.parallel import device
 
     # One machine a rank, as far as NCCL can see.
     os.environ["NCCL_HOSTID"] = f"rank{os.environ.get('RANK', '')}"
     device.__dict__["_cuda"] = lambda run, processes: (torch.device("cuda", 0),) * (run.gpus or processes)
-    fitting.is_measured = lambda device: False
+    autobatch.is_measured = lambda device: False
     join = dist.init_process_group
 
     def join_by_gloo(backend: str, *arguments: Any, **named: Any) -> None:

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from camoxpert_cli.engine.load import load_model
+from camoxpert_cli.checkpoints.load import load_model
 from camoxpert_cli.errors import CheckpointError
 from camoxpert_cli.model.camoxpert import CamoXpert
 

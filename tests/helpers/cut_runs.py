@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from camoxpert_cli.engine.checkpoint import read_checkpoint
+from camoxpert_cli.checkpoints.format import read_checkpoint
 from tests.helpers.compare import differences
 
 # What may differ between a run that was cut and one that was not.

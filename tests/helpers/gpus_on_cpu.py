@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, library, nn
 
 from camoxpert_cli.engine import run
-from camoxpert_cli.engine.device import Placement
+from camoxpert_cli.parallel.device import Placement
 
 CPU = torch.device("cpu")
 # Without annotations.

@@ -14,7 +14,7 @@ from camoxpert_cli.engine import train as train_module
 from camoxpert_cli.engine.optimizer import build_optimizer
 from camoxpert_cli.engine.run import enter_phase, prepare
 from camoxpert_cli.engine.train import begin, train_epoch
-from camoxpert_cli.engine.world import World
+from camoxpert_cli.parallel.world import World
 from tests.helpers.tiny_data import tiny_run
 
 # A stage change, then an unfreezing before each epoch of stage 2.

@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from camoxpert_cli.config.load import Resolved, to_mapping
+from camoxpert_cli.config.resolve import Resolved, to_mapping
 from camoxpert_cli.config.schema import SETTINGS
 
 # Generous: the machine may be busy with other tests.

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from camoxpert_cli.launch import MEETING_POINT, ending_at_once, worker_environment
+from camoxpert_cli.parallel.worker import MEETING_POINT, ending_at_once, worker_environment
 
 TIMEOUT = 180
 ROOT = Path(__file__).parents[2]
@@ -45,7 +45,7 @@ def in_ranks(count: int, function: Callable[..., Any], *arguments: Any) -> list[
 
 
 def _main() -> None:
-    from camoxpert_cli.engine.world import joined
+    from camoxpert_cli.parallel.world import joined
 
     folder = Path(os.environ[MEETING_POINT])
     function = getattr(importlib.import_module(sys.argv[1]), sys.argv[2])

@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from camoxpert_cli.runs import RunFolder
+from camoxpert_cli.run_folder import RunFolder
 
 
 def read_json(path: Path) -> Any:

@@ -13,9 +13,9 @@ import torch
 from torch import Tensor
 
 from camoxpert_cli.config.schema import Config
-from camoxpert_cli.engine import fitting
-from camoxpert_cli.engine.recipe_memory import largest_batches
 from camoxpert_cli.engine.step import TrainingStep
+from camoxpert_cli.launch import autobatch
+from camoxpert_cli.launch.memory_probe import largest_batches
 from tests.helpers.at_start import at_start
 
 ROOM = "CAMOX_TEST_ROOM"
@@ -56,7 +56,7 @@ def install() -> None:
 
     TrainingStep.forward = forward  # type: ignore[method-assign, assignment]
     if settings["measured"]:
-        fitting.is_measured = lambda device: True
+        autobatch.is_measured = lambda device: True
 
 
 def have_room(monkeypatch: pytest.MonkeyPatch, pictures: int, checkpointed: int | None = None) -> list[int]:
@@ -76,6 +76,6 @@ def have_room(monkeypatch: pytest.MonkeyPatch, pictures: int, checkpointed: int 
 
 
 def measure(config: Config, limits: tuple[int, int]) -> Sequence[tuple[int, int]]:
-    """What `fitting.on_devices` measures, of one device and in this process."""
+    """What `autobatch.on_devices` measures, of one device and in this process."""
     first, second = largest_batches(config, "cpu", limits)
     return [(first, second)]

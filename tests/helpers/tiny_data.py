@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from camoxpert_cli.config.load import Resolved, resolve
+from camoxpert_cli.config.resolve import Resolved, resolve
 from camoxpert_cli.config.schema import SETTINGS
 
 TEST_SET = "TINY"

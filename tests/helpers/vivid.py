@@ -6,11 +6,11 @@ from pathlib import Path
 
 import torch
 
+from camoxpert_cli.checkpoints.format import read_checkpoint, write_checkpoint
+from camoxpert_cli.checkpoints.load import load_model
 from camoxpert_cli.data.dataset import ScoringPictures
 from camoxpert_cli.data.layouts import find_data
-from camoxpert_cli.engine.checkpoint import read_checkpoint, write_checkpoint
-from camoxpert_cli.engine.load import load_model
-from camoxpert_cli.engine.maps import probability_maps
+from camoxpert_cli.inference.predictions import probability_maps
 from tests.helpers.tiny_data import TEST_SET
 
 

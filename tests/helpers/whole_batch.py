@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from camoxpert_cli.engine import step
 from camoxpert_cli.engine.step import Losses, StepOutput
-from camoxpert_cli.engine.world import World
+from camoxpert_cli.parallel.world import World
 
 
 def combine(output: StepOutput, top_k: int) -> Losses:

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from camoxpert_cli.data.reading import SCORED_OBJECT
-from camoxpert_cli.metrics.picture_scores import score_picture
+from camoxpert_cli.metrics.image_scores import score_picture
 from camoxpert_cli.metrics.score_set import mean_scores
 from tests.metrics.pairs import Grey, Mask, generated_pair
 from tests.metrics.reference import reference_results, reference_scores

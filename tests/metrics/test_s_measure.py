@@ -7,7 +7,7 @@ import pytest
 from numpy.typing import NDArray
 
 from camoxpert_cli.metrics.histogram import object_box
-from camoxpert_cli.metrics.picture_scores import score_picture
+from camoxpert_cli.metrics.image_scores import score_picture
 from camoxpert_cli.metrics.s_measure import count_regions
 from tests.metrics.counting import drawn
 from tests.metrics.pairs import Mask, generated_pair

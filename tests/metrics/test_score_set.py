@@ -6,7 +6,7 @@ from dataclasses import fields
 import numpy as np
 import pytest
 
-from camoxpert_cli.metrics.picture_scores import Curves, PictureScores, score_picture
+from camoxpert_cli.metrics.image_scores import Curves, PictureScores, score_picture
 from camoxpert_cli.metrics.score_set import SetScores, mean_scores
 from tests.metrics.pairs import generated_pair
 

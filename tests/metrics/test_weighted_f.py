@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from camoxpert_cli.metrics.picture_scores import score_picture
+from camoxpert_cli.metrics.image_scores import score_picture
 from camoxpert_cli.metrics.weighted_f import RADIUS, SIGMA
 from tests.metrics.pairs import Mask, generated_pair
 

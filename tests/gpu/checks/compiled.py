@@ -14,12 +14,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.amp.grad_scaler import GradScaler
 
-from camoxpert_cli.engine.routing import spread
 from camoxpert_cli.engine.run import Run
-from camoxpert_cli.engine.world import World
 from camoxpert_cli.model.backbone import maps_of
 from camoxpert_cli.model.camoxpert import CamoXpert
 from camoxpert_cli.model.layers import resize
+from camoxpert_cli.model.routing import spread
+from camoxpert_cli.parallel.world import World
 from tests.benchmarks.loops import RATE, arguments, camox_run, camox_steps, noise, seconds_of, settings, steps_on
 from tests.gpu.report import Report
 

@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 from torch.amp.grad_scaler import GradScaler
 
-from camoxpert_cli.engine.gradients import leave_idle_experts
 from camoxpert_cli.engine.run import Run, enter_phase, prepare
 from camoxpert_cli.engine.train import backward
+from camoxpert_cli.parallel.gradients import leave_idle_experts
 from tests.gpu.distance import distance, gradients_of
 from tests.gpu.report import Report
 from tests.helpers.batch_effects import train_without_batch_effects

@@ -19,8 +19,8 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
 import camoxpert_cli
-from camoxpert_cli.engine.routing import spread
-from camoxpert_cli.engine.world import World
+from camoxpert_cli.model.routing import spread
+from camoxpert_cli.parallel.world import World
 from tests.benchmarks.loops import arguments, camox_run, camox_steps, noise, settings
 from tests.gpu.report import Report
 

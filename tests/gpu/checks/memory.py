@@ -16,10 +16,10 @@ from typing import Any
 
 import torch
 
-from camoxpert_cli.engine.checkpoint import read_checkpoint
-from camoxpert_cli.engine.fitting import fit, on_devices
-from camoxpert_cli.engine.routing import spread
-from camoxpert_cli.engine.world import World
+from camoxpert_cli.checkpoints.format import read_checkpoint
+from camoxpert_cli.launch.autobatch import fit, on_devices
+from camoxpert_cli.model.routing import spread
+from camoxpert_cli.parallel.world import World
 from tests.benchmarks.loops import camox_run, camox_steps, noise
 from tests.gpu.report import Report
 from tests.gpu.run_command import Ended, run_well

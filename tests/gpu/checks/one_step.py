@@ -13,10 +13,10 @@ import torch
 from torch import Tensor
 
 from camoxpert_cli.engine.build import build_network
-from camoxpert_cli.engine.precision import build_scaler
-from camoxpert_cli.engine.routing import spread
 from camoxpert_cli.engine.step import TrainingStep, combine
-from camoxpert_cli.engine.world import World
+from camoxpert_cli.model.routing import spread
+from camoxpert_cli.parallel.precision import build_scaler
+from camoxpert_cli.parallel.world import World
 from tests.benchmarks.loops import arguments, noise, settings
 from tests.gpu.distance import distance, gradients_of
 from tests.gpu.report import Report

@@ -11,8 +11,8 @@ from typing import Any
 
 from torch import Tensor
 
+from camoxpert_cli.checkpoints.format import read_checkpoint
 from camoxpert_cli.data.cores import usable_cores
-from camoxpert_cli.engine.checkpoint import read_checkpoint
 from tests.gpu.distance import distance
 from tests.gpu.report import Report
 from tests.gpu.run_command import run_command, run_well

@@ -9,9 +9,9 @@ from typing import Any
 import torch
 from torch.profiler import ProfilerActivity, profile
 
-from camoxpert_cli.engine.routing import spread
 from camoxpert_cli.engine.run import Run
-from camoxpert_cli.engine.world import World
+from camoxpert_cli.model.routing import spread
+from camoxpert_cli.parallel.world import World
 from tests.benchmarks.loops import (
     arguments,
     bare_steps,

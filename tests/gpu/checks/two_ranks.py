@@ -14,8 +14,8 @@ import torch
 from camoxpert_cli.engine import train as train_module
 from camoxpert_cli.engine.run import enter_phase, prepare
 from camoxpert_cli.engine.train import begin, train_epoch
-from camoxpert_cli.engine.world import World
 from camoxpert_cli.model.camoxpert import CamoXpert
+from camoxpert_cli.parallel.world import World
 from tests.gpu.distance import distance
 from tests.gpu.report import Report
 from tests.gpu.two_ranks_on_one_card import Transport, share_the_card, transport_of

@@ -1,0 +1,166 @@
+"""Checkpoint files: plain types and tensors only, so that reading one can run no code.
+
+A camox checkpoint is a dict:
+    format, version      "camox", 1
+    backbone             timm name
+    num_experts          int
+    network              state dict of the bare network
+    ema                  the same of its average, or None
+    epoch                epochs that were complete
+    scores               validation scores of these weights, or None
+    history              one dict an epoch
+    config               every setting, nested
+    versions             of camox, torch and others
+    training             what `last.pth` needs to go on; not in `best_model.pth`
+
+No random state is in it: order, augmentation and dropout are functions of the seed and the position in the run.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import traceback
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from camoxpert_cli import atomic
+from camoxpert_cli.checkpoints.keys import strip_prefixes
+from camoxpert_cli.checkpoints.layouts import layout_of, state_dicts_in
+from camoxpert_cli.errors import CheckpointError
+from camoxpert_cli.model.weights_file import CHECKSUM, checksum, read_weights_file, verify_archive
+
+FORMAT = "camox"
+VERSION = 1
+
+_MIB = 2**20
+
+
+class Checkpoint(NamedTuple):
+    """A file and what `read_checkpoint` found in it."""
+
+    path: Path
+    content: dict[str, Any]
+
+
+class CheckpointNotWritten(CheckpointError):
+    """The disk refused; whatever was there before is still there."""
+
+
+def write_checkpoint(path: Path, content: Mapping[str, Any], keep_as: Path | None = None) -> None:
+    """Replace `path` by a verified file, at once or not at all; `keep_as` is where the one before it stays.
+
+    Raises CheckpointNotWritten where the disk refuses.
+    """
+    write_verified(path, {"format": FORMAT, "version": VERSION, **content}, keep_as)
+
+
+def write_verified(path: Path, content: Any, keep_as: Path | None = None) -> None:
+    """`write_checkpoint` for any plain content."""
+    try:
+        with atomic.replacing(path) as temporary:
+            torch.save(content, temporary)
+            verify_archive(temporary)
+            if keep_as is not None and path.exists():
+                _link(path, keep_as)
+    except (OSError, RuntimeError, CheckpointError) as error:  # torch's writer turns a full disk into a RuntimeError
+        _let_go_of(error)
+        raise CheckpointNotWritten(
+            f"{path} cannot be written: {_reason(error, path.parent)}",
+            "free some space, or make the folder writable; the file before it is kept",
+        ) from None
+
+
+def write_safetensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:
+    """Replace `path` by a verified .safetensors file with a checksum. Raises CheckpointNotWritten."""
+    seen: set[int] = set()
+    separate = {}
+    for name, value in tensors.items():
+        # The format has no shared memory: a tensor that has part of another one's is written once more.
+        value = value.contiguous()
+        memory = value.untyped_storage().data_ptr()
+        separate[name] = value.clone() if memory in seen else value
+        seen.add(memory)
+    try:
+        with atomic.replacing(path) as temporary:
+            save_file(separate, temporary, metadata={**metadata, CHECKSUM: checksum(separate)})
+            read_weights_file(temporary)
+    except Exception as error:  # safetensors has an error class of its own for whatever is wrong
+        raise CheckpointNotWritten(
+            f"{path} cannot be written: {error}", "free some space, or choose another folder"
+        ) from error
+
+
+def read_checkpoint(path: Path) -> dict[str, Any]:
+    """The dict in a verified file of camox, of the original program, or of another one with CamoXpert's weights.
+
+    Raises CheckpointError for a file that is missing, damaged, needs more than plain types, or is something else.
+    """
+    content = read_weights_file(path)
+    refuse_later_version(content, path)
+    layout = layout_of(content)
+    try:
+        known = layout is not None and _are_camoxperts(state_dicts_in(content, layout)[0])
+    except CheckpointError as error:
+        raise CheckpointError(f"{path}: {error.message}", error.hint, error.details) from error
+    if not known:
+        raise CheckpointError(f"{path} holds no CamoXpert checkpoint")
+    return content
+
+
+def refuse_later_version(content: Any, path: Path) -> None:
+    """Raise CheckpointError for a file of a later camox, whatever it has in it."""
+    if not isinstance(content, dict) or content.get("format") != FORMAT:
+        return
+    version = content.get("version")
+    if not isinstance(version, int) or version > VERSION:
+        raise CheckpointError(
+            f"{path} is of version {version}, and this camox reads up to {VERSION}", "install a newer camox"
+        )
+
+
+def checkpoint_bytes(network: nn.Module, average: bool) -> int:
+    """About the size of `last.pth` once all is trained: weights, their average where there is one, and two moments."""
+    weights = sum(value.numel() * value.element_size() for value in network.state_dict().values())
+    moments = 2 * sum(value.numel() * value.element_size() for value in network.parameters())
+    return weights * (2 if average else 1) + moments
+
+
+def _are_camoxperts(state: Mapping[str, Any]) -> bool:
+    return any(key.startswith("moe_layers.") for key in strip_prefixes(state))
+
+
+def _link(path: Path, other: Path) -> None:
+    """Give the file at `path` the second name `other`, replacing what has it."""
+    if other.exists() and path.samefile(other):  # a process died before the next file took the place of `path`
+        return
+    with atomic.replacing(other) as temporary:
+        try:
+            os.link(path, temporary)
+        except OSError:  # a file system without links
+            shutil.copyfile(path, temporary)
+
+
+def _let_go_of(error: BaseException | None) -> None:
+    """Free what an error's frames hold: torch's writer, and with it the unlinked file and its space on the disk."""
+    while error is not None:
+        traceback.clear_frames(error.__traceback__)
+        error = error.__context__
+
+
+def _reason(error: Exception, folder: Path) -> str:
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
+    free = ""
+    with suppress(OSError):
+        free = f" ({shutil.disk_usage(folder).free / _MIB:.0f} MiB are free)"
+    # torch's writer begins with where in its source it failed.
+    said = re.sub(r"^\[enforce fail at \S+\] \. ", "", str(error).partition("\n")[0])
+    return f"{said}{free}"

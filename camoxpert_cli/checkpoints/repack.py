@@ -1,0 +1,111 @@
+"""What a converted checkpoint holds: the source's content around other state dicts, in its own format or another."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from camoxpert_cli import __version__
+from camoxpert_cli.checkpoints.layouts import CAMOX, ORIGINAL, Layout, epochs_complete
+from camoxpert_cli.errors import CheckpointError
+from camoxpert_cli.model.backbone import create_backbone
+from camoxpert_cli.model.camoxpert import CamoXpert
+
+# Entries that only mean something beside the weights they were saved with.
+_TRAINING = {"training", "optimizer_state_dict", "scheduler_state_dict", "scaler_state_dict", "optimizer_states"}
+# What tells which weights a file holds, by the program that wrote it.
+_DESCRIBED: dict[Layout, set[str]] = {
+    CAMOX: {"format", "version", "backbone", "num_experts", "epoch", "scores", "config", "versions"},
+    ORIGINAL: {"epoch", "best_iou", "args"},
+}
+
+
+def as_before(
+    content: Mapping[str, Any],
+    layout: Layout,
+    network: Mapping[str, Tensor],
+    average: Mapping[str, Tensor] | None,
+    *,
+    everything: bool,
+    training: bool,
+) -> Mapping[str, Any]:
+    """The file as its own program wrote it, with other state dicts.
+
+    Without `everything` a file of camox or the original program keeps what tells which weights these are, another one
+    nothing but them. Without `training` what goes with other weights is left out.
+    """
+    if layout.network is None or not (everything or layout in _DESCRIBED):
+        return network
+    kept = content.keys() if everything else _DESCRIBED[layout]
+    result = {key: value for key, value in content.items() if key in kept and (training or key not in _TRAINING)}
+    result[layout.network] = network
+    if layout.average is not None and layout.average in content:
+        result[layout.average] = average
+    return result
+
+
+def as_original(
+    content: Mapping[str, Any],
+    network: Mapping[str, Tensor],
+    average: Mapping[str, Tensor] | None,
+    architecture: tuple[str, int] | None,
+    source: Path,
+) -> dict[str, Any]:
+    """As the original program saves it: epochs counted from 0, an average of parameters only, settings as `args`."""
+    if architecture is None:
+        raise CheckpointError(f"{source} does not say which network it is, and its weights fit none that is known")
+    parameters = {name for name, _ in meta_network(*architecture).named_parameters()}
+    if average is not None:
+        average = {key: value for key, value in average.items() if key in parameters}
+    args = _mapping(content.get("args")) or {
+        name: value for section in _mapping(content.get("config")).values() for name, value in _mapping(section).items()
+    }
+    best = [
+        _mapping(_mapping(_mapping(content.get("training")).get("progress"))).get("best_iou"),
+        _mapping(content.get("scores")).get("iou"),
+        content.get("best_iou"),
+    ]
+    return {
+        "epoch": epochs_complete(content) - 1,
+        "model_state_dict": network,
+        "ema_state_dict": average,
+        "best_iou": next((float(value) for value in best if isinstance(value, float)), 0.0),
+        "args": {"command": "train", **args, "backbone": architecture[0], "num_experts": architecture[1]},
+    }
+
+
+def _mapping(value: Any) -> Mapping[str, Any]:
+    """`value`, or nothing where a file has something else in that place."""
+    return value if isinstance(value, Mapping) else {}
+
+
+def dropped(
+    content: Mapping[str, Any], layout: Layout, result: Mapping[str, Any], architecture: tuple[str, int] | None
+) -> tuple[str, ...]:
+    """Entries of the source that are in the target under no name."""
+    if layout.network is None:
+        return ()
+    carried = {layout.network, layout.average, "metadata"}
+    if architecture is not None:
+        carried |= {"backbone", "num_experts"}
+    if "model_state_dict" in result:
+        carried |= {"config", "scores", "format", "version"}
+    return tuple(key for key in content if key not in carried and key not in result)
+
+
+def metadata(content: Mapping[str, Any], architecture: tuple[str, int] | None) -> dict[str, str]:
+    """Of a .safetensors file: what the source had, and what says which network it is."""
+    metadata = {str(key): str(value) for key, value in dict(content.get("metadata") or {}).items()}
+    if architecture is not None:
+        metadata |= {"backbone": architecture[0], "num_experts": str(architecture[1])}
+    return {"format": "pt", **metadata, "camox": __version__}
+
+
+def meta_network(backbone: str, num_experts: int) -> CamoXpert:
+    """The network's names and sizes, without memory for its weights."""
+    with torch.device("meta"):
+        return CamoXpert(create_backbone(backbone), backbone, num_experts)

@@ -1,0 +1,118 @@
+"""Options that several commands share, and those that are made from the settings."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Iterable, Mapping
+from typing import Annotated, Any, Literal, TypeAlias, get_args, get_type_hints
+
+import typer
+
+from camoxpert_cli import console
+from camoxpert_cli.config.schema import SETTINGS, SMALLEST_SIDE, Setting
+from camoxpert_cli.config.values import AUTO
+
+# The callback does all; a command that takes this need not look at it.
+Quiet: TypeAlias = Annotated[
+    bool, typer.Option("--quiet", help="Print results, warnings and errors only.", callback=console.be_quiet)
+]
+
+
+_PANELS = {"model": "Network", "data": "Data", "train": "Training", "run": "Run"}
+_WORDS: dict[Any, str] = {int: "N", float: "X", str: "TEXT"}
+
+
+def with_settings(keys: Iterable[str]) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Add a flag for each of the settings `keys` (dotted) to a command whose last parameter is `**flags`.
+
+    The command gets in `flags` the dotted keys that the user gave, as text, whole lists or booleans; checking them is
+    the configuration's task, which tells all mistakes at once.
+    """
+    chosen = {SETTINGS[key].name: SETTINGS[key] for key in keys}
+
+    def decorate(command: Callable[..., None]) -> Callable[..., None]:
+        # Typer reads annotations from the signature; here they are still text.
+        hints = get_type_hints(command, include_extras=True)
+        own = [
+            item.replace(annotation=hints[item.name])
+            for item in inspect.signature(command).parameters.values()
+            if item.kind is not item.VAR_KEYWORD
+        ]
+
+        def wrapped(**arguments: Any) -> None:
+            command(**{item.name: arguments.pop(item.name) for item in own}, **_given(chosen, arguments))
+
+        flags = [_parameter(setting) for setting in chosen.values()]
+        wrapped.__signature__ = inspect.Signature([*own, *flags])  # type: ignore[attr-defined]
+        wrapped.__annotations__ = {item.name: item.annotation for item in [*own, *flags]}
+        wrapped.__doc__ = command.__doc__
+        return wrapped
+
+    return decorate
+
+
+def _given(chosen: Mapping[str, Setting], arguments: Mapping[str, Any]) -> dict[str, Any]:
+    return {chosen[name].key: value for name, value in arguments.items() if value is not None}
+
+
+def _parameter(setting: Setting) -> inspect.Parameter:
+    names = [setting.flag]
+    kind: Any = str | None
+    if setting.type is bool:
+        names = [f"{setting.flag}/--no-{setting.flag[2:]}"]
+        kind = bool | None
+    elif setting.type == tuple[str, ...]:
+        kind = list[str] | None
+    option = typer.Option(
+        *names,
+        help=_help(setting),
+        metavar=_metavar(setting),
+        rich_help_panel=_PANELS[setting.section],
+        show_default=False,
+    )
+    return inspect.Parameter(
+        setting.name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=Annotated[kind, option]
+    )
+
+
+def _help(setting: Setting) -> str:
+    notes = []
+    if setting.default is not None and setting.default != ():
+        shown = setting.default
+        if setting.type is bool:
+            shown = "on" if setting.default else "off"
+        notes.append(f"default: {shown}")
+    if setting.original:
+        notes.append(f"the original program: {setting.original}")
+    text = setting.help[0].upper() + setting.help[1:] + "."
+    return f"{text} [{'; '.join(notes)}]" if notes else text
+
+
+def _metavar(setting: Setting) -> str | None:
+    if setting.type is bool:
+        return None
+    kinds = (setting.type, *get_args(setting.type))
+    texts = [choice for kind in kinds for choice in get_args(kind) if isinstance(choice, str)]
+    word = setting.stands_for or next((_WORDS[kind] for kind in kinds if kind in _WORDS), "")
+    return "|".join(filter(None, (word, *texts, AUTO if setting.fitted else "")))
+
+
+AsJson: TypeAlias = Annotated[bool, typer.Option("--json", help="Print the results as JSON.")]
+NetworkSide: TypeAlias = Annotated[
+    int | None,
+    typer.Option(
+        "--img-size", min=SMALLEST_SIDE, metavar="N", help="Side in pixels the network sees; as trained if not given."
+    ),
+]
+Views: TypeAlias = Annotated[
+    str | None,
+    typer.Option(
+        "--tta",
+        metavar="VIEWS",
+        help="Average the maps of several views: flip (mirrored too), scales (0.75, 1 and 1.25) or flip,scales.",
+    ),
+]
+Weights: TypeAlias = Annotated[
+    Literal["model", "ema"] | None,
+    typer.Option("--weights", metavar="model|ema", help="Which weights; the average where there is one, if not given."),
+]

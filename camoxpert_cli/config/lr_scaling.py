@@ -1,0 +1,170 @@
+"""Whether a run's learning rates still belong to its batches, after what the user changed of a recipe.
+
+A rate that stays, or falls, where the batch grows sixteenfold leaves each picture next to nothing: training collapses.
+Practice scales AdamW's rate with the batch, or with its square root; both are in order here, and so is a factor of two
+beside the former.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from camoxpert_cli.config.parse import parse_devices
+from camoxpert_cli.config.presets import PRESET_FOLDER, preset_names
+from camoxpert_cli.config.resolve import ASSIGNED, Resolved, global_batches, gpu_count, resolve, stage2_rate
+from camoxpert_cli.config.schema import SETTINGS, Config
+
+# How far from linear scaling a rate may be.
+TOLERANCE = 2.0
+# Rates and roots are rounded: what is exactly at the edge is within it.
+_ROUNDING = 1 + 1e-9
+# More is no advice.
+_MOST_STEPS = 1000
+_BATCHES = {"train.batch_size", "train.stage2_batch_size", "train.accumulation_steps"}
+_RATES = {1: "train.lr", 2: "train.stage2_lr"}
+
+
+@dataclass(frozen=True)
+class StageRate:
+    """A stage's learning rate, above zero, and its pictures of an optimizer step over all GPUs."""
+
+    rate: float
+    pictures: int
+    owner: str = ""
+
+    @property
+    def share(self) -> float:
+        """The learning rate for one picture of a step."""
+        return self.rate / self.pictures
+
+
+def fits(own: StageRate, recipe: StageRate) -> bool:
+    """Whether the rate is at most TOLERANCE times off linear scaling of the recipe's, or no further than its root."""
+    scale, change = own.pictures / recipe.pictures, own.rate / recipe.rate
+    low = min(scale / TOLERANCE, math.sqrt(scale))
+    high = max(scale * TOLERANCE, math.sqrt(scale))
+    return low / _ROUNDING <= change <= high * _ROUNDING
+
+
+def rate_warning(resolved: Resolved) -> str | None:
+    """What to warn of, in some lines: the stages whose rate does not fit the batch, and what to type.
+
+    None where all fit what the user started from: the preset, or the run that goes on. Without a preset they fit where
+    they fit the defaults or any preset that comes with camox. The number of GPUs must have been counted before.
+    """
+    own = stage_rates(resolved.config)
+    recipes = [stage_rates(config, name) for name, config in _starting_points(resolved)]
+    wrong = _misfits(own, recipes)
+    if not wrong:
+        return None
+    lines = ["the learning rate does not fit the batch, over which training can collapse:"]
+    lines += [f"  stage {number}: {_compared(own[number], recipe)}" for number, recipe in wrong.items()]
+    lines.append(f"  in proportion: {_words(resolved, _rates_in_proportion(resolved.config, own, wrong))}")
+    steps = _steps_in_proportion(resolved, own, wrong, recipes)
+    if steps is not None:
+        lines.append(f"  or, with these rates: {_words(resolved, {'train.accumulation_steps': steps})}")
+    lines.append("  AdamW's rate is scaled with the batch or with its square root; training goes on as asked.")
+    return "\n".join(lines)
+
+
+def stage_rates(config: Config, owner: str = "") -> dict[int, StageRate]:
+    """The stages that train, by number."""
+    train = config.train
+    epochs = (0 if train.skip_stage1 else train.stage1_epochs, train.epochs - train.stage1_epochs)
+    rates = (train.lr, stage2_rate(config))
+    return {
+        number: StageRate(rate, pictures, owner)
+        for number, count, rate, pictures in zip((1, 2), epochs, rates, global_batches(config), strict=True)
+        if count > 0 and rate / pictures > 0
+    }
+
+
+def _misfits(own: Mapping[int, StageRate], recipes: Sequence[Mapping[int, StageRate]]) -> dict[int, StageRate]:
+    """For each stage that fits none of the recipes, the nearest."""
+    found = {}
+    for number, stage in own.items():
+        references = [recipe[number] for recipe in recipes if number in recipe]
+        if references and not any(fits(stage, each) for each in references):
+            found[number] = min(references, key=lambda each: abs(math.log(each.share / stage.share)))
+    return found
+
+
+def _starting_points(resolved: Resolved) -> list[tuple[str, Config]]:
+    """What the run may be in proportion to, and what to call it."""
+    if resolved.preset is not None:
+        found = [(f"preset {resolved.preset}", resolved.base)]
+    elif resolved.goes_on:
+        found = [("the run so far", resolved.base)]
+    else:
+        files = {name: PRESET_FOLDER / f"{name}.yaml" for name in preset_names()}
+        built_in = [(f"preset {name}", resolve(str(path), {}).config) for name, path in files.items()]
+        found = [("the defaults", resolved.base), *built_in]
+    return [(name, _counted(config, gpu_count(resolved.config))) for name, config in found]
+
+
+def _counted(config: Config, gpus: int) -> Config:
+    """With a number of GPUs: where it asks for all, so many as the run has."""
+    if config.run.devices is not None:
+        gpus = len(parse_devices(config.run.devices))
+    elif config.run.gpus != "all":
+        return config
+    return replace(config, run=replace(config.run, gpus=gpus))
+
+
+def _compared(own: StageRate, recipe: StageRate) -> str:
+    ratio = own.share / recipe.share
+    times = f"{1 / ratio:.3g} times less" if ratio < 1 else f"{ratio:.3g} times more"
+    return (
+        f"{own.rate:g} for {own.pictures} pictures a step is {own.share:.3g} for each, {times} than in {recipe.owner} "
+        f"({recipe.rate:g} for {recipe.pictures}: {recipe.share:.3g})"
+    )
+
+
+def _rates_in_proportion(
+    config: Config, own: Mapping[int, StageRate], wrong: Mapping[int, StageRate]
+) -> dict[str, float]:
+    """The rates that give each picture what the recipe does; stages that fit keep theirs."""
+    train = config.train
+    scaled = {number: recipe.rate * (own[number].pictures / recipe.pictures) for number, recipe in wrong.items()}
+    rates = {number: float(f"{rate:.3g}") for number, rate in scaled.items()}
+    if 1 in rates and 2 in own and train.stage2_lr is None:
+        rates.setdefault(2, own[2].rate)
+    settings = {_RATES[number]: rates[number] for number in sorted(rates)}
+    if train.scheduler != "none" and min(rates.values()) < train.min_lr:
+        # No schedule can end above its rate.
+        fall = min(rates[number] / own[number].rate for number in rates)
+        settings["train.min_lr"] = float(f"{train.min_lr * fall:.3g}")
+    return settings
+
+
+def _steps_in_proportion(
+    resolved: Resolved,
+    own: Mapping[int, StageRate],
+    wrong: Mapping[int, StageRate],
+    recipes: Sequence[Mapping[int, StageRate]],
+) -> int | None:
+    """Accumulation steps that make batches to fit the rates; None where none do, or no batch was typed."""
+    # Typed beside GPUs alone, they would replace those that keep the preset's batches.
+    if not resolved.typed & _BATCHES:
+        return None
+    train = resolved.config.train
+    for number, recipe in wrong.items():
+        at_once = own[number].pictures / train.accumulation_steps
+        steps = max(1, round(min(own[number].rate / recipe.share / at_once, _MOST_STEPS)))
+        changed = replace(resolved.config, train=replace(train, accumulation_steps=steps))
+        if not _misfits(stage_rates(changed), recipes):
+            return steps
+    return None
+
+
+def _words(resolved: Resolved, settings: Mapping[str, Any]) -> str:
+    """What to type: flags, or assignments where flags would not count or `camox resume` has none."""
+    return " ".join(
+        f"{ASSIGNED} {key}={value!r}"
+        if resolved.goes_on or resolved.origins[key] == ASSIGNED
+        else f"{SETTINGS[key].flag} {value!r}"
+        for key, value in settings.items()
+    )

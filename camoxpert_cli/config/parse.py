@@ -1,0 +1,120 @@
+"""Texts as people write them: durations, GPUs, names, where a cache lies, test-time augmentation."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from camoxpert_cli.errors import UsageError, nearest
+
+# What people write where they mean on or off; a folder of that name can be given as ./no.
+_WORDS = {"true", "false", "yes", "no", "on", "none", "0", "1"}
+
+
+def parse_cache(text: str) -> str:
+    """ "auto", "off" or a folder. Raises ValueError with what was expected."""
+    if text.strip().lower() in _WORDS:
+        raise ValueError("auto, off, or a folder")
+    return text
+
+
+def parse_devices(text: str) -> tuple[int, ...]:
+    """`0,2` -> (0, 2). Raises ValueError with what was expected."""
+    try:
+        numbers = tuple(int(part) for part in text.split(","))
+    except ValueError:
+        numbers = ()
+    if not numbers or min(numbers) < 0 or len(set(numbers)) < len(numbers):
+        raise ValueError("different numbers of GPUs, such as 0,2")
+    return numbers
+
+
+def parse_counts(text: str) -> tuple[int, ...]:
+    """`1,2` -> (1, 2): how many GPUs, several times. Raises ValueError with what was expected."""
+    try:
+        counts = tuple(int(part) for part in text.split(","))
+    except ValueError:
+        counts = ()
+    if not counts or not 1 <= min(counts) <= max(counts) <= 1024 or len(set(counts)) < len(counts):
+        raise ValueError("different counts above zero, such as 1,2")
+    return counts
+
+
+_PARTS = re.compile(r"(?:(\d+)h)?(?:(\d+)m)?(?:(\d+)s)?")
+
+
+def parse_duration(text: str) -> int:
+    """Seconds in `text`. Raises ValueError, with what was expected, unless it is a time above zero."""
+    match = _PARTS.fullmatch(text.strip())
+    hours, minutes, seconds = (int(part or 0) for part in match.groups()) if match else (0, 0, 0)
+    total = 3600 * hours + 60 * minutes + seconds
+    if total == 0:
+        raise ValueError("a time above zero such as 30s, 10m or 11h30m")
+    return total
+
+
+def format_duration(seconds: float) -> str:
+    """The shortest form, rounded to the second: 5400 -> `1h30m`. `parse_duration` reads all but `0s` back."""
+    whole = round(seconds)
+    hours, minutes, rest = whole // 3600, whole % 3600 // 60, whole % 60
+    parts = [f"{hours}h" if hours else "", f"{minutes}m" if minutes else "", f"{rest}s" if rest else ""]
+    return "".join(parts) or "0s"
+
+
+@dataclass(frozen=True)
+class Interval:
+    """How often to do something: every `seconds`, or every `steps` optimizer steps; the other one is None."""
+
+    seconds: int | None = None
+    steps: int | None = None
+
+    def is_due(self, seconds: float, steps: int) -> bool:
+        """Whether it is time, `seconds` after the last time and with `steps` done in the epoch."""
+        if self.seconds is not None:
+            return seconds >= self.seconds
+        return self.steps is not None and steps % self.steps == 0
+
+
+def parse_interval(text: str) -> Interval:
+    """A duration, or a bare number of optimizer steps. Raises ValueError with what was expected."""
+    try:
+        if text.strip().isdecimal() and int(text) > 0:
+            return Interval(steps=int(text))
+        return Interval(seconds=parse_duration(text))
+    except ValueError as error:
+        raise ValueError("a time such as 30s, 10m or 1h, or a number of optimizer steps above zero") from error
+
+
+def parse_names(flag: str, text: str, known: Sequence[str], *, expected: str, example: str) -> tuple[str, ...]:
+    """`a,b` -> ("a", "b"): each of `known`, once. Raises UsageError with what was `expected` and what to type.
+
+    That is the known name nearest to the first that is not or, where none is near, `example`.
+    """
+    names = tuple(name.strip() for name in text.split(","))
+    unknown = [name for name in names if name not in known]
+    if unknown or len(set(names)) < len(names):
+        guess = (nearest((unknown or names)[0], known) or [example])[0]
+        raise UsageError(f"{flag} is {text!r}, expected {expected}", f"{flag} {guess}")
+    return names
+
+
+SCALES = (0.75, 1.0, 1.25)
+_KNOWN = ("flip", "scales")
+
+
+@dataclass(frozen=True)
+class Tta:
+    """Each of `scales`, as a factor of the side that the network sees, and with `flip` each of them mirrored too."""
+
+    flip: bool
+    scales: tuple[float, ...]
+
+
+NO_TTA = Tta(flip=False, scales=(1.0,))
+
+
+def parse_tta(text: str) -> Tta:
+    """`flip`, `scales` (0.75, 1 and 1.25) or `flip,scales`. Raises UsageError."""
+    names = parse_names("--tta", text, _KNOWN, expected="flip, scales or flip,scales", example="flip")
+    return Tta("flip" in names, SCALES if "scales" in names else NO_TTA.scales)

@@ -1,0 +1,149 @@
+"""Takes all readings of a machine: side by side where they do not disturb each other, each with a time-out."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, TypeVar
+
+from camoxpert_cli.config.resolve import to_mapping
+from camoxpert_cli.data.cores import usable_cores
+from camoxpert_cli.doctor.finding import Question
+from camoxpert_cli.doctor.readings import (
+    Driver,
+    Gpu,
+    GpuTrial,
+    Network,
+    Peers,
+    Readings,
+    TeamTrial,
+    Torch,
+)
+from camoxpert_cli.doctor.system import on_kaggle, read_environment, read_packages, read_ram, read_space
+from camoxpert_cli.launch.answers import Failure, StageMemory
+from camoxpert_cli.launch.asking import ask, ask_together, run_together
+
+Answer = TypeVar("Answer")
+
+# Seconds. Importing torch from a cold network disk can take a minute, and a step on GPUs starts with making contexts.
+_DRIVER, _INTERNET, _SOFTWARE, _GPU, _TEAM, _RECIPE = 30, 10, 180, 180, 180, 600
+# Processes that import torch at the same time.
+_AT_ONCE = 4
+NO_PEERS = {"NCCL_P2P_DISABLE": "1"}
+
+
+def take_readings(question: Question, tell: Callable[[str], None]) -> Readings:
+    """All readings of this machine; none of them raises.
+
+    The network of the question's recipe is built and, where a preset was asked about and GPUs work, trained for a few
+    steps. `tell` gets a line about what is being asked.
+    """
+    settings = json.dumps(to_mapping(question.config))
+    with ThreadPoolExecutor(_AT_ONCE) as pool:
+        tell("Asking the driver, torch, the packages and the network ...")
+        torch_answer = pool.submit(ask, "torch_build", seconds=_SOFTWARE)
+        imports = pool.submit(ask, "imports", seconds=_SOFTWARE)
+        network = pool.submit(ask, "network", settings, seconds=_SOFTWARE)
+        internet = pool.submit(ask, "internet", str(_INTERNET), seconds=_INTERNET + _DRIVER)
+        driver = pool.submit(_read_driver)
+        readings = Readings(
+            driver=driver.result(),
+            torch=_as(_torch, torch_answer),
+            imports=_as(dict, imports),
+            network=_as(lambda answer: Network(**answer), network),
+            internet=_as(lambda answer: str(answer["host"]), internet),
+            cores=usable_cores(),
+            ram=read_ram(),
+            shared_memory=read_space(Path("/dev/shm")),
+            disk=read_space(Path.cwd()),
+            folder=str(Path.cwd()),
+            packages=read_packages(),
+            environment=read_environment(),
+            kaggle=on_kaggle(),
+        )
+        if readings.seen:
+            tell("Computing on each GPU ...")
+            trials = [pool.submit(ask, "gpu", f"cuda:{number}", seconds=_GPU) for number in range(len(readings.seen))]
+            readings = replace(readings, gpus=tuple(_as(lambda answer: GpuTrial(**answer), each) for each in trials))
+    working = readings.working
+    if len(working) > 1:
+        readings = _read_team(readings, [f"cuda:{number}" for number in working], tell)
+    if question.preset is not None and question.needs_gpu and (cards := question.cards(readings)):
+        tell("Training each stage of the recipe for two steps ...")
+        smallest = min(cards, key=lambda number: readings.seen[number].memory)
+        readings = replace(readings, recipe=_read_recipe(f"cuda:{smallest}", settings))
+    return readings
+
+
+def _read_team(readings: Readings, devices: Sequence[str], tell: Callable[[str], None]) -> Readings:
+    tell("Copying between the GPUs ...")
+    numbers = ",".join(map(str, readings.working))
+    peers = _or_failure(
+        lambda answer: Peers(answer["pairs"], answer["direct"], tuple(answer["wrong"])),
+        ask("peers", numbers, seconds=_TEAM),
+    )
+    tell("Training on all GPUs with DataParallel ...")
+    names = ",".join(devices)
+    data_parallel = _or_failure(_team_trial, ask("data_parallel", names, seconds=_TEAM))
+    tell("Training on all GPUs with a process for each ...")
+    ddp = read_ddp(devices, _TEAM)
+    without_peers = None
+    if isinstance(ddp, Failure):
+        tell("The same without direct access between the GPUs ...")
+        without_peers = read_ddp(devices, _TEAM, NO_PEERS)
+    return replace(readings, peers=peers, data_parallel=data_parallel, ddp=ddp, ddp_without_peers=without_peers)
+
+
+def read_ddp(
+    devices: Sequence[str], seconds: float, environment: Mapping[str, str] | None = None
+) -> TeamTrial | Failure:
+    """A process for each device: those of torch, such as cuda:0, or several times cpu."""
+    with tempfile.TemporaryDirectory(prefix="camox-") as folder:
+        probes = [("ddp", str(rank), ",".join(devices), f"{folder}/store") for rank in range(len(devices))]
+        # The name of a container's host may lead nowhere; all are on this machine.
+        variables = {"GLOO_SOCKET_IFNAME": "lo", **(environment or {})}
+        return _or_failure(_team_trial, ask_together(probes, seconds=seconds, environment=variables))
+
+
+def _read_recipe(device: str, settings: str) -> tuple[StageMemory, ...] | Failure:
+    return _or_failure(
+        lambda answer: tuple(StageMemory(**each) for each in answer["stages"]),
+        ask("recipe", settings, device, seconds=_RECIPE),
+    )
+
+
+def _read_driver() -> Driver | Failure:
+    command = ["nvidia-smi", "--query-gpu=driver_version,name", "--format=csv,noheader"]
+    (output,) = run_together([command], seconds=_DRIVER)
+    if isinstance(output, Failure):
+        return output
+    rows = [line.split(",", 1) for line in output.strip().splitlines() if "," in line]
+    if not rows:
+        return Failure("nvidia-smi lists no card")
+    return Driver(rows[0][0].strip(), tuple(name.strip() for _, name in rows))
+
+
+def _torch(answer: dict[str, Any]) -> Torch:
+    gpus = [
+        Gpu(each["name"], each["memory"], (each["capability"][0], each["capability"][1]), each["multiprocessors"])
+        for each in answer["gpus"]
+    ]
+    return Torch(
+        answer["version"], answer["cuda"], tuple(answer["architectures"]), answer["complaint"], gpus=tuple(gpus)
+    )
+
+
+def _team_trial(answer: dict[str, Any]) -> TeamTrial:
+    return TeamTrial(answer["difference"], answer["bandwidth"])
+
+
+def _as(make: Callable[[dict[str, Any]], Answer], asked: Future[dict[str, Any] | Failure]) -> Answer | Failure:
+    return _or_failure(make, asked.result())
+
+
+def _or_failure(make: Callable[[dict[str, Any]], Answer], answer: dict[str, Any] | Failure) -> Answer | Failure:
+    return answer if isinstance(answer, Failure) else make(answer)

@@ -1,0 +1,188 @@
+"""What runs in a process of its own: `python -m camoxpert_cli.doctor.probes NAME ARGUMENT...`.
+
+Prints one line of JSON: the answer, or `error` with why there is none. Nothing is imported before it is asked for.
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+import os
+import sys
+import urllib.error
+import urllib.request
+import warnings
+from collections.abc import Callable
+from dataclasses import asdict
+from typing import Any
+
+from camoxpert_cli import console
+from camoxpert_cli.doctor.words import one_line
+from camoxpert_cli.errors import CamoxError
+from camoxpert_cli.parallel.cuda_errors import to_camox_error
+
+# Whatever training imports and another package may have broken.
+IMPORTS = ("torchvision", "cv2", "timm", "albumentations", "safetensors", "huggingface_hub")
+
+
+def torch_build() -> dict[str, Any]:
+    """torch's build, and the cards it sees, without running anything on them."""
+    import torch
+
+    complaint = ""
+    if not torch.cuda.is_available():
+        try:
+            torch.cuda.init()  # type: ignore[no-untyped-call]
+        except (RuntimeError, AssertionError) as error:
+            complaint = one_line(error)
+    gpus = []
+    for number in range(torch.cuda.device_count() if not complaint else 0):
+        card = torch.cuda.get_device_properties(number)
+        gpus.append(
+            {
+                "name": card.name,
+                "memory": card.total_memory,
+                "capability": [card.major, card.minor],
+                "multiprocessors": card.multi_processor_count,
+            }
+        )
+    return {
+        "version": torch.__version__,
+        "cuda": torch.version.cuda,
+        "architectures": torch.cuda.get_arch_list(),
+        "complaint": complaint,
+        "gpus": gpus,
+    }
+
+
+def imports() -> dict[str, Any]:
+    """For each package what its import ended with, empty where well; torchvision and OpenCV also have to work."""
+    ended = {}
+    for name in IMPORTS:
+        ended[name] = ""
+        try:
+            module = importlib.import_module(name)
+            if name == "torchvision":
+                import torch
+
+                boxes = torch.tensor([[0.0, 0.0, 1.0, 1.0], [0.0, 0.0, 1.0, 0.9]])
+                module.ops.nms(boxes, torch.tensor([0.9, 0.8]), 0.5)
+            if name == "cv2":
+                import numpy as np
+
+                module.imdecode(module.imencode(".png", np.zeros((4, 4), np.uint8))[1], 0)
+        except Exception as error:  # what a broken package raises is anyone's guess
+            ended[name] = f"{type(error).__name__}: {one_line(error)}"
+    return ended
+
+
+def network(settings: str) -> dict[str, Any]:
+    """The network of a recipe, given as JSON, on the CPU."""
+    import timm
+    from huggingface_hub import try_to_load_from_cache
+
+    from camoxpert_cli.checkpoints.format import checkpoint_bytes
+    from camoxpert_cli.config.resolve import from_mapping
+    from camoxpert_cli.engine.build import build_network
+
+    config = from_mapping(json.loads(settings), "the recipe")
+    built = build_network(config.model, config.train.seed, weights_follow=True)
+    cfg = timm.get_pretrained_cfg(config.model.backbone)
+    source = getattr(cfg, "hf_hub_id", None)
+    files = ("model.safetensors", "pytorch_model.bin")
+    return {
+        "parameters": sum(parameter.numel() for parameter in built.parameters()),
+        "checkpoint": checkpoint_bytes(built, config.train.use_ema),
+        "weights_here": source is not None
+        and any(isinstance(try_to_load_from_cache(source, name), str) for name in files),
+    }
+
+
+def internet(seconds: str) -> dict[str, Any]:
+    """Whether the place that pretrained weights come from answers."""
+    host = os.environ.get("HF_ENDPOINT", "https://huggingface.co")
+    if os.environ.get("HF_HUB_OFFLINE", "").upper() in ("1", "TRUE", "YES", "ON"):
+        return {"error": "HF_HUB_OFFLINE is set, so nothing is fetched"}
+    try:
+        with urllib.request.urlopen(urllib.request.Request(host, method="HEAD"), timeout=float(seconds)):
+            pass
+    except urllib.error.HTTPError:
+        pass  # it answered
+    except OSError as error:
+        return {"error": f"{host} does not answer: {one_line(getattr(error, 'reason', error))}"}
+    return {"host": host}
+
+
+def gpu(device: str) -> dict[str, Any]:
+    from camoxpert_cli.doctor.selftests import try_device
+
+    return asdict(try_device(device))
+
+
+def peers(numbers: str) -> dict[str, Any]:
+    from camoxpert_cli.doctor.selftests import try_peers
+
+    return asdict(try_peers([int(each) for each in numbers.split(",")]))
+
+
+def data_parallel(devices: str) -> dict[str, Any]:
+    from camoxpert_cli.doctor.selftests import try_data_parallel
+
+    return asdict(try_data_parallel(devices.split(",")))
+
+
+def ddp(rank: str, devices: str, store: str) -> dict[str, Any]:
+    from camoxpert_cli.doctor.selftests import try_ddp
+
+    return asdict(try_ddp(int(rank), devices.split(","), store))
+
+
+def recipe(settings: str, device: str) -> dict[str, Any]:
+    """The memory that each stage of a recipe, given as JSON, takes on a device."""
+    from camoxpert_cli.config.resolve import from_mapping
+    from camoxpert_cli.launch.memory_probe import measure_memory
+
+    config = from_mapping(json.loads(settings), "the recipe")
+    return {"stages": [asdict(each) for each in measure_memory(config, device)]}
+
+
+def batches(settings: str, device: str, stage1: str, stage2: str) -> dict[str, Any]:
+    """The largest batches of a recipe, given as JSON, that a device has room for, up to those given."""
+    from camoxpert_cli.config.resolve import from_mapping
+    from camoxpert_cli.launch.memory_probe import largest_batches
+
+    config = from_mapping(json.loads(settings), "the recipe")
+    return {"batches": largest_batches(config, device, (int(stage1), int(stage2)))}
+
+
+PROBES: dict[str, Callable[..., dict[str, Any]]] = {
+    each.__name__: each
+    for each in (torch_build, imports, network, internet, gpu, peers, data_parallel, ddp, recipe, batches)
+}
+
+
+def main(name: str, *arguments: str) -> None:
+    warnings.simplefilter("ignore")  # nobody reads them here
+    os.environ["NO_ALBUMENTATIONS_UPDATE"] = "1"
+    try:
+        answer = PROBES[name](*arguments)
+    except Exception as error:  # whatever it is, it is the answer
+        explained = error if isinstance(error, CamoxError) else to_camox_error(error)
+        if explained is None:
+            answer = {"error": f"{type(error).__name__}: {one_line(error)}"}
+        else:
+            answer = {"error": explained.message, "hint": explained.hint, "exit_code": explained.exit_code}
+    console.result(json.dumps(answer))
+    if "error" in answer:
+        raise SystemExit(1)  # so that those which work together with this one are not waited for
+
+
+if __name__ == "__main__":
+    try:
+        main(*sys.argv[1:])
+        code = 0
+    except SystemExit:
+        code = 1
+    sys.stdout.flush()
+    # The answer is told. What torch leaves running now and then aborts a process that ends in the usual way.
+    os._exit(code)

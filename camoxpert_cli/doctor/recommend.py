@@ -1,0 +1,96 @@
+"""From readings to the preset, the strategy and the command to train with."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass
+
+from camoxpert_cli.config.resolve import global_batches, gpu_count, resolve
+from camoxpert_cli.doctor.check_machine import shared_memory_too_small
+from camoxpert_cli.doctor.check_multi_gpu import best_strategy, works_without_peers
+from camoxpert_cli.doctor.check_preset import MEMORY, halved_batches
+from camoxpert_cli.doctor.finding import Question
+from camoxpert_cli.doctor.readings import Readings
+from camoxpert_cli.doctor.words import count, in_words
+
+# The recipe that the others vary, and the one for a single card.
+_SEVERAL, _ONE = "kaggle-2xT4", "kaggle-1xT4"
+# Of a T4, for which these were made, torch sees 14.7 GiB.
+_MADE_FOR = 14 * 2**30
+
+
+@dataclass(frozen=True)
+class Recommendation:
+    """`command` trains, but for the data; `why` are sentences."""
+
+    preset: str
+    strategy: str
+    command: str
+    why: tuple[str, ...]
+
+
+def recommend(readings: Readings, question: Question, problems: Collection[str]) -> Recommendation:
+    """The preset that was asked about where it fits or only its batches do not, else the nearest to this machine.
+
+    `problems` are the names of the findings that keep this machine from what was asked.
+    """
+    working = readings.working
+    if not working or not question.needs_gpu:
+        name = question.preset if question.preset is not None and not question.needs_gpu else "quickstart"
+        reason = "It trains on the CPU, and needs no data."
+        return Recommendation(name, "single", f"camox train --preset {name}", (reason,))
+    strategy = best_strategy(readings)
+    flags: list[str] = []
+    own = question.preset is not None and set(problems) <= {MEMORY}
+    if question.preset is not None and own:
+        preset, used = question.preset, question.cards(readings)
+        why = ["It fits this machine."]
+        if problems:
+            flags = halved_batches(question).split()
+            why = ["Batches of half the size make the same steps; whether they fit was not measured."]
+    else:
+        used = working[:1] if strategy == "single" else working
+        preset = _ONE if len(used) == 1 else _SEVERAL
+        flags, why = _adapted(preset, readings, used)
+    if used != tuple(range(len(used))) and (not own or question.config.run.devices is None):
+        flags += ["--devices", ",".join(map(str, used))]
+    if len(used) > 1 and strategy == "dp":
+        flags += ["--strategy", "dp"]
+    if shared_memory_too_small(readings, question):
+        flags += ["--num-workers", "0"]
+    command = " ".join(["camox train --preset", preset, *flags, "--dataset-path DATA"])
+    if len(used) > 1:
+        why.append(_why(readings, used))
+        if works_without_peers(readings):
+            command = f"NCCL_P2P_DISABLE=1 {command}"
+        return Recommendation(preset, strategy, command, tuple(why))
+    if len(working) > 1 and strategy == "single":
+        why.append("One GPU only: neither ddp nor dp passed its trial.")
+    return Recommendation(preset, "single", command, tuple(why))
+
+
+def _why(readings: Readings, used: tuple[int, ...]) -> str:
+    if works_without_peers(readings):
+        return "ddp passed its trial without direct access between the GPUs."
+    if best_strategy(readings) == "ddp":
+        return f"ddp, a process for each of {len(used)} GPUs, passed its trial."
+    return "ddp failed its trial, and DataParallel passed it."
+
+
+def _adapted(preset: str, readings: Readings, used: tuple[int, ...]) -> tuple[list[str], list[str]]:
+    """Flags that fit a preset to so many cards, keeping its pictures a step, and what to say about it."""
+    config = resolve(preset, {}).config
+    flags: list[str] = []
+    why = [f"Made for {count(gpu_count(config), 'GPU')} of 14.7 GiB; the nearest to this machine."]
+    number = len(used)
+    if number != gpu_count(config):
+        stages = [max(1, round(pictures / number)) for pictures in global_batches(config)]
+        flags = ["--gpus", str(number), "--batch-size", str(stages[0]), "--stage2-batch-size", str(stages[1])]
+        exact = [size * number for size in stages] == list(global_batches(config))
+        why.append(
+            f"Its learning rates belong to its pictures a step, which these batches keep{'' if exact else ', nearly'}."
+        )
+    smallest = min(readings.seen[card].memory for card in used)
+    if smallest < _MADE_FOR:
+        why.append(f"{in_words(smallest)} may be too little: camox doctor --preset {preset} measures it.")
+    return flags, why

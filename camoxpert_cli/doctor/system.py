@@ -1,0 +1,80 @@
+"""What the operating system says: memory, disks, installed packages, variables."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from importlib.metadata import distributions
+from pathlib import Path
+
+from camoxpert_cli.doctor.readings import Space
+from camoxpert_cli.launch.answers import Failure
+from camoxpert_cli.launch.asking import LAUNCHER_VARIABLES
+
+_VARIABLES = (
+    *LAUNCHER_VARIABLES,
+    "CUDA_VISIBLE_DEVICES",
+    "CUDA_LAUNCH_BLOCKING",
+    "NCCL_P2P_DISABLE",
+    "KAGGLE_KERNEL_RUN_TYPE",
+)
+_PACKAGES = ("torch", "torchvision", "timm", "albumentations", "numpy")
+# They all install the folder cv2.
+OPENCV = (
+    "opencv-python",
+    "opencv-python-headless",
+    "opencv-contrib-python",
+    "opencv-contrib-python-headless",
+)
+
+
+def read_ram(proc: Path = Path("/proc"), cgroup: Path = Path("/sys/fs/cgroup")) -> Space | Failure:
+    """Main memory that this process may use: the machine's, or what a container's limit (cgroup v2, then v1) leaves."""
+    try:
+        lines = (proc / "meminfo").read_text().splitlines()
+        machine = {name: 1024 * int(rest.split()[0]) for name, rest in (line.split(":") for line in lines) if rest}
+        total, free = machine["MemTotal"], machine["MemAvailable"]
+    except (OSError, KeyError, ValueError):
+        return Failure("/proc/meminfo does not say")
+    for folder, limit_name, usage_name, cache_name in (
+        (cgroup, "memory.max", "memory.current", "inactive_file"),
+        (cgroup / "memory", "memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),
+    ):
+        try:
+            limit = int((folder / limit_name).read_text())  # "max" is no number
+            usage = int((folder / usage_name).read_text())
+            counts = dict(line.split() for line in (folder / "memory.stat").read_text().splitlines())
+        except (OSError, ValueError):
+            continue
+        # What only caches files is given back when it is needed.
+        total, free = min(total, limit), min(free, limit - usage + int(counts.get(cache_name, 0)))
+        break
+    return Space(total, max(0, free))
+
+
+def read_space(folder: Path) -> Space | Failure:
+    """Of the file system that holds `folder`."""
+    try:
+        usage = shutil.disk_usage(folder)
+    except OSError as error:
+        return Failure(f"{folder}: {error.strerror}")
+    return Space(usage.total, usage.free)
+
+
+def read_packages() -> dict[str, str]:
+    """The versions of those that matter here and are installed; of OpenCV's, whichever there are."""
+    wanted = {*_PACKAGES, *OPENCV}
+    found: dict[str, str] = {}
+    for each in distributions():
+        name = (each.metadata["Name"] or "").lower().replace("_", "-")
+        if name in wanted:
+            found.setdefault(name, each.version)
+    return dict(sorted(found.items()))
+
+
+def read_environment() -> dict[str, str]:
+    return {name: os.environ[name] for name in _VARIABLES if name in os.environ}
+
+
+def on_kaggle() -> bool:
+    return "KAGGLE_KERNEL_RUN_TYPE" in os.environ or Path("/kaggle/input").is_dir()

@@ -1,0 +1,91 @@
+"""The start of a run: what is about to happen, for the user to read before it does."""
+
+from __future__ import annotations
+
+import shlex
+import time
+from collections import Counter
+
+import torch
+
+from camoxpert_cli import console
+from camoxpert_cli.config.parse import format_duration
+from camoxpert_cli.engine.build import describe_batches
+from camoxpert_cli.engine.run import Run
+from camoxpert_cli.parallel.memory import in_gib, total_of
+
+_STRATEGIES = {
+    "single": "one process",
+    "dp": "DataParallel, one process for all GPUs",
+    "ddp": "one process per device, gradients summed by all_reduce",
+}
+
+
+def announce(run: Run) -> None:
+    """Say what is about to happen. Every rank calls this."""
+    on_cpu = run.device.type == "cpu"
+    lines = [
+        ("Run folder", str(run.folder.path)),
+        *zip(("Devices", *[""] * run.placement.count), _devices(run), strict=False),
+        ("Strategy", f"{run.placement.strategy}: {_STRATEGIES[run.placement.strategy]}"),
+        *([("Algorithms", "deterministic")] if run.config.train.deterministic else []),
+        *_synchronised(run),
+        *_network(run),
+        *_pictures(run),
+        *(describe_batches(run.config, "process", "processes") if on_cpu else describe_batches(run.config)),
+        *_limits(run),
+    ]
+    for title, text in lines:
+        console.say(f"{title:<12}{text}")
+
+
+def _synchronised(run: Run) -> list[tuple[str, str]]:
+    if not run.config.train.sync_batchnorm:
+        return []
+    alone = "one process has nothing to synchronise"
+    return [("BatchNorm", alone if run.world.size == 1 else "normalises with the pictures of all processes")]
+
+
+def _devices(run: Run) -> list[str]:
+    """A line for each kind of device, over all machines, and the versions that compute."""
+    computed_with = run.computed_with
+    versions = f"{computed_with['number format']}, {computed_with['version']}"
+    if run.device.type == "cpu":
+        return [f"{computed_with['device']}, {versions}"]
+    own = [f"{torch.cuda.get_device_name(each)}, {in_gib(total_of(each))}" for each in run.own_devices]
+    found = Counter(name for names in run.world.gather(own) for name in names)
+    return [*(f"{count} GPU{'s' if count > 1 else ''}: {name}" for name, count in found.items()), versions]
+
+
+def _network(run: Run) -> list[tuple[str, str]]:
+    train, model = run.config.train, run.config.model
+    parameters = sum(parameter.numel() for parameter in run.network.parameters()) / 1e6
+    average = f"validated: their average, decay {train.ema_decay:g}" if train.use_ema else "without an average of them"
+    return [
+        ("Network", f"{model.backbone}, {model.num_experts} experts a layer, {run.network.top_k} for each picture"),
+        ("", f"{parameters:.2f} M weights, {average}"),
+    ]
+
+
+def _pictures(run: Run) -> list[tuple[str, str]]:
+    data = run.data
+    tests = ", ".join(f"{name} {len(pairs)}" for name, pairs in data.tests.items())
+    workers = f"{run.workers} loader worker{'s' if run.workers != 1 else ''}"
+    each = " for each process" if run.world.size > 1 else ""
+    return [
+        ("Pictures", f"{len(data.train)} to train on, {len(data.validation)} held out for validation"),
+        ("", f"{run.config.data.img_size} x {run.config.data.img_size} pixels, {workers}{each}"),
+        *([("Tests", tests)] if tests else []),
+    ]
+
+
+def _limits(run: Run) -> list[tuple[str, str]]:
+    lines, deadline, run_settings = [], run.stopping.deadline, run.config.run
+    if run_settings.target_iou is not None:
+        lines.append(("Target", f"validation IoU {run_settings.target_iou:g}"))
+    if deadline.name:
+        left = format_duration(max(0.0, deadline.left(time.time())))
+        lines.append(("Clock", f"{deadline.name}: {left} left"))
+    if run_settings.tensorboard:
+        lines.append(("Curves", f"tensorboard --logdir {shlex.quote(str(run.folder.path))}"))
+    return lines

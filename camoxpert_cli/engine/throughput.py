@@ -1,0 +1,106 @@
+"""How fast a run goes, and when it will have ended at that pace."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from camoxpert_cli.config.parse import format_duration
+from camoxpert_cli.engine.stages import Phase
+
+# Of earlier steps at each further one: some twenty steps count.
+_KEPT = 0.95
+
+
+@dataclass
+class Pace:
+    """Training pictures over seconds, lately; the first step of a phase warms up, and does not count."""
+
+    _seconds: float = 0.0
+    _pictures: float = 0.0
+    _phase: Phase | None = None
+
+    def note_step(self, phase: Phase, seconds: float, pictures: int) -> None:
+        """An optimizer step over so many pictures of all ranks took so long. Another phase begins anew."""
+        if self._phase != phase:
+            self._phase, self._seconds, self._pictures = phase, 0.0, 0.0
+            return
+        self._seconds = _KEPT * self._seconds + seconds
+        self._pictures = _KEPT * self._pictures + pictures
+
+    def images_per_s(self, phase: Phase) -> float:
+        """0 where no step of the phase has counted yet."""
+        return self._pictures / self._seconds if self._phase == phase and self._seconds > 0 else 0.0
+
+
+@dataclass(frozen=True)
+class Forecast:
+    """Seconds that are left of a stage and of the run, with the scores on the test sets; `clock` is what may be used.
+
+    Where later epochs train more layers than those that were timed, and so take longer, `stage_grows` and `run_grows`
+    say that there is more to come. `number` is that of the stage. `stopped_in` is the epoch (from 1) in which the clock
+    will end the run.
+    """
+
+    number: int
+    is_last_stage: bool
+    stage: float
+    run: float
+    stage_grows: bool
+    run_grows: bool
+    clock: float
+    stopped_in: int | None
+
+    @property
+    def run_left(self) -> str:
+        return f"{'>' if self.run_grows else ''}{roughly(self.run)}"
+
+    def __str__(self) -> str:
+        stage = f"{'>' if self.stage_grows else ''}{roughly(self.stage)}"
+        text = f"run {self.run_left}" if self.is_last_stage else f"stage {self.number} {stage}, run {self.run_left}"
+        if self.clock == math.inf:
+            return text
+        verdict = "fits" if self.stopped_in is None else f"will stop in epoch {self.stopped_in}"
+        return f"{text}; limit in {roughly(max(0.0, self.clock))}: {verdict}"
+
+
+def forecast(
+    phases: Sequence[Phase],
+    epoch: int,
+    *,
+    pictures_left: int,
+    pictures: int,
+    images_per_s: float,
+    validation: float,
+    tests: float,
+    clock: float,
+) -> Forecast:
+    """What is left of a run in `epoch` (from 0), `pictures_left` before its end.
+
+    An epoch has so many `pictures`; `validation`, with what is saved then, and `tests` take so many seconds. `clock`
+    seconds may be used, infinity where there is no limit.
+    """
+    phase = next(phase for phase in phases if phase.end > epoch)
+    whole = pictures / images_per_s + validation
+    rest = pictures_left / images_per_s + validation
+    later = [each for each in phases if each.first > epoch]
+    run = rest + (phases[-1].end - epoch - 1) * whole + tests
+    stopped_in = None
+    if run > clock:
+        stopped_in = min(epoch + 1 if clock < rest else epoch + 2 + int((clock - rest) / whole), phases[-1].end)
+    return Forecast(
+        number=phase.stage.number,
+        is_last_stage=phase.stage == phases[-1].stage,
+        stage=rest + (phase.stage.end - epoch - 1) * whole,
+        run=run,
+        stage_grows=any(each.stage == phase.stage for each in later),
+        run_grows=bool(later),
+        clock=clock,
+        stopped_in=stopped_in,
+    )
+
+
+def roughly(seconds: float) -> str:
+    """A time to two figures or so: to the minute from ten minutes on."""
+    return format_duration(seconds if seconds < 600 else 60 * round(seconds / 60))

@@ -1,0 +1,82 @@
+"""What a report shows of scored sets."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from camoxpert_cli.evaluation.published import published_for
+from camoxpert_cli.evaluation.results import MEASURES, Evaluation, ScoredSet, Shown, measures
+from camoxpert_cli.report.content import Report, ReportSet, ShownPicture
+from camoxpert_cli.report.page import write_report
+from camoxpert_cli.run_folder import environment
+
+_CURVES = ("precision", "recall", "f", "e", "iou", "dice")
+_PLACES = {"worst": 4, "median": 2, "best": 3}  # of each so many pictures
+_RANKED_BY = "iou"
+_BESIDE_A_PICTURE = ("s_measure", "e_mean", "f_mean", "weighted_f", "mae", "iou", "dice")
+
+
+def write_evaluation_report(
+    path: Path,
+    evaluation: Evaluation,
+    *,
+    configuration: Mapping[str, Any] | None = None,
+    history: Sequence[Mapping[str, Any]] = (),
+) -> None:
+    """The page at `path`: scores, curves, slices and pictures of an evaluation.
+
+    After training with the `history` of the run; `configuration` is what the evaluation says of itself where not given.
+    """
+    sets = evaluation.sets
+    report = Report(
+        title=evaluation.title,
+        subtitle=", ".join(f"{each.name}: {len(each.scores)} pictures" for each in sets),
+        sets=[_report_set(each, evaluation.show) for each in sets],
+        published={
+            each.name: [(row.system, row.source, row.scores) for row in published_for(each.name)] for each in sets
+        },
+        history=history,
+        configuration=evaluation.about if configuration is None else configuration,
+        environment=environment(),
+    )
+    write_report(path, report)
+
+
+def _report_set(each: ScoredSet, show: Callable[[str, int], Shown]) -> ReportSet:
+    curves = each.means.curves
+    shown = []
+    for place, index in places([getattr(score, _RANKED_BY) for score in each.scores]):
+        image, mask, grey = show(each.name, index)
+        picture = np.repeat(grey[..., None], 3, axis=2) if image is None else image
+        scores = measures(each.scores[index], _BESIDE_A_PICTURE)
+        shown.append(ShownPicture(place, each.names[index], picture, mask, grey, scores))
+    return ReportSet(
+        name=each.name,
+        pictures=len(each.scores),
+        means=measures(each.means, MEASURES),
+        curves={name: getattr(curves, name) for name in _CURVES},
+        foreground=np.sum([score.foreground for score in each.scores], axis=0),
+        background=np.sum([score.background for score in each.scores], axis=0),
+        slices=[(label, count, measures(means, MEASURES)) for label, (count, means) in each.slices.items()],
+        shown=shown,
+    )
+
+
+def places(scores: Sequence[float]) -> list[tuple[str, int]]:
+    """The worst, median and best pictures, each only once, with their indices."""
+    order = sorted(range(len(scores)), key=lambda index: (scores[index], index))
+    middle = len(order) // 2
+    wanted = {
+        "worst": order[: _PLACES["worst"]],
+        "median": order[middle - _PLACES["median"] // 2 : middle + _PLACES["median"] // 2],
+        "best": order[::-1][: _PLACES["best"]],
+    }
+    found: dict[int, str] = {}
+    for place, indices in wanted.items():
+        for index in indices:
+            found.setdefault(index, place)
+    return [(place, index) for index, place in found.items()]

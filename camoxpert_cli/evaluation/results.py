@@ -1,0 +1,106 @@
+"""An evaluation: the scores of some sets, how they came about, and what they look like."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from camoxpert_cli.metrics.image_scores import Measures, PictureScores
+from camoxpert_cli.metrics.score_set import SetScores, mean_scores
+
+# The picture uint8 (H, W, 3) where it is at hand, its mask bool (H, W) and its map uint8 (H, W).
+Shown: TypeAlias = tuple[NDArray[np.uint8] | None, NDArray[np.bool_], NDArray[np.uint8]]
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """`title` says whose scores they are, `about` how they were made; `show(set, index)` gives a picture to look at."""
+
+    title: str
+    about: Mapping[str, Any]
+    sets: Sequence[ScoredSet]
+    show: Callable[[str, int], Shown]
+
+    def to_json(self) -> dict[str, Any]:
+        """What results.json holds."""
+        return {**self.about, "sets": {each.name: each.to_json() for each in self.sets}}
+
+
+# Columns of per_image.csv, and the order in which measures are shown; the names of the scores' fields.
+MEASURES = (
+    "s_measure",
+    "e_adaptive",
+    "e_mean",
+    "e_max",
+    "f_adaptive",
+    "f_mean",
+    "f_max",
+    "weighted_f",
+    "mae",
+    "iou",
+    "dice",
+)
+# What papers do not print, but what the same histograms give.
+FURTHER = ("iou_mean", "iou_max", "dice_mean", "dice_max", "ber")
+
+
+@dataclass(frozen=True)
+class ScoredSet:
+    """`names[i]` is the picture that has `scores[i]`; at least one."""
+
+    name: str
+    names: Sequence[str]
+    scores: Sequence[PictureScores]
+
+    @cached_property
+    def means(self) -> SetScores:
+        return mean_scores(self.scores)
+
+    @cached_property
+    def slices(self) -> dict[str, tuple[int, SetScores]]:
+        """Number of pictures and means of each slice."""
+        found = slices(self.names, [score.area for score in self.scores])
+        return {
+            label: (len(indices), mean_scores([self.scores[index] for index in indices]))
+            for label, indices in found.items()
+        }
+
+    def to_json(self) -> dict[str, Any]:
+        """What results.json holds of it; `e_max` and the like are the maximum of the mean curve."""
+        return {
+            "pictures": len(self.scores),
+            **measures(self.means),
+            "slices": {label: {"pictures": count, **measures(means)} for label, (count, means) in self.slices.items()},
+        }
+
+
+def measures(scores: Measures, names: Sequence[str] = (*MEASURES, *FURTHER)) -> dict[str, float]:
+    """The measures by name, in the order of `names`."""
+    return {name: getattr(scores, name) for name in names}
+
+
+# COD10K-CAM-1-Aquatic-3-Crab-70: the super-class, then the class.
+_COD10K = re.compile(r"COD10K-\w+-\d+-([A-Za-z]+)-\d+-")
+# Below this share of the picture an object counts as small: 28.8 % of COD10K's test objects (Electronics 14/6/1118).
+SMALL_AREA = 0.03
+
+
+def slices(names: Sequence[str], areas: Sequence[float]) -> dict[str, list[int]]:
+    """Indices of the pictures of each slice: COD10K's super-classes by name, then small and other objects.
+
+    `areas` are the shares of the masks, 0..1. A slice that would be empty or the whole set is left out.
+    """
+    found: dict[str, list[int]] = {}
+    for index, match in enumerate(map(_COD10K.match, names)):
+        if match:
+            found.setdefault(match[1], []).append(index)
+    found = dict(sorted(found.items()))
+    found[f"area under {SMALL_AREA:.0%}"] = [index for index, area in enumerate(areas) if area < SMALL_AREA]
+    found[f"area from {SMALL_AREA:.0%}"] = [index for index, area in enumerate(areas) if area >= SMALL_AREA]
+    return {label: indices for label, indices in found.items() if 0 < len(indices) < len(names)}

@@ -1,0 +1,158 @@
+"""The scores of a checkpoint's network on test sets, by one process or several."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from functools import partial
+from pathlib import Path
+
+import torch
+
+from camoxpert_cli import console
+from camoxpert_cli.checkpoints.format import read_checkpoint
+from camoxpert_cli.checkpoints.load import network_of, takes_average, trained_size
+from camoxpert_cli.config.eval_options import Inference, Protocol, TestData
+from camoxpert_cli.config.parse import Tta
+from camoxpert_cli.data.cores import auto_workers, usable_cores
+from camoxpert_cli.data.dataset import ScoringPictures
+from camoxpert_cli.data.layouts import find_data
+from camoxpert_cli.data.loader import scoring_loader
+from camoxpert_cli.data.pairs import Pair
+from camoxpert_cli.data.reading import read_matching_image, read_scored_mask
+from camoxpert_cli.data.resizing import resize_image
+from camoxpert_cli.errors import DataError, UsageError, nearest
+from camoxpert_cli.evaluation.image import score_and_save
+from camoxpert_cli.evaluation.results import Evaluation, ScoredSet, Shown
+from camoxpert_cli.evaluation.score import score_pictures
+from camoxpert_cli.inference.out_folder import make_out_folder
+from camoxpert_cli.inference.predictions import grey_map, probability_maps
+from camoxpert_cli.model.camoxpert import CamoXpert
+from camoxpert_cli.parallel.device import Placement, own_device
+from camoxpert_cli.parallel.precision import choose_dtype
+from camoxpert_cli.parallel.world import World, joined
+
+_COLLECTIVE_TIMEOUT = 1800
+
+
+def evaluate_checkpoint(
+    checkpoint: Path,
+    data: TestData,
+    inference: Inference,
+    protocol: Protocol,
+    placement: Placement,
+    *,
+    save_maps: Path | None,
+) -> Evaluation | None:
+    """Score `checkpoint` on the test sets of `data`.
+
+    Of several processes, which share the work, the first gets the evaluation, and the others None. Raises CamoxError.
+    """
+    with joined(_COLLECTIVE_TIMEOUT) as world:
+        device = own_device(placement, world)
+        if device.type == "cuda":
+            torch.cuda.set_device(device)
+        dtype = choose_dtype(inference.precision, device)
+        content = read_checkpoint(checkpoint)
+        network = network_of(content, checkpoint, takes_average(content, checkpoint, inference.weights)).to(device)
+        size = inference.img_size or trained_size(content, checkpoint)
+        pairs = find_tests(data)
+        sets = [
+            score_set(network, name, pairs[name], size, inference, protocol, device, dtype, world, save_maps)
+            for name in pairs
+        ]
+        if not world.is_main:
+            return None
+    about = {
+        "checkpoint": str(checkpoint),
+        "img_size": size,
+        "precision": inference.precision,
+        "tta": {"flip": inference.tta.flip, "scales": list(inference.tta.scales)},
+        "stretch": protocol.stretch,
+        "empty_masks": protocol.empty,
+    }
+    show = partial(show_picture, network, pairs, size, device, dtype, inference.tta)
+    return Evaluation(checkpoint.name, about, sets, show)
+
+
+def find_tests(data: TestData) -> dict[str, tuple[Pair, ...]]:
+    """The test sets that were asked for, in the order found. Raises DataError, UsageError for an unknown name."""
+    found = find_data(data.roots, folders=data.folders, scoring=True, include_noncam=data.include_noncam)
+    console.say(console.filled(f"Data: {found.description}", indent=6))
+    if not found.tests:
+        where = ", ".join(map(str, [*data.roots, *(images for images, _ in data.folders)]))
+        raise DataError(
+            f"{where} holds training pictures only", "give the folder of a test set, or --images DIR --masks DIR"
+        )
+    unknown = [name for name in data.names if name not in found.tests]
+    if unknown:
+        known = (nearest(unknown[0], found.tests) or list(found.tests))[0]
+        raise UsageError(f"there is no test set {unknown[0]}, only {', '.join(found.tests)}", f"--set {known}")
+    return {name: pairs for name, pairs in found.tests.items() if not data.names or name in data.names}
+
+
+def score_set(
+    network: CamoXpert,
+    name: str,
+    pairs: Sequence[Pair],
+    size: int,
+    inference: Inference,
+    protocol: Protocol,
+    device: torch.device,
+    dtype: torch.dtype | None,
+    world: World,
+    save_maps: Path | None = None,
+) -> ScoredSet:
+    """All measures of each picture of a set, on every rank; maps are written to `save_maps`/NAME where it is given."""
+    folder = None if save_maps is None else save_maps / name
+    if folder is not None:
+        make_out_folder(folder, "--save-maps")
+    loader = scoring_loader(
+        ScoringPictures(pairs, size),
+        inference.batch_size,
+        auto_workers(world.local_size),
+        device.type == "cuda",
+        world.rank,
+        world.size,
+    )
+    with console.progress(f"Test set {name}", len(pairs)) as advance:
+        scores = score_pictures(
+            network,
+            loader,
+            device,
+            dtype,
+            advance,
+            world,
+            job=lambda index: partial(
+                score_and_save,
+                protocol=protocol,
+                save_as=None if folder is None else folder / f"{pairs[index].name}.png",
+            ),
+            tta=inference.tta,
+            workers=scoring_workers(world),
+        )
+    return ScoredSet(name, [pair.name for pair in pairs], scores)
+
+
+def scoring_workers(world: World) -> int:
+    """Threads that score beside the one that computes maps; none where that one has a core alone."""
+    return usable_cores() // world.local_size - 1
+
+
+def show_picture(
+    network: CamoXpert,
+    tests: Mapping[str, Sequence[Pair]],
+    size: int,
+    device: torch.device,
+    dtype: torch.dtype | None,
+    tta: Tta,
+    name: str,
+    index: int,
+) -> Shown:
+    """Picture `index` of test set `name` with its mask and the map that `network` makes of it."""
+    pair = tests[name][index]
+    mask = read_scored_mask(pair.mask) > 0
+    full_size = (mask.shape[0], mask.shape[1])
+    image = read_matching_image(pair.image, full_size, pair.mask, None)
+    small = resize_image(read_matching_image(pair.image, full_size, pair.mask, size), size)
+    tensor = torch.from_numpy(small).permute(2, 0, 1)[None].to(device)
+    return image, mask, grey_map(probability_maps(network, tensor, [full_size], dtype, tta)[0])

@@ -1,0 +1,98 @@
+"""`camox export`: a checkpoint's network for other programs, without what only training needs."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from camoxpert_cli import __version__, console
+from camoxpert_cli.checkpoints.format import read_checkpoint, write_safetensors
+from camoxpert_cli.checkpoints.load import network_of, takes_average, trained_size
+from camoxpert_cli.config.eval_options import Weights
+from camoxpert_cli.errors import UsageError
+from camoxpert_cli.inference.onnx import require_onnx, write_onnx
+from camoxpert_cli.inference.predictions import THRESHOLD
+from camoxpert_cli.model.camoxpert import CamoXpert
+from camoxpert_cli.model.weights_file import SAFETENSORS
+
+ONNX = ".onnx"
+
+
+@dataclass(frozen=True)
+class Exported:
+    """What was written, and how far an ONNX file's logits are from the network's; None for .safetensors."""
+
+    description: Mapping[str, str]
+    bytes: int
+    difference: float | None
+
+
+def export(
+    checkpoint: Path,
+    target: Path,
+    *,
+    img_size: int | None = None,
+    weights: Weights | None = None,
+    overwrite: bool = False,
+) -> Exported:
+    """Write the network in `checkpoint` to `target`, a name that ends in .onnx or .safetensors.
+
+    Takes the average of the weights where there is one, unless `weights` says which, and the size it was trained at
+    where `img_size` is None. Raises UsageError for a target that must not be written or packages that are missing,
+    CheckpointError for a checkpoint that cannot be read or lacks what was asked for.
+    """
+    _check_target(checkpoint, target, overwrite)
+    if target.suffix == ONNX:
+        require_onnx()
+    content = read_checkpoint(checkpoint)
+    averaged = takes_average(content, checkpoint, weights)
+    size = img_size or trained_size(content, checkpoint)
+    network = network_of(content, checkpoint, averaged)
+    averaged = averaged or _described(content).get("weights") == "ema"  # an exported file holds no other weights
+    description = _description(network, size, checkpoint, "ema" if averaged else "model")
+    difference = None
+    if target.suffix == ONNX:
+        console.say(f"Writing {network.backbone_name} with {network.num_experts} experts at {size} pixels as ONNX ...")
+        difference = write_onnx(target, network, size, description)
+    else:
+        write_safetensors(target, network.state_dict(), {"format": "pt", **description})
+    return Exported(description, target.stat().st_size, difference)
+
+
+def _check_target(checkpoint: Path, target: Path, overwrite: bool) -> None:
+    if target.suffix not in (ONNX, SAFETENSORS):
+        raise UsageError(
+            f"{target} does not say which format is meant",
+            f"choose a name that ends in {ONNX} or {SAFETENSORS}, such as {target.with_suffix(ONNX)}",
+        )
+    if target.is_dir():
+        raise UsageError(f"{target} is a folder", f"choose the name of a file, such as {target / f'camoxpert{ONNX}'}")
+    if target.exists() and checkpoint.exists() and target.samefile(checkpoint):
+        raise UsageError(f"{target} is the checkpoint itself", "choose another name")
+    if target.exists() and not overwrite:
+        raise UsageError(f"{target} exists already", "choose another name, or --overwrite to replace it")
+    if not target.parent.is_dir():
+        raise UsageError(f"there is no folder {target.parent} to write {target.name} to", f"mkdir -p {target.parent}")
+
+
+def _description(network: CamoXpert, img_size: int, checkpoint: Path, weights: Weights) -> dict[str, str]:
+    """What whoever runs the network must know; numbers as JSON. `load_model` reads the first two."""
+    return {
+        "backbone": network.backbone_name,
+        "num_experts": str(network.num_experts),
+        "img_size": str(img_size),
+        "mean": json.dumps(network.normalisation.mean),
+        "std": json.dumps(network.normalisation.std),
+        "threshold": str(THRESHOLD),
+        "weights": weights,
+        "source": checkpoint.name,
+        "camox": __version__,
+    }
+
+
+def _described(content: Mapping[str, Any]) -> Mapping[str, Any]:
+    metadata = content.get("metadata")
+    return metadata if isinstance(metadata, Mapping) else {}

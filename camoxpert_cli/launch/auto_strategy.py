@@ -1,0 +1,142 @@
+"""What `--strategy auto` takes for two or three GPUs of one machine: what is faster in a short trial on them.
+
+DataParallel wins where cards cannot reach each other directly, a process for each elsewhere; with some networks and
+cards either crashes or hangs. From four GPUs on, and over several machines, it is a process for each.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import asdict, replace
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import torch
+
+from camoxpert_cli import atomic, console
+from camoxpert_cli.config.resolve import stage2_batch_size
+from camoxpert_cli.config.schema import Config
+from camoxpert_cli.data.cache import default_folder
+from camoxpert_cli.data.cores import usable_cores
+from camoxpert_cli.engine.build import build_phases, find_given
+from camoxpert_cli.engine.choice import Choice, Chosen
+from camoxpert_cli.errors import DeviceError
+from camoxpert_cli.launch.run_trial import Failure, Outcome, run_trial
+from camoxpert_cli.launch.trial import Trial
+from camoxpert_cli.parallel.device import Placement
+from camoxpert_cli.run_folder import STRATEGY_FILE
+
+CANDIDATES: tuple[Chosen, ...] = ("ddp", "dp")
+# dp has to be faster by more than two trials of the same differ: on pictures, ddp also has a process more to read them.
+_MARGIN = 1.02
+_SECONDS = 6.0
+_REMEMBERED = "strategies.json"
+
+
+def decide(outcomes: Mapping[Chosen, Outcome], key: str = "") -> Choice:
+    """The faster strategy; ddp where they are alike.
+
+    Raises DeviceError where none works, and the error itself where all end with the same one, which is about settings.
+    """
+    speeds: dict[str, float] = {
+        name: median(each.compute) for name, each in outcomes.items() if not isinstance(each, Failure)
+    }
+    failures = {name: each for name, each in outcomes.items() if isinstance(each, Failure)}
+    if not speeds:
+        first = next(iter(failures.values()))
+        if len(failures) > 1 and all(each == first for each in failures.values()):
+            raise first.error(first.message)
+        # What helps one helps the others, where it is said at all.
+        hint = next(
+            (each.hint for each in failures.values() if each.hint), "--gpus 1; camox doctor looks for the cause"
+        )
+        causes = "\n".join(f"  {name}: {each.message}" for name, each in failures.items())
+        raise DeviceError("no strategy works on these GPUs", hint, causes)
+    best: Chosen = "ddp" if "ddp" in speeds else "dp"
+    if "dp" in speeds and speeds["dp"] > _MARGIN * speeds[best]:
+        best = "dp"
+    rounded = {name: round(speed, 2) for name, speed in speeds.items()}
+    return Choice(best, rounded, {name: each.message for name, each in failures.items()}, key)
+
+
+def choose(
+    config: Config,
+    placement: Placement,
+    run_folder: Path | None,
+    *,
+    attempt: Callable[[Trial, int], Outcome] | None = None,
+    candidates: Sequence[Chosen] = CANDIDATES,
+) -> Choice:
+    """What was chosen before for the same machine, network and sizes, or what trials choose now.
+
+    A choice is kept in `run_folder` and in the user's folder for caches: a notebook service may keep only one of them.
+    `attempt` runs a trial with so many threads for each process. Raises DeviceError where no candidate works, DataError
+    where there are no pictures to train on.
+    """
+    key = identity(config, placement)
+    remembered = _recall(key, run_folder)
+    if remembered is not None:
+        console.say(f"Strategy: {remembered}, as tried before")
+        return remembered
+    if config.data.generated_pictures == 0:
+        find_given(config.data)  # what is wrong there is told before minutes of trials
+    console.say(
+        f"Strategy: trying {' and '.join(candidates)} on {placement.count} devices; --strategy ddp does without"
+    )
+    attempt = attempt or (lambda trial, threads: run_trial(trial, threads=threads))
+    stage = build_phases(config)[-1].stage.number
+    outcomes: dict[Chosen, Outcome] = {}
+    for name in candidates:
+        settings = replace(config.run, strategy=name, gpus=placement.count, resume_from=None)
+        trial = Trial(replace(config, run=settings), stage, seconds=_SECONDS)
+        processes = placement.count if name == "ddp" else 1
+        outcomes[name] = attempt(trial, max(1, usable_cores() // processes))
+        if isinstance(failure := outcomes[name], Failure):
+            console.warn(f"{name} does not work here: {failure.message}")
+    choice = decide(outcomes, key)
+    console.say(f"Strategy: {choice}")
+    _remember(choice)
+    return choice
+
+
+def identity(config: Config, placement: Placement) -> str:
+    """A digest of all that the choice depends on: machine, network and sizes."""
+    train = config.train
+    names = [torch.cuda.get_device_name(each) if each.type == "cuda" else "CPU" for each in placement.devices]
+    facts = [
+        [torch.__version__, torch.version.cuda, *names, usable_cores()],
+        asdict(replace(config.model, backbone_weights=None)),
+        [config.data.img_size, train.batch_size, stage2_batch_size(config), train.accumulation_steps],
+        [train.precision, train.deterministic, train.use_ema, build_phases(config)[-1].stage.number],
+    ]
+    return hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:32]
+
+
+def _recall(key: str, run_folder: Path | None) -> Choice | None:
+    if run_folder is not None:
+        with suppress(OSError, UnicodeDecodeError):
+            kept = Choice.from_text((run_folder / STRATEGY_FILE).read_text(encoding="utf-8"))
+            if kept is not None and kept.key == key:
+                return kept
+    kept = Choice.from_content(_all_remembered().get(key))
+    return kept if kept is not None and kept.key == key else None
+
+
+def _remember(choice: Choice) -> None:
+    """For later runs, where there is a place for it; the run that tried keeps its choice anyway."""
+    with suppress(OSError, RuntimeError):
+        path = default_folder() / _REMEMBERED
+        path.parent.mkdir(parents=True, exist_ok=True)
+        atomic.write_text(path, json.dumps({**_all_remembered(), choice.key: asdict(choice)}, indent=2) + "\n")
+
+
+def _all_remembered() -> dict[str, Any]:
+    with suppress(OSError, RuntimeError, ValueError):
+        content = json.loads((default_folder() / _REMEMBERED).read_text(encoding="utf-8"))
+        if isinstance(content, dict):
+            return content
+    return {}

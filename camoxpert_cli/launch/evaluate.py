@@ -1,0 +1,38 @@
+"""Where an evaluation takes place: in this process, or in several that it starts and waits for."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from camoxpert_cli.config.eval_options import Inference, Protocol, TestData
+from camoxpert_cli.config.schema import RunConfig
+from camoxpert_cli.data.cores import usable_cores
+from camoxpert_cli.evaluation.results import Evaluation
+from camoxpert_cli.evaluation.test_sets import evaluate_checkpoint
+from camoxpert_cli.launch.processes import launch
+from camoxpert_cli.parallel.device import place
+from camoxpert_cli.parallel.worker import is_worker
+from camoxpert_cli.parallel.world import expected_size
+
+
+def evaluate(
+    checkpoint: Path,
+    data: TestData,
+    inference: Inference,
+    protocol: Protocol,
+    run: RunConfig,
+    *,
+    save_maps: Path | None,
+    command: Sequence[str],
+) -> Evaluation | None:
+    """Score `checkpoint` on the test sets of `data`.
+
+    Where `run` asks for several devices, as many processes share the work, each by the `command` line of this one. The
+    first of them gets the evaluation; the others, and the process that starts them, get None. Raises CamoxError.
+    """
+    placement = place(run, expected_size())
+    if placement.count > 1 and not is_worker():
+        launch(command, placement.count, threads=max(1, usable_cores() // placement.count), max_restarts=0)
+        return None
+    return evaluate_checkpoint(checkpoint, data, inference, protocol, placement, save_maps=save_maps)

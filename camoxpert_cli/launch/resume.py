@@ -1,0 +1,206 @@
+"""`camox resume`: the newest checkpoint that can be trusted, with the settings it was made with, and what changes."""
+
+from __future__ import annotations
+
+import math
+import shlex
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from camoxpert_cli import console
+from camoxpert_cli.checkpoints.format import Checkpoint, read_checkpoint
+from camoxpert_cli.checkpoints.layouts import CAMOX, ORIGINAL, layout_of
+from camoxpert_cli.checkpoints.original_settings import settings_of_original
+from camoxpert_cli.config.diff import changes, keep_global_batches
+from camoxpert_cli.config.resolve import Resolved, from_mapping, gpu_count, resolve
+from camoxpert_cli.config.schema import Config
+from camoxpert_cli.engine.build import build_phases, check_pictures, describe_batches, open_data, rate_at
+from camoxpert_cli.engine.restoring import NOT_HELD, epochs_done
+from camoxpert_cli.engine.run import with_absolute_paths
+from camoxpert_cli.engine.stages import keep_unfrozen
+from camoxpert_cli.errors import CheckpointError, UsageError, nearest
+from camoxpert_cli.launch.start import start
+from camoxpert_cli.parallel.device import place, with_count
+from camoxpert_cli.parallel.sync_batchnorm import refuse_sync_batchnorm
+from camoxpert_cli.parallel.world import expected_size
+from camoxpert_cli.run_folder import RunFolder, default_path
+
+# Newest first.
+_NAMES = ("last.pth", "previous.pth", "best_model.pth")
+_DEPTH = 4  # folders below the one given in which a run is looked for
+_FOLDERS = {"data.images", "data.masks"}
+_BATCHES = {"train.batch_size", "train.stage2_batch_size", "train.accumulation_steps"}
+
+
+def resume(
+    source: Path,
+    flags: Mapping[str, Any],
+    assignments: Sequence[str],
+    *,
+    dry_run: bool,
+    command: Sequence[str],
+    as_json: bool = False,
+) -> None:
+    """Go on with the run in the folder `source`, or from the checkpoint `source`.
+
+    `flags` and `assignments` as `resolve` takes them. `dry_run` only says what would happen, and writes nothing.
+    `command` is the command line, for further processes; `as_json` as `train` takes it. Raises CamoxError.
+    """
+    checkpoint = find_checkpoint(source)
+    resolved = settings_to_go_on(checkpoint, flags, assignments)
+    if dry_run and resolved.auto:
+        raise UsageError(
+            "--batch-size auto trains for some steps to find the batch, and a dry run does not", "leave one of them out"
+        )
+    if dry_run:
+        describe(resolved.config, checkpoint)
+    else:
+        start(resolved, command, checkpoint, source, as_json=as_json)
+
+
+def find_checkpoint(source: Path) -> Checkpoint:
+    """The newest checkpoint of a run that verifies; those passed over are named. Raises CheckpointError."""
+    if source.is_file():
+        try:
+            return Checkpoint(source, read_checkpoint(source))
+        except CheckpointError as error:
+            if any((source.parent / name).exists() for name in _NAMES if name != source.name):
+                error.hint = (
+                    f"{RunFolder(source.parent).resume_command} takes the newest checkpoint there that is whole"
+                )
+            raise
+    folder = _run_folder(source)
+    passed_over = []
+    for path in (folder / name for name in _NAMES):
+        if path.exists():
+            try:
+                return Checkpoint(path, read_checkpoint(path))
+            except CheckpointError as error:
+                console.warn(f"{error.message}; it is passed over")
+                passed_over.append(path.name)
+    raise CheckpointError(
+        f"no checkpoint in {folder} can be read: {', '.join(passed_over)}", "start the run anew in another folder"
+    )
+
+
+def settings_to_go_on(checkpoint: Checkpoint, flags: Mapping[str, Any], assignments: Sequence[str]) -> Resolved:
+    """The settings in the checkpoint with what was asked for on top, and the folder to go on in.
+
+    Where the number of GPUs or a batch size per GPU changes, accumulation keeps the pictures of a step the same.
+    Raises UsageError.
+    """
+    saved = saved_settings(checkpoint)
+    before = from_mapping(*saved)
+    resolved = resolve(None, flags, assignments, saved=saved)
+    config = resolved.config
+    if "train.epochs" in flags and config.train.epochs < before.train.epochs:
+        raise UsageError(
+            f"--epochs is {config.train.epochs}, and the run has {before.train.epochs}: it can be extended only",
+            f"to end it earlier all the same: --set train.epochs={config.train.epochs}",
+        )
+    asked = resolved.typed
+    if "run.devices" in asked and "run.gpus" not in asked:
+        config = replace(config, run=replace(config.run, gpus=None))
+    config = replace(config, run=with_count(config.run, place(config.run, expected_size())))
+    assigned = {text.partition("=")[0].strip() for text in assignments}
+    # Where the pictures lie now takes the place of where they lay.
+    if "data.dataset_path" in asked and not asked & _FOLDERS:
+        config = replace(config, data=replace(config.data, images=(), masks=()))
+    elif asked & _FOLDERS and "data.dataset_path" not in asked:
+        config = replace(config, data=replace(config.data, dataset_path=()))
+    if (_BATCHES & asked or config.run.gpus != before.run.gpus) and not _BATCHES & assigned:
+        config = keep_global_batches(before, config, [*asked])
+    folder = Path(str(config.run.checkpoint_dir)) if "run.checkpoint_dir" in asked else _folder_to_write(checkpoint)
+    config = replace(
+        config,
+        run=replace(config.run, checkpoint_dir=str(folder), resume_from=None),
+        data=with_absolute_paths(config.data),  # as the run keeps them: the same folder is no change
+    )
+    return replace(resolved, config=config)
+
+
+def saved_settings(checkpoint: Checkpoint) -> tuple[Mapping[str, Any], str]:
+    """The settings a checkpoint was made with, and what to call their origin. Raises CheckpointError without any."""
+    content, origin = checkpoint.content, str(checkpoint.path)
+    if layout_of(content) is CAMOX and isinstance(content.get("config"), Mapping):
+        return content["config"], origin
+    if layout_of(content) is ORIGINAL and isinstance(content.get("args"), Mapping):
+        return settings_of_original(content["args"]), origin
+    raise CheckpointError(
+        f"{checkpoint.path} holds weights and no settings",
+        f"give the settings: camox train --resume-from {shlex.quote(str(checkpoint.path))} --dataset-path DATA ...",
+    )
+
+
+def describe(config: Config, checkpoint: Checkpoint) -> None:
+    """Print what going on would do. Raises CamoxError where it could not."""
+    refuse_sync_batchnorm(config, place(config.run, expected_size()))
+    content, training = checkpoint.content, checkpoint.content.get("training")
+    folder = RunFolder(Path(str(config.run.checkpoint_dir)))
+    folder.refuse_other_run(checkpoint.path)
+    epoch = epochs_done(config, content)
+    samples = training["progress"]["samples"] if training else 0
+    lines = [
+        ("Checkpoint", f"{checkpoint.path}: {epoch} epochs are complete, {samples} pictures into the next"),
+        ("Run folder", str(folder.path)),
+    ]
+    if not training:
+        lines.append(("", f"not held, so new: {NOT_HELD}"))
+    lines.append(("Next", _next_step(config, checkpoint, epoch, samples)))
+    found = changes(from_mapping(*saved_settings(checkpoint)), config)
+    lines += [("" if at else "Changes", str(change)) for at, change in enumerate(found)] or [("Changes", "none")]
+    lines += describe_batches(config)
+    console.result("\n".join(f"{title:<17}{text}" for title, text in lines))
+
+
+def _next_step(config: Config, checkpoint: Checkpoint, epoch: int, samples: int) -> str:
+    training = checkpoint.content.get("training")
+    pictures = config.data.generated_pictures
+    if config.data.dataset_path or config.data.images or not pictures:
+        data = open_data(config.data, config.train.seed, RunFolder(Path(str(config.run.checkpoint_dir))))
+        pictures = len(data.train)
+        check_pictures(checkpoint.content, data, checkpoint.path)
+    phases = keep_unfrozen(build_phases(config), epoch, training["backbone_stages"] if training else 0)
+    phase = next((phase for phase in phases if phase.end > epoch), None)
+    if phase is None:
+        return f"all {config.train.epochs} epochs are complete: the best weights would be scored"
+    step = math.ceil(samples / (phase.stage.batch_size * config.train.accumulation_steps * gpu_count(config)))
+    rate = rate_at(config, phase.stage, pictures, epoch, step)
+    return f"epoch {epoch + 1} of {config.train.epochs}, stage {phase.stage.number}, learning rate {rate:.3g}"
+
+
+def _run_folder(source: Path) -> Path:
+    """`source` where it holds a checkpoint, or the only folder below it that does. Raises CheckpointError."""
+    if not source.exists():
+        similar = nearest(source.name, [path.name for path in source.parent.glob("*")])
+        raise CheckpointError(
+            f"there is no run folder or checkpoint {source}",
+            f"did you mean {source.parent / similar[0]}?" if similar else "give a run folder, such as runs/first",
+        )
+    found = _below(source, _DEPTH)
+    if not found:
+        raise CheckpointError(
+            f"{source} holds no checkpoint ({', '.join(_NAMES)})", "give the folder of a run, or a checkpoint file"
+        )
+    if len(found) > 1:
+        raise CheckpointError(
+            f"{source} holds {len(found)} runs: {', '.join(map(str, found))}", RunFolder(found[0]).resume_command
+        )
+    return found[0]
+
+
+def _below(folder: Path, depth: int) -> list[Path]:
+    if any((folder / name).exists() for name in _NAMES):
+        return [folder]
+    folders = sorted(path for path in folder.iterdir() if path.is_dir()) if depth else []
+    return [match for each in folders for match in _below(each, depth - 1)]
+
+
+def _folder_to_write(checkpoint: Checkpoint) -> Path:
+    """The run's own folder, or a new one where that cannot be written or belongs to another program."""
+    own = checkpoint.path.parent
+    if layout_of(checkpoint.content) is CAMOX and (own / "config.yaml").exists() and RunFolder(own).is_writable():
+        return own
+    return default_path(checkpoint.path.absolute().parent.name)

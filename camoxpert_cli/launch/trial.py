@@ -1,0 +1,344 @@
+"""A short measurement of training, made by processes of its own so that whatever they die of harms nobody else.
+
+    python -m camoxpert_cli.launch.trial FOLDER
+
+`run_trial.py` starts them. FOLDER holds the trial and gets its measurement.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import os
+import resource
+import statistics
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import nullcontext
+from dataclasses import asdict, dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from camoxpert_cli import console
+from camoxpert_cli.config.resolve import from_mapping, stage2_batch_size, to_mapping
+from camoxpert_cli.config.schema import Config
+from camoxpert_cli.data.cores import auto_workers
+from camoxpert_cli.data.noise import noise
+from camoxpert_cli.data.pairs import Pair
+from camoxpert_cli.engine.build import RunData, build_network
+from camoxpert_cli.engine.out_of_memory import SMALLER
+from camoxpert_cli.engine.run import Run, assemble, set_trained
+from camoxpert_cli.engine.stages import WHOLE_BACKBONE, Stage
+from camoxpert_cli.engine.time_limit import Deadline
+from camoxpert_cli.engine.train import SizedBatch, training_steps, validate
+from camoxpert_cli.errors import CamoxError, TrainingError
+from camoxpert_cli.model.routing import spread
+from camoxpert_cli.parallel.cuda_errors import is_out_of_memory, to_camox_error
+from camoxpert_cli.parallel.determinism import deterministic
+from camoxpert_cli.parallel.device import place
+from camoxpert_cli.parallel.gradients import sum_gradients
+from camoxpert_cli.parallel.memory import peak_of_gpus
+from camoxpert_cli.parallel.worker import MEETING_POINT, ending_at_once, tell_launcher
+from camoxpert_cli.parallel.world import World, end_with_parent, joined
+from camoxpert_cli.run_folder import RunFolder
+
+# A collective that waits longer than this has lost its partners.
+_PATIENCE = 120
+_WARMUP_STEPS = 3
+# Repeats of so many steps say enough, however fast they are.
+_MOST_STEPS = 50
+# What was loaded ahead seems to come for nothing: a repeat of loading alone takes so many times as much.
+_LOADER_ROUNDS = 5
+_VALIDATION_BATCHES = 2
+
+Alive = Callable[[], None]
+
+
+@dataclass(frozen=True)
+class Pictures:
+    """What a trial reads: `files`, all pairs in the order of their cache; the others are rows of them."""
+
+    files: tuple[Pair, ...]
+    train: tuple[int, ...]
+    validation: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Trial:
+    """What to measure: a stage of training with the devices and the strategy that `config.run` says.
+
+    Without pictures only computing is measured, on random ones. Each repeat takes `steps` optimizer steps; where that
+    is None, as many as fit into its share of `seconds`.
+    """
+
+    config: Config
+    stage: int
+    pictures: Pictures | None = None
+    steps: int | None = None
+    repeats: int = 3
+    seconds: float = 10.0
+
+    @property
+    def gpus(self) -> int:
+        assert isinstance(self.config.run.gpus, int)
+        return self.config.run.gpus
+
+    def to_text(self) -> str:
+        pictures = None
+        if self.pictures is not None:
+            files = [[pair.name, str(pair.image), str(pair.mask)] for pair in self.pictures.files]
+            pictures = {**asdict(replace(self.pictures, files=())), "files": files}
+        return json.dumps({**asdict(self), "config": to_mapping(self.config), "pictures": pictures})
+
+    @classmethod
+    def from_text(cls, text: str) -> Trial:
+        content = json.loads(text)
+        content["config"] = from_mapping(content["config"], "trial")
+        if (pictures := content["pictures"]) is not None:
+            files = tuple(Pair(name, Path(image), Path(mask)) for name, image, mask in pictures["files"])
+            content["pictures"] = Pictures(files, tuple(pictures["train"]), tuple(pictures["validation"]))
+        return cls(**content)
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """Images/s over all devices, one value a repeat; None or nothing where it was not measured.
+
+    `compute` has its pictures on the device already, `loader` only loads them, `end_to_end` trains on them, and
+    `data_wait` is the share (0..1) of its time that was spent waiting for pictures. `communication` are the seconds in
+    which a step's gradients are summed over processes; DataParallel mixes that with computing. `peak_memory_mib` is of
+    the fullest device, or of the largest process where that is the CPU.
+    """
+
+    device: str
+    workers: int
+    threads: int
+    compute: list[float]
+    loader: list[float]
+    end_to_end: list[float]
+    data_wait: float | None
+    communication: float | None
+    validation: float | None
+    peak_memory_mib: float
+
+
+def measure(trial: Trial, world: World, alive: Alive) -> Measurement:
+    """Measure on every rank of `world`; `alive` is called whenever something was done. Raises CamoxError."""
+    run = _begin(trial, world)
+    alive()
+    stage = next(phase.stage for phase in run.phases if phase.stage.number == trial.stage)
+    set_trained(run, WHOLE_BACKBONE if stage.number == 2 else 0)
+    run.network.train()
+    # Ranks go on from each other's images. Where there is no average, what is scored is the same network.
+    first = world.rank * stage.batch_size
+    with spread(run.network, first), spread(run.scored_network, first):
+        return _measure(run, stage, trial, alive)
+
+
+def _measure(run: Run, stage: Stage, trial: Trial, alive: Alive) -> Measurement:
+    watch = _Watch(run, trial, alive)
+    steps = _steps(run, stage, _resident_batches(run, stage))
+    compute = watch.rates(steps, watch.warm_up(steps, _WARMUP_STEPS))
+    communication = watch.communication()
+    loader: list[float] = []
+    end_to_end: list[float] = []
+    data_wait = validation = None
+    if trial.pictures is not None:
+        loader, _ = watch.with_pictures(
+            stage, lambda batches: (size for size, _ in batches), at_least=_LOADER_ROUNDS * _prefetched(run.workers)
+        )
+        end_to_end, data_wait = watch.with_pictures(stage, lambda batches: _steps(run, stage, batches))
+        validation = watch.validation() if run.data.validation else None
+    return Measurement(
+        run.computed_with["device"],
+        run.workers,
+        torch.get_num_threads(),
+        compute,
+        loader,
+        end_to_end,
+        data_wait,
+        communication,
+        validation,
+        max(run.world.gather(_peak_memory(run))),
+    )
+
+
+class _Watch:
+    """Measures in step with the other ranks."""
+
+    def __init__(self, run: Run, trial: Trial, alive: Alive) -> None:
+        self.run, self.trial, self.alive = run, trial, alive
+
+    def warm_up(self, steps: Iterator[int], count: int) -> int:
+        """Make `count` (at least 2) steps; returns how many each repeat shall have."""
+        self._next(steps)  # starts workers and chooses kernels
+        seconds = self._time(partial(self._take, steps, count - 1, [])) / (count - 1)
+        fitting = int(self.trial.seconds / self.trial.repeats / seconds)
+        return self.run.world.from_main(self.trial.steps or min(max(1, fitting), _MOST_STEPS))
+
+    def rates(self, steps: Iterator[int], count: int) -> list[float]:
+        """Images/s over all ranks in each repeat of `count` steps, which yield their images over all ranks."""
+        rates = []
+        for _ in range(self.trial.repeats):
+            images: list[int] = []
+            seconds = self._time(partial(self._take, steps, count, images))
+            rates.append(sum(images) / seconds)
+        return rates
+
+    def with_pictures(
+        self, stage: Stage, steps_of: Callable[[Iterator[SizedBatch]], Iterator[int]], at_least: int = 1
+    ) -> tuple[list[float], float]:
+        """Rates of steps over the loader's batches, and the share of the time in which the ranks waited for them.
+
+        A repeat has `at_least` so many steps.
+        """
+        self.run.progress.samples = 0
+        batches, sizes = self.run.training_batches(stage, stage.first)
+        steps = steps_of(zip(sizes, batches, strict=True))
+        count = max(at_least, self.warm_up(steps, max(_WARMUP_STEPS, _prefetched(self.run.workers) + 1)))
+        waited, started = batches.waited, time.perf_counter()
+        rates = self.rates(steps, count)
+        share = (batches.waited - waited) / (time.perf_counter() - started)
+        return rates, statistics.mean(self.run.world.gather(share))
+
+    def communication(self) -> float | None:
+        """Seconds in which the gradients of all trained weights are summed over ranks."""
+        run = self.run
+        assert run.optimizer is not None
+        if run.placement.strategy == "dp":
+            return None
+        trained = [parameter for group in run.optimizer.param_groups for parameter in group["params"]]
+        seconds = []
+        for _ in range(1 + self.trial.repeats):
+            for parameter in trained:
+                parameter.grad = torch.zeros_like(parameter)
+            seconds.append(self._time(lambda: sum_gradients(trained, run.world)))
+            self.alive()
+        run.optimizer.zero_grad(set_to_none=True)
+        return 0.0 if run.world.size == 1 else statistics.median(seconds[1:])
+
+    def validation(self) -> float:
+        """Images/s of scoring held-out pictures."""
+        validate(self.run)
+        self.alive()
+        return len(self.run.data.validation) / self._time(lambda: validate(self.run))
+
+    def _take(self, steps: Iterator[int], count: int, images: list[int]) -> None:
+        images.extend(self._next(steps) for _ in range(count))
+
+    def _next(self, steps: Iterator[int]) -> int:
+        images = next(steps)
+        self.alive()
+        return images
+
+    def _time(self, work: Callable[[], object]) -> float:
+        """Seconds until the last rank is done, from when all were ready."""
+        world = self.run.world
+        self._finish()
+        world.gather(None)
+        started = time.perf_counter()
+        work()
+        self._finish()
+        return world.largest(torch.tensor([time.perf_counter() - started], dtype=torch.float64)).item()
+
+    def _finish(self) -> None:
+        """Wait for the GPUs, which work on while Python goes ahead."""
+        for device in self.run.placement.devices:
+            if device.type == "cuda" and (self.run.placement.strategy == "dp" or device == self.run.device):
+                torch.cuda.synchronize(device)
+
+
+def _begin(trial: Trial, world: World) -> Run:
+    """A run with random weights, which need no internet: routed by plan they are as fast as others."""
+    config = trial.config
+    placement = place(config.run, world.size)
+    accumulated = config.train.accumulation_steps * placement.count
+    largest = max(config.train.batch_size, stage2_batch_size(config)) * accumulated
+    asked = config.data.num_workers
+    workers = auto_workers(world.local_size) if asked == "auto" else asked
+    ahead = _prefetched(workers)
+    steps = _WARMUP_STEPS + ahead + 1 + trial.repeats * max(trial.steps or _MOST_STEPS, _LOADER_ROUNDS * ahead)
+    network = build_network(config.model, config.train.seed, weights_follow=True)
+    return assemble(
+        config,
+        RunFolder(Path(os.environ[MEETING_POINT]), writes=False),
+        _data(trial.pictures, at_least=steps * largest, validation=_VALIDATION_BATCHES * largest),
+        network,
+        placement,
+        world,
+        Deadline(),
+    )
+
+
+def _data(pictures: Pictures | None, at_least: int, validation: int) -> RunData:
+    """Training pictures over and over again, so that no epoch ends while the clock runs; some to validate on."""
+    if pictures is None:
+        nothing = Pair("", Path(), Path())
+        return RunData((), [nothing] * at_least, [], {}, generated=True)
+    train = [pictures.files[row] for row in pictures.train]
+    held_out = [pictures.files[row] for row in pictures.validation[:validation]]
+    return RunData(pictures.files, train * -(-at_least // len(train)), held_out, {}, generated=False)
+
+
+def _prefetched(workers: int) -> int:
+    """Batches that a loader prepares ahead: torch's default is two for each worker."""
+    return 2 * workers
+
+
+def _steps(run: Run, stage: Stage, batches: Iterator[SizedBatch]) -> Iterator[int]:
+    """The images of each optimizer step of training."""
+    run.progress.samples = 0
+    return (step.images for step in training_steps(run, stage, stage.first, batches))
+
+
+def _resident_batches(run: Run, stage: Stage) -> Iterator[SizedBatch]:
+    """One batch of noise, again and again, on the device already."""
+    size = stage.batch_size * run.placement.count
+    return itertools.repeat((size, noise(size // run.world.size, run.config.data.img_size, run.device)))
+
+
+def _peak_memory(run: Run) -> float:
+    """MiB of this process's fullest device, as its allocator took them; of the process itself on the CPU."""
+    if run.device.type == "cpu":
+        unit = 2**20 if sys.platform == "darwin" else 2**10
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit
+    return peak_of_gpus(run.own_devices) / 2**20
+
+
+def main() -> None:
+    """What one process of a trial does."""
+    end_with_parent()
+    folder, rank = Path(sys.argv[1]), os.environ["RANK"]
+    trial = Trial.from_text((folder / "trial.json").read_text(encoding="utf-8"))
+    try:
+        # A single process has no need to join, and so nothing of that can fail.
+        world_of_trial = joined(_PATIENCE) if int(os.environ["WORLD_SIZE"]) > 1 else nullcontext(World())
+        with deterministic(trial.config.train.deterministic), world_of_trial as world:
+            measurement = measure(trial, world, (folder / f"alive{rank}").touch)
+    except (CamoxError, RuntimeError) as error:
+        told = _explained(error)
+        if told is None:
+            raise
+        tell_launcher(told.message, told.hint, told.details)
+        console.fail(told.message, told.hint, told.details)
+        raise SystemExit(told.exit_code) from error
+    if rank == "0":
+        result: dict[str, Any] = asdict(measurement)
+        (folder / "measurement.json").write_text(json.dumps(result), encoding="utf-8")
+
+
+def _explained(error: CamoxError | RuntimeError) -> CamoxError | None:
+    if isinstance(error, CamoxError):
+        return error
+    if is_out_of_memory(error):
+        return TrainingError("the GPU ran out of memory", SMALLER)
+    return to_camox_error(error)
+
+
+if __name__ == "__main__":
+    with ending_at_once():
+        main()

@@ -1,0 +1,167 @@
+"""The processes that train one network together; collectives of one process alone return their input."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import signal
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from datetime import timedelta
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from camoxpert_cli.errors import PeerLostError
+from camoxpert_cli.parallel.cuda_errors import to_camox_error
+from camoxpert_cli.parallel.worker import MEETING_POINT, PARENT, is_worker
+
+Item = TypeVar("Item")
+
+_PR_SET_PDEATHSIG = 1
+
+
+@dataclass(frozen=True)
+class World:
+    """`rank` is 0 ... `size` - 1 over all machines, `local_rank` 0 ... `local_size` - 1 on this one.
+
+    Every rank must call the same collectives in the same order. Where a partner is lost they raise PeerLostError.
+    """
+
+    rank: int = 0
+    size: int = 1
+    local_rank: int = 0
+    local_size: int = 1
+    timeout: timedelta | None = None  # how long a collective waits
+    _groups: dict[tuple[int, ...], dist.ProcessGroup | None] = field(default_factory=dict, compare=False, repr=False)
+
+    @property
+    def is_main(self) -> bool:
+        """Whether this process writes files and speaks for all."""
+        return self.rank == 0
+
+    def sum(self, tensor: Tensor) -> Tensor:
+        """Over all ranks, in place; the same bits on each."""
+        if self.size > 1:
+            with _naming_the_loss():
+                dist.all_reduce(tensor)
+        return tensor
+
+    def group(self, ranks: Sequence[int]) -> dist.ProcessGroup | None:
+        """The process group of these ranks, made once; None, which stands for all, where they are, or on other ranks.
+
+        Every rank calls this.
+        """
+        key = tuple(ranks)
+        if len(key) < self.size and key not in self._groups:
+            with _naming_the_loss():
+                group = dist.new_group(list(key), timeout=self.timeout)
+            self._groups[key] = group if isinstance(group, dist.ProcessGroup) else None
+        return self._groups.get(key)
+
+    def largest(self, tensor: Tensor) -> Tensor:
+        """Of each value over all ranks, in place."""
+        if self.size > 1:
+            with _naming_the_loss():
+                dist.all_reduce(tensor, dist.ReduceOp.MAX)
+        return tensor
+
+    def require_all(self) -> None:
+        """Raise PeerLostError unless every rank comes here within the timeout.
+
+        To be called before collectives on GPUs: NCCL's return before a rank is missed, and its watchdog then aborts
+        those that wait. This one is between the CPUs, and does not wait for the GPU.
+        """
+        self.sum(torch.zeros(1))
+
+    def gather(self, item: Item) -> list[Item]:
+        """What each rank gave (what pickle takes), in the order of ranks, on every rank."""
+        if self.size == 1:
+            return [item]
+        items: list[Any] = [None] * self.size
+        with _naming_the_loss():
+            dist.all_gather_object(items, item)
+        return items
+
+    def from_main(self, item: Item) -> Item:
+        """What rank 0 gave."""
+        if self.size == 1:
+            return item
+        items = [item]
+        with _naming_the_loss():
+            dist.broadcast_object_list(items, src=0)
+        return items[0]
+
+
+def expected_size() -> int:
+    """Processes in the world that this one was started for; 1 where it was started by itself."""
+    return int(os.environ.get("WORLD_SIZE", "1")) if is_worker() else 1
+
+
+@contextmanager
+def joined(timeout: int) -> Iterator[World]:
+    """The world that this process was started for, by camox or torchrun; it is left again at the end.
+
+    A collective for which others keep it waiting longer than `timeout` seconds raises PeerLostError. After an error the
+    process is still in the world: it has to end by `launch.ending_at_once`.
+    """
+    if not is_worker():
+        yield World()
+        return
+    rank, size, local_rank, local_size = (
+        int(os.environ[name]) for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE")
+    )
+    end_with_parent()
+    meeting_point = os.environ.get(MEETING_POINT)
+    store = "env://" if meeting_point is None else f"file://{Path(meeting_point) / 'store'}"
+    with member(rank, size, local_rank, local_size, store, timedelta(seconds=timeout)) as world:
+        yield world
+
+
+@contextmanager
+def member(rank: int, size: int, local_rank: int, local_size: int, store: str, timeout: timedelta) -> Iterator[World]:
+    """The world of `size` processes that meet at `store`, as torch's `init_method`; for the rest see `joined`."""
+    with _naming_the_loss():
+        dist.init_process_group(
+            "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo",
+            init_method=store,
+            rank=rank,
+            world_size=size,
+            timeout=timeout,
+        )
+    yield World(rank, size, local_rank, local_size, timeout)
+    # Not after an error: NCCL destroys a group together, and would wait for ranks that may never come.
+    with suppress(RuntimeError):
+        dist.destroy_process_group()
+
+
+def peer_lost(error: RuntimeError) -> PeerLostError:
+    """What a collective that failed means."""
+    reason = str(error).strip().splitlines()[0]
+    return PeerLostError(
+        f"this process lost the others: {reason}",
+        "look into the logs of all ranks; where cards cannot reach each other, NCCL_P2P_DISABLE=1 may help",
+    )
+
+
+@contextmanager
+def _naming_the_loss() -> Iterator[None]:
+    try:
+        yield
+    except RuntimeError as error:
+        if to_camox_error(error) is not None:  # its own GPU's fault, which shows in whatever is called next
+            raise
+        raise peer_lost(error) from error
+
+
+def end_with_parent() -> None:
+    """Have the system ask this process to terminate when the one that started it is gone, so that it frees its GPU."""
+    with suppress(OSError, AttributeError):  # no Linux
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+    parent = os.environ.get(PARENT)
+    if parent is not None and os.getppid() != int(parent):  # it went before this process could ask
+        raise SystemExit(128 + signal.SIGTERM)

@@ -1,0 +1,160 @@
+"""Real processes that are killed, asked to end, or run out of time, and go on as if nothing had happened."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from camoxpert_cli.checkpoints.format import read_checkpoint
+from camoxpert_cli.config.resolve import Resolved
+from camoxpert_cli.engine.train import train
+from tests.helpers.cut_runs import SETTINGS, differing
+from tests.helpers.processes import camox, finish, run, start, train_command, wait_for
+from tests.helpers.tiny_data import tiny_run
+
+pytestmark = pytest.mark.training
+
+
+@pytest.fixture(scope="module")
+def uncut(tiny_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return train(settings(tiny_data, tmp_path_factory.mktemp("uncut") / "run")).path
+
+
+def settings(data: Path, folder: Path, **more: Any) -> Resolved:
+    return tiny_run(data, folder, **SETTINGS, **more)
+
+
+def steps_logged(folder: Path) -> int:
+    log = folder / "metrics.jsonl"
+    return log.read_text().count('"step"') if log.exists() else 0
+
+
+def kill_and_resume(data: Path, folder: Path, seeds: range, uncut: Path) -> None:
+    """Kill the run at a random moment for each of `seeds`, go on each time, and compare the end with `uncut`."""
+    command = train_command(settings(data, folder))
+    for seed in seeds:
+        draw = np.random.default_rng(seed)
+        before = steps_logged(folder)
+        process = start(command)
+        # Two of three within the steps and saves that follow, the others at any time from the start on.
+        if seed % 3:
+            wait_for(lambda before=before, p=process: steps_logged(folder) != before or p.poll() is not None, process)
+        time.sleep(float(draw.uniform(0, 0.4)))
+        process.send_signal(signal.SIGKILL)
+        finish(process)
+        if (folder / "last.pth").exists():
+            read_checkpoint(folder / "last.pth")  # never an unreadable one
+            command = camox("resume", str(folder))
+    code, output = run(command)
+
+    assert code == 0, output
+    assert differing(folder, uncut) == []
+    assert list(folder.glob(".*")) == []
+
+
+def test_killed_at_random(tiny_data: Path, tmp_path: Path, uncut: Path) -> None:
+    """Killed twice, a run ends with the weights, average, optimizer and history of the uncut one."""
+    kill_and_resume(tiny_data, tmp_path / "run", range(1, 3), uncut)
+
+
+@pytest.mark.slow
+def test_killed_thirty_times(tiny_data: Path, tmp_path: Path, uncut: Path) -> None:
+    """The same at thirty moments."""
+    for part in range(5):
+        kill_and_resume(tiny_data, tmp_path / f"run{part}", range(6 * part, 6 * part + 6), uncut)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("moment", ["torch.save", "verify_archive", "os.fsync", "Path.replace"])
+def test_killed_while_saving(tiny_data: Path, tmp_path: Path, uncut: Path, moment: str) -> None:
+    """Killed within a save, between any of its parts, a run loses no more than the steps since the last one."""
+    folder = tmp_path / "run"
+    script = f"""
+import os, signal, sys
+from pathlib import Path
+import torch
+from camoxpert_cli.checkpoints import format
+from camoxpert_cli import app
+
+places = {{"torch.save": (torch, "save"), "verify_archive": (format, "verify_archive"), "os.fsync": (os, "fsync"),
+          "Path.replace": (Path, "replace")}}
+owner, name = places[{moment!r}]
+original, calls = getattr(owner, name), 0
+
+def deadly(*arguments, **options):
+    global calls
+    calls += "last.pth" in str(arguments[0]) or name in ("save", "fsync")
+    if calls == {{"fsync": 7}}.get(name, 5):  # the settings were flushed before
+        if name == "save":
+            original({{"half": torch.ones(9)}}, *arguments[1:])  # something is there, and not all of it
+        os.kill(os.getpid(), signal.SIGKILL)
+    return original(*arguments, **options)
+
+setattr(owner, name, deadly)
+sys.argv = ["camox", *{train_command(settings(tiny_data, folder))[3:]!r}]
+app.main()
+"""
+    code, output = run([camox()[0], "-c", script])
+    assert code == -signal.SIGKILL, output
+    code, output = run(camox("resume", str(folder)))
+
+    assert code == 0, output
+    assert differing(folder, uncut) == []
+    assert list(folder.glob(".*")) == []
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("number", "expected", "workers"),
+    [
+        pytest.param(signal.SIGINT, 130, 0, id="SIGINT"),
+        pytest.param(signal.SIGTERM, 143, 2, id="SIGTERM"),
+    ],
+)
+def test_signals(
+    tiny_data: Path, tmp_path: Path, uncut: Path, number: signal.Signals, expected: int, workers: int
+) -> None:
+    """Ctrl-C and SIGTERM, sent to the whole group, save between two steps and end with the usual code and a command."""
+    folder = tmp_path / "run"
+    process = start(train_command(settings(tiny_data, folder, num_workers=workers)))
+    wait_for(lambda: steps_logged(folder) >= 3, process)
+    os.killpg(process.pid, number)
+    code, output = finish(process)
+    saved = read_checkpoint(folder / "last.pth")["training"]["progress"]
+
+    assert code == expected, output
+    assert f"camox resume {folder}" in output
+    assert "Traceback" not in output
+    logged = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    last = [row for row in logged if row["event"] in ("step", "epoch")][-1]
+    assert (saved["epoch"], saved["samples"]) == (
+        (last["epoch"] - 1, last["samples"]) if last["event"] == "step" else (last["epoch"], 0)
+    )
+    code, output = run(camox("resume", str(folder)))
+    assert code == 0, output
+    assert differing(folder, uncut) == []
+
+
+@pytest.mark.slow
+def test_the_clock(tiny_data: Path, tmp_path: Path, uncut: Path) -> None:
+    """Out of time, a run ends between two steps with exit code 0, saved, and says how to go on."""
+    folder = tmp_path / "run"
+    # The session has been going on for nearly the ten minutes it may last, as far as the process is told.
+    command = [*train_command(settings(tiny_data, folder)), "--session-limit", "10m"]
+    code, output = run(command, CAMOX_SESSION_START=str(time.time() - 592))
+
+    assert code == 0, output
+    assert "topped by the clock: the session limit of 10m leaves" in output
+    assert output.rstrip().endswith(f"Go on with: camox resume {folder}")
+    assert not (folder / "results.json").exists()
+    code, output = run(camox("resume", str(folder)), CAMOX_SESSION_START=str(time.time()))
+    assert code == 0, output
+    assert differing(folder, uncut) == []
+    assert (folder / "results.json").exists()

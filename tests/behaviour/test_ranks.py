@@ -1,0 +1,258 @@
+"""Several processes that train together make the steps of one process with all of their pictures."""
+
+from __future__ import annotations
+
+import hashlib
+import signal
+from collections.abc import Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from camoxpert_cli.data.dataset import ScoringPictures
+from camoxpert_cli.data.loader import scoring_loader
+from camoxpert_cli.data.pairs import Pair
+from camoxpert_cli.engine import train as train_module
+from camoxpert_cli.engine.run import Run, enter_phase, prepare
+from camoxpert_cli.engine.stopping import Stopped
+from camoxpert_cli.engine.time_limit import Deadline
+from camoxpert_cli.engine.train import begin, close_epoch, train_epoch, validate
+from camoxpert_cli.errors import DataError
+from camoxpert_cli.evaluation.score import Scores, evaluate
+from camoxpert_cli.model.camoxpert import CamoXpert
+from camoxpert_cli.parallel.world import World
+from tests.helpers.batch_effects import train_without_batch_effects
+from tests.helpers.plain_training import assert_same_training, train_plainly
+from tests.helpers.ranks import in_ranks
+from tests.helpers.tiny_data import TRAINING_PICTURES, tiny_run
+
+pytestmark = pytest.mark.training
+
+
+def train_held_still(world: World, data: Path, folder: Path, cases: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """For each of `cases` what `train_plainly` gives, where no picture sees its batch."""
+    CamoXpert.train = train_without_batch_effects  # type: ignore[assignment, method-assign]
+    return [train_plainly(world, data, folder / str(at), case) for at, case in enumerate(cases)]
+
+
+# Pictures, batch of a rank, accumulation.
+EVEN = [(8, 2, 1), (8, 2, 2)]  # steps of 2 + 2; one step of two batches of 2 + 2
+UNEVEN = [(5, 2, 2)]  # a batch of 2 + 2 and one with a picture for one rank only, which is added up with it
+SHORT = [(7, 2, 2), (5, 2, 1)]  # two batches, the last of 1 + 2; a step with a picture for one rank only
+
+
+@pytest.mark.parametrize(
+    "sizes",
+    [
+        pytest.param(UNEVEN, id="uneven"),
+        pytest.param(EVEN, id="even", marks=pytest.mark.slow),
+        pytest.param(SHORT, id="short", marks=pytest.mark.slow),
+    ],
+)
+def test_two_ranks_are_one_process(tiny_data: Path, tmp_path: Path, sizes: list[tuple[int, int, int]]) -> None:
+    """Losses and weights are those of one process with batches twice as large, through all stages, to 1e-9.
+
+    So is how many pictures chose each expert, to the picture.
+    """
+    common = [
+        {"val_fraction": 1 - pictures / TRAINING_PICTURES, "accumulation_steps": steps} for pictures, _, steps in sizes
+    ]
+    batches = [batch for _, batch, _ in sizes]
+    shared = [
+        {**each, "batch_size": b, "stage2_batch_size": b, "gpus": 2} for each, b in zip(common, batches, strict=True)
+    ]
+    alone = [{**each, "batch_size": 2 * b, "stage2_batch_size": 2 * b} for each, b in zip(common, batches, strict=True)]
+    first, second = in_ranks(2, train_held_still, tiny_data, tmp_path / "two", shared)
+    (whole,) = in_ranks(1, train_held_still, tiny_data, tmp_path / "one", alone)
+    for case, *outcomes in zip(sizes, first, second, whole, strict=True):
+        assert_same_training(case, *outcomes)
+
+
+# Steps of 4 + 4 and of 1 picture in stage 1, of 6 + 3 in stage 2: ranks with one picture less than others, or none.
+REAL: dict[str, Any] = {
+    **{"epochs": 3, "stage1_epochs": 1, "num_experts": 7, "warmup_epochs": 0, "gpus": 2},
+    **{"val_fraction": 1 - 9 / TRAINING_PICTURES, "batch_size": 2, "stage2_batch_size": 3, "accumulation_steps": 2},
+}
+
+
+def train_really(world: World, data: Path, folder: Path) -> dict[str, Any]:
+    """With nothing held still: what each rank holds after each epoch, and what it makes of pictures to score."""
+    resolved = tiny_run(data, folder, **REAL)
+    run, _ = prepare(resolved, None, world)
+    begin(run, resolved.config, None)
+    held = []
+    for phase in run.phases:
+        enter_phase(run, phase)
+        for epoch in range(phase.first, phase.end):
+            train_epoch(run, phase, epoch)
+            close_epoch(run, phase, validate(run))
+            held.append({"stages": run.backbone_stages, "scores": run.progress.history[-1]["mae"], **_digests(run)})
+    pairs = run.data.all_training[:5]
+    broken = folder / f"broken{world.rank}.png"
+    broken.write_bytes(b"no picture")
+    unreadable = [replace(pair, image=broken) if at == 3 else pair for at, pair in enumerate(pairs)]
+    try:
+        problem = str(_score(run, unreadable, world))
+    except DataError as error:
+        problem = error.message
+    run.stopping.deadline = Deadline(0.0, "the time limit of 1s") if world.rank else Deadline()
+    stops = [_stop(run)]
+    with run.stopping:
+        if world.is_main:
+            signal.raise_signal(signal.SIGTERM)
+        stops.append(_stop(run))
+    return {
+        "held": held,
+        "stops": stops,
+        "alone": asdict(_score(run, pairs, World())),
+        "together": asdict(_score(run, pairs, world)),
+        "problem": problem,
+    }
+
+
+def _stop(run: Run) -> tuple[int, str]:
+    with pytest.raises(Stopped) as caught:
+        run.check_stop(0.0)
+    return caught.value.exit_code, caught.value.reason
+
+
+def _score(run: Run, pairs: Sequence[Pair], world: World) -> Scores:
+    """In batches of 2, 2 and 1: rank 0 gets the first and the third."""
+    batches = scoring_loader(ScoringPictures(pairs, 64), 2, 0, False, world.rank, world.size)
+    return evaluate(run.scored_network.eval(), batches, run.device, None, lambda count, note: None, world)
+
+
+def _digests(run: Run) -> dict[str, str]:
+    """Of every bit of the training state; network and average with their buffers."""
+    assert run.ema is not None
+    assert run.optimizer is not None
+    states = {
+        "network": run.network.state_dict(),
+        "average": run.ema.network.state_dict(),
+        "optimizer": {
+            f"{number}.{name}": value
+            for number, state in run.optimizer.state_dict()["state"].items()
+            for name, value in state.items()
+        },
+    }
+    return {name: _digest(tensors) for name, tensors in states.items()}
+
+
+def _digest(tensors: dict[str, Tensor]) -> str:
+    found = hashlib.sha256()
+    for name, value in tensors.items():
+        found.update(name.encode() + value.numpy().tobytes())
+    return found.hexdigest()
+
+
+def test_ranks_stay_the_same_to_the_bit(tiny_data: Path, tmp_path: Path) -> None:
+    """Network, average, optimizer and BatchNorm's statistics, through a stage change, an unfreezing and small batches.
+
+    Scores of a number of pictures that does not divide are those of one process, a picture that one rank cannot read is
+    an error on all, and what ends one of them ends all for the same reason.
+    """
+    (tmp_path / "run").mkdir()
+    first, second = in_ranks(2, train_really, tiny_data, tmp_path / "run")
+
+    assert first["held"] == second["held"]
+    assert len({each["network"] for each in first["held"]}) == len(first["held"]) == 3
+    assert len({each["stages"] for each in first["held"]}) == 3  # frozen, then in two steps
+    assert first["together"] == second["together"] == first["alone"] == second["alone"]
+    assert first["together"]["pictures"] == 5
+    assert first["problem"] == second["problem"]
+    assert "broken1.png" in first["problem"]  # rank 1 met it
+    # The clock of one of them, then also a signal to the other.
+    assert first["stops"] == second["stops"]
+    assert [code for code, _ in first["stops"]] == [0, 143]
+    assert first["stops"][1][1] == "stopped by a request to terminate"
+
+
+# The experts of each rank's pictures, batch after batch: a step of two batches in which each is used, and another.
+ROUTES = [
+    [(0, 1, 2), (3, 4, 5), (0, 1, 2), (2, 3, 4)],
+    [(6, 0, 1), (2, 3, 4), (1, 2, 5), (2, 3, 4)],
+]
+IDLE = 6  # in the second step
+
+
+def train_on_routes(world: World, data: Path, folder: Path) -> dict[str, Any]:
+    """Which experts the second step moved, or changed what the optimizer remembers of; and digests."""
+    resolved = tiny_run(
+        data, folder, epochs=1, stage1_epochs=1, num_experts=7, batch_size=1, accumulation_steps=2, gpus=2
+    )
+    run, _ = prepare(resolved, None, world)
+    begin(run, resolved.config, None)
+    for layer in run.network.moe_layers:
+        layer.get_submodule("gate").register_forward_hook(_Route(ROUTES[world.rank]))
+    enter_phase(run, run.phases[0])
+    before: list[list[Tensor]] = []
+    without_gradient: list[bool] = []
+    original = train_module.optimizer_step
+
+    def step(*arguments: Any) -> float | None:
+        before[:] = _experts(run)
+        without_gradient[:] = [
+            all(parameter.grad is None for layer in run.network.moe_layers for parameter in _expert(layer, number))
+            for number in range(7)
+        ]
+        return original(*arguments)
+
+    train_module.__dict__["optimizer_step"] = step
+    train_epoch(run, run.phases[0], 0)
+    pairs = zip(before, _experts(run), strict=True)
+    changed = [[not torch.equal(old, new) for old, new in zip(*states, strict=True)] for states in pairs]
+    return {
+        "unused here": [number for number in range(7) if without_gradient[number]],
+        "moved": [number for number in range(7) if any(changed[number])],
+        "all of them": [number for number in range(7) if sum(changed[number]) > len(changed[number]) // 2],
+        **_digests(run),
+    }
+
+
+class _Route:
+    """A hook that has a gate choose the experts of `routes`, one entry a batch."""
+
+    def __init__(self, routes: Sequence[tuple[int, ...]]) -> None:
+        self.routes = iter(routes)
+
+    def __call__(self, gate: nn.Module, inputs: tuple[Tensor], logits: Tensor) -> Tensor:
+        chosen = torch.zeros_like(logits)
+        chosen[:, list(next(self.routes))] = 100.0
+        return logits + chosen
+
+
+def _expert(layer: nn.Module, number: int) -> list[nn.Parameter]:
+    return list(layer.get_submodule(f"experts.{number}").parameters())
+
+
+def _experts(run: Run) -> list[list[Tensor]]:
+    """Copies of the weights of each expert in all layers, and of what the optimizer remembers of them."""
+    assert run.optimizer is not None
+    return [
+        [
+            value.detach().clone()
+            for layer in run.network.moe_layers
+            for parameter in _expert(layer, number)
+            for value in (parameter, *run.optimizer.state.get(parameter, {}).values())
+        ]
+        for number in range(7)
+    ]
+
+
+@pytest.mark.slow
+def test_experts_that_few_use(tiny_data: Path, tmp_path: Path) -> None:
+    """An expert that one rank used, or any did in an earlier batch of the step, moves alike on both; an idle one rests.
+
+    The idle one has a past: AdamW would decay its weights and move them on with any gradient, zeros included.
+    """
+    first, second = in_ranks(2, train_on_routes, tiny_data, tmp_path / "run")
+
+    assert first["unused here"] == [5, IDLE]
+    assert second["unused here"] == [0, IDLE]
+    assert first.pop("unused here") != second.pop("unused here")
+    assert first == second
+    assert first["moved"] == first["all of them"] == [0, 1, 2, 3, 4, 5]

@@ -1,0 +1,288 @@
+"""What a run leaves in its folder, whenever and however it ends."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import signal
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from typer.testing import CliRunner
+
+from camoxpert_cli.app import app
+from camoxpert_cli.checkpoints.format import read_checkpoint, write_checkpoint
+from camoxpert_cli.checkpoints.load import load_model
+from camoxpert_cli.config.resolve import resolve
+from camoxpert_cli.data.dataset import ScoringPictures
+from camoxpert_cli.data.layouts import find_data
+from camoxpert_cli.data.loader import scoring_loader
+from camoxpert_cli.engine import train as train_module
+from camoxpert_cli.engine.run import Run
+from camoxpert_cli.engine.saving import save_best
+from camoxpert_cli.engine.train import train
+from camoxpert_cli.errors import Interrupted, UsageError
+from camoxpert_cli.evaluation.results import MEASURES
+from camoxpert_cli.evaluation.score import Scores, evaluate
+from camoxpert_cli.run_folder import RunFolder
+from tests.helpers.compare import differences
+from tests.helpers.run_files import events, read_json
+from tests.helpers.tiny_data import TEST_PICTURES, TEST_SET, tiny_run
+
+CPU = torch.device("cpu")
+
+
+def test_files(plain_run: RunFolder) -> None:
+    """A finished run has left exactly these files, and no temporary one."""
+    names = "config.yaml env.json metrics.jsonl history.json last.pth previous.pth best_model.pth results.json"
+
+    assert {path.name for path in plain_run.path.iterdir()} == {*names.split(), "per_image.csv"}
+
+
+@pytest.mark.training
+def test_report(tiny_data: Path, tmp_path: Path) -> None:
+    """A run asked for a report leaves a page with its epochs, sets and pictures, and its curves as PNG."""
+    folder = train(tiny_run(tiny_data, tmp_path / "run", epochs=1, stage1_epochs=0, report=True))
+    page = folder.report.read_text(encoding="utf-8")
+
+    assert "validation" in page
+    assert f"{TEST_SET}" in page
+    assert "test-00" in page
+    assert "stage1_epochs" in page
+    assert folder.curves.read_bytes().startswith(b"\x89PNG")
+
+
+def test_history(plain_run: RunFolder) -> None:
+    """history.json is a list with one object an epoch, of exactly these keys and types."""
+    types = {
+        "epoch": int,
+        "stage": int,
+        "train_loss": float,
+        "iou": float,
+        "dice": float,
+        "mae": float,
+        "lr": float,
+        "seconds": float,
+    }
+    history = read_json(plain_run.history)
+
+    assert [{key: type(value) for key, value in row.items()} for row in history] == [types, types]
+    assert [(row["epoch"], row["stage"]) for row in history] == [(1, 1), (2, 2)]
+    assert all(row["train_loss"] > 0 and row["seconds"] > 0 for row in history)
+
+
+def test_settings_are_kept(plain_run: RunFolder, tiny_data: Path) -> None:
+    """config.yaml is a preset that resolves to the settings of the run."""
+    assert resolve(str(plain_run.path / "config.yaml"), {}).config == tiny_run(tiny_data, plain_run.path).config
+
+
+def test_metrics_lines(plain_run: RunFolder) -> None:
+    """metrics.jsonl has a line for each step, with rates, gradient and every loss term, and one for each epoch.
+
+    Beside what the history has, an epoch's line says how fast it went, and how its pictures used the experts.
+    """
+    lines = [json.loads(line) for line in plain_run.metrics.read_text(encoding="utf-8").splitlines()]
+    keys = "event time epoch samples lr group_lr gradient_norm total bce iou edge deep balance"
+    steps = [line for line in lines if line["event"] == "step"]
+
+    # 8 pictures in batches of 4, then of 3.
+    assert [line["event"] for line in lines] == ["step"] * 2 + ["epoch"] + ["step"] * 3 + ["epoch"]
+    assert [(line["epoch"], line["samples"]) for line in steps] == [(1, 4), (1, 8), (2, 3), (2, 6), (2, 8)]
+    assert all(list(line) == keys.split() for line in steps)
+    assert [list(line["group_lr"]) for line in steps] == [["network"]] * 2 + [["network", "backbone"]] * 3
+    assert all(line["group_lr"]["network"] == line["lr"] for line in steps)
+    rows = [{key: line[key] for key in line if key not in ("event", "time")} for line in events(plain_run, "epoch")]
+    assert all(0 <= row.pop("data_wait") <= 1 for row in rows)
+    assert all(row.pop("images_per_s") > 0 and row.pop("memory_bytes") > 0 for row in rows)
+    assert all(row.pop("skipped_steps") == 0 for row in rows)
+    # Two experts, both of which each picture takes, in each of four layers.
+    assert all(row.pop("expert_use") == [[1.0, 1.0]] * 4 for row in rows)
+    assert all(row.pop("routing_entropy") == [1.0] * 4 and row.pop("dead_experts") == [0] * 4 for row in rows)
+    assert rows == read_json(plain_run.history)
+
+
+def test_train_loss_is_a_mean_over_pictures(plain_run: RunFolder) -> None:
+    """The uneven last batch counts by its pictures, not as a batch."""
+    losses = [line["total"] for line in events(plain_run, "step") if line["epoch"] == 2]
+    expected = (3 * losses[0] + 3 * losses[1] + 2 * losses[2]) / 8
+
+    assert read_json(plain_run.history)[1]["train_loss"] == pytest.approx(expected, rel=1e-12)
+
+
+def test_total_is_the_weighted_sum(plain_run: RunFolder) -> None:
+    """The terms in metrics.jsonl add up to the loss with the weights of the network's description (float32 sums)."""
+    for line in events(plain_run, "step"):
+        terms = 5 * line["bce"] + 3 * line["iou"] + 2 * line["edge"] + 0.4 * line["deep"] + 0.1 * line["balance"]
+        assert line["total"] == pytest.approx(terms, rel=1e-6)
+
+
+def assert_overlap(full: dict[str, Any], quick: dict[str, Any]) -> None:
+    """All measures agree to the bit with those of every epoch, where those have them."""
+    assert {name: full[name] for name in quick} == quick
+
+
+def test_results(plain_run: RunFolder, tiny_data: Path) -> None:
+    """results.json holds the best epoch's validation scores, and its weights' scores on the test set."""
+    results, history = read_json(plain_run.results), read_json(plain_run.history)
+    best = max(history, key=lambda row: row["iou"])
+    pictures = ScoringPictures(find_data([tiny_data]).tests[TEST_SET], 64)
+    network = load_model(plain_run.best, ema=True)
+    scores = evaluate(network, scoring_loader(pictures, 4, 0), CPU, None, lambda count, note: None)
+
+    assert results["checkpoint"] == "best_model.pth"
+    assert results["epoch"] == best["epoch"]
+    assert_overlap(results["validation"], {"pictures": 3, **{key: best[key] for key in ("iou", "dice", "mae")}})
+    assert set(results["tests"]) == {TEST_SET}
+    assert scores.pictures == TEST_PICTURES
+    assert_overlap(results["tests"][TEST_SET], asdict(scores))
+    assert set(MEASURES) < set(results["validation"]) == set(results["tests"][TEST_SET])
+    assert results["baselines"] == {}
+    assert results["seconds"] == pytest.approx(sum(row["seconds"] for row in history), abs=0.06)
+
+
+@pytest.mark.slow
+def test_expert_use_is_counted(tiny_data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Each picture counts once an epoch for each expert it chose; experts that none chose are warned of, once.
+
+    The first epoch begins with gates that have learned nothing, so nothing is said of it.
+    """
+    settings = tiny_run(tiny_data, tmp_path / "run", num_experts=7, epochs=4, stage1_epochs=4, lr=1e-6, save_every="1")
+    folder = train(settings)
+    said = [line for line in capsys.readouterr().err.splitlines() if line.startswith("Warning: fewer than 1%")]
+    rows = events(folder, "epoch")
+    for row in rows:
+        assert [sum(layer) for layer in row["expert_use"]] == pytest.approx([3.0] * 4)
+        assert all(8 * share == round(8 * share) for layer in row["expert_use"] for share in layer)
+        assert row["dead_experts"] == [layer.count(0.0) for layer in row["expert_use"]]
+        assert all(0 < entropy < 1 for entropy in row["routing_entropy"])
+    dead = [sum(row["dead_experts"]) for row in rows]
+    within, after = (
+        read_checkpoint(path)["training"]["progress"]["experts_chosen"] for path in (folder.previous, folder.last)
+    )
+
+    # Saved after the last step of the last epoch, and after its end.
+    assert [sum(layer) for layer in within] == [3 * 8] * 4
+    assert after == []
+    # With weights that hardly move, all of 8 pictures choose much the same experts.
+    assert dead[0] > 0
+    assert len(said) == 1
+    assert f"of the pictures of epoch 2 chose {dead[1]} of the network's 28 experts" in said[0]
+
+
+@pytest.mark.training
+def test_best_weights(tiny_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """best_model.pth has weights, average and scores of the best epoch, the first of two equal ones; nothing later."""
+    ious = iter([0.3, 0.5, 0.4, 0.5])
+    weights: list[dict[str, Any]] = []
+
+    def validate(run: Run) -> Scores:
+        assert run.ema is not None
+        state = {"network": run.network.state_dict(), "ema": run.ema.network.state_dict()}
+        weights.append({name: {key: value.clone() for key, value in each.items()} for name, each in state.items()})
+        return Scores(3, next(ious), 0.1, 0.2)
+
+    monkeypatch.setattr(train_module, "validate", validate)
+    folder = train(tiny_run(tiny_data, tmp_path / "run", epochs=4, target_iou=0.45))
+    best = read_checkpoint(folder.best)
+    results = read_json(folder.results)
+
+    assert differences(best["network"], weights[1]["network"]) == []
+    assert differences(best["ema"], weights[1]["ema"]) == []
+    assert differences(best["network"], weights[3]["network"]) != []
+    assert (best["epoch"], best["scores"]["iou"], "training" in best) == (2, 0.5, False)
+    assert results["epoch"] == 2
+    seconds = [row["seconds"] for row in read_json(folder.history)]
+    assert results["seconds_to_target"] == pytest.approx(sum(seconds[:2]))
+
+
+def test_json(tiny_data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """`as_json` leaves the results and nothing else on stdout; a run that the clock ends says how to go on."""
+    folder = train(tiny_run(tiny_data, tmp_path / "run", epochs=1), as_json=True)
+    complete = json.loads(capsys.readouterr().out)
+    with pytest.MonkeyPatch.context() as patched:
+        # No checkpoint is so small that a second suffices.
+        patched.setattr("camoxpert_cli.engine.time_limit.process_start", lambda pid: 0.0)
+        cut = train(tiny_run(tiny_data, tmp_path / "cut", time_limit="1s"), as_json=True)
+    early = json.loads(capsys.readouterr().out)
+
+    assert complete == {"complete": True, "run_folder": str(folder.path), **read_json(folder.results)}
+    assert (early["complete"], early["epochs"], early["next"]) == (False, 0, f"camox resume {cut.path}")
+    assert "the time limit of 1s" in early["reason"]
+
+
+def test_second_try(tiny_data: Path, tmp_path: Path) -> None:
+    """The steps of a run that ended before its first epoch did are not mistaken for those of the next one."""
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "metrics.jsonl").write_text('{"event": "step", "epoch": 1}\n', encoding="utf-8")
+    folder = train(tiny_run(tiny_data, tmp_path / "run", epochs=1))
+
+    assert len(events(folder, "step")) == 2
+
+
+def test_folder_of_another_run(plain_run: RunFolder, tiny_data: Path) -> None:
+    """Training into the folder of another run is refused with exit code 2 before anything in it changes."""
+    before = {path.name: (path.read_bytes(), path.stat().st_mtime_ns) for path in plain_run.path.iterdir()}
+    with pytest.raises(UsageError, match="holds another run") as caught:
+        train(tiny_run(tiny_data, plain_run.path))
+
+    assert caught.value.exit_code == 2
+    assert {path.name: (path.read_bytes(), path.stat().st_mtime_ns) for path in plain_run.path.iterdir()} == before
+
+
+@pytest.mark.parametrize("below", ["", "run", "deep/run"])
+def test_folder_that_is_a_file(tiny_data: Path, tmp_path: Path, below: str) -> None:
+    """A run folder that is a file, or below one, is refused with exit code 2 before training."""
+    (tmp_path / "file").write_bytes(b"mine")
+    with pytest.raises(UsageError) as caught:
+        train(tiny_run(tiny_data, tmp_path / "file" / below))
+
+    assert caught.value.exit_code == 2
+    assert [path.read_bytes() for path in tmp_path.iterdir()] == [b"mine"]
+
+
+@pytest.mark.training
+def test_interrupted_between_two_files(tiny_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ctrl-C while an epoch is written down waits until all files tell of it, checkpoints whole; the exit code is 130.
+
+    The hint is a command that goes on in the same folder, though the settings leave its name to the program.
+    """
+
+    def pressing(run: Run) -> bool:
+        signal.raise_signal(signal.SIGINT)
+        return save_best(run)
+
+    monkeypatch.chdir(tmp_path)
+    with monkeypatch.context() as patched:
+        patched.setattr(train_module, "save_best", pressing)
+        with pytest.raises(Interrupted, match=r"stopped by Ctrl-C, in epoch 2 of 2, .* in runs/.*/last\.pth") as caught:
+            train(tiny_run(tiny_data, tmp_path, checkpoint_dir=None))
+    (folder,) = [RunFolder(path) for path in Path("runs").iterdir()]
+
+    assert caught.value.exit_code == 130
+    assert [read_checkpoint(path)["epoch"] for path in (folder.last, folder.best)] == [1, 1]
+    assert [row["epoch"] for row in read_json(folder.history)] == [1]
+    assert [row["epoch"] for row in events(folder, "epoch")] == [1]
+    assert caught.value.hint == f"camox resume {folder.path}"
+    assert CliRunner().invoke(app, shlex.split(caught.value.hint)[1:]).exit_code == 0
+    assert [row["epoch"] for row in read_json(folder.history)] == [1, 2]
+
+
+def test_interrupted_save(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ctrl-C while a checkpoint is written leaves the file before it, and is no error of the disk."""
+    path = tmp_path / "last.pth"
+    write_checkpoint(path, {"network": {}, "epoch": 3})
+    before, save = path.read_bytes(), torch.save
+
+    def pressing(content: Any, file: Any) -> None:
+        save(content, file)
+        signal.raise_signal(signal.SIGINT)
+
+    monkeypatch.setattr(torch, "save", pressing)
+    with pytest.raises(KeyboardInterrupt):
+        write_checkpoint(path, {"network": {}, "epoch": 4})
+
+    assert path.read_bytes() == before
+    assert list(tmp_path.iterdir()) == [path]

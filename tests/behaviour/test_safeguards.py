@@ -1,0 +1,157 @@
+"""What protects a user's files and nights: resuming with other settings, broken pictures, memory."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from camoxpert_cli.checkpoints.format import read_checkpoint
+from camoxpert_cli.engine import train as train_module
+from camoxpert_cli.engine.train import train
+from camoxpert_cli.errors import CheckpointError, DeviceError, PeerLostError, TrainingError, UsageError
+from camoxpert_cli.inference.predict import Outputs, predict
+from tests.helpers.tiny_data import TEST_SET, tiny_run
+
+pytestmark = pytest.mark.training
+
+
+@pytest.fixture(scope="module")
+def finished(tiny_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run of two epochs with a broken picture in its test set."""
+    data = tmp_path_factory.mktemp("broken") / "data"
+    shutil.copytree(tiny_data, data)
+    picture = next((data / "TestDataset" / TEST_SET / "Imgs").iterdir())
+    picture.write_bytes(picture.read_bytes()[:200])
+    return train(tiny_run(data, tmp_path_factory.mktemp("finished") / "run")).path
+
+
+def test_a_broken_test_picture_does_not_cost_the_results(finished: Path) -> None:
+    """After hours of training, a test set with a broken picture is left out, and everything else is written."""
+    results = json.loads((finished / "results.json").read_text())
+
+    assert results["tests"] == {}
+    assert 0 <= results["validation"]["iou"] <= 1
+    assert (finished / "best_model.pth").exists()
+
+
+def test_foreign_weights_are_not_replaced_by_the_run_that_starts_from_them(
+    finished: Path, tiny_data: Path, tmp_path: Path
+) -> None:
+    """A file of the original program must lie outside the new run's folder, whose best_model.pth it may be."""
+    path = tmp_path / "best_model.pth"
+    torch.save({"epoch": 1, "model_state_dict": read_checkpoint(finished / "last.pth")["network"]}, path)
+    before = path.read_bytes()
+    with pytest.raises(UsageError, match="is of another program"):
+        train(tiny_run(tiny_data, tmp_path, resume_from=str(path)))
+
+    assert path.read_bytes() == before
+
+
+@pytest.mark.parametrize("changed", [{"seed": 7}, {"val_fraction": 0.5}])
+def test_another_hold_out_is_refused(finished: Path, tiny_data: Path, tmp_path: Path, changed: dict[str, Any]) -> None:
+    """Resuming with settings that would validate on pictures trained on before is refused with exit code 4."""
+    with pytest.raises(CheckpointError, match="was trained on other pictures"):
+        train(tiny_run(tiny_data, tmp_path / "run", resume_from=str(finished / "last.pth"), epochs=3, **changed))
+
+
+def test_a_finished_run_can_be_extended(finished: Path, tiny_data: Path, tmp_path: Path) -> None:
+    """More epochs, another weight decay and backbone rate take effect, though phases begin at other epochs then."""
+    settings = {"epochs": 5, "weight_decay": 0.25, "backbone_lr_factor": 0.5, "progressive_unfreeze": False}
+    folder = train(tiny_run(tiny_data, tmp_path / "run", resume_from=str(finished / "last.pth"), **settings))
+    content = read_checkpoint(folder.last)
+    groups = content["training"]["optimizer"]["param_groups"]
+
+    assert content["epoch"] == 5
+    assert {group["weight_decay"] for group in groups} == {0.25}
+    assert {group["name"]: group["lr_factor"] for group in groups} == {"network": 1.0, "backbone": 0.5}
+    assert content["config"]["run"]["resume_from"] is None
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        torch.OutOfMemoryError("CUDA out of memory"),
+        RuntimeError("GET was unable to find an engine to execute this computation"),
+    ],
+    ids=["torch", "cuDNN"],
+)
+def test_a_full_gpu_is_one_sentence(
+    tiny_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: RuntimeError
+) -> None:
+    """Out of memory ends with what to make smaller, exit code 6, not with a traceback."""
+
+    def full(*_: object, **__: object) -> torch.Tensor:
+        raise error
+
+    monkeypatch.setattr(train_module, "backward", full)
+    with pytest.raises(TrainingError, match="ran out of memory in epoch 1") as caught:
+        train(tiny_run(tiny_data, tmp_path / "run"))
+
+    assert "--gradient-checkpointing" in caught.value.hint
+
+
+def test_a_faulty_gpu_is_one_sentence(tiny_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where it happened and what is kept, with doctor as the next thing to type and exit code 5."""
+
+    def faulty(*_: object, **__: object) -> torch.Tensor:
+        raise torch.AcceleratorError(
+            "CUDA error: an illegal memory access was encountered\nCUDA kernel errors might be"
+        )
+
+    monkeypatch.setattr(train_module, "backward", faulty)
+    with pytest.raises(DeviceError) as caught:
+        train(tiny_run(tiny_data, tmp_path / "run"))
+
+    assert caught.value.message == (
+        "the GPU cannot be used: CUDA error: an illegal memory access was encountered, in epoch 1; "
+        "no weights were saved before"
+    )
+    assert caught.value.hint == "camox doctor"
+
+
+def test_a_collective_of_torchs_own_that_fails(
+    tiny_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As in SyncBatchNorm: the rank lost the others, which is not a mistake of its own."""
+
+    def lost(*_: object, **__: object) -> torch.Tensor:
+        raise torch.distributed.DistBackendError("NCCL error: remote process exited\nncclRemoteError")
+
+    monkeypatch.setattr(train_module, "backward", lost)
+    with pytest.raises(PeerLostError, match="this process lost the others: NCCL error: remote process exited"):
+        train(tiny_run(tiny_data, tmp_path / "run"))
+
+
+def test_a_failed_first_try_does_not_lock_its_folder(
+    tiny_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A run that stopped before its first epoch ended leaves nothing to lose: the same folder works again."""
+    with monkeypatch.context() as patched:
+        patched.setattr(train_module, "train_epoch", lambda *_: (_ for _ in ()).throw(TrainingError("stop")))
+        with pytest.raises(TrainingError, match="stop"):
+            train(tiny_run(tiny_data, tmp_path / "run"))
+    folder = train(tiny_run(tiny_data, tmp_path / "run"))
+
+    assert folder.last.exists()
+
+
+def test_masks_are_not_overwritten_by_maps(finished: Path, tiny_data: Path, tmp_path: Path) -> None:
+    """`--out` on a folder with files of the same names is refused, unless overwriting is asked for."""
+    data = tmp_path / "data"
+    shutil.copytree(tiny_data, data)
+    pictures, masks = data / "TestDataset" / TEST_SET / "Imgs", data / "TestDataset" / TEST_SET / "GT"
+    before = {path.name: path.read_bytes() for path in masks.iterdir()}
+    checkpoint = finished / "best_model.pth"
+    with pytest.raises(UsageError, match="would take the place of"):
+        predict(checkpoint, [pictures], Outputs(masks), device="cpu", img_size=None, overwrite=False)
+    kept = {path.name: path.read_bytes() for path in masks.iterdir()}
+    maps = predict(checkpoint, [pictures], Outputs(masks), device="cpu", img_size=None, overwrite=True)
+
+    assert kept == before
+    assert {path.name for path in maps} == before.keys()
+    assert {path.name: path.read_bytes() for path in masks.iterdir()} != before

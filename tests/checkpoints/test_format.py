@@ -1,0 +1,194 @@
+from __future__ import annotations
+
+import os
+import resource
+import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from camoxpert_cli.checkpoints.format import read_checkpoint, write_checkpoint
+from camoxpert_cli.errors import CheckpointError
+from camoxpert_cli.model.camoxpert import CamoXpert
+from tests.helpers.checkpoints import content_of, original, refusal, save
+from tests.model.networks import small_network
+
+
+@pytest.fixture(scope="module")
+def network() -> CamoXpert:
+    return small_network("test_resnet", 2).eval()
+
+
+@pytest.fixture
+def content(network: CamoXpert) -> dict[str, Any]:
+    return content_of(network)
+
+
+def test_round_trip(tmp_path: Path, content: dict[str, Any]) -> None:
+    """What was written is read: tensors, numbers, and the random states that resuming needs."""
+    extra = {"training": {"rng": torch.get_rng_state(), "list": [1, 2.5, None, True, "text"]}, "scores": {"mae": 0.1}}
+    path = tmp_path / "last.pth"
+    write_checkpoint(path, {**content, **extra})
+    read = read_checkpoint(path)
+
+    assert (read["format"], read["version"]) == ("camox", 1)
+    assert read["scores"] == {"mae": 0.1}
+    assert read["training"]["list"] == [1, 2.5, None, True, "text"]
+    assert torch.equal(read["training"]["rng"], torch.get_rng_state())
+    for key in ("network", "ema"):
+        assert read[key].keys() == content[key].keys()
+        assert all(torch.equal(read[key][name], value) for name, value in content[key].items())
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_numpy_1_format(tmp_path: Path, content: dict[str, Any], network: CamoXpert) -> None:
+    """A score stored under NumPy 1, which had its scalars in another module, is read too."""
+    new = save(original(content, network), tmp_path)
+    old = tmp_path / "old.pth"
+    with zipfile.ZipFile(new) as source, zipfile.ZipFile(old, "w") as target:
+        for item in source.infolist():
+            data = source.read(item)
+            if item.filename.endswith("data.pkl"):
+                assert b"cnumpy._core.multiarray\nscalar" in data
+                data = data.replace(b"cnumpy._core.multiarray\nscalar", b"cnumpy.core.multiarray\nscalar")
+            target.writestr(item, data)
+
+    assert read_checkpoint(old)["best_iou"] == 0.25
+
+
+def test_legacy_format(tmp_path: Path, content: dict[str, Any], network: CamoXpert) -> None:
+    """Files in torch's format from before version 1.6 are read too."""
+    path = tmp_path / "legacy.pth"
+    torch.save(original(content, network), path, _use_new_zipfile_serialization=False)
+
+    assert read_checkpoint(path)["epoch"] == 2
+
+
+@pytest.mark.parametrize("value", [np.float32(0.5), np.zeros(3), np.array([None])[0:1], Path("x")])
+def test_more_than_plain_types(tmp_path: Path, content: dict[str, Any], value: Any) -> None:
+    """Beside one kind of NumPy scalar, only plain types are read."""
+    assert "more than plain types" in refusal(save({**content, "scores": value}, tmp_path)).message
+
+
+def test_missing_file(tmp_path: Path) -> None:
+    """A file that is not there and a folder are refused by their path."""
+    assert "there is no file" in refusal(tmp_path / "last.pth").message
+    assert "is a folder" in refusal(tmp_path).message
+
+
+@pytest.mark.parametrize("part", [0, 1e-4, 0.1, 0.5, 0.99, 0.9999])
+def test_truncated_file(tmp_path: Path, content: dict[str, Any], part: float) -> None:
+    """A file that was cut off anywhere, to nothing even, is refused."""
+    path = tmp_path / "last.pth"
+    write_checkpoint(path, content)
+    whole = path.read_bytes()
+    path.write_bytes(whole[: int(part * len(whole))])
+
+    refusal(path)
+
+
+@pytest.mark.parametrize(
+    "garbage", [b"<html>404</html>", b"\x00" * 1000, b"PK\x03\x04" + b"x" * 100, b"\x80\x02}q\x00."]
+)
+def test_garbage(tmp_path: Path, garbage: bytes) -> None:
+    """A file of anything else is refused."""
+    path = tmp_path / "last.pth"
+    path.write_bytes(garbage)
+
+    refusal(path)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        {},
+        [],
+        3,
+        {"conv1.weight": torch.ones(3)},
+        {"network": "test_resnet", "backbone": "test_resnet", "num_experts": 2},
+        {"network": {"weight": 3}},
+        {"network": {1: torch.ones(3)}},
+        {"model_state_dict": None},
+        {"network": {"weight": torch.ones(3)}, "ema": {"weight": "w"}},
+        torch.ones(3),
+    ],
+    ids=repr,
+)
+def test_something_else(tmp_path: Path, content: Any) -> None:
+    """A bare state dict and other plain contents are refused: they do not say what they are."""
+    assert "holds no CamoXpert checkpoint" in refusal(save(content, tmp_path)).message
+
+
+@pytest.mark.parametrize("version", [2, 99, "2.0", None])
+def test_other_version(tmp_path: Path, content: dict[str, Any], version: Any) -> None:
+    """A file of a later camox is refused with its version and what to do."""
+    error = refusal(save({**content, "format": "camox", "version": version}, tmp_path))
+
+    assert f"is of version {version}, and this camox reads up to 1" in error.message
+    assert error.hint == "install a newer camox"
+
+
+@contextmanager
+def file_size_limit(limit: int) -> Iterator[None]:
+    """Writing more than `limit` bytes into a file fails as on a full disk."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+@pytest.mark.parametrize("limit", [0, 10_000, 1_000_000])
+def test_full_disk(tmp_path: Path, content: dict[str, Any], limit: int) -> None:
+    """Where the disk is full, the file before it is kept, no other is left, and the message says so."""
+    path = tmp_path / "last.pth"
+    write_checkpoint(path, content)
+    before = path.read_bytes()
+    with file_size_limit(limit), pytest.raises(CheckpointError) as caught:
+        write_checkpoint(path, {**content, "epoch": 4})
+
+    assert f"{path} cannot be written" in caught.value.message
+    assert "free some space" in caught.value.hint
+    assert path.read_bytes() == before
+    assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize("name", ["fsync", "replace"])
+def test_disk_error(tmp_path: Path, content: dict[str, Any], monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    """Where flushing or renaming fails, the file before it is kept and no other is left."""
+    path = tmp_path / "last.pth"
+    write_checkpoint(path, content)
+    before = path.read_bytes()
+
+    def fail(*_: Any, **__: Any) -> None:
+        raise OSError(5, "Input/output error")
+
+    monkeypatch.setattr(os, name, fail)
+    with pytest.raises(CheckpointError, match="Input/output error"):
+        write_checkpoint(path, {**content, "epoch": 4})
+
+    assert path.read_bytes() == before
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_interrupted_write(tmp_path: Path, content: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ctrl-C in the middle of a write goes through as it is; the file before it is kept and no other is left."""
+    path = tmp_path / "last.pth"
+    write_checkpoint(path, content)
+    before = path.read_bytes()
+
+    def interrupt(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(os, "fsync", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        write_checkpoint(path, content)
+
+    assert path.read_bytes() == before
+    assert list(tmp_path.iterdir()) == [path]

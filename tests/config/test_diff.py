@@ -1,0 +1,149 @@
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from camoxpert_cli.config.diff import changes, keep_global_batches, keep_preset_batches
+from camoxpert_cli.config.resolve import global_batches, resolve, stage2_batch_size
+from camoxpert_cli.config.schema import SETTINGS, Config
+from camoxpert_cli.errors import ConfigError
+
+
+def config(**settings: Any) -> Config:
+    keys = {setting.name: setting.key for setting in SETTINGS.values()}
+    return resolve(None, {keys[name]: value for name, value in settings.items()}).config
+
+
+def effects(before: Config, after: Config) -> dict[str, str]:
+    return {change.key: change.effect for change in changes(before, after)}
+
+
+def test_nothing_changed() -> None:
+    """Equal settings have no changes."""
+    assert changes(config(epochs=9, stage1_epochs=2), config(epochs=9, stage1_epochs=2)) == []
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "expected"),
+    [
+        ({"num_workers": 4}, {"num_workers": 2}, {"data.num_workers": "none"}),
+        ({}, {"dataset_path": ["moved"], "time_limit": "1h"}, {"data.dataset_path": "none", "run.time_limit": "none"}),
+        ({"device": "cpu"}, {"device": "cuda"}, {"run.device": "rounding"}),
+        ({"epochs": 40}, {"epochs": 60}, {"train.epochs": "longer"}),
+        ({"epochs": 60}, {"epochs": 40}, {"train.epochs": "another run"}),
+        ({"lr": 1e-3}, {"lr": 2e-3}, {"train.lr": "another run"}),
+        ({"img_size": 320}, {"img_size": 352}, {"data.img_size": "another run"}),
+    ],
+)
+def test_effects(before: dict[str, Any], after: dict[str, Any], expected: dict[str, str]) -> None:
+    """A change is told by what it does to the result."""
+    assert effects(config(**before), config(**after)) == expected
+
+
+def test_batches_by_their_product() -> None:
+    """Half the batch in twice the steps is the same but for rounding; half the batch alone is another run."""
+    before = config(batch_size=16, stage2_batch_size=12)
+    same = config(batch_size=8, stage2_batch_size=6, accumulation_steps=2)
+    other = config(batch_size=8, stage2_batch_size=12)
+
+    assert set(effects(before, same).values()) == {"rounding"}
+    assert effects(before, other) == {"train.batch_size": "another run"}
+
+
+def test_every_setting_has_an_effect() -> None:
+    """No setting is forgotten: what is not known to be harmless makes another run."""
+    default = Config()
+    for key, setting in SETTINGS.items():
+        other = {bool: not setting.default, int: 77, float: 0.77}.get(setting.type, "77")
+        text = ["77"] if setting.type == tuple[str, ...] else other
+        try:
+            changed = resolve(None, {key: text}).config
+        except ConfigError:
+            continue
+        if changed != default and not key.startswith(("run.checkpoint_dir", "run.resume_from")):
+            assert key in effects(default, changed)
+
+
+def test_a_change_in_words() -> None:
+    """A change names the setting, both values and what it means."""
+    (change,) = changes(config(lr=1e-3), config(lr=2e-3))
+
+    assert str(change) == "train.lr 0.001 -> 0.002: from here on the run is another one than was started"
+
+
+@given(
+    batch=st.integers(1, 24),
+    stage2=st.integers(1, 24),
+    steps=st.integers(1, 4),
+    gpus=st.sampled_from([1, 2, 4]),
+    new_gpus=st.sampled_from([1, 2, 3, 4]),
+)
+def test_global_batches_are_kept(batch: int, stage2: int, steps: int, gpus: int, new_gpus: int) -> None:
+    """On any number of GPUs the steps have the pictures they had, on no GPU more than before, or it is refused."""
+    before = config(batch_size=batch, stage2_batch_size=stage2, accumulation_steps=steps, gpus=gpus)
+    after = config(batch_size=batch, stage2_batch_size=stage2, accumulation_steps=steps, gpus=new_gpus)
+    wanted = global_batches(before)
+    possible = any(
+        wanted[0] % (new_gpus * count) == wanted[1] % (new_gpus * count) == 0
+        for count in range(1, 97)
+        if wanted[0] <= batch * new_gpus * count and wanted[1] <= stage2 * new_gpus * count
+    )
+    if not possible:
+        with pytest.raises(ConfigError, match=f"{wanted[0]} and {wanted[1]} pictures"):
+            keep_global_batches(before, after, ["run.gpus"])
+        return
+    kept = keep_global_batches(before, after, ["run.gpus"])
+
+    assert global_batches(kept) == wanted
+    assert kept.train.batch_size <= batch
+    assert kept.run.gpus == new_gpus
+
+
+def test_from_two_gpus_to_one() -> None:
+    """The Kaggle recipe of 16 and 12 on two GPUs goes on with one in two steps of the same size."""
+    two = resolve("kaggle-2xT4", {}).config
+    one = resolve("kaggle-2xT4", {"run.gpus": 1}).config
+    kept = keep_global_batches(two, one, ["run.gpus"]).train
+
+    assert (kept.batch_size, kept.stage2_batch_size, kept.accumulation_steps) == (16, 12, 2)
+
+
+def test_a_batch_size_that_was_typed_stays() -> None:
+    """`--batch-size 8` of 16 and 12 makes two steps, with 6 in stage 2; what does not divide is refused."""
+    before = config(batch_size=16, stage2_batch_size=12)
+    typed = config(batch_size=8, stage2_batch_size=12)
+    kept = keep_global_batches(before, typed, ["train.batch_size"]).train
+    with pytest.raises(ConfigError, match="cannot be kept with 5 per GPU on 1 GPU; what can be is") as caught:
+        keep_global_batches(before, config(batch_size=5, stage2_batch_size=12), ["train.batch_size"])
+
+    assert (kept.batch_size, kept.stage2_batch_size, kept.accumulation_steps) == (8, 6, 2)
+    assert "16 and 12, 8 and 6, 4 and 3" in caught.value.message
+
+
+@pytest.mark.parametrize(
+    ("preset", "flags", "expected"),
+    [
+        ("kaggle-2xT4", {"run.gpus": "1"}, (16, 12, 2)),
+        ("kaggle-2xT4", {"run.gpus": "4"}, (8, 6, 1)),
+        ("kaggle-2xT4", {"run.gpus": "2"}, (16, 12, 1)),
+        ("kaggle-2xT4", {}, (16, 12, 1)),
+        ("kaggle-2xT4", {"run.gpus": "1", "train.batch_size": "10"}, (10, 12, 1)),
+        ("kaggle-2xT4", {"run.gpus": "1", "train.batch_size": "auto"}, (16, 12, 2)),
+        ("quickstart", {"run.gpus": "2"}, (12, 12, 1)),
+        (None, {"run.gpus": "2"}, (8, 4, 1)),
+    ],
+)
+def test_preset_on_other_gpus(preset: str | None, flags: dict[str, str], expected: tuple[int, int, int]) -> None:
+    """A preset for two GPUs keeps the pictures of a step on one or four, unless a batch size says otherwise."""
+    kept = keep_preset_batches(resolve(preset, flags)).config
+
+    assert (kept.train.batch_size, stage2_batch_size(kept), kept.train.accumulation_steps) == expected
+
+
+def test_preset_on_gpus_that_do_not_divide() -> None:
+    """Where no batch makes the preset's pictures of a step, that is the error, with what can be typed."""
+    with pytest.raises(ConfigError, match="cannot be kept"):
+        keep_preset_batches(resolve("kaggle-2xT4", {"run.gpus": "5"}))

@@ -1,0 +1,51 @@
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from camoxpert_cli.config.parse import Interval, format_duration, parse_duration, parse_interval
+
+
+@given(st.integers(min_value=1, max_value=10**7))
+def test_what_is_formatted_is_read_back(seconds: int) -> None:
+    """Every time above zero survives the way to text and back."""
+    text = format_duration(seconds)
+
+    assert parse_duration(text) == seconds
+    assert parse_interval(text) == Interval(seconds=seconds)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [(30, "30s"), (600, "10m"), (5400, "1h30m"), (43200, "12h"), (3601, "1h1s"), (59.6, "1m"), (0.4, "0s")],
+)
+def test_times_are_written_in_their_shortest_form(seconds: float, text: str) -> None:
+    """Parts that are zero are left out, and fractions are rounded to the second."""
+    assert format_duration(seconds) == text
+
+
+@pytest.mark.parametrize(("text", "seconds"), [("90m", 5400), ("11h30m", 41400), (" 12h ", 43200)])
+def test_times_need_not_be_in_shortest_form(text: str, seconds: int) -> None:
+    """Parts above 59 and spaces around are understood."""
+    assert parse_duration(text) == seconds
+
+
+@pytest.mark.parametrize("text", ["", "0s", "0h0m", "12", "12 h", "30m1h", "1.5h", "-1h", "1:30", "soon"])
+def test_what_is_no_time_is_refused(text: str) -> None:
+    """The refusal says what a time looks like."""
+    with pytest.raises(ValueError, match="a time above zero such as 30s, 10m or 11h30m"):
+        parse_duration(text)
+
+
+@given(st.integers(min_value=1, max_value=10**9))
+def test_a_bare_number_is_an_interval_of_steps(steps: int) -> None:
+    """A number without unit counts optimizer steps, and then there are no seconds."""
+    assert parse_interval(str(steps)) == Interval(seconds=None, steps=steps)
+
+
+@pytest.mark.parametrize("text", ["", "0", "0m", "-5", "1.5", "1:30", "often"])
+def test_what_is_no_interval_is_refused(text: str) -> None:
+    """The refusal names both forms, time and steps."""
+    with pytest.raises(ValueError, match="a time such as 30s, 10m or 1h, or a number of optimizer steps above zero"):
+        parse_interval(text)

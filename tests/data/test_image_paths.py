@@ -1,0 +1,91 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from camoxpert_cli.data.image_paths import find_pictures
+from camoxpert_cli.errors import DataError
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The current folder: pictures in two depths, hidden ones, and files that are none."""
+    names = (
+        "photos/b.jpg photos/a.JPEG photos/c.png photos/notes.txt photos/.hidden.jpg photos/d.webp photos/README "
+        "photos/deep/e.jpg photos/deep/er/f.bmp photos/folder.jpg/g.txt odd/x[1].jpg odd/x1.jpg"
+    )
+    for name in names.split():
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    return tmp_path
+
+
+def found(*paths: str) -> list[str]:
+    return [str(path) for path in find_pictures([Path(path) for path in paths])]
+
+
+def test_a_file_is_taken_whatever_its_name() -> None:
+    """Whoever names a file means it."""
+    assert found("photos/d.webp", "photos/.hidden.jpg") == ["photos/d.webp", "photos/.hidden.jpg"]
+
+
+def test_a_folder_gives_its_own_pictures() -> None:
+    """In the order of their names, without hidden ones, other files and what lies deeper."""
+    assert found("photos") == ["photos/a.JPEG", "photos/b.jpg", "photos/c.png"]
+
+
+def test_paths_keep_their_order() -> None:
+    """What was named first comes first."""
+    assert found("photos/c.png", "photos/deep", "photos/b.jpg") == ["photos/c.png", "photos/deep/e.jpg", "photos/b.jpg"]
+
+
+@pytest.mark.parametrize(
+    ("pattern", "expected"),
+    [
+        ("photos/*.jpg", ["photos/b.jpg"]),
+        ("photos/[ab].*", ["photos/a.JPEG", "photos/b.jpg"]),
+        ("photos/?.png", ["photos/c.png"]),
+        ("photos/*", ["photos/a.JPEG", "photos/b.jpg", "photos/c.png"]),
+        ("photos/*.webp", ["photos/d.webp"]),
+        ("photos/**/*.jpg", ["photos/b.jpg", "photos/deep/e.jpg"]),
+        ("**/*.bmp", ["photos/deep/er/f.bmp"]),
+        ("photos/deep/**", ["photos/deep/e.jpg", "photos/deep/er/f.bmp"]),
+        ("*/deep/../?.png", ["photos/deep/../c.png"]),
+        ("~/photos/*.png", ["HOME/photos/c.png"]),
+        ("HOME/photos/*.png", ["HOME/photos/c.png"]),
+    ],
+)
+def test_patterns(folder: Path, pattern: str, expected: list[str]) -> None:
+    """As in a shell, from any folder; other files than pictures are left out, unless the pattern says their suffix."""
+    assert found(pattern.replace("HOME", str(folder))) == [name.replace("HOME", str(folder)) for name in expected]
+
+
+def test_a_file_comes_before_a_pattern() -> None:
+    """A name with brackets is that file where there is one, and not a pattern for another."""
+    assert found("odd/x[1].jpg") == ["odd/x[1].jpg"]
+    Path("odd/x[1].jpg").unlink()
+    assert found("odd/x[1].jpg") == ["odd/x1.jpg"]
+
+
+@pytest.mark.parametrize(
+    ("path", "message"),
+    [
+        ("photos/*.tif", "no picture matches photos/*.tif"),
+        ("nowhere/**/*.jpg", "no picture matches nowhere/**/*.jpg"),
+        ("photos/fold*", "no picture matches photos/fold*"),
+        ("photos/READ*", "no picture matches photos/READ*"),
+        ("photos/folder.jpg", "no pictures in photos/folder.jpg"),
+        ("photos/z.jpg", "there is no picture or folder photos/z.jpg"),
+    ],
+)
+def test_what_gives_no_picture_is_named(path: str, message: str) -> None:
+    """Beside others that do, too: nobody finds out next morning that a folder was misspelt."""
+    with pytest.raises(DataError) as caught:
+        found("photos", path)
+
+    assert (caught.value.exit_code, caught.value.message) == (3, message)
+    assert "photos/**/*.jpg" in caught.value.hint

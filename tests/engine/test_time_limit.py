@@ -1,0 +1,107 @@
+from __future__ import annotations
+
+import math
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from camoxpert_cli.engine import time_limit as deadline_module
+from camoxpert_cli.engine.time_limit import SESSION_START, Reserve, find_deadline, process_start, session_start
+from camoxpert_cli.errors import UsageError
+
+
+def test_start_of_a_process() -> None:
+    """The start of a process is read to the hundredth of a second, from inside and from outside."""
+    before = time.time()
+    command = "import os, time; from camoxpert_cli.engine.time_limit import process_start; time.sleep(0.5); "
+    done = subprocess.run(
+        [sys.executable, "-c", command + "print(process_start(os.getpid()))"],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
+    )
+    after = time.time()
+
+    # Ticks are a hundredth of a second; the two clocks it is worked out from are read one after the other.
+    assert before - 0.05 <= float(done.stdout) <= after - 0.5 + 0.05
+
+
+def test_a_name_with_brackets(tmp_path: Path) -> None:
+    """A process may be called anything; its start is the twenty-second field all the same."""
+    uptime = time.clock_gettime(time.CLOCK_BOOTTIME)
+    ticks = int((uptime - 100) * os.sysconf("SC_CLK_TCK"))
+    (tmp_path / "7").mkdir()
+    fields = ["7", "(a ) (b", ")", "S", *["0"] * 18, str(ticks), "0"]
+    (tmp_path / "7" / "stat").write_text(" ".join(fields).replace("(b )", "(b)"))
+
+    assert process_start(7, tmp_path) == pytest.approx(time.time() - 100, abs=0.1)
+
+
+def test_without_proc(tmp_path: Path) -> None:
+    """Where the system does not tell, the clock runs from the import of camox, which is never too late."""
+    assert process_start(1, tmp_path) == deadline_module._IMPORTED
+
+
+def test_limits_from_process_and_session(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The earlier limit counts, and says which it is."""
+    now = time.time()
+    monkeypatch.setattr(deadline_module, "process_start", lambda pid: now - 60)
+    monkeypatch.setenv(SESSION_START, str(now - 3600))
+    by_process = find_deadline(600, 2 * 3600)
+    by_session = find_deadline(7200, 3660)
+
+    assert (by_process.end, by_process.name) == (now + 540, "the time limit of 10m")
+    assert (by_session.end, by_session.name) == (now - 3600 + 0.99 * 3660, "the session limit of 1h1m")
+    assert find_deadline(None, None).end == math.inf
+
+
+def test_session_starts_with_process_1(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Unless the environment says otherwise, the container's first process began the session."""
+    monkeypatch.delenv(SESSION_START, raising=False)
+
+    assert session_start() == pytest.approx(process_start(1), abs=0.1)
+
+
+@pytest.mark.parametrize("text", ["", "yesterday", "nan", "-5", "1e12", "inf"])
+def test_a_session_start_that_is_none(monkeypatch: pytest.MonkeyPatch, text: str) -> None:
+    """A wrong variable ends with its value and a command, exit code 2."""
+    monkeypatch.setenv(SESSION_START, text)
+    with pytest.raises(UsageError, match="expected the session's start in seconds since 1970") as caught:
+        find_deadline(None, 3600)
+
+    assert repr(text) in caught.value.message
+    assert "export CAMOX_SESSION_START=$(date +%s)" in caught.value.hint
+
+
+def test_a_machine_that_has_been_up_for_days(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A session limit from a notebook's preset does not end runs on a server at once: it counts from their start."""
+    monkeypatch.delenv(SESSION_START, raising=False)
+    now = time.time()
+    monkeypatch.setattr(deadline_module, "process_start", lambda pid: now - (40 * 86400 if pid == 1 else 10))
+    deadline = find_deadline(None, 12 * 3600)
+
+    assert deadline.left(now) == pytest.approx(0.99 * 12 * 3600 - 10, abs=0.1)
+    assert (
+        "has been up for 960h: the session limit of 12h is counted from the start of camox" in capsys.readouterr().err
+    )
+
+
+def test_reserve_is_estimated_then_measured() -> None:
+    """Before anything was measured, saving and validation are estimated; then what was measured counts."""
+    reserve = Reserve(estimated_saving=10.0, validation_pictures=40)
+    reserve.note_step(60.0, pictures=16)  # libraries warm up
+    reserve.note_step(2.0, pictures=16)
+    estimated = reserve.seconds
+    reserve.saving, reserve.validation = 1.0, 3.0
+    reserve.note_step(1.0, pictures=16)
+
+    assert estimated == pytest.approx(1.2 * (2 + 40 * 2 / 16 + 2 * 10))
+    assert reserve.seconds == pytest.approx(1.2 * (2 + 3 + 2 * 1))
+    assert reserve.to_save == pytest.approx(1.2 * 2)

@@ -1,0 +1,92 @@
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from camoxpert_cli.errors import UsageError
+from camoxpert_cli.evaluation.output import per_image_csv, refuse_overwriting, to_text, write_scores
+from camoxpert_cli.evaluation.results import FURTHER, MEASURES, Evaluation, ScoredSet
+from camoxpert_cli.metrics.image_scores import PictureScores, score_picture
+
+COLUMNS = "dataset,name,s_measure,e_adaptive,e_mean,e_max,f_adaptive,f_mean,f_max,weighted_f,mae,iou,dice"
+
+
+def scores_of(seed: int, radius: int) -> PictureScores:
+    """Of a blurred disc against a disc, in noise."""
+    draw = np.random.default_rng(seed)
+    rows, columns = np.mgrid[:40, :50]
+    distance = np.hypot(rows - 20, columns - 25)
+    grey = np.clip(255 - 12 * distance + draw.normal(0, 30, distance.shape), 0, 255)
+    return score_picture(grey.astype(np.uint8), distance < radius)
+
+
+@pytest.fixture(scope="module")
+def evaluation() -> Evaluation:
+    names = ["COD10K-CAM-1-Aquatic-3-Crab-70", 'odd, "name"', "COD10K-CAM-3-Flying-65-Owl-4"]
+    scores = [scores_of(1, 10), scores_of(2, 3), scores_of(3, 15)]
+    sets = [ScoredSet("COD10K", names, scores), ScoredSet("mine", ["a"], [scores_of(4, 8)])]
+    return Evaluation("best.pth", {"checkpoint": "best.pth"}, sets, lambda name, index: None)  # type: ignore[arg-type, return-value]
+
+
+def test_csv(evaluation: Evaluation) -> None:
+    """A line a picture under the documented columns, with numbers that read back to the last bit."""
+    lines = per_image_csv(evaluation.sets).splitlines()
+    rows = list(csv.DictReader(lines))
+
+    assert lines[0] == COLUMNS
+    assert [(row["dataset"], row["name"]) for row in rows] == [
+        (each.name, name) for each in evaluation.sets for name in each.names
+    ]
+    for row, scores in zip(rows, [score for each in evaluation.sets for score in each.scores], strict=True):
+        assert [float(row[name]) for name in MEASURES] == [getattr(scores, name) for name in MEASURES]
+
+
+def test_results(evaluation: Evaluation, tmp_path: Path) -> None:
+    """results.json: how it was made, then each set's means and slices; measures of a slice are means over it."""
+    write_scores(tmp_path, evaluation)
+    content = json.loads((tmp_path / "results.json").read_text(encoding="utf-8"))
+    of_set = content["sets"]["COD10K"]
+
+    assert content["checkpoint"] == "best.pth"
+    assert list(of_set) == ["pictures", *MEASURES, *FURTHER, "slices"]
+    assert of_set["pictures"] == 3
+    assert of_set["mae"] == pytest.approx(np.mean([score.mae for score in evaluation.sets[0].scores]))
+    assert set(of_set["slices"]) == {"Aquatic", "Flying", "area under 3%", "area from 3%"}
+    assert of_set["slices"]["Flying"]["pictures"] == 1
+    assert of_set["slices"]["Flying"]["s_measure"] == evaluation.sets[0].scores[2].s_measure
+    assert (tmp_path / "per_image.csv").read_text(encoding="utf-8") == per_image_csv(evaluation.sets)
+
+
+def test_tables(evaluation: Evaluation) -> None:
+    """Own scores, slices and what others publish in one table of at most 80 columns, each source named once."""
+    text = to_text(evaluation)
+    own = next(line for line in text.splitlines() if line.startswith("best.pth"))
+
+    assert max(map(len, text.splitlines())) <= 80
+    assert own.split()[1:3] == ["3", f"{evaluation.sets[0].means.s_measure:.3f}"]
+    assert "  Aquatic" in text
+    assert text.count("ZoomNeXt PVTv2-B2") == 2  # in the table, and beside its source
+    assert text.count("README of github.com/lartpang/ZoomNeXt") == 1
+
+
+@pytest.mark.parametrize("there", ["results.json", "per_image.csv", "report.html"])
+def test_scores_are_not_overwritten(tmp_path: Path, there: str) -> None:
+    """A folder that holds scores is refused, and taken where overwriting is meant."""
+    (tmp_path / there).write_text("precious", encoding="utf-8")
+    with pytest.raises(UsageError, match=there) as refusal:
+        refuse_overwriting(tmp_path, overwrite=False)
+    refuse_overwriting(tmp_path, overwrite=True)
+
+    assert "--overwrite" in refusal.value.hint
+    assert (tmp_path / there).read_text(encoding="utf-8") == "precious"
+
+
+def test_a_folder_that_cannot_be_made(tmp_path: Path) -> None:
+    """Below a file no folder can be."""
+    (tmp_path / "file").touch()
+    with pytest.raises(UsageError, match="cannot be made a folder"):
+        refuse_overwriting(tmp_path / "file" / "out", overwrite=False)

@@ -1,0 +1,130 @@
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from camoxpert_cli.data.dataset import ScoringBatch, ScoringPictures
+from camoxpert_cli.data.layouts import find_data
+from camoxpert_cli.data.loader import scoring_loader
+from camoxpert_cli.data.reading import read_mask
+from camoxpert_cli.evaluation.score import Scores, evaluate
+from camoxpert_cli.inference.predictions import probability_maps
+from camoxpert_cli.model.backbone import Normalisation, create_backbone
+from camoxpert_cli.model.camoxpert import CamoXpert
+from tests.helpers.tiny_data import TEST_SET
+
+CPU = torch.device("cpu")
+SIDE = 8
+
+
+@dataclass
+class Logits:
+    logits: Tensor
+
+
+class RedIsObject(nn.Module):
+    """Stands in for the network: the logit of a pixel is its red value, centred and scaled."""
+
+    normalisation = Normalisation((0.5, 0.5, 0.5), (0.1, 0.1, 0.1))
+
+    def forward(self, images: Tensor) -> Logits:
+        return Logits(images[:, :1])
+
+
+def picture(*columns: int) -> Tensor:
+    """uint8 (3, S, S) whose red is one value in each of equally wide columns."""
+    image = torch.zeros(3, SIDE, SIDE, dtype=torch.uint8)
+    image[0] = torch.tensor(columns, dtype=torch.uint8).repeat_interleave(SIDE // len(columns))
+    return image
+
+
+def batches(images: list[Tensor], masks: list[Tensor], size: int) -> list[ScoringBatch]:
+    ends = [(at, min(at + size, len(images))) for at in range(0, len(images), size)]
+    return [(torch.stack(images[at:end]), masks[at:end], torch.arange(at, end)) for at, end in ends]
+
+
+def score(network: nn.Module, items: Any) -> Scores:
+    return evaluate(network, items, CPU, None, lambda count, note: None)  # type: ignore[arg-type]
+
+
+IMAGES = [picture(255, 0), picture(255, 255), picture(0, 0), picture(255, 0)]
+LEFT, WHOLE = torch.zeros(1, 6, 10, dtype=torch.uint8), torch.ones(1, 9, 4, dtype=torch.uint8)
+LEFT[..., :5] = 1
+MASKS = [LEFT, WHOLE, WHOLE, LEFT]
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 4])
+def test_mean_over_pictures(size: int) -> None:
+    """Each picture counts the same, at its mask's own size, however they come in batches: right, right, wrong, right.
+
+    A mean over batches of 3 and 1 would be 5/6.
+    """
+    scores = score(RedIsObject(), batches(IMAGES, MASKS, size))
+
+    assert scores.pictures == 4
+    assert scores.iou == pytest.approx(0.75)
+    assert scores.dice == pytest.approx(0.75)
+
+
+def test_scores_of_one_picture() -> None:
+    """IoU and Dice of the map at 0.5 against half a picture, and the mean distance of the map itself."""
+    scores = score(RedIsObject(), batches([picture(255, 255)], [LEFT], 1))
+    certain = round(torch.tensor(5.0).sigmoid().item() * 255) / 255
+
+    assert scores.iou == pytest.approx(1 / 2)
+    assert scores.dice == pytest.approx(2 / 3)
+    assert scores.mae == pytest.approx((certain + (1 - certain)) / 2)
+
+
+def test_threshold_is_inclusive() -> None:
+    """A probability of exactly one half is an object: it is written as 128, which is above 127."""
+
+    class Undecided(RedIsObject):
+        def forward(self, images: Tensor) -> Logits:
+            return Logits(torch.zeros(len(images), 1, SIDE, SIDE))
+
+    assert score(Undecided(), batches([picture(0)], [WHOLE], 1)).iou == 1.0
+
+
+@pytest.fixture(scope="module")
+def network() -> CamoXpert:
+    torch.manual_seed(0)
+    return CamoXpert(create_backbone("test_resnet"), "test_resnet", 3).eval()
+
+
+@pytest.mark.parametrize("num_workers", [0, 2])
+@pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
+def test_batches_and_workers_change_nothing(tiny_data: Path, network: CamoXpert, num_workers: int) -> None:
+    """Test pictures score the same one by one and in one batch, up to rounding in the network (measured: 6e-8)."""
+    pictures = ScoringPictures(find_data([tiny_data]).tests[TEST_SET], 64)
+    one_by_one = score(network, scoring_loader(pictures, 1, 0))
+    together = score(network, scoring_loader(pictures, len(pictures), num_workers))
+
+    assert together.pictures == one_by_one.pictures == len(pictures)
+    assert together.mae == pytest.approx(one_by_one.mae, abs=1e-6)
+    assert together.iou == one_by_one.iou
+
+
+def test_masks_are_not_resized(tiny_data: Path, network: CamoXpert) -> None:
+    """What is scored is the mask of the file, pixel by pixel: the scores are those computed by hand from the maps."""
+    pairs = find_data([tiny_data]).tests[TEST_SET]
+    pictures = ScoringPictures(pairs, 64)
+    distances, overlaps = [], []
+    for at, pair in enumerate(pairs):
+        mask = read_mask(pair.mask) > 0
+        map_ = probability_maps(network, pictures[at][0][None], [mask.shape], None)[0].numpy()
+        grey = np.rint(map_ * 255).astype(np.float64)
+        stretched = (grey - grey.min()) / (grey.max() - grey.min())
+        distances.append(np.abs(stretched - mask).mean())
+        found = stretched > 0.5
+        overlaps.append((found & mask).sum() / (found | mask).sum())
+    scores = score(network, scoring_loader(pictures, 1, 0))
+
+    assert scores.mae == pytest.approx(np.mean(distances), abs=1e-12)
+    assert scores.iou == pytest.approx(np.mean(overlaps), abs=1e-12)

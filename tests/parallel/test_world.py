@@ -1,0 +1,116 @@
+"""Ranks that lose each other: who fails ends at once, and who waits learns of it, before GPUs wait for each other."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from camoxpert_cli.engine.run import enter_phase, prepare
+from camoxpert_cli.engine.train import backward
+from camoxpert_cli.parallel import gradients
+from camoxpert_cli.parallel.worker import worker_environment
+from camoxpert_cli.parallel.world import World
+from tests.helpers.tiny_data import tiny_run
+
+TIMEOUT = 120
+
+# A process group in which leaving takes as long as with NCCL while another rank waits in a collective. Rank 1 ends as a
+# command does whose error has been told.
+FAILING = """
+import sys, time
+import torch.distributed as dist
+from camoxpert_cli.parallel.world import joined
+from camoxpert_cli.parallel.worker import ending_at_once
+
+dist.destroy_process_group = lambda *group: time.sleep(600)
+with ending_at_once(), joined(timeout=60) as world:
+    world.require_all()
+    if world.rank == 1:
+        sys.exit(3)
+    world.require_all()
+"""
+
+
+def test_a_rank_that_fails_ends_at_once(tmp_path: Path) -> None:
+    """It does not take leave of the others, which may never come; its exit code is its own. They miss it."""
+    ranks = [
+        subprocess.Popen(
+            [sys.executable, "-c", FAILING],
+            env=worker_environment(tmp_path, rank, 2, threads=1),
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for rank in range(2)
+    ]
+    try:
+        errors = [process.communicate(timeout=TIMEOUT)[1] for process in ranks]
+    finally:
+        for process in ranks:
+            process.kill()
+            process.wait()
+
+    assert [process.returncode for process in ranks] == [1, 3], errors
+    assert "PeerLostError: this process lost the others" in errors[0]
+    assert errors[1] == ""
+
+
+@dataclass(frozen=True)
+class RecordingWorld(World):
+    """A world of two ranks of which the other has no image; remembers what was summed on which device."""
+
+    size: int = 2
+    calls: list[str] = field(default_factory=list)
+
+    def sum(self, tensor: Tensor) -> Tensor:
+        self.calls.append(tensor.device.type if tensor.numel() > 1 or tensor.device.type != "cpu" else "require_all")
+        return tensor
+
+
+def test_the_used_mask_stays_on_the_cpu() -> None:
+    """Ranks agree on which gradients there are before GPUs sum them, so that one that is gone is missed there."""
+    weights = [nn.Parameter(torch.empty(3, device="meta")) for _ in range(2)]
+    for weight in weights:
+        weight.grad = torch.empty(3, device="meta")
+    world = RecordingWorld()
+    gradients.sum_gradients(weights, world)
+
+    assert world.calls == ["cpu", "meta"]
+
+
+def test_all_are_there_before_the_losses_are_summed(
+    tiny_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first collective of each batch is the one whose time-out names a rank that does not come."""
+    calls: list[str] = []
+    honest = {name: getattr(World, name) for name in ("require_all", "sum")}
+    for name in honest:
+
+        def call(world: World, *arguments: Any, name: str = name) -> Any:
+            calls.append(name)
+            return honest[name](world, *arguments)
+
+        monkeypatch.setattr(World, name, call)
+    run, _ = prepare(tiny_run(tiny_data, tmp_path / "run"))
+    enter_phase(run, run.phases[0])
+    calls.clear()
+    images = torch.zeros(1, 3, 64, 64, dtype=torch.uint8)
+    backward(run, images, images[:, :1], 0, 1, 1.0)
+
+    assert calls[:2] == ["require_all", "sum"]
+    assert len(calls) > 2
+
+
+def test_all_are_there_before_batchnorm_is_synchronised(tiny_data: Path, tmp_path: Path) -> None:
+    """torch's layers have collectives of their own, which no time-out of ours looks after."""
+    run, _ = prepare(tiny_run(tiny_data, tmp_path / "run"))
+    run.world = RecordingWorld()
+    run.config = replace(run.config, train=replace(run.config.train, sync_batchnorm=True))
+    with run.synchronised(2):
+        assert run.world.calls == ["require_all"]

@@ -1,0 +1,314 @@
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import yaml
+
+from camoxpert_cli import __version__, run_folder
+from camoxpert_cli.errors import TrainingError, UsageError
+from camoxpert_cli.run_folder import RunFolder, default_path, environment, versions
+
+FILES = ["history.json", "last.pth", "previous.pth", "best_model.pth", "results.json"]
+
+
+def content(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_folder_of_another_run(tmp_path: Path, name: str) -> None:
+    """A folder with any result of a run is refused with exit code 2, the file named, and nothing is changed."""
+    (tmp_path / name).write_bytes(b"of another run")
+    with pytest.raises(UsageError, match=f"holds another run .*{name}") as caught:
+        RunFolder(tmp_path).refuse_other_run(None)
+
+    assert caught.value.exit_code == 2
+    assert "--checkpoint-dir" in caught.value.hint
+    assert ("camox resume" in caught.value.hint) == (name == "last.pth")
+    assert content(tmp_path) == {name: b"of another run"}
+
+
+def test_folder_of_the_run_to_resume(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A run may go on in its own folder, however the path is written; a checkpoint from elsewhere opens no folder."""
+    folder, other = tmp_path / "run", tmp_path / "other"
+    for each in (folder, other):
+        each.mkdir()
+        (each / "last.pth").touch()
+    monkeypatch.chdir(folder)
+    RunFolder(folder).refuse_other_run(Path("last.pth"))
+    RunFolder(Path("../run")).refuse_other_run(folder / "last.pth")
+
+    with pytest.raises(UsageError, match="holds another run"):
+        RunFolder(folder).refuse_other_run(other / "last.pth")
+
+
+def test_folder_with_other_files(tmp_path: Path) -> None:
+    """Files that hold nothing a run has reached do not stand in the way, nor does a folder that is not there yet."""
+    for name in ("notes.txt", "config.yaml", "env.json", "metrics.jsonl"):
+        (tmp_path / name).touch()
+
+    RunFolder(tmp_path).refuse_other_run(None)
+    RunFolder(tmp_path / "new").refuse_other_run(None)
+    assert not (tmp_path / "new").exists()
+
+
+def test_file_as_folder(tmp_path: Path) -> None:
+    """A file where the folder should be is refused with exit code 2 and kept."""
+    path = tmp_path / "file"
+    path.write_bytes(b"mine")
+    with pytest.raises(UsageError, match="is a file") as caught:
+        RunFolder(path).refuse_other_run(None)
+
+    assert caught.value.exit_code == 2
+    assert path.read_bytes() == b"mine"
+
+
+@pytest.mark.parametrize("below", ["run", "deep/run"])
+def test_folder_below_a_file(tmp_path: Path, below: str) -> None:
+    """A folder that cannot be made is refused with exit code 2 and the system's reason."""
+    (tmp_path / "file").write_bytes(b"mine")
+    folder = RunFolder(tmp_path / "file" / below)
+    folder.refuse_other_run(None)
+    with pytest.raises(UsageError, match="cannot be written: Not a directory") as caught:
+        folder.create()
+
+    assert caught.value.exit_code == 2
+    assert content(tmp_path) == {"file": b"mine"}
+
+
+def test_folder_that_is_read_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A folder that is there but takes no files is found out before training, not at the first save."""
+
+    def refuse(path: Path) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Path, "touch", refuse)
+    with pytest.raises(UsageError, match="cannot be written: Permission denied"):
+        RunFolder(tmp_path / "run").create()
+
+
+def test_create(tmp_path: Path) -> None:
+    """The folder is made with those above it, is empty, and making it again does no harm."""
+    folder = RunFolder(tmp_path / "deep" / "run")
+    folder.create()
+    (folder.path / "file").touch()
+    folder.create()
+
+    assert content(folder.path) == {"file": b""}
+
+
+def test_settings_and_environment(tmp_path: Path) -> None:
+    """config.yaml keeps the settings in their order; env.json has command line and versions."""
+    settings = {"train": {"lr": 1e-6, "epochs": 3}, "data": {"dataset_path": ["/a", "ß"]}}
+    RunFolder(tmp_path).write_settings(settings)
+    text = (tmp_path / "config.yaml").read_text(encoding="utf-8")
+
+    assert yaml.safe_load(text) == settings
+    assert text.index("train") < text.index("lr") < text.index("epochs") < text.index("data")
+    assert json.loads((tmp_path / "env.json").read_text(encoding="utf-8")) == environment()
+    assert environment()["command"]
+
+
+def test_versions() -> None:
+    """Every package that can change a result is told with its version; one that is not there is left out."""
+    found = versions()
+
+    assert found["camox"] == __version__
+    assert set(found) == {"camox", "python", *run_folder._PACKAGES}
+    assert all(found.values())
+
+
+def test_missing_package(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A package that is not installed is no error."""
+    monkeypatch.setattr(run_folder, "_PACKAGES", ("no-such-package-at-all", "numpy"))
+
+    assert set(versions()) == {"camox", "python", "numpy"}
+
+
+def test_log(tmp_path: Path) -> None:
+    """Each entry is a line of JSON of its own, with what happened and when, behind those before it."""
+    folder = RunFolder(tmp_path)
+    before = time.time()
+    folder.log("step", lr=1e-3, gradient_norm=None)
+    folder.log("epoch", note="two\nlines")
+    lines = [json.loads(line) for line in folder.metrics.read_text(encoding="utf-8").splitlines()]
+
+    assert [(line["event"], line.get("lr"), line.get("note")) for line in lines] == [
+        ("step", 1e-3, None),
+        ("epoch", None, "two\nlines"),
+    ]
+    assert lines[0]["gradient_norm"] is None
+    assert all(abs(line["time"] - before) < 3600 for line in lines)
+
+
+def test_full_disk_costs_lines_of_the_log_only(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Log and history on a full disk are given up with one warning each: the checkpoints hold the history as well."""
+    folder = RunFolder(tmp_path)
+
+    def refuse(*arguments: object, **options: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, "open", refuse)
+        patched.setattr(Path, "write_text", refuse)
+        for _ in range(3):
+            folder.log("step")
+            folder.write_history([])
+    said = capsys.readouterr().err.splitlines()
+    folder.log("step")
+
+    assert len(said) == 2
+    assert "metrics.jsonl cannot be written: No space left on device; training goes on without it" in said[0]
+    assert "history.json" in said[1]
+    assert len(folder.metrics.read_text().splitlines()) == 1
+
+
+@pytest.mark.parametrize("what", ["results", "settings"])
+def test_full_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, what: str) -> None:
+    """A file that the disk refuses ends the run with exit code 6, its name and the reason."""
+    folder = RunFolder(tmp_path)
+    writers: dict[str, Callable[[], None]] = {
+        "results": lambda: folder.write_results({}),
+        "settings": lambda: folder.write_settings({}),
+    }
+
+    def refuse(*arguments: object, **options: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_text", refuse)
+    with pytest.raises(TrainingError, match=r"\.(json|yaml) cannot be written: No space left") as caught:
+        writers[what]()
+
+    assert caught.value.exit_code == 6
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_history_and_results(tmp_path: Path) -> None:
+    """Both files are JSON, and a later version replaces the earlier one."""
+    folder = RunFolder(tmp_path)
+    folder.write_history([{"epoch": 1}])
+    folder.write_history([{"epoch": 1}, {"epoch": 2}])
+    folder.write_results({"epoch": 2})
+
+    assert json.loads(folder.history.read_text(encoding="utf-8")) == [{"epoch": 1}, {"epoch": 2}]
+    assert json.loads(folder.results.read_text(encoding="utf-8")) == {"epoch": 2}
+
+
+def test_default_names_are_unique(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Runs of the same second get folders of their own, below `runs`, named after their preset."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(time, "strftime", lambda pattern: "20261123-184500")
+    paths = []
+    for _ in range(3):
+        paths.append(default_path("kaggle-1xT4"))
+        paths[-1].mkdir(parents=True)
+
+    names = [f"runs/kaggle-1xT4-20261123-184500{ending}" for ending in ("", "-2", "-3")]
+    assert [path.as_posix() for path in paths] == names
+    assert default_path(None).as_posix() == "runs/train-20261123-184500"
+    assert default_path("../somewhere/mine.yaml").as_posix() == "runs/mine-20261123-184500"
+
+
+def test_going_on_ends_the_log_where_the_run_goes_on(tmp_path: Path) -> None:
+    """What was logged after the save that a run goes on from is done, and logged, again; half a line goes too."""
+    folder = RunFolder(tmp_path)
+    for epoch, samples in ((1, 4), (1, 8), (2, 4), (2, 8)):
+        folder.log("step", epoch=epoch, samples=samples)
+        if samples == 8:
+            folder.log("epoch", epoch=epoch)
+    folder.metrics.write_text(folder.metrics.read_text() + '{"event": "st')
+    folder.go_on_from(1, 4, [{"epoch": 1}], Path("last.pth"))
+    rows = [json.loads(line) for line in folder.metrics.read_text().splitlines()]
+
+    assert [(row["event"], row["epoch"], row.get("samples")) for row in rows] == [
+        ("step", 1, 4),
+        ("step", 1, 8),
+        ("epoch", 1, None),
+        ("step", 2, 4),
+        ("resume", 1, 4),
+    ]
+    assert json.loads(folder.history.read_text()) == [{"epoch": 1}]
+
+
+def test_lock(tmp_path: Path) -> None:
+    """A folder is one process's at a time; the lock goes with its holder."""
+
+    def hold_twice() -> None:
+        with RunFolder(tmp_path).locked(), RunFolder(tmp_path).locked():
+            raise AssertionError("not reached")
+
+    with pytest.raises(UsageError, match="another process is at work"):
+        hold_twice()
+    with RunFolder(tmp_path).locked():
+        pass
+
+
+def test_sweep(tmp_path: Path) -> None:
+    """What a killed process left half-written goes; nothing else does, of whatever name."""
+    kept = ["last.pth", "last.pth.tmp", "thesis.tmp", ".thesis.docx.tmp0f"]
+    for name in (*kept, ".last.pth.tmp0123456789ab", ".history.json.tmp00"):
+        (tmp_path / name).touch()
+    (tmp_path / "folder.tmp").mkdir()
+    RunFolder(tmp_path).sweep()
+
+    assert {path.name for path in tmp_path.iterdir()} == {*kept, "folder.tmp"}
+
+
+def test_too_little_space(tmp_path: Path) -> None:
+    """A disk that cannot hold the checkpoints is refused before training, with what there is and what it takes."""
+    RunFolder(tmp_path).require_space(1)
+    with pytest.raises(TrainingError, match="GiB free, and checkpoints of this network need 1048576") as caught:
+        RunFolder(tmp_path).require_space(2**50)
+
+    assert "--checkpoint-dir" in caught.value.hint
+
+
+def test_what_is_there_needs_no_more_space(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A run that goes on has its checkpoints on the disk already."""
+    (tmp_path / "last.pth").write_bytes(bytes(600))
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=500))
+    RunFolder(tmp_path).require_space(1000)
+    with pytest.raises(TrainingError, match="GiB more"):
+        RunFolder(tmp_path).require_space(1200)
+
+
+def test_a_killed_process_leaves_no_lock(tmp_path: Path) -> None:
+    """The workers of a process that was killed live on for seconds, but do not hold the folder."""
+    script = f"""
+import os, signal, time
+from pathlib import Path
+from camoxpert_cli.run_folder import RunFolder
+
+with RunFolder(Path({str(tmp_path)!r})).locked():
+    if os.fork() == 0:
+        time.sleep(60)
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+    with subprocess.Popen(
+        [sys.executable, "-c", script], stdout=subprocess.PIPE, text=True, start_new_session=True
+    ) as process:
+        process.wait(timeout=30)
+        try:
+            with RunFolder(tmp_path).locked():
+                pass
+        finally:
+            os.killpg(process.pid, signal.SIGKILL)
+
+    assert process.returncode == -signal.SIGKILL
+
+
+def test_resume_command_is_quoted() -> None:
+    """A command to paste survives blanks in a folder's name."""
+    assert RunFolder(Path("my runs/first")).resume_command == "camox resume 'my runs/first'"
