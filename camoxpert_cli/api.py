@@ -5,10 +5,9 @@ Keywords are the command line's flags, with `_` for `-`; messages of errors spea
 
 from __future__ import annotations
 
-import os
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import closing, contextmanager
+from collections.abc import Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import Any, Literal, TypeAlias, TypeVar, get_args, overload
 
@@ -16,7 +15,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from camoxpert_cli import console
-from camoxpert_cli.config.command_line import train_arguments
 from camoxpert_cli.config.eval_options import EmptyMasks, Inference, Precision, Protocol, TestData, check_source
 from camoxpert_cli.config.parse import NO_TTA, parse_tta
 from camoxpert_cli.config.resolve import resolve
@@ -29,8 +27,7 @@ from camoxpert_cli.launch.evaluate import evaluate as evaluate_checkpoint
 from camoxpert_cli.launch.start import start
 from camoxpert_cli.model.camoxpert import CamoXpert
 from camoxpert_cli.parallel.cuda_errors import explaining_cuda_errors
-from camoxpert_cli.parallel.worker import STARTED
-from camoxpert_cli.run_folder import RunFolder, default_path
+from camoxpert_cli.run_folder import RunFolder
 
 PathLike: TypeAlias = str | Path
 # A file, or RGB uint8 (H, W, 3).
@@ -202,12 +199,7 @@ def train(preset: PathLike | None = None, **settings: Any) -> RunFolder:
     """
     name = None if preset is None else str(preset)
     given = _known(settings)
-    resolved = resolve(name, given)
-    if resolved.config.run.checkpoint_dir is None:  # named here, for processes to come cannot tell what they chose
-        resolved = resolve(name, {**given, "run.checkpoint_dir": str(default_path(name))})
-    with _clock_from_now():
-        start(resolved, train_arguments(resolved))
-    return RunFolder(Path(str(resolved.config.run.checkpoint_dir)))
+    return start(resolve(name, given), began=time.time())
 
 
 def _picture(picture: object) -> Path | NDArray[np.uint8]:
@@ -253,13 +245,3 @@ def _one_of(name: str, value: object, known: Sequence[object]) -> None:
 def _at_least(name: str, value: int | None, low: int) -> None:
     if value is not None and (not isinstance(value, int) or value < low):
         raise UsageError(f"{name} is {value!r}, expected a whole number, at least {low}")
-
-
-@contextmanager
-def _clock_from_now() -> Iterator[None]:
-    """A notebook may be hours old."""
-    os.environ[STARTED] = str(time.time())
-    try:
-        yield
-    finally:
-        del os.environ[STARTED]

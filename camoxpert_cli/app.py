@@ -22,6 +22,7 @@ from camoxpert_cli.commands import (
     presets,
     resume,
     train,
+    work,
 )
 from camoxpert_cli.commands import eval as eval_command
 from camoxpert_cli.commands.help import SectionedCommand
@@ -101,6 +102,7 @@ app.command("eval", cls=SectionedCommand)(eval_command.evaluate)
 app.command("predict", cls=SectionedCommand)(predict.predict)
 app.command("export", cls=SectionedCommand)(export.export)
 app.add_typer(presets.app, name="presets")
+app.command("work", hidden=True)(work.work)
 
 
 def _print_version(wanted: bool) -> None:

@@ -38,6 +38,10 @@ Note: TypeAlias = str | Callable[[], Report]
 Advance: TypeAlias = Callable[[int, Note], None]
 
 
+def is_quiet() -> bool:
+    return _quiet
+
+
 def be_quiet(wanted: bool) -> None:
     """Whether only results, warnings and errors are printed from here on."""
     global _quiet

@@ -37,8 +37,10 @@ from camoxpert_cli import __version__, atomic, console
 from camoxpert_cli.errors import TrainingError, UsageError
 
 _PACKAGES = ("torch", "torchvision", "timm", "numpy", "opencv-python-headless", "albumentations", "typer")
+# Newest first.
+CHECKPOINTS = ("last.pth", "previous.pth", "best_model.pth")
 # What makes a folder the folder of a run; one that stopped before its first epoch ended has nothing to lose.
-_PRECIOUS = ("history.json", "last.pth", "previous.pth", "best_model.pth", "results.json")
+_PRECIOUS = ("history.json", *CHECKPOINTS, "results.json")
 STRATEGY_FILE = "strategy.json"
 _PAGES = ("per_image.csv", "report.html", "curves.png")
 _FILES = (*_PRECIOUS, *_PAGES, "config.yaml", "env.json", "metrics.jsonl", STRATEGY_FILE)
@@ -71,6 +73,11 @@ class RunFolder:
 
     def __repr__(self) -> str:
         return f"RunFolder({str(self.path)!r})"
+
+    @property
+    def holds_checkpoint(self) -> bool:
+        """Whether a run was saved here that can go on."""
+        return any((self.path / name).exists() for name in CHECKPOINTS)
 
     @property
     def resume_command(self) -> str:

@@ -50,6 +50,6 @@ def tiny_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def plain_run(tiny_data: Path, tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
     """The folder of a finished run with the settings of `tiny_run`. Read it, but change nothing in it."""
     from camoxpert_cli.engine.train import train
-    from tests.helpers.tiny_data import tiny_run
+    from tests.helpers.tiny_data import tiny_plan
 
-    return train(tiny_run(tiny_data, tmp_path_factory.mktemp("plain") / "run"))
+    return train(tiny_plan(tiny_data, tmp_path_factory.mktemp("plain") / "run"))

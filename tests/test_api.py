@@ -19,7 +19,6 @@ from camoxpert_cli.data.reading import read_image
 from camoxpert_cli.errors import CamoxError, CheckpointError, ConfigError, DataError, UsageError
 from camoxpert_cli.model.backbone import create_backbone
 from camoxpert_cli.model.camoxpert import CamoXpert
-from camoxpert_cli.parallel.worker import STARTED
 from camoxpert_cli.run_folder import RunFolder
 from tests.helpers.checkpoints import content_of, save
 from tests.helpers.processes import TIMEOUT
@@ -48,7 +47,6 @@ def test_train(run: RunFolder) -> None:
     assert run.best.exists()
     assert json.loads(run.results.read_text())["tests"][TEST_SET]["pictures"] == TEST_PICTURES
     assert repr(run) == f"RunFolder({str(run.path)!r})"
-    assert STARTED not in os.environ
 
 
 def test_one_picture_and_several(run: RunFolder, pictures: list[Path]) -> None:

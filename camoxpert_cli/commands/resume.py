@@ -1,11 +1,11 @@
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
+from camoxpert_cli import console
 from camoxpert_cli.commands.options import AsJson, Quiet, with_settings
 from camoxpert_cli.errors import UsageError
 
@@ -64,6 +64,9 @@ def resume(
     if dry_run and as_json:
         raise UsageError("--json prints the results of training, and a dry run has none", "leave one of them out")
 
-    from camoxpert_cli.launch.resume import resume as go_on
+    from camoxpert_cli.launch import resume as runs
 
-    go_on(run, flags, assignments or [], dry_run=dry_run, command=sys.argv[1:], as_json=as_json)
+    if dry_run:
+        console.result(runs.dry_run(run, flags, assignments or []))
+    else:
+        runs.resume(run, flags, assignments or [], as_json=as_json)

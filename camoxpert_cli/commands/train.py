@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import sys
 from typing import Annotated, Any
 
 import typer
@@ -40,4 +39,4 @@ def train(
 
     from camoxpert_cli.launch.start import start
 
-    start(resolved, sys.argv[1:], as_json=as_json)
+    start(resolved, as_json=as_json)

@@ -6,11 +6,12 @@ All errors are told at once.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 from typing import Any
 
 from camoxpert_cli.config.presets import PRESET_WORDS, collect_chain
-from camoxpert_cli.config.schema import SECTIONS, SETTINGS, Config
+from camoxpert_cli.config.schema import SECTIONS, SETTINGS, Config, DataConfig
 from camoxpert_cli.config.values import AUTO, convert
 from camoxpert_cli.errors import ConfigError, nearest
 
@@ -132,6 +133,17 @@ def global_batches(config: Config) -> tuple[int, int]:
     return config.train.batch_size * devices, stage2_batch_size(config) * devices
 
 
+def with_absolute_paths(data: DataConfig) -> DataConfig:
+    """The same folders, wherever the program is started."""
+    return replace(
+        data,
+        dataset_path=_absolute(data.dataset_path),
+        images=_absolute(data.images),
+        masks=_absolute(data.masks),
+        cache=_absolute([data.cache])[0] if data.cache not in ("auto", "off") else data.cache,
+    )
+
+
 def _build(given: Sequence[_Given], problems: list[str]) -> tuple[Config, dict[str, str]]:
     values: dict[str, dict[str, Any]] = {section: {} for section in SECTIONS}
     origins = dict.fromkeys(SETTINGS, DEFAULT_ORIGIN)
@@ -222,3 +234,7 @@ def _is_auto(item: _Given) -> bool:
 def _did_you_mean(name: str, known: Mapping[str, str]) -> str:
     guess = nearest(name, known)
     return f"; did you mean {known[guess[0]]}?" if guess else ""
+
+
+def _absolute(paths: Sequence[str]) -> tuple[str, ...]:
+    return tuple(str(Path(path).expanduser().absolute()) for path in paths)

@@ -11,7 +11,7 @@ from camoxpert_cli.doctor.system import OPENCV
 from camoxpert_cli.doctor.words import count, in_words
 from camoxpert_cli.launch.answers import Failure
 from camoxpert_cli.launch.asking import LAUNCHER_VARIABLES
-from camoxpert_cli.parallel.worker import MEETING_POINT
+from camoxpert_cli.parallel.worker import JOB
 
 # Batches that torch's loader has each worker prepare ahead, and those that a process holds beside them.
 _AHEAD, _IN_HAND = 2, 2
@@ -22,7 +22,7 @@ _RAM_PER_PROCESS = 2 * 2**30
 # Training asks for the room of three checkpoints before it starts.
 _CHECKPOINTS = 3
 # Torch and camox take a process with one of these for a worker, which waits for others.
-_WORKER_VARIABLES = ("TORCHELASTIC_RUN_ID", MEETING_POINT)
+_WORKER_VARIABLES = ("TORCHELASTIC_RUN_ID", JOB)
 
 
 def machine_findings(readings: Readings, question: Question) -> list[Finding]:

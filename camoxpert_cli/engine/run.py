@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import cached_property
-from pathlib import Path
 from typing import Any, Literal
 
 import torch
@@ -19,9 +18,9 @@ from camoxpert_cli import console
 from camoxpert_cli.checkpoints.format import Checkpoint, CheckpointNotWritten, checkpoint_bytes, read_checkpoint
 from camoxpert_cli.checkpoints.layouts import CAMOX, layout_of, weights_of
 from camoxpert_cli.checkpoints.load import load_weights
-from camoxpert_cli.config.parse import Interval, parse_duration, parse_interval
-from camoxpert_cli.config.resolve import Resolved
-from camoxpert_cli.config.schema import Config, DataConfig
+from camoxpert_cli.checkpoints.newest import find_checkpoint
+from camoxpert_cli.config.parse import Interval, parse_interval
+from camoxpert_cli.config.schema import Config
 from camoxpert_cli.console import Advance, Note
 from camoxpert_cli.data.cache import PictureCache, open_cache
 from camoxpert_cli.data.cores import auto_workers, usable_cores
@@ -32,19 +31,19 @@ from camoxpert_cli.data.sampling import EpochBatches, ranks_with_samples
 from camoxpert_cli.engine.build import RunData, build_network, build_phases, check_pictures, open_data
 from camoxpert_cli.engine.ema import Ema
 from camoxpert_cli.engine.optimizer import build_optimizer
+from camoxpert_cli.engine.plan import Plan
 from camoxpert_cli.engine.stages import WHOLE_BACKBONE, Phase, Stage
 from camoxpert_cli.engine.step import StepOutput, TrainingStep, output_of_nothing
 from camoxpert_cli.engine.stopping import Stopped, Stopping
 from camoxpert_cli.engine.tensorboard import Curves
 from camoxpert_cli.engine.throughput import Pace
-from camoxpert_cli.engine.time_limit import Deadline, Reserve, find_deadline
+from camoxpert_cli.engine.time_limit import Deadline, Reserve
 from camoxpert_cli.model.camoxpert import CamoXpert
-from camoxpert_cli.parallel.device import Placement, own_device, place, with_count
+from camoxpert_cli.parallel.device import Placement, own_device
 from camoxpert_cli.parallel.precision import build_scaler, choose_dtype
 from camoxpert_cli.parallel.sync_batchnorm import refuse_sync_batchnorm, synchronise, within_group
-from camoxpert_cli.parallel.worker import tell_run_folder
 from camoxpert_cli.parallel.world import World
-from camoxpert_cli.run_folder import RunFolder, default_path
+from camoxpert_cli.run_folder import RunFolder
 
 # Until the first checkpoint shows better: what a slow network disk writes.
 _DISK_BYTES_PER_SECOND = 50e6
@@ -218,38 +217,20 @@ class Run:
 
 
 def prepare(
-    resolved: Resolved,
-    checkpoint: Checkpoint | None = None,
-    world: World | None = None,
-    strategy: Literal["dp", "ddp"] | None = None,
+    plan: Plan, checkpoint: Checkpoint | None = None, world: World | None = None
 ) -> tuple[Run, Checkpoint | None]:
     """The run before its first step, and the checkpoint it shall go on from, if any, its weights loaded already.
 
-    That is `checkpoint`, or the one that `run.resume_from` names. Raises CamoxError. The run folder is made when all is
-    in order, or earlier for pictures to generate in it.
+    That is `checkpoint` where whoever planned has read it, else the plan's. Raises CamoxError. The run folder is made
+    when all is in order, or earlier for pictures to generate in it.
     """
     world = world or World()
-    config = resolved.config
-    if checkpoint is None and config.run.resume_from is not None:
-        checkpoint = Checkpoint(Path(config.run.resume_from), read_checkpoint(Path(config.run.resume_from)))
-    path = Path(config.run.checkpoint_dir) if config.run.checkpoint_dir else default_path(resolved.preset)
-    folder = RunFolder(world.from_main(path), writes=world.is_main)
-    folder.refuse_other_run(None if checkpoint is None else checkpoint.path)
-    # What config.yaml says must lead back to this folder, and not to the checkpoint this session began with, nor
-    # depend on where this one was started.
-    config = replace(
-        config,
-        run=replace(config.run, checkpoint_dir=str(folder.path), resume_from=None),
-        data=with_absolute_paths(config.data),
-    )
-    deadline = find_deadline(
-        *(None if text is None else parse_duration(text) for text in (config.run.time_limit, config.run.session_limit))
-    )
-    # The settings keep `auto`, for the run may go on elsewhere.
-    placement = place(config.run if strategy is None else replace(config.run, strategy=strategy), world.size)
-    config = replace(config, run=with_count(config.run, placement))
+    config, placement = plan.config, plan.placement
+    if checkpoint is None and plan.checkpoint is not None:
+        path = plan.checkpoint
+        checkpoint = find_checkpoint(path) if path.is_dir() else Checkpoint(path, read_checkpoint(path))
+    folder = RunFolder(plan.folder, writes=world.is_main)
     # Refuse before pictures are looked for.
-    refuse_sync_batchnorm(config, placement)
     choose_dtype(config.train.precision, own_device(placement, world))
     if checkpoint is not None and layout_of(checkpoint.content) is not CAMOX:
         folder.refuse_foreign(checkpoint.path)
@@ -260,9 +241,8 @@ def prepare(
     if checkpoint is not None:
         load_weights(network, weights_of(checkpoint.content, ema=False), checkpoint.path)
     folder.create()
-    tell_run_folder(folder.path)
     folder.require_space(3 * checkpoint_bytes(network, config.train.use_ema))
-    return assemble(config, folder, data, network, placement, world, deadline), checkpoint
+    return assemble(config, folder, data, network, placement, world, plan.deadline), checkpoint
 
 
 def assemble(
@@ -346,18 +326,3 @@ def _choose_workers(asked: int | Literal["auto"], ranks: int) -> int:
             f"--num-workers auto takes {auto_workers(ranks)}"
         )
     return asked
-
-
-def with_absolute_paths(data: DataConfig) -> DataConfig:
-    """The same folders, wherever the program is started."""
-    return replace(
-        data,
-        dataset_path=_absolute(data.dataset_path),
-        images=_absolute(data.images),
-        masks=_absolute(data.masks),
-        cache=_absolute([data.cache])[0] if data.cache not in ("auto", "off") else data.cache,
-    )
-
-
-def _absolute(paths: Sequence[str]) -> tuple[str, ...]:
-    return tuple(str(Path(path).expanduser().absolute()) for path in paths)

@@ -11,7 +11,6 @@ from pathlib import Path
 from camoxpert_cli import console
 from camoxpert_cli.config.parse import format_duration
 from camoxpert_cli.errors import UsageError
-from camoxpert_cli.parallel.worker import PARENT, STARTED
 
 SESSION_START = "CAMOX_SESSION_START"
 
@@ -68,16 +67,19 @@ class Reserve:
         return _MARGIN * (self.step + validation) + self.to_save
 
 
-def find_deadline(time_limit: int | None, session_limit: int | None) -> Deadline:
+def find_deadline(time_limit: int | None, session_limit: int | None, began: float | None = None) -> Deadline:
     """The earlier of two limits in seconds: from the start of camox, and from the start of the session.
+
+    camox `began`, in seconds since 1970, with this process where that is not given.
 
     Of a session's limit a hundredth is left, so that its files can be collected.
     The session's start is CAMOX_SESSION_START (seconds since 1970) or that of process 1, which in a notebook service
     starts with the container. Raises UsageError where that variable is no such number.
     """
+    began = process_start(os.getpid()) if began is None else began
     found = [Deadline()]
     if time_limit is not None:
-        found.append(Deadline(camox_start() + time_limit, f"the time limit of {format_duration(time_limit)}"))
+        found.append(Deadline(began + time_limit, f"the time limit of {format_duration(time_limit)}"))
     if session_limit is not None:
         name = f"the session limit of {format_duration(session_limit)}"
         start = session_start()
@@ -85,15 +87,9 @@ def find_deadline(time_limit: int | None, session_limit: int | None) -> Deadline
             # On a machine of one's own process 1 is as old as the machine, which no session limit is meant for.
             up = format_duration(time.time() - start)
             console.warn(f"this machine has been up for {up}: {name} is counted from the start of camox")
-            start = camox_start()
+            start = began
         found.append(Deadline(start + _SESSION_PART * session_limit, name))
     return min(found, key=lambda deadline: deadline.end)
-
-
-def camox_start() -> float:
-    """When camox began, in seconds since 1970: with the process that the user started, or at a call in a notebook."""
-    # One of several processes may have been started again, by the one that the user started.
-    return float(os.environ.get(STARTED) or process_start(int(os.environ.get(PARENT, os.getpid()))))
 
 
 def session_start() -> float:

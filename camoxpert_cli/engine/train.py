@@ -17,14 +17,14 @@ from torch.distributed import DistError
 from camoxpert_cli import console
 from camoxpert_cli.checkpoints.format import Checkpoint
 from camoxpert_cli.config.parse import format_duration
-from camoxpert_cli.config.resolve import Resolved, to_mapping
+from camoxpert_cli.config.resolve import to_mapping
 from camoxpert_cli.config.schema import Config
 from camoxpert_cli.engine.build import rate_at
-from camoxpert_cli.engine.choice import Choice
 from camoxpert_cli.engine.closing import close_run
 from camoxpert_cli.engine.expert_use import DEAD, added, expert_use, in_words
 from camoxpert_cli.engine.optimizer import learning_rates, set_learning_rate
 from camoxpert_cli.engine.out_of_memory import OutOfMemory
+from camoxpert_cli.engine.plan import Plan
 from camoxpert_cli.engine.restoring import report_changes, restore
 from camoxpert_cli.engine.run import Run, enter_phase, prepare
 from camoxpert_cli.engine.saving import save_best, save_last
@@ -64,25 +64,19 @@ class TrainedStep(NamedTuple):
 
 
 def train(
-    resolved: Resolved,
-    checkpoint: Checkpoint | None = None,
-    world: World | None = None,
-    choice: Choice | None = None,
-    *,
-    as_json: bool = False,
+    plan: Plan, world: World | None = None, checkpoint: Checkpoint | None = None, *, as_json: bool = False
 ) -> RunFolder:
-    """Train as configured, then score the best weights on the test sets. Raises CamoxError for whatever stops it.
+    """Train by the plan, then score the best weights on the test sets. Raises CamoxError for whatever stops it.
 
-    Goes on from `checkpoint`, or from the one that `run.resume_from` names. The clock ends it without an error. Where
-    `world` has several processes each of them calls this. `choice` is the strategy that trials chose, where they did.
-    `as_json` prints what came out as JSON.
+    Goes on from the plan's checkpoint; `checkpoint` is that, where it was read already. The clock ends it without an
+    error. Where `world` has several processes each of them calls this. `as_json` prints what came out as JSON.
     """
-    run, checkpoint = prepare(resolved, checkpoint, world or World(), None if choice is None else choice.strategy)
+    run, checkpoint = prepare(plan, checkpoint, world)
     announce(run)
     with run.folder.locked(), _explaining_errors(run), run.stopping:
-        begin(run, resolved.config, checkpoint)
-        if choice is not None:
-            run.folder.write_strategy(choice.to_text())
+        begin(run, plan.config, checkpoint)
+        if plan.choice is not None:
+            run.folder.write_strategy(plan.choice.to_text())
         try:
             train_epochs(run)
             if run.progress.best_epoch == 0:

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from camoxpert_cli.launch.answers import Failure
-from camoxpert_cli.parallel.worker import MEETING_POINT
+from camoxpert_cli.parallel.worker import JOB
 
 # What a launcher tells its workers; a probe is none, whoever started doctor.
 LAUNCHER_VARIABLES = (
@@ -28,7 +28,7 @@ LAUNCHER_VARIABLES = (
     "MASTER_ADDR",
     "MASTER_PORT",
     "TORCHELASTIC_RUN_ID",
-    MEETING_POINT,
+    JOB,
 )
 _POLL_SECONDS = 0.02
 # After one of several has failed, the others are given as long.

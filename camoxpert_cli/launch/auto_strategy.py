@@ -37,7 +37,7 @@ _SECONDS = 6.0
 _REMEMBERED = "strategies.json"
 
 
-def decide(outcomes: Mapping[Chosen, Outcome], key: str = "") -> Choice:
+def faster(outcomes: Mapping[Chosen, Outcome], key: str = "") -> Choice:
     """The faster strategy; ddp where they are alike.
 
     Raises DeviceError where none works, and the error itself where all end with the same one, which is about settings.
@@ -97,7 +97,7 @@ def choose(
         outcomes[name] = attempt(trial, max(1, usable_cores() // processes))
         if isinstance(failure := outcomes[name], Failure):
             console.warn(f"{name} does not work here: {failure.message}")
-    choice = decide(outcomes, key)
+    choice = faster(outcomes, key)
     console.say(f"Strategy: {choice}")
     _remember(choice)
     return choice

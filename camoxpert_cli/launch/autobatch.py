@@ -24,8 +24,6 @@ from camoxpert_cli.errors import ConfigError, DeviceError, error_of
 from camoxpert_cli.launch.answers import Failure
 from camoxpert_cli.launch.asking import ask
 
-# What the processes of a run get from the one that decided; see `hand_on`.
-HANDED_ON = "CAMOX_BATCHES"
 # Seconds: of starting on a cold disk, and some steps that are too large.
 _PATIENCE = 600
 _KEYS = ("train.batch_size", "train.stage2_batch_size")
@@ -96,20 +94,6 @@ def on_devices(devices: Sequence[torch.device]) -> Measure:
             return list(pool.map(lambda device: _ask(settings, device, limits), devices))
 
     return measure
-
-
-def hand_on(config: Config) -> str:
-    """What memory decided of these settings, for `taken_on` in another process."""
-    first, second = own_batches(config)
-    train, model = config.train, config.model
-    return json.dumps([first, second, train.accumulation_steps, model.gradient_checkpointing])
-
-
-def taken_on(config: Config, text: str) -> Config:
-    """`config` with what `hand_on` wrote."""
-    first, second, steps, checkpointing = json.loads(text)
-    train = replace(config.train, batch_size=first, stage2_batch_size=second, accumulation_steps=steps)
-    return replace(config, train=train, model=replace(config.model, gradient_checkpointing=checkpointing))
 
 
 def in_words(config: Config) -> str:

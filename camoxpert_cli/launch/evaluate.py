@@ -10,7 +10,7 @@ from camoxpert_cli.config.schema import RunConfig
 from camoxpert_cli.data.cores import usable_cores
 from camoxpert_cli.evaluation.results import Evaluation
 from camoxpert_cli.evaluation.test_sets import evaluate_checkpoint
-from camoxpert_cli.launch.processes import launch
+from camoxpert_cli.launch.processes import run_workers
 from camoxpert_cli.parallel.device import place
 from camoxpert_cli.parallel.worker import is_worker
 from camoxpert_cli.parallel.world import expected_size
@@ -33,6 +33,8 @@ def evaluate(
     """
     placement = place(run, expected_size())
     if placement.count > 1 and not is_worker():
-        launch(command, placement.count, threads=max(1, usable_cores() // placement.count), max_restarts=0)
+        threads = max(1, usable_cores() // placement.count)
+        if (error := run_workers(command, placement.count, threads=threads).error) is not None:
+            raise error
         return None
     return evaluate_checkpoint(checkpoint, data, inference, protocol, placement, save_maps=save_maps)

@@ -10,7 +10,6 @@ from __future__ import annotations
 import json
 import math
 import os
-import shlex
 import shutil
 import signal
 import subprocess
@@ -20,12 +19,13 @@ import threading
 import time
 from collections.abc import Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
 from camoxpert_cli import console
-from camoxpert_cli.errors import CamoxError, DeviceError, TrainingError, error_of
+from camoxpert_cli.errors import CamoxError, error_of
 from camoxpert_cli.parallel.worker import (
     ABORTED,
     ASKED,
@@ -34,14 +34,15 @@ from camoxpert_cli.parallel.worker import (
     told_by,
     was_aborted,
     worker_environment,
+    write_job,
 )
+from camoxpert_cli.run_folder import RunFolder
 
 # Whoever read the output has gone, and nobody is there to be told.
 _UNHEARD = 141
 # After these the same command would end in the same way, or was asked to end.
-_FINAL = {0, 2, 3, 4, 5, 6, *ASKED, _UNHEARD}
+FINAL = {0, 2, 3, 4, 5, 6, *ASKED, _UNHEARD}
 _SIGNALS = {signal.SIGINT: "Ctrl-C", signal.SIGTERM: "a request to terminate"}
-_CHECKPOINTS = ("last.pth", "previous.pth", "best_model.pth")
 _POLL_SECONDS = 0.05
 # A worker that failed writes down why before it ends; the others are given as long to find out by themselves.
 _GRACE_SECONDS = 5.0
@@ -50,47 +51,39 @@ _LOG_LINES = 20
 _ONE_PRESS = 1.0
 
 
-def launch(
-    arguments: Sequence[str], processes: int, *, threads: int, max_restarts: int, source: Path | None = None
-) -> None:
-    """Run `camox <arguments>` in so many processes, `threads` for each, and wait until all have ended well.
+@dataclass(frozen=True)
+class Attempt:
+    """How the workers of a job ended: the `error` is None where all ended well.
 
-    Where a worker crashed or was killed, all start again from the last checkpoint, up to `max_restarts` times, and once
-    where it left a remedy with `tell_remedy`. `source` is what `arguments` say to go on from, where they do. Raises
-    what the worker told that failed first, with its exit code, or 128 + a signal's number; SystemExit where
-    nobody is left to be told.
+    `remedy` are the settings with which a worker wants to start again, where one does.
     """
-    restarts, remedied = 0, False
-    while True:
-        with tempfile.TemporaryDirectory(prefix="camox-") as folder:
-            group = _Group(Path(folder), arguments, processes, threads)
-            error = group.run()
-            run_folder, remedy = group.run_folder, group.remedy
-        if error is None:
-            return
-        has_remedy = error.exit_code == TrainingError.exit_code and remedy is not None and not remedied
-        saved = run_folder if run_folder is not None and _holds_checkpoint(run_folder) else None
-        # A GPU that fails in the middle of a run may be well the next time; one that was never there is not.
-        final = error.exit_code in _FINAL and not (error.exit_code == DeviceError.exit_code and saved is not None)
-        if not has_remedy and (final or restarts == max_restarts):
-            raise error
-        console.fail(error.message, error.hint, error.details)
-        if saved is not None:
-            arguments, source = to_go_on(arguments, source, saved), saved
-        if has_remedy and remedy is not None:
-            remedied = True
-            os.environ.update(remedy["environment"])
-            console.warn(f"all {processes} processes start again {remedy['words']}")
-        else:
-            restarts += 1
-            console.warn(f"all {processes} processes start again, restart {restarts} of {max_restarts}")
+
+    error: CamoxError | None
+    remedy: dict[str, Any] | None
+
+
+def run_workers(
+    arguments: Sequence[str], processes: int, *, threads: int, run_folder: Path | None = None, **job: Any
+) -> Attempt:
+    """Run `camox <arguments>` in so many processes, `threads` for each, and wait until all have ended.
+
+    `job` is what each finds in its job, and `run_folder` where it keeps what the user will look for. Raises SystemExit
+    where nobody is left to be told how they ended.
+    """
+    with tempfile.TemporaryDirectory(prefix="camox-") as folder:
+        write_job(Path(folder), quiet=console.is_quiet(), **job)
+        group = _Group(Path(folder), arguments, processes, threads, run_folder)
+        return Attempt(group.run(), group.remedy)
 
 
 class _Group:
     """The workers of one attempt. `folder` holds their meeting point, the logs and what each died of."""
 
-    def __init__(self, folder: Path, arguments: Sequence[str], processes: int, threads: int) -> None:
+    def __init__(
+        self, folder: Path, arguments: Sequence[str], processes: int, threads: int, run_folder: Path | None
+    ) -> None:
         self.folder = folder
+        self._run_folder = None if run_folder is None else run_folder.absolute()
         self.workers: list[subprocess.Popen[bytes]] = []
         self._command = [sys.executable, "-m", "camoxpert_cli", *arguments]
         self._processes = processes
@@ -101,10 +94,8 @@ class _Group:
 
     @property
     def run_folder(self) -> Path | None:
-        """The folder of the run, once rank 0 has said which it is."""
-        with suppress(OSError):
-            return Path((self.folder / "run_folder").read_text(encoding="utf-8"))
-        return None
+        """The folder of the run, once it is there."""
+        return self._run_folder if self._run_folder is not None and self._run_folder.is_dir() else None
 
     @property
     def remedy(self) -> dict[str, Any] | None:
@@ -216,9 +207,9 @@ class _Group:
         return f"{self._go_on() or 'camox doctor'}; NCCL_P2P_DISABLE=1 helps where GPUs cannot reach each other"
 
     def _go_on(self) -> str:
-        if self.run_folder is not None and _holds_checkpoint(self.run_folder):
-            return f"camox resume {shlex.quote(str(self.run_folder))}"
-        return ""
+        if self._run_folder is None or not RunFolder(self._run_folder).holds_checkpoint:
+            return ""
+        return RunFolder(self._run_folder).resume_command
 
     def _pass_on(self, number: int, frame: FrameType | None) -> None:
         now = time.monotonic()
@@ -258,32 +249,3 @@ class _Group:
                 target.parent.mkdir(exist_ok=True)
                 with target.open("ab") as kept, self._log(rank).open("rb") as log:
                     shutil.copyfileobj(log, kept)
-
-
-def to_go_on(arguments: Sequence[str], source: Path | None, run_folder: Path) -> list[str]:
-    """The command that goes on with the run in `run_folder`, which `arguments` started or, from `source`, went on with.
-
-    A resumed run has its settings from the checkpoint: of `train` only what says where it takes place, and what it
-    prints, is kept.
-    """
-    if source is None:
-        return ["resume", str(run_folder), *_hardware(arguments)]
-    places = [at for at, argument in enumerate(arguments) if Path(argument) == source]
-    if len(places) != 1:  # it is --checkpoint-dir too, and so the run's folder already
-        return list(arguments)
-    return [*arguments[: places[0]], str(run_folder), *arguments[places[0] + 1 :]]
-
-
-def _hardware(arguments: Sequence[str]) -> list[str]:
-    kept = []
-    for flag in ("--device", "--gpus", "--devices", "--strategy", "--num-workers", "--cache"):
-        for at, argument in enumerate(arguments):
-            if argument.startswith(f"{flag}="):
-                kept.append(argument)
-            elif argument == flag:
-                kept += arguments[at : at + 2]
-    return kept + [flag for flag in ("--quiet", "--json") if flag in arguments]
-
-
-def _holds_checkpoint(run_folder: Path) -> bool:
-    return any((run_folder / name).exists() for name in _CHECKPOINTS)

@@ -9,27 +9,23 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from camoxpert_cli import console
-from camoxpert_cli.checkpoints.format import Checkpoint, read_checkpoint
+from camoxpert_cli.checkpoints.format import Checkpoint
 from camoxpert_cli.checkpoints.layouts import CAMOX, ORIGINAL, layout_of
+from camoxpert_cli.checkpoints.newest import find_checkpoint
 from camoxpert_cli.checkpoints.original_settings import settings_of_original
 from camoxpert_cli.config.diff import changes, keep_global_batches
-from camoxpert_cli.config.resolve import Resolved, from_mapping, gpu_count, resolve
+from camoxpert_cli.config.resolve import Resolved, from_mapping, gpu_count, resolve, with_absolute_paths
 from camoxpert_cli.config.schema import Config
 from camoxpert_cli.engine.build import build_phases, check_pictures, describe_batches, open_data, rate_at
 from camoxpert_cli.engine.restoring import NOT_HELD, epochs_done
-from camoxpert_cli.engine.run import with_absolute_paths
 from camoxpert_cli.engine.stages import keep_unfrozen
-from camoxpert_cli.errors import CheckpointError, UsageError, nearest
+from camoxpert_cli.errors import CheckpointError, UsageError
 from camoxpert_cli.launch.start import start
 from camoxpert_cli.parallel.device import place, with_count
 from camoxpert_cli.parallel.sync_batchnorm import refuse_sync_batchnorm
 from camoxpert_cli.parallel.world import expected_size
 from camoxpert_cli.run_folder import RunFolder, default_path
 
-# Newest first.
-_NAMES = ("last.pth", "previous.pth", "best_model.pth")
-_DEPTH = 4  # folders below the one given in which a run is looked for
 _FOLDERS = {"data.images", "data.masks"}
 _BATCHES = {"train.batch_size", "train.stage2_batch_size", "train.accumulation_steps"}
 
@@ -39,50 +35,25 @@ def resume(
     flags: Mapping[str, Any],
     assignments: Sequence[str],
     *,
-    dry_run: bool,
-    command: Sequence[str],
     as_json: bool = False,
-) -> None:
+) -> RunFolder:
     """Go on with the run in the folder `source`, or from the checkpoint `source`.
 
-    `flags` and `assignments` as `resolve` takes them. `dry_run` only says what would happen, and writes nothing.
-    `command` is the command line, for further processes; `as_json` as `train` takes it. Raises CamoxError.
+    `flags` and `assignments` as `resolve` takes them; for the rest see `start`. Raises CamoxError.
     """
     checkpoint = find_checkpoint(source)
+    return start(settings_to_go_on(checkpoint, flags, assignments), checkpoint, as_json=as_json)
+
+
+def dry_run(source: Path, flags: Mapping[str, Any], assignments: Sequence[str]) -> str:
+    """What `resume` would do, in lines; nothing is written. Raises CamoxError where it could not."""
+    checkpoint = find_checkpoint(source)
     resolved = settings_to_go_on(checkpoint, flags, assignments)
-    if dry_run and resolved.auto:
+    if resolved.auto:
         raise UsageError(
             "--batch-size auto trains for some steps to find the batch, and a dry run does not", "leave one of them out"
         )
-    if dry_run:
-        describe(resolved.config, checkpoint)
-    else:
-        start(resolved, command, checkpoint, source, as_json=as_json)
-
-
-def find_checkpoint(source: Path) -> Checkpoint:
-    """The newest checkpoint of a run that verifies; those passed over are named. Raises CheckpointError."""
-    if source.is_file():
-        try:
-            return Checkpoint(source, read_checkpoint(source))
-        except CheckpointError as error:
-            if any((source.parent / name).exists() for name in _NAMES if name != source.name):
-                error.hint = (
-                    f"{RunFolder(source.parent).resume_command} takes the newest checkpoint there that is whole"
-                )
-            raise
-    folder = _run_folder(source)
-    passed_over = []
-    for path in (folder / name for name in _NAMES):
-        if path.exists():
-            try:
-                return Checkpoint(path, read_checkpoint(path))
-            except CheckpointError as error:
-                console.warn(f"{error.message}; it is passed over")
-                passed_over.append(path.name)
-    raise CheckpointError(
-        f"no checkpoint in {folder} can be read: {', '.join(passed_over)}", "start the run anew in another folder"
-    )
+    return describe(resolved.config, checkpoint)
 
 
 def settings_to_go_on(checkpoint: Checkpoint, flags: Mapping[str, Any], assignments: Sequence[str]) -> Resolved:
@@ -134,8 +105,8 @@ def saved_settings(checkpoint: Checkpoint) -> tuple[Mapping[str, Any], str]:
     )
 
 
-def describe(config: Config, checkpoint: Checkpoint) -> None:
-    """Print what going on would do. Raises CamoxError where it could not."""
+def describe(config: Config, checkpoint: Checkpoint) -> str:
+    """What going on would do, in lines. Raises CamoxError where it could not."""
     refuse_sync_batchnorm(config, place(config.run, expected_size()))
     content, training = checkpoint.content, checkpoint.content.get("training")
     folder = RunFolder(Path(str(config.run.checkpoint_dir)))
@@ -152,7 +123,7 @@ def describe(config: Config, checkpoint: Checkpoint) -> None:
     found = changes(from_mapping(*saved_settings(checkpoint)), config)
     lines += [("" if at else "Changes", str(change)) for at, change in enumerate(found)] or [("Changes", "none")]
     lines += describe_batches(config)
-    console.result("\n".join(f"{title:<17}{text}" for title, text in lines))
+    return "\n".join(f"{title:<17}{text}" for title, text in lines)
 
 
 def _next_step(config: Config, checkpoint: Checkpoint, epoch: int, samples: int) -> str:
@@ -169,33 +140,6 @@ def _next_step(config: Config, checkpoint: Checkpoint, epoch: int, samples: int)
     step = math.ceil(samples / (phase.stage.batch_size * config.train.accumulation_steps * gpu_count(config)))
     rate = rate_at(config, phase.stage, pictures, epoch, step)
     return f"epoch {epoch + 1} of {config.train.epochs}, stage {phase.stage.number}, learning rate {rate:.3g}"
-
-
-def _run_folder(source: Path) -> Path:
-    """`source` where it holds a checkpoint, or the only folder below it that does. Raises CheckpointError."""
-    if not source.exists():
-        similar = nearest(source.name, [path.name for path in source.parent.glob("*")])
-        raise CheckpointError(
-            f"there is no run folder or checkpoint {source}",
-            f"did you mean {source.parent / similar[0]}?" if similar else "give a run folder, such as runs/first",
-        )
-    found = _below(source, _DEPTH)
-    if not found:
-        raise CheckpointError(
-            f"{source} holds no checkpoint ({', '.join(_NAMES)})", "give the folder of a run, or a checkpoint file"
-        )
-    if len(found) > 1:
-        raise CheckpointError(
-            f"{source} holds {len(found)} runs: {', '.join(map(str, found))}", RunFolder(found[0]).resume_command
-        )
-    return found[0]
-
-
-def _below(folder: Path, depth: int) -> list[Path]:
-    if any((folder / name).exists() for name in _NAMES):
-        return [folder]
-    folders = sorted(path for path in folder.iterdir() if path.is_dir()) if depth else []
-    return [match for each in folders for match in _below(each, depth - 1)]
 
 
 def _folder_to_write(checkpoint: Checkpoint) -> Path:

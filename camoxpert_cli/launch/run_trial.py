@@ -16,7 +16,7 @@ from typing import TypeAlias
 
 from camoxpert_cli.errors import CamoxError
 from camoxpert_cli.launch.trial import Measurement, Trial
-from camoxpert_cli.parallel.worker import ABORTED, cause_first, told_by, was_aborted, worker_environment
+from camoxpert_cli.parallel.worker import ABORTED, cause_first, told_by, was_aborted, worker_environment, write_job
 
 # Seconds without a sign of life: starting takes half a minute on a slow disk, a step on a slow CPU almost as long.
 PATIENCE = 180.0
@@ -54,7 +54,7 @@ def run_trial(trial: Trial, *, threads: int, patience: float = PATIENCE, worker:
     processes = trial.gpus if trial.config.run.strategy == "ddp" else 1
     with tempfile.TemporaryDirectory(prefix="camox-", ignore_cleanup_errors=True) as temporary:
         folder = Path(temporary)
-        (folder / "trial.json").write_text(trial.to_text(), encoding="utf-8")
+        write_job(folder, trial=trial.to_mapping())
         workers: list[subprocess.Popen[bytes]] = []
         try:
             for rank in range(processes):

@@ -42,7 +42,7 @@ from camoxpert_cli.parallel.determinism import deterministic
 from camoxpert_cli.parallel.device import place
 from camoxpert_cli.parallel.gradients import sum_gradients
 from camoxpert_cli.parallel.memory import peak_of_gpus
-from camoxpert_cli.parallel.worker import MEETING_POINT, ending_at_once, tell_launcher
+from camoxpert_cli.parallel.worker import JOB, ending_at_once, read_job, tell_launcher
 from camoxpert_cli.parallel.world import World, end_with_parent, joined
 from camoxpert_cli.run_folder import RunFolder
 
@@ -87,17 +87,18 @@ class Trial:
         assert isinstance(self.config.run.gpus, int)
         return self.config.run.gpus
 
-    def to_text(self) -> str:
+    def to_mapping(self) -> dict[str, Any]:
+        """Plain types for JSON."""
         pictures = None
         if self.pictures is not None:
             files = [[pair.name, str(pair.image), str(pair.mask)] for pair in self.pictures.files]
             pictures = {**asdict(replace(self.pictures, files=())), "files": files}
-        return json.dumps({**asdict(self), "config": to_mapping(self.config), "pictures": pictures})
+        return {**asdict(self), "config": to_mapping(self.config), "pictures": pictures}
 
     @classmethod
-    def from_text(cls, text: str) -> Trial:
-        content = json.loads(text)
-        content["config"] = from_mapping(content["config"], "trial")
+    def from_mapping(cls, content: dict[str, Any]) -> Trial:
+        """What `to_mapping` wrote."""
+        content = {**content, "config": from_mapping(content["config"], "trial")}
         if (pictures := content["pictures"]) is not None:
             files = tuple(Pair(name, Path(image), Path(mask)) for name, image, mask in pictures["files"])
             content["pictures"] = Pictures(files, tuple(pictures["train"]), tuple(pictures["validation"]))
@@ -265,7 +266,7 @@ def _begin(trial: Trial, world: World) -> Run:
     network = build_network(config.model, config.train.seed, weights_follow=True)
     return assemble(
         config,
-        RunFolder(Path(os.environ[MEETING_POINT]), writes=False),
+        RunFolder(Path(os.environ[JOB]).parent, writes=False),
         _data(trial.pictures, at_least=steps * largest, validation=_VALIDATION_BATCHES * largest),
         network,
         placement,
@@ -313,7 +314,7 @@ def main() -> None:
     """What one process of a trial does."""
     end_with_parent()
     folder, rank = Path(sys.argv[1]), os.environ["RANK"]
-    trial = Trial.from_text((folder / "trial.json").read_text(encoding="utf-8"))
+    trial = Trial.from_mapping(read_job()["trial"])
     try:
         # A single process has no need to join, and so nothing of that can fail.
         world_of_trial = joined(_PATIENCE) if int(os.environ["WORLD_SIZE"]) > 1 else nullcontext(World())

@@ -26,6 +26,11 @@ class Placement:
     devices: tuple[torch.device, ...]
     count: int
 
+    @property
+    def processes(self) -> int:
+        """How many compute, over all machines."""
+        return self.count if self.strategy == "ddp" else 1
+
 
 def place(run: RunConfig, processes: int = 1) -> Placement:
     """The placement that the settings ask for; `processes` are those this one was started with, on all machines.

@@ -13,14 +13,14 @@ import traceback
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 # Exit code of a worker that lost its partners: the cause is theirs.
 PEER_LOST = 75
-# Where a worker of ours finds the files that it shares with its launcher, and the process that launched it.
-MEETING_POINT = "CAMOX_MEETING_POINT"
-PARENT = "CAMOX_PARENT"
-# When work began, in seconds since 1970, where that was not with the process that began it: in a notebook.
-STARTED = "CAMOX_STARTED"
+# The file from which a worker of ours learns what to do. It lies in a folder that the workers and their launcher share,
+# and is all that the environment says beside the variables that torchrun sets too.
+JOB = "CAMOX_JOB"
+_JOB_FILE = "job.json"
 # How a worker ends that was asked to: it has saved, and the others may still be about to.
 ASKED = (130, 143)
 # What is known of a worker that ended by SIGABRT and told nothing.
@@ -34,12 +34,29 @@ def is_worker() -> bool:
 
 def is_launched() -> bool:
     """Whether `launch` started this process."""
-    return MEETING_POINT in os.environ
+    return JOB in os.environ
 
 
 def is_first() -> bool:
     """Whether this process is the one that a user started, or the first of those that torchrun did."""
     return not is_worker() or (not is_launched() and os.environ["RANK"] == "0")
+
+
+def write_job(folder: Path, **content: Any) -> None:
+    """What the workers that meet in `folder` have to do, as plain types for JSON."""
+    job = {"launcher": os.getpid(), **content}
+    (folder / _JOB_FILE).write_text(json.dumps(job), encoding="utf-8")
+
+
+def read_job() -> dict[str, Any]:
+    """What `write_job` wrote for this process."""
+    job: dict[str, Any] = json.loads(Path(os.environ[JOB]).read_text(encoding="utf-8"))
+    return job
+
+
+def shared_folder() -> Path | None:
+    """Where this process meets its launcher and the other workers; None where torchrun or a user started it."""
+    return Path(os.environ[JOB]).parent if is_launched() else None
 
 
 @contextmanager
@@ -66,10 +83,10 @@ def ending_at_once() -> Iterator[None]:
 
 def tell_launcher(message: str, hint: str, details: str) -> bool:
     """Leave a message for the launcher, which tells it once for all; False where there is none."""
-    folder = os.environ.get(MEETING_POINT)
+    folder = shared_folder()
     if folder is None:
         return False
-    path = Path(folder) / f"error{os.environ['RANK']}.json"
+    path = folder / f"error{os.environ['RANK']}.json"
     # The launcher may have been killed, and its folder removed.
     with suppress(OSError):
         path.write_text(json.dumps({"message": message, "hint": hint, "details": details}), encoding="utf-8")
@@ -85,29 +102,20 @@ def told_by(folder: Path, rank: int) -> dict[str, str] | None:
     return None
 
 
-def tell_run_folder(path: Path) -> None:
-    """Let the launcher know where the run is; rank 0 says it."""
-    folder = os.environ.get(MEETING_POINT)
-    if folder is not None and os.environ["RANK"] == "0":
-        (Path(folder) / "run_folder").write_text(str(path.absolute()), encoding="utf-8")
-
-
-def tell_remedy(words: str, environment: Mapping[str, str]) -> None:
-    """Have the launcher start all again with these variables once this worker has failed; `words` is what differs."""
-    folder = os.environ.get(MEETING_POINT)
+def tell_remedy(settings: Mapping[str, Any]) -> None:
+    """Have the launcher start all again with these settings once this worker has failed."""
+    folder = shared_folder()
     if folder is not None:
         # The launcher may have been killed, and its folder removed.
         with suppress(OSError):
-            path = Path(folder) / f"remedy{os.environ['RANK']}.json"
-            path.write_text(json.dumps({"words": words, "environment": dict(environment)}), encoding="utf-8")
+            (folder / f"remedy{os.environ['RANK']}.json").write_text(json.dumps(settings), encoding="utf-8")
 
 
 def worker_environment(folder: Path, rank: int, processes: int, threads: int) -> dict[str, str]:
-    """The variables of a worker that meets the others in `folder`; each takes `threads` unless the user set them."""
+    """The variables of a worker with the job in `folder`; each takes `threads` unless the user set them."""
     return {
         **os.environ,
-        MEETING_POINT: str(folder),
-        PARENT: str(os.getpid()),
+        JOB: str(folder / _JOB_FILE),
         "RANK": str(rank),
         "LOCAL_RANK": str(rank),
         "WORLD_SIZE": str(processes),

@@ -9,7 +9,6 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import timedelta
-from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
@@ -18,7 +17,7 @@ from torch import Tensor
 
 from camoxpert_cli.errors import PeerLostError
 from camoxpert_cli.parallel.cuda_errors import to_camox_error
-from camoxpert_cli.parallel.worker import MEETING_POINT, PARENT, is_worker
+from camoxpert_cli.parallel.worker import is_launched, is_worker, read_job, shared_folder
 
 Item = TypeVar("Item")
 
@@ -116,8 +115,8 @@ def joined(timeout: int) -> Iterator[World]:
         int(os.environ[name]) for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE")
     )
     end_with_parent()
-    meeting_point = os.environ.get(MEETING_POINT)
-    store = "env://" if meeting_point is None else f"file://{Path(meeting_point) / 'store'}"
+    folder = shared_folder()
+    store = "env://" if folder is None else f"file://{folder / 'store'}"
     with member(rank, size, local_rank, local_size, store, timedelta(seconds=timeout)) as world:
         yield world
 
@@ -162,6 +161,5 @@ def end_with_parent() -> None:
     """Have the system ask this process to terminate when the one that started it is gone, so that it frees its GPU."""
     with suppress(OSError, AttributeError):  # no Linux
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
-    parent = os.environ.get(PARENT)
-    if parent is not None and os.getppid() != int(parent):  # it went before this process could ask
+    if is_launched() and os.getppid() != read_job()["launcher"]:  # it went before this process could ask
         raise SystemExit(128 + signal.SIGTERM)

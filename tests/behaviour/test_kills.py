@@ -15,6 +15,7 @@ import pytest
 from camoxpert_cli.checkpoints.format import read_checkpoint
 from camoxpert_cli.config.resolve import Resolved
 from camoxpert_cli.engine.train import train
+from camoxpert_cli.launch.decide import decide
 from tests.helpers.cut_runs import SETTINGS, differing
 from tests.helpers.processes import camox, finish, run, start, train_command, wait_for
 from tests.helpers.tiny_data import tiny_run
@@ -24,7 +25,7 @@ pytestmark = pytest.mark.training
 
 @pytest.fixture(scope="module")
 def uncut(tiny_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return train(settings(tiny_data, tmp_path_factory.mktemp("uncut") / "run")).path
+    return train(decide(settings(tiny_data, tmp_path_factory.mktemp("uncut") / "run"))).path
 
 
 def settings(data: Path, folder: Path, **more: Any) -> Resolved:

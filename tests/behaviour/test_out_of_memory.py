@@ -93,7 +93,7 @@ def test_a_run_goes_on(
     monkeypatch.setattr(run_module, "build_network", build)
     fit_in_stage_1(monkeypatch, 3)
     folder = tmp_path / "run"
-    start(tiny_run(tiny_data, folder, **SETTINGS), ["train"])
+    start(tiny_run(tiny_data, folder, **SETTINGS))
     said = capsys.readouterr().err
 
     assert steps(folder) == UNCUT
@@ -124,7 +124,7 @@ def test_a_run_without_a_checkpoint(tiny_data: Path, tmp_path: Path, monkeypatch
     """It begins again, in its folder."""
     have_room(monkeypatch, pictures=2)
     folder = tmp_path / "run"
-    start(tiny_run(tiny_data, folder, **SETTINGS), ["train"])
+    start(tiny_run(tiny_data, folder, **SETTINGS))
 
     assert steps(folder) == UNCUT
     assert settings_of(folder) == (2, 2, 2, False)
@@ -136,7 +136,7 @@ def test_one_picture_at_a_time(tiny_data: Path, tmp_path: Path, monkeypatch: pyt
     have_room(monkeypatch, pictures=0, checkpointed=1)
     folder = tmp_path / "run"
     one = {"batch_size": 1, "stage2_batch_size": 1, "accumulation_steps": 4}
-    start(tiny_run(tiny_data, folder, **{**SETTINGS, **one}), ["train"])
+    start(tiny_run(tiny_data, folder, **{**SETTINGS, **one}))
 
     assert steps(folder) == UNCUT
     assert settings_of(folder) == (1, 1, 4, True)
@@ -148,13 +148,13 @@ def test_a_second_time_ends_it(tiny_data: Path, tmp_path: Path, monkeypatch: pyt
     fit_in_stage_1(monkeypatch, 1)
     folder = tmp_path / "run"
     with pytest.raises(TrainingError, match="ran out of memory in epoch 2") as caught:
-        start(tiny_run(tiny_data, folder, **SETTINGS), ["train"])
+        start(tiny_run(tiny_data, folder, **SETTINGS))
     assert caught.value.exit_code == 6
     assert caught.value.hint == (
         f"camox resume {folder} --set train.batch_size=1 --set train.stage2_batch_size=1 "
         "--set train.accumulation_steps=4"
     )
-    resume(folder, {}, caught.value.hint.split()[4::2], dry_run=False, command=["resume", str(folder)])
+    resume(folder, {}, caught.value.hint.split()[4::2])
 
     assert steps(folder) == UNCUT
     assert settings_of(folder) == (1, 1, 4, False)
@@ -167,7 +167,7 @@ def test_nothing_smaller(
     have_room(monkeypatch, pictures=0)
     one = {"batch_size": 1, "stage2_batch_size": 1, "gradient_checkpointing": True}
     with pytest.raises(TrainingError, match="ran out of memory in epoch 1") as caught:
-        start(tiny_run(tiny_data, tmp_path / "run", **{**SETTINGS, **one}), ["train"])
+        start(tiny_run(tiny_data, tmp_path / "run", **{**SETTINGS, **one}))
 
     assert "starts again" not in capsys.readouterr().err
     assert "--img-size" in caught.value.hint

@@ -23,6 +23,7 @@ from camoxpert_cli.engine.time_limit import Deadline
 from camoxpert_cli.engine.train import begin, close_epoch, train_epoch, validate
 from camoxpert_cli.errors import DataError
 from camoxpert_cli.evaluation.score import Scores, evaluate
+from camoxpert_cli.launch.decide import decide
 from camoxpert_cli.model.camoxpert import CamoXpert
 from camoxpert_cli.parallel.world import World
 from tests.helpers.batch_effects import train_without_batch_effects
@@ -82,7 +83,7 @@ REAL: dict[str, Any] = {
 def train_really(world: World, data: Path, folder: Path) -> dict[str, Any]:
     """With nothing held still: what each rank holds after each epoch, and what it makes of pictures to score."""
     resolved = tiny_run(data, folder, **REAL)
-    run, _ = prepare(resolved, None, world)
+    run, _ = prepare(decide(resolved), None, world)
     begin(run, resolved.config, None)
     held = []
     for phase in run.phases:
@@ -184,7 +185,7 @@ def train_on_routes(world: World, data: Path, folder: Path) -> dict[str, Any]:
     resolved = tiny_run(
         data, folder, epochs=1, stage1_epochs=1, num_experts=7, batch_size=1, accumulation_steps=2, gpus=2
     )
-    run, _ = prepare(resolved, None, world)
+    run, _ = prepare(decide(resolved), None, world)
     begin(run, resolved.config, None)
     for layer in run.network.moe_layers:
         layer.get_submodule("gate").register_forward_hook(_Route(ROUTES[world.rank]))

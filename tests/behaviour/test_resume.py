@@ -14,13 +14,14 @@ from typer.testing import CliRunner
 
 from camoxpert_cli.app import app
 from camoxpert_cli.checkpoints.format import read_checkpoint, write_checkpoint
+from camoxpert_cli.checkpoints.newest import find_checkpoint
 from camoxpert_cli.engine import saving as saving_module
 from camoxpert_cli.engine import train as train_module
 from camoxpert_cli.engine.train import train
 from camoxpert_cli.errors import CheckpointError, ConfigError, UsageError
-from camoxpert_cli.launch.resume import find_checkpoint, settings_to_go_on
+from camoxpert_cli.launch.resume import settings_to_go_on
 from camoxpert_cli.run_folder import RunFolder
-from tests.helpers.tiny_data import tiny_run
+from tests.helpers.tiny_data import tiny_plan
 
 pytestmark = pytest.mark.training
 
@@ -31,7 +32,7 @@ SETTINGS: dict[str, Any] = {"epochs": 3, "stage1_epochs": 1, "batch_size": 4, "s
 @pytest.fixture(scope="module")
 def finished(tiny_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A complete run of three epochs. Read it, but change nothing in it."""
-    return train(tiny_run(tiny_data, tmp_path_factory.mktemp("finished") / "run", **SETTINGS)).path
+    return train(tiny_plan(tiny_data, tmp_path_factory.mktemp("finished") / "run", **SETTINGS)).path
 
 
 @pytest.fixture
@@ -457,7 +458,7 @@ def test_relative_paths_lead_home(
 ) -> None:
     """A data set given by a relative path is found from another folder too."""
     monkeypatch.chdir(tiny_data.parent)
-    train(tiny_run(Path(tiny_data.name), tmp_path / "relative", epochs=1))
+    train(tiny_plan(Path(tiny_data.name), tmp_path / "relative", epochs=1))
     monkeypatch.chdir(tmp_path)
     outcome = camox("resume", tmp_path / "relative", "--epochs", 2)
 

@@ -27,10 +27,11 @@ from camoxpert_cli.engine.train import train
 from camoxpert_cli.errors import Interrupted, UsageError
 from camoxpert_cli.evaluation.results import MEASURES
 from camoxpert_cli.evaluation.score import Scores, evaluate
+from camoxpert_cli.launch.decide import decide
 from camoxpert_cli.run_folder import RunFolder
 from tests.helpers.compare import differences
 from tests.helpers.run_files import events, read_json
-from tests.helpers.tiny_data import TEST_PICTURES, TEST_SET, tiny_run
+from tests.helpers.tiny_data import TEST_PICTURES, TEST_SET, tiny_plan, tiny_run
 
 CPU = torch.device("cpu")
 
@@ -45,7 +46,7 @@ def test_files(plain_run: RunFolder) -> None:
 @pytest.mark.training
 def test_report(tiny_data: Path, tmp_path: Path) -> None:
     """A run asked for a report leaves a page with its epochs, sets and pictures, and its curves as PNG."""
-    folder = train(tiny_run(tiny_data, tmp_path / "run", epochs=1, stage1_epochs=0, report=True))
+    folder = train(tiny_plan(tiny_data, tmp_path / "run", epochs=1, stage1_epochs=0, report=True))
     page = folder.report.read_text(encoding="utf-8")
 
     assert "validation" in page
@@ -150,7 +151,7 @@ def test_expert_use_is_counted(tiny_data: Path, tmp_path: Path, capsys: pytest.C
     The first epoch begins with gates that have learned nothing, so nothing is said of it.
     """
     settings = tiny_run(tiny_data, tmp_path / "run", num_experts=7, epochs=4, stage1_epochs=4, lr=1e-6, save_every="1")
-    folder = train(settings)
+    folder = train(decide(settings))
     said = [line for line in capsys.readouterr().err.splitlines() if line.startswith("Warning: fewer than 1%")]
     rows = events(folder, "epoch")
     for row in rows:
@@ -185,7 +186,7 @@ def test_best_weights(tiny_data: Path, tmp_path: Path, monkeypatch: pytest.Monke
         return Scores(3, next(ious), 0.1, 0.2)
 
     monkeypatch.setattr(train_module, "validate", validate)
-    folder = train(tiny_run(tiny_data, tmp_path / "run", epochs=4, target_iou=0.45))
+    folder = train(tiny_plan(tiny_data, tmp_path / "run", epochs=4, target_iou=0.45))
     best = read_checkpoint(folder.best)
     results = read_json(folder.results)
 
@@ -200,12 +201,12 @@ def test_best_weights(tiny_data: Path, tmp_path: Path, monkeypatch: pytest.Monke
 
 def test_json(tiny_data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """`as_json` leaves the results and nothing else on stdout; a run that the clock ends says how to go on."""
-    folder = train(tiny_run(tiny_data, tmp_path / "run", epochs=1), as_json=True)
+    folder = train(tiny_plan(tiny_data, tmp_path / "run", epochs=1), as_json=True)
     complete = json.loads(capsys.readouterr().out)
     with pytest.MonkeyPatch.context() as patched:
         # No checkpoint is so small that a second suffices.
         patched.setattr("camoxpert_cli.engine.time_limit.process_start", lambda pid: 0.0)
-        cut = train(tiny_run(tiny_data, tmp_path / "cut", time_limit="1s"), as_json=True)
+        cut = train(tiny_plan(tiny_data, tmp_path / "cut", time_limit="1s"), as_json=True)
     early = json.loads(capsys.readouterr().out)
 
     assert complete == {"complete": True, "run_folder": str(folder.path), **read_json(folder.results)}
@@ -217,7 +218,7 @@ def test_second_try(tiny_data: Path, tmp_path: Path) -> None:
     """The steps of a run that ended before its first epoch did are not mistaken for those of the next one."""
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "metrics.jsonl").write_text('{"event": "step", "epoch": 1}\n', encoding="utf-8")
-    folder = train(tiny_run(tiny_data, tmp_path / "run", epochs=1))
+    folder = train(tiny_plan(tiny_data, tmp_path / "run", epochs=1))
 
     assert len(events(folder, "step")) == 2
 
@@ -226,7 +227,7 @@ def test_folder_of_another_run(plain_run: RunFolder, tiny_data: Path) -> None:
     """Training into the folder of another run is refused with exit code 2 before anything in it changes."""
     before = {path.name: (path.read_bytes(), path.stat().st_mtime_ns) for path in plain_run.path.iterdir()}
     with pytest.raises(UsageError, match="holds another run") as caught:
-        train(tiny_run(tiny_data, plain_run.path))
+        train(tiny_plan(tiny_data, plain_run.path))
 
     assert caught.value.exit_code == 2
     assert {path.name: (path.read_bytes(), path.stat().st_mtime_ns) for path in plain_run.path.iterdir()} == before
@@ -237,7 +238,7 @@ def test_folder_that_is_a_file(tiny_data: Path, tmp_path: Path, below: str) -> N
     """A run folder that is a file, or below one, is refused with exit code 2 before training."""
     (tmp_path / "file").write_bytes(b"mine")
     with pytest.raises(UsageError) as caught:
-        train(tiny_run(tiny_data, tmp_path / "file" / below))
+        train(tiny_plan(tiny_data, tmp_path / "file" / below))
 
     assert caught.value.exit_code == 2
     assert [path.read_bytes() for path in tmp_path.iterdir()] == [b"mine"]
@@ -258,7 +259,7 @@ def test_interrupted_between_two_files(tiny_data: Path, tmp_path: Path, monkeypa
     with monkeypatch.context() as patched:
         patched.setattr(train_module, "save_best", pressing)
         with pytest.raises(Interrupted, match=r"stopped by Ctrl-C, in epoch 2 of 2, .* in runs/.*/last\.pth") as caught:
-            train(tiny_run(tiny_data, tmp_path, checkpoint_dir=None))
+            train(tiny_plan(tiny_data, tmp_path, checkpoint_dir=None))
     (folder,) = [RunFolder(path) for path in Path("runs").iterdir()]
 
     assert caught.value.exit_code == 130

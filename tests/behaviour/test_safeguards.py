@@ -15,7 +15,7 @@ from camoxpert_cli.engine import train as train_module
 from camoxpert_cli.engine.train import train
 from camoxpert_cli.errors import CheckpointError, DeviceError, PeerLostError, TrainingError, UsageError
 from camoxpert_cli.inference.predict import Outputs, predict
-from tests.helpers.tiny_data import TEST_SET, tiny_run
+from tests.helpers.tiny_data import TEST_SET, tiny_plan
 
 pytestmark = pytest.mark.training
 
@@ -27,7 +27,7 @@ def finished(tiny_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     shutil.copytree(tiny_data, data)
     picture = next((data / "TestDataset" / TEST_SET / "Imgs").iterdir())
     picture.write_bytes(picture.read_bytes()[:200])
-    return train(tiny_run(data, tmp_path_factory.mktemp("finished") / "run")).path
+    return train(tiny_plan(data, tmp_path_factory.mktemp("finished") / "run")).path
 
 
 def test_a_broken_test_picture_does_not_cost_the_results(finished: Path) -> None:
@@ -47,7 +47,7 @@ def test_foreign_weights_are_not_replaced_by_the_run_that_starts_from_them(
     torch.save({"epoch": 1, "model_state_dict": read_checkpoint(finished / "last.pth")["network"]}, path)
     before = path.read_bytes()
     with pytest.raises(UsageError, match="is of another program"):
-        train(tiny_run(tiny_data, tmp_path, resume_from=str(path)))
+        train(tiny_plan(tiny_data, tmp_path, resume_from=str(path)))
 
     assert path.read_bytes() == before
 
@@ -56,13 +56,13 @@ def test_foreign_weights_are_not_replaced_by_the_run_that_starts_from_them(
 def test_another_hold_out_is_refused(finished: Path, tiny_data: Path, tmp_path: Path, changed: dict[str, Any]) -> None:
     """Resuming with settings that would validate on pictures trained on before is refused with exit code 4."""
     with pytest.raises(CheckpointError, match="was trained on other pictures"):
-        train(tiny_run(tiny_data, tmp_path / "run", resume_from=str(finished / "last.pth"), epochs=3, **changed))
+        train(tiny_plan(tiny_data, tmp_path / "run", resume_from=str(finished / "last.pth"), epochs=3, **changed))
 
 
 def test_a_finished_run_can_be_extended(finished: Path, tiny_data: Path, tmp_path: Path) -> None:
     """More epochs, another weight decay and backbone rate take effect, though phases begin at other epochs then."""
     settings = {"epochs": 5, "weight_decay": 0.25, "backbone_lr_factor": 0.5, "progressive_unfreeze": False}
-    folder = train(tiny_run(tiny_data, tmp_path / "run", resume_from=str(finished / "last.pth"), **settings))
+    folder = train(tiny_plan(tiny_data, tmp_path / "run", resume_from=str(finished / "last.pth"), **settings))
     content = read_checkpoint(folder.last)
     groups = content["training"]["optimizer"]["param_groups"]
 
@@ -90,7 +90,7 @@ def test_a_full_gpu_is_one_sentence(
 
     monkeypatch.setattr(train_module, "backward", full)
     with pytest.raises(TrainingError, match="ran out of memory in epoch 1") as caught:
-        train(tiny_run(tiny_data, tmp_path / "run"))
+        train(tiny_plan(tiny_data, tmp_path / "run"))
 
     assert "--gradient-checkpointing" in caught.value.hint
 
@@ -105,7 +105,7 @@ def test_a_faulty_gpu_is_one_sentence(tiny_data: Path, tmp_path: Path, monkeypat
 
     monkeypatch.setattr(train_module, "backward", faulty)
     with pytest.raises(DeviceError) as caught:
-        train(tiny_run(tiny_data, tmp_path / "run"))
+        train(tiny_plan(tiny_data, tmp_path / "run"))
 
     assert caught.value.message == (
         "the GPU cannot be used: CUDA error: an illegal memory access was encountered, in epoch 1; "
@@ -124,7 +124,7 @@ def test_a_collective_of_torchs_own_that_fails(
 
     monkeypatch.setattr(train_module, "backward", lost)
     with pytest.raises(PeerLostError, match="this process lost the others: NCCL error: remote process exited"):
-        train(tiny_run(tiny_data, tmp_path / "run"))
+        train(tiny_plan(tiny_data, tmp_path / "run"))
 
 
 def test_a_failed_first_try_does_not_lock_its_folder(
@@ -134,8 +134,8 @@ def test_a_failed_first_try_does_not_lock_its_folder(
     with monkeypatch.context() as patched:
         patched.setattr(train_module, "train_epoch", lambda *_: (_ for _ in ()).throw(TrainingError("stop")))
         with pytest.raises(TrainingError, match="stop"):
-            train(tiny_run(tiny_data, tmp_path / "run"))
-    folder = train(tiny_run(tiny_data, tmp_path / "run"))
+            train(tiny_plan(tiny_data, tmp_path / "run"))
+    folder = train(tiny_plan(tiny_data, tmp_path / "run"))
 
     assert folder.last.exists()
 

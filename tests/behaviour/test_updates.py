@@ -24,14 +24,14 @@ from camoxpert_cli.errors import TrainingError
 from camoxpert_cli.model.camoxpert import CamoXpert
 from tests.helpers.batch_effects import train_without_batch_effects
 from tests.helpers.compare import differences
-from tests.helpers.tiny_data import tiny_run
+from tests.helpers.tiny_data import tiny_plan
 
 FINITE = LossValues(1.0, 1.0, 1.0, 1.0, 1.0, 1.0)
 
 
 def run_in_hand(data: Path, folder: Path, **settings: Any) -> Run:
     """A run that is ready for its first step, in its first phase."""
-    run = prepare(tiny_run(data, folder, **settings))[0]
+    run = prepare(tiny_plan(data, folder, **settings))[0]
     enter_phase(run, run.phases[0])
     return run
 
@@ -168,7 +168,7 @@ def test_loss_that_is_not_finite(
 
     monkeypatch.setattr(train_module, "backward", poisoned)
     with pytest.raises(TrainingError, match=f"the loss became {value} in epoch 2 after 6 pictures") as caught:
-        train(tiny_run(tiny_data, tmp_path / "run"))
+        train(tiny_plan(tiny_data, tmp_path / "run"))
     run, before = states[0]
 
     # BatchNorm counts in the forward pass: its statistics alone have moved on.
@@ -232,7 +232,7 @@ def test_run_outlives_skipped_steps(tiny_data: Path, tmp_path: Path, monkeypatch
         return done
 
     monkeypatch.setattr(train_module, "backward", overflowing)
-    folder = train(tiny_run(tiny_data, tmp_path / "run"))
+    folder = train(tiny_plan(tiny_data, tmp_path / "run"))
     lines = [json.loads(line) for line in folder.metrics.read_text(encoding="utf-8").splitlines()]
     norms = [line["gradient_norm"] for line in lines if line["event"] == "step"]
 
@@ -259,9 +259,9 @@ def test_gradients_are_clipped(tiny_data: Path, tmp_path: Path) -> None:
 @pytest.mark.training
 def test_scaled_run(tiny_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A run whose loss is scaled by a power of two, as in float16, ends with the very weights of one without."""
-    plain = train(tiny_run(tiny_data, tmp_path / "plain"))
+    plain = train(tiny_plan(tiny_data, tmp_path / "plain"))
     monkeypatch.setattr(run_module, "build_scaler", lambda dtype, device: GradScaler("cpu", init_scale=2.0**12))
-    scaled = train(tiny_run(tiny_data, tmp_path / "scaled"))
+    scaled = train(tiny_plan(tiny_data, tmp_path / "scaled"))
     first, second = read_checkpoint(plain.last), read_checkpoint(scaled.last)
 
     assert differences(first["network"], second["network"]) == []

@@ -25,7 +25,7 @@ os.environ["OMP_NUM_THREADS"] = "1"
 import torch
 
 from camoxpert_cli.config.resolve import Resolved
-from camoxpert_cli.parallel.worker import MEETING_POINT, is_worker, worker_environment
+from camoxpert_cli.parallel.worker import is_worker, shared_folder, worker_environment, write_job
 from camoxpert_cli.parallel.world import World, joined
 from tests.benchmarks.loops import arguments, bare_steps, camox_run, camox_steps, in_words, interleaved, noise, settings
 from tests.benchmarks.table import compared, report
@@ -39,8 +39,9 @@ def main() -> None:
     if is_worker():
         with joined(timeout=600) as world:
             pairs = measure(world, settings(asked, processes=world.size, ema=asked.ema), asked.pairs, asked.steps)
-        if world.is_main:
-            (Path(os.environ[MEETING_POINT]) / "pairs.json").write_text(json.dumps(pairs), encoding="utf-8")
+        folder = shared_folder()
+        if world.is_main and folder is not None:
+            (folder / "pairs.json").write_text(json.dumps(pairs), encoding="utf-8")
         return
 
     alone, together = in_processes(1), in_processes(2)
@@ -57,6 +58,7 @@ def main() -> None:
 def in_processes(count: int) -> list[tuple[float, float]]:
     """What `measure` returns, in so many processes with the arguments of this one."""
     with tempfile.TemporaryDirectory() as folder:
+        write_job(Path(folder))
         command = [sys.executable, "-m", "tests.benchmarks.ddp", *sys.argv[1:]]
         workers = [
             subprocess.Popen(command, env=worker_environment(Path(folder), rank, count, threads=1))

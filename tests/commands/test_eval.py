@@ -20,7 +20,7 @@ from camoxpert_cli.metrics.image_scores import score_picture
 from camoxpert_cli.run_folder import RunFolder
 from tests.helpers.processes import camox
 from tests.helpers.processes import run as run_process
-from tests.helpers.tiny_data import TEST_PICTURES, TEST_SET, tiny_run
+from tests.helpers.tiny_data import TEST_PICTURES, TEST_SET, tiny_plan
 from tests.helpers.vivid import write_vivid_checkpoint
 
 
@@ -31,7 +31,7 @@ def run(*arguments: object) -> Any:
 @pytest.fixture(scope="module")
 def trained(tiny_data: Path, tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
     """A run with two tiny epochs behind it."""
-    return train(tiny_run(tiny_data, tmp_path_factory.mktemp("trained") / "run"))
+    return train(tiny_plan(tiny_data, tmp_path_factory.mktemp("trained") / "run"))
 
 
 @pytest.fixture(scope="module")

@@ -37,7 +37,7 @@ train
 def resolved(monkeypatch: pytest.MonkeyPatch) -> list[Resolved]:
     """What reaches the engine, in place of a training run."""
     seen: list[Resolved] = []
-    monkeypatch.setattr("camoxpert_cli.launch.start.start", lambda resolved, command, **_: seen.append(resolved))
+    monkeypatch.setattr("camoxpert_cli.launch.start.start", lambda resolved, **_: seen.append(resolved))
     return seen
 
 

@@ -21,7 +21,7 @@ from camoxpert_cli.errors import DataError, UsageError
 from camoxpert_cli.run_folder import RunFolder
 from tests.helpers.compare import differences
 from tests.helpers.run_files import events, read_json
-from tests.helpers.tiny_data import TRAINING_PICTURES, tiny_run
+from tests.helpers.tiny_data import TRAINING_PICTURES, tiny_plan
 
 SIDE = 16
 # Python 3.12 warns of any fork while threads run; workers use none of the parent's.
@@ -198,7 +198,7 @@ CIRCUMSTANCES = {"seconds", "epoch_seconds", "time", "data_wait", "num_workers",
 @pytest.mark.parametrize("num_workers", [0, 2])
 def test_run_with_a_cache(tiny_data: Path, tmp_path: Path, plain_run: RunFolder, num_workers: int) -> None:
     """A run with a cache has the losses and weights of one without, to the last bit."""
-    folder = train(tiny_run(tiny_data, tmp_path / "run", cache=str(tmp_path / "cache"), num_workers=num_workers))
+    folder = train(tiny_plan(tiny_data, tmp_path / "run", cache=str(tmp_path / "cache"), num_workers=num_workers))
 
     assert len([*(tmp_path / "cache").iterdir()]) == 1
     assert len(read_json(folder.history)) == 2
@@ -214,7 +214,7 @@ def test_another_seed_takes_the_same_cache(tiny_data: Path, tmp_path: Path) -> N
     """The cache holds what is held out too, so that a run with another seed, and another split, finds it there."""
     for seed in (1, 2):
         settings = {"cache": str(tmp_path / "cache"), "epochs": 1, "stage1_epochs": 1, "seed": seed}
-        train(tiny_run(tiny_data, tmp_path / f"run{seed}", **settings))
+        train(tiny_plan(tiny_data, tmp_path / f"run{seed}", **settings))
 
     assert len([*(tmp_path / "cache").iterdir()]) == 1
 
@@ -223,7 +223,7 @@ def test_another_seed_takes_the_same_cache(tiny_data: Path, tmp_path: Path) -> N
 def test_generated_pictures_are_not_cached(home: Path, tmp_path: Path) -> None:
     """Generated pictures have the size of the network and are read as fast: no cache is made of them."""
     settings = {"dataset_path": [], "generated_pictures": 4, "cache": "auto", "epochs": 1, "stage1_epochs": 1}
-    train(tiny_run(tmp_path, tmp_path / "run", **settings))
+    train(tiny_plan(tmp_path, tmp_path / "run", **settings))
 
     assert not home.exists()
 

@@ -22,7 +22,7 @@ from camoxpert_cli.evaluation.score import Scores
 from camoxpert_cli.run_folder import RunFolder
 from tests.helpers.compare import differences
 from tests.helpers.cut_runs import CIRCUMSTANCES, SETTINGS, differing, history
-from tests.helpers.tiny_data import tiny_run
+from tests.helpers.tiny_data import tiny_plan
 
 # Python 3.12 warns of any fork while threads run; workers use none of the parent's.
 pytestmark = [
@@ -58,7 +58,7 @@ def cut_after(monkeypatch: pytest.MonkeyPatch, steps: int, before_validation: bo
 
 @pytest.fixture(scope="module")
 def uncut(tiny_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return train(tiny_run(tiny_data, tmp_path_factory.mktemp("uncut") / "run", **SETTINGS)).path
+    return train(tiny_plan(tiny_data, tmp_path_factory.mktemp("uncut") / "run", **SETTINGS)).path
 
 
 # Where a run is cut: after so many optimizer steps, saving after each or at ends of epochs only, and whether between
@@ -83,7 +83,7 @@ def uncut_runs(tiny_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Cal
     @functools.cache
     def train_once(scheduler: str, use_ema: bool) -> Path:
         settings = {**SETTINGS, "scheduler": scheduler, "use_ema": use_ema}
-        return train(tiny_run(tiny_data, tmp_path_factory.mktemp("uncut") / "run", **settings)).path
+        return train(tiny_plan(tiny_data, tmp_path_factory.mktemp("uncut") / "run", **settings)).path
 
     return train_once
 
@@ -95,8 +95,8 @@ def cut_and_compare(data: Path, folder: Path, uncut: Path, cut: str, **settings:
     with pytest.MonkeyPatch.context() as patch:
         cut_after(patch, steps, before_validation)
         with pytest.raises(Cut):
-            train(tiny_run(data, folder, **settings))
-    train(tiny_run(data, folder, resume_from=str(folder / "last.pth"), **settings))
+            train(tiny_plan(data, folder, **settings))
+    train(tiny_plan(data, folder, resume_from=str(folder / "last.pth"), **settings))
 
     assert differing(folder, uncut) == []
     results = [json.loads((each / "results.json").read_text(encoding="utf-8")) for each in (folder, uncut)]
@@ -155,12 +155,12 @@ def test_scale_goes_on(tiny_data: Path, tmp_path: Path, monkeypatch: pytest.Monk
     with pytest.MonkeyPatch.context() as patch:
         cut_after(patch, 3)
         with pytest.raises(Cut):
-            train(tiny_run(tiny_data, tmp_path / "run"))
+            train(tiny_plan(tiny_data, tmp_path / "run"))
     last = tmp_path / "run" / "last.pth"
     content = read_checkpoint(last)
     content["training"]["scaler"].update(scale=16.0)
     write_checkpoint(last, content)
-    train(tiny_run(tiny_data, tmp_path / "run", resume_from=str(last)))
+    train(tiny_plan(tiny_data, tmp_path / "run", resume_from=str(last)))
     scaler = read_checkpoint(last)["training"]["scaler"]
 
     assert (scaler["scale"], scaler["_growth_tracker"]) == (16.0, 5)
@@ -171,7 +171,7 @@ def test_what_resuming_tells(uncut: Path, tiny_data: Path, tmp_path: Path, capsy
     folder = tmp_path / "run"
     shutil.copytree(uncut, folder)
     lines = (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
-    train(tiny_run(tiny_data, folder, resume_from=str(folder / "last.pth"), **SETTINGS))
+    train(tiny_plan(tiny_data, folder, resume_from=str(folder / "last.pth"), **SETTINGS))
     after = (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
     added = json.loads(after[-1])
 
@@ -185,7 +185,7 @@ def test_finished_run_is_scored_again(uncut: Path, tiny_data: Path, tmp_path: Pa
     folder = tmp_path / "run"
     shutil.copytree(uncut, folder)
     (folder / "results.json").unlink()
-    train(tiny_run(tiny_data, folder, resume_from=str(folder / "last.pth"), **SETTINGS))
+    train(tiny_plan(tiny_data, folder, resume_from=str(folder / "last.pth"), **SETTINGS))
 
     assert (folder / "results.json").read_bytes() == (uncut / "results.json").read_bytes()
     assert (folder / "last.pth").read_bytes() == (uncut / "last.pth").read_bytes()
@@ -206,7 +206,7 @@ def test_best_weights_move_to_another_folder(uncut: Path, tiny_data: Path, tmp_p
     best = read_checkpoint(uncut / "best_model.pth")
     write_checkpoint(source / "best_model.pth", {**best, "scores": {**best["scores"], "epoch": 1, "iou": 2.0}})
     write_checkpoint(source / "last.pth", at_phase_boundary(uncut))
-    folder = train(tiny_run(tiny_data, tmp_path / "run", resume_from=str(source / "last.pth"), **SETTINGS))
+    folder = train(tiny_plan(tiny_data, tmp_path / "run", resume_from=str(source / "last.pth"), **SETTINGS))
 
     assert folder.best.read_bytes() == (source / "best_model.pth").read_bytes()
     assert json.loads(folder.results.read_text(encoding="utf-8"))["epoch"] == 1
@@ -219,7 +219,7 @@ def test_best_weights_that_are_nowhere(
 ) -> None:
     """Where last.pth comes alone, the best is sought among the epochs to come, and that is said."""
     write_checkpoint(tmp_path / "last.pth", at_phase_boundary(uncut))
-    folder = train(tiny_run(tiny_data, tmp_path / "run", resume_from=str(tmp_path / "last.pth"), **SETTINGS))
+    folder = train(tiny_plan(tiny_data, tmp_path / "run", resume_from=str(tmp_path / "last.pth"), **SETTINGS))
 
     assert read_checkpoint(folder.best)["epoch"] == 4
     assert json.loads(folder.results.read_text(encoding="utf-8"))["epoch"] == 4
@@ -230,7 +230,7 @@ def test_nothing_left_to_do(uncut: Path, tiny_data: Path, tmp_path: Path) -> Non
     """A checkpoint with all the epochs asked for and without the best weights beside it is refused, exit code 2."""
     shutil.copy(uncut / "last.pth", tmp_path / "last.pth")
     with pytest.raises(UsageError, match="has 4 complete epochs") as caught:
-        train(tiny_run(tiny_data, tmp_path / "run", resume_from=str(tmp_path / "last.pth"), **SETTINGS))
+        train(tiny_plan(tiny_data, tmp_path / "run", resume_from=str(tmp_path / "last.pth"), **SETTINGS))
 
     assert caught.value.exit_code == 2
     assert "--epochs" in caught.value.hint
@@ -243,7 +243,7 @@ def test_other_settings(uncut: Path, tiny_data: Path, tmp_path: Path) -> None:
     before = {path.name: path.read_bytes() for path in folder.iterdir()}
     settings = {**SETTINGS, "deep_supervision": False}
     with pytest.raises(CheckpointError, match="does not fit these settings") as caught:
-        train(tiny_run(tiny_data, folder, resume_from=str(folder / "last.pth"), **settings))
+        train(tiny_plan(tiny_data, folder, resume_from=str(folder / "last.pth"), **settings))
 
     assert caught.value.exit_code == 4
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
@@ -254,7 +254,7 @@ def test_another_network(uncut: Path, tiny_data: Path, tmp_path: Path) -> None:
     """A checkpoint of another network is refused before the run folder is made."""
     settings = {**SETTINGS, "num_experts": 2}
     with pytest.raises(CheckpointError, match="does not fit test_resnet with 2 experts"):
-        train(tiny_run(tiny_data, tmp_path / "run", resume_from=str(uncut / "last.pth"), **settings))
+        train(tiny_plan(tiny_data, tmp_path / "run", resume_from=str(uncut / "last.pth"), **settings))
 
     assert not (tmp_path / "run").exists()
 
@@ -298,7 +298,7 @@ def test_from_best_model(
     write_checkpoint(source / "best_model.pth", content)
     seen = watch(monkeypatch)
     monkeypatch.setattr(train_module, "validate", lambda run: Scores(3, content["scores"]["iou"] - 0.1, 0.0, 1.0))
-    train(tiny_run(tiny_data, folder, resume_from=str(source / "best_model.pth"), **SETTINGS))
+    train(tiny_plan(tiny_data, folder, resume_from=str(source / "best_model.pth"), **SETTINGS))
     said = capsys.readouterr().err
     first = seen[0][1]
 
@@ -325,7 +325,7 @@ def test_from_the_original_program(
 
     Its average has parameters only, so BatchNorm's statistics are those of the network.
     """
-    run = prepare(tiny_run(tiny_data, tmp_path / "unused", **SETTINGS))[0]
+    run = prepare(tiny_plan(tiny_data, tmp_path / "unused", **SETTINGS))[0]
     parameters = {name for name, _ in run.network.named_parameters()}
     content = read_checkpoint(uncut / "last.pth")
     original = {
@@ -337,7 +337,7 @@ def test_from_the_original_program(
     }
     torch.save(original, tmp_path / "original.pth")
     seen = watch(monkeypatch)
-    folder = train(tiny_run(tiny_data, tmp_path / "run", resume_from=str(tmp_path / "original.pth"), **SETTINGS))
+    folder = train(tiny_plan(tiny_data, tmp_path / "run", resume_from=str(tmp_path / "original.pth"), **SETTINGS))
     said = capsys.readouterr().err
     first = seen[0][1]
 
@@ -358,7 +358,7 @@ def test_skip_stage1_from_weights(uncut: Path, tiny_data: Path, tmp_path: Path) 
     del content["training"]
     write_checkpoint(tmp_path / "weights.pth", {**content, "epoch": 1, "scores": None})
     settings = {**SETTINGS, "skip_stage1": True, "resume_from": str(tmp_path / "weights.pth")}
-    folder: RunFolder = train(tiny_run(tiny_data, tmp_path / "run", **settings))
+    folder: RunFolder = train(tiny_plan(tiny_data, tmp_path / "run", **settings))
 
     assert [(row["epoch"], row["stage"]) for row in history(folder.path)] == [(3, 2), (4, 2)]
 
@@ -367,7 +367,7 @@ def test_scores_belong_to_the_weights(tiny_data: Path, tmp_path: Path, monkeypat
     """A checkpoint from the middle of an epoch has no scores: those of the epoch before are of other weights."""
     cut_after(monkeypatch, 3)
     with pytest.raises(Cut):
-        train(tiny_run(tiny_data, tmp_path / "run", save_every="1"))
+        train(tiny_plan(tiny_data, tmp_path / "run", save_every="1"))
 
     assert read_checkpoint(tmp_path / "run" / "last.pth")["scores"] is None
     assert read_checkpoint(tmp_path / "run" / "best_model.pth")["scores"] == history(tmp_path / "run")[0]

@@ -16,7 +16,7 @@ from camoxpert_cli.engine.train import train
 from camoxpert_cli.errors import TrainingError
 from camoxpert_cli.evaluation.score import Scores
 from camoxpert_cli.run_folder import RunFolder
-from tests.helpers.tiny_data import tiny_run
+from tests.helpers.tiny_data import tiny_plan
 
 pytestmark = pytest.mark.training
 
@@ -41,7 +41,7 @@ def test_full_for_a_while(
 ) -> None:
     """Training goes on where the disk is full, and the next save that succeeds has everything."""
     full_where(monkeypatch, lambda path, count: path.name == "last.pth" and count in (1, 2))
-    folder = train(tiny_run(tiny_data, tmp_path / "run", **SETTINGS))
+    folder = train(tiny_plan(tiny_data, tmp_path / "run", **SETTINGS))
     said = capsys.readouterr().err
 
     assert said.count("No space left on device; training goes on, and the next save tries again") == 2
@@ -55,7 +55,7 @@ def test_full_to_the_end(
     """Where the last save fails, results are written, last.pth is the last that was, and the end is an error."""
     full_where(monkeypatch, lambda path, count: path.name == "last.pth" and count > 2)
     with pytest.raises(CheckpointNotWritten, match="No space left on device") as caught:
-        train(tiny_run(tiny_data, tmp_path / "run", **SETTINGS))
+        train(tiny_plan(tiny_data, tmp_path / "run", **SETTINGS))
 
     assert caught.value.exit_code == 4
     assert (tmp_path / "run" / "results.json").exists()
@@ -69,7 +69,7 @@ def test_best_weights_that_cannot_be_written(
     scores = iter([0.1, 0.3, 0.2, 0.2])
     monkeypatch.setattr(train_module, "validate", lambda run: Scores(3, next(scores), 0.0, 1.0))
     full_where(monkeypatch, lambda path, count: path.name == "best_model.pth" and count == 2)
-    folder = train(tiny_run(tiny_data, tmp_path / "run", **SETTINGS))
+    folder = train(tiny_plan(tiny_data, tmp_path / "run", **SETTINGS))
     best, results = read_checkpoint(folder.best), json.loads(folder.results.read_text())
 
     assert "training goes on with the best weights before these" in capsys.readouterr().err
@@ -81,7 +81,7 @@ def test_no_weights_at_all(tiny_data: Path, tmp_path: Path, monkeypatch: pytest.
     """A run none of whose weights could be kept ends with that, not in the middle of its summary."""
     full_where(monkeypatch, lambda path, count: True)
     with pytest.raises(TrainingError, match="no weights could be kept") as caught:
-        train(tiny_run(tiny_data, tmp_path / "run", **SETTINGS))
+        train(tiny_plan(tiny_data, tmp_path / "run", **SETTINGS))
 
     assert caught.value.exit_code == 6
 
@@ -99,8 +99,8 @@ def test_too_little_space_is_told_before_training(
     with monkeypatch.context() as patched:
         patched.setattr(RunFolder, "require_space", refuse)
         with pytest.raises(TrainingError, match="too little"):
-            train(tiny_run(tiny_data, tmp_path / "run", **SETTINGS))
-    folder = train(tiny_run(tiny_data, tmp_path / "run", epochs=2, stage1_epochs=0, progressive_unfreeze=False))
+            train(tiny_plan(tiny_data, tmp_path / "run", **SETTINGS))
+    folder = train(tiny_plan(tiny_data, tmp_path / "run", epochs=2, stage1_epochs=0, progressive_unfreeze=False))
 
     # The estimate leaves out what is small: names, settings, history.
     assert folder.last.stat().st_size == pytest.approx(asked[0] / 3, rel=0.1)

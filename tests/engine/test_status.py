@@ -15,7 +15,7 @@ from camoxpert_cli.engine.step import LossValues
 from camoxpert_cli.engine.throughput import Pace
 from camoxpert_cli.engine.time_limit import Deadline
 from camoxpert_cli.evaluation.score import Scores
-from tests.helpers.tiny_data import tiny_run
+from tests.helpers.tiny_data import tiny_plan
 
 LOSSES = LossValues(3.25, 0.5, 0.25, 0.125, 1.0, 4.0)
 
@@ -27,7 +27,7 @@ def run(tiny_data: Path, tmp_path: Path) -> Run:
 
 
 def timed_run(data: Path, folder: Path, **settings: Any) -> Run:
-    run = prepare(tiny_run(data, folder / "run", **settings))[0]
+    run = prepare(tiny_plan(data, folder / "run", **settings))[0]
     enter_phase(run, run.phases[0])
     for _ in range(2):
         run.pace.note_step(run.phases[0], 1.0, 4)

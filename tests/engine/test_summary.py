@@ -11,13 +11,13 @@ from camoxpert_cli.engine.run import prepare
 from camoxpert_cli.engine.summary import announce
 from camoxpert_cli.engine.time_limit import Deadline
 from tests.helpers.gpus_on_cpu import place_on_gpus
-from tests.helpers.tiny_data import tiny_run
+from tests.helpers.tiny_data import tiny_plan
 
 
 def test_the_banner(tiny_data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """All that a run is about to do, a line each, within 80 columns but for the folder's name."""
     settings = {"accumulation_steps": 2, "target_iou": 0.72, "tensorboard": True}
-    run = prepare(tiny_run(tiny_data, tmp_path / "run", **settings))[0]
+    run = prepare(tiny_plan(tiny_data, tmp_path / "run", **settings))[0]
     run.stopping.deadline = Deadline(time.time() + 7200.4, "the time limit of 3h")
     capsys.readouterr()
     announce(run)
@@ -43,7 +43,7 @@ def test_synchronised_batch_norm(
 ) -> None:
     """Where it was asked for, one process with a GPU says that it has nothing to synchronise."""
     place_on_gpus(monkeypatch, 1)
-    run = prepare(tiny_run(tiny_data, tmp_path / "run", sync_batchnorm=True))[0]
+    run = prepare(tiny_plan(tiny_data, tmp_path / "run", sync_batchnorm=True))[0]
     announce(run)
 
     assert "BatchNorm   one process has nothing to synchronise\n" in capsys.readouterr().err
@@ -60,7 +60,7 @@ def two_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.usefixtures("two_gpus")
 def test_the_banner_names_the_gpus(tiny_data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Cards are counted by kind, with their memory; a batch is told per GPU."""
-    run = prepare(tiny_run(tiny_data, tmp_path / "run"))[0]
+    run = prepare(tiny_plan(tiny_data, tmp_path / "run"))[0]
     run.config = replace(run.config, run=replace(run.config.run, gpus=2))
     run.device = torch.device("cuda", 0)
     devices = (torch.device("cuda", 0), torch.device("cuda", 1))

@@ -16,7 +16,7 @@ from camoxpert_cli.engine.tensorboard import Curves
 from camoxpert_cli.engine.train import train
 from camoxpert_cli.run_folder import RunFolder
 from tests.helpers.run_files import events, read_json
-from tests.helpers.tiny_data import tiny_run
+from tests.helpers.tiny_data import tiny_plan
 
 accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator", exc_type=ImportError)
 
@@ -36,7 +36,7 @@ def values(rows: list[dict[str, Any]], name: str) -> list[float]:
 def drawn(tiny_data: Path, tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
     """A finished run of two epochs with curves, saved after every step. Read it, but change nothing in it."""
     folder = tmp_path_factory.mktemp("drawn") / "run"
-    return train(tiny_run(tiny_data, folder, tensorboard=True, save_every="1"))
+    return train(tiny_plan(tiny_data, folder, tensorboard=True, save_every="1"))
 
 
 def test_what_is_drawn(drawn: RunFolder) -> None:

@@ -20,13 +20,14 @@ from camoxpert_cli.engine.schedule import Scheduler, learning_rate
 from camoxpert_cli.engine.train import train
 from camoxpert_cli.errors import DataError, Interrupted
 from camoxpert_cli.evaluation.score import Scores, evaluate
+from camoxpert_cli.launch.decide import decide
 from camoxpert_cli.model import camoxpert
 from camoxpert_cli.model.activation_checkpointing import recompute
 from camoxpert_cli.model.camoxpert import CamoXpert
 from camoxpert_cli.run_folder import RunFolder
 from tests.helpers.compare import differences
 from tests.helpers.run_files import events, read_json
-from tests.helpers.tiny_data import TEST_PICTURES, TRAINING_PICTURES, tiny_run
+from tests.helpers.tiny_data import TEST_PICTURES, TRAINING_PICTURES, tiny_plan, tiny_run
 
 # Python 3.12 warns of any fork while threads run; workers use none of the parent's.
 pytestmark = pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
@@ -48,7 +49,7 @@ def differing(first: RunFolder, second: RunFolder) -> list[str]:
 
 def test_no_picture_is_seen_twice(tiny_data: Path, tmp_path: Path) -> None:
     """Training, validation and test pictures have no file in common, and validation takes none from the test set."""
-    data = prepare(tiny_run(tiny_data, tmp_path / "run"))[0].data
+    data = prepare(tiny_plan(tiny_data, tmp_path / "run"))[0].data
     groups = [data.train, data.validation, *data.tests.values()]
     files = [path for group in groups for pair in group for path in (pair.image, pair.mask)]
 
@@ -62,7 +63,7 @@ def test_no_picture_is_seen_twice(tiny_data: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize("num_workers", [0, 2])
 def test_same_run_again(plain_run: RunFolder, tiny_data: Path, tmp_path: Path, num_workers: int) -> None:
     """The same seed gives the same run to the last bit, with workers too."""
-    assert differing(train(tiny_run(tiny_data, tmp_path / "run", num_workers=num_workers)), plain_run) == []
+    assert differing(train(tiny_plan(tiny_data, tmp_path / "run", num_workers=num_workers)), plain_run) == []
 
 
 @pytest.mark.training
@@ -77,7 +78,7 @@ def test_gradient_checkpointing(
         return recompute(module, *inputs)
 
     monkeypatch.setattr(camoxpert, "recompute", watched)
-    folder = train(tiny_run(tiny_data, tmp_path / "run", gradient_checkpointing=True))
+    folder = train(tiny_plan(tiny_data, tmp_path / "run", gradient_checkpointing=True))
 
     # In each of five steps four mixtures and four decoder blocks, in stage 2's three steps the backbone too.
     assert len(recomputed) == 5 * 8 + 3
@@ -87,7 +88,7 @@ def test_gradient_checkpointing(
 @pytest.mark.training
 def test_another_seed(plain_run: RunFolder, tiny_data: Path, tmp_path: Path) -> None:
     """Another seed gives other weights, another split and another course."""
-    folder = train(tiny_run(tiny_data, tmp_path / "run", seed=7, epochs=1))
+    folder = train(tiny_plan(tiny_data, tmp_path / "run", seed=7, epochs=1))
 
     assert read_json(folder.history)[0]["train_loss"] != read_json(plain_run.history)[0]["train_loss"]
     assert differences(read_checkpoint(folder.last)["network"], read_checkpoint(plain_run.last)["network"]) != []
@@ -97,10 +98,10 @@ def test_another_seed(plain_run: RunFolder, tiny_data: Path, tmp_path: Path) -> 
 def test_without_deep_supervision(tiny_data: Path, tmp_path: Path) -> None:
     """The side outputs take no part in the loss, are frozen, and keep the weights they began with."""
     settings = tiny_run(tiny_data, tmp_path / "run", epochs=1, deep_supervision=False)
-    run = prepare(settings)[0]
+    run = prepare(decide(settings))[0]
     enter_phase(run, run.phases[0])
     before = {name: value.clone() for name, value in run.network.state_dict().items()}
-    folder = train(settings)
+    folder = train(decide(settings))
     after = read_checkpoint(folder.last)["network"]
     heads = [name for name in after if name.startswith("deep_heads.")]
 
@@ -114,8 +115,10 @@ def test_without_deep_supervision(tiny_data: Path, tmp_path: Path) -> None:
 def test_without_average(tiny_data: Path, tmp_path: Path) -> None:
     """Without an average the network itself is validated and kept."""
     settings = tiny_run(tiny_data, tmp_path / "run", epochs=1, use_ema=False)
-    folder = train(settings)
-    pictures = ScoringPictures(prepare(replace(settings, config=elsewhere(settings.config)))[0].data.validation, 64)
+    folder = train(decide(settings))
+    pictures = ScoringPictures(
+        prepare(decide(replace(settings, config=elsewhere(settings.config))))[0].data.validation, 64
+    )
     scores = evaluate(load_model(folder.best), scoring_loader(pictures, 4, 0), CPU, None, lambda count, note: None)
 
     assert read_checkpoint(folder.best)["ema"] is None
@@ -132,7 +135,7 @@ def test_average_is_validated(plain_run: RunFolder, tiny_data: Path, tmp_path: P
 
     After so few steps its maps and the network's may be the same in eight bits: which one is scored is looked at too.
     """
-    run, _ = prepare(tiny_run(tiny_data, tmp_path / "run"))
+    run, _ = prepare(tiny_plan(tiny_data, tmp_path / "run"))
     pictures = ScoringPictures(run.data.validation, 64)
     best = read_json(plain_run.results)["epoch"]
     average = load_model(plain_run.best, ema=True)
@@ -147,8 +150,8 @@ def test_average_is_validated(plain_run: RunFolder, tiny_data: Path, tmp_path: P
 def test_skip_stage1(tiny_data: Path, tmp_path: Path) -> None:
     """Without stage 1 the run begins with stage 2's first epoch and trains the backbone at once."""
     settings = tiny_run(tiny_data, tmp_path / "run", skip_stage1=True)
-    before = prepare(settings)[0].network.state_dict()["backbone.conv1.0.weight"].clone()
-    folder = train(settings)
+    before = prepare(decide(settings))[0].network.state_dict()["backbone.conv1.0.weight"].clone()
+    folder = train(decide(settings))
 
     assert [(row["epoch"], row["stage"]) for row in read_json(folder.history)] == [(2, 2)]
     assert not torch.equal(read_checkpoint(folder.last)["network"]["backbone.conv1.0.weight"], before)
@@ -181,7 +184,7 @@ def test_rates_of_a_run(tiny_data: Path, tmp_path: Path, idle: list[dict[str, fl
     The original program's warm-up gave the backbone the whole rate, and its rate froze at the first unfreezing.
     """
     settings = {"epochs": 11, "stage1_epochs": 2, "warmup_epochs": 2, "scheduler": scheduler, "use_ema": False}
-    folder = train(tiny_run(tiny_data, tmp_path / "run", min_lr=1e-6, stage2_batch_size=4, **settings))
+    folder = train(tiny_plan(tiny_data, tmp_path / "run", min_lr=1e-6, stage2_batch_size=4, **settings))
     # Two steps an epoch; unfreezing comes before steps 6 and 12 of stage 2.
     stage1 = [learning_rate(step, 4, scheduler=scheduler, peak=1e-3, minimum=1e-6) for step in range(4)]
     stage2 = [
@@ -207,14 +210,14 @@ def test_interrupted_at_the_end(
 
     monkeypatch.setattr(train_module, "close_run", pressing)
     with pytest.raises(Interrupted, match=r"after the last epoch, .*; no weights were saved"):
-        train(tiny_run(tiny_data, tmp_path / "run"))
+        train(tiny_plan(tiny_data, tmp_path / "run"))
 
     assert len(idle) == 5
 
 
 def test_training_pictures_that_cannot_be_read(tmp_path: Path, tiny_data: Path) -> None:
     """An unreadable picture ends the run with exit code 3 and the picture's name."""
-    run = prepare(tiny_run(tiny_data, tmp_path / "run"))[0]
+    run = prepare(tiny_plan(tiny_data, tmp_path / "run"))[0]
     broken = tmp_path / "broken.png"
     broken.write_bytes(b"not a picture")
     run.data.train[:] = [replace(pair, image=broken) for pair in run.data.train]
@@ -227,7 +230,7 @@ def test_training_pictures_that_cannot_be_read(tmp_path: Path, tiny_data: Path) 
 
 def test_whole_network_learns(plain_run: RunFolder, tiny_data: Path, tmp_path: Path) -> None:
     """After an epoch of each stage every parameter that some picture reached has moved; none is left out by mistake."""
-    run = prepare(tiny_run(tiny_data, tmp_path / "run"))[0]
+    run = prepare(tiny_plan(tiny_data, tmp_path / "run"))[0]
     before = {name: parameter.detach().clone() for name, parameter in run.network.named_parameters()}
     after = load_model(plain_run.last, ema=False)
     assert isinstance(after, CamoXpert)
@@ -244,7 +247,7 @@ def test_host_waits_for_routing_alone(
     tiny_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, precision: str
 ) -> None:
     """From pinned pictures to gradients the host waits for the GPU only where a mixture layer reads its counts."""
-    run, _ = prepare(tiny_run(tiny_data, tmp_path / "run", device="cuda", precision=precision, skip_stage1=True))
+    run, _ = prepare(tiny_plan(tiny_data, tmp_path / "run", device="cuda", precision=precision, skip_stage1=True))
     enter_phase(run, run.phases[0])
     run.network.train()
     images = torch.randint(256, (3, 3, 64, 64), dtype=torch.uint8).pin_memory()

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, library, nn
 
 from camoxpert_cli.engine import run
+from camoxpert_cli.launch import autobatch, decide
 from camoxpert_cli.parallel.device import Placement
 
 CPU = torch.device("cpu")
@@ -21,7 +22,9 @@ def place_on_gpus(monkeypatch: pytest.MonkeyPatch, count: int) -> None:
     """Runs are made ready for so many GPUs, a process for each, and compute on the CPU."""
     devices = tuple(torch.device("cuda", number) for number in range(count))
     placement = Placement("ddp" if count > 1 else "single", devices, count)
-    monkeypatch.setattr(run, "place", lambda settings, processes: placement)
+    monkeypatch.setattr(decide, "place", lambda settings, processes: placement)
+    monkeypatch.setattr(decide, "is_undecided", lambda settings, placement: False)
+    monkeypatch.setattr(autobatch, "is_measured", lambda device: False)
     monkeypatch.setattr(run, "own_device", lambda placement, world: CPU)
 
 

@@ -14,6 +14,7 @@ from camoxpert_cli.engine import train as train_module
 from camoxpert_cli.engine.optimizer import build_optimizer
 from camoxpert_cli.engine.run import enter_phase, prepare
 from camoxpert_cli.engine.train import begin, train_epoch
+from camoxpert_cli.launch.decide import decide
 from camoxpert_cli.parallel.world import World
 from tests.helpers.tiny_data import tiny_run
 
@@ -29,7 +30,7 @@ def train_plainly(world: World, data: Path, folder: Path, case: dict[str, Any]) 
     train_module.CLIP_NORM = float("inf")
     run_module.__dict__["build_optimizer"] = _plain
     resolved = tiny_run(data, folder, **STAGES, **case, lr=1e-2, stage2_lr=1e-2, scheduler="none")
-    run, _ = prepare(resolved, None, world)
+    run, _ = prepare(decide(resolved), None, world)
     begin(run, resolved.config, None)
     run.step.double()
     states = []

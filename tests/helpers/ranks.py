@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import os
 import pickle
 import subprocess
 import sys
@@ -12,7 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from camoxpert_cli.parallel.worker import MEETING_POINT, ending_at_once, worker_environment
+from camoxpert_cli.parallel.worker import ending_at_once, shared_folder, worker_environment, write_job
 
 TIMEOUT = 180
 ROOT = Path(__file__).parents[2]
@@ -22,6 +21,7 @@ def in_ranks(count: int, function: Callable[..., Any], *arguments: Any) -> list[
     """What `function(world, *arguments)`, at the top of a test module, returns on each of `count` ranks."""
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
+        write_job(folder)
         (folder / "arguments").write_bytes(pickle.dumps(arguments))
         processes = []
         for rank in range(count):
@@ -47,7 +47,8 @@ def in_ranks(count: int, function: Callable[..., Any], *arguments: Any) -> list[
 def _main() -> None:
     from camoxpert_cli.parallel.world import joined
 
-    folder = Path(os.environ[MEETING_POINT])
+    folder = shared_folder()
+    assert folder is not None
     function = getattr(importlib.import_module(sys.argv[1]), sys.argv[2])
     arguments = pickle.loads((folder / "arguments").read_bytes())  # noqa: S301  # of the test itself
     with joined(timeout=TIMEOUT) as world:

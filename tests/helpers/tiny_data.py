@@ -11,6 +11,8 @@ from numpy.typing import NDArray
 
 from camoxpert_cli.config.resolve import Resolved, resolve
 from camoxpert_cli.config.schema import SETTINGS
+from camoxpert_cli.engine.plan import Plan
+from camoxpert_cli.launch.decide import decide
 
 TEST_SET = "TINY"
 TRAINING_PICTURES = 11
@@ -52,6 +54,11 @@ def tiny_run(data: Path, folder: Path, **settings: Any) -> Resolved:
         **settings,
     }
     return resolve(None, {_KEYS[name]: value for name, value in chosen.items()})
+
+
+def tiny_plan(data: Path, folder: Path, **settings: Any) -> Plan:
+    """The plan of such a run."""
+    return decide(tiny_run(data, folder, **settings))
 
 
 def _write_pairs(folder: Path, stem: str, count: int) -> None:

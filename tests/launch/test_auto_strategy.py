@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,16 +13,17 @@ import torch
 from camoxpert_cli.config.resolve import Resolved
 from camoxpert_cli.config.schema import Config, RunConfig
 from camoxpert_cli.engine.choice import Choice, Chosen
+from camoxpert_cli.engine.plan import Plan
 from camoxpert_cli.engine.train import train
 from camoxpert_cli.errors import CamoxError, DataError, DeviceError
-from camoxpert_cli.launch import auto_strategy, autobatch, start
-from camoxpert_cli.launch.auto_strategy import choose, decide, identity
+from camoxpert_cli.launch import auto_strategy, autobatch, decide, start
+from camoxpert_cli.launch.auto_strategy import choose, faster, identity
+from camoxpert_cli.launch.processes import Attempt
 from camoxpert_cli.launch.run_trial import Failure, Outcome
 from camoxpert_cli.launch.trial import Measurement, Trial
 from camoxpert_cli.parallel.device import Placement, Strategy, is_undecided
-from camoxpert_cli.parallel.worker import MEETING_POINT
 from camoxpert_cli.run_folder import STRATEGY_FILE
-from tests.helpers.tiny_data import tiny_run
+from tests.helpers.tiny_data import tiny_plan, tiny_run
 
 CRASH = Failure("a process was killed by SIGSEGV")
 TWO_PROCESSES = Placement("ddp", (torch.device("cpu"),) * 2, 2)
@@ -65,7 +67,7 @@ def two_gpus(data: Path, folder: Path, **settings: Any) -> Config:
 )
 def test_deciding(outcomes: dict[Chosen, Outcome], expected: str, excluded: list[str]) -> None:
     """The higher median wins, ddp where they are alike; one that failed is excluded with its reason."""
-    choice = decide(outcomes)
+    choice = faster(outcomes)
 
     assert choice.strategy == expected
     assert list(choice.excluded) == excluded
@@ -75,7 +77,7 @@ def test_deciding(outcomes: dict[Chosen, Outcome], expected: str, excluded: list
 def test_nothing_works() -> None:
     """Where no strategy works that is the error, with every cause and what helps against one of them."""
     with pytest.raises(DeviceError, match="no strategy works on these GPUs") as caught:
-        decide({"ddp": CRASH, "dp": Failure("the GPU ran out of memory", "smaller --batch-size")})
+        faster({"ddp": CRASH, "dp": Failure("the GPU ran out of memory", "smaller --batch-size")})
 
     assert caught.value.details == "  ddp: a process was killed by SIGSEGV\n  dp: the GPU ran out of memory"
     assert caught.value.hint == "smaller --batch-size"
@@ -85,7 +87,7 @@ def test_settings_that_work_nowhere() -> None:
     """Where all end with the same error it is that one, with its own exit code."""
     wrong = Failure("there is no backbone 'edgenxt'", "--backbone edgenext_base", 2)
     with pytest.raises(CamoxError, match="there is no backbone 'edgenxt'") as caught:
-        decide({"ddp": wrong, "dp": wrong})
+        faster({"ddp": wrong, "dp": wrong})
 
     assert (caught.value.exit_code, caught.value.hint) == (2, "--backbone edgenext_base")
 
@@ -102,7 +104,7 @@ def test_no_pictures_no_trials(tiny_data: Path, tmp_path: Path) -> None:
 def test_the_run_keeps_the_choice(tiny_data: Path, tmp_path: Path) -> None:
     """The run folder holds it, and settings that still say auto, for the run may go on elsewhere."""
     choice = Choice("ddp", {"ddp": 9.0}, {"dp": "crashed"}, "key")
-    folder = train(tiny_run(tiny_data, tmp_path / "run", epochs=1, stage1_epochs=1), choice=choice)
+    folder = train(replace(tiny_plan(tiny_data, tmp_path / "run", epochs=1, stage1_epochs=1), choice=choice))
 
     assert Choice.from_text((folder.path / STRATEGY_FILE).read_text()) == choice
     assert "strategy: auto\n" in (folder.path / "config.yaml").read_text()
@@ -210,26 +212,28 @@ class Started:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, choice: Choice) -> None:
         self.launched = 0
+        self.handed_on: Choice | None = None
         self.trained: list[Choice | None] = []
         gpus = Placement("ddp", tuple(torch.device("cuda", number) for number in range(2)), 2)
-        monkeypatch.setattr(start, "place", lambda run, processes: gpus)
-        monkeypatch.setattr("camoxpert_cli.launch.processes.launch", self.launch)
+        monkeypatch.setattr(decide, "place", lambda run, processes: gpus)
+        monkeypatch.setattr("camoxpert_cli.launch.processes.run_workers", self.run_workers)
         monkeypatch.setattr("camoxpert_cli.launch.auto_strategy.choose", lambda *arguments: choice)
         monkeypatch.setattr(autobatch, "is_measured", lambda device: False)
         monkeypatch.setattr("camoxpert_cli.engine.train.train", self.train)
 
-    def train(self, *arguments: Any, **rest: object) -> None:
-        self.trained.append(arguments[3])
+    def train(self, plan: Plan, *arguments: Any, **rest: object) -> None:
+        self.trained.append(plan.choice)
 
-    def launch(self, command: object, processes: int, **rest: object) -> int:
+    def run_workers(self, arguments: object, processes: int, *, plan: dict[str, Any], **rest: object) -> Attempt:
         self.launched = processes
-        return 0
+        self.handed_on = Plan.from_mapping(plan).choice
+        return Attempt(None, None)
 
 
 def test_nothing_to_choose(tiny_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Synchronised BatchNorm is for ddp alone, which is taken without a trial, whatever was chosen before."""
     started = Started(monkeypatch, Choice("dp", {"dp": 9.0}, {}, "key"))
-    start.start(tiny_run(tiny_data, tmp_path / "run", gpus=2, device="auto", sync_batchnorm=True), ["train"])
+    start.start(tiny_run(tiny_data, tmp_path / "run", gpus=2, device="auto", sync_batchnorm=True))
 
     assert (started.launched, started.trained) == (2, [])
 
@@ -240,11 +244,10 @@ def test_starting(tiny_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPat
     choice = Choice(strategy, {strategy: 9.0}, {}, "key")
     started = Started(monkeypatch, choice)
     resolved: Resolved = tiny_run(tiny_data, tmp_path / "run", gpus=2, device="auto")
-    start.start(resolved, ["train"])
+    start.start(resolved)
 
     if strategy == "dp":
         assert (started.launched, started.trained) == (0, [choice])
     else:
         assert (started.launched, started.trained) == (2, [])
-        monkeypatch.setenv(MEETING_POINT, str(tmp_path))
-        assert start._choose(resolved, TWO_PROCESSES, None) == choice
+        assert started.handed_on == choice

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -11,11 +12,11 @@ import torch
 from camoxpert_cli.config.batches import own_batches
 from camoxpert_cli.config.resolve import Resolved, resolve
 from camoxpert_cli.config.schema import Config
+from camoxpert_cli.engine.plan import Plan
 from camoxpert_cli.errors import ConfigError, DeviceError, UsageError
-from camoxpert_cli.launch import autobatch, start
+from camoxpert_cli.launch import autobatch, decide, start
 from camoxpert_cli.launch.answers import Failure
-from camoxpert_cli.launch.autobatch import fit, hand_on, on_devices, refuse_auto_on_cpu, taken_on
-from camoxpert_cli.parallel import worker
+from camoxpert_cli.launch.autobatch import fit, on_devices, refuse_auto_on_cpu
 from camoxpert_cli.parallel.device import Placement
 from camoxpert_cli.parallel.world import World
 from tests.helpers.ranks import in_ranks
@@ -48,7 +49,7 @@ def holds(first: int, second: int) -> Callable[[Config, tuple[int, int]], Sequen
     return measured
 
 
-def batches(resolved: Resolved) -> tuple[int, int, int]:
+def batches(resolved: Resolved | Plan) -> tuple[int, int, int]:
     return (*own_batches(resolved.config), resolved.config.train.accumulation_steps)
 
 
@@ -130,7 +131,7 @@ def test_auto_on_the_cpu() -> None:
     with pytest.raises(
         ConfigError, match=r"--stage2-batch-size auto measures a GPU's memory, and .* on the CPU"
     ) as told:
-        start.start(resolve("quickstart", {"train.stage2_batch_size": "auto"}), ["train"])
+        start.start(resolve("quickstart", {"train.stage2_batch_size": "auto"}))
 
     assert told.value.exit_code == 2
     assert told.value.hint.endswith("--batch-size 12 --stage2-batch-size 12")
@@ -193,15 +194,6 @@ def test_in_processes_of_their_own() -> None:
     assert wrong[0].exit_code == DeviceError.exit_code
 
 
-def test_what_is_handed_on() -> None:
-    """Another process makes the same settings of it, whatever it has otherwise."""
-    fitted = fit(small(batch_size=4, stage2_batch_size=2), holds(-1, -1)).config
-    other = small().config
-
-    assert taken_on(small(batch_size=4, stage2_batch_size=2).config, hand_on(fitted)) == fitted
-    assert taken_on(other, hand_on(other)) == other
-
-
 def test_measured_once_for_all_processes(monkeypatch: pytest.MonkeyPatch) -> None:
     """The process that starts others measures all their GPUs, and they take what it found."""
     asked: list[int] = []
@@ -213,27 +205,28 @@ def test_measured_once_for_all_processes(monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setattr(autobatch, "is_measured", lambda device: True)
     monkeypatch.setattr(autobatch, "on_devices", devices)
     placement = Placement("ddp", (torch.device("cpu"),) * 2, 2)
-    found = start._within_memory(small(), placement)
-    monkeypatch.setenv(worker.MEETING_POINT, "folder")
+    monkeypatch.setattr(decide, "place", lambda run, processes: placement)
+    plan = decide.decide(small())
 
-    assert start._within_memory(small(batch_size="auto"), placement).config == found.config
-    assert batches(found) == (8, 6, 2)
+    assert Plan.from_mapping(json.loads(json.dumps(plan.to_mapping()))) == plan
+    assert batches(plan) == (8, 6, 2)
     assert asked == [2]
 
 
-def decide(world: World, rooms: Sequence[tuple[int, int]]) -> tuple[int, int, int]:
+def taken(world: World, rooms: Sequence[tuple[int, int]]) -> tuple[int, int, int]:
     """What a rank under torchrun takes, whose own card holds its part of `rooms`."""
     autobatch.is_measured = lambda device: True
     autobatch.on_devices = lambda devices: holds(*rooms[world.rank])
-    resolved = small()
     placement = Placement("ddp", (torch.device("cpu"),) * 2, 2)
-    return batches(start._within_memory_of_all(resolved, placement, world))
+    decide.__dict__["place"] = lambda run, processes: placement
+    resolved = small()
+    return batches(decide.agree(decide.decide(resolved), resolved, world))
 
 
 @pytest.mark.slow
 def test_ranks_agree() -> None:
     """Where nobody measured for all, each rank does for its own card, and all take the same."""
-    assert in_ranks(2, decide, [(99, 4), (9, 99)]) == [(4, 3, 4), (4, 3, 4)]
+    assert in_ranks(2, taken, [(99, 4), (9, 99)]) == [(4, 3, 4), (4, 3, 4)]
 
 
 @pytest.mark.gpu

@@ -13,33 +13,30 @@ from pathlib import Path
 import pytest
 
 from camoxpert_cli import console
-from camoxpert_cli.errors import CamoxError, DataError
+from camoxpert_cli.errors import DataError
 from camoxpert_cli.launch import processes as launch_module
-from camoxpert_cli.launch.processes import launch, to_go_on
-from camoxpert_cli.parallel.worker import ABORTED, MEETING_POINT, PEER_LOST, is_first
+from camoxpert_cli.launch.processes import run_workers
+from camoxpert_cli.parallel.worker import ABORTED, JOB, PEER_LOST, is_first
 
 WORKER = """
 import os, signal, sys, time
 from pathlib import Path
-from camoxpert_cli.parallel.worker import tell_launcher, tell_run_folder
+from camoxpert_cli.parallel.worker import read_job, tell_launcher
 
 rank = int(os.environ["RANK"])
-launcher = int(os.environ["CAMOX_PARENT"])
+launcher = read_job()["launcher"]
 
 def fail(code, message, hint=""):
     tell_launcher(message, hint, "")
     sys.exit(code)
 
-if sys.argv[3] == "resume":
-    print("went on", *sys.argv[3:], flush=True)
-else:
-    exec(sys.argv[3])
+exec(sys.argv[3])
 """
 
 
 @pytest.fixture(autouse=True)
 def _workers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Workers run the code that is their only argument; they find the run folder `run`."""
+    """Workers run the code that is their only argument, in a folder with a run folder `run`."""
     (tmp_path / "worker.py").write_text(WORKER)
     program = tmp_path / "python"
     program.write_text(f'#!/bin/sh\nexec {shlex.quote(sys.executable)} {shlex.quote(str(tmp_path))}/worker.py "$@"\n')
@@ -51,28 +48,28 @@ def _workers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "run").mkdir()
 
 
-def end_of(code: str, capfd: pytest.CaptureFixture[str], restarts: int = 0) -> tuple[int, str]:
+def end_of(code: str, capfd: pytest.CaptureFixture[str], run_folder: Path | None = None) -> tuple[int, str]:
     """Exit code and what stands on the terminal after two workers ran `code`."""
     exit_code = 0
     try:
-        launch([code], 2, threads=1, max_restarts=restarts)
-    except CamoxError as error:
-        exit_code = error.exit_code
-        console.fail(error.message, error.hint, error.details)
+        error = run_workers([code], 2, threads=1, run_folder=run_folder).error
+        if error is not None:
+            exit_code = error.exit_code
+            console.fail(error.message, error.hint, error.details)
     except SystemExit as end:
         exit_code = end.code if isinstance(end.code, int) else -1
     said = capfd.readouterr()
     return exit_code, said.out + said.err
 
 
-IN_RUN = "tell_run_folder(Path('run'))\n"
+RUN = Path("run")
 WAIT = "time.sleep(60)"
 NO_PEERS = "Try:   camox doctor; NCCL_P2P_DISABLE=1 helps where GPUs cannot reach each other\n"
 
 
 def test_all_end_well(capfd: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     """Rank 0 speaks on the terminal, the others into their logs in the run folder."""
-    exit_code, said = end_of(IN_RUN + "print('I am', rank, os.environ['WORLD_SIZE'])", capfd)
+    exit_code, said = end_of("print('I am', rank, os.environ['WORLD_SIZE'])", capfd, RUN)
 
     assert (exit_code, said) == (0, "I am 0 2\n")
     assert (tmp_path / "run" / "logs" / "rank1.log").read_text() == "I am 1 2\n"
@@ -166,21 +163,21 @@ def test_one_message(
     monkeypatch.setattr(launch_module, "_GRACE_SECONDS", 0.3 if code.endswith(WAIT) else 30.0)
     log = tmp_path / "run" / "logs" / "rank1.log"
 
-    assert end_of(IN_RUN + code, capfd) == (expected, message.format(log=log))
+    assert end_of(code, capfd, RUN) == (expected, message.format(log=log))
 
 
 def test_the_error_is_of_its_class() -> None:
     """Who starts processes from Python can tell a broken picture from a broken checkpoint, as in a run of one."""
-    with pytest.raises(DataError) as caught:
-        launch(["fail(3, 'broken picture', 'look')"], 2, threads=1, max_restarts=0)
+    error = run_workers(["fail(3, 'broken picture', 'look')"], 2, threads=1).error
 
-    assert str(caught.value) == "broken picture\nTry:   look"
+    assert isinstance(error, DataError)
+    assert str(error) == "broken picture\nTry:   look"
 
 
 def test_from_a_thread() -> None:
     """Where no handlers may be set, as in a thread, the workers run all the same."""
     with ThreadPoolExecutor(1) as threads:
-        threads.submit(launch, ["pass"], 2, threads=1, max_restarts=0).result()
+        assert threads.submit(run_workers, ["pass"], 2, threads=1).result().error is None
 
 
 def test_before_there_is_a_run_folder(capfd: pytest.CaptureFixture[str]) -> None:
@@ -261,79 +258,25 @@ time.sleep(60)
     assert not is_running(reader)
 
 
-@pytest.mark.parametrize("checkpoint", ["last.pth", "best_model.pth", None])
-def test_restart(capfd: pytest.CaptureFixture[str], tmp_path: Path, checkpoint: str | None) -> None:
-    """After a crash all start again: from the run's checkpoint, or anew where there is none yet."""
-    if checkpoint is not None:
-        (tmp_path / "run" / checkpoint).touch()
-    code = f"""{IN_RUN}
-import json
-if Path('again').exists(): sys.exit(print('anew'))
-if rank: Path('again').touch(); os.kill(os.getpid(), signal.SIGKILL)
-{WAIT}
-"""
-    exit_code, said = end_of(code, capfd, restarts=1)
-
-    assert exit_code == 0
-    assert "Error: rank 1 was killed by SIGKILL" in said
-    assert "Warning: all 2 processes start again, restart 1 of 1" in said
-    assert (f"went on resume {tmp_path / 'run'}" if checkpoint else "anew") in said
-
-
-def test_no_restart_of_what_would_fail_again(capfd: pytest.CaptureFixture[str]) -> None:
-    """A user's mistake, a loss that became nan, a signal: none is tried again. A crash is, as often as allowed."""
-    for code in (2, 3, 4, 5, 6, 130, 143):
-        exit_code, said = end_of(f"fail({code}, 'told')", capfd, restarts=3)
-        assert (exit_code, said) == (code, "Error: told\n")
-    exit_code, said = end_of("os._exit(9)", capfd, restarts=2)
-
-    assert exit_code == 9
-    assert said.count("start again") == 2
-
-
-def test_a_gpu_that_fails_on_the_way(capfd: pytest.CaptureFixture[str], tmp_path: Path) -> None:
-    """It is tried again once there is a checkpoint; one that could not be used from the beginning is not."""
-    code = "tell_run_folder(Path('run'))\nfail(5, 'the GPU cannot be used')"
-    assert end_of(code, capfd, restarts=1) == (5, "Error: the GPU cannot be used\n")
-    (tmp_path / "run" / "last.pth").touch()
-    exit_code, said = end_of(code, capfd, restarts=1)
-
-    assert exit_code == 0
-    assert "restart 1 of 1" in said
-    assert f"went on resume {tmp_path / 'run'}" in said
-
-
-def test_a_remedy(capfd: pytest.CaptureFixture[str], tmp_path: Path) -> None:
-    """What a worker that fails leaves for the next attempt is taken once, beside the restarts after crashes."""
-    code = f"""{IN_RUN}
+def test_a_remedy() -> None:
+    """What a worker that fails leaves for the next attempt; of several, the first rank's."""
+    code = f"""
 from camoxpert_cli.parallel.worker import tell_remedy
 if rank == 0: {WAIT}
-tell_remedy('with less', {{'LESS': os.environ.get('LESS', '') + 'x'}})
-fail(6, 'too much, less is ' + os.environ.get('LESS', 'none'))
+tell_remedy({{'batch': 2}})
+fail(6, 'too much')
 """
-    exit_code, said = end_of(code, capfd, restarts=3)
-    log = tmp_path / "run" / "logs" / "rank1.log"
+    attempt = run_workers([code], 2, threads=1)
 
-    assert exit_code == 6
-    assert said.splitlines() == [
-        f"Error: rank 1: too much, less is none; its log is {log}",
-        "Warning: all 2 processes start again with less",
-        f"Error: rank 1: too much, less is x; its log is {log}",
-    ]
+    assert attempt.error is not None
+    assert attempt.error.exit_code == 6
+    assert attempt.remedy == {"batch": 2}
 
 
-def test_the_command_that_goes_on(tmp_path: Path) -> None:
-    """Place and output come from the command line, all else from the checkpoint; a resumed run keeps its command."""
-    folder = tmp_path / "run"
-    train = "train --preset x.yaml --gpus 2 --device=cpu --epochs 3 --num-workers 0 --quiet".split()
-    resume = ["resume", "old/", "--epochs", "9", "--gpus", "2"]
-
-    assert to_go_on(train, None, folder) == [
-        *["resume", str(folder), "--device=cpu", "--gpus", "2", "--num-workers", "0", "--quiet"],
-    ]
-    assert to_go_on(resume, Path("old"), folder) == ["resume", str(folder), "--epochs", "9", "--gpus", "2"]
-    same = ["resume", "--checkpoint-dir", "old", "old"]
-    assert to_go_on(same, Path("old"), folder) == same
+def test_the_job(capfd: pytest.CaptureFixture[str]) -> None:
+    """Each worker reads what it has to do, and whether to be quiet about it."""
+    assert run_workers(["print(read_job()['plan'], read_job()['quiet'])"], 1, threads=1, plan=[1, "a"]).error is None
+    assert capfd.readouterr().out == "[1, 'a'] False\n"
 
 
 @pytest.mark.parametrize(
@@ -342,8 +285,8 @@ def test_the_command_that_goes_on(tmp_path: Path) -> None:
         ({}, True),
         ({"TORCHELASTIC_RUN_ID": "x", "RANK": "0"}, True),
         ({"TORCHELASTIC_RUN_ID": "x", "RANK": "1"}, False),
-        ({MEETING_POINT: "folder", "RANK": "0"}, False),
-        ({MEETING_POINT: "folder", "RANK": "1"}, False),
+        ({JOB: "folder", "RANK": "0"}, False),
+        ({JOB: "folder", "RANK": "1"}, False),
     ],
 )
 def test_who_speaks_before_a_run(variables: dict[str, str], first: bool, monkeypatch: pytest.MonkeyPatch) -> None:

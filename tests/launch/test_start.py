@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
-from camoxpert_cli.config.resolve import resolve, to_mapping
-from camoxpert_cli.errors import UsageError
-from camoxpert_cli.launch import start
+from camoxpert_cli.config.resolve import Resolved, resolve, to_mapping
+from camoxpert_cli.engine.plan import Plan
+from camoxpert_cli.errors import CamoxError, DeviceError, UsageError, error_of
+from camoxpert_cli.launch import autobatch, decide, start
+from camoxpert_cli.launch.processes import Attempt
 from camoxpert_cli.parallel.device import Placement
-from camoxpert_cli.parallel.worker import MEETING_POINT
+from camoxpert_cli.parallel.worker import worker_environment, write_job
+from camoxpert_cli.parallel.world import World
+from camoxpert_cli.run_folder import RunFolder
 
 WORDS = "the learning rate does not fit the batch"
 
@@ -22,11 +29,11 @@ def trained(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     seen: list[str] = []
     monkeypatch.setattr("camoxpert_cli.engine.train.train", lambda *arguments, **rest: seen.append("train"))
 
-    def launch(*arguments: object, **rest: object) -> int:
+    def run_workers(*arguments: object, **rest: object) -> Attempt:
         seen.append("launch")
-        return 0
+        return Attempt(None, None)
 
-    monkeypatch.setattr("camoxpert_cli.launch.processes.launch", launch)
+    monkeypatch.setattr("camoxpert_cli.launch.processes.run_workers", run_workers)
     return seen
 
 
@@ -39,7 +46,7 @@ def warnings(capsys: pytest.CaptureFixture[str]) -> list[str]:
 
 def test_a_rate_out_of_proportion(trained: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     """It is told once, and training starts all the same."""
-    start.start(resolve("quickstart", {"train.stage2_batch_size": "128"}), ["train"])
+    start.start(resolve("quickstart", {"train.stage2_batch_size": "128"}))
 
     assert trained == ["train"]
     (warning,) = warnings(capsys)
@@ -48,8 +55,8 @@ def test_a_rate_out_of_proportion(trained: list[str], capsys: pytest.CaptureFixt
 
 def test_a_preset_as_it_is(trained: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     """Nothing is told of a preset, nor of one whose two GPUs became one process on the CPU."""
-    start.start(resolve("quickstart", {}), ["train"])
-    start.start(resolve("kaggle-2xT4", {"run.gpus": "1", "run.device": "cpu"}), ["train"])
+    start.start(resolve("quickstart", {}))
+    start.start(resolve("kaggle-2xT4", {"run.gpus": "1", "run.device": "cpu"}))
 
     assert trained == ["train", "train"]
     assert warnings(capsys) == []
@@ -58,10 +65,10 @@ def test_a_preset_as_it_is(trained: list[str], capsys: pytest.CaptureFixture[str
 def test_refused_before_anything_is_measured(trained: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     """DataParallel cannot synchronise BatchNorm: that is told before minutes of measuring memory."""
     one_process = Placement("dp", (torch.device("cuda", 0), torch.device("cuda", 1)), 2)
-    monkeypatch.setattr(start, "place", lambda run, processes: one_process)
-    monkeypatch.setattr(start, "_within_memory", lambda *arguments: trained.append("measured"))
+    monkeypatch.setattr(decide, "place", lambda run, processes: one_process)
+    monkeypatch.setattr(autobatch, "fit", lambda *arguments: trained.append("measured"))
     with pytest.raises(UsageError, match="--sync-batchnorm"):
-        start.start(resolve("quickstart", {"train.sync_batchnorm": True}), ["train"])
+        start.start(resolve("quickstart", {"train.sync_batchnorm": True}))
 
     assert trained == []
 
@@ -69,9 +76,9 @@ def test_refused_before_anything_is_measured(trained: list[str], monkeypatch: py
 def test_a_run_that_goes_on(trained: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     """A run with any rates goes on without a word, however far from the defaults; a new rate is told."""
     odd = resolve("quickstart", {"train.lr": "0.5"}).config
-    start.start(resolve(None, {}, saved=(to_mapping(odd), "last.pth")), ["resume"])
+    start.start(resolve(None, {}, saved=(to_mapping(odd), "last.pth")))
     before = warnings(capsys)
-    start.start(resolve(None, {}, ["train.lr=5"], saved=(to_mapping(odd), "last.pth")), ["resume"])
+    start.start(resolve(None, {}, ["train.lr=5"], saved=(to_mapping(odd), "last.pth")))
 
     assert before == []
     assert len(warnings(capsys)) == 1
@@ -82,14 +89,107 @@ def test_several_processes_are_told_once(
 ) -> None:
     """The process that starts others tells it, and the workers that run the same command do not."""
     resolved = resolve("quickstart", {"run.gpus": "2", "train.lr": "1"})
-    start.start(resolved, ["train"])
+    start.start(resolved)
     by_launcher = warnings(capsys)
-    monkeypatch.setenv(MEETING_POINT, str(tmp_path))
-    for name, value in {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1", "LOCAL_WORLD_SIZE": "1"}.items():
+    write_job(tmp_path, plan=decide.decide(resolved).to_mapping(), as_json=False, quiet=False)
+    warnings(capsys)
+    for name, value in worker_environment(tmp_path, 0, 1, 1).items():
         monkeypatch.setenv(name, value)
-    monkeypatch.setattr(start, "joined", lambda timeout: open(tmp_path / "world", "w"))  # noqa: PTH123, SIM115
-    start.start(resolved, ["train"])
+    monkeypatch.setattr(start, "joined", lambda timeout: nullcontext(World()))
+    start.work()
 
     assert trained == ["launch", "train"]
     assert len(by_launcher) == 1
     assert warnings(capsys) == []
+
+
+class Attempts:
+    """In place of workers: ends that are given, and the plans that led there."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, *ends: Attempt) -> None:
+        self.ends, self.plans = list(ends), list[Plan]()
+        monkeypatch.setattr("camoxpert_cli.launch.processes.run_workers", self.run)
+
+    def run(self, arguments: object, processes: int, *, plan: dict[str, Any], **rest: object) -> Attempt:
+        assert processes == 2
+        self.plans.append(Plan.from_mapping(plan))
+        return self.ends.pop(0)
+
+
+def failed(code: int, remedy: dict[str, Any] | None = None) -> Attempt:
+    return Attempt(error_of(code, "it failed"), remedy)
+
+
+DONE = Attempt(None, None)
+
+
+def two_processes(folder: Path, restarts: int) -> Resolved:
+    flags = {"run.gpus": "2", "run.checkpoint_dir": str(folder), "run.max_restarts": str(restarts)}
+    return resolve("quickstart", flags)
+
+
+@pytest.mark.parametrize("checkpoint", ["last.pth", "best_model.pth", None])
+def test_restart(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], checkpoint: str | None
+) -> None:
+    """After a crash all start again: from what the run has saved, or anew where there is nothing yet."""
+    attempts = Attempts(monkeypatch, failed(137), DONE)
+    attempt = attempts.run
+
+    def run(*arguments: Any, **rest: Any) -> Attempt:
+        if checkpoint is not None:
+            tmp_path.joinpath(checkpoint).touch()
+        return attempt(*arguments, **rest)
+
+    monkeypatch.setattr("camoxpert_cli.launch.processes.run_workers", run)
+    start.start(two_processes(tmp_path, 1))
+    said = capsys.readouterr().err
+
+    assert "Error: it failed\n" in said
+    assert "Warning: all 2 processes start again, restart 1 of 1" in said
+    first, second = attempts.plans
+    assert first.checkpoint is None
+    assert second == replace(first, checkpoint=None if checkpoint is None else tmp_path)
+
+
+def test_no_restart_of_what_would_fail_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A user's mistake, a loss that became nan, a signal: none is tried again. A crash is, as often as allowed."""
+    for code in (2, 3, 4, 5, 6, 130, 143):
+        attempts = Attempts(monkeypatch, failed(code))
+        with pytest.raises(CamoxError):
+            start.start(two_processes(tmp_path, 3))
+        assert attempts.ends == []
+    attempts = Attempts(monkeypatch, *[failed(9)] * 3)
+    with pytest.raises(CamoxError) as caught:
+        start.start(two_processes(tmp_path, 2))
+
+    assert caught.value.exit_code == 9
+    assert attempts.ends == []
+
+
+def test_a_gpu_that_fails_on_the_way(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is tried again once there is a checkpoint; one that could not be used from the beginning is not."""
+    attempts = Attempts(monkeypatch, failed(5))
+    with pytest.raises(DeviceError):
+        start.start(two_processes(tmp_path, 1))
+    attempts = Attempts(monkeypatch, failed(5), DONE)
+    resolved = two_processes(tmp_path / "run", 1)
+    plan = decide.decide(resolved)
+    plan.folder.mkdir()
+    RunFolder(plan.folder).last.touch()
+    start._train_in_workers(plan, as_json=False)
+
+    assert [each.checkpoint for each in attempts.plans] == [None, tmp_path / "run"]
+
+
+def test_a_remedy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """Smaller batches that a worker left are taken once, beside the restarts after crashes."""
+    resolved = two_processes(tmp_path, 3)
+    config = replace(resolved.config, train=replace(resolved.config.train, batch_size=2, stage2_batch_size=1))
+    attempts = Attempts(monkeypatch, failed(6, to_mapping(config)), failed(6, to_mapping(config)))
+    with pytest.raises(CamoxError):
+        start.start(resolved)
+
+    assert [each.config.train.batch_size for each in attempts.plans] == [resolved.config.train.batch_size, 2]
+    words = "all 2 processes start again from the beginning with batches of 2 and 1 (stage 1 and 2)"
+    assert words in " ".join(capsys.readouterr().err.split())

@@ -17,7 +17,7 @@ from camoxpert_cli.engine.train import validate
 from camoxpert_cli.evaluation.score import Scores
 from camoxpert_cli.launch import trial as trial_module
 from camoxpert_cli.launch.trial import Measurement, Pictures, Trial, measure
-from camoxpert_cli.parallel.worker import MEETING_POINT
+from camoxpert_cli.parallel.worker import JOB
 from camoxpert_cli.parallel.world import World
 from tests.helpers.replicas import Replicas
 from tests.helpers.tiny_data import tiny_run
@@ -39,7 +39,7 @@ def chosen(monkeypatch: pytest.MonkeyPatch) -> list[Tensor]:
 
 
 def measured(trial: Trial, folder: Path, monkeypatch: pytest.MonkeyPatch, world: World | None = None) -> Measurement:
-    monkeypatch.setenv(MEETING_POINT, str(folder))
+    monkeypatch.setenv(JOB, str(folder / "job.json"))
     return measure(trial, world or World(), lambda: None)
 
 

@@ -15,7 +15,7 @@ from camoxpert_cli.engine.train import backward, train_epoch
 from camoxpert_cli.parallel.device import Placement
 from camoxpert_cli.parallel.gradients import leave_idle_experts
 from tests.helpers.replicas import Replicas
-from tests.helpers.tiny_data import tiny_run
+from tests.helpers.tiny_data import tiny_plan
 
 CPU = torch.device("cpu")
 SETTINGS: dict[str, Any] = {"num_experts": 7, "skip_stage1": True, "progressive_unfreeze": False, "use_ema": False}
@@ -23,7 +23,7 @@ SETTINGS: dict[str, Any] = {"num_experts": 7, "skip_stage1": True, "progressive_
 
 def run_of(data: Path, folder: Path, monkeypatch: pytest.MonkeyPatch, replicas: int, **settings: Any) -> Run:
     """A run in float64 whose network is called through so many replicas, each with its own part of a batch."""
-    run, _ = prepare(tiny_run(data, folder, **SETTINGS, **settings))
+    run, _ = prepare(tiny_plan(data, folder, **SETTINGS, **settings))
     run.step.double()
     if replicas > 1:
         run.forward = Replicas(run.step, replicas, monkeypatch)
@@ -120,7 +120,7 @@ def test_on_a_gpu(tiny_data: Path, tmp_path: Path) -> None:
     gradients = []
     for doubled in (False, True):
         settings = {**SETTINGS, "device": "cuda", "precision": "fp32"}
-        run, _ = prepare(tiny_run(tiny_data, tmp_path / str(doubled), **settings))
+        run, _ = prepare(tiny_plan(tiny_data, tmp_path / str(doubled), **settings))
         enter_phase(run, run.phases[0])
         if doubled:
             run.forward = torch.nn.DataParallel(run.step, [0, 0])

@@ -112,7 +112,7 @@ def test_training(tiny_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPat
         return honest(step, images, masks)
 
     monkeypatch.setattr(TrainingStep, "forward", forward)
-    start(tiny_run(tiny_data, tmp_path / "run", epochs=1, stage1_epochs=1, deterministic=True), ["train"])
+    start(tiny_run(tiny_data, tmp_path / "run", epochs=1, stage1_epochs=1, deterministic=True))
 
     assert seen
     assert all(seen)

@@ -19,6 +19,7 @@ from camoxpert_cli.engine.optimizer import build_optimizer
 from camoxpert_cli.engine.run import Run, enter_phase, prepare
 from camoxpert_cli.engine.train import begin, train_epoch
 from camoxpert_cli.errors import UsageError
+from camoxpert_cli.launch.decide import decide
 from camoxpert_cli.launch.start import start
 from camoxpert_cli.model.camoxpert import CamoXpert
 from camoxpert_cli.parallel.device import Placement
@@ -29,7 +30,7 @@ from tests.helpers.batch_effects import train_without_dropout
 from tests.helpers.gpus_on_cpu import place_on_gpus, run_sync_batchnorm
 from tests.helpers.plain_training import assert_same_training, train_plainly
 from tests.helpers.ranks import in_ranks
-from tests.helpers.tiny_data import TRAINING_PICTURES, tiny_run
+from tests.helpers.tiny_data import TRAINING_PICTURES, tiny_plan, tiny_run
 from tests.model.networks import pictures, small_network
 
 # With timm's BatchNorm that is an activation as well.
@@ -125,8 +126,8 @@ def test_where_it_is_done(
     monkeypatch.setattr(World, "gather", lambda world, item: [item])
     monkeypatch.setattr(World, "from_main", lambda world, item: item)
     world = World(0, processes, 0, processes)
-    run, _ = prepare(tiny_run(tiny_data, tmp_path / "run", sync_batchnorm=True), None, world)
-    without, _ = prepare(tiny_run(tiny_data, tmp_path / "without"), None, world)
+    run, _ = prepare(tiny_plan(tiny_data, tmp_path / "run", sync_batchnorm=True), None, world)
+    without, _ = prepare(tiny_plan(tiny_data, tmp_path / "without"), None, world)
 
     assert run.ema is not None
     assert [are_synchronised(each) for each in (run.network, run.step, run.ema.network)] == [expected] * 3
@@ -157,7 +158,7 @@ def test_data_parallel_is_refused(tiny_data: Path, tmp_path: Path, monkeypatch: 
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     settings = {"gpus": 2, "device": "cuda", "strategy": "dp", "sync_batchnorm": True}
     with pytest.raises(UsageError, match="--sync-batchnorm works between processes") as caught:
-        prepare(tiny_run(tiny_data, tmp_path / "run", **settings))
+        prepare(tiny_plan(tiny_data, tmp_path / "run", **settings))
 
     assert "--strategy ddp" in caught.value.hint
     assert not (tmp_path / "run").exists()
@@ -167,7 +168,7 @@ def test_data_parallel_is_refused(tiny_data: Path, tmp_path: Path, monkeypatch: 
 def test_the_cpu_is_refused(tiny_data: Path, tmp_path: Path, processes: int) -> None:
     """Before further processes start or anything is written, with what to type, by train and by resume."""
     with pytest.raises(UsageError, match="--sync-batchnorm works between GPUs, and this run is on the CPU") as caught:
-        start(tiny_run(tiny_data, tmp_path / "run", gpus=processes, sync_batchnorm=True), ["train"])
+        start(tiny_run(tiny_data, tmp_path / "run", gpus=processes, sync_batchnorm=True))
 
     assert caught.value.exit_code == 2
     assert caught.value.hint == "--no-sync-batchnorm, or with camox resume --set train.sync_batchnorm=off"
@@ -258,12 +259,12 @@ def look_at_groups(world: World, data: Path, folder: Path) -> dict[str, Any]:
     monkeypatch = pytest.MonkeyPatch()
     place_on_gpus(monkeypatch, world.size)
     settings: dict[str, Any] = {"gpus": world.size, "batch_size": 2}
-    run, _ = prepare(tiny_run(data, folder / "sync", sync_batchnorm=True, **settings), None, world)
+    run, _ = prepare(tiny_plan(data, folder / "sync", sync_batchnorm=True, **settings), None, world)
     groups = []
     for size in (4, 1, 4, 1):
         with run.synchronised(size):
             groups.append({_ranks_of(norm) for norm in norms_of(run.network)})
-    plain, _ = prepare(tiny_run(data, folder / "plain", **settings), None, world)
+    plain, _ = prepare(tiny_plan(data, folder / "plain", **settings), None, world)
     kept = [_average(each, 3 if world.is_main else 1, world) for each in (run, plain)]
     after = {_ranks_of(norm) for norm in norms_of(run.network)}
     return {"groups": groups, "after": after, "made": len(world._groups), "kept": kept}
@@ -365,7 +366,7 @@ def train_really(world: World, data: Path, folder: Path) -> dict[str, Any]:
         **{"val_fraction": 1 - 9 / TRAINING_PICTURES, "batch_size": 2, "stage2_batch_size": 3, "accumulation_steps": 2},
     }
     resolved = tiny_run(data, folder, **settings)
-    run, _ = prepare(resolved, None, world)
+    run, _ = prepare(decide(resolved), None, world)
     begin(run, resolved.config, None)
     for phase in run.phases:
         enter_phase(run, phase)

@@ -15,9 +15,9 @@ from torch import Tensor, nn
 from camoxpert_cli.engine.run import enter_phase, prepare
 from camoxpert_cli.engine.train import backward
 from camoxpert_cli.parallel import gradients
-from camoxpert_cli.parallel.worker import worker_environment
+from camoxpert_cli.parallel.worker import worker_environment, write_job
 from camoxpert_cli.parallel.world import World
-from tests.helpers.tiny_data import tiny_run
+from tests.helpers.tiny_data import tiny_plan
 
 TIMEOUT = 120
 
@@ -40,6 +40,7 @@ with ending_at_once(), joined(timeout=60) as world:
 
 def test_a_rank_that_fails_ends_at_once(tmp_path: Path) -> None:
     """It does not take leave of the others, which may never come; its exit code is its own. They miss it."""
+    write_job(tmp_path)
     ranks = [
         subprocess.Popen(
             [sys.executable, "-c", FAILING],
@@ -97,7 +98,7 @@ def test_all_are_there_before_the_losses_are_summed(
             return honest[name](world, *arguments)
 
         monkeypatch.setattr(World, name, call)
-    run, _ = prepare(tiny_run(tiny_data, tmp_path / "run"))
+    run, _ = prepare(tiny_plan(tiny_data, tmp_path / "run"))
     enter_phase(run, run.phases[0])
     calls.clear()
     images = torch.zeros(1, 3, 64, 64, dtype=torch.uint8)
@@ -109,7 +110,7 @@ def test_all_are_there_before_the_losses_are_summed(
 
 def test_all_are_there_before_batchnorm_is_synchronised(tiny_data: Path, tmp_path: Path) -> None:
     """torch's layers have collectives of their own, which no time-out of ours looks after."""
-    run, _ = prepare(tiny_run(tiny_data, tmp_path / "run"))
+    run, _ = prepare(tiny_plan(tiny_data, tmp_path / "run"))
     run.world = RecordingWorld()
     run.config = replace(run.config, train=replace(run.config.train, sync_batchnorm=True))
     with run.synchronised(2):

@@ -16,7 +16,7 @@ from camoxpert_cli.parallel.gradients import leave_idle_experts
 from tests.gpu.distance import distance, gradients_of
 from tests.gpu.report import Report
 from tests.helpers.batch_effects import train_without_batch_effects
-from tests.helpers.tiny_data import tiny_run, write_tiny_data
+from tests.helpers.tiny_data import tiny_plan, write_tiny_data
 
 _SETTINGS: dict[str, Any] = {"num_experts": 7, "skip_stage1": True, "progressive_unfreeze": False, "device": "cuda"}
 _LIMITS = {"fp32": 1e-3, "fp16": 5e-2}
@@ -47,7 +47,7 @@ def check(report: Report) -> None:
 def run_of(data: Path, folder: Path, cards: int, precision: str, recomputes: bool) -> Run:
     """A run in which no image sees its batch, on a card that is taken so many times."""
     settings = {**_SETTINGS, "precision": precision, "gradient_checkpointing": recomputes}
-    run, _ = prepare(tiny_run(data, folder, **settings))
+    run, _ = prepare(tiny_plan(data, folder, **settings))
     enter_phase(run, run.phases[0])
     train_without_batch_effects(run.network)
     run.scaler = GradScaler("cuda", init_scale=_SCALE, enabled=precision == "fp16")

@@ -14,6 +14,7 @@ import torch
 from camoxpert_cli.engine import train as train_module
 from camoxpert_cli.engine.run import enter_phase, prepare
 from camoxpert_cli.engine.train import begin, train_epoch
+from camoxpert_cli.launch.decide import decide
 from camoxpert_cli.model.camoxpert import CamoXpert
 from camoxpert_cli.parallel.world import World
 from tests.gpu.distance import distance
@@ -97,7 +98,7 @@ def overflow(report: Report, transport: Transport, data: Path, case: dict[str, A
 def train_with_overflow(world: World, data: Path, folder: Path, case: dict[str, Any]) -> dict[str, Any]:
     """Of a rank: the training state at the end, and which steps (from 1) it skipped."""
     resolved = tiny_run(data, folder, **case)
-    run, _ = prepare(resolved, None, world)
+    run, _ = prepare(decide(resolved), None, world)
     begin(run, resolved.config, None)
     honest, norms = train_module.optimizer_step, list[float | None]()
 

@@ -1,0 +1,67 @@
+"""What a run goes by: everything that is decided before its first step."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from camoxpert_cli.config.resolve import from_mapping, to_mapping
+from camoxpert_cli.config.schema import Config
+from camoxpert_cli.engine.choice import Choice
+from camoxpert_cli.engine.time_limit import Deadline
+from camoxpert_cli.parallel.device import Placement
+from camoxpert_cli.run_folder import RunFolder
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Decided once, by `launch.decide`; each process of the run, and each restart, reads it.
+
+    `config` has batches that the GPUs' memory holds and absolute paths. The run is kept in `folder`, and goes on from
+    `checkpoint`, a file or the folder of a run, where that is given. `choice` is the strategy that trials chose, where
+    they did. Only the number format is not in it: to ask a GPU for its own takes memory there, so processes do that
+    once they compute on it.
+    """
+
+    config: Config
+    folder: Path
+    checkpoint: Path | None
+    placement: Placement
+    choice: Choice | None
+    deadline: Deadline
+
+    def going_on(self, config: Config) -> Plan:
+        """The plan of another attempt: with these settings, from what the run has saved by now, where it has."""
+        saved = self.folder if RunFolder(self.folder).holds_checkpoint else self.checkpoint
+        return replace(self, config=config, checkpoint=saved)
+
+    def to_mapping(self) -> dict[str, Any]:
+        """Plain types for JSON."""
+        return {
+            "config": to_mapping(self.config),
+            "folder": str(self.folder),
+            "checkpoint": None if self.checkpoint is None else str(self.checkpoint),
+            "placement": {**asdict(self.placement), "devices": [str(each) for each in self.placement.devices]},
+            "choice": None if self.choice is None else asdict(self.choice),
+            "deadline": None if self.deadline.end == math.inf else asdict(self.deadline),
+        }
+
+    @classmethod
+    def from_mapping(cls, content: Mapping[str, Any]) -> Plan:
+        """What `to_mapping` wrote."""
+        placement = dict(content["placement"])
+        placement["devices"] = tuple(torch.device(each) for each in placement["devices"])
+        checkpoint, choice, deadline = content["checkpoint"], content["choice"], content["deadline"]
+        return cls(
+            from_mapping(content["config"], "the plan"),
+            Path(content["folder"]),
+            None if checkpoint is None else Path(checkpoint),
+            Placement(**placement),
+            None if choice is None else Choice(**choice),
+            Deadline() if deadline is None else Deadline(**deadline),
+        )

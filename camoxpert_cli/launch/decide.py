@@ -1,0 +1,93 @@
+"""Everything that is decided before a run's first step, once and for all of its processes."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from camoxpert_cli import console
+from camoxpert_cli.config.diff import keep_preset_batches
+from camoxpert_cli.config.lr_scaling import rate_warning
+from camoxpert_cli.config.parse import parse_duration
+from camoxpert_cli.config.resolve import Resolved, with_absolute_paths
+from camoxpert_cli.engine.choice import Choice
+from camoxpert_cli.engine.plan import Plan
+from camoxpert_cli.engine.tensorboard import summary_writer
+from camoxpert_cli.engine.time_limit import find_deadline
+from camoxpert_cli.launch import autobatch
+from camoxpert_cli.parallel import worker
+from camoxpert_cli.parallel.device import Placement, is_undecided, own_device, place, with_count
+from camoxpert_cli.parallel.sync_batchnorm import refuse_sync_batchnorm
+from camoxpert_cli.parallel.world import World, expected_size
+from camoxpert_cli.run_folder import RunFolder, default_path
+
+if TYPE_CHECKING:
+    from camoxpert_cli.checkpoints.format import Checkpoint
+
+
+def decide(resolved: Resolved, checkpoint: Checkpoint | None = None, began: float | None = None) -> Plan:
+    """The plan of a run with these settings, which goes on from `checkpoint` or what `run.resume_from` names.
+
+    On GPUs, memory and strategies are tried in processes of their own. What torchrun started tries nothing yet: see
+    `agree`. Time limits count from `began`, in seconds since 1970, or from the start of this process. Raises
+    CamoxError.
+    """
+    run = resolved.config.run
+    source = checkpoint.path if checkpoint is not None else None if run.resume_from is None else Path(run.resume_from)
+    folder = Path(run.checkpoint_dir) if run.checkpoint_dir else default_path(resolved.preset)
+    RunFolder(folder).refuse_other_run(source)
+    time_limit, session_limit = (
+        None if text is None else parse_duration(text) for text in (run.time_limit, run.session_limit)
+    )
+    deadline = find_deadline(time_limit, session_limit, began)
+    placement = place(run, expected_size())
+    refuse_sync_batchnorm(resolved.config, placement)
+    if run.tensorboard:
+        summary_writer()  # refuses before minutes of trials
+    # What config.yaml says must lead back to this folder, and not to the checkpoint this session began with, nor
+    # depend on where this one was started. The strategy stays `auto`, for the run may go on elsewhere.
+    config = replace(
+        resolved.config,
+        run=replace(with_count(run, placement), checkpoint_dir=str(folder), resume_from=None),
+        data=with_absolute_paths(resolved.config.data),
+    )
+    resolved = keep_preset_batches(replace(resolved, config=config))
+    if worker.is_first() and (warning := rate_warning(resolved)) is not None:
+        console.warn(console.filled(warning, indent=4, width=120))
+    choice = None
+    if not autobatch.is_measured(placement.devices[0]):
+        autobatch.refuse_auto_on_cpu(resolved)
+    elif not worker.is_worker():
+        resolved = autobatch.fit(resolved, autobatch.on_devices(placement.devices))
+    if not worker.is_worker():
+        choice = _choose(resolved, placement, source)
+        if choice is not None:
+            placement = replace(placement, strategy=choice.strategy)
+    return Plan(resolved.config, folder, source, placement, choice, deadline)
+
+
+def agree(plan: Plan, resolved: Resolved, world: World) -> Plan:
+    """One plan for processes that torchrun started, each of which decided for itself.
+
+    Each measures its own GPU, and all take the batches that all hold. `resolved` is what each decided from.
+    """
+    device = own_device(plan.placement, world)
+    if autobatch.is_measured(device):
+        own = autobatch.on_devices([device])
+        fitted = autobatch.fit(
+            replace(resolved, config=plan.config),
+            lambda config, limits: [each for one in world.gather(own(config, limits)) for each in one],
+        )
+        plan = replace(plan, config=fitted.config)
+    return replace(world.from_main(plan), placement=plan.placement)
+
+
+def _choose(resolved: Resolved, placement: Placement, source: Path | None) -> Choice | None:
+    """What trials choose, where they have to."""
+    if not is_undecided(resolved.config.run, placement) or resolved.config.train.sync_batchnorm:
+        return None  # synchronised BatchNorm leaves ddp alone
+    # Loads what a run that needs no trial does without.
+    from camoxpert_cli.launch.auto_strategy import choose
+
+    return choose(resolved.config, placement, None if source is None else source.parent)
