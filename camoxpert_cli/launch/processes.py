@@ -8,12 +8,10 @@ see `is_worker`.
 from __future__ import annotations
 
 import json
-import math
 import os
 import shlex
 import shutil
 import signal
-import subprocess
 import sys
 import tempfile
 import threading
@@ -26,15 +24,8 @@ from typing import Any
 
 from camoxpert_cli import console
 from camoxpert_cli.errors import CamoxError, DeviceError, TrainingError, error_of
-from camoxpert_cli.parallel.worker import (
-    ABORTED,
-    ASKED,
-    PEER_LOST,
-    cause_first,
-    told_by,
-    was_aborted,
-    worker_environment,
-)
+from camoxpert_cli.launch.child_processes import BadEnd, ChildProcesses, last_lines
+from camoxpert_cli.parallel.worker import ASKED, PEER_LOST, told_by, worker_environment
 
 # Whoever read the output has gone, and nobody is there to be told.
 _UNHEARD = 141
@@ -42,9 +33,6 @@ _UNHEARD = 141
 _FINAL = {0, 2, 3, 4, 5, 6, *ASKED, _UNHEARD}
 _SIGNALS = {signal.SIGINT: "Ctrl-C", signal.SIGTERM: "a request to terminate"}
 _CHECKPOINTS = ("last.pth", "previous.pth", "best_model.pth")
-_POLL_SECONDS = 0.05
-# A worker that failed writes down why before it ends; the others are given as long to find out by themselves.
-_GRACE_SECONDS = 5.0
 _LOG_LINES = 20
 # Seconds within which a signal that comes twice is one, as for a run of one process.
 _ONE_PRESS = 1.0
@@ -63,9 +51,9 @@ def launch(
     restarts, remedied = 0, False
     while True:
         with tempfile.TemporaryDirectory(prefix="camox-") as folder:
-            group = _Group(Path(folder), arguments, processes, threads)
-            error = group.run()
-            run_folder, remedy = group.run_folder, group.remedy
+            workers = _Workers(Path(folder), [sys.executable, "-m", "camoxpert_cli", *arguments], processes, threads)
+            error = workers.run()
+            run_folder, remedy = workers.run_folder, workers.remedy
         if error is None:
             return
         has_remedy = error.exit_code == TrainingError.exit_code and remedy is not None and not remedied
@@ -86,18 +74,17 @@ def launch(
             console.warn(f"all {processes} processes start again, restart {restarts} of {max_restarts}")
 
 
-class _Group:
-    """The workers of one attempt. `folder` holds their meeting point, the logs and what each died of."""
+class _Workers:
+    """The workers of one attempt, each of which runs `command`. In `folder` they meet and tell what they die of."""
 
-    def __init__(self, folder: Path, arguments: Sequence[str], processes: int, threads: int) -> None:
+    def __init__(self, folder: Path, command: Sequence[str], processes: int, threads: int) -> None:
         self.folder = folder
-        self.workers: list[subprocess.Popen[bytes]] = []
-        self._command = [sys.executable, "-m", "camoxpert_cli", *arguments]
+        self._children = ChildProcesses(folder)
+        self._command = command
         self._processes = processes
         self._threads = threads
         self._asked: signal.Signals | None = None
         self._asked_at = 0.0
-        self._hurried = False
 
     @property
     def run_folder(self) -> Path | None:
@@ -126,91 +113,56 @@ class _Group:
         }
         try:
             for rank in range(self._processes):
-                self._start(rank)
-            self._wait()
+                environment = worker_environment(self.folder, rank, self._processes, self._threads)
+                self._children.start(self._command, environment, log=rank > 0)
+            self._children.wait()
             return self._explain()
         finally:
-            for worker in self.workers:
-                with suppress(ProcessLookupError):
-                    os.killpg(worker.pid, signal.SIGKILL)  # with the processes that load its pictures
-                worker.wait()
+            self._children.kill()
             self._keep_logs()
             for number, handler in before.items():
                 signal.signal(number, handler)
 
-    def _start(self, rank: int) -> None:
-        environment = worker_environment(self.folder, rank, self._processes, self._threads)
-        # A group of its own: a terminal sends Ctrl-C to this process alone, which passes it on once.
-        if rank == 0:
-            self.workers.append(subprocess.Popen(self._command, env=environment, process_group=0))
-            return
-        with self._log(rank).open("wb") as log:
-            self.workers.append(
-                subprocess.Popen(
-                    self._command,
-                    env=environment,
-                    process_group=0,
-                    stdin=subprocess.DEVNULL,
-                    stdout=log,
-                    stderr=subprocess.STDOUT,
-                )
-            )
-
-    def _wait(self) -> None:
-        """Until all have ended; once one has failed, or all were asked twice, a little longer."""
-        end = math.inf
-        while any(worker.poll() is None for worker in self.workers) and time.monotonic() < end:
-            has_failed = any(worker.poll() not in (None, 0, *ASKED) for worker in self.workers)
-            if end == math.inf and (has_failed or self._hurried):
-                end = time.monotonic() + _GRACE_SECONDS
-            time.sleep(_POLL_SECONDS)
-
     def _explain(self) -> CamoxError | None:
         """What the first worker that did not only lose its partners ended of."""
-        codes = [worker.poll() for worker in self.workers]
-        if self._hurried and self._asked is not None and None in codes:
+        codes = self._children.codes
+        if self._children.is_hurried and self._asked is not None and None in codes:
             again = _SIGNALS[self._asked].removeprefix("a ")
             return error_of(128 + self._asked, f"stopped at once by a second {again}", self._go_on())
-        failed = [(code, rank) for rank, code in enumerate(codes) if code]
-        if not failed:
+        end = self._children.cause()
+        if end is None:
             return None
-        code, rank = min(failed, key=lambda each: cause_first(self.folder, *each))
-        if None in codes and code == PEER_LOST:
-            silent = codes.index(None)
+        silent = codes.index(None) if None in codes else None
+        if silent is not None and end.code == PEER_LOST:
             return error_of(
-                code,
+                end.code,
                 f"rank {silent} does not answer, and the others gave up{self._where(silent)}",
                 self._go_on() or "--set run.collective_timeout=1h waits longer",
             )
-        if None in codes and was_aborted(self.folder, code, rank):
-            silent = codes.index(None)
+        if silent is not None and end.was_aborted:
             return error_of(
                 PEER_LOST,
-                f"rank {silent} does not answer{self._where(silent)}, and rank {rank} {ABORTED}{self._where(rank)}",
+                f"rank {silent} does not answer{self._where(silent)}, and rank {end.rank} {end}{self._where(end.rank)}",
                 self._without_peers(),
             )
-        if code == _UNHEARD:
-            raise SystemExit(code)
-        if self._asked is not None and code == -self._asked:  # it had not begun to listen
-            return error_of(128 - code, f"stopped by {_SIGNALS[self._asked]}", self._go_on())
-        return self._told(rank, code)
+        if end.code == _UNHEARD:
+            raise SystemExit(end.code)
+        if self._asked is not None and end.code == -self._asked:  # it had not begun to listen
+            return error_of(end.exit_code, f"stopped by {_SIGNALS[self._asked]}", self._go_on())
+        return self._told(end)
 
-    def _told(self, rank: int, code: int) -> CamoxError:
-        """Why the worker of this rank ended with `code`, below zero for a signal."""
-        told = told_by(self.folder, rank)
-        exit_code = 128 - code if code < 0 else code
+    def _told(self, end: BadEnd) -> CamoxError:
+        told, where = end.told, self._where(end.rank)
         if told is None:
-            cause = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
-            hint = self._go_on()
-            if was_aborted(self.folder, code, rank):
-                cause, hint = ABORTED, self._without_peers()
-            details = "" if self.run_folder is not None else self._end_of_log(rank)
-            return error_of(exit_code, f"rank {rank} {cause}{self._where(rank)}", hint, details)
+            hint = self._without_peers() if end.was_aborted else self._go_on()
+            log = self._children.log(end.rank)
+            details = "" if self.run_folder is not None else last_lines(log, _LOG_LINES)
+            return error_of(end.exit_code, f"rank {end.rank} {end}{where}", hint, details)
         # What all found, or the one that speaks.
-        if code in ASKED or (code != 1 and told == told_by(self.folder, 0)):
-            return error_of(exit_code, **told)
-        message = f"rank {rank}: {told['message']}{self._where(rank)}"
-        return error_of(exit_code, message, told["hint"] or self._go_on(), told["details"])
+        if end.code in ASKED or (end.code != 1 and told == told_by(self.folder, 0)):
+            return error_of(end.exit_code, **told)
+        message = f"rank {end.rank}: {told['message']}{where}"
+        return error_of(end.exit_code, message, told["hint"] or self._go_on(), told["details"])
 
     def _without_peers(self) -> str:
         return f"{self._go_on() or 'camox doctor'}; NCCL_P2P_DISABLE=1 helps where GPUs cannot reach each other"
@@ -225,13 +177,8 @@ class _Group:
         if self._asked is None:
             self._asked, self._asked_at = signal.Signals(number), now
         # A worker that waits for others cannot listen.
-        self._hurried |= self._asked == number and now - self._asked_at > _ONE_PRESS
-        for worker in self.workers:
-            if worker.poll() is None:
-                worker.send_signal(number)
-
-    def _log(self, rank: int) -> Path:
-        return self.folder / f"rank{rank}.log"
+        self._children.is_hurried |= self._asked == number and now - self._asked_at > _ONE_PRESS
+        self._children.send_signal(number)
 
     def _kept_log(self, rank: int) -> Path | None:
         """Beside the run's other files, where it got so far; rank 0 has none, it speaks here."""
@@ -243,20 +190,14 @@ class _Group:
         log = self._kept_log(rank)
         return "" if log is None else f"; its log is {log}"
 
-    def _end_of_log(self, rank: int) -> str:
-        with suppress(OSError):
-            lines = self._log(rank).read_text(encoding="utf-8", errors="replace").splitlines()
-            return "\n".join(lines[-_LOG_LINES:])
-        return ""
-
     def _keep_logs(self) -> None:
-        for rank in range(1, len(self.workers)):
+        for rank in range(self._processes):
             target = self._kept_log(rank)
             if target is None:
                 continue
             with suppress(OSError):
                 target.parent.mkdir(exist_ok=True)
-                with target.open("ab") as kept, self._log(rank).open("rb") as log:
+                with target.open("ab") as kept, self._children.log(rank).open("rb") as log:
                     shutil.copyfileobj(log, kept)
 
 

@@ -16,7 +16,8 @@ from camoxpert_cli.engine.train import train
 from camoxpert_cli.errors import CamoxError, DataError, DeviceError
 from camoxpert_cli.launch import auto_strategy, autobatch, start
 from camoxpert_cli.launch.auto_strategy import choose, decide, identity
-from camoxpert_cli.launch.run_trial import Failure, Outcome
+from camoxpert_cli.launch.child_processes import Failure
+from camoxpert_cli.launch.run_trial import Outcome
 from camoxpert_cli.launch.trial import Measurement, Trial
 from camoxpert_cli.parallel.device import Placement, Strategy, is_undecided
 from camoxpert_cli.parallel.worker import MEETING_POINT
@@ -69,7 +70,7 @@ def test_deciding(outcomes: dict[Chosen, Outcome], expected: str, excluded: list
 
     assert choice.strategy == expected
     assert list(choice.excluded) == excluded
-    assert set(choice.excluded.values()) <= {CRASH.message}
+    assert set(choice.excluded.values()) <= {CRASH.why}
 
 
 def test_nothing_works() -> None:

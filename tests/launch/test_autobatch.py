@@ -13,8 +13,8 @@ from camoxpert_cli.config.resolve import Resolved, resolve
 from camoxpert_cli.config.schema import Config
 from camoxpert_cli.errors import ConfigError, DeviceError, UsageError
 from camoxpert_cli.launch import autobatch, start
-from camoxpert_cli.launch.answers import Failure
 from camoxpert_cli.launch.autobatch import fit, hand_on, on_devices, refuse_auto_on_cpu, taken_on
+from camoxpert_cli.launch.child_processes import Failure
 from camoxpert_cli.parallel import worker
 from camoxpert_cli.parallel.device import Placement
 from camoxpert_cli.parallel.world import World

@@ -14,9 +14,10 @@ import pytest
 
 from camoxpert_cli import console
 from camoxpert_cli.errors import CamoxError, DataError
-from camoxpert_cli.launch import processes as launch_module
+from camoxpert_cli.launch import child_processes
+from camoxpert_cli.launch.child_processes import ABORTED
 from camoxpert_cli.launch.processes import launch, to_go_on
-from camoxpert_cli.parallel.worker import ABORTED, MEETING_POINT, PEER_LOST, is_first
+from camoxpert_cli.parallel.worker import MEETING_POINT, PEER_LOST, is_first
 
 WORKER = """
 import os, signal, sys, time
@@ -47,7 +48,7 @@ def _workers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "executable", str(program))
     monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[2]))
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(launch_module, "_GRACE_SECONDS", 0.5)
+    monkeypatch.setattr(child_processes, "GRACE_SECONDS", 0.5)
     (tmp_path / "run").mkdir()
 
 
@@ -163,7 +164,7 @@ def test_one_message(
 ) -> None:
     """The cause is told once, with rank and log, and its exit code is the launcher's; who does not end is ended."""
     # Those that would wait for ever are ended soon, the others end by themselves however busy the machine is.
-    monkeypatch.setattr(launch_module, "_GRACE_SECONDS", 0.3 if code.endswith(WAIT) else 30.0)
+    monkeypatch.setattr(child_processes, "GRACE_SECONDS", 0.3 if code.endswith(WAIT) else 30.0)
     log = tmp_path / "run" / "logs" / "rank1.log"
 
     assert end_of(IN_RUN + code, capfd) == (expected, message.format(log=log))
