@@ -16,6 +16,8 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 
+_LONGEST_LINE = 200
+
 
 class CamoxError(Exception):
     """Ends the program with `message` in one sentence, `hint` (what to type next) and `exit_code`; no traceback.
@@ -82,6 +84,17 @@ def error_of(exit_code: int, message: str, hint: str = "", details: str = "") ->
     error = {kind.exit_code: kind for kind in kinds}.get(exit_code, CamoxError)(message, hint, details)
     error.exit_code = exit_code
     return error
+
+
+def first_line(error: BaseException) -> str:
+    """Of what an error says; the name of its class where it says nothing."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+
+
+def one_line(error: BaseException) -> str:
+    """The first line, cut off where it is long: CUDA's go on with paragraphs on how to debug them."""
+    line = first_line(error)
+    return line if len(line) <= _LONGEST_LINE else f"{line[:_LONGEST_LINE]}…"
 
 
 def nearest(name: str, known: Iterable[str], count: int = 1) -> list[str]:

@@ -26,7 +26,8 @@ from camoxpert_cli.data.synthetic import PHOTOGRAPH_SIZE, write_photographs
 from camoxpert_cli.engine.build import build_phases, open_data
 from camoxpert_cli.engine.stages import Stage
 from camoxpert_cli.errors import DeviceError, UsageError
-from camoxpert_cli.launch.run_trial import Failure, Outcome, run_trial
+from camoxpert_cli.launch.processes import Failure
+from camoxpert_cli.launch.run_trial import Outcome, run_trial
 from camoxpert_cli.launch.trial import Measurement, Pictures, Trial
 from camoxpert_cli.parallel.device import Placement
 from camoxpert_cli.parallel.sync_batchnorm import refuse_sync_batchnorm
@@ -218,7 +219,7 @@ def _pictures(config: Config, folder: Path) -> tuple[DataConfig, Pictures, str, 
 def _tell(row: Row) -> None:
     name = f"{row.gpus} {row.strategy}, stage {row.stage.number}"
     if isinstance(row.outcome, Failure):
-        console.warn(f"{name} is left out: {row.outcome.message}")
+        console.warn(f"{name} is left out: {row.outcome.why}")
     else:
         console.say(f"{name}: {row.images_per_s:.1f} images/s")
 
@@ -229,7 +230,7 @@ def _require_any(rows: Sequence[Row]) -> None:
         return
     failure = rows[0].outcome
     assert isinstance(failure, Failure)
-    raise failure.error(f"nothing could be measured: {failure.message}")
+    raise failure.error(f"nothing could be measured: {failure.why}")
 
 
 def _machine(rows: Sequence[Row]) -> dict[str, Any]:

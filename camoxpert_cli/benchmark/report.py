@@ -10,7 +10,7 @@ from typing import Any
 
 from camoxpert_cli import console
 from camoxpert_cli.benchmark.benchmark import Benchmark, Row
-from camoxpert_cli.launch.run_trial import Failure
+from camoxpert_cli.launch.processes import Failure
 from camoxpert_cli.launch.trial import Measurement
 
 SESSION_HOURS, WEEK_HOURS = 12, 30  # Kaggle's limits
@@ -73,7 +73,7 @@ def to_markdown(result: Benchmark) -> str:
 def verdict(result: Benchmark) -> list[str]:
     """What limits training, and what would help, a sentence each."""
     sentences = [
-        f"{_name(row)} is left out: {row.outcome.message}." for row in result.rows if isinstance(row.outcome, Failure)
+        f"{_name(row)} is left out: {row.outcome.why}." for row in result.rows if isinstance(row.outcome, Failure)
     ]
     measured = [(row, row.measured) for row in result.rows if row.measured is not None]
     limits = [each for row, one in measured for each in (_waiting(result, row, one), _summing(row, one)) if each]

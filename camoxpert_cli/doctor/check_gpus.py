@@ -7,7 +7,7 @@ import re
 from camoxpert_cli.doctor.finding import Finding, Question, Status
 from camoxpert_cli.doctor.readings import Driver, Gpu, GpuTrial, Readings, Torch
 from camoxpert_cli.doctor.words import count, in_words
-from camoxpert_cli.launch.answers import Failure
+from camoxpert_cli.launch.processes import Failure
 
 # The oldest driver for each version of CUDA: NVIDIA's "CUDA Toolkit Release Notes", table of minor version
 # compatibility.

@@ -9,9 +9,8 @@ from camoxpert_cli.doctor.finding import Finding, Question, Status
 from camoxpert_cli.doctor.readings import Driver, Readings
 from camoxpert_cli.doctor.system import OPENCV
 from camoxpert_cli.doctor.words import count, in_words
-from camoxpert_cli.launch.answers import Failure
-from camoxpert_cli.launch.asking import LAUNCHER_VARIABLES
-from camoxpert_cli.parallel.worker import JOB
+from camoxpert_cli.launch.processes import Failure
+from camoxpert_cli.parallel.worker import LAUNCHER_VARIABLES, WORKER_VARIABLES
 
 # Batches that torch's loader has each worker prepare ahead, and those that a process holds beside them.
 _AHEAD, _IN_HAND = 2, 2
@@ -21,8 +20,6 @@ _MASK = 2**20
 _RAM_PER_PROCESS = 2 * 2**30
 # Training asks for the room of three checkpoints before it starts.
 _CHECKPOINTS = 3
-# Torch and camox take a process with one of these for a worker, which waits for others.
-_WORKER_VARIABLES = ("TORCHELASTIC_RUN_ID", JOB)
 
 
 def machine_findings(readings: Readings, question: Question) -> list[Finding]:
@@ -178,7 +175,7 @@ def _variables(readings: Readings, question: Question) -> Finding:
     found = readings.environment
     stray = [name for name in LAUNCHER_VARIABLES if name in found]
     said = ", ".join(f"{name}={found[name]}" for name in found)
-    if any(name in stray for name in _WORKER_VARIABLES):
+    if any(name in stray for name in WORKER_VARIABLES):
         result = f"{said}: camox would take itself for one of several processes, and wait for the others"
         return Finding("variables", "problem", ran, result, "forget them", f"unset {' '.join(stray)}")
     if "CUDA_VISIBLE_DEVICES" in found and isinstance(readings.driver, Driver):

@@ -6,7 +6,7 @@ from typing import Literal
 
 from camoxpert_cli.doctor.finding import Finding
 from camoxpert_cli.doctor.readings import Peers, Readings, TeamTrial
-from camoxpert_cli.launch.answers import Failure
+from camoxpert_cli.launch.processes import Failure
 
 
 def team_findings(readings: Readings) -> list[Finding]:

@@ -6,9 +6,9 @@ from camoxpert_cli.config.parse import parse_devices
 from camoxpert_cli.config.resolve import gpu_count, stage2_batch_size
 from camoxpert_cli.doctor.check_multi_gpu import best_strategy
 from camoxpert_cli.doctor.finding import Finding, Question
-from camoxpert_cli.doctor.readings import Readings
+from camoxpert_cli.doctor.readings import Readings, StageMemory
 from camoxpert_cli.doctor.words import count, in_words, listed
-from camoxpert_cli.launch.answers import Failure, StageMemory
+from camoxpert_cli.launch.processes import Failure
 
 # Part of a card's memory beyond which a long run may fail where two steps did not: its allocator leaves gaps.
 _TIGHT = 0.92

@@ -20,14 +20,18 @@ from camoxpert_cli.doctor.readings import (
     Network,
     Peers,
     Readings,
+    StageMemory,
     TeamTrial,
     Torch,
 )
 from camoxpert_cli.doctor.system import on_kaggle, read_environment, read_packages, read_ram, read_space
-from camoxpert_cli.launch.answers import Failure, StageMemory
 from camoxpert_cli.launch.asking import ask, ask_together, run_together
+from camoxpert_cli.launch.processes import Failure
+from camoxpert_cli.parallel.worker import ONE_MACHINE
 
 Answer = TypeVar("Answer")
+
+_PROBES = "camoxpert_cli.doctor.probes"
 
 # Seconds. Importing torch from a cold network disk can take a minute, and a step on GPUs starts with making contexts.
 _DRIVER, _INTERNET, _SOFTWARE, _GPU, _TEAM, _RECIPE = 30, 10, 180, 180, 180, 600
@@ -45,10 +49,10 @@ def take_readings(question: Question, tell: Callable[[str], None]) -> Readings:
     settings = json.dumps(to_mapping(question.config))
     with ThreadPoolExecutor(_AT_ONCE) as pool:
         tell("Asking the driver, torch, the packages and the network ...")
-        torch_answer = pool.submit(ask, "torch_build", seconds=_SOFTWARE)
-        imports = pool.submit(ask, "imports", seconds=_SOFTWARE)
-        network = pool.submit(ask, "network", settings, seconds=_SOFTWARE)
-        internet = pool.submit(ask, "internet", str(_INTERNET), seconds=_INTERNET + _DRIVER)
+        torch_answer = pool.submit(ask, _PROBES, "torch_build", seconds=_SOFTWARE)
+        imports = pool.submit(ask, _PROBES, "imports", seconds=_SOFTWARE)
+        network = pool.submit(ask, _PROBES, "network", settings, seconds=_SOFTWARE)
+        internet = pool.submit(ask, _PROBES, "internet", str(_INTERNET), seconds=_INTERNET + _DRIVER)
         driver = pool.submit(_read_driver)
         readings = Readings(
             driver=driver.result(),
@@ -67,7 +71,9 @@ def take_readings(question: Question, tell: Callable[[str], None]) -> Readings:
         )
         if readings.seen:
             tell("Computing on each GPU ...")
-            trials = [pool.submit(ask, "gpu", f"cuda:{number}", seconds=_GPU) for number in range(len(readings.seen))]
+            trials = [
+                pool.submit(ask, _PROBES, "gpu", f"cuda:{number}", seconds=_GPU) for number in range(len(readings.seen))
+            ]
             readings = replace(readings, gpus=tuple(_as(lambda answer: GpuTrial(**answer), each) for each in trials))
     working = readings.working
     if len(working) > 1:
@@ -84,11 +90,11 @@ def _read_team(readings: Readings, devices: Sequence[str], tell: Callable[[str],
     numbers = ",".join(map(str, readings.working))
     peers = _or_failure(
         lambda answer: Peers(answer["pairs"], answer["direct"], tuple(answer["wrong"])),
-        ask("peers", numbers, seconds=_TEAM),
+        ask(_PROBES, "peers", numbers, seconds=_TEAM),
     )
     tell("Training on all GPUs with DataParallel ...")
     names = ",".join(devices)
-    data_parallel = _or_failure(_team_trial, ask("data_parallel", names, seconds=_TEAM))
+    data_parallel = _or_failure(_team_trial, ask(_PROBES, "data_parallel", names, seconds=_TEAM))
     tell("Training on all GPUs with a process for each ...")
     ddp = read_ddp(devices, _TEAM)
     without_peers = None
@@ -104,15 +110,14 @@ def read_ddp(
     """A process for each device: those of torch, such as cuda:0, or several times cpu."""
     with tempfile.TemporaryDirectory(prefix="camox-") as folder:
         probes = [("ddp", str(rank), ",".join(devices), f"{folder}/store") for rank in range(len(devices))]
-        # The name of a container's host may lead nowhere; all are on this machine.
-        variables = {"GLOO_SOCKET_IFNAME": "lo", **(environment or {})}
-        return _or_failure(_team_trial, ask_together(probes, seconds=seconds, environment=variables))
+        variables = {**ONE_MACHINE, **(environment or {})}
+        return _or_failure(_team_trial, ask_together(_PROBES, probes, seconds=seconds, environment=variables))
 
 
 def _read_recipe(device: str, settings: str) -> tuple[StageMemory, ...] | Failure:
     return _or_failure(
         lambda answer: tuple(StageMemory(**each) for each in answer["stages"]),
-        ask("recipe", settings, device, seconds=_RECIPE),
+        ask(_PROBES, "recipe", settings, device, seconds=_RECIPE),
     )
 
 

@@ -1,6 +1,6 @@
 """What runs in a process of its own: `python -m camoxpert_cli.doctor.probes NAME ARGUMENT...`.
 
-Prints one line of JSON: the answer, or `error` with why there is none. Nothing is imported before it is asked for.
+Nothing is imported before it is asked for.
 """
 
 from __future__ import annotations
@@ -11,15 +11,13 @@ import os
 import sys
 import urllib.error
 import urllib.request
-import warnings
 from collections.abc import Callable
 from dataclasses import asdict
 from typing import Any
 
-from camoxpert_cli import console
-from camoxpert_cli.doctor.words import one_line
-from camoxpert_cli.errors import CamoxError
-from camoxpert_cli.parallel.cuda_errors import to_camox_error
+from camoxpert_cli.doctor.readings import StageMemory
+from camoxpert_cli.errors import one_line
+from camoxpert_cli.launch.asking import answer
 
 # Whatever training imports and another package may have broken.
 IMPORTS = ("torchvision", "cv2", "timm", "albumentations", "safetensors", "huggingface_hub")
@@ -142,47 +140,15 @@ def recipe(settings: str, device: str) -> dict[str, Any]:
     from camoxpert_cli.config.resolve import from_mapping
     from camoxpert_cli.launch.memory_probe import measure_memory
 
-    config = from_mapping(json.loads(settings), "the recipe")
-    return {"stages": [asdict(each) for each in measure_memory(config, device)]}
-
-
-def batches(settings: str, device: str, stage1: str, stage2: str) -> dict[str, Any]:
-    """The largest batches of a recipe, given as JSON, that a device has room for, up to those given."""
-    from camoxpert_cli.config.resolve import from_mapping
-    from camoxpert_cli.launch.memory_probe import largest_batches
-
-    config = from_mapping(json.loads(settings), "the recipe")
-    return {"batches": largest_batches(config, device, (int(stage1), int(stage2)))}
+    peaks = measure_memory(from_mapping(json.loads(settings), "the recipe"), device)
+    return {"stages": [asdict(StageMemory(each.number, each.batch_size, peak)) for each, peak in peaks.items()]}
 
 
 PROBES: dict[str, Callable[..., dict[str, Any]]] = {
-    each.__name__: each
-    for each in (torch_build, imports, network, internet, gpu, peers, data_parallel, ddp, recipe, batches)
+    each.__name__: each for each in (torch_build, imports, network, internet, gpu, peers, data_parallel, ddp, recipe)
 }
 
 
-def main(name: str, *arguments: str) -> None:
-    warnings.simplefilter("ignore")  # nobody reads them here
-    os.environ["NO_ALBUMENTATIONS_UPDATE"] = "1"
-    try:
-        answer = PROBES[name](*arguments)
-    except Exception as error:  # whatever it is, it is the answer
-        explained = error if isinstance(error, CamoxError) else to_camox_error(error)
-        if explained is None:
-            answer = {"error": f"{type(error).__name__}: {one_line(error)}"}
-        else:
-            answer = {"error": explained.message, "hint": explained.hint, "exit_code": explained.exit_code}
-    console.result(json.dumps(answer))
-    if "error" in answer:
-        raise SystemExit(1)  # so that those which work together with this one are not waited for
-
-
 if __name__ == "__main__":
-    try:
-        main(*sys.argv[1:])
-        code = 0
-    except SystemExit:
-        code = 1
-    sys.stdout.flush()
-    # The answer is told. What torch leaves running now and then aborts a process that ends in the usual way.
-    os._exit(code)
+    name, *arguments = sys.argv[1:]
+    answer(lambda: PROBES[name](*arguments))

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from camoxpert_cli.launch.answers import Failure, StageMemory
+from camoxpert_cli.launch.processes import Failure
 
 
 @dataclass(frozen=True)
@@ -82,6 +82,15 @@ class Network:
     parameters: int
     checkpoint: int
     weights_here: bool
+
+
+@dataclass(frozen=True)
+class StageMemory:
+    """Two steps of a stage at its batch and size: the most GPU memory they held, None where they ran out of it."""
+
+    stage: int
+    batch_size: int
+    peak: int | None
 
 
 @dataclass(frozen=True)

@@ -15,12 +15,12 @@ from camoxpert_cli.config.resolve import resolve
 from camoxpert_cli.data.noise import noise
 from camoxpert_cli.data.pairs import Pair
 from camoxpert_cli.doctor.readings import GpuTrial, Peers, TeamTrial
-from camoxpert_cli.doctor.words import one_line
 from camoxpert_cli.engine.build import RunData, build_network
 from camoxpert_cli.engine.run import assemble, set_trained
 from camoxpert_cli.engine.stages import WHOLE_BACKBONE
 from camoxpert_cli.engine.time_limit import Deadline
 from camoxpert_cli.engine.train import backward
+from camoxpert_cli.errors import one_line
 from camoxpert_cli.model.routing import spread
 from camoxpert_cli.parallel.device import Placement
 from camoxpert_cli.parallel.gradients import leave_idle_experts, sum_gradients

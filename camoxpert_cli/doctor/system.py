@@ -8,8 +8,8 @@ from importlib.metadata import distributions
 from pathlib import Path
 
 from camoxpert_cli.doctor.readings import Space
-from camoxpert_cli.launch.answers import Failure
-from camoxpert_cli.launch.asking import LAUNCHER_VARIABLES
+from camoxpert_cli.launch.processes import Failure
+from camoxpert_cli.parallel.worker import LAUNCHER_VARIABLES
 
 _VARIABLES = (
     *LAUNCHER_VARIABLES,

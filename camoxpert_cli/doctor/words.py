@@ -1,14 +1,6 @@
-"""How sizes and errors are written down."""
+"""How sizes and numbers are written down."""
 
 from __future__ import annotations
-
-_LONGEST = 200
-
-
-def one_line(error: object) -> str:
-    """The first line of an error: CUDA's go on with paragraphs on how to debug them."""
-    lines = str(error).strip().splitlines() or [""]
-    return lines[0] if len(lines[0]) <= _LONGEST else f"{lines[0][:_LONGEST]}…"
 
 
 def in_words(size: float) -> str:

@@ -1,163 +1,113 @@
-"""Asks in processes of their own, so that a crash or a hang of what is asked ends with a sentence."""
+"""Asks in processes of their own, so that a crash or a hang of what is asked ends with a sentence.
+
+Such a process, a probe, runs a module that gives one `answer`.
+"""
 
 from __future__ import annotations
 
 import json
 import os
-import signal
-import subprocess
 import sys
 import tempfile
-import time
-from collections.abc import Mapping, Sequence
-from contextlib import ExitStack, suppress
+import warnings
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import IO, Any
+from typing import Any, NoReturn
 
-from camoxpert_cli.launch.answers import Failure
-from camoxpert_cli.parallel.worker import JOB
+from camoxpert_cli import console
+from camoxpert_cli.errors import CamoxError, one_line
+from camoxpert_cli.launch.processes import GRACE_SECONDS, ChildProcesses, Failure, last_lines, signal_name
+from camoxpert_cli.parallel.cuda_errors import to_camox_error
+from camoxpert_cli.parallel.worker import LAUNCHER_VARIABLES
 
-# What a launcher tells its workers; a probe is none, whoever started doctor.
-LAUNCHER_VARIABLES = (
-    "RANK",
-    "LOCAL_RANK",
-    "NODE_RANK",
-    "GROUP_RANK",
-    "WORLD_SIZE",
-    "LOCAL_WORLD_SIZE",
-    "MASTER_ADDR",
-    "MASTER_PORT",
-    "TORCHELASTIC_RUN_ID",
-    JOB,
-)
-_POLL_SECONDS = 0.02
-# After one of several has failed, the others are given as long.
-_GRACE_SECONDS = 5.0
+_NO_ANSWER = Failure("it ended without an answer")
+_ENDED_WITH_ANOTHER = Failure("ended because another process failed")
 
 
 def ask(
-    probe: str, *arguments: str, seconds: float, environment: Mapping[str, str] | None = None
+    module: str, *arguments: str, seconds: float, environment: Mapping[str, str] | None = None
 ) -> dict[str, Any] | Failure:
-    """The answer of a probe of `camoxpert_cli.doctor.probes` in a process of its own."""
-    return ask_together([(probe, *arguments)], seconds=seconds, environment=environment)
+    """What `python -m module arguments` answers."""
+    return ask_together(module, [arguments], seconds=seconds, environment=environment)
 
 
 def ask_together(
-    probes: Sequence[Sequence[str]], *, seconds: float, environment: Mapping[str, str] | None = None
+    module: str, probes: Sequence[Sequence[str]], *, seconds: float, environment: Mapping[str, str] | None = None
 ) -> dict[str, Any] | Failure:
     """The first one's answer where all answer, else the first failure; they run at the same time."""
-    module = "camoxpert_cli.doctor.probes"
-    answers = [
-        _decode(output)
-        for output in run_together(
-            [[sys.executable, "-m", module, *probe] for probe in probes], seconds=seconds, environment=environment
-        )
-    ]
+    commands = [[sys.executable, "-m", module, *arguments] for arguments in probes]
+    outputs = run_together(commands, seconds=seconds, environment=environment)
+    answers = [each if isinstance(each, Failure) else _decode(each) for each in outputs]
     failures = [answer for answer in answers if isinstance(answer, Failure)]
     # One that was ended because of another says less than that other.
     return next((each for each in failures if each != _ENDED_WITH_ANOTHER), None) or answers[0]
+
+
+def answer(find: Callable[[], dict[str, Any]]) -> NoReturn:
+    """Print one line of JSON, what `find` returns or the `error` that it raises, and end this process."""
+    warnings.simplefilter("ignore")  # nobody reads them here
+    try:
+        content = find()
+    except Exception as error:  # whatever it is, it is the answer
+        explained = error if isinstance(error, CamoxError) else to_camox_error(error)
+        if explained is None:
+            content = {"error": f"{type(error).__name__}: {one_line(error)}"}
+        else:
+            content = {"error": explained.message, "hint": explained.hint, "exit_code": explained.exit_code}
+    console.result(json.dumps(content))
+    # The answer is told. What torch leaves running now and then aborts a process that ends in the usual way. An error
+    # is an exit code too, so that those which work together with this one are not waited for.
+    os._exit(1 if "error" in content else 0)
 
 
 def run_together(
     commands: Sequence[Sequence[str]], *, seconds: float, environment: Mapping[str, str] | None = None
 ) -> list[str | Failure]:
     """What each command printed. Where one fails, or is not done within `seconds`, all that still run are killed."""
-    with ExitStack() as stack:
-        started = [_start(command, stack, environment) for command in commands]
-        processes = [each for each in started if not isinstance(each, Failure)]
-        late = not _wait(processes, seconds)
-        unfinished = [each for each in processes if each.process.poll() is None]
-        for each in unfinished:
-            with suppress(ProcessLookupError):
-                os.killpg(each.process.pid, signal.SIGKILL)
-            with suppress(subprocess.TimeoutExpired):  # a driver that hangs keeps its process for good
-                each.process.wait(_GRACE_SECONDS)
-        return [
-            each
-            if isinstance(each, Failure)
-            else each.outcome()
-            if each not in unfinished
-            else Failure(f"no answer within {seconds:g} s")
-            if late
-            else _ENDED_WITH_ANOTHER
-            for each in started
-        ]
-
-
-_NO_ANSWER = Failure("it ended without an answer")
-_ENDED_WITH_ANOTHER = Failure("ended because another process failed")
-
-
-class _Process:
-    """Writes into files: a pipe would stay open as long as anything that the process has started."""
-
-    def __init__(self, process: subprocess.Popen[bytes], output: IO[bytes], errors: IO[bytes]) -> None:
-        self.process = process
-        self.output = output
-        self.errors = errors
-
-    def outcome(self) -> str | Failure:
-        """What it printed, once it has ended."""
-        self.output.seek(0)
-        self.errors.seek(0)
-        printed = self.output.read().decode(errors="replace")
-        code = self.process.returncode
-        if code == 0:
-            return printed
-        if code > 0 and isinstance(answer := _decode(printed), Failure) and answer != _NO_ANSWER:
-            return answer
-        if code < 0:
-            return Failure(f"its process was ended by {signal.Signals(-code).name}")
-        lines = self.errors.read().decode(errors="replace").strip().splitlines() or printed.strip().splitlines()
-        return Failure(lines[-1].strip() if lines else f"it ended with exit code {code}")
-
-
-def _start(command: Sequence[str], stack: ExitStack, environment: Mapping[str, str] | None) -> _Process | Failure:
-    output = stack.enter_context(tempfile.TemporaryFile())  # noqa: SIM115 -- the stack closes it
-    errors = stack.enter_context(tempfile.TemporaryFile())  # noqa: SIM115
+    # A probe is no worker, whoever started this process.
     inherited = {name: value for name, value in os.environ.items() if name not in LAUNCHER_VARIABLES}
+    with tempfile.TemporaryDirectory(prefix="camox-", ignore_cleanup_errors=True) as folder:
+        children = ChildProcesses(Path(folder))
+        try:
+            for command in commands:
+                try:
+                    children.start(command, {**inherited, **(environment or {})}, output=True)
+                except OSError as error:
+                    return [_not_started(Path(command[0]).name, error)] * len(commands)
+            unfinished = _ENDED_WITH_ANOTHER if children.wait(seconds) else Failure(f"no answer within {seconds:g} s")
+            return [
+                unfinished if code is None else _outcome(code, children.output(rank), children.log(rank))
+                for rank, code in enumerate(children.codes)
+            ]
+        finally:
+            children.kill(GRACE_SECONDS)
+
+
+def _not_started(program: str, error: OSError) -> Failure:
+    if isinstance(error, FileNotFoundError):
+        return Failure(f"there is no {program} on this machine")
+    return Failure(f"{program} cannot be started: {error.strerror}")
+
+
+def _outcome(code: int, output: Path, log: Path) -> str | Failure:
+    """What a command printed; where it failed, why."""
+    printed = output.read_text(encoding="utf-8", errors="replace")
+    if code == 0:
+        return printed
+    if code < 0:
+        return Failure(f"its process was ended by {signal_name(code)}")
+    if isinstance(told := _decode(printed), Failure) and told != _NO_ANSWER:
+        return told
+    return Failure((last_lines(log) or last_lines(output)).strip() or f"it ended with exit code {code}")
+
+
+def _decode(printed: str) -> dict[str, Any] | Failure:
     try:
-        process = subprocess.Popen(
-            list(command),
-            stdin=subprocess.DEVNULL,
-            stdout=output,
-            stderr=errors,
-            env={**inherited, **(environment or {})},
-            start_new_session=True,
-        )
-    except FileNotFoundError:
-        return Failure(f"there is no {Path(command[0]).name} on this machine")
-    except OSError as error:
-        return Failure(f"{Path(command[0]).name} cannot be started: {error.strerror}")
-    return _Process(process, output, errors)
-
-
-def _wait(processes: Sequence[_Process], seconds: float) -> bool:
-    """Until all have ended, or one has failed and the others had their grace; False where the time was up."""
-    end = time.monotonic() + seconds
-    grace_over = None
-    while any(each.process.poll() is None for each in processes):
-        now = time.monotonic()
-        if grace_over is None and any(each.process.poll() not in (None, 0) for each in processes):
-            grace_over = now + _GRACE_SECONDS
-        if now >= end:
-            return False
-        if grace_over is not None and now >= grace_over:
-            return True
-        time.sleep(_POLL_SECONDS)
-    return True
-
-
-def _decode(output: str | Failure) -> dict[str, Any] | Failure:
-    if isinstance(output, Failure):
-        return output
-    try:
-        # Libraries may have printed before.
-        answer = json.loads(output.strip().splitlines()[-1])
+        content = json.loads(printed.strip().splitlines()[-1])  # libraries may have printed before
     except (IndexError, ValueError):
-        answer = None
-    if not isinstance(answer, dict):
+        content = None
+    if not isinstance(content, dict):
         return _NO_ANSWER
-    if "error" not in answer:
-        return answer
-    return Failure(str(answer["error"]), answer.get("hint", ""), answer.get("exit_code"))
+    if "error" not in content:
+        return content
+    return Failure(str(content["error"]), content.get("hint", ""), content.get("exit_code"))

@@ -25,7 +25,8 @@ from camoxpert_cli.data.cores import usable_cores
 from camoxpert_cli.engine.build import build_phases, find_given
 from camoxpert_cli.engine.choice import Choice, Chosen
 from camoxpert_cli.errors import DeviceError
-from camoxpert_cli.launch.run_trial import Failure, Outcome, run_trial
+from camoxpert_cli.launch.processes import Failure
+from camoxpert_cli.launch.run_trial import Outcome, run_trial
 from camoxpert_cli.launch.trial import Trial
 from camoxpert_cli.parallel.device import Placement
 from camoxpert_cli.run_folder import STRATEGY_FILE
@@ -49,18 +50,18 @@ def faster(outcomes: Mapping[Chosen, Outcome], key: str = "") -> Choice:
     if not speeds:
         first = next(iter(failures.values()))
         if len(failures) > 1 and all(each == first for each in failures.values()):
-            raise first.error(first.message)
+            raise first.error(first.why)
         # What helps one helps the others, where it is said at all.
         hint = next(
             (each.hint for each in failures.values() if each.hint), "--gpus 1; camox doctor looks for the cause"
         )
-        causes = "\n".join(f"  {name}: {each.message}" for name, each in failures.items())
+        causes = "\n".join(f"  {name}: {each.why}" for name, each in failures.items())
         raise DeviceError("no strategy works on these GPUs", hint, causes)
     best: Chosen = "ddp" if "ddp" in speeds else "dp"
     if "dp" in speeds and speeds["dp"] > _MARGIN * speeds[best]:
         best = "dp"
     rounded = {name: round(speed, 2) for name, speed in speeds.items()}
-    return Choice(best, rounded, {name: each.message for name, each in failures.items()}, key)
+    return Choice(best, rounded, {name: each.why for name, each in failures.items()}, key)
 
 
 def choose(
@@ -96,7 +97,7 @@ def choose(
         processes = placement.count if name == "ddp" else 1
         outcomes[name] = attempt(trial, max(1, usable_cores() // processes))
         if isinstance(failure := outcomes[name], Failure):
-            console.warn(f"{name} does not work here: {failure.message}")
+            console.warn(f"{name} does not work here: {failure.why}")
     choice = faster(outcomes, key)
     console.say(f"Strategy: {choice}")
     _remember(choice)

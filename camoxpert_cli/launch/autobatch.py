@@ -20,10 +20,11 @@ from camoxpert_cli.config.resolve import Resolved, global_batches, gpu_count, to
 from camoxpert_cli.config.schema import SETTINGS, Config
 from camoxpert_cli.config.values import AUTO
 from camoxpert_cli.engine.build import find_given
-from camoxpert_cli.errors import ConfigError, DeviceError, error_of
-from camoxpert_cli.launch.answers import Failure
+from camoxpert_cli.errors import ConfigError, DeviceError
 from camoxpert_cli.launch.asking import ask
+from camoxpert_cli.launch.processes import Failure
 
+_PROBE = "camoxpert_cli.launch.memory_probe"
 # Seconds: of starting on a cold disk, and some steps that are too large.
 _PATIENCE = 600
 _KEYS = ("train.batch_size", "train.stage2_batch_size")
@@ -67,7 +68,7 @@ def fit(resolved: Resolved, measure: Measure) -> Resolved:
         most = _smallest(measure(config, _limits(resolved)))
     if isinstance(most, Failure):
         if most.exit_code is not None:  # training would end of the same
-            raise error_of(most.exit_code, most.why, most.hint)
+            raise most.error(most.why)
         if resolved.auto:
             raise DeviceError(f"the largest batch cannot be measured: {most.why}", "give --batch-size a number")
         console.warn(f"the memory was not measured: {most.why}; training is tried as it is")
@@ -131,7 +132,7 @@ def _smallest(answers: Sequence[Batches | Failure]) -> Batches | Failure:
 
 
 def _ask(settings: str, device: torch.device, limits: Batches) -> Batches | Failure:
-    answer = ask("batches", settings, str(device), *map(str, limits), seconds=_PATIENCE)
+    answer = ask(_PROBE, settings, str(device), *map(str, limits), seconds=_PATIENCE)
     if isinstance(answer, Failure):
         return answer
     first, second = answer["batches"]

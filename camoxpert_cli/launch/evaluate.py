@@ -10,7 +10,7 @@ from camoxpert_cli.config.schema import RunConfig
 from camoxpert_cli.data.cores import usable_cores
 from camoxpert_cli.evaluation.results import Evaluation
 from camoxpert_cli.evaluation.test_sets import evaluate_checkpoint
-from camoxpert_cli.launch.processes import run_workers
+from camoxpert_cli.launch.workers import run_workers
 from camoxpert_cli.parallel.device import place
 from camoxpert_cli.parallel.worker import is_worker
 from camoxpert_cli.parallel.world import expected_size

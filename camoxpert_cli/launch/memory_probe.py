@@ -1,17 +1,22 @@
 """How much memory a recipe's stages take on a GPU: a few real steps of each, on noise instead of pictures.
 
 Where memory runs out is found by running out of it, so this belongs into a process of its own: what it took is free
-again for certain, and what CUDA may die of stays there.
+again for certain, and what CUDA may die of stays there. This one answers with the largest batches:
+
+    python -m camoxpert_cli.launch.memory_probe SETTINGS DEVICE STAGE1 STAGE2
 """
 
 from __future__ import annotations
 
 import gc
+import json
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import torch
 
+from camoxpert_cli.config.resolve import from_mapping
 from camoxpert_cli.config.schema import Config
 from camoxpert_cli.data.noise import noise
 from camoxpert_cli.engine.build import build_network, build_phases
@@ -19,7 +24,7 @@ from camoxpert_cli.engine.ema import Ema
 from camoxpert_cli.engine.optimizer import build_optimizer, set_learning_rate
 from camoxpert_cli.engine.stages import Stage
 from camoxpert_cli.engine.step import TrainingStep, combine
-from camoxpert_cli.launch.answers import StageMemory
+from camoxpert_cli.launch.asking import answer
 from camoxpert_cli.model.camoxpert import CamoXpert
 from camoxpert_cli.model.routing import costliest, only
 from camoxpert_cli.parallel.cuda_errors import is_out_of_memory
@@ -34,19 +39,19 @@ _STEPS = 2
 _MARGIN = 0.92
 
 
-def measure_memory(config: Config, device_name: str) -> list[StageMemory]:
+def measure_memory(config: Config, device_name: str) -> dict[Stage, int | None]:
     """The peak of each stage with the most that it ever trains and the costliest experts, at its batch on one device.
 
-    `peak` is what torch's allocator held, in bytes; None where memory ran out, 0 on the CPU, which does not count it.
+    It is what torch's allocator held, in bytes; None where memory ran out, 0 on the CPU, which does not count it.
     Weights are random. Raises ConfigError for a network that cannot be built, DeviceError for a number format that the
     device lacks.
     """
     device = torch.device(device_name)
     network, ema = _build(config, device)
-    return [
-        StageMemory(stage.number, stage.batch_size, _peak(config, network, ema, device, stage, backbone_stages))
+    return {
+        stage: _peak(config, network, ema, device, stage, backbone_stages)
         for stage, backbone_stages in _most_trained(config).items()
-    ]
+    }
 
 
 def largest_batches(config: Config, device_name: str, limits: Sequence[int]) -> list[int]:
@@ -149,3 +154,12 @@ def _train(
         optimizer.zero_grad(set_to_none=False)
         if ema is not None:
             ema.update(network)
+
+
+if __name__ == "__main__":
+    settings, device, *limits = sys.argv[1:]
+    answer(
+        lambda: {
+            "batches": largest_batches(from_mapping(json.loads(settings), "the recipe"), device, [*map(int, limits)])
+        }
+    )

@@ -10,7 +10,7 @@ from camoxpert_cli.config.resolve import Resolved, from_mapping, to_mapping
 from camoxpert_cli.data.cores import usable_cores
 from camoxpert_cli.engine.plan import Plan
 from camoxpert_cli.errors import DeviceError, TrainingError
-from camoxpert_cli.launch import autobatch, processes
+from camoxpert_cli.launch import autobatch, workers
 from camoxpert_cli.launch.decide import agree, decide
 from camoxpert_cli.parallel import worker
 from camoxpert_cli.parallel.determinism import deterministic
@@ -88,7 +88,7 @@ def _train_in_workers(plan: Plan, as_json: bool) -> RunFolder:
     threads = max(1, usable_cores() // count)
     restarts, remedied = 0, False
     while True:
-        attempt = processes.run_workers(
+        attempt = workers.run_workers(
             ["work"], count, threads=threads, run_folder=plan.folder, plan=plan.to_mapping(), as_json=as_json
         )
         if attempt.error is None:
@@ -97,7 +97,7 @@ def _train_in_workers(plan: Plan, as_json: bool) -> RunFolder:
         has_remedy = error.exit_code == TrainingError.exit_code and remedy is not None and not remedied
         # A GPU that fails in the middle of a run may be well the next time; one that was never there is not.
         has_begun = RunFolder(plan.folder).holds_checkpoint
-        final = error.exit_code in processes.FINAL and not (error.exit_code == DeviceError.exit_code and has_begun)
+        final = error.exit_code in workers.FINAL and not (error.exit_code == DeviceError.exit_code and has_begun)
         if not has_remedy and (final or restarts == plan.config.run.max_restarts):
             raise error
         console.fail(error.message, error.hint, error.details)

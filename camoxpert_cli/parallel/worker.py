@@ -1,13 +1,12 @@
 """What a process that trains together with others knows of its launcher, and how it tells why it failed.
 
-The launcher is `launch.processes`, or torchrun, which sets the same variables. Imports no torch.
+The launcher is `launch.workers`, or torchrun, which sets the same variables. Imports no torch.
 """
 
 from __future__ import annotations
 
 import json
 import os
-import signal
 import sys
 import traceback
 from collections.abc import Iterator, Mapping
@@ -23,13 +22,27 @@ JOB = "CAMOX_JOB"
 _JOB_FILE = "job.json"
 # How a worker ends that was asked to: it has saved, and the others may still be about to.
 ASKED = (130, 143)
-# What is known of a worker that ended by SIGABRT and told nothing.
-ABORTED = "was aborted (SIGABRT): by a library that failed, or by NCCL after it had waited for another rank"
+# A process with one of these is a worker.
+WORKER_VARIABLES = ("TORCHELASTIC_RUN_ID", JOB)
+# What a launcher tells its workers, and nobody else should find.
+LAUNCHER_VARIABLES = (
+    "RANK",
+    "LOCAL_RANK",
+    "NODE_RANK",
+    "GROUP_RANK",
+    "WORLD_SIZE",
+    "LOCAL_WORLD_SIZE",
+    "MASTER_ADDR",
+    "MASTER_PORT",
+    *WORKER_VARIABLES,
+)
+# For processes that are all on this machine: the name of a container's host may lead nowhere.
+ONE_MACHINE = {"GLOO_SOCKET_IFNAME": "lo"}
 
 
 def is_worker() -> bool:
     """Whether this process is one of several: started by `launch`, or by torchrun, which sets the same variables."""
-    return is_launched() or "TORCHELASTIC_RUN_ID" in os.environ
+    return any(name in os.environ for name in WORKER_VARIABLES)
 
 
 def is_launched() -> bool:
@@ -102,6 +115,13 @@ def told_by(folder: Path, rank: int) -> dict[str, str] | None:
     return None
 
 
+def told_at(folder: Path, rank: int) -> float:
+    """When a worker wrote down why it failed; one that was killed wrote nothing and comes first."""
+    with suppress(OSError):
+        return (folder / f"error{rank}.json").stat().st_mtime
+    return 0.0
+
+
 def tell_remedy(settings: Mapping[str, Any]) -> None:
     """Have the launcher start all again with these settings once this worker has failed."""
     folder = shared_folder()
@@ -114,6 +134,7 @@ def tell_remedy(settings: Mapping[str, Any]) -> None:
 def worker_environment(folder: Path, rank: int, processes: int, threads: int) -> dict[str, str]:
     """The variables of a worker with the job in `folder`; each takes `threads` unless the user set them."""
     return {
+        **ONE_MACHINE,
         **os.environ,
         JOB: str(folder / _JOB_FILE),
         "RANK": str(rank),
@@ -121,29 +142,4 @@ def worker_environment(folder: Path, rank: int, processes: int, threads: int) ->
         "WORLD_SIZE": str(processes),
         "LOCAL_WORLD_SIZE": str(processes),
         "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", str(threads)),
-        # All are on this machine; the name of a container's host may lead nowhere.
-        "GLOO_SOCKET_IFNAME": os.environ.get("GLOO_SOCKET_IFNAME", "lo"),
     }
-
-
-def was_aborted(folder: Path, code: int, rank: int) -> bool:
-    """Whether a worker with this return code was aborted before it could tell why; see `ABORTED`."""
-    return code == -signal.SIGABRT and told_by(folder, rank) is None
-
-
-def cause_first(folder: Path, code: int, rank: int) -> tuple[object, ...]:
-    """Sorts return codes and ranks of workers that failed: what the run ended of before what that did to the others.
-
-    One that lost its partners has less to tell than the one it lost, one that was aborted may have waited for another,
-    and one that was asked to end has less to tell than one that failed to save. Of those that were asked the first rank
-    is the one that saved.
-    """
-    asked = code in ASKED
-    return code == PEER_LOST, was_aborted(folder, code, rank), asked, 0.0 if asked else told_at(folder, rank), rank
-
-
-def told_at(folder: Path, rank: int) -> float:
-    """When a worker wrote down why it failed; one that was killed wrote nothing and comes first."""
-    with suppress(OSError):
-        return (folder / f"error{rank}.json").stat().st_mtime
-    return 0.0

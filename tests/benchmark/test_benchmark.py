@@ -11,7 +11,8 @@ from camoxpert_cli.benchmark.report import epochs_within, to_json, to_markdown, 
 from camoxpert_cli.config.resolve import resolve
 from camoxpert_cli.engine.stages import Stage
 from camoxpert_cli.errors import UsageError
-from camoxpert_cli.launch.run_trial import Failure, Outcome
+from camoxpert_cli.launch.processes import Failure
+from camoxpert_cli.launch.run_trial import Outcome
 from camoxpert_cli.launch.trial import Measurement
 
 STAGES = {1: Stage(1, 0, 30, 16, 1e-3, 0), 2: Stage(2, 30, 140, 12, 1e-4, 10)}

@@ -12,8 +12,8 @@ from typer.testing import CliRunner
 
 from camoxpert_cli.app import app
 from camoxpert_cli.doctor.finding import Question
-from camoxpert_cli.doctor.readings import Readings
-from camoxpert_cli.launch.answers import Failure, StageMemory
+from camoxpert_cli.doctor.readings import Readings, StageMemory
+from camoxpert_cli.launch.processes import Failure
 from tests.doctor.machines import GIB, T4, machine
 from tests.helpers.processes import camox
 from tests.helpers.processes import run as run_process

@@ -18,11 +18,12 @@ from camoxpert_cli.doctor.readings import (
     Peers,
     Readings,
     Space,
+    StageMemory,
     TeamTrial,
     Torch,
 )
 from camoxpert_cli.errors import DeviceError
-from camoxpert_cli.launch.answers import Failure, StageMemory
+from camoxpert_cli.launch.processes import Failure
 from tests.doctor.machines import CU130, GIB, H100, NO_KERNEL, P100, T4, examined, finding, machine, troubles
 
 HANGS = Failure("no answer within 180 s")

@@ -11,8 +11,8 @@ from camoxpert_cli.config.resolve import resolve
 from camoxpert_cli.doctor import measure
 from camoxpert_cli.doctor.examine import examine
 from camoxpert_cli.doctor.finding import Question
-from camoxpert_cli.doctor.readings import Driver, Gpu, GpuTrial, Peers, TeamTrial
-from camoxpert_cli.launch.answers import Failure, StageMemory
+from camoxpert_cli.doctor.readings import Driver, Gpu, GpuTrial, Peers, StageMemory, TeamTrial
+from camoxpert_cli.launch.processes import Failure
 
 Answer = dict[str, Any] | Failure
 
@@ -48,15 +48,20 @@ class Script:
             **answers,
         }
 
-    def ask(self, *probe: str, seconds: float, environment: Mapping[str, str] | None = None) -> Answer:
+    def ask(self, module: str, *probe: str, seconds: float, environment: Mapping[str, str] | None = None) -> Answer:
         self.asked.append(probe)
         answer = self.answers[probe[0]]
         return answer(probe, environment or {}) if callable(answer) else answer
 
     def ask_together(
-        self, probes: Sequence[tuple[str, ...]], *, seconds: float, environment: Mapping[str, str] | None = None
+        self,
+        module: str,
+        probes: Sequence[tuple[str, ...]],
+        *,
+        seconds: float,
+        environment: Mapping[str, str] | None = None,
     ) -> Answer:
-        answers = [self.ask(*probe, seconds=seconds, environment=environment) for probe in probes]
+        answers = [self.ask(module, *probe, seconds=seconds, environment=environment) for probe in probes]
         return answers[0]
 
     def arguments(self, name: str) -> list[tuple[str, ...]]:

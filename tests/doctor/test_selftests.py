@@ -9,7 +9,7 @@ from torch import Tensor
 from camoxpert_cli.doctor import selftests
 from camoxpert_cli.doctor.measure import read_ddp
 from camoxpert_cli.doctor.readings import GpuTrial, TeamTrial
-from camoxpert_cli.launch.answers import Failure
+from camoxpert_cli.launch.processes import Failure
 from camoxpert_cli.model.camoxpert import CamoXpert
 from camoxpert_cli.parallel.gradients import leave_idle_experts
 

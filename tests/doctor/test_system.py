@@ -8,7 +8,7 @@ import pytest
 
 from camoxpert_cli.doctor import system
 from camoxpert_cli.doctor.readings import Space
-from camoxpert_cli.launch.answers import Failure
+from camoxpert_cli.launch.processes import Failure
 
 MIB = 2**20
 

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from camoxpert_cli.launch import asking
-from camoxpert_cli.launch.answers import Failure
-from camoxpert_cli.launch.asking import ask, run_together
+from camoxpert_cli.launch.asking import run_together
+from camoxpert_cli.launch.processes import Failure
 
 # A second is enough to start Python in; what hangs is not waited for longer.
 SHORT = 1.0
@@ -84,7 +84,7 @@ def test_command_that_is_not_there() -> None:
 
 def test_others_end_with_the_one_that_failed(monkeypatch: pytest.MonkeyPatch) -> None:
     """Where one of several fails, the others are not waited for until the time is up."""
-    monkeypatch.setattr("camoxpert_cli.launch.asking._GRACE_SECONDS", 0.1)
+    monkeypatch.setattr("camoxpert_cli.launch.processes.GRACE_SECONDS", 0.1)
     commands = [python("import time; time.sleep(600)"), python("raise ValueError('lost')"), python("print(1)")]
 
     waiting, failed, _ = run_together(commands, seconds=GENEROUS)
@@ -103,22 +103,6 @@ def test_launcher_variables_do_not_reach_it(monkeypatch: pytest.MonkeyPatch) -> 
 
     assert seen == "None 1 2\n"
     assert os.environ["RANK"] == "3"
-
-
-def test_probe_that_does_not_exist() -> None:
-    """An error within a probe is its answer, in one line."""
-    assert ask("nonsense", seconds=GENEROUS) == Failure("KeyError: 'nonsense'")
-
-
-def test_no_network(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A place that does not answer is told by name; a switch for being offline counts."""
-    monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:1")
-    refused = ask("internet", "5", seconds=GENEROUS)
-    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-
-    assert isinstance(refused, Failure)
-    assert refused.why == "http://127.0.0.1:1 does not answer: [Errno 111] Connection refused"
-    assert ask("internet", "5", seconds=GENEROUS) == Failure("HF_HUB_OFFLINE is set, so nothing is fetched")
 
 
 def test_an_error_that_can_be_mended() -> None:

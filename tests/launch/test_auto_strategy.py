@@ -18,9 +18,10 @@ from camoxpert_cli.engine.train import train
 from camoxpert_cli.errors import CamoxError, DataError, DeviceError
 from camoxpert_cli.launch import auto_strategy, autobatch, decide, start
 from camoxpert_cli.launch.auto_strategy import choose, faster, identity
-from camoxpert_cli.launch.processes import Attempt
-from camoxpert_cli.launch.run_trial import Failure, Outcome
+from camoxpert_cli.launch.processes import Failure
+from camoxpert_cli.launch.run_trial import Outcome
 from camoxpert_cli.launch.trial import Measurement, Trial
+from camoxpert_cli.launch.workers import Attempt
 from camoxpert_cli.parallel.device import Placement, Strategy, is_undecided
 from camoxpert_cli.run_folder import STRATEGY_FILE
 from tests.helpers.tiny_data import tiny_plan, tiny_run
@@ -71,7 +72,7 @@ def test_deciding(outcomes: dict[Chosen, Outcome], expected: str, excluded: list
 
     assert choice.strategy == expected
     assert list(choice.excluded) == excluded
-    assert set(choice.excluded.values()) <= {CRASH.message}
+    assert set(choice.excluded.values()) <= {CRASH.why}
 
 
 def test_nothing_works() -> None:
@@ -216,7 +217,7 @@ class Started:
         self.trained: list[Choice | None] = []
         gpus = Placement("ddp", tuple(torch.device("cuda", number) for number in range(2)), 2)
         monkeypatch.setattr(decide, "place", lambda run, processes: gpus)
-        monkeypatch.setattr("camoxpert_cli.launch.processes.run_workers", self.run_workers)
+        monkeypatch.setattr("camoxpert_cli.launch.workers.run_workers", self.run_workers)
         monkeypatch.setattr("camoxpert_cli.launch.auto_strategy.choose", lambda *arguments: choice)
         monkeypatch.setattr(autobatch, "is_measured", lambda device: False)
         monkeypatch.setattr("camoxpert_cli.engine.train.train", self.train)

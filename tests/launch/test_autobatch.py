@@ -15,8 +15,8 @@ from camoxpert_cli.config.schema import Config
 from camoxpert_cli.engine.plan import Plan
 from camoxpert_cli.errors import ConfigError, DeviceError, UsageError
 from camoxpert_cli.launch import autobatch, decide, start
-from camoxpert_cli.launch.answers import Failure
 from camoxpert_cli.launch.autobatch import fit, on_devices, refuse_auto_on_cpu
+from camoxpert_cli.launch.processes import Failure
 from camoxpert_cli.parallel.device import Placement
 from camoxpert_cli.parallel.world import World
 from tests.helpers.ranks import in_ranks

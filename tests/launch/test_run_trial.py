@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 
 from camoxpert_cli.data.layouts import find_data
-from camoxpert_cli.launch.run_trial import Failure, run_trial
+from camoxpert_cli.launch.processes import ABORTED, Failure
+from camoxpert_cli.launch.run_trial import run_trial
 from camoxpert_cli.launch.trial import Measurement, Pictures, Trial
-from camoxpert_cli.parallel.worker import ABORTED
 from tests.helpers.dying_worker import DEATH
 from tests.helpers.tiny_data import tiny_run
 
@@ -88,11 +88,11 @@ def test_a_worker_that_dies_or_hangs(
     """The trial fails, says of what, and leaves no process behind."""
     monkeypatch.chdir(ROOT)
     monkeypatch.setenv(DEATH, death)
-    monkeypatch.setattr("camoxpert_cli.launch.run_trial._GRACE_SECONDS", 0.2)
+    monkeypatch.setattr("camoxpert_cli.launch.processes.GRACE_SECONDS", 0.2)
     patience = 1 if death == "hang" else 60
     started = time.monotonic()
     outcome = run_trial(tiny_trial(tiny_data, gpus), threads=1, patience=patience, worker=DYING)
 
     assert isinstance(outcome, Failure)
-    assert outcome.message == expected
+    assert outcome.why == expected
     assert time.monotonic() - started < 60

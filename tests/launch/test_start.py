@@ -14,7 +14,7 @@ from camoxpert_cli.config.resolve import Resolved, resolve, to_mapping
 from camoxpert_cli.engine.plan import Plan
 from camoxpert_cli.errors import CamoxError, DeviceError, UsageError, error_of
 from camoxpert_cli.launch import autobatch, decide, start
-from camoxpert_cli.launch.processes import Attempt
+from camoxpert_cli.launch.workers import Attempt
 from camoxpert_cli.parallel.device import Placement
 from camoxpert_cli.parallel.worker import worker_environment, write_job
 from camoxpert_cli.parallel.world import World
@@ -33,7 +33,7 @@ def trained(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         seen.append("launch")
         return Attempt(None, None)
 
-    monkeypatch.setattr("camoxpert_cli.launch.processes.run_workers", run_workers)
+    monkeypatch.setattr("camoxpert_cli.launch.workers.run_workers", run_workers)
     return seen
 
 
@@ -108,7 +108,7 @@ class Attempts:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, *ends: Attempt) -> None:
         self.ends, self.plans = list(ends), list[Plan]()
-        monkeypatch.setattr("camoxpert_cli.launch.processes.run_workers", self.run)
+        monkeypatch.setattr("camoxpert_cli.launch.workers.run_workers", self.run)
 
     def run(self, arguments: object, processes: int, *, plan: dict[str, Any], **rest: object) -> Attempt:
         assert processes == 2
@@ -141,7 +141,7 @@ def test_restart(
             tmp_path.joinpath(checkpoint).touch()
         return attempt(*arguments, **rest)
 
-    monkeypatch.setattr("camoxpert_cli.launch.processes.run_workers", run)
+    monkeypatch.setattr("camoxpert_cli.launch.workers.run_workers", run)
     start.start(two_processes(tmp_path, 1))
     said = capsys.readouterr().err
 

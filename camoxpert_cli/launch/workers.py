@@ -1,0 +1,191 @@
+"""Starts the processes that train one network together on this machine, and ends with one message and one exit code.
+
+torch's own launcher ends with exit code 1 and a traceback whatever a worker ended with, and reports whichever worker
+died first, which may be one that lost its partner. It can start the same workers all the same, on several machines too:
+see `is_worker`.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import signal
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+from camoxpert_cli import console
+from camoxpert_cli.errors import CamoxError, error_of
+from camoxpert_cli.launch.processes import BadEnd, ChildProcesses, last_lines
+from camoxpert_cli.parallel.worker import ASKED, PEER_LOST, told_by, worker_environment, write_job
+from camoxpert_cli.run_folder import RunFolder
+
+# Whoever read the output has gone, and nobody is there to be told.
+_UNHEARD = 141
+# After these the same command would end in the same way, or was asked to end.
+FINAL = {0, 2, 3, 4, 5, 6, *ASKED, _UNHEARD}
+_SIGNALS = {signal.SIGINT: "Ctrl-C", signal.SIGTERM: "a request to terminate"}
+_LOG_LINES = 20
+# Seconds within which a signal that comes twice is one, as for a run of one process.
+_ONE_PRESS = 1.0
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """How the workers of a job ended: the `error` is None where all ended well.
+
+    `remedy` are the settings with which a worker wants to start again, where one does.
+    """
+
+    error: CamoxError | None
+    remedy: dict[str, Any] | None
+
+
+def run_workers(
+    arguments: Sequence[str], processes: int, *, threads: int, run_folder: Path | None = None, **job: Any
+) -> Attempt:
+    """Run `camox <arguments>` in so many processes, `threads` for each, and wait until all have ended.
+
+    `job` is what each finds in its job, and `run_folder` where it keeps what the user will look for. Raises SystemExit
+    where nobody is left to be told how they ended.
+    """
+    with tempfile.TemporaryDirectory(prefix="camox-") as folder:
+        write_job(Path(folder), quiet=console.is_quiet(), **job)
+        command = [sys.executable, "-m", "camoxpert_cli", *arguments]
+        workers = _Workers(Path(folder), command, processes, threads, run_folder)
+        return Attempt(workers.run(), workers.remedy)
+
+
+class _Workers:
+    """The workers of one attempt, each of which runs `command`. In `folder` they meet and tell what they die of."""
+
+    def __init__(
+        self, folder: Path, command: Sequence[str], processes: int, threads: int, run_folder: Path | None
+    ) -> None:
+        self.folder = folder
+        self._run_folder = None if run_folder is None else run_folder.absolute()
+        self._children = ChildProcesses(folder)
+        self._command = command
+        self._processes = processes
+        self._threads = threads
+        self._asked: signal.Signals | None = None
+        self._asked_at = 0.0
+
+    @property
+    def run_folder(self) -> Path | None:
+        """The folder of the run, once it is there."""
+        return self._run_folder if self._run_folder is not None and self._run_folder.is_dir() else None
+
+    @property
+    def remedy(self) -> dict[str, Any] | None:
+        """What a worker left with `tell_remedy`."""
+        for path in sorted(self.folder.glob("remedy*.json")):
+            with suppress(OSError, ValueError):
+                remedy: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+                return remedy
+        return None
+
+    def run(self) -> CamoxError | None:
+        """Wait for all; end all once one has failed. Returns why they did not all end well, where they did not."""
+        before = {
+            number: signal.signal(number, self._pass_on)
+            for number in _SIGNALS
+            # Only there may handlers be set. Ctrl-C is ignored in a background job, and so it is in its workers.
+            if threading.current_thread() is threading.main_thread()
+            and signal.getsignal(number) in (signal.default_int_handler, signal.SIG_DFL)
+        }
+        try:
+            for rank in range(self._processes):
+                environment = worker_environment(self.folder, rank, self._processes, self._threads)
+                self._children.start(self._command, environment, log=rank > 0)
+            self._children.wait()
+            return self._explain()
+        finally:
+            self._children.kill()
+            self._keep_logs()
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+    def _explain(self) -> CamoxError | None:
+        """What the first worker that did not only lose its partners ended of."""
+        codes = self._children.codes
+        if self._children.is_hurried and self._asked is not None and None in codes:
+            again = _SIGNALS[self._asked].removeprefix("a ")
+            return error_of(128 + self._asked, f"stopped at once by a second {again}", self._go_on())
+        end = self._children.cause()
+        if end is None:
+            return None
+        silent = codes.index(None) if None in codes else None
+        if silent is not None and end.code == PEER_LOST:
+            return error_of(
+                end.code,
+                f"rank {silent} does not answer, and the others gave up{self._where(silent)}",
+                self._go_on() or "--set run.collective_timeout=1h waits longer",
+            )
+        if silent is not None and end.was_aborted:
+            return error_of(
+                PEER_LOST,
+                f"rank {silent} does not answer{self._where(silent)}, and rank {end.rank} {end}{self._where(end.rank)}",
+                self._without_peers(),
+            )
+        if end.code == _UNHEARD:
+            raise SystemExit(end.code)
+        if self._asked is not None and end.code == -self._asked:  # it had not begun to listen
+            return error_of(end.exit_code, f"stopped by {_SIGNALS[self._asked]}", self._go_on())
+        return self._told(end)
+
+    def _told(self, end: BadEnd) -> CamoxError:
+        told, where = end.told, self._where(end.rank)
+        if told is None:
+            hint = self._without_peers() if end.was_aborted else self._go_on()
+            log = self._children.log(end.rank)
+            details = "" if self.run_folder is not None else last_lines(log, _LOG_LINES)
+            return error_of(end.exit_code, f"rank {end.rank} {end}{where}", hint, details)
+        # What all found, or the one that speaks.
+        if end.code in ASKED or (end.code != 1 and told == told_by(self.folder, 0)):
+            return error_of(end.exit_code, **told)
+        message = f"rank {end.rank}: {told['message']}{where}"
+        return error_of(end.exit_code, message, told["hint"] or self._go_on(), told["details"])
+
+    def _without_peers(self) -> str:
+        return f"{self._go_on() or 'camox doctor'}; NCCL_P2P_DISABLE=1 helps where GPUs cannot reach each other"
+
+    def _go_on(self) -> str:
+        if self._run_folder is None or not RunFolder(self._run_folder).holds_checkpoint:
+            return ""
+        return RunFolder(self._run_folder).resume_command
+
+    def _pass_on(self, number: int, frame: FrameType | None) -> None:
+        now = time.monotonic()
+        if self._asked is None:
+            self._asked, self._asked_at = signal.Signals(number), now
+        # A worker that waits for others cannot listen.
+        self._children.is_hurried |= self._asked == number and now - self._asked_at > _ONE_PRESS
+        self._children.send_signal(number)
+
+    def _kept_log(self, rank: int) -> Path | None:
+        """Beside the run's other files, where it got so far; rank 0 has none, it speaks here."""
+        if rank == 0 or self.run_folder is None:
+            return None
+        return self.run_folder / "logs" / f"rank{rank}.log"
+
+    def _where(self, rank: int) -> str:
+        log = self._kept_log(rank)
+        return "" if log is None else f"; its log is {log}"
+
+    def _keep_logs(self) -> None:
+        for rank in range(self._processes):
+            target = self._kept_log(rank)
+            if target is None:
+                continue
+            with suppress(OSError):
+                target.parent.mkdir(exist_ok=True)
+                with target.open("ab") as kept, self._children.log(rank).open("rb") as log:
+                    shutil.copyfileobj(log, kept)
