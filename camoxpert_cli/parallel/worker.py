@@ -41,12 +41,12 @@ ONE_MACHINE = {"GLOO_SOCKET_IFNAME": "lo"}
 
 
 def is_worker() -> bool:
-    """Whether this process is one of several: started by `launch`, or by torchrun, which sets the same variables."""
+    """Whether this process is one of several: started by camox, or by torchrun, which sets the same variables."""
     return any(name in os.environ for name in WORKER_VARIABLES)
 
 
 def is_launched() -> bool:
-    """Whether `launch` started this process."""
+    """Whether camox started this process."""
     return JOB in os.environ
 
 
