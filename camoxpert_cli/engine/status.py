@@ -12,7 +12,8 @@ from camoxpert_cli.engine.run import Run
 from camoxpert_cli.engine.stages import Phase
 from camoxpert_cli.engine.step import LossValues
 from camoxpert_cli.engine.throughput import Forecast, forecast, roughly
-from camoxpert_cli.evaluation.score import Scores
+from camoxpert_cli.metrics.image_scores import Scores
+from camoxpert_cli.metrics.measures import EACH_EPOCH
 from camoxpert_cli.parallel.memory import in_gib, peak_of_gpus, resident, total_of
 
 
@@ -39,9 +40,10 @@ def report_step(run: Run, phase: Phase, number: int, losses: LossValues, wait: f
 def epoch_line(run: Run, loss: float, scores: Scores, seconds: float, *, better: bool) -> str:
     """For the epoch that is complete: at most 80 columns."""
     time_taken = f"{seconds:.1f} s" if seconds < 100 else roughly(seconds)
+    measured = "  ".join(f"{each.label} {scores.measures[each.name]:.4f}" for each in EACH_EPOCH if each.epoch_line)
     return (
-        f"Epoch {run.progress.epoch}/{run.config.train.epochs}  loss {_short(loss)}  IoU {scores.iou:.4f}  "
-        f"MAE {scores.mae:.4f}  {time_taken}  wait {run.data_wait:.0%}{'  best' if better else ''}"
+        f"Epoch {run.progress.epoch}/{run.config.train.epochs}  loss {_short(loss)}  {measured}  "
+        f"{time_taken}  wait {run.data_wait:.0%}{'  best' if better else ''}"
     )
 
 

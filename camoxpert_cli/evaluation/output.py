@@ -12,26 +12,17 @@ from pathlib import Path
 from camoxpert_cli import atomic, console
 from camoxpert_cli.errors import UsageError
 from camoxpert_cli.evaluation.published import published_for
-from camoxpert_cli.evaluation.results import MEASURES, Evaluation, ScoredSet, measures
+from camoxpert_cli.evaluation.results import Evaluation, ScoredSet
 from camoxpert_cli.inference.out_folder import make_out_folder
+from camoxpert_cli.metrics.measures import COLUMNS, MEASURES
 
 RESULTS, PER_IMAGE, REPORT = "results.json", "per_image.csv", "report.html"
-# Three decimals, as papers print them.
-_SHOWN = {
-    "S": "s_measure",
-    "E": "e_mean",
-    "F": "f_mean",
-    "wF": "weighted_f",
-    "MAE": "mae",
-    "IoU": "iou",
-    "Dice": "dice",
-}
-_FAMILIES = {
-    "E-measure": ("e_adaptive", "e_mean", "e_max"),
-    "F-measure": ("f_adaptive", "f_mean", "f_max"),
-    "IoU": ("iou", "iou_mean", "iou_max"),
-    "Dice": ("dice", "dice_mean", "dice_max"),
-}
+# The columns of the first table, and what stands in each line of the second: at one threshold, mean and maximum.
+_HEADINGS = {each.heading: each.name for each in MEASURES if each.heading}
+_FAMILIES: dict[str, list[str]] = {}
+for _each in MEASURES:
+    if _each.family:
+        _FAMILIES.setdefault(_each.family, []).append(_each.name)
 
 
 def refuse_overwriting(out: Path, overwrite: bool) -> None:
@@ -63,10 +54,10 @@ def per_image_csv(sets: Sequence[ScoredSet]) -> str:
     """A line a picture: data set, name and its measures in full."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["dataset", "name", *MEASURES])
+    writer.writerow(["dataset", "name", *COLUMNS])
     for each in sets:
         for name, scores in zip(each.names, each.scores, strict=True):
-            writer.writerow([each.name, name, *(repr(value) for value in measures(scores, MEASURES).values())])
+            writer.writerow([each.name, name, *(repr(scores.measures[measure]) for measure in COLUMNS)])
     return text.getvalue()
 
 
@@ -76,13 +67,13 @@ def to_text(evaluation: Evaluation) -> str:
 
 
 def _set_to_text(each: ScoredSet, title: str) -> str:
-    rows = [_row(title, len(each.scores), measures(each.means))]
-    rows += [_row(f"  {label}", count, measures(means)) for label, (count, means) in each.slices.items()]
+    rows = [_row(title, len(each.scores), each.means.measures)]
+    rows += [_row(f"  {label}", count, means.measures) for label, (count, means) in each.slices.items()]
     published = published_for(each.name)
     rows += [_row(row.system, None, row.scores) for row in published]
-    lines = [console.table([each.name, "pictures", *_SHOWN], rows), ""]
+    lines = [console.table([each.name, "pictures", *_HEADINGS], rows), ""]
     families = [
-        [family, *(f"{getattr(each.means, name):.3f}" for name in names)] for family, names in _FAMILIES.items()
+        [family, *(f"{each.means.measures[name]:.3f}" for name in names)] for family, names in _FAMILIES.items()
     ]
     lines.append(console.table(["", "adaptive, at 0.5", "mean", "maximum"], families))
     if published:
@@ -94,5 +85,5 @@ def _set_to_text(each: ScoredSet, title: str) -> str:
 
 
 def _row(label: str, pictures: int | None, scores: Mapping[str, float]) -> list[str]:
-    cells = [f"{scores[name]:.3f}" if name in scores else "" for name in _SHOWN.values()]
+    cells = [f"{scores[name]:.3f}" if name in scores else "" for name in _HEADINGS.values()]
     return [label, "" if pictures is None else str(pictures), *cells]

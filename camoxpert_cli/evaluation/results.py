@@ -11,7 +11,7 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from camoxpert_cli.metrics.image_scores import Measures, PictureScores
+from camoxpert_cli.metrics.image_scores import PictureScores
 from camoxpert_cli.metrics.score_set import SetScores, mean_scores
 
 # The picture uint8 (H, W, 3) where it is at hand, its mask bool (H, W) and its map uint8 (H, W).
@@ -30,24 +30,6 @@ class Evaluation:
     def to_json(self) -> dict[str, Any]:
         """What results.json holds."""
         return {**self.about, "sets": {each.name: each.to_json() for each in self.sets}}
-
-
-# Columns of per_image.csv, and the order in which measures are shown; the names of the scores' fields.
-MEASURES = (
-    "s_measure",
-    "e_adaptive",
-    "e_mean",
-    "e_max",
-    "f_adaptive",
-    "f_mean",
-    "f_max",
-    "weighted_f",
-    "mae",
-    "iou",
-    "dice",
-)
-# What papers do not print, but what the same histograms give.
-FURTHER = ("iou_mean", "iou_max", "dice_mean", "dice_max", "ber")
 
 
 @dataclass(frozen=True)
@@ -75,14 +57,9 @@ class ScoredSet:
         """What results.json holds of it; `e_max` and the like are the maximum of the mean curve."""
         return {
             "pictures": len(self.scores),
-            **measures(self.means),
-            "slices": {label: {"pictures": count, **measures(means)} for label, (count, means) in self.slices.items()},
+            **self.means.measures,
+            "slices": {label: {"pictures": count, **means.measures} for label, (count, means) in self.slices.items()},
         }
-
-
-def measures(scores: Measures, names: Sequence[str] = (*MEASURES, *FURTHER)) -> dict[str, float]:
-    """The measures by name, in the order of `names`."""
-    return {name: getattr(scores, name) for name in names}
 
 
 # COD10K-CAM-1-Aquatic-3-Crab-70: the super-class, then the class.

@@ -9,10 +9,23 @@ import pytest
 
 from camoxpert_cli.errors import UsageError
 from camoxpert_cli.evaluation.output import per_image_csv, refuse_overwriting, to_text, write_scores
-from camoxpert_cli.evaluation.results import FURTHER, MEASURES, Evaluation, ScoredSet
+from camoxpert_cli.evaluation.results import Evaluation, ScoredSet
 from camoxpert_cli.metrics.image_scores import PictureScores, score_picture
+from camoxpert_cli.metrics.measures import MEASURES
 
-COLUMNS = "dataset,name,s_measure,e_adaptive,e_mean,e_max,f_adaptive,f_mean,f_max,weighted_f,mae,iou,dice"
+COLUMNS = [
+    "s_measure",
+    "e_adaptive",
+    "e_mean",
+    "e_max",
+    "f_adaptive",
+    "f_mean",
+    "f_max",
+    "weighted_f",
+    "mae",
+    "iou",
+    "dice",
+]
 
 
 def scores_of(seed: int, radius: int) -> PictureScores:
@@ -37,12 +50,12 @@ def test_csv(evaluation: Evaluation) -> None:
     lines = per_image_csv(evaluation.sets).splitlines()
     rows = list(csv.DictReader(lines))
 
-    assert lines[0] == COLUMNS
+    assert lines[0] == ",".join(["dataset", "name", *COLUMNS])
     assert [(row["dataset"], row["name"]) for row in rows] == [
         (each.name, name) for each in evaluation.sets for name in each.names
     ]
     for row, scores in zip(rows, [score for each in evaluation.sets for score in each.scores], strict=True):
-        assert [float(row[name]) for name in MEASURES] == [getattr(scores, name) for name in MEASURES]
+        assert [float(row[name]) for name in COLUMNS] == [getattr(scores, name) for name in COLUMNS]
 
 
 def test_results(evaluation: Evaluation, tmp_path: Path) -> None:
@@ -52,7 +65,7 @@ def test_results(evaluation: Evaluation, tmp_path: Path) -> None:
     of_set = content["sets"]["COD10K"]
 
     assert content["checkpoint"] == "best.pth"
-    assert list(of_set) == ["pictures", *MEASURES, *FURTHER, "slices"]
+    assert list(of_set) == ["pictures", *(each.name for each in MEASURES), "slices"]
     assert of_set["pictures"] == 3
     assert of_set["mae"] == pytest.approx(np.mean([score.mae for score in evaluation.sets[0].scores]))
     assert set(of_set["slices"]) == {"Aquatic", "Flying", "area under 3%", "area from 3%"}
