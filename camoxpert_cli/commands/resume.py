@@ -6,6 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
+from camoxpert_cli import console
 from camoxpert_cli.commands.options import AsJson, Quiet, with_settings
 from camoxpert_cli.errors import UsageError
 
@@ -64,6 +65,10 @@ def resume(
     if dry_run and as_json:
         raise UsageError("--json prints the results of training, and a dry run has none", "leave one of them out")
 
+    from camoxpert_cli.launch.resume import rehearse
     from camoxpert_cli.launch.resume import resume as go_on
 
-    go_on(run, flags, assignments or [], dry_run=dry_run, command=sys.argv[1:], as_json=as_json)
+    if dry_run:
+        console.result("\n".join(rehearse(run, flags, assignments or [])))
+    else:
+        go_on(run, flags, assignments or [], command=sys.argv[1:], as_json=as_json)

@@ -39,25 +39,27 @@ def resume(
     flags: Mapping[str, Any],
     assignments: Sequence[str],
     *,
-    dry_run: bool,
     command: Sequence[str],
     as_json: bool = False,
 ) -> None:
     """Go on with the run in the folder `source`, or from the checkpoint `source`.
 
-    `flags` and `assignments` as `resolve` takes them. `dry_run` only says what would happen, and writes nothing.
-    `command` is the command line, for further processes; `as_json` as `train` takes it. Raises CamoxError.
+    `flags` and `assignments` as `resolve` takes them. `command` is the command line, for further processes; `as_json`
+    as `train` takes it. Raises CamoxError.
     """
     checkpoint = find_checkpoint(source)
+    start(settings_to_go_on(checkpoint, flags, assignments), command, checkpoint, source, as_json=as_json)
+
+
+def rehearse(source: Path, flags: Mapping[str, Any], assignments: Sequence[str]) -> list[str]:
+    """Lines that say what `resume` with the same arguments would do; writes nothing. Raises CamoxError as it would."""
+    checkpoint = find_checkpoint(source)
     resolved = settings_to_go_on(checkpoint, flags, assignments)
-    if dry_run and resolved.auto:
+    if resolved.auto:
         raise UsageError(
             "--batch-size auto trains for some steps to find the batch, and a dry run does not", "leave one of them out"
         )
-    if dry_run:
-        describe(resolved.config, checkpoint)
-    else:
-        start(resolved, command, checkpoint, source, as_json=as_json)
+    return [f"{title:<17}{text}" for title, text in _describe(resolved.config, checkpoint)]
 
 
 def find_checkpoint(source: Path) -> Checkpoint:
@@ -134,8 +136,8 @@ def saved_settings(checkpoint: Checkpoint) -> tuple[Mapping[str, Any], str]:
     )
 
 
-def describe(config: Config, checkpoint: Checkpoint) -> None:
-    """Print what going on would do. Raises CamoxError where it could not."""
+def _describe(config: Config, checkpoint: Checkpoint) -> list[tuple[str, str]]:
+    """Title and text of what going on would do. Raises CamoxError where it could not."""
     refuse_sync_batchnorm(config, place(config.run, expected_size()))
     content, training = checkpoint.content, checkpoint.content.get("training")
     folder = RunFolder(Path(str(config.run.checkpoint_dir)))
@@ -151,8 +153,7 @@ def describe(config: Config, checkpoint: Checkpoint) -> None:
     lines.append(("Next", _next_step(config, checkpoint, epoch, samples)))
     found = changes(from_mapping(*saved_settings(checkpoint)), config)
     lines += [("" if at else "Changes", str(change)) for at, change in enumerate(found)] or [("Changes", "none")]
-    lines += describe_batches(config)
-    console.result("\n".join(f"{title:<17}{text}" for title, text in lines))
+    return lines + describe_batches(config)
 
 
 def _next_step(config: Config, checkpoint: Checkpoint, epoch: int, samples: int) -> str:

@@ -154,7 +154,7 @@ def test_a_second_time_ends_it(tiny_data: Path, tmp_path: Path, monkeypatch: pyt
         f"camox resume {folder} --set train.batch_size=1 --set train.stage2_batch_size=1 "
         "--set train.accumulation_steps=4"
     )
-    resume(folder, {}, caught.value.hint.split()[4::2], dry_run=False, command=["resume", str(folder)])
+    resume(folder, {}, caught.value.hint.split()[4::2], command=["resume", str(folder)])
 
     assert steps(folder) == UNCUT
     assert settings_of(folder) == (1, 1, 4, False)
