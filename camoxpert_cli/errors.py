@@ -86,12 +86,12 @@ def error_of(exit_code: int, message: str, hint: str = "", details: str = "") ->
     return error
 
 
-def first_line(error: BaseException) -> str:
+def first_line(error: object) -> str:
     """Of what an error says; the name of its class where it says nothing."""
     return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
 
-def one_line(error: BaseException) -> str:
+def one_line(error: object) -> str:
     """The first line, cut off where it is long: CUDA's go on with paragraphs on how to debug them."""
     line = first_line(error)
     return line if len(line) <= _LONGEST_LINE else f"{line[:_LONGEST_LINE]}…"

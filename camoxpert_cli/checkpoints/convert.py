@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -28,10 +28,10 @@ from camoxpert_cli.checkpoints.layouts import (
 )
 from camoxpert_cli.checkpoints.load import misfits
 from camoxpert_cli.checkpoints.repack import as_before, as_original, dropped, meta_network, metadata
+from camoxpert_cli.config.eval_options import Weights
 from camoxpert_cli.errors import CheckpointError, UsageError
 from camoxpert_cli.model.weights_file import SAFETENSORS, read_weights_file
 
-Weights = Literal["model", "ema"]
 Keep = Literal["all", "weights"]
 Program = Literal["same", "camoxpert"]
 
@@ -53,9 +53,6 @@ class Conversion:
     backbone: str | None
     num_experts: int | None
     differences: tuple[tuple[str, str, str], ...] | None  # from the network: name, size in file, size in network
-
-    def to_json(self) -> dict[str, Any]:
-        return asdict(self)
 
 
 def convert_checkpoint(

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -8,6 +9,7 @@ import typer
 
 from camoxpert_cli import console
 from camoxpert_cli.commands.options import AsJson
+from camoxpert_cli.config.eval_options import Weights
 
 if TYPE_CHECKING:
     from camoxpert_cli.checkpoints.convert import Conversion
@@ -22,7 +24,7 @@ def convert_ckpt(
     ] = None,
     add: Annotated[bool, typer.Option("--add", help="Put module. before the network's keys.")] = False,
     weights: Annotated[
-        Literal["model", "ema"], typer.Option(metavar="model|ema", help="Which weights become the network's.")
+        Weights, typer.Option(metavar="model|ema", help="Which weights become the network's.")
     ] = "model",
     keep: Annotated[
         Literal["all", "weights"],
@@ -66,7 +68,7 @@ def convert_ckpt(
         overwrite=overwrite,
         dry_run=dry_run,
     )
-    console.result(json.dumps(done.to_json(), indent=2) if as_json else _in_words(done))
+    console.result(json.dumps(asdict(done), indent=2) if as_json else _in_words(done))
 
 
 def _in_words(done: Conversion) -> str:

@@ -64,9 +64,10 @@ def resume(
     if dry_run and as_json:
         raise UsageError("--json prints the results of training, and a dry run has none", "leave one of them out")
 
-    from camoxpert_cli.launch import resume as runs
+    from camoxpert_cli.launch.resume import rehearse
+    from camoxpert_cli.launch.resume import resume as go_on
 
     if dry_run:
-        console.result(runs.dry_run(run, flags, assignments or []))
+        console.result("\n".join(rehearse(run, flags, assignments or [])))
     else:
-        runs.resume(run, flags, assignments or [], as_json=as_json)
+        go_on(run, flags, assignments or [], as_json=as_json)

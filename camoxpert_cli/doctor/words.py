@@ -1,11 +1,6 @@
-"""How sizes and numbers are written down."""
+"""How numbers and lists are written down."""
 
 from __future__ import annotations
-
-
-def in_words(size: float) -> str:
-    """Bytes as people say them."""
-    return f"{size / 2**30:.1f} GiB" if size >= 2**30 else f"{size / 2**20:.0f} MiB"
 
 
 def count(number: int, thing: str) -> str:

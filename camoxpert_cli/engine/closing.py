@@ -28,6 +28,7 @@ from camoxpert_cli.metrics.baselines import (
     orientation_energy_iou,
 )
 from camoxpert_cli.metrics.image_scores import score_picture
+from camoxpert_cli.metrics.measures import SUMMARY
 from camoxpert_cli.model.camoxpert import CamoXpert
 
 VALIDATION = "validation"
@@ -37,7 +38,7 @@ BASELINES = {
     "best local variance": local_variance_iou,
     "best orientation energy": orientation_energy_iou,
 }
-_SHOWN = {"IoU": "iou", "Dice": "dice", "MAE": "mae", "S": "s_measure", "E": "e_mean", "wF": "weighted_f"}
+_SHOWN = {each.heading: each.name for each in SUMMARY}
 
 
 def close_run(run: Run, as_json: bool = False) -> None:
@@ -108,11 +109,11 @@ def write_pages(run: Run, evaluation: Evaluation) -> None:
         atomic.write_text(folder.per_image, per_image_csv(evaluation.sets))
         if run.config.run.report:
             # Loads what draws charts, which takes a second.
-            from camoxpert_cli.evaluation.report import write_evaluation_report
+            from camoxpert_cli.evaluation.report import MEASURE_WORDS, write_evaluation_report
             from camoxpert_cli.report.curves import write_training_curves
 
             write_evaluation_report(folder.report, evaluation, configuration=to_mapping(run.config), history=history)
-            write_training_curves(folder.curves, history)
+            write_training_curves(folder.curves, history, MEASURE_WORDS)
     except OSError as error:
         console.warn(f"{error.filename} cannot be written: {error.strerror}; the scores are in {folder.results}")
 

@@ -12,8 +12,9 @@ from camoxpert_cli.engine.run import Run
 from camoxpert_cli.engine.stages import Phase
 from camoxpert_cli.engine.step import LossValues
 from camoxpert_cli.engine.throughput import Forecast, forecast, roughly
-from camoxpert_cli.evaluation.score import Scores
-from camoxpert_cli.parallel.memory import in_gib, peak_of_gpus, resident, total_of
+from camoxpert_cli.metrics.image_scores import Scores
+from camoxpert_cli.metrics.measures import EACH_EPOCH
+from camoxpert_cli.parallel.memory import peak_of_gpus, resident, total_of
 
 
 def report_step(run: Run, phase: Phase, number: int, losses: LossValues, wait: float) -> Report:
@@ -39,9 +40,10 @@ def report_step(run: Run, phase: Phase, number: int, losses: LossValues, wait: f
 def epoch_line(run: Run, loss: float, scores: Scores, seconds: float, *, better: bool) -> str:
     """For the epoch that is complete: at most 80 columns."""
     time_taken = f"{seconds:.1f} s" if seconds < 100 else roughly(seconds)
+    measured = "  ".join(f"{each.label} {scores.measures[each.name]:.4f}" for each in EACH_EPOCH if each.epoch_line)
     return (
-        f"Epoch {run.progress.epoch}/{run.config.train.epochs}  loss {_short(loss)}  IoU {scores.iou:.4f}  "
-        f"MAE {scores.mae:.4f}  {time_taken}  wait {run.data_wait:.0%}{'  best' if better else ''}"
+        f"Epoch {run.progress.epoch}/{run.config.train.epochs}  loss {_short(loss)}  {measured}  "
+        f"{time_taken}  wait {run.data_wait:.0%}{'  best' if better else ''}"
     )
 
 
@@ -86,5 +88,7 @@ def _short(value: float) -> str:
 
 
 def _memory(run: Run) -> str:
-    held = in_gib(memory_bytes(run))
-    return f"memory {held}" if run.device.type == "cpu" else f"GPU memory {held} of {in_gib(total_of(run.device))}"
+    held = console.in_gib(memory_bytes(run))
+    return (
+        f"memory {held}" if run.device.type == "cpu" else f"GPU memory {held} of {console.in_gib(total_of(run.device))}"
+    )

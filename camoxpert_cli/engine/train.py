@@ -37,7 +37,8 @@ from camoxpert_cli.engine.summary import announce
 from camoxpert_cli.engine.tensorboard import FOLDER as CURVES_FOLDER
 from camoxpert_cli.engine.tensorboard import Curves
 from camoxpert_cli.errors import Interrupted, TrainingError
-from camoxpert_cli.evaluation.score import Scores, evaluate
+from camoxpert_cli.evaluation.score import evaluate
+from camoxpert_cli.metrics.image_scores import Scores
 from camoxpert_cli.parallel.cuda_errors import out_of_memory_line, to_camox_error
 from camoxpert_cli.parallel.gradients import average_statistics, leave_idle_experts, sum_gradients
 from camoxpert_cli.parallel.world import World, peer_lost

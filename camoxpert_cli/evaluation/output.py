@@ -1,37 +1,20 @@
-"""Scores as files and as tables."""
+"""Scores as files."""
 
 from __future__ import annotations
 
 import csv
 import io
 import json
-import textwrap
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
-from camoxpert_cli import atomic, console
+from camoxpert_cli import atomic
 from camoxpert_cli.errors import UsageError
-from camoxpert_cli.evaluation.published import published_for
-from camoxpert_cli.evaluation.results import MEASURES, Evaluation, ScoredSet, measures
+from camoxpert_cli.evaluation.results import Evaluation, ScoredSet
 from camoxpert_cli.inference.out_folder import make_out_folder
+from camoxpert_cli.metrics.measures import COLUMNS
 
 RESULTS, PER_IMAGE, REPORT = "results.json", "per_image.csv", "report.html"
-# Three decimals, as papers print them.
-_SHOWN = {
-    "S": "s_measure",
-    "E": "e_mean",
-    "F": "f_mean",
-    "wF": "weighted_f",
-    "MAE": "mae",
-    "IoU": "iou",
-    "Dice": "dice",
-}
-_FAMILIES = {
-    "E-measure": ("e_adaptive", "e_mean", "e_max"),
-    "F-measure": ("f_adaptive", "f_mean", "f_max"),
-    "IoU": ("iou", "iou_mean", "iou_max"),
-    "Dice": ("dice", "dice_mean", "dice_max"),
-}
 
 
 def refuse_overwriting(out: Path, overwrite: bool) -> None:
@@ -63,36 +46,8 @@ def per_image_csv(sets: Sequence[ScoredSet]) -> str:
     """A line a picture: data set, name and its measures in full."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["dataset", "name", *MEASURES])
+    writer.writerow(["dataset", "name", *COLUMNS])
     for each in sets:
         for name, scores in zip(each.names, each.scores, strict=True):
-            writer.writerow([each.name, name, *(repr(value) for value in measures(scores, MEASURES).values())])
+            writer.writerow([each.name, name, *(repr(scores.measures[measure]) for measure in COLUMNS)])
     return text.getvalue()
-
-
-def to_text(evaluation: Evaluation) -> str:
-    """Tables of each set: its scores, those of its slices, and those that others publish for it."""
-    return "\n\n".join(_set_to_text(each, evaluation.title) for each in evaluation.sets)
-
-
-def _set_to_text(each: ScoredSet, title: str) -> str:
-    rows = [_row(title, len(each.scores), measures(each.means))]
-    rows += [_row(f"  {label}", count, measures(means)) for label, (count, means) in each.slices.items()]
-    published = published_for(each.name)
-    rows += [_row(row.system, None, row.scores) for row in published]
-    lines = [console.table([each.name, "pictures", *_SHOWN], rows), ""]
-    families = [
-        [family, *(f"{getattr(each.means, name):.3f}" for name in names)] for family, names in _FAMILIES.items()
-    ]
-    lines.append(console.table(["", "adaptive, at 0.5", "mean", "maximum"], families))
-    if published:
-        lines += ["", "Published scores as read in:"]
-        for source in dict.fromkeys(row.source for row in published):
-            systems = ", ".join(row.system for row in published if row.source == source)
-            lines += ["  " + source, textwrap.fill(systems, 78, initial_indent="    ", subsequent_indent="    ")]
-    return "\n".join(lines)
-
-
-def _row(label: str, pictures: int | None, scores: Mapping[str, float]) -> list[str]:
-    cells = [f"{scores[name]:.3f}" if name in scores else "" for name in _SHOWN.values()]
-    return [label, "" if pictures is None else str(pictures), *cells]

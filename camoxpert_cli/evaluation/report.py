@@ -9,15 +9,20 @@ from typing import Any
 import numpy as np
 
 from camoxpert_cli.evaluation.published import published_for
-from camoxpert_cli.evaluation.results import MEASURES, Evaluation, ScoredSet, Shown, measures
-from camoxpert_cli.report.content import Report, ReportSet, ShownPicture
+from camoxpert_cli.evaluation.results import Evaluation, ScoredSet, Shown
+from camoxpert_cli.metrics.image_scores import Scores
+from camoxpert_cli.metrics.measures import COLUMNS, CURVES, MEASURES
+from camoxpert_cli.report.content import MeasureWords, Report, ReportSet, ShownPicture
 from camoxpert_cli.report.page import write_report
 from camoxpert_cli.run_folder import environment
 
-_CURVES = ("precision", "recall", "f", "e", "iou", "dice")
+MEASURE_WORDS = {
+    **{each.name: MeasureWords(each.label) for each in CURVES},
+    **{each.name: MeasureWords(each.label, each.best == "lowest") for each in MEASURES},
+}
 _PLACES = {"worst": 4, "median": 2, "best": 3}  # of each so many pictures
 _RANKED_BY = "iou"
-_BESIDE_A_PICTURE = ("s_measure", "e_mean", "f_mean", "weighted_f", "mae", "iou", "dice")
+_BESIDE_A_PICTURE = tuple(each.name for each in MEASURES if each.heading)
 
 
 def write_evaluation_report(
@@ -42,28 +47,32 @@ def write_evaluation_report(
         history=history,
         configuration=evaluation.about if configuration is None else configuration,
         environment=environment(),
+        measures=MEASURE_WORDS,
     )
     write_report(path, report)
 
 
 def _report_set(each: ScoredSet, show: Callable[[str, int], Shown]) -> ReportSet:
-    curves = each.means.curves
     shown = []
-    for place, index in places([getattr(score, _RANKED_BY) for score in each.scores]):
+    for place, index in places([score.measures[_RANKED_BY] for score in each.scores]):
         image, mask, grey = show(each.name, index)
         picture = np.repeat(grey[..., None], 3, axis=2) if image is None else image
-        scores = measures(each.scores[index], _BESIDE_A_PICTURE)
+        scores = _chosen(each.scores[index], _BESIDE_A_PICTURE)
         shown.append(ShownPicture(place, each.names[index], picture, mask, grey, scores))
     return ReportSet(
         name=each.name,
         pictures=len(each.scores),
-        means=measures(each.means, MEASURES),
-        curves={name: getattr(curves, name) for name in _CURVES},
+        means=_chosen(each.means, COLUMNS),
+        curves=each.means.curves,
         foreground=np.sum([score.foreground for score in each.scores], axis=0),
         background=np.sum([score.background for score in each.scores], axis=0),
-        slices=[(label, count, measures(means, MEASURES)) for label, (count, means) in each.slices.items()],
+        slices=[(label, count, _chosen(means, COLUMNS)) for label, (count, means) in each.slices.items()],
         shown=shown,
     )
+
+
+def _chosen(scores: Scores, names: Sequence[str]) -> dict[str, float]:
+    return {name: scores.measures[name] for name in names}
 
 
 def places(scores: Sequence[float]) -> list[tuple[str, int]]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -11,7 +10,9 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from camoxpert_cli.metrics.image_scores import Measures, PictureScores
+from camoxpert_cli.data.cod10k import super_class
+from camoxpert_cli.data.reading import SMALL_OBJECT
+from camoxpert_cli.metrics.image_scores import PictureScores
 from camoxpert_cli.metrics.score_set import SetScores, mean_scores
 
 # The picture uint8 (H, W, 3) where it is at hand, its mask bool (H, W) and its map uint8 (H, W).
@@ -30,24 +31,6 @@ class Evaluation:
     def to_json(self) -> dict[str, Any]:
         """What results.json holds."""
         return {**self.about, "sets": {each.name: each.to_json() for each in self.sets}}
-
-
-# Columns of per_image.csv, and the order in which measures are shown; the names of the scores' fields.
-MEASURES = (
-    "s_measure",
-    "e_adaptive",
-    "e_mean",
-    "e_max",
-    "f_adaptive",
-    "f_mean",
-    "f_max",
-    "weighted_f",
-    "mae",
-    "iou",
-    "dice",
-)
-# What papers do not print, but what the same histograms give.
-FURTHER = ("iou_mean", "iou_max", "dice_mean", "dice_max", "ber")
 
 
 @dataclass(frozen=True)
@@ -75,20 +58,9 @@ class ScoredSet:
         """What results.json holds of it; `e_max` and the like are the maximum of the mean curve."""
         return {
             "pictures": len(self.scores),
-            **measures(self.means),
-            "slices": {label: {"pictures": count, **measures(means)} for label, (count, means) in self.slices.items()},
+            **self.means.measures,
+            "slices": {label: {"pictures": count, **means.measures} for label, (count, means) in self.slices.items()},
         }
-
-
-def measures(scores: Measures, names: Sequence[str] = (*MEASURES, *FURTHER)) -> dict[str, float]:
-    """The measures by name, in the order of `names`."""
-    return {name: getattr(scores, name) for name in names}
-
-
-# COD10K-CAM-1-Aquatic-3-Crab-70: the super-class, then the class.
-_COD10K = re.compile(r"COD10K-\w+-\d+-([A-Za-z]+)-\d+-")
-# Below this share of the picture an object counts as small: 28.8 % of COD10K's test objects (Electronics 14/6/1118).
-SMALL_AREA = 0.03
 
 
 def slices(names: Sequence[str], areas: Sequence[float]) -> dict[str, list[int]]:
@@ -97,10 +69,10 @@ def slices(names: Sequence[str], areas: Sequence[float]) -> dict[str, list[int]]
     `areas` are the shares of the masks, 0..1. A slice that would be empty or the whole set is left out.
     """
     found: dict[str, list[int]] = {}
-    for index, match in enumerate(map(_COD10K.match, names)):
-        if match:
-            found.setdefault(match[1], []).append(index)
+    for index, kind in enumerate(map(super_class, names)):
+        if kind is not None:
+            found.setdefault(kind, []).append(index)
     found = dict(sorted(found.items()))
-    found[f"area under {SMALL_AREA:.0%}"] = [index for index, area in enumerate(areas) if area < SMALL_AREA]
-    found[f"area from {SMALL_AREA:.0%}"] = [index for index, area in enumerate(areas) if area >= SMALL_AREA]
+    found[f"area under {SMALL_OBJECT:.0%}"] = [index for index, area in enumerate(areas) if area < SMALL_OBJECT]
+    found[f"area from {SMALL_OBJECT:.0%}"] = [index for index, area in enumerate(areas) if area >= SMALL_OBJECT]
     return {label: indices for label, indices in found.items() if 0 < len(indices) < len(names)}

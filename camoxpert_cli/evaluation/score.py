@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass
 from typing import TypeVar
 
 import numpy as np
@@ -19,7 +18,7 @@ from camoxpert_cli.errors import DataError
 from camoxpert_cli.evaluation.score_pool import score_pool
 from camoxpert_cli.inference.predictions import grey_map, probability_maps
 from camoxpert_cli.metrics.image_scores import quick_scores
-from camoxpert_cli.metrics.score_set import mean
+from camoxpert_cli.metrics.score_set import SetScores, mean_scores
 from camoxpert_cli.model.camoxpert import CamoXpert
 from camoxpert_cli.parallel.world import World
 
@@ -29,16 +28,6 @@ Score = TypeVar("Score")
 Job = Callable[[NDArray[np.uint8], NDArray[np.bool_]], Score]
 
 
-@dataclass(frozen=True)
-class Scores:
-    """Means over `pictures`: IoU and Dice of the map at 0.5, mean absolute error. All 0 to 1."""
-
-    pictures: int
-    iou: float
-    dice: float
-    mae: float
-
-
 def evaluate(
     network: CamoXpert,
     batches: PictureLoader[ScoringBatch],
@@ -46,15 +35,12 @@ def evaluate(
     dtype: torch.dtype | None,
     advance: Advance,
     world: World | None = None,
-) -> Scores:
+) -> SetScores:
     """The measures that are cheap enough for every epoch, of the maps and in the way of all others.
 
     The arguments are those of `score_pictures`.
     """
-    rows = score_pictures(network, batches, device, dtype, advance, world, job=lambda _: quick_scores)
-    return Scores(
-        len(rows), mean([row.iou for row in rows]), mean([row.dice for row in rows]), mean([row.mae for row in rows])
-    )
+    return mean_scores(score_pictures(network, batches, device, dtype, advance, world, job=lambda _: quick_scores))
 
 
 def score_pictures(

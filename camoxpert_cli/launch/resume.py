@@ -13,6 +13,7 @@ from camoxpert_cli.checkpoints.format import Checkpoint
 from camoxpert_cli.checkpoints.layouts import CAMOX, ORIGINAL, layout_of
 from camoxpert_cli.checkpoints.newest import find_checkpoint
 from camoxpert_cli.checkpoints.original_settings import settings_of_original
+from camoxpert_cli.config.batches import BATCH_SETTINGS
 from camoxpert_cli.config.diff import changes, keep_global_batches
 from camoxpert_cli.config.resolve import Resolved, from_mapping, gpu_count, resolve, with_absolute_paths
 from camoxpert_cli.config.schema import Config
@@ -27,7 +28,6 @@ from camoxpert_cli.parallel.world import expected_size
 from camoxpert_cli.run_folder import RunFolder, default_path
 
 _FOLDERS = {"data.images", "data.masks"}
-_BATCHES = {"train.batch_size", "train.stage2_batch_size", "train.accumulation_steps"}
 
 
 def resume(
@@ -45,15 +45,15 @@ def resume(
     return start(settings_to_go_on(checkpoint, flags, assignments), checkpoint, as_json=as_json)
 
 
-def dry_run(source: Path, flags: Mapping[str, Any], assignments: Sequence[str]) -> str:
-    """What `resume` would do, in lines; nothing is written. Raises CamoxError where it could not."""
+def rehearse(source: Path, flags: Mapping[str, Any], assignments: Sequence[str]) -> list[str]:
+    """Lines that say what `resume` with the same arguments would do; writes nothing. Raises CamoxError as it would."""
     checkpoint = find_checkpoint(source)
     resolved = settings_to_go_on(checkpoint, flags, assignments)
     if resolved.auto:
         raise UsageError(
             "--batch-size auto trains for some steps to find the batch, and a dry run does not", "leave one of them out"
         )
-    return describe(resolved.config, checkpoint)
+    return [f"{title:<17}{text}" for title, text in _describe(resolved.config, checkpoint)]
 
 
 def settings_to_go_on(checkpoint: Checkpoint, flags: Mapping[str, Any], assignments: Sequence[str]) -> Resolved:
@@ -81,7 +81,7 @@ def settings_to_go_on(checkpoint: Checkpoint, flags: Mapping[str, Any], assignme
         config = replace(config, data=replace(config.data, images=(), masks=()))
     elif asked & _FOLDERS and "data.dataset_path" not in asked:
         config = replace(config, data=replace(config.data, dataset_path=()))
-    if (_BATCHES & asked or config.run.gpus != before.run.gpus) and not _BATCHES & assigned:
+    if (BATCH_SETTINGS & asked or config.run.gpus != before.run.gpus) and not BATCH_SETTINGS & assigned:
         config = keep_global_batches(before, config, [*asked])
     folder = Path(str(config.run.checkpoint_dir)) if "run.checkpoint_dir" in asked else _folder_to_write(checkpoint)
     config = replace(
@@ -105,8 +105,8 @@ def saved_settings(checkpoint: Checkpoint) -> tuple[Mapping[str, Any], str]:
     )
 
 
-def describe(config: Config, checkpoint: Checkpoint) -> str:
-    """What going on would do, in lines. Raises CamoxError where it could not."""
+def _describe(config: Config, checkpoint: Checkpoint) -> list[tuple[str, str]]:
+    """Title and text of what going on would do. Raises CamoxError where it could not."""
     refuse_sync_batchnorm(config, place(config.run, expected_size()))
     content, training = checkpoint.content, checkpoint.content.get("training")
     folder = RunFolder(Path(str(config.run.checkpoint_dir)))
@@ -122,8 +122,7 @@ def describe(config: Config, checkpoint: Checkpoint) -> str:
     lines.append(("Next", _next_step(config, checkpoint, epoch, samples)))
     found = changes(from_mapping(*saved_settings(checkpoint)), config)
     lines += [("" if at else "Changes", str(change)) for at, change in enumerate(found)] or [("Changes", "none")]
-    lines += describe_batches(config)
-    return "\n".join(f"{title:<17}{text}" for title, text in lines)
+    return lines + describe_batches(config)
 
 
 def _next_step(config: Config, checkpoint: Checkpoint, epoch: int, samples: int) -> str:

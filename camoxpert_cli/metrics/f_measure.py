@@ -29,9 +29,13 @@ def recall(claims: Claims, empty: Empty) -> NDArray[np.float64]:
     return ratio(claims.tp, claims.tp + claims.fn, otherwise=_vacuous(claims, empty))
 
 
-def f_measure(precision: NDArray[np.float64], recall: NDArray[np.float64]) -> NDArray[np.float64]:
-    """(1 + b) P R / (b P + R) with b = BETA_SQUARED, elementwise, in 0..1 (equation 6). 0 where both are 0."""
-    return ratio((1 + BETA_SQUARED) * precision * recall, BETA_SQUARED * precision + recall)
+def f_measure(claims: Claims, empty: Empty) -> NDArray[np.float64]:
+    """(1 + b) P R / (b P + R) of precision P and recall R with b = BETA_SQUARED: (T,), in 0..1 (equation 6).
+
+    0 where both are 0.
+    """
+    p, r = precision(claims, empty), recall(claims, empty)
+    return ratio((1 + BETA_SQUARED) * p * r, BETA_SQUARED * p + r)
 
 
 def _vacuous(claims: Claims, empty: Empty) -> float:

@@ -1,96 +1,52 @@
-"""The scores of one map against one mask: all measures from one count of levels, and distances for the weighted F."""
+"""The scores of one prediction against one mask: all measures from one count of levels."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
 
-from camoxpert_cli.metrics import thresholds
-from camoxpert_cli.metrics.e_measure import e_measure
-from camoxpert_cli.metrics.f_measure import f_measure, precision, recall
-from camoxpert_cli.metrics.histogram import (
-    LEVELS,
-    Counts,
-    Empty,
-    Histogram,
-    Map,
-    Mask,
-    count_levels,
-    histogram_of,
-    object_box,
-)
-from camoxpert_cli.metrics.mae import mae
-from camoxpert_cli.metrics.overlap import ber, dice, iou
-from camoxpert_cli.metrics.s_measure import count_regions, s_measure
-from camoxpert_cli.metrics.thresholds import Claims
-from camoxpert_cli.metrics.weighted_f import weighted_f
-
-__all__ = ["LEVELS", "Curves", "Measures", "PictureScores", "QuickScores", "quick_scores", "score_picture"]
+from camoxpert_cli.metrics.comparison import Comparison
+from camoxpert_cli.metrics.histogram import Counts, Empty, Map, Mask
+from camoxpert_cli.metrics.measures import CURVES, EACH_EPOCH, MEASURES
 
 
 @dataclass(frozen=True)
-class Curves:
-    """Scores by threshold, float64 (256,) each: at index k a pixel is claimed where 255 times its value, rounded down,
-    is k or more. At 0 all pixels are. PySODMetrics' curves run the other way: its index k is 255 - k here.
+class Scores:
+    """The `measures` that are known of a picture, or of a set in the mean, by name and each an attribute too.
+
+    `curves` are scores by threshold, float64 (256,) each: at index k a pixel is claimed where 255 times its value,
+    rounded down, is k or more. At 0 all pixels are. PySODMetrics' curves run the other way: its index k is 255 - k
+    here.
     """
 
-    precision: NDArray[np.float64]
-    recall: NDArray[np.float64]
-    f: NDArray[np.float64]
-    e: NDArray[np.float64]
-    iou: NDArray[np.float64]
-    dice: NDArray[np.float64]
+    measures: Mapping[str, float]
+    curves: Mapping[str, NDArray[np.float64]] = field(default_factory=dict)
+
+    def __getattr__(self, name: str) -> float:
+        try:
+            return float(self.__dict__["measures"][name])
+        except KeyError:  # also while it is being unpickled, and holds nothing yet
+            raise AttributeError(f"no measure {name} is known") from None
 
 
 @dataclass(frozen=True)
-class Measures:
-    """What is known of a picture, and in the mean of a set.
-
-    `iou`, `dice` and `ber` claim values above one half; `_adaptive` those of at least twice the map's mean; `_mean` and
-    `_max` are those of the curve. `area` is the share of the picture that is the object. All lie in 0..1 but for the
-    E-measure, which may exceed 1 by one over the number of pixels; for `mae` and `ber` 0 is best, for the others 1.
-    """
-
-    s_measure: float
-    e_adaptive: float
-    e_mean: float
-    e_max: float
-    f_adaptive: float
-    f_mean: float
-    f_max: float
-    weighted_f: float
-    mae: float
-    iou: float
-    dice: float
-    iou_mean: float
-    iou_max: float
-    dice_mean: float
-    dice_max: float
-    ber: float
-    area: float
-    curves: Curves
-
-
-@dataclass(frozen=True)
-class PictureScores(Measures):
-    """The measures of one picture, and its curves.
+class PictureScores(Scores):
+    """The scores of one picture.
 
     `foreground` and `background` count the pixels of each level of the map, int64 (256,), on the object and beside it.
     """
 
-    foreground: Counts
-    background: Counts
+    foreground: Counts = field(kw_only=True)
+    background: Counts = field(kw_only=True)
 
-
-@dataclass(frozen=True)
-class QuickScores:
-    """The measures that cost least, to the bits of `PictureScores`."""
-
-    iou: float
-    dice: float
-    mae: float
+    @property
+    def area(self) -> float:
+        """The share of the picture that is the object."""
+        objects = int(self.foreground.sum())
+        return objects / (objects + int(self.background.sum()))
 
 
 def score_picture(grey: Map, mask: Mask, *, stretch: bool = True, empty: Empty = "reference") -> PictureScores:
@@ -113,60 +69,20 @@ def score_picture(grey: Map, mask: Mask, *, stretch: bool = True, empty: Empty =
     Raises ValueError for maps and masks of other types, of different sizes or without pixels.
     """
     _check(grey, mask)
-    box = object_box(mask)
-    regions = count_regions(grey, mask, box)
-    foreground = np.sum([region.foreground for region in regions], axis=0)
-    background = np.sum([region.background for region in regions], axis=0)
-    histogram = histogram_of(foreground, background, stretch)
-    half, adaptive = thresholds.half(histogram), thresholds.adaptive(histogram, grey, empty)
-    quick, curves = _quick(histogram, half, empty), _curves(histogram, empty)
+    comparison = Comparison(grey, mask, stretch, empty, by_regions=True)
     return PictureScores(
-        s_measure=float(s_measure(histogram, regions, grey)),
-        e_adaptive=float(e_measure(adaptive, empty)[0]),
-        e_mean=float(curves.e.mean()),
-        e_max=float(curves.e.max()),
-        f_adaptive=float(f_measure(precision(adaptive, empty), recall(adaptive, empty))[0]),
-        f_mean=float(curves.f.mean()),
-        f_max=float(curves.f.max()),
-        weighted_f=float(weighted_f(grey, mask, box, histogram, empty)),
-        mae=quick.mae,
-        iou=quick.iou,
-        dice=quick.dice,
-        iou_mean=float(curves.iou.mean()),
-        iou_max=float(curves.iou.max()),
-        dice_mean=float(curves.dice.mean()),
-        dice_max=float(curves.dice.max()),
-        ber=float(ber(half, empty)[0]),
-        area=histogram.objects / histogram.pixels,
-        curves=curves,
-        foreground=histogram.foreground,
-        background=histogram.background,
+        {each.name: float(each.score(comparison)) for each in MEASURES},
+        {each.name: comparison.curve(each.measure) for each in CURVES},
+        foreground=comparison.histogram.foreground,
+        background=comparison.histogram.background,
     )
 
 
-def quick_scores(grey: Map, mask: Mask, *, stretch: bool = True, empty: Empty = "reference") -> QuickScores:
-    """Those measures of `score_picture` that need neither distances nor regions."""
+def quick_scores(grey: Map, mask: Mask, *, stretch: bool = True, empty: Empty = "reference") -> Scores:
+    """The measures of every epoch's validation, which need neither distances nor regions: to the same bits."""
     _check(grey, mask)
-    foreground = count_levels(grey, mask)
-    histogram = histogram_of(foreground, count_levels(grey) - foreground, stretch)
-    return _quick(histogram, thresholds.half(histogram), empty)
-
-
-def _quick(histogram: Histogram, half: Claims, empty: Empty) -> QuickScores:
-    return QuickScores(float(iou(half, empty)[0]), float(dice(half, empty)[0]), float(mae(histogram)))
-
-
-def _curves(histogram: Histogram, empty: Empty) -> Curves:
-    claims = thresholds.every_threshold(histogram)
-    precisions, recalls = precision(claims, empty), recall(claims, empty)
-    return Curves(
-        precision=precisions,
-        recall=recalls,
-        f=f_measure(precisions, recalls),
-        e=e_measure(claims, empty),
-        iou=iou(claims, empty),
-        dice=dice(claims, empty),
-    )
+    comparison = Comparison(grey, mask, stretch, empty, by_regions=False)
+    return Scores({each.name: float(each.score(comparison)) for each in EACH_EPOCH})
 
 
 def _check(grey: Map, mask: Mask) -> None:

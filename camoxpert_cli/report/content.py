@@ -3,13 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 LEVELS = 256
+
+
+@dataclass(frozen=True)
+class MeasureWords:
+    """How a measure is called, and which way is better."""
+
+    label: str
+    lower_is_better: bool = False
 
 
 @dataclass(frozen=True)
@@ -33,8 +41,8 @@ class ReportSet:
     """What a data set of so many `pictures` gave.
 
     `means`: each measure's mean over the pictures, in the order in which to show them. `curves`: float64 (256,)
-    each, entry k at threshold k / 255, under "precision", "recall", "f", "e", "iou", "dice"; what is absent is not
-    drawn. `foreground`, `background`: int64 (256,), how many pixels of object and of background got each grey level
+    each, entry k at threshold k / 255; "precision" and "recall" are drawn against each other, the others against the
+    threshold. `foreground`, `background`: int64 (256,), how many pixels of object and of background got each grey level
     of a map. `slices`: label, pictures and means of parts of the set.
     """
 
@@ -54,7 +62,8 @@ class Report:
 
     `published`: for a set's name rows of system, source and its measures, under the names of `ReportSet.means`.
     `history`: an object an epoch as in a run's history.json, empty where nothing was trained. `configuration` and
-    `environment` may be nested; `notes` are sentences.
+    `environment` may be nested; `notes` are sentences. `measures`: what is known of measures and curves by the names
+    they have in all of these; one that is not known is called by its name.
     """
 
     title: str
@@ -65,3 +74,10 @@ class Report:
     configuration: Mapping[str, Any]
     environment: Mapping[str, Any]
     notes: Sequence[str] = ()
+    measures: Mapping[str, MeasureWords] = field(default_factory=dict)
+
+    def words(self, measure: str) -> MeasureWords:
+        return self.measures.get(measure, MeasureWords(measure))
+
+    def label(self, measure: str) -> str:
+        return self.words(measure).label

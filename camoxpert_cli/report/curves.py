@@ -15,9 +15,12 @@ from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
 from camoxpert_cli.report import charts
-from camoxpert_cli.report.words import label
+from camoxpert_cli.report.content import MeasureWords
 
 History = Sequence[Mapping[str, Any]]
+Measures = Mapping[str, MeasureWords]
+
+_LABELS = {"train_loss": "training", "lr": "learning rate"}
 
 
 @dataclass(frozen=True)
@@ -27,38 +30,40 @@ class TrainingChart:
     draw: Callable[[Axes], None]
 
 
-def write_training_curves(path: Path, history: History) -> None:
+def write_training_curves(path: Path, history: History, measures: Measures) -> None:
     """A PNG picture of a run's history.json; writes nothing where no epoch is complete.
 
-    A row's keys are `epoch`, `stage`, `train_loss`, `iou`, `dice`, `mae`, `lr`; what no row has is not drawn.
+    A row's keys are `epoch`, `stage`, `train_loss`, `lr` and the names of `measures`; what no row has is not drawn.
     """
-    panels = training_charts(history)
+    panels = training_charts(history, measures)
     if panels:
         charts.write_png(path, [(panel.title, panel.draw) for panel in panels])
 
 
-def training_charts(history: History) -> list[TrainingChart]:
-    """What there is to draw of a history."""
-    losses = tuple(dict.fromkeys(key for row in history for key in row if key.endswith("loss")))
-    panels = [
-        ("Loss", losses),
-        ("Validation IoU and Dice", ("iou", "dice")),
-        ("Validation MAE", ("mae",)),
-        ("Learning rate", ("lr",)),
-    ]
-    return [chart for title, keys in panels if (chart := _chart(history, title, keys)) is not None]
-
-
-def _chart(history: History, title: str, keys: Sequence[str]) -> TrainingChart | None:
+def training_charts(history: History, measures: Measures) -> list[TrainingChart]:
+    """What there is to draw of a history; measures of which less is better have a chart of their own."""
+    keys = list(dict.fromkeys(key for row in history for key in row))
     series = {key: values for key in keys if np.isfinite(values := _values(history, key)).any()}
-    if not series:
-        return None
+    higher = [key for key in series if key in measures and not measures[key].lower_is_better]
+    lower = [key for key in series if key in measures and measures[key].lower_is_better]
+    panels = [
+        ("Loss", [key for key in series if key.endswith("loss")]),
+        *((f"Validation {' and '.join(measures[key].label for key in group)}", group) for group in (higher, lower)),
+        ("Learning rate", [key for key in series if key == "lr"]),
+    ]
+    labels = {**_LABELS, **{key: words.label for key, words in measures.items()}}
+    return [
+        _chart(history, title, {labels.get(key, key): series[key] for key in group}) for title, group in panels if group
+    ]
+
+
+def _chart(history: History, title: str, series: Mapping[str, NDArray[np.float64]]) -> TrainingChart:
     epochs = _values(history, "epoch")
     changes = _stage_changes(history)
 
     def draw(axes: Axes) -> None:
-        for position, (key, values) in enumerate(series.items()):
-            charts.line(axes, position % len(charts.LINES), epochs, values, label(key))
+        for position, (label, values) in enumerate(series.items()):
+            charts.line(axes, position % len(charts.LINES), epochs, values, label)
         axes.set_xlabel("epoch")
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.set_ylim(bottom=0)
@@ -81,8 +86,8 @@ def _chart(history: History, title: str, keys: Sequence[str]) -> TrainingChart |
 def _description(title: str, series: Mapping[str, NDArray[np.float64]], epochs: NDArray[np.float64]) -> str:
     """For readers who do not see the chart."""
     last = ", ".join(
-        f"{label(key)} from {finite[0]:.4g} to {finite[-1]:.4g}"
-        for key, values in series.items()
+        f"{label} from {finite[0]:.4g} to {finite[-1]:.4g}"
+        for label, values in series.items()
         for finite in [values[np.isfinite(values)]]
     )
     return f"{title} over {len(epochs)} epochs: {last}"

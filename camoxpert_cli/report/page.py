@@ -16,7 +16,7 @@ from camoxpert_cli.report.content import Report, ReportSet
 from camoxpert_cli.report.curves import training_charts
 from camoxpert_cli.report.images import strip
 from camoxpert_cli.report.set_charts import Chart, set_charts
-from camoxpert_cli.report.words import flattened, label, number
+from camoxpert_cli.report.words import flattened, number
 
 _HERE = Path(__file__).parent
 
@@ -55,14 +55,16 @@ def render(report: Report) -> str:
     environment = Environment(
         loader=FileSystemLoader(_HERE), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
-    environment.filters.update(label=label, number=number)
+    environment.filters.update(label=report.label, number=number)
+    overview = _overview(report.sets)
     script = (_HERE / "page.js").read_text(encoding="utf-8")
     return environment.get_template("page.html").render(
         report=report,
         style=(_HERE / "page.css").read_text(encoding="utf-8"),
         script=script,
         script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
-        overview=_overview(report.sets),
+        overview=overview,
+        lower_is_better=[measure for measure in overview.measures if report.words(measure).lower_is_better],
         training=_training(report),
         sets=[_set(report, each, f"set-{position}") for position, each in enumerate(report.sets)],
         details=[
@@ -80,7 +82,7 @@ def _overview(sets: Sequence[ReportSet]) -> Table:
 def _training(report: Report) -> list[Chart]:
     return [
         Chart(chart.title, charts.svg(chart.draw, f"training-{position}", chart.description), "")
-        for position, chart in enumerate(training_charts(report.history))
+        for position, chart in enumerate(training_charts(report.history, report.measures))
     ]
 
 
@@ -99,6 +101,6 @@ def _set(report: Report, each: ReportSet, name: str) -> dict[str, object]:
         "id": name,
         "name": each.name,
         "tables": tables,
-        "charts": set_charts(each, name),
+        "charts": set_charts(each, name, report.label),
         "shown": [(picture, strip(picture)) for picture in each.shown],
     }

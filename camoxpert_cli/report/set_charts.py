@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,7 +12,6 @@ from numpy.typing import NDArray
 from camoxpert_cli.report import charts
 from camoxpert_cli.report.calibration import BINS, Calibration, calibration
 from camoxpert_cli.report.content import LEVELS, ReportSet
-from camoxpert_cli.report.words import label
 
 THRESHOLDS = np.arange(LEVELS) / (LEVELS - 1)
 
@@ -24,12 +23,12 @@ class Chart:
     caption: str
 
 
-def set_charts(each: ReportSet, name: str) -> list[Chart]:
-    """Those for which the set has data; `name` is unique within the page."""
+def set_charts(each: ReportSet, name: str, label: Callable[[str], str]) -> list[Chart]:
+    """Those for which the set has data; `name` is unique within the page, `label` says how a curve is called."""
     found = calibration(each.foreground, each.background)
     drawn = [
         _precision_recall(each.curves, f"{name}-pr", each.name),
-        _thresholds(each.curves, f"{name}-thresholds", each.name),
+        _thresholds(each.curves, f"{name}-thresholds", each.name, label),
         None if found is None else _calibration(found, f"{name}-calibration", each.name),
     ]
     return [chart for chart in drawn if chart is not None]
@@ -47,24 +46,26 @@ def _precision_recall(curves: Mapping[str, NDArray[np.float64]], name: str, of: 
     return Chart("Precision and recall", charts.svg(draw, name, f"Precision against recall on {of}"), caption)
 
 
-def _thresholds(curves: Mapping[str, NDArray[np.float64]], name: str, of: str) -> Chart | None:
-    shown = {key: curves[key] for key in ("f", "e", "iou", "dice") if key in curves}
+def _thresholds(
+    curves: Mapping[str, NDArray[np.float64]], name: str, of: str, label: Callable[[str], str]
+) -> Chart | None:
+    shown = {label(key): values for key, values in curves.items() if key not in ("precision", "recall")}
     if not shown:
         return None
 
     def draw(axes: Axes) -> None:
-        for position, (key, values) in enumerate(shown.items()):
-            charts.line(axes, position, THRESHOLDS, values, label(key))
+        for position, (title, values) in enumerate(shown.items()):
+            charts.line(axes, position, THRESHOLDS, values, title)
         charts.from_0_to_1(axes, "threshold", "mean over pictures")
 
-    best = "; ".join(_best(key, values) for key, values in shown.items())
-    description = f"{', '.join(map(label, shown))} against the threshold on {of}"
+    best = "; ".join(_best(title, values) for title, values in shown.items())
+    description = f"{', '.join(shown)} against the threshold on {of}"
     return Chart("Measures by threshold", charts.svg(draw, name, description), f"Highest: {best}.")
 
 
-def _best(key: str, values: NDArray[np.float64]) -> str:
+def _best(title: str, values: NDArray[np.float64]) -> str:
     at = int(np.argmax(values))
-    return f"{label(key)} {values[at]:.3f} at {THRESHOLDS[at]:.2f}"
+    return f"{title} {values[at]:.3f} at {THRESHOLDS[at]:.2f}"
 
 
 def _calibration(found: Calibration, name: str, of: str) -> Chart:

@@ -1,4 +1,4 @@
-"""How measures and numbers are written."""
+"""How numbers and settings are written."""
 
 from __future__ import annotations
 
@@ -7,31 +7,7 @@ import math
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-_LABELS = {
-    "precision": "Precision",
-    "recall": "Recall",
-    "f": "F",
-    "e": "E",
-    "s_measure": "S",
-    "e_adaptive": "E adaptive",
-    "e_mean": "E mean",
-    "e_max": "E max",
-    "f_adaptive": "F adaptive",
-    "f_mean": "F mean",
-    "f_max": "F max",
-    "weighted_f": "weighted F",
-    "iou": "IoU",
-    "dice": "Dice",
-    "mae": "MAE",
-    "lr": "learning rate",
-    "train_loss": "training",
-}
 ABSENT = "–"
-
-
-def label(measure: str) -> str:
-    """A measure's name for readers: the customary one, or the key itself."""
-    return _LABELS.get(measure, measure)
 
 
 def number(value: float | None) -> str:

@@ -22,8 +22,9 @@ from camoxpert_cli.engine.stopping import Stopped
 from camoxpert_cli.engine.time_limit import Deadline
 from camoxpert_cli.engine.train import begin, close_epoch, train_epoch, validate
 from camoxpert_cli.errors import DataError
-from camoxpert_cli.evaluation.score import Scores, evaluate
+from camoxpert_cli.evaluation.score import evaluate
 from camoxpert_cli.launch.decide import decide
+from camoxpert_cli.metrics.image_scores import Scores
 from camoxpert_cli.model.camoxpert import CamoXpert
 from camoxpert_cli.parallel.world import World
 from tests.helpers.batch_effects import train_without_batch_effects

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import shlex
 import signal
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -25,9 +24,10 @@ from camoxpert_cli.engine.run import Run
 from camoxpert_cli.engine.saving import save_best
 from camoxpert_cli.engine.train import train
 from camoxpert_cli.errors import Interrupted, UsageError
-from camoxpert_cli.evaluation.results import MEASURES
-from camoxpert_cli.evaluation.score import Scores, evaluate
+from camoxpert_cli.evaluation.score import evaluate
 from camoxpert_cli.launch.decide import decide
+from camoxpert_cli.metrics.image_scores import Scores
+from camoxpert_cli.metrics.measures import COLUMNS
 from camoxpert_cli.run_folder import RunFolder
 from tests.helpers.compare import differences
 from tests.helpers.run_files import events, read_json
@@ -138,8 +138,8 @@ def test_results(plain_run: RunFolder, tiny_data: Path) -> None:
     assert_overlap(results["validation"], {"pictures": 3, **{key: best[key] for key in ("iou", "dice", "mae")}})
     assert set(results["tests"]) == {TEST_SET}
     assert scores.pictures == TEST_PICTURES
-    assert_overlap(results["tests"][TEST_SET], asdict(scores))
-    assert set(MEASURES) < set(results["validation"]) == set(results["tests"][TEST_SET])
+    assert_overlap(results["tests"][TEST_SET], {"pictures": scores.pictures, **scores.measures})
+    assert set(COLUMNS) < set(results["validation"]) == set(results["tests"][TEST_SET])
     assert results["baselines"] == {}
     assert results["seconds"] == pytest.approx(sum(row["seconds"] for row in history), abs=0.06)
 
@@ -183,7 +183,7 @@ def test_best_weights(tiny_data: Path, tmp_path: Path, monkeypatch: pytest.Monke
         assert run.ema is not None
         state = {"network": run.network.state_dict(), "ema": run.ema.network.state_dict()}
         weights.append({name: {key: value.clone() for key, value in each.items()} for name, each in state.items()})
-        return Scores(3, next(ious), 0.1, 0.2)
+        return Scores({"iou": next(ious), "dice": 0.1, "mae": 0.2})
 
     monkeypatch.setattr(train_module, "validate", validate)
     folder = train(tiny_plan(tiny_data, tmp_path / "run", epochs=4, target_iou=0.45))

@@ -18,7 +18,7 @@ from camoxpert_cli.engine import train as train_module
 from camoxpert_cli.engine.run import Run, prepare
 from camoxpert_cli.engine.train import train
 from camoxpert_cli.errors import CheckpointError, UsageError
-from camoxpert_cli.evaluation.score import Scores
+from camoxpert_cli.metrics.image_scores import Scores
 from camoxpert_cli.run_folder import RunFolder
 from tests.helpers.compare import differences
 from tests.helpers.cut_runs import CIRCUMSTANCES, SETTINGS, differing, history
@@ -297,7 +297,9 @@ def test_from_best_model(
     del content["training"]
     write_checkpoint(source / "best_model.pth", content)
     seen = watch(monkeypatch)
-    monkeypatch.setattr(train_module, "validate", lambda run: Scores(3, content["scores"]["iou"] - 0.1, 0.0, 1.0))
+    monkeypatch.setattr(
+        train_module, "validate", lambda run: Scores({"iou": content["scores"]["iou"] - 0.1, "dice": 0.0, "mae": 1.0})
+    )
     train(tiny_plan(tiny_data, folder, resume_from=str(source / "best_model.pth"), **SETTINGS))
     said = capsys.readouterr().err
     first = seen[0][1]

@@ -14,7 +14,7 @@ from camoxpert_cli.engine import saving as saving_module
 from camoxpert_cli.engine import train as train_module
 from camoxpert_cli.engine.train import train
 from camoxpert_cli.errors import TrainingError
-from camoxpert_cli.evaluation.score import Scores
+from camoxpert_cli.metrics.image_scores import Scores
 from camoxpert_cli.run_folder import RunFolder
 from tests.helpers.tiny_data import tiny_plan
 
@@ -67,7 +67,7 @@ def test_best_weights_that_cannot_be_written(
 ) -> None:
     """An epoch whose weights could not be kept is not called the best: the file and the summary agree."""
     scores = iter([0.1, 0.3, 0.2, 0.2])
-    monkeypatch.setattr(train_module, "validate", lambda run: Scores(3, next(scores), 0.0, 1.0))
+    monkeypatch.setattr(train_module, "validate", lambda run: Scores({"iou": next(scores), "dice": 0.0, "mae": 1.0}))
     full_where(monkeypatch, lambda path, count: path.name == "best_model.pth" and count == 2)
     folder = train(tiny_plan(tiny_data, tmp_path / "run", **SETTINGS))
     best, results = read_checkpoint(folder.best), json.loads(folder.results.read_text())

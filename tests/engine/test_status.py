@@ -14,7 +14,7 @@ from camoxpert_cli.engine.status import epoch_line, forecast_of, memory_bytes, r
 from camoxpert_cli.engine.step import LossValues
 from camoxpert_cli.engine.throughput import Pace
 from camoxpert_cli.engine.time_limit import Deadline
-from camoxpert_cli.evaluation.score import Scores
+from camoxpert_cli.metrics.image_scores import Scores
 from tests.helpers.tiny_data import tiny_plan
 
 LOSSES = LossValues(3.25, 0.5, 0.25, 0.125, 1.0, 4.0)
@@ -78,7 +78,7 @@ def test_all_fits_80_columns(run: Run) -> None:
     assert "will stop in epoch 2" in report.rows[3]
     assert max(map(len, report.rows)) <= 80
     assert len(f"Epoch 140/140  3999/4000  {report.line}") <= 80
-    assert len(epoch_line(run, 93.2503, Scores(404, 0.72, 0.8, 0.03), 40000.0, better=True)) <= 80
+    assert len(epoch_line(run, 93.2503, Scores({"iou": 0.72, "dice": 0.8, "mae": 0.03}), 40000.0, better=True)) <= 80
 
 
 def test_the_forecast_is_said_once(run: Run, capsys: pytest.CaptureFixture[str]) -> None:

@@ -11,16 +11,17 @@ from torch import Tensor, nn
 
 from camoxpert_cli.checkpoints.format import read_checkpoint
 from camoxpert_cli.checkpoints.load import load_model
-from camoxpert_cli.config.schema import Config
+from camoxpert_cli.config.schema import Config, Scheduler
 from camoxpert_cli.data.dataset import ScoringPictures
 from camoxpert_cli.data.loader import scoring_loader
 from camoxpert_cli.engine import train as train_module
 from camoxpert_cli.engine.run import Run, enter_phase, prepare
-from camoxpert_cli.engine.schedule import Scheduler, learning_rate
+from camoxpert_cli.engine.schedule import learning_rate
 from camoxpert_cli.engine.train import train
 from camoxpert_cli.errors import DataError, Interrupted
-from camoxpert_cli.evaluation.score import Scores, evaluate
+from camoxpert_cli.evaluation.score import evaluate
 from camoxpert_cli.launch.decide import decide
+from camoxpert_cli.metrics.image_scores import Scores
 from camoxpert_cli.model import camoxpert
 from camoxpert_cli.model.activation_checkpointing import recompute
 from camoxpert_cli.model.camoxpert import CamoXpert
@@ -171,7 +172,7 @@ def idle(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, float]]:
 
     monkeypatch.setattr(train_module, "optimizer_step", watched)
     monkeypatch.setattr(train_module, "backward", lambda *arguments, share: (torch.zeros(6), torch.zeros(1)))
-    monkeypatch.setattr(train_module, "validate", lambda run: Scores(3, 0.5, 0.5, 0.5))
+    monkeypatch.setattr(train_module, "validate", lambda run: Scores({"iou": 0.5, "dice": 0.5, "mae": 0.5}))
     for name in ("save_last", "save_best", "close_run"):
         monkeypatch.setattr(train_module, name, lambda run, *_: True)
     return rates

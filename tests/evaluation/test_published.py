@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from camoxpert_cli.evaluation.published import published_for
-from camoxpert_cli.evaluation.results import MEASURES
+from camoxpert_cli.metrics.measures import COLUMNS
 
 
 @pytest.mark.parametrize("name", ["COD10K", "cod10k-v3", "CAMO", "CAMO_TestingDataset", "NC4K", "CHAMELEON"])
@@ -13,7 +13,7 @@ def test_known_sets(name: str) -> None:
 
     assert len(rows) >= 5
     assert all(row.source.startswith("README of github.com/") for row in rows)
-    assert all(set(row.scores) <= set(MEASURES) and 0 < min(row.scores.values()) < 1 for row in rows)
+    assert all(set(row.scores) <= set(COLUMNS) and 0 < min(row.scores.values()) < 1 for row in rows)
     assert [row.scores["s_measure"] for row in rows] == sorted((row.scores["s_measure"] for row in rows), reverse=True)
 
 

@@ -11,8 +11,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from camoxpert_cli.data.synthetic import generate_picture
-from camoxpert_cli.report.content import Report, ReportSet, ShownPicture
+from camoxpert_cli.report.content import MeasureWords, Report, ReportSet, ShownPicture
 
+MEASURES = {
+    "iou": MeasureWords("IoU"),
+    "dice": MeasureWords("Dice"),
+    "mae": MeasureWords("MAE", lower_is_better=True),
+    "f": MeasureWords("F"),
+    "e": MeasureWords("E"),
+}
 PLACES = ("worst", "worst", "median", "best")
 
 
@@ -35,6 +42,7 @@ def example_report(size: int = 96, sets: tuple[str, ...] = ("CAMO", "COD10K")) -
         },
         environment={"torch": "2.10.0", "gpus": ["Tesla T4", "Tesla T4"]},
         notes=["Scored on maps at each picture's own size."],
+        measures=MEASURES,
     )
 
 

@@ -14,9 +14,9 @@ from camoxpert_cli.data.layouts import find_data
 from camoxpert_cli.engine.run import Run, assemble
 from camoxpert_cli.engine.step import StepOutput, TrainingStep
 from camoxpert_cli.engine.train import validate
-from camoxpert_cli.evaluation.score import Scores
 from camoxpert_cli.launch import trial as trial_module
 from camoxpert_cli.launch.trial import Measurement, Pictures, Trial, measure
+from camoxpert_cli.metrics.image_scores import Scores
 from camoxpert_cli.parallel.worker import JOB
 from camoxpert_cli.parallel.world import World
 from tests.helpers.replicas import Replicas

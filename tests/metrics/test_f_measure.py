@@ -5,6 +5,7 @@ import pytest
 
 from camoxpert_cli.metrics.f_measure import f_measure, precision, recall
 from camoxpert_cli.metrics.histogram import Empty
+from camoxpert_cli.metrics.thresholds import Claims
 from tests.metrics.counting import claims
 
 
@@ -14,7 +15,7 @@ def test_values() -> None:
     rightly, found = precision(counted, "reference"), recall(counted, "reference")
 
     assert (rightly[0], found[0]) == (2 / 3, 2 / 4)
-    assert f_measure(rightly, found)[0] == pytest.approx(1.3 * (2 / 3) * 0.5 / (0.3 * 2 / 3 + 0.5), abs=1e-15)
+    assert f_measure(counted, "reference")[0] == pytest.approx(1.3 * (2 / 3) * 0.5 / (0.3 * 2 / 3 + 0.5), abs=1e-15)
 
 
 def test_nothing_claimed() -> None:
@@ -22,15 +23,14 @@ def test_nothing_claimed() -> None:
     empties: tuple[Empty, ...] = ("reference", "exact")
     for empty in empties:
         counted = claims("MM..")
-        rightly, found = precision(counted, empty), recall(counted, empty)
 
-        assert (rightly[0], found[0], f_measure(rightly, found)[0]) == (0, 0, 0)
+        assert [measure(counted, empty)[0] for measure in (precision, recall, f_measure)] == [0, 0, 0]
 
 
 def test_f_lies_between() -> None:
     """It is a weighted harmonic mean: between precision and recall, nearer to precision."""
-    rightly, found = np.random.default_rng(0).random((2, 1000))
-    measured = f_measure(rightly, found)
+    counted = Claims(*np.random.default_rng(0).integers(1, 1000, (4, 1000)))
+    rightly, found, measured = (measure(counted, "reference") for measure in (precision, recall, f_measure))
 
     assert (np.minimum(rightly, found) <= measured + 1e-15).all()
     assert (measured <= np.maximum(rightly, found) + 1e-15).all()

@@ -37,7 +37,7 @@ def largest_differences(pairs: Iterable[tuple[Grey, Mask]], stretch: bool) -> di
             difference = 0.0 if name == "s_measure" and math.isnan(score) else abs(score - value)
             largest[name] = max(largest.get(name, 0.0), difference)
         for name, curve in curves.items():
-            difference = float(np.abs(curve - getattr(ours.curves, name)).max())
+            difference = float(np.abs(curve - ours.curves[name]).max())
             largest[f"{name} curve"] = max(largest.get(f"{name} curve", 0.0), difference)
     return largest
 

@@ -8,18 +8,18 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from camoxpert_cli.report.curves import training_charts, write_training_curves
-from tests.helpers.example_report import example_history
+from tests.helpers.example_report import MEASURES, example_history
 
 
 def titles(history: list[dict[str, Any]]) -> list[str]:
-    return [chart.title for chart in training_charts(history)]
+    return [chart.title for chart in training_charts(history, MEASURES)]
 
 
 def test_every_series_has_its_chart() -> None:
     """Loss, IoU and Dice, MAE and rate are drawn over all epochs, with the values of the history."""
     history = example_history(10)
     drawn: dict[str, Any] = {}
-    for chart in training_charts(history):
+    for chart in training_charts(history, MEASURES):
         axes = Figure().add_subplot()
         chart.draw(axes)
         drawn |= {str(line.get_label()): np.asarray(line.get_xydata()) for line in axes.lines}
@@ -32,7 +32,7 @@ def test_every_series_has_its_chart() -> None:
 
 def test_new_stage_is_marked() -> None:
     """A line between the last epoch of a stage and the first of the next one, with its number."""
-    for chart in training_charts(example_history(10)):
+    for chart in training_charts(example_history(10), MEASURES):
         axes = Figure().add_subplot()
         chart.draw(axes)
 
@@ -42,14 +42,14 @@ def test_new_stage_is_marked() -> None:
 
 def test_what_is_missing_is_not_drawn() -> None:
     """Rows of other programs may lack keys or have no finite number: what no row has gets no chart."""
-    assert titles([{"epoch": 1, "iou": 0.5}, {"epoch": 2, "iou": float("nan")}]) == ["Validation IoU and Dice"]
+    assert titles([{"epoch": 1, "iou": 0.5}, {"epoch": 2, "iou": float("nan")}]) == ["Validation IoU"]
     assert titles([{"epoch": 1, "iou": None, "train_loss": float("inf")}]) == []
 
 
 def test_picture(tmp_path: Path) -> None:
     """A PNG of four charts that is the same each time and leaves nothing beside it."""
     for name in ("a.png", "b.png"):
-        write_training_curves(tmp_path / name, example_history(5))
+        write_training_curves(tmp_path / name, example_history(5), MEASURES)
     image = cv2.imread(str(tmp_path / "a.png"))
 
     assert image is not None
@@ -61,7 +61,7 @@ def test_picture(tmp_path: Path) -> None:
 
 def test_one_epoch_is_a_dot(tmp_path: Path) -> None:
     """A line of one point would not be seen."""
-    for chart in training_charts(example_history(1)):
+    for chart in training_charts(example_history(1), MEASURES):
         axes = Figure().add_subplot()
         chart.draw(axes)
 
@@ -70,6 +70,6 @@ def test_one_epoch_is_a_dot(tmp_path: Path) -> None:
 
 def test_no_epoch_no_picture(tmp_path: Path) -> None:
     """A run that ended within its first epoch has nothing to draw, which is no error."""
-    write_training_curves(tmp_path / "curves.png", [])
+    write_training_curves(tmp_path / "curves.png", [], MEASURES)
 
     assert list(tmp_path.iterdir()) == []

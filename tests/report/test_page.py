@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 import pytest
 
-from camoxpert_cli.report.content import Report, ReportSet, ShownPicture
+from camoxpert_cli.report.content import MeasureWords, Report, ReportSet, ShownPicture
 from camoxpert_cli.report.page import render, write_report
 from tests.helpers.example_report import example_report, picture
 from tests.helpers.html_tree import HtmlTree
@@ -49,6 +49,16 @@ def test_shows_everything(report: Report, page: str) -> None:
 
     assert [each for each in expected if each not in text] == []
     assert "CAMO|250|0.842|0.751|0.688|0.779|0.031" in rows(page)
+
+
+def test_measures_are_called_as_whoever_fills_it_in_says(page: str) -> None:
+    """Tables, charts and the sentence on which way is better take labels and directions from the report's own data."""
+    alone = replace(EMPTY, sets=[bare_set(means={"iou": 0.5, "x": 0.2})], measures={"iou": MeasureWords("IoU")})
+
+    assert "Data set|Pictures|S|wF|IoU|Dice|MAE" in rows(page)
+    assert "Of MAE less is better, of all others more." in page
+    assert "Data set|Pictures|IoU|x" in rows(render(alone))
+    assert "less is better" not in render(alone)
 
 
 def test_published_systems_stand_beside_their_set(page: str) -> None:

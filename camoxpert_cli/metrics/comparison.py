@@ -1,0 +1,74 @@
+"""One prediction beside its mask, and what measures share of it, each counted when a measure first asks for it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from camoxpert_cli.metrics import thresholds
+from camoxpert_cli.metrics.histogram import Box, Empty, Histogram, Map, Mask, count_levels, histogram_of, object_box
+from camoxpert_cli.metrics.s_measure import Region, count_regions
+from camoxpert_cli.metrics.thresholds import Claims
+
+# A measure of what is claimed, at each of the thresholds (T,) of the claims.
+ClaimsMeasure: TypeAlias = Callable[[Claims, Empty], NDArray[np.float64]]
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """A prediction uint8 (H, W) and its mask bool (H, W); `stretch` and `empty` as `score_picture` takes them.
+
+    With `by_regions` the levels are counted by the S-measure's regions, whose sum is the whole: once, not twice.
+    """
+
+    grey: Map
+    mask: Mask
+    stretch: bool
+    empty: Empty
+    by_regions: bool
+
+    @cached_property
+    def box(self) -> Box:
+        """The rows and columns that hold the object."""
+        return object_box(self.mask)
+
+    @cached_property
+    def regions(self) -> list[Region]:
+        return count_regions(self.grey, self.mask, self.box)
+
+    @cached_property
+    def histogram(self) -> Histogram:
+        if self.by_regions:
+            foreground = np.sum([region.foreground for region in self.regions], axis=0)
+            background = np.sum([region.background for region in self.regions], axis=0)
+        else:
+            foreground = count_levels(self.grey, self.mask)
+            background = count_levels(self.grey) - foreground
+        return histogram_of(foreground, background, self.stretch)
+
+    @cached_property
+    def half(self) -> Claims:
+        return thresholds.half(self.histogram)
+
+    @cached_property
+    def adaptive(self) -> Claims:
+        return thresholds.adaptive(self.histogram, self.grey, self.empty)
+
+    @cached_property
+    def every_threshold(self) -> Claims:
+        return thresholds.every_threshold(self.histogram)
+
+    @cached_property
+    def _curves(self) -> dict[ClaimsMeasure, NDArray[np.float64]]:
+        return {}
+
+    def curve(self, measure: ClaimsMeasure) -> NDArray[np.float64]:
+        """The measure at each of the 256 thresholds."""
+        if measure not in self._curves:
+            self._curves[measure] = measure(self.every_threshold, self.empty)
+        return self._curves[measure]
