@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -53,9 +53,6 @@ class Conversion:
     backbone: str | None
     num_experts: int | None
     differences: tuple[tuple[str, str, str], ...] | None  # from the network: name, size in file, size in network
-
-    def to_json(self) -> dict[str, Any]:
-        return asdict(self)
 
 
 def convert_checkpoint(

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -66,7 +67,7 @@ def convert_ckpt(
         overwrite=overwrite,
         dry_run=dry_run,
     )
-    console.result(json.dumps(done.to_json(), indent=2) if as_json else _in_words(done))
+    console.result(json.dumps(asdict(done), indent=2) if as_json else _in_words(done))
 
 
 def _in_words(done: Conversion) -> str:

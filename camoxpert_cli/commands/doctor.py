@@ -3,7 +3,8 @@ from __future__ import annotations
 import json
 import shutil
 import textwrap
-from typing import TYPE_CHECKING, Annotated
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -38,7 +39,7 @@ def doctor(
       camox doctor --preset kaggle-2xT4
       camox doctor --json > machine.json
     """
-    from camoxpert_cli.doctor.examine import examine, refuse_problems, to_json
+    from camoxpert_cli.doctor.examine import examine, refuse_problems
 
     examination = examine(preset, console.say)
     if as_json:
@@ -46,6 +47,17 @@ def doctor(
     else:
         console.result("\n".join(_lines(examination)))
     refuse_problems(examination)
+
+
+def to_json(examination: Examination) -> dict[str, Any]:
+    """Findings, recommendation and raw readings in plain types; sizes in bytes, a reading that failed as its `why`."""
+    return {
+        "usable": not examination.problems,
+        "preset": examination.question.preset,
+        "findings": [asdict(finding) for finding in examination.findings],
+        "recommended": asdict(examination.recommendation),
+        "readings": asdict(examination.readings),
+    }
 
 
 def _lines(examination: Examination) -> list[str]:

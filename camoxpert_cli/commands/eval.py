@@ -101,4 +101,6 @@ def evaluate(
     if out is not None:
         output.write_evaluation(out, evaluation)
         console.say(f"Written: {out / output.REPORT}, with {output.RESULTS} and {output.PER_IMAGE}")
-    console.result(json.dumps(evaluation.to_json(), indent=2) if as_json else output.to_text(evaluation))
+    from camoxpert_cli.commands.score_tables import to_text
+
+    console.result(json.dumps(evaluation.to_json(), indent=2) if as_json else to_text(evaluation))

@@ -12,7 +12,7 @@ from camoxpert_cli import console
 from camoxpert_cli.commands.help import SectionedCommand
 from camoxpert_cli.commands.options import AsJson
 from camoxpert_cli.config.catalogue import Entry, catalogue
-from camoxpert_cli.config.explain import Explained, account, explain, recipe, to_json
+from camoxpert_cli.config.explain import Explained, account, explain, recipe
 
 Name = Annotated[str, typer.Argument(metavar="NAME", help="A preset's name, or a .yaml file.", show_default=False)]
 
@@ -106,6 +106,20 @@ def check(name: Annotated[str, typer.Argument(metavar="FILE", help="A .yaml file
       camox presets check mine.yaml
     """
     console.result("\n".join(account(explain(name))))
+
+
+def to_json(explained: Explained) -> dict[str, Any]:
+    """All that is known of a preset in plain types; `extends` begins with its parent."""
+    preset = explained.preset
+    return {
+        "name": preset.name,
+        "path": str(preset.path),
+        "summary": preset.summary,
+        "hardware": preset.hardware,
+        "claim": preset.claim,
+        "extends": [each.name for each in reversed(explained.chain[:-1])],
+        "settings": {value.key: {"value": value.value, "origin": value.origin} for value in explained.values},
+    }
 
 
 def _in_lines(entry: Entry) -> list[str]:

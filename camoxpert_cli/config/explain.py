@@ -97,17 +97,3 @@ def account(explained: Explained) -> list[str]:
         if count:
             lines.append(f"Stage {number}: {count} epochs, {pictures} pictures a step{where}, learning rate {rate:g}")
     return lines
-
-
-def to_json(explained: Explained) -> dict[str, Any]:
-    """All that is known of a preset in plain types; `extends` begins with its parent."""
-    preset = explained.preset
-    return {
-        "name": preset.name,
-        "path": str(preset.path),
-        "summary": preset.summary,
-        "hardware": preset.hardware,
-        "claim": preset.claim,
-        "extends": [each.name for each in reversed(explained.chain[:-1])],
-        "settings": {value.key: {"value": value.value, "origin": value.origin} for value in explained.values},
-    }

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
 
 from camoxpert_cli.config.resolve import resolve
 from camoxpert_cli.doctor.check_gpus import gpu_findings
@@ -64,14 +63,3 @@ def refuse_problems(examination: Examination) -> None:
     raise DeviceError(
         f"this machine cannot {what} as it is; the problems: {names}", problems[0].command or problems[0].advice
     )
-
-
-def to_json(examination: Examination) -> dict[str, Any]:
-    """Findings, recommendation and raw readings in plain types; sizes in bytes, a reading that failed as its `why`."""
-    return {
-        "usable": not examination.problems,
-        "preset": examination.question.preset,
-        "findings": [asdict(finding) for finding in examination.findings],
-        "recommended": asdict(examination.recommendation),
-        "readings": asdict(examination.readings),
-    }

@@ -9,7 +9,8 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from camoxpert_cli.config.explain import Value, account, explain, recipe, to_json
+from camoxpert_cli.commands.presets import to_json
+from camoxpert_cli.config.explain import Value, account, explain, recipe
 from camoxpert_cli.config.presets import preset_names, read_preset
 from camoxpert_cli.config.resolve import resolve
 from camoxpert_cli.config.schema import SETTINGS

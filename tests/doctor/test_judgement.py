@@ -9,8 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from camoxpert_cli.commands.doctor import to_json
 from camoxpert_cli.doctor.check_gpus import supported
-from camoxpert_cli.doctor.examine import refuse_problems, to_json
+from camoxpert_cli.doctor.examine import refuse_problems
 from camoxpert_cli.doctor.readings import (
     Driver,
     GpuTrial,

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 
 from camoxpert_cli.errors import UsageError
-from camoxpert_cli.evaluation.output import per_image_csv, refuse_overwriting, to_text, write_scores
-from camoxpert_cli.evaluation.results import Evaluation, ScoredSet
-from camoxpert_cli.metrics.image_scores import PictureScores, score_picture
+from camoxpert_cli.evaluation.output import per_image_csv, refuse_overwriting, write_scores
+from camoxpert_cli.evaluation.results import Evaluation
 from camoxpert_cli.metrics.measures import MEASURES
+from tests.helpers.example_evaluation import example_evaluation
 
 COLUMNS = [
     "s_measure",
@@ -28,21 +28,9 @@ COLUMNS = [
 ]
 
 
-def scores_of(seed: int, radius: int) -> PictureScores:
-    """Of a blurred disc against a disc, in noise."""
-    draw = np.random.default_rng(seed)
-    rows, columns = np.mgrid[:40, :50]
-    distance = np.hypot(rows - 20, columns - 25)
-    grey = np.clip(255 - 12 * distance + draw.normal(0, 30, distance.shape), 0, 255)
-    return score_picture(grey.astype(np.uint8), distance < radius)
-
-
 @pytest.fixture(scope="module")
 def evaluation() -> Evaluation:
-    names = ["COD10K-CAM-1-Aquatic-3-Crab-70", 'odd, "name"', "COD10K-CAM-3-Flying-65-Owl-4"]
-    scores = [scores_of(1, 10), scores_of(2, 3), scores_of(3, 15)]
-    sets = [ScoredSet("COD10K", names, scores), ScoredSet("mine", ["a"], [scores_of(4, 8)])]
-    return Evaluation("best.pth", {"checkpoint": "best.pth"}, sets, lambda name, index: None)  # type: ignore[arg-type, return-value]
+    return example_evaluation()
 
 
 def test_csv(evaluation: Evaluation) -> None:
@@ -72,18 +60,6 @@ def test_results(evaluation: Evaluation, tmp_path: Path) -> None:
     assert of_set["slices"]["Flying"]["pictures"] == 1
     assert of_set["slices"]["Flying"]["s_measure"] == evaluation.sets[0].scores[2].s_measure
     assert (tmp_path / "per_image.csv").read_text(encoding="utf-8") == per_image_csv(evaluation.sets)
-
-
-def test_tables(evaluation: Evaluation) -> None:
-    """Own scores, slices and what others publish in one table of at most 80 columns, each source named once."""
-    text = to_text(evaluation)
-    own = next(line for line in text.splitlines() if line.startswith("best.pth"))
-
-    assert max(map(len, text.splitlines())) <= 80
-    assert own.split()[1:3] == ["3", f"{evaluation.sets[0].means.s_measure:.3f}"]
-    assert "  Aquatic" in text
-    assert text.count("ZoomNeXt PVTv2-B2") == 2  # in the table, and beside its source
-    assert text.count("README of github.com/lartpang/ZoomNeXt") == 1
 
 
 @pytest.mark.parametrize("there", ["results.json", "per_image.csv", "report.html"])
