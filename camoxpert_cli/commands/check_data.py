@@ -1,19 +1,20 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+import shlex
 from itertools import groupby
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from statistics import median
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
 from camoxpert_cli import console
 from camoxpert_cli.commands.options import AsJson, Quiet
-from camoxpert_cli.errors import UsageError
+from camoxpert_cli.errors import DataError, UsageError
 
 if TYPE_CHECKING:
-    from camoxpert_cli.data.check import Fault
+    from camoxpert_cli.data.check import Fault, Report, SetReport
 
 # Of each kind of fault, on a screen; --json has them all.
 _MOST_SHOWN = 10
@@ -62,19 +63,86 @@ def check_data(
     folders = list(zip(images or [], masks or [], strict=True))
     report = engine.check_data(roots or [], folders, include_noncam=include_noncam)
     if as_json:
-        console.result(json.dumps(engine.to_json(report), indent=2))
+        console.result(json.dumps(_to_json(report), indent=2))
     else:
-        console.result("\n".join([*_sets(engine.to_json(report)), "", *_faults(report.faults, engine.kind_in_words)]))
+        console.result("\n".join([*_sets(_to_json(report)), "", *_faults(report.faults)]))
     if write_clean is not None:
-        written = f"Written: {write_clean}, {engine.write_clean(report, write_clean)}"
-        (console.say if as_json else console.result)(written)
+        engine.write_clean(report, write_clean)
+        (console.say if as_json else console.result)(f"Written: {write_clean}, {_left(report)}")
     named = [text for pair in folders for text in ("--images", str(pair[0]), "--masks", str(pair[1]))]
     typed = ["check-data", *map(str, roots or []), *named, *(["--include-noncam"] if include_noncam else [])]
-    engine.refuse_faults(report, typed, write_clean)
+    if report.faults:
+        _refuse(len(report.faults), typed, write_clean)
+
+
+def _refuse(faults: int, command: list[str], clean: Path | None) -> NoReturn:
+    """Raise DataError; `command` is what was typed, to be typed again with a list where none was written."""
+    count = f"{faults} fault{'s' if faults > 1 else ''} found"
+    if clean is not None:
+        raise DataError(count, shlex.join(["camox", "train", "--dataset-path", str(clean)]))
+    raise DataError(
+        f"{count}; a list of the pairs that can be used would leave them out",
+        shlex.join(["camox", *command, "--write-clean", "clean.json"]),
+    )
+
+
+def _left(report: Report) -> str:
+    """How many pairs can be used."""
+    train, tests = report.clean
+    before = {each.name: len(each.pairs) for each in report.sets if not each.trains}
+    words = [f"{len(train)} training pairs"] if train else []
+    words += [f"{len(pairs)} of the {before[name]} of {name}" for name, pairs in tests.items()]
+    return ", ".join(words)
+
+
+def _to_json(report: Report) -> dict[str, Any]:
+    """The whole report in plain types; sizes are [height, width], areas shares 0..1 of a picture."""
+    return {
+        "sets": [_set_to_json(each) for each in report.sets],
+        "notes": report.notes,
+        "faults": [
+            {
+                "kind": fault.kind,
+                "set": fault.set,
+                "path": str(fault.path),
+                "detail": fault.detail,
+                "trainable": fault.trainable,
+            }
+            for fault in report.faults
+        ],
+    }
+
+
+def _set_to_json(report: SetReport) -> dict[str, Any]:
+    by_area = sorted(report.sizes, key=lambda size: size[0] * size[1])
+    sizes = {"smallest": by_area[0], "median": by_area[len(by_area) // 2], "largest": by_area[-1]} if by_area else {}
+    areas = report.areas
+    return {
+        "name": report.name,
+        "role": "train" if report.trains else "test",
+        "images": report.images,
+        "masks": report.masks,
+        "pairs": len(report.pairs),
+        "left_out_noncam": report.left_out,
+        "sizes": {name: list(size) for name, size in sizes.items()},
+        "areas": {
+            "smallest": min(areas),
+            "median": median(areas),
+            "largest": max(areas),
+            "small_objects": report.small_objects,
+        }
+        if areas
+        else {},
+        "super_classes": dict(sorted(report.super_classes.items())),
+        "classes": dict(sorted(report.classes.items())),
+    }
 
 
 def _sets(report: dict[str, Any]) -> list[str]:
-    header = ["", "pictures", "masks", "smallest", "median", "largest", "object's area", "below 3 %"]
+    from camoxpert_cli.data.reading import SMALL_OBJECT
+
+    small_object = f"below {100 * SMALL_OBJECT:g} %"
+    header = ["", "pictures", "masks", "smallest", "median", "largest", "object's area", small_object]
     rows = []
     for each in report["sets"]:
         sizes = ["×".join(map(str, size[::-1])) for size in each["sizes"].values()] or ["", "", ""]
@@ -95,13 +163,15 @@ def _sets(report: dict[str, Any]) -> list[str]:
     return lines
 
 
-def _faults(faults: list[Fault], in_words: Callable[[str], str]) -> list[str]:
+def _faults(faults: list[Fault]) -> list[str]:
+    from camoxpert_cli.data.check import KINDS
+
     if not faults:
         return ["No faults."]
     lines = []
     for kind, group in groupby(faults, key=lambda fault: fault.kind):
         members = list(group)
-        lines.append(f"{in_words(kind)}: {len(members)}")
+        lines.append(f"{KINDS[kind][0].upper()}{KINDS[kind][1:]}: {len(members)}")
         lines += [f"  {fault.path}: {fault.detail}" for fault in members[:_MOST_SHOWN]]
         if len(members) > _MOST_SHOWN:
             lines.append(f"  and {len(members) - _MOST_SHOWN} more, see --json")

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import json
-import shlex
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from statistics import median
 from typing import Any, NamedTuple
 
 import cv2
@@ -19,11 +17,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from camoxpert_cli import console
+from camoxpert_cli.data.cod10k import NOT_CAMOUFLAGED, class_name, super_class
 from camoxpert_cli.data.duplicates import Fingerprint, details_of, find_duplicates
-from camoxpert_cli.data.layouts import NOT_CAMOUFLAGED, Files, find_sets, list_files
+from camoxpert_cli.data.layouts import Files, find_sets, list_files
 from camoxpert_cli.data.pairs import Pair, is_list, write_list
-from camoxpert_cli.data.reading import CutOffError, decode, foreground_of, grey_of, in_words, read_bytes
-from camoxpert_cli.data.split import class_name, super_class
+from camoxpert_cli.data.reading import SMALL_OBJECT, CutOffError, decode, foreground_of, grey_of, in_words, read_bytes
 from camoxpert_cli.data.threads import in_threads
 from camoxpert_cli.errors import DataError, UsageError
 
@@ -44,7 +42,6 @@ KINDS = {
     "duplicate": "pictures that are twice in one set",
     "leak": "training pictures that are in a test set",
 }
-SMALL_OBJECT = 0.03  # of a picture's area
 
 # JPEG changes grey values by a few levels, so that black and white are ranges; smoothed outlines stay below the share.
 _DARK, _BRIGHT = 25, 230
@@ -89,6 +86,11 @@ class SetReport:
         return f"{'train' if self.trains else 'test'} {self.name}"
 
     @property
+    def small_objects(self) -> int:
+        """Pictures with an object below `SMALL_OBJECT`."""
+        return sum(area < SMALL_OBJECT for area in self.areas)
+
+    @property
     def super_classes(self) -> Counter[str]:
         """Pictures by super-class, where file names carry it."""
         return Counter(name for pair in self.pairs if (name := super_class(pair.name)))
@@ -109,7 +111,7 @@ class Report:
 
     @property
     def clean(self) -> tuple[list[Pair], dict[str, list[Pair]]]:
-        """Training pairs and test sets, without the pairs that cannot be used."""
+        """Training pairs and test sets, without the pairs that cannot be used and the sets of which none is left."""
         faulty = {fault.path for fault in self.faults if not fault.trainable}
         train: list[Pair] = []
         tests: dict[str, list[Pair]] = {}
@@ -119,7 +121,7 @@ class Report:
                 train += pairs
             else:
                 tests.setdefault(each.name, []).extend(pairs)
-        return train, tests
+        return train, {name: pairs for name, pairs in tests.items() if pairs}
 
 
 @dataclass(frozen=True)
@@ -344,84 +346,18 @@ def refuse_list(path: Path) -> None:
         raise UsageError(f"{path} is there, and no list of camox: nothing was changed", "choose another name")
 
 
-def write_clean(report: Report, path: Path) -> str:
-    """Write the pairs that can be used to `path`; returns their numbers in words.
+def write_clean(report: Report, path: Path) -> None:
+    """Write the pairs that can be used to `path`.
 
     Raises DataError where there are none, UsageError where the file cannot be written.
     """
     train, tests = report.clean
-    tests = {name: pairs for name, pairs in tests.items() if pairs}
     if not train and not tests:
         raise DataError(f"no pair that can be used is left for {path}", "see the faults above")
     try:
         write_list(path, train, tests)
     except OSError as error:
         raise UsageError(f"{path} cannot be written: {error.strerror}", "choose another name or folder") from error
-    before = {each.name: len(each.pairs) for each in report.sets if not each.trains}
-    words = [f"{len(train)} training pairs"] if train else []
-    words += [f"{len(pairs)} of the {before[name]} of {name}" for name, pairs in tests.items()]
-    return ", ".join(words)
-
-
-def refuse_faults(report: Report, command: Sequence[str], clean: Path | None) -> None:
-    """Raise DataError where there are faults; `command` is what was typed, to be typed again with a list."""
-    if not report.faults:
-        return
-    count = f"{len(report.faults)} fault{'s' if len(report.faults) > 1 else ''} found"
-    if clean is not None:
-        raise DataError(count, shlex.join(["camox", "train", "--dataset-path", str(clean)]))
-    raise DataError(
-        f"{count}; a list of the pairs that can be used would leave them out",
-        shlex.join(["camox", *command, "--write-clean", "clean.json"]),
-    )
-
-
-def kind_in_words(kind: str) -> str:
-    """What a kind of fault means, for a headline."""
-    return KINDS[kind][0].upper() + KINDS[kind][1:]
-
-
-def to_json(report: Report) -> dict[str, Any]:
-    """The whole report in plain types; sizes are [height, width], areas shares 0..1 of a picture."""
-    return {
-        "sets": [_set_to_json(each) for each in report.sets],
-        "notes": report.notes,
-        "faults": [
-            {
-                "kind": fault.kind,
-                "set": fault.set,
-                "path": str(fault.path),
-                "detail": fault.detail,
-                "trainable": fault.trainable,
-            }
-            for fault in report.faults
-        ],
-    }
-
-
-def _set_to_json(report: SetReport) -> dict[str, Any]:
-    by_area = sorted(report.sizes, key=lambda size: size[0] * size[1])
-    sizes = {"smallest": by_area[0], "median": by_area[len(by_area) // 2], "largest": by_area[-1]} if by_area else {}
-    areas = report.areas
-    return {
-        "name": report.name,
-        "role": "train" if report.trains else "test",
-        "images": report.images,
-        "masks": report.masks,
-        "pairs": len(report.pairs),
-        "left_out_noncam": report.left_out,
-        "sizes": {name: list(size) for name, size in sizes.items()},
-        "areas": {
-            "smallest": min(areas),
-            "median": median(areas),
-            "largest": max(areas),
-            "small_objects": sum(area < SMALL_OBJECT for area in areas),
-        }
-        if areas
-        else {},
-        "super_classes": dict(sorted(report.super_classes.items())),
-        "classes": dict(sorted(report.classes.items())),
-    }
 
 
 def _is_ours(path: Path) -> bool:

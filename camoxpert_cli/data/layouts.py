@@ -11,6 +11,7 @@ from operator import attrgetter
 from pathlib import Path
 from typing import Literal
 
+from camoxpert_cli.data.cod10k import NOT_CAMOUFLAGED
 from camoxpert_cli.data.pairs import Pair, is_list, read_list
 from camoxpert_cli.errors import DataError, nearest
 
@@ -19,7 +20,6 @@ _MASK_FOLDERS = ("gt_object", "gt", "mask", "masks")
 _TRAIN_FOLDERS = ("train", "traindataset")
 _TEST_FOLDERS = ("test", "testdataset")
 PICTURE_SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp"}
-NOT_CAMOUFLAGED = "COD10K-NonCAM-"
 _LAYOUTS = "expected Imgs + GT, Train/Image + Train/GT_Object, TrainDataset/Imgs + TrainDataset/GT or Images/Train + GT"
 # A read-me shows a few pictures; below a folder with this many, no data set is looked for.
 _PICTURE_FOLDER = 20

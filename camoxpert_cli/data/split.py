@@ -3,25 +3,11 @@
 from __future__ import annotations
 
 import hashlib
-import re
 from collections.abc import Sequence
 
+from camoxpert_cli.data.cod10k import super_class
 from camoxpert_cli.data.pairs import Pair
 from camoxpert_cli.errors import DataError
-
-_COD10K_NAME = re.compile(r"COD10K-(?:CAM|NonCAM)-\d+-([A-Za-z]+)-(?:\d+-([A-Za-z]+)-)?")
-
-
-def super_class(name: str) -> str | None:
-    """The super-class in a COD10K name, `COD10K-CAM-1-Aquatic-3-Crab-70` -> `Aquatic`; None for other names."""
-    match = _COD10K_NAME.match(name)
-    return match[1] if match else None
-
-
-def class_name(name: str) -> str | None:
-    """The class in a COD10K name, `COD10K-CAM-1-Aquatic-3-Crab-70` -> `Crab`; None for other names."""
-    match = _COD10K_NAME.match(name)
-    return match[2] if match else None
 
 
 def hold_out(pairs: Sequence[Pair], fraction: float, seed: int) -> tuple[tuple[Pair, ...], tuple[Pair, ...]]:

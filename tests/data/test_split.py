@@ -8,8 +8,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from camoxpert_cli.data.cod10k import super_class
 from camoxpert_cli.data.pairs import Pair
-from camoxpert_cli.data.split import class_name, hold_out, super_class
+from camoxpert_cli.data.split import hold_out
 from camoxpert_cli.errors import DataError
 
 
@@ -20,36 +21,6 @@ def pairs_named(names: list[str]) -> list[Pair]:
 def cod10k(sizes: dict[str, int]) -> list[Pair]:
     names = [f"COD10K-CAM-1-{group}-3-Crab-{index}" for group, size in sizes.items() for index in range(size)]
     return pairs_named(names)
-
-
-@pytest.mark.parametrize(
-    ("name", "expected"),
-    [
-        ("COD10K-CAM-1-Aquatic-3-Crab-70", "Aquatic"),
-        ("COD10K-CAM-2-Terrestrial-23-Cat-1506", "Terrestrial"),
-        ("COD10K-NonCAM-3-Flying-63-Other-2", "Flying"),
-        ("camourflage_00012", None),
-        ("COD10K_demo1", None),
-    ],
-)
-def test_super_class(name: str, expected: str | None) -> None:
-    """The super-class is read from COD10K's names, and no other name has one."""
-    assert super_class(name) == expected
-
-
-@pytest.mark.parametrize(
-    ("name", "expected"),
-    [
-        ("COD10K-CAM-1-Aquatic-3-Crab-70", "Crab"),
-        ("COD10K-CAM-2-Terrestrial-23-Cat-1506", "Cat"),
-        ("COD10K-NonCAM-3-Flying-63-Other-2", "Other"),
-        ("COD10K-CAM-1-Aquatic-3", None),
-        ("camourflage_00012", None),
-    ],
-)
-def test_class_name(name: str, expected: str | None) -> None:
-    """The class is read from COD10K's names, and no other name has one."""
-    assert class_name(name) == expected
 
 
 @settings(deadline=None)
