@@ -84,6 +84,11 @@ def error_of(exit_code: int, message: str, hint: str = "", details: str = "") ->
     return error
 
 
+def first_line(error: object) -> str:
+    """What an error says, without the paragraphs that some go on with: its class where it says nothing."""
+    return str(error).strip().partition("\n")[0] or type(error).__name__
+
+
 def nearest(name: str, known: Iterable[str], count: int = 1) -> list[str]:
     """The names of `known` that look most like `name`, best first; empty where nothing is close."""
     return difflib.get_close_matches(name, list(known), n=count, cutoff=0.5)

@@ -280,3 +280,14 @@ def test_lines_of_a_warning_stay_apart(monkeypatch: pytest.MonkeyPatch) -> None:
     assert written[1].startswith("  first: --stage2-lr")
     assert max(map(len, written)) <= 80
     assert " ".join(written).split().count("--stage2-lr") == 9
+
+
+def test_sizes() -> None:
+    """MiB below one GiB; what is weighed against a GPU or a disk has two places where it is small."""
+    assert [console.byte_size(size) for size in (3e5, 2**30 - 2**20, 2**30, 15.83e9)] == [
+        "0 MiB",
+        "1023 MiB",
+        "1.0 GiB",
+        "14.7 GiB",
+    ]
+    assert [console.in_gib(size) for size in (2**28, 15.83e9)] == ["0.25 GiB", "14.7 GiB"]

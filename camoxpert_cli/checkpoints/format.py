@@ -31,16 +31,14 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from camoxpert_cli import atomic
+from camoxpert_cli import atomic, console
 from camoxpert_cli.checkpoints.keys import strip_prefixes
 from camoxpert_cli.checkpoints.layouts import layout_of, state_dicts_in
-from camoxpert_cli.errors import CheckpointError
+from camoxpert_cli.errors import CheckpointError, first_line
 from camoxpert_cli.model.weights_file import CHECKSUM, checksum, read_weights_file, verify_archive
 
 FORMAT = "camox"
 VERSION = 1
-
-_MIB = 2**20
 
 
 class Checkpoint(NamedTuple):
@@ -160,7 +158,7 @@ def _reason(error: Exception, folder: Path) -> str:
         return error.strerror
     free = ""
     with suppress(OSError):
-        free = f" ({shutil.disk_usage(folder).free / _MIB:.0f} MiB are free)"
+        free = f" ({console.byte_size(shutil.disk_usage(folder).free)} are free)"
     # torch's writer begins with where in its source it failed.
-    said = re.sub(r"^\[enforce fail at \S+\] \. ", "", str(error).partition("\n")[0])
+    said = re.sub(r"^\[enforce fail at \S+\] \. ", "", first_line(error))
     return f"{said}{free}"

@@ -151,9 +151,8 @@ def _sole_builder(folder: Path, waiting: Callable[[], None]) -> Iterator[bool]:
         os.close(descriptor)
 
 
-_GIB = 2**30
 # Left free on the disk, for checkpoints and whatever else a machine needs.
-_RESERVE = 2 * _GIB
+_RESERVE = 2 * 2**30
 
 
 def open_cache(choice: str, pairs: Sequence[Pair], img_size: int) -> PictureCache | None:
@@ -164,7 +163,7 @@ def open_cache(choice: str, pairs: Sequence[Pair], img_size: int) -> PictureCach
     """
     if choice == "off":
         return None
-    size = _in_words(cache_bytes(len(pairs), img_size))
+    size = console.byte_size(cache_bytes(len(pairs), img_size))
     try:
         folder = default_folder() if choice == "auto" else Path(choice)
         path = cache_path(folder, pairs, img_size)
@@ -194,7 +193,3 @@ def open_cache(choice: str, pairs: Sequence[Pair], img_size: int) -> PictureCach
 def default_folder() -> Path:
     """`camox` below the user's folder for caches. Raises RuntimeError where there is no home folder."""
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "camox"
-
-
-def _in_words(size: int) -> str:
-    return f"{size / _GIB:.1f} GiB" if size >= _GIB else f"{size / 2**20:.0f} MiB"

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import re
 
+from camoxpert_cli import console
 from camoxpert_cli.doctor.finding import Finding, Question, Status
 from camoxpert_cli.doctor.readings import Driver, Gpu, GpuTrial, Readings, Torch
-from camoxpert_cli.doctor.words import count, in_words
+from camoxpert_cli.doctor.words import count
 from camoxpert_cli.launch.answers import Failure
 
 # The oldest driver for each version of CUDA: NVIDIA's "CUDA Toolkit Release Notes", table of minor version
@@ -135,7 +136,7 @@ def _card(number: int, card: Gpu, trial: GpuTrial | Failure, readings: Readings,
     name = f"GPU {number}"
     number_format = "native bf16" if card.native_bf16 else "no native bf16, so fp16"
     what = (
-        f"{card.name}, {in_words(card.memory)}, capability {'.'.join(map(str, card.capability))}, "
+        f"{card.name}, {console.byte_size(card.memory)}, capability {'.'.join(map(str, card.capability))}, "
         f"{card.multiprocessors} multiprocessors, {number_format}"
     )
     # Others can do without it.
@@ -151,9 +152,9 @@ def _card(number: int, card: Gpu, trial: GpuTrial | Failure, readings: Readings,
         advice = _without(number, readings) or "restart the session; if it stays so, the card or its driver is faulty"
         return Finding(name, broken, ran, f"{what}; {trial.convolution}", advice)
     if trial.free < _FREE * card.memory:
-        result = f"{what}, only {in_words(trial.free)} of it free"
+        result = f"{what}, only {console.byte_size(trial.free)} of it free"
         return Finding(name, "warning", ran, result, "another program holds the rest; see which with", "nvidia-smi")
-    return Finding(name, "ok", ran, f"{what}, {in_words(trial.free)} of it free")
+    return Finding(name, "ok", ran, f"{what}, {console.byte_size(trial.free)} of it free")
 
 
 def _no_kernel(number: int, card: Gpu, readings: Readings) -> tuple[str, str]:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from camoxpert_cli import console
 from camoxpert_cli.config.resolve import stage2_batch_size
 from camoxpert_cli.data.cores import workers_for
 from camoxpert_cli.doctor.check_gpus import KAGGLE_CHOICE
 from camoxpert_cli.doctor.finding import Finding, Question, Status
 from camoxpert_cli.doctor.readings import Driver, Readings
 from camoxpert_cli.doctor.system import OPENCV
-from camoxpert_cli.doctor.words import count, in_words
+from camoxpert_cli.doctor.words import count
 from camoxpert_cli.launch.answers import Failure
 from camoxpert_cli.launch.asking import LAUNCHER_VARIABLES
 from camoxpert_cli.parallel.worker import MEETING_POINT
@@ -131,10 +132,10 @@ def _ram(readings: Readings) -> Finding:
     space = readings.ram
     if isinstance(space, Failure):
         return Finding("RAM", "skipped", ran, space.why)
-    result = f"{in_words(space.free)} free of {in_words(space.total)}"
+    result = f"{console.byte_size(space.free)} free of {console.byte_size(space.total)}"
     needed = processes(readings) * _RAM_PER_PROCESS
     if space.free < needed:
-        result += f"; {count(processes(readings), 'GPU')} may take {in_words(needed)}"
+        result += f"; {count(processes(readings), 'GPU')} may take {console.byte_size(needed)}"
         return Finding("RAM", "warning", ran, result, "end other programs")
     return Finding("RAM", "ok", ran, result)
 
@@ -144,7 +145,7 @@ def _shared_memory(readings: Readings, question: Question) -> Finding:
     space = readings.shared_memory
     if isinstance(space, Failure):
         return Finding("/dev/shm", "skipped", ran, space.why)
-    result = f"{in_words(space.free)} free of {in_words(space.total)}"
+    result = f"{console.byte_size(space.free)} free of {console.byte_size(space.total)}"
     if not shared_memory_too_small(readings, question):
         return Finding("/dev/shm", "ok", ran, result)
     needed = shared_memory_needed(readings, question)
@@ -152,7 +153,7 @@ def _shared_memory(readings: Readings, question: Question) -> Finding:
         "/dev/shm",
         "warning",
         ran,
-        f"{result}; loader workers may need {in_words(needed)}, and die of a bus error",
+        f"{result}; loader workers may need {console.byte_size(needed)}, and die of a bus error",
         "give the container more (docker run --shm-size=2g), or load pictures without workers:",
         "--num-workers 0",
     )
@@ -163,14 +164,14 @@ def _disk(readings: Readings) -> Finding:
     space, network = readings.disk, readings.network
     if isinstance(space, Failure):
         return Finding("disk", "skipped", ran, space.why)
-    result = f"{in_words(space.free)} free"
+    result = f"{console.byte_size(space.free)} free"
     if isinstance(network, Failure):
         return Finding("disk", "ok", ran, result)
     needed = _CHECKPOINTS * network.checkpoint
     if space.free < needed:
-        result += f"; a run asks for {in_words(needed)}, three checkpoints"
+        result += f"; a run asks for {console.byte_size(needed)}, three checkpoints"
         return Finding("disk", "problem", ran, result, "free some space, or write to another disk: --checkpoint-dir")
-    return Finding("disk", "ok", ran, f"{result}, a run asks for {in_words(needed)}")
+    return Finding("disk", "ok", ran, f"{result}, a run asks for {console.byte_size(needed)}")
 
 
 def _variables(readings: Readings, question: Question) -> Finding:

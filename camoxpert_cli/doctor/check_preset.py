@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from camoxpert_cli import console
 from camoxpert_cli.config.parse import parse_devices
 from camoxpert_cli.config.resolve import gpu_count, stage2_batch_size
 from camoxpert_cli.doctor.check_multi_gpu import best_strategy
 from camoxpert_cli.doctor.finding import Finding, Question
 from camoxpert_cli.doctor.readings import Readings
-from camoxpert_cli.doctor.words import count, in_words, listed
+from camoxpert_cli.doctor.words import count, listed
 from camoxpert_cli.launch.answers import Failure, StageMemory
 
 # Part of a card's memory beyond which a long run may fail where two steps did not: its allocator leaves gaps.
@@ -68,22 +69,22 @@ def _memory(readings: Readings, question: Question) -> Finding:
     card = min(readings.seen[number].memory for number in question.cards(readings))
     too_large = [each for each in stages if each.peak is None]
     if too_large:
-        result = f"{_in_words(too_large)} of {in_words(card)}"
+        result = f"{_memory_of(too_large)} of {console.byte_size(card)}"
         return Finding(
             name, "problem", ran, result, "the same steps from batches of half the size:", halved_batches(question)
         )
     worst = max(stages, key=lambda each: each.peak or 0)
-    result = f"{_in_words(stages)} of {in_words(card)}"
+    result = f"{_memory_of(stages)} of {console.byte_size(card)}"
     if (worst.peak or 0) > _TIGHT * card:
         advice = "it may run out later; the same steps from batches of half the size:"
         return Finding(name, "warning", ran, f"{result}: tight", advice, halved_batches(question))
     return Finding(name, "ok", ran, result)
 
 
-def _in_words(stages: list[StageMemory] | tuple[StageMemory, ...]) -> str:
+def _memory_of(stages: list[StageMemory] | tuple[StageMemory, ...]) -> str:
     return ", ".join(
         f"stage {each.stage} with {count(each.batch_size, 'picture')} takes "
-        f"{'more than there is' if each.peak is None else in_words(each.peak)}"
+        f"{'more than there is' if each.peak is None else console.byte_size(each.peak)}"
         for each in stages
     )
 

@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Collection
 from dataclasses import dataclass
 
+from camoxpert_cli import console
 from camoxpert_cli.config.resolve import global_batches, gpu_count, resolve
 from camoxpert_cli.doctor.check_machine import shared_memory_too_small
 from camoxpert_cli.doctor.check_multi_gpu import best_strategy, works_without_peers
 from camoxpert_cli.doctor.check_preset import MEMORY, halved_batches
 from camoxpert_cli.doctor.finding import Question
 from camoxpert_cli.doctor.readings import Readings
-from camoxpert_cli.doctor.words import count, in_words
+from camoxpert_cli.doctor.words import count
 
 # The recipe that the others vary, and the one for a single card.
 _SEVERAL, _ONE = "kaggle-2xT4", "kaggle-1xT4"
@@ -92,5 +93,5 @@ def _adapted(preset: str, readings: Readings, used: tuple[int, ...]) -> tuple[li
         )
     smallest = min(readings.seen[card].memory for card in used)
     if smallest < _MADE_FOR:
-        why.append(f"{in_words(smallest)} may be too little: camox doctor --preset {preset} measures it.")
+        why.append(f"{console.byte_size(smallest)} may be too little: camox doctor --preset {preset} measures it.")
     return flags, why

@@ -1,19 +1,16 @@
-"""How sizes and errors are written down."""
+"""How errors, counts and lists are written down."""
 
 from __future__ import annotations
+
+from camoxpert_cli.errors import first_line
 
 _LONGEST = 200
 
 
 def one_line(error: object) -> str:
-    """The first line of an error: CUDA's go on with paragraphs on how to debug them."""
-    lines = str(error).strip().splitlines() or [""]
-    return lines[0] if len(lines[0]) <= _LONGEST else f"{lines[0][:_LONGEST]}…"
-
-
-def in_words(size: float) -> str:
-    """Bytes as people say them."""
-    return f"{size / 2**30:.1f} GiB" if size >= 2**30 else f"{size / 2**20:.0f} MiB"
+    """The first line of an error, cut where it is long: CUDA's go on with paragraphs on how to debug them."""
+    line = first_line(error)
+    return line if len(line) <= _LONGEST else f"{line[:_LONGEST]}…"
 
 
 def count(number: int, thing: str) -> str:

@@ -14,7 +14,7 @@ from camoxpert_cli.engine.step import LossValues
 from camoxpert_cli.engine.throughput import Forecast, forecast, roughly
 from camoxpert_cli.metrics.image_scores import Scores
 from camoxpert_cli.metrics.measures import EACH_EPOCH
-from camoxpert_cli.parallel.memory import in_gib, peak_of_gpus, resident, total_of
+from camoxpert_cli.parallel.memory import peak_of_gpus, resident, total_of
 
 
 def report_step(run: Run, phase: Phase, number: int, losses: LossValues, wait: float) -> Report:
@@ -88,5 +88,7 @@ def _short(value: float) -> str:
 
 
 def _memory(run: Run) -> str:
-    held = in_gib(memory_bytes(run))
-    return f"memory {held}" if run.device.type == "cpu" else f"GPU memory {held} of {in_gib(total_of(run.device))}"
+    held = console.in_gib(memory_bytes(run))
+    return (
+        f"memory {held}" if run.device.type == "cpu" else f"GPU memory {held} of {console.in_gib(total_of(run.device))}"
+    )

@@ -12,7 +12,7 @@ from camoxpert_cli import console
 from camoxpert_cli.config.parse import format_duration
 from camoxpert_cli.engine.build import describe_batches
 from camoxpert_cli.engine.run import Run
-from camoxpert_cli.parallel.memory import in_gib, total_of
+from camoxpert_cli.parallel.memory import total_of
 
 _STRATEGIES = {
     "single": "one process",
@@ -52,7 +52,7 @@ def _devices(run: Run) -> list[str]:
     versions = f"{computed_with['number format']}, {computed_with['version']}"
     if run.device.type == "cpu":
         return [f"{computed_with['device']}, {versions}"]
-    own = [f"{torch.cuda.get_device_name(each)}, {in_gib(total_of(each))}" for each in run.own_devices]
+    own = [f"{torch.cuda.get_device_name(each)}, {console.in_gib(total_of(each))}" for each in run.own_devices]
     found = Counter(name for names in run.world.gather(own) for name in names)
     return [*(f"{count} GPU{'s' if count > 1 else ''}: {name}" for name, count in found.items()), versions]
 

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from camoxpert_cli import atomic
 from camoxpert_cli.checkpoints.format import CheckpointNotWritten
-from camoxpert_cli.errors import CheckpointError, UsageError
+from camoxpert_cli.errors import CheckpointError, UsageError, first_line
 from camoxpert_cli.model.camoxpert import CamoXpert
 from camoxpert_cli.model.dense_moe import with_all_experts
 from camoxpert_cli.model.normalise import Normalise
@@ -100,7 +100,7 @@ def _traced(network: CamoXpert, img_size: int, description: Mapping[str, str]) -
             return model.SerializeToString()
     except Exception as error:  # what a backbone's operators make of the exporter is not specified
         raise CheckpointError(
-            f"{network.backbone_name} at {img_size} pixels cannot be written as ONNX: {_first_line(error)}",
+            f"{network.backbone_name} at {img_size} pixels cannot be written as ONNX: {first_line(error)}",
             "a name that ends in .safetensors writes the weights alone",
         ) from error
 
@@ -141,7 +141,3 @@ def _quiet() -> Iterator[None]:
             yield
     finally:
         logging.disable(before)
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).strip().partition("\n")[0] or type(error).__name__

@@ -17,7 +17,7 @@ import torch
 from huggingface_hub import constants
 from torch import Tensor, nn
 
-from camoxpert_cli.errors import CheckpointError, ConfigError, nearest
+from camoxpert_cli.errors import CheckpointError, ConfigError, first_line, nearest
 from camoxpert_cli.model.weights_file import read_weights_file
 
 STRIDES = (4, 8, 16, 32)
@@ -155,7 +155,7 @@ def _load_from_source(name: str, indices: tuple[int, ...]) -> nn.Module:
             backbone: nn.Module = timm.create_model(name, features_only=True, out_indices=indices, pretrained=True)
     except Exception as error:  # the hub client raises whatever its transport raises
         raise ConfigError(
-            f"the pretrained weights of {name} are not on this machine and cannot be fetched: {_first_line(error)}",
+            f"the pretrained weights of {name} are not on this machine and cannot be fetched: {first_line(error)}",
             hint,
         ) from error
     return backbone
@@ -177,10 +177,6 @@ def _without_waiting_for_the_hub() -> Iterator[None]:
         constants.HF_HUB_OFFLINE = before
 
 
-def _first_line(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0]
-
-
 def _load_from_file(name: str, indices: tuple[int, ...], path: Path) -> nn.Module:
     weights = _read_weights(path)
     # timm leaves out what does not match without a word. So the file is loaded twice from one random state, the second
@@ -193,7 +189,7 @@ def _load_from_file(name: str, indices: tuple[int, ...], path: Path) -> nn.Modul
         torch.random.set_rng_state(state)
         other = _filled(name, indices, {**weights, **changed}).state_dict()
     except Exception as error:  # timm's conversion of old names may trip over foreign ones in any way
-        raise CheckpointError(f"{path} does not fit backbone {name}: {_first_line(error)}", hint) from error
+        raise CheckpointError(f"{path} does not fit backbone {name}: {first_line(error)}", hint) from error
     numbers = {key: value for key, value in backbone.state_dict().items() if value.is_floating_point()}
     missed = [key for key, value in numbers.items() if torch.equal(value, other[key])]
     if missed:

@@ -18,7 +18,7 @@ from safetensors import safe_open
 from torch import Tensor
 
 from camoxpert_cli import console
-from camoxpert_cli.errors import CheckpointError
+from camoxpert_cli.errors import CheckpointError, first_line
 
 SAFETENSORS = ".safetensors"
 _SUFFIXES = (".pth", ".pt", ".ckpt", ".bin", SAFETENSORS)
@@ -87,7 +87,7 @@ def verify_archive(path: Path) -> None:
             folders = [member.filename for member in archive.infolist() if member.external_attr & _IS_FOLDER]
             broken = broken or next(iter(folders), None)
     except Exception as error:  # what a damaged directory makes of zipfile is not specified
-        raise CheckpointError(f"{path} is damaged or cut off: {_first_line(error)}", hint) from error
+        raise CheckpointError(f"{path} is damaged or cut off: {first_line(error)}", hint) from error
     if broken is not None:
         raise CheckpointError(f"{path} is damaged: {broken} in it is not what was written", hint)
 
@@ -109,7 +109,7 @@ def _read_safetensors(path: Path) -> dict[str, Any]:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 -- no mapping
     except Exception as error:  # safetensors has an error class of its own for whatever is wrong
         raise CheckpointError(
-            f"{path} is damaged or cut off: {_first_line(error)}", "copy or download it again"
+            f"{path} is damaged or cut off: {first_line(error)}", "copy or download it again"
         ) from error
     if CHECKSUM not in metadata:
         console.say(f"Note: {path} has no checksum, so that whether it is whole cannot be verified")
@@ -131,7 +131,7 @@ def _unpickle(path: Path, archive: bool, mmap: bool) -> Any:
             "save its tensors and numbers alone with the program that wrote it",
         ) from error
     except Exception as error:  # damaged files end in many kinds of error
-        raise CheckpointError(f"{path} cannot be read: {_first_line(error)}") from error
+        raise CheckpointError(f"{path} cannot be read: {first_line(error)}") from error
     if not archive:
         console.warn(
             f"{path} is in torch's format of before 1.6, which has no checksums: whether it is whole cannot be verified"
@@ -156,7 +156,3 @@ def _warn_of_old_torch() -> None:
             f"torch {torch.__version__} has a known hole in its safe reader (CVE-2026-24747): load files from people "
             "you trust only, or install torch 2.10 or newer"
         )
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).partition("\n")[0] or type(error).__name__

@@ -10,8 +10,6 @@ from pathlib import Path
 
 import torch
 
-_GIB = 2**30
-
 
 def peak_of_gpus(devices: Sequence[torch.device]) -> int:
     """The most bytes that this process's allocator took so far on the fullest of the GPUs `devices`."""
@@ -31,7 +29,3 @@ def resident() -> int:
         unit = 1 if sys.platform == "darwin" else 1024
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
     return pages * os.sysconf("SC_PAGE_SIZE")
-
-
-def in_gib(size: float) -> str:
-    return f"{size / _GIB:.2f} GiB" if size < 10 * _GIB else f"{size / _GIB:.1f} GiB"

@@ -16,7 +16,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from camoxpert_cli.errors import PeerLostError
+from camoxpert_cli.errors import PeerLostError, first_line
 from camoxpert_cli.parallel.cuda_errors import to_camox_error
 from camoxpert_cli.parallel.worker import MEETING_POINT, PARENT, is_worker
 
@@ -141,9 +141,8 @@ def member(rank: int, size: int, local_rank: int, local_size: int, store: str, t
 
 def peer_lost(error: RuntimeError) -> PeerLostError:
     """What a collective that failed means."""
-    reason = str(error).strip().splitlines()[0]
     return PeerLostError(
-        f"this process lost the others: {reason}",
+        f"this process lost the others: {first_line(error)}",
         "look into the logs of all ranks; where cards cannot reach each other, NCCL_P2P_DISABLE=1 may help",
     )
 
