@@ -10,14 +10,22 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
-from typing import Any, Literal, TypeAlias, TypeVar, get_args, overload
+from typing import Any, TypeAlias, TypeVar, get_args, overload
 
 import numpy as np
 from numpy.typing import NDArray
 
 from camoxpert_cli import console
 from camoxpert_cli.config.command_line import train_arguments
-from camoxpert_cli.config.eval_options import EmptyMasks, Inference, Precision, Protocol, TestData, check_source
+from camoxpert_cli.config.eval_options import (
+    EmptyMasks,
+    Inference,
+    Precision,
+    Protocol,
+    TestData,
+    Weights,
+    check_source,
+)
 from camoxpert_cli.config.parse import NO_TTA, parse_tta
 from camoxpert_cli.config.resolve import resolve
 from camoxpert_cli.config.schema import SETTINGS, SMALLEST_SIDE
@@ -143,7 +151,7 @@ def evaluate(
     masks: PathLike | None = None,
     sets: Sequence[str] = (),
     include_noncam: bool = False,
-    weights: Literal["model", "ema"] | None = None,
+    weights: Weights | None = None,
     img_size: int | None = None,
     batch_size: int = 8,
     precision: Precision = "fp32",
@@ -165,7 +173,7 @@ def evaluate(
     roots, folder = _paths(dataset_path), _path(out)
     own_images, own_masks = _path(images), _path(masks)
     check_source(Path(checkpoint), None, roots, own_images, own_masks)
-    _one_of("weights", weights, ("model", "ema", None))
+    _one_of("weights", weights, (*get_args(Weights), None))
     _one_of("precision", precision, get_args(Precision))
     _one_of("empty_masks", empty_masks, get_args(EmptyMasks))
     _at_least("img_size", img_size, SMALLEST_SIDE)

@@ -37,13 +37,14 @@ from camoxpert_cli import __version__, atomic, console
 from camoxpert_cli.errors import TrainingError, UsageError
 
 _PACKAGES = ("torch", "torchvision", "timm", "numpy", "opencv-python-headless", "albumentations", "typer")
+LAST, PREVIOUS, BEST = "last.pth", "previous.pth", "best_model.pth"
+CHECKPOINTS = (LAST, PREVIOUS, BEST)  # the newest first
 # What makes a folder the folder of a run; one that stopped before its first epoch ended has nothing to lose.
-_PRECIOUS = ("history.json", "last.pth", "previous.pth", "best_model.pth", "results.json")
+_PRECIOUS = ("history.json", *CHECKPOINTS, "results.json")
 STRATEGY_FILE = "strategy.json"
 _PAGES = ("per_image.csv", "report.html", "curves.png")
 _FILES = (*_PRECIOUS, *_PAGES, "config.yaml", "env.json", "metrics.jsonl", STRATEGY_FILE)
 
-_GIB = 2**30
 # Descriptors that hold a folder's lock. A loader's worker would hold it on after this process was killed.
 _locks: set[int] = set()
 os.register_at_fork(after_in_child=lambda: _let_go())
@@ -58,9 +59,9 @@ class RunFolder:
     def __init__(self, path: Path, *, writes: bool = True) -> None:
         self.path = path
         self.writes = writes
-        self.last = path / "last.pth"
-        self.previous = path / "previous.pth"
-        self.best = path / "best_model.pth"
+        self.last = path / LAST
+        self.previous = path / PREVIOUS
+        self.best = path / BEST
         self.metrics = path / "metrics.jsonl"
         self.history = path / "history.json"
         self.results = path / "results.json"
@@ -95,7 +96,7 @@ class RunFolder:
         """Raise UsageError where `checkpoint`, which another program wrote, lies in this folder."""
         if checkpoint.parent.resolve() == self.path.resolve():
             raise UsageError(
-                f"{checkpoint} is of another program, and this run would write best_model.pth beside or over it",
+                f"{checkpoint} is of another program, and this run would write {BEST} beside or over it",
                 "choose another folder with --checkpoint-dir",
             )
 
@@ -153,8 +154,8 @@ class RunFolder:
         free = shutil.disk_usage(self.path).free
         if free < size - there:
             raise TrainingError(
-                f"the disk of {self.path} has {free / _GIB:.2f} GiB free, and checkpoints of this network need "
-                f"{(size - there) / _GIB:.2f} GiB more",
+                f"the disk of {self.path} has {console.in_gib(free)} free, and checkpoints of this network need "
+                f"{console.in_gib(size - there)} more",
                 "free some space, or choose another disk with --checkpoint-dir",
             )
 

@@ -28,10 +28,10 @@ from camoxpert_cli.checkpoints.layouts import (
 )
 from camoxpert_cli.checkpoints.load import misfits
 from camoxpert_cli.checkpoints.repack import as_before, as_original, dropped, meta_network, metadata
+from camoxpert_cli.config.eval_options import Weights
 from camoxpert_cli.errors import CheckpointError, UsageError
 from camoxpert_cli.model.weights_file import SAFETENSORS, read_weights_file
 
-Weights = Literal["model", "ema"]
 Keep = Literal["all", "weights"]
 Program = Literal["same", "camoxpert"]
 

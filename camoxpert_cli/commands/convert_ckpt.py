@@ -9,6 +9,7 @@ import typer
 
 from camoxpert_cli import console
 from camoxpert_cli.commands.options import AsJson
+from camoxpert_cli.config.eval_options import Weights
 
 if TYPE_CHECKING:
     from camoxpert_cli.checkpoints.convert import Conversion
@@ -23,7 +24,7 @@ def convert_ckpt(
     ] = None,
     add: Annotated[bool, typer.Option("--add", help="Put module. before the network's keys.")] = False,
     weights: Annotated[
-        Literal["model", "ema"], typer.Option(metavar="model|ema", help="Which weights become the network's.")
+        Weights, typer.Option(metavar="model|ema", help="Which weights become the network's.")
     ] = "model",
     keep: Annotated[
         Literal["all", "weights"],

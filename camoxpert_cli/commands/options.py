@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Iterable, Mapping
-from typing import Annotated, Any, Literal, TypeAlias, get_args, get_type_hints
+from typing import Annotated, Any, TypeAlias, get_args, get_type_hints
 
 import typer
 
 from camoxpert_cli import console
+from camoxpert_cli.config import eval_options
 from camoxpert_cli.config.schema import SETTINGS, SMALLEST_SIDE, Setting
 from camoxpert_cli.config.values import AUTO
 
@@ -113,6 +114,6 @@ Views: TypeAlias = Annotated[
     ),
 ]
 Weights: TypeAlias = Annotated[
-    Literal["model", "ema"] | None,
+    eval_options.Weights | None,
     typer.Option("--weights", metavar="model|ema", help="Which weights; the average where there is one, if not given."),
 ]

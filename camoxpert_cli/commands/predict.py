@@ -1,13 +1,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 import typer
 
 from camoxpert_cli import console
 from camoxpert_cli.commands.options import NetworkSide, Quiet, Views
 from camoxpert_cli.config.parse import NO_TTA, parse_tta
+from camoxpert_cli.config.schema import Device
 
 
 def predict(
@@ -30,9 +31,7 @@ def predict(
     tta: Views = None,
     img_size: NetworkSide = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace files of the same name in --out.")] = False,
-    device: Annotated[
-        Literal["auto", "cuda", "cpu"], typer.Option(metavar="auto|cuda|cpu", help="Where to compute.")
-    ] = "auto",
+    device: Annotated[Device, typer.Option(metavar="auto|cuda|cpu", help="Where to compute.")] = "auto",
     quiet: Quiet = False,
 ) -> None:
     """Write a grey map for every picture, at its own size.

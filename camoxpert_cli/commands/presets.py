@@ -11,8 +11,7 @@ from typer.core import TyperGroup
 from camoxpert_cli import console
 from camoxpert_cli.commands.help import SectionedCommand
 from camoxpert_cli.commands.options import AsJson
-from camoxpert_cli.config.catalogue import Entry, catalogue
-from camoxpert_cli.config.explain import Explained, account, explain, recipe
+from camoxpert_cli.config.explain import Entry, Explained, account, catalogue, explain, recipe
 
 Name = Annotated[str, typer.Argument(metavar="NAME", help="A preset's name, or a .yaml file.", show_default=False)]
 

@@ -8,6 +8,9 @@ from dataclasses import replace
 from camoxpert_cli.config.resolve import global_batches, gpu_count, stage2_batch_size
 from camoxpert_cli.config.schema import SETTINGS, Config
 
+# What the pictures of an optimizer step are made of.
+BATCH_SETTINGS = {"train.batch_size", "train.stage2_batch_size", "train.accumulation_steps"}
+
 
 def own_batches(config: Config) -> tuple[int, int]:
     """Pictures at a time on each GPU, in stage 1 and in stage 2."""

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
-from camoxpert_cli.config.batches import exact_batches
+from camoxpert_cli.config.batches import BATCH_SETTINGS, exact_batches
 from camoxpert_cli.config.resolve import Resolved, global_batches, gpu_count, stage2_batch_size
 from camoxpert_cli.config.schema import SETTINGS, Config
 from camoxpert_cli.errors import ConfigError
@@ -35,7 +35,6 @@ _ROUNDING = {
     *("run.device", "run.gpus", "run.devices", "run.strategy"),
     *("model.gradient_checkpointing", "train.deterministic"),
 }
-_BATCHES = {"train.batch_size", "train.stage2_batch_size", "train.accumulation_steps"}
 _MEANINGS: dict[Effect, str] = {
     "none": "the result stays what it would have been",
     "rounding": "the same pictures a step in the same order; results differ by rounding, and where batches differ by "
@@ -114,7 +113,7 @@ def keep_preset_batches(resolved: Resolved) -> Resolved:
     `keep_global_batches` does.
     """
     typed = resolved.typed
-    if resolved.preset is None or typed & _BATCHES or not typed & {"run.gpus", "run.devices"}:
+    if resolved.preset is None or typed & BATCH_SETTINGS or not typed & {"run.gpus", "run.devices"}:
         return resolved
     before = resolved.base
     if not isinstance(before.run.gpus, int) or before.run.gpus == resolved.config.run.gpus:
@@ -125,7 +124,7 @@ def keep_preset_batches(resolved: Resolved) -> Resolved:
 def _effect(key: str, before: Any, after: Any, same_batches: bool) -> Effect:
     if key in _NO_EFFECT:
         return "none"
-    if key in _ROUNDING or (key in _BATCHES and same_batches):
+    if key in _ROUNDING or (key in BATCH_SETTINGS and same_batches):
         return "rounding"
     if key == "train.epochs" and after > before:
         return "longer"

@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from camoxpert_cli.config.batches import BATCH_SETTINGS
 from camoxpert_cli.config.parse import parse_devices
 from camoxpert_cli.config.presets import PRESET_FOLDER, preset_names
 from camoxpert_cli.config.resolve import ASSIGNED, Resolved, global_batches, gpu_count, resolve, stage2_rate
@@ -23,7 +24,6 @@ TOLERANCE = 2.0
 _ROUNDING = 1 + 1e-9
 # More is no advice.
 _MOST_STEPS = 1000
-_BATCHES = {"train.batch_size", "train.stage2_batch_size", "train.accumulation_steps"}
 _RATES = {1: "train.lr", 2: "train.stage2_lr"}
 
 
@@ -148,7 +148,7 @@ def _steps_in_proportion(
 ) -> int | None:
     """Accumulation steps that make batches to fit the rates; None where none do, or no batch was typed."""
     # Typed beside GPUs alone, they would replace those that keep the preset's batches.
-    if not resolved.typed & _BATCHES:
+    if not resolved.typed & BATCH_SETTINGS:
         return None
     train = resolved.config.train
     for number, recipe in wrong.items():

@@ -11,6 +11,9 @@ from typing import Any, Literal, get_type_hints
 
 from camoxpert_cli.config.parse import parse_cache, parse_devices, parse_duration, parse_interval
 
+Scheduler = Literal["cosine", "onecycle", "cosine_restart", "none"]
+Device = Literal["auto", "cuda", "cpu"]
+
 # Of a picture, in pixels: the network's coarsest maps have a pixel for 32 of it.
 SMALLEST_SIDE = 64
 
@@ -104,9 +107,7 @@ class TrainConfig:
     stage2_lr: float | None = setting(None, "learning rate of stage 2; --lr if not given", low=0.0)
     backbone_lr_factor: float = setting(0.1, "the backbone learns at this part of the rate", low=0.0, high=1.0)
     weight_decay: float = setting(1e-4, "AdamW's weight decay", low=0.0)
-    scheduler: Literal["cosine", "onecycle", "cosine_restart", "none"] = setting(
-        "cosine", "how the learning rate falls within a stage", original="onecycle"
-    )
+    scheduler: Scheduler = setting("cosine", "how the learning rate falls within a stage", original="onecycle")
     min_lr: float = setting(1e-6, "learning rate at the end of a schedule", low=0.0)
     warmup_epochs: int = setting(0, "epochs over which the rate rises at the start of stage 2", low=0)
     t_mult: int = setting(2, "each cycle of cosine_restart is this many times longer than the one before", low=1)
@@ -138,7 +139,7 @@ class RunConfig:
     resume_from: str | None = setting(
         None, "checkpoint to go on from: camox's own or the original program's", stands_for="FILE"
     )
-    device: Literal["auto", "cuda", "cpu"] = setting("auto", "where to compute", original="cuda")
+    device: Device = setting("auto", "where to compute", original="cuda")
     gpus: int | Literal["all"] | None = setting(
         None,
         "number of GPUs, or of processes with --device cpu; one where there is any, if not given",

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import math
 from itertools import pairwise
-from typing import Literal
 
-Scheduler = Literal["cosine", "onecycle", "cosine_restart", "none"]
+from camoxpert_cli.config.schema import Scheduler
 
 _ONECYCLE_START = 1 / 25
 _ONECYCLE_RISE = 0.1

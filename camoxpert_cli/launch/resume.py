@@ -13,6 +13,7 @@ from camoxpert_cli import console
 from camoxpert_cli.checkpoints.format import Checkpoint, read_checkpoint
 from camoxpert_cli.checkpoints.layouts import CAMOX, ORIGINAL, layout_of
 from camoxpert_cli.checkpoints.original_settings import settings_of_original
+from camoxpert_cli.config.batches import BATCH_SETTINGS
 from camoxpert_cli.config.diff import changes, keep_global_batches
 from camoxpert_cli.config.resolve import Resolved, from_mapping, gpu_count, resolve
 from camoxpert_cli.config.schema import Config
@@ -25,13 +26,10 @@ from camoxpert_cli.launch.start import start
 from camoxpert_cli.parallel.device import place, with_count
 from camoxpert_cli.parallel.sync_batchnorm import refuse_sync_batchnorm
 from camoxpert_cli.parallel.world import expected_size
-from camoxpert_cli.run_folder import RunFolder, default_path
+from camoxpert_cli.run_folder import CHECKPOINTS, RunFolder, default_path
 
-# Newest first.
-_NAMES = ("last.pth", "previous.pth", "best_model.pth")
 _DEPTH = 4  # folders below the one given in which a run is looked for
 _FOLDERS = {"data.images", "data.masks"}
-_BATCHES = {"train.batch_size", "train.stage2_batch_size", "train.accumulation_steps"}
 
 
 def resume(
@@ -68,14 +66,14 @@ def find_checkpoint(source: Path) -> Checkpoint:
         try:
             return Checkpoint(source, read_checkpoint(source))
         except CheckpointError as error:
-            if any((source.parent / name).exists() for name in _NAMES if name != source.name):
+            if any((source.parent / name).exists() for name in CHECKPOINTS if name != source.name):
                 error.hint = (
                     f"{RunFolder(source.parent).resume_command} takes the newest checkpoint there that is whole"
                 )
             raise
     folder = _run_folder(source)
     passed_over = []
-    for path in (folder / name for name in _NAMES):
+    for path in (folder / name for name in CHECKPOINTS):
         if path.exists():
             try:
                 return Checkpoint(path, read_checkpoint(path))
@@ -112,7 +110,7 @@ def settings_to_go_on(checkpoint: Checkpoint, flags: Mapping[str, Any], assignme
         config = replace(config, data=replace(config.data, images=(), masks=()))
     elif asked & _FOLDERS and "data.dataset_path" not in asked:
         config = replace(config, data=replace(config.data, dataset_path=()))
-    if (_BATCHES & asked or config.run.gpus != before.run.gpus) and not _BATCHES & assigned:
+    if (BATCH_SETTINGS & asked or config.run.gpus != before.run.gpus) and not BATCH_SETTINGS & assigned:
         config = keep_global_batches(before, config, [*asked])
     folder = Path(str(config.run.checkpoint_dir)) if "run.checkpoint_dir" in asked else _folder_to_write(checkpoint)
     config = replace(
@@ -183,7 +181,7 @@ def _run_folder(source: Path) -> Path:
     found = _below(source, _DEPTH)
     if not found:
         raise CheckpointError(
-            f"{source} holds no checkpoint ({', '.join(_NAMES)})", "give the folder of a run, or a checkpoint file"
+            f"{source} holds no checkpoint ({', '.join(CHECKPOINTS)})", "give the folder of a run, or a checkpoint file"
         )
     if len(found) > 1:
         raise CheckpointError(
@@ -193,7 +191,7 @@ def _run_folder(source: Path) -> Path:
 
 
 def _below(folder: Path, depth: int) -> list[Path]:
-    if any((folder / name).exists() for name in _NAMES):
+    if any((folder / name).exists() for name in CHECKPOINTS):
         return [folder]
     folders = sorted(path for path in folder.iterdir() if path.is_dir()) if depth else []
     return [match for each in folders for match in _below(each, depth - 1)]

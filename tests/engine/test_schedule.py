@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from camoxpert_cli.engine.schedule import Scheduler, learning_rate
+from camoxpert_cli.config.schema import Scheduler
+from camoxpert_cli.engine.schedule import learning_rate
 
 PEAK, MINIMUM = 1e-3, 1e-6
 SCHEDULERS: tuple[Scheduler, ...] = get_args(Scheduler)

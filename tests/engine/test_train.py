@@ -11,12 +11,12 @@ from torch import Tensor, nn
 
 from camoxpert_cli.checkpoints.format import read_checkpoint
 from camoxpert_cli.checkpoints.load import load_model
-from camoxpert_cli.config.schema import Config
+from camoxpert_cli.config.schema import Config, Scheduler
 from camoxpert_cli.data.dataset import ScoringPictures
 from camoxpert_cli.data.loader import scoring_loader
 from camoxpert_cli.engine import train as train_module
 from camoxpert_cli.engine.run import Run, enter_phase, prepare
-from camoxpert_cli.engine.schedule import Scheduler, learning_rate
+from camoxpert_cli.engine.schedule import learning_rate
 from camoxpert_cli.engine.train import train
 from camoxpert_cli.errors import DataError, Interrupted
 from camoxpert_cli.evaluation.score import evaluate
