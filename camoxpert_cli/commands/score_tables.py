@@ -12,10 +12,10 @@ from camoxpert_cli.metrics.measures import MEASURES
 
 # The columns of the first table, and what stands in each line of the second: at one threshold, mean and maximum.
 _HEADINGS = {each.heading: each.name for each in MEASURES if each.heading}
-_FAMILIES: dict[str, list[str]] = {}
-for _each in MEASURES:
-    if _each.family:
-        _FAMILIES.setdefault(_each.family, []).append(_each.name)
+_FAMILIES = {
+    family: [each.name for each in MEASURES if each.family == family]
+    for family in dict.fromkeys(each.family for each in MEASURES if each.family)
+}
 
 
 def to_text(evaluation: Evaluation) -> str:
