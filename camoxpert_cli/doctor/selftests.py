@@ -23,7 +23,6 @@ from camoxpert_cli.engine.time_limit import Deadline
 from camoxpert_cli.engine.train import backward
 from camoxpert_cli.model.routing import spread
 from camoxpert_cli.parallel.device import Placement
-from camoxpert_cli.parallel.gradients import leave_idle_experts, sum_gradients
 from camoxpert_cli.parallel.precision import choose_dtype
 from camoxpert_cli.parallel.world import World, member
 from camoxpert_cli.run_folder import RunFolder
@@ -141,10 +140,8 @@ def _training_gradients(
     run.network.eval()  # BatchNorm would see the images of one device
     with nullcontext() if first is None else spread(run.network, first):
         _, chosen = backward(run, images, masks, epoch=0, size=size, share=1.0)
-    if placement.strategy == "dp":
-        leave_idle_experts(run.network, chosen)
     parameters = list(run.network.parameters())
-    sum_gradients(parameters, world)
+    run.strategy.reduce_gradients(parameters, chosen)
     return [each.grad for each in parameters]
 
 

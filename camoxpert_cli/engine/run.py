@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -12,7 +11,6 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 from torch.amp.grad_scaler import GradScaler
-from torch.nn import DataParallel
 from torch.optim import AdamW
 
 from camoxpert_cli import console
@@ -28,12 +26,12 @@ from camoxpert_cli.data.cores import auto_workers, usable_cores
 from camoxpert_cli.data.dataset import ScoringBatch, ScoringPictures, TrainingPictures
 from camoxpert_cli.data.loader import PictureLoader, scoring_loader, training_loader
 from camoxpert_cli.data.pairs import Pair
-from camoxpert_cli.data.sampling import EpochBatches, ranks_with_samples
+from camoxpert_cli.data.sampling import EpochBatches
 from camoxpert_cli.engine.build import RunData, build_network, build_phases, check_pictures, open_data
 from camoxpert_cli.engine.ema import Ema
 from camoxpert_cli.engine.optimizer import build_optimizer
 from camoxpert_cli.engine.stages import WHOLE_BACKBONE, Phase, Stage
-from camoxpert_cli.engine.step import StepOutput, TrainingStep, output_of_nothing
+from camoxpert_cli.engine.step import TrainingStep
 from camoxpert_cli.engine.stopping import Stopped, Stopping
 from camoxpert_cli.engine.tensorboard import Curves
 from camoxpert_cli.engine.throughput import Pace
@@ -41,7 +39,7 @@ from camoxpert_cli.engine.time_limit import Deadline, Reserve, find_deadline
 from camoxpert_cli.model.camoxpert import CamoXpert
 from camoxpert_cli.parallel.device import Placement, own_device, place, with_count
 from camoxpert_cli.parallel.precision import build_scaler, choose_dtype
-from camoxpert_cli.parallel.sync_batchnorm import refuse_sync_batchnorm, synchronise, within_group
+from camoxpert_cli.parallel.strategy import STRATEGIES, Strategy, StrategyName
 from camoxpert_cli.parallel.worker import tell_run_folder
 from camoxpert_cli.parallel.world import World
 from camoxpert_cli.run_folder import RunFolder, default_path
@@ -94,7 +92,7 @@ class Run:
     reserve: Reserve
     placement: Placement
     world: World
-    forward: Callable[[Tensor, Tensor], StepOutput]  # `step` on all devices of this process
+    strategy: Strategy
     optimizer: AdamW | None = None
     phase: Phase | None = None
     backbone_stages: int | None = None  # in training
@@ -143,24 +141,6 @@ class Run:
             self.world.size,
         )
 
-    def synchronised(self, size: int) -> AbstractContextManager[None]:
-        """For a batch of `size` pictures over all ranks: BatchNorm looks at all of them, where that is wanted.
-
-        Every rank enters it, also one without a picture of the batch, and makes its forward and backward pass inside.
-        """
-        if not self.config.train.sync_batchnorm or self.world.size == 1:
-            return nullcontext()
-        self.world.require_all()  # the layers' own collectives miss nobody
-        # Ranks without a picture do not call the layers, and the others must not wait for them.
-        return within_group(self.network, self.world.group(ranks_with_samples(size, self.world.size)))
-
-    def statistics_weight(self, images: int) -> int:
-        """Of this rank in the average of BatchNorm's running statistics, where it saw so many images of a step."""
-        if not self.config.train.sync_batchnorm:
-            return images
-        # Equal on all ranks that saw every batch, as the last one always does: its own are taken as they are.
-        return int(self.world.rank == self.world.size - 1)
-
     @property
     def scored_network(self) -> CamoXpert:
         """The network that is validated: the average where there is one."""
@@ -187,11 +167,6 @@ class Run:
             raise Stopped(reason, exit_code)
 
     @property
-    def own_devices(self) -> Sequence[torch.device]:
-        """The devices that this process computes on."""
-        return self.placement.devices if self.placement.strategy == "dp" else (self.device,)
-
-    @property
     def position(self) -> int:
         """Training pictures seen since the run began, and one more for each epoch that was closed."""
         return self.progress.epoch * (len(self.data.train) + 1) + self.progress.samples
@@ -201,12 +176,6 @@ class Run:
         self.folder.log(event, **values)
         if self.curves is not None:
             self.curves.write(event, values, self.position)
-
-    def output_of_nothing(self) -> StepOutput:
-        """What `forward` gives where a batch has no picture for this rank."""
-        network = self.network
-        like = next(network.parameters()).detach()
-        return output_of_nothing(len(network.moe_layers), self.config.model.num_experts, like)
 
     @property
     def computed_with(self) -> dict[str, str]:
@@ -221,7 +190,7 @@ def prepare(
     resolved: Resolved,
     checkpoint: Checkpoint | None = None,
     world: World | None = None,
-    strategy: Literal["dp", "ddp"] | None = None,
+    strategy: StrategyName | None = None,
 ) -> tuple[Run, Checkpoint | None]:
     """The run before its first step, and the checkpoint it shall go on from, if any, its weights loaded already.
 
@@ -246,10 +215,13 @@ def prepare(
         *(None if text is None else parse_duration(text) for text in (config.run.time_limit, config.run.session_limit))
     )
     # The settings keep `auto`, for the run may go on elsewhere.
-    placement = place(config.run if strategy is None else replace(config.run, strategy=strategy), world.size)
+    placement = place(
+        config.run if strategy is None else replace(config.run, strategy=strategy),
+        world.size,
+        sync_batchnorm=config.train.sync_batchnorm,
+    )
     config = replace(config, run=with_count(config.run, placement))
     # Refuse before pictures are looked for.
-    refuse_sync_batchnorm(config, placement)
     choose_dtype(config.train.precision, own_device(placement, world))
     if checkpoint is not None and layout_of(checkpoint.content) is not CAMOX:
         folder.refuse_foreign(checkpoint.path)
@@ -274,19 +246,20 @@ def assemble(
     world: World,
     deadline: Deadline,
 ) -> Run:
-    """Everything on this rank's device, before the first step. Raises DeviceError where it lacks the number format.
-
-    And UsageError where settings contradict the placement.
-    """
-    refuse_sync_batchnorm(config, placement)
+    """Everything on this rank's device, before the first step. Raises DeviceError where it lacks the number format."""
     device = own_device(placement, world)
     if device.type == "cuda":
         torch.cuda.set_device(device)
     dtype = choose_dtype(config.train.precision, device)
-    if config.train.sync_batchnorm and world.size > 1:
-        synchronise(network)  # before the average is copied from it
-    network.to(device)
-    step = TrainingStep(network, config.model.deep_supervision, dtype).to(device)
+    step = TrainingStep(network, config.model.deep_supervision, dtype)
+    # Before the average is copied: a strategy may change the network's layers.
+    strategy = STRATEGIES[placement.strategy](
+        step,
+        network,
+        [device, *placement.devices[1:]],
+        world,
+        sync_batchnorm=config.train.sync_batchnorm,
+    )
     size = checkpoint_bytes(network, config.train.use_ema)
     return Run(
         config=config,
@@ -297,7 +270,7 @@ def assemble(
         cache=None if data.generated else open_cache(config.data.cache, data.all_training, config.data.img_size),
         network=network,
         step=step,
-        forward=DataParallel(step, list(placement.devices)) if placement.strategy == "dp" else step,
+        strategy=strategy,
         placement=placement,
         world=world,
         scaler=build_scaler(dtype, device),
@@ -326,7 +299,7 @@ def enter_phase(run: Run, phase: Phase) -> None:
 
 
 def set_trained(run: Run, backbone_stages: int) -> None:
-    """Train the last `backbone_stages` of the backbone and rebuild the optimizer over what is trained, as one act."""
+    """Train the last `backbone_stages` of the backbone; make wrapper and optimizer anew over them, as one act."""
     run.network.set_trainable(backbone_stages, deep_heads=run.config.model.deep_supervision)
     run.optimizer = build_optimizer(
         run.network,
@@ -334,6 +307,7 @@ def set_trained(run: Run, backbone_stages: int) -> None:
         backbone_lr_factor=run.config.train.backbone_lr_factor,
         previous=run.optimizer,
     )
+    run.strategy.wrap()
     run.backbone_stages = backbone_stages
 
 

@@ -78,7 +78,7 @@ def forecast_of(run: Run) -> Forecast | None:
 
 def memory_bytes(run: Run) -> int:
     """The most on this process's fullest GPU so far; on the CPU what the process holds now."""
-    return peak_of_gpus(run.own_devices) if run.device.type == "cuda" else resident()
+    return peak_of_gpus(run.strategy.devices) if run.device.type == "cuda" else resident()
 
 
 def _short(value: float) -> str:

@@ -14,12 +14,6 @@ from camoxpert_cli.engine.build import describe_batches
 from camoxpert_cli.engine.run import Run
 from camoxpert_cli.parallel.memory import in_gib, total_of
 
-_STRATEGIES = {
-    "single": "one process",
-    "dp": "DataParallel, one process for all GPUs",
-    "ddp": "one process per device, gradients summed by all_reduce",
-}
-
 
 def announce(run: Run) -> None:
     """Say what is about to happen. Every rank calls this."""
@@ -27,7 +21,7 @@ def announce(run: Run) -> None:
     lines = [
         ("Run folder", str(run.folder.path)),
         *zip(("Devices", *[""] * run.placement.count), _devices(run), strict=False),
-        ("Strategy", f"{run.placement.strategy}: {_STRATEGIES[run.placement.strategy]}"),
+        ("Strategy", f"{run.strategy.name}: {run.strategy.description}"),
         *([("Algorithms", "deterministic")] if run.config.train.deterministic else []),
         *_synchronised(run),
         *_network(run),
@@ -52,7 +46,7 @@ def _devices(run: Run) -> list[str]:
     versions = f"{computed_with['number format']}, {computed_with['version']}"
     if run.device.type == "cpu":
         return [f"{computed_with['device']}, {versions}"]
-    own = [f"{torch.cuda.get_device_name(each)}, {in_gib(total_of(each))}" for each in run.own_devices]
+    own = [f"{torch.cuda.get_device_name(each)}, {in_gib(total_of(each))}" for each in run.strategy.devices]
     found = Counter(name for names in run.world.gather(own) for name in names)
     return [*(f"{count} GPU{'s' if count > 1 else ''}: {name}" for name, count in found.items()), versions]
 

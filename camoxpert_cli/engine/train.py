@@ -23,7 +23,7 @@ from camoxpert_cli.engine.build import rate_at
 from camoxpert_cli.engine.choice import Choice
 from camoxpert_cli.engine.closing import close_run
 from camoxpert_cli.engine.expert_use import DEAD, added, expert_use, in_words
-from camoxpert_cli.engine.optimizer import learning_rates, set_learning_rate
+from camoxpert_cli.engine.optimizer import learning_rates, parameters_of, set_learning_rate
 from camoxpert_cli.engine.out_of_memory import OutOfMemory
 from camoxpert_cli.engine.restoring import report_changes, restore
 from camoxpert_cli.engine.run import Run, enter_phase, prepare
@@ -31,7 +31,7 @@ from camoxpert_cli.engine.saving import save_best, save_last
 from camoxpert_cli.engine.seed import seed_step
 from camoxpert_cli.engine.stages import Phase, Stage
 from camoxpert_cli.engine.status import epoch_line, memory_bytes, report_step, tell_forecast
-from camoxpert_cli.engine.step import LossValues, combine
+from camoxpert_cli.engine.step import LossValues, StepOutput, combine
 from camoxpert_cli.engine.stopping import Stopped
 from camoxpert_cli.engine.summary import announce
 from camoxpert_cli.engine.tensorboard import FOLDER as CURVES_FOLDER
@@ -39,7 +39,6 @@ from camoxpert_cli.engine.tensorboard import Curves
 from camoxpert_cli.errors import Interrupted, TrainingError
 from camoxpert_cli.evaluation.score import Scores, evaluate
 from camoxpert_cli.parallel.cuda_errors import out_of_memory_line, to_camox_error
-from camoxpert_cli.parallel.gradients import average_statistics, leave_idle_experts, sum_gradients
 from camoxpert_cli.parallel.world import World, peer_lost
 from camoxpert_cli.run_folder import RunFolder
 
@@ -177,6 +176,7 @@ def training_steps(run: Run, stage: Stage, epoch: int, batches: Iterable[SizedBa
 
     `batches` are this rank's pictures and masks, each with the batch's size over all ranks, from `run.progress` on.
     """
+    assert run.optimizer is not None
     progress, count = run.progress, len(run.data.train)
     group_size = stage.batch_size * run.config.train.accumulation_steps * run.placement.count
     group_own = 0  # images of this rank
@@ -185,7 +185,7 @@ def training_steps(run: Run, stage: Stage, epoch: int, batches: Iterable[SizedBa
     group_start = progress.samples
     for size, (images, masks) in batches:
         group_images = min(group_size, count - group_start)
-        with run.synchronised(size):
+        with run.strategy.batch(size):
             part, chosen = backward(run, images, masks, epoch, size, share=size / group_images)
         group_losses += part
         group_chosen += chosen
@@ -201,9 +201,8 @@ def training_steps(run: Run, stage: Stage, epoch: int, batches: Iterable[SizedBa
         progress.experts_chosen = added(
             progress.experts_chosen, sums[len(group_losses) :], run.config.model.num_experts
         )
-        average_statistics(run.network, run.statistics_weight(group_own), run.world)
-        if run.placement.strategy == "dp":
-            leave_idle_experts(run.network, group_chosen)
+        run.strategy.average_statistics(group_own)
+        run.strategy.reduce_gradients(parameters_of(run.optimizer), group_chosen)
         group_losses.zero_()
         group_chosen.zero_()
         group_own = 0
@@ -221,14 +220,11 @@ def backward(run: Run, images: Tensor, masks: Tensor, epoch: int, size: int, sha
     Returns its part of the losses (6,), and how many of its images chose each expert of each layer (L, E).
     """
     seed_step(run.config.train.seed, epoch, run.progress.samples, run.world.rank)
-    if len(images):
-        output = run.forward(images.to(run.device, non_blocking=True), masks.to(run.device, non_blocking=True))
-    else:
-        output = run.output_of_nothing()
+    output: StepOutput = run.strategy.forward(images, masks)
     run.world.require_all()
     losses = combine(output, run.network.top_k, size, run.world)
     scaled = run.scaler.scale(losses.total * share)  # without an image too: the scaler has to begin on every rank
-    if len(images):
+    if scaled.requires_grad:
         torch.autograd.backward(scaled)
     return torch.stack(losses).detach() * share, output.chosen.sum(dim=0)
 
@@ -248,10 +244,8 @@ def optimizer_step(run: Run, rate: float, losses: LossValues, epoch: int) -> flo
         )
     run.progress.rate = rate
     set_learning_rate(run.optimizer, rate)
-    trained = [parameter for group in run.optimizer.param_groups for parameter in group["params"]]
-    sum_gradients(trained, run.world)
     run.scaler.unscale_(run.optimizer)
-    norm = torch.nn.utils.clip_grad_norm_(trained, CLIP_NORM).item()
+    norm = run.strategy.clip_gradients(parameters_of(run.optimizer), CLIP_NORM)
     if math.isfinite(norm):
         run.scaler.step(run.optimizer)
         run.skipped_in_a_row = 0

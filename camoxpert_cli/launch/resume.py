@@ -23,7 +23,6 @@ from camoxpert_cli.engine.stages import keep_unfrozen
 from camoxpert_cli.errors import CheckpointError, UsageError, nearest
 from camoxpert_cli.launch.start import start
 from camoxpert_cli.parallel.device import place, with_count
-from camoxpert_cli.parallel.sync_batchnorm import refuse_sync_batchnorm
 from camoxpert_cli.parallel.world import expected_size
 from camoxpert_cli.run_folder import RunFolder, default_path
 
@@ -136,7 +135,7 @@ def saved_settings(checkpoint: Checkpoint) -> tuple[Mapping[str, Any], str]:
 
 def describe(config: Config, checkpoint: Checkpoint) -> None:
     """Print what going on would do. Raises CamoxError where it could not."""
-    refuse_sync_batchnorm(config, place(config.run, expected_size()))
+    place(config.run, expected_size(), sync_batchnorm=config.train.sync_batchnorm)
     content, training = checkpoint.content, checkpoint.content.get("training")
     folder = RunFolder(Path(str(config.run.checkpoint_dir)))
     folder.refuse_other_run(checkpoint.path)

@@ -16,6 +16,7 @@ from typing import TypeAlias
 
 from camoxpert_cli.errors import CamoxError
 from camoxpert_cli.launch.trial import Measurement, Trial
+from camoxpert_cli.parallel.strategy import processes_of
 from camoxpert_cli.parallel.worker import ABORTED, cause_first, told_by, was_aborted, worker_environment
 
 # Seconds without a sign of life: starting takes half a minute on a slow disk, a step on a slow CPU almost as long.
@@ -47,11 +48,11 @@ Outcome: TypeAlias = Measurement | Failure
 
 
 def run_trial(trial: Trial, *, threads: int, patience: float = PATIENCE, worker: str = _WORKER) -> Outcome:
-    """Run the trial, in a process for each GPU where its strategy is ddp; `worker` is the module that they run.
+    """Run the trial, in as many processes as its strategy needs; `worker` is the module that they run.
 
     It fails where a process does, or where none gives a sign of life for `patience` seconds.
     """
-    processes = trial.gpus if trial.config.run.strategy == "ddp" else 1
+    processes = processes_of(trial.config.run.strategy, trial.gpus)
     with tempfile.TemporaryDirectory(prefix="camox-", ignore_cleanup_errors=True) as temporary:
         folder = Path(temporary)
         (folder / "trial.json").write_text(trial.to_text(), encoding="utf-8")

@@ -20,7 +20,6 @@ from camoxpert_cli.launch import autobatch, processes
 from camoxpert_cli.parallel import worker
 from camoxpert_cli.parallel.determinism import deterministic
 from camoxpert_cli.parallel.device import Placement, is_undecided, own_device, place, with_count
-from camoxpert_cli.parallel.sync_batchnorm import refuse_sync_batchnorm
 from camoxpert_cli.parallel.world import World, expected_size, joined
 
 if TYPE_CHECKING:
@@ -55,9 +54,8 @@ def _start(
     *,
     as_json: bool,
 ) -> None:
-    placement = place(resolved.config.run, expected_size())
+    placement = place(resolved.config.run, expected_size(), sync_batchnorm=resolved.config.train.sync_batchnorm)
     run = with_count(resolved.config.run, placement)
-    refuse_sync_batchnorm(resolved.config, placement)
     if run.tensorboard:
         summary_writer()  # refuses before minutes of trials
     resolved = keep_preset_batches(replace(resolved, config=replace(resolved.config, run=run)))
@@ -65,13 +63,13 @@ def _start(
         console.warn(console.filled(warning, indent=4, width=120))
     resolved = _within_memory(resolved, placement)
     choice = _choose(resolved, placement, checkpoint)
-    if choice is not None and choice.strategy == "dp":
-        placement = replace(placement, strategy="dp")
-    if placement.strategy == "ddp" and not worker.is_worker():
+    if choice is not None:
+        placement = replace(placement, strategy=choice.strategy)
+    if placement.processes > 1 and not worker.is_worker():
         processes.launch(
             command,
-            placement.count,
-            threads=max(1, usable_cores() // placement.count),
+            placement.processes,
+            threads=max(1, usable_cores() // placement.processes),
             max_restarts=run.max_restarts,
             source=source,
         )

@@ -30,6 +30,7 @@ from camoxpert_cli.data.cores import auto_workers
 from camoxpert_cli.data.noise import noise
 from camoxpert_cli.data.pairs import Pair
 from camoxpert_cli.engine.build import RunData, build_network
+from camoxpert_cli.engine.optimizer import parameters_of
 from camoxpert_cli.engine.out_of_memory import SMALLER
 from camoxpert_cli.engine.run import Run, assemble, set_trained
 from camoxpert_cli.engine.stages import WHOLE_BACKBONE, Stage
@@ -40,7 +41,6 @@ from camoxpert_cli.model.routing import spread
 from camoxpert_cli.parallel.cuda_errors import is_out_of_memory, to_camox_error
 from camoxpert_cli.parallel.determinism import deterministic
 from camoxpert_cli.parallel.device import place
-from camoxpert_cli.parallel.gradients import sum_gradients
 from camoxpert_cli.parallel.memory import peak_of_gpus
 from camoxpert_cli.parallel.worker import MEETING_POINT, ending_at_once, tell_launcher
 from camoxpert_cli.parallel.world import World, end_with_parent, joined
@@ -209,14 +209,15 @@ class _Watch:
         """Seconds in which the gradients of all trained weights are summed over ranks."""
         run = self.run
         assert run.optimizer is not None
-        if run.placement.strategy == "dp":
+        if not run.strategy.communication_is_measurable:
             return None
-        trained = [parameter for group in run.optimizer.param_groups for parameter in group["params"]]
+        trained = parameters_of(run.optimizer)
+        chosen = torch.ones(len(run.network.moe_layers), run.network.num_experts)
         seconds = []
         for _ in range(1 + self.trial.repeats):
             for parameter in trained:
                 parameter.grad = torch.zeros_like(parameter)
-            seconds.append(self._time(lambda: sum_gradients(trained, run.world)))
+            seconds.append(self._time(lambda: run.strategy.reduce_gradients(trained, chosen)))
             self.alive()
         run.optimizer.zero_grad(set_to_none=True)
         return 0.0 if run.world.size == 1 else statistics.median(seconds[1:])
@@ -247,15 +248,15 @@ class _Watch:
 
     def _finish(self) -> None:
         """Wait for the GPUs, which work on while Python goes ahead."""
-        for device in self.run.placement.devices:
-            if device.type == "cuda" and (self.run.placement.strategy == "dp" or device == self.run.device):
+        for device in self.run.strategy.devices:
+            if device.type == "cuda":
                 torch.cuda.synchronize(device)
 
 
 def _begin(trial: Trial, world: World) -> Run:
     """A run with random weights, which need no internet: routed by plan they are as fast as others."""
     config = trial.config
-    placement = place(config.run, world.size)
+    placement = place(config.run, world.size, sync_batchnorm=config.train.sync_batchnorm)
     accumulated = config.train.accumulation_steps * placement.count
     largest = max(config.train.batch_size, stage2_batch_size(config)) * accumulated
     asked = config.data.num_workers
@@ -306,7 +307,7 @@ def _peak_memory(run: Run) -> float:
     if run.device.type == "cpu":
         unit = 2**20 if sys.platform == "darwin" else 2**10
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit
-    return peak_of_gpus(run.own_devices) / 2**20
+    return peak_of_gpus(run.strategy.devices) / 2**20
 
 
 def main() -> None:

@@ -16,7 +16,6 @@ from torch import Tensor, nn
 from camoxpert_cli.data.dataset import ScoringPictures
 from camoxpert_cli.data.loader import scoring_loader
 from camoxpert_cli.data.pairs import Pair
-from camoxpert_cli.engine import train as train_module
 from camoxpert_cli.engine.run import Run, enter_phase, prepare
 from camoxpert_cli.engine.stopping import Stopped
 from camoxpert_cli.engine.time_limit import Deadline
@@ -191,17 +190,17 @@ def train_on_routes(world: World, data: Path, folder: Path) -> dict[str, Any]:
     enter_phase(run, run.phases[0])
     before: list[list[Tensor]] = []
     without_gradient: list[bool] = []
-    original = train_module.optimizer_step
+    original = run.strategy.reduce_gradients
 
-    def step(*arguments: Any) -> float | None:
+    def reduce(*arguments: Any) -> None:
         before[:] = _experts(run)
         without_gradient[:] = [
             all(parameter.grad is None for layer in run.network.moe_layers for parameter in _expert(layer, number))
             for number in range(7)
         ]
-        return original(*arguments)
+        original(*arguments)
 
-    train_module.__dict__["optimizer_step"] = step
+    run.strategy.__dict__["reduce_gradients"] = reduce
     train_epoch(run, run.phases[0], 0)
     pairs = zip(before, _experts(run), strict=True)
     changed = [[not torch.equal(old, new) for old, new in zip(*states, strict=True)] for states in pairs]

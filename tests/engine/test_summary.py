@@ -10,6 +10,7 @@ import torch
 from camoxpert_cli.engine.run import prepare
 from camoxpert_cli.engine.summary import announce
 from camoxpert_cli.engine.time_limit import Deadline
+from camoxpert_cli.parallel.strategy import Dp
 from tests.helpers.gpus_on_cpu import place_on_gpus
 from tests.helpers.tiny_data import tiny_run
 
@@ -65,6 +66,9 @@ def test_the_banner_names_the_gpus(tiny_data: Path, tmp_path: Path, capsys: pyte
     run.device = torch.device("cuda", 0)
     devices = (torch.device("cuda", 0), torch.device("cuda", 1))
     run.placement = replace(run.placement, strategy="dp", devices=devices, count=2)
+    # Without moving the network to cards that are not there.
+    run.strategy = Dp.__new__(Dp)
+    run.strategy.devices = devices
     capsys.readouterr()
     announce(run)
     lines = capsys.readouterr().err.splitlines()

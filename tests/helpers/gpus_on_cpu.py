@@ -21,7 +21,7 @@ def place_on_gpus(monkeypatch: pytest.MonkeyPatch, count: int) -> None:
     """Runs are made ready for so many GPUs, a process for each, and compute on the CPU."""
     devices = tuple(torch.device("cuda", number) for number in range(count))
     placement = Placement("ddp" if count > 1 else "single", devices, count)
-    monkeypatch.setattr(run, "place", lambda settings, processes: placement)
+    monkeypatch.setattr(run, "place", lambda settings, processes, sync_batchnorm: placement)
     monkeypatch.setattr(run, "own_device", lambda placement, world: CPU)
 
 

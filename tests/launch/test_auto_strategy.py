@@ -11,14 +11,15 @@ import torch
 
 from camoxpert_cli.config.resolve import Resolved
 from camoxpert_cli.config.schema import Config, RunConfig
-from camoxpert_cli.engine.choice import Choice, Chosen
+from camoxpert_cli.engine.choice import Choice
 from camoxpert_cli.engine.train import train
 from camoxpert_cli.errors import CamoxError, DataError, DeviceError
 from camoxpert_cli.launch import auto_strategy, autobatch, start
 from camoxpert_cli.launch.auto_strategy import choose, decide, identity
 from camoxpert_cli.launch.run_trial import Failure, Outcome
 from camoxpert_cli.launch.trial import Measurement, Trial
-from camoxpert_cli.parallel.device import Placement, Strategy, is_undecided
+from camoxpert_cli.parallel.device import Placement, is_undecided
+from camoxpert_cli.parallel.strategy import StrategyName
 from camoxpert_cli.parallel.worker import MEETING_POINT
 from camoxpert_cli.run_folder import STRATEGY_FILE
 from tests.helpers.tiny_data import tiny_run
@@ -63,7 +64,7 @@ def two_gpus(data: Path, folder: Path, **settings: Any) -> Config:
         ({"ddp": measured(1), "dp": CRASH}, "ddp", ["dp"]),
     ],
 )
-def test_deciding(outcomes: dict[Chosen, Outcome], expected: str, excluded: list[str]) -> None:
+def test_deciding(outcomes: dict[StrategyName, Outcome], expected: str, excluded: list[str]) -> None:
     """The higher median wins, ddp where they are alike; one that failed is excluded with its reason."""
     choice = decide(outcomes)
 
@@ -193,7 +194,7 @@ def test_real_trials(tiny_data: Path, tmp_path: Path, monkeypatch: pytest.Monkey
         ("dp", "dp", 2, 2, False),
     ],
 )
-def test_what_is_undecided(asked: Any, strategy: Strategy, devices: int, count: int, expected: bool) -> None:
+def test_what_is_undecided(asked: Any, strategy: StrategyName, devices: int, count: int, expected: bool) -> None:
     """Only `auto` with two or three GPUs of one machine is open."""
     placement = Placement(strategy, tuple(torch.device("cuda", number) for number in range(devices)), count)
 
@@ -212,7 +213,7 @@ class Started:
         self.launched = 0
         self.trained: list[Choice | None] = []
         gpus = Placement("ddp", tuple(torch.device("cuda", number) for number in range(2)), 2)
-        monkeypatch.setattr(start, "place", lambda run, processes: gpus)
+        monkeypatch.setattr(start, "place", lambda run, processes, sync_batchnorm: gpus)
         monkeypatch.setattr("camoxpert_cli.launch.processes.launch", self.launch)
         monkeypatch.setattr("camoxpert_cli.launch.auto_strategy.choose", lambda *arguments: choice)
         monkeypatch.setattr(autobatch, "is_measured", lambda device: False)
@@ -235,7 +236,7 @@ def test_nothing_to_choose(tiny_data: Path, tmp_path: Path, monkeypatch: pytest.
 
 
 @pytest.mark.parametrize("strategy", ["dp", "ddp"])
-def test_starting(tiny_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, strategy: Chosen) -> None:
+def test_starting(tiny_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, strategy: StrategyName) -> None:
     """dp trains in this process, ddp in processes of their own, which are handed the choice."""
     choice = Choice(strategy, {strategy: 9.0}, {}, "key")
     started = Started(monkeypatch, choice)

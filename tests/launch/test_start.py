@@ -10,7 +10,6 @@ import torch
 from camoxpert_cli.config.resolve import resolve, to_mapping
 from camoxpert_cli.errors import UsageError
 from camoxpert_cli.launch import start
-from camoxpert_cli.parallel.device import Placement
 from camoxpert_cli.parallel.worker import MEETING_POINT
 
 WORDS = "the learning rate does not fit the batch"
@@ -57,11 +56,11 @@ def test_a_preset_as_it_is(trained: list[str], capsys: pytest.CaptureFixture[str
 
 def test_refused_before_anything_is_measured(trained: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     """DataParallel cannot synchronise BatchNorm: that is told before minutes of measuring memory."""
-    one_process = Placement("dp", (torch.device("cuda", 0), torch.device("cuda", 1)), 2)
-    monkeypatch.setattr(start, "place", lambda run, processes: one_process)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     monkeypatch.setattr(start, "_within_memory", lambda *arguments: trained.append("measured"))
-    with pytest.raises(UsageError, match="--sync-batchnorm"):
-        start.start(resolve("quickstart", {"train.sync_batchnorm": True}), ["train"])
+    flags = {"train.sync_batchnorm": True, "run.gpus": "2", "run.strategy": "dp", "run.device": "cuda"}
+    with pytest.raises(UsageError, match="--sync-batchnorm works between processes"):
+        start.start(resolve("quickstart", flags), ["train"])
 
     assert trained == []
 

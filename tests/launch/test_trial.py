@@ -19,7 +19,7 @@ from camoxpert_cli.launch import trial as trial_module
 from camoxpert_cli.launch.trial import Measurement, Pictures, Trial, measure
 from camoxpert_cli.parallel.worker import MEETING_POINT
 from camoxpert_cli.parallel.world import World
-from tests.helpers.replicas import Replicas
+from tests.helpers.replicas import use_replicas
 from tests.helpers.tiny_data import tiny_run
 
 
@@ -74,7 +74,7 @@ def test_all_experts_of_replicas_work(
 
     def assemble_in_two(*arguments: Any) -> Run:
         run = assemble(*arguments)
-        run.forward = Replicas(run.step, 2, monkeypatch)
+        use_replicas(run, 2, monkeypatch)
         return run
 
     monkeypatch.setattr(trial_module, "assemble", assemble_in_two)

@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
+from camoxpert_cli.engine.optimizer import parameters_of
 from camoxpert_cli.engine.run import Run, enter_phase, prepare
 from camoxpert_cli.engine.step import StepOutput
 from camoxpert_cli.engine.train import backward, train_epoch
-from camoxpert_cli.parallel.device import Placement
-from camoxpert_cli.parallel.gradients import leave_idle_experts
-from tests.helpers.replicas import Replicas
+from camoxpert_cli.parallel.strategy import Dp
+from camoxpert_cli.parallel.world import World
+from tests.helpers.replicas import use_replicas
 from tests.helpers.tiny_data import tiny_run
 
-CPU = torch.device("cpu")
 SETTINGS: dict[str, Any] = {"num_experts": 7, "skip_stage1": True, "progressive_unfreeze": False, "use_ema": False}
 
 
@@ -26,12 +25,16 @@ def run_of(data: Path, folder: Path, monkeypatch: pytest.MonkeyPatch, replicas: 
     run, _ = prepare(tiny_run(data, folder, **SETTINGS, **settings))
     run.step.double()
     if replicas > 1:
-        run.forward = Replicas(run.step, replicas, monkeypatch)
-        run.placement = Placement("dp", (CPU,) * replicas, 1)
+        use_replicas(run, replicas, monkeypatch)
     enter_phase(run, run.phases[0])
     # Statistics of a batch are those of each replica's part; here none looks at them.
     run.network.eval()
     return run
+
+
+def reduce_gradients(run: Run, chosen: torch.Tensor) -> None:
+    assert run.optimizer is not None
+    run.strategy.reduce_gradients(parameters_of(run.optimizer), chosen)
 
 
 def gate_of(layer: Any) -> Any:
@@ -57,7 +60,7 @@ def test_gradients_are_those_of_one_network(
     one = run_of(tiny_data, tmp_path / "one", monkeypatch, 1)
     two = run_of(tiny_data, tmp_path / "two", monkeypatch, 2)
     (losses, chosen), (losses_two, chosen_two) = (backward(run, *batch(images), 0, images, 1.0) for run in (one, two))
-    leave_idle_experts(two.network, chosen_two)
+    reduce_gradients(two, chosen_two)
 
     assert torch.allclose(losses_two, losses, rtol=1e-9, atol=1e-12)
     assert torch.equal(chosen_two, chosen)
@@ -73,7 +76,7 @@ def test_gradients_are_those_of_one_network(
 
 
 def test_replicas_give_zeros_to_idle_experts(tiny_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What makes `leave_idle_experts` needed: without it, a parameter that no replica used has a gradient of zeros."""
+    """What makes `Dp.reduce_gradients` needed: without it, a parameter that no replica used has gradients of zero."""
     run = run_of(tiny_data, tmp_path / "run", monkeypatch, 2)
     _, chosen = backward(run, *batch(1), 0, 1, 1.0)
     idle = [
@@ -107,7 +110,7 @@ def test_idle_experts_do_not_decay(tiny_data: Path, tmp_path: Path, monkeypatch:
 def test_outputs_have_no_scalars(tiny_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Everything a replica returns is a tensor with a first dimension, along which it is joined with the others."""
     run = run_of(tiny_data, tmp_path / "run", monkeypatch, 1)
-    output = run.forward(*batch(2))
+    output = run.strategy.forward(*batch(2))
 
     assert isinstance(output, StepOutput)
     assert all(isinstance(each, torch.Tensor) and each.dim() >= 2 for each in output)
@@ -123,11 +126,10 @@ def test_on_a_gpu(tiny_data: Path, tmp_path: Path) -> None:
         run, _ = prepare(tiny_run(tiny_data, tmp_path / str(doubled), **settings))
         enter_phase(run, run.phases[0])
         if doubled:
-            run.forward = torch.nn.DataParallel(run.step, [0, 0])
-            run.placement = replace(run.placement, strategy="dp")
+            run.strategy = Dp(run.step, run.network, [run.device] * 2, World())
         run.network.eval()
         _, chosen = backward(run, *batch(3), 0, 3, 1.0)
-        leave_idle_experts(run.network, chosen)
+        reduce_gradients(run, chosen)
         gradients.append([parameter.grad for parameter in run.network.parameters()])
 
     for one, two in zip(*gradients, strict=True):

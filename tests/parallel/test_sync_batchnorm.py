@@ -13,6 +13,7 @@ import torch.distributed as dist
 from timm.layers import BatchNormAct2d
 from torch import Tensor, nn
 
+from camoxpert_cli.config.schema import RunConfig
 from camoxpert_cli.data.sampling import own_share, ranks_with_samples
 from camoxpert_cli.engine.ema import Ema
 from camoxpert_cli.engine.optimizer import build_optimizer
@@ -21,9 +22,8 @@ from camoxpert_cli.engine.train import begin, train_epoch
 from camoxpert_cli.errors import UsageError
 from camoxpert_cli.launch.start import start
 from camoxpert_cli.model.camoxpert import CamoXpert
-from camoxpert_cli.parallel.device import Placement
-from camoxpert_cli.parallel.gradients import average_statistics
-from camoxpert_cli.parallel.sync_batchnorm import refuse_sync_batchnorm, synchronise, within_group
+from camoxpert_cli.parallel.device import place
+from camoxpert_cli.parallel.sync_batchnorm import synchronise, within_group
 from camoxpert_cli.parallel.world import World
 from tests.helpers.batch_effects import train_without_dropout
 from tests.helpers.gpus_on_cpu import place_on_gpus, run_sync_batchnorm
@@ -174,12 +174,12 @@ def test_the_cpu_is_refused(tiny_data: Path, tmp_path: Path, processes: int) -> 
     assert not (tmp_path / "run").exists()
 
 
-def test_gpus_are_not_refused(tiny_data: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("gpus", "strategy"), [(1, "single"), (2, "ddp")])
+def test_gpus_are_not_refused(monkeypatch: pytest.MonkeyPatch, gpus: int, strategy: str) -> None:
     """One or several, a process for each."""
-    config = tiny_run(tiny_data, tmp_path, sync_batchnorm=True).config
-    gpus = (torch.device("cuda", 0), torch.device("cuda", 1))
-    refuse_sync_batchnorm(config, Placement("single", gpus[:1], 1))
-    refuse_sync_batchnorm(config, Placement("ddp", gpus, 2))
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: gpus)
+
+    assert place(RunConfig(gpus=gpus), sync_batchnorm=True).strategy == strategy
 
 
 def test_experts_hold_no_batch_norm() -> None:
@@ -261,7 +261,7 @@ def look_at_groups(world: World, data: Path, folder: Path) -> dict[str, Any]:
     run, _ = prepare(tiny_run(data, folder / "sync", sync_batchnorm=True, **settings), None, world)
     groups = []
     for size in (4, 1, 4, 1):
-        with run.synchronised(size):
+        with run.strategy.batch(size):
             groups.append({_ranks_of(norm) for norm in norms_of(run.network)})
     plain, _ = prepare(tiny_run(data, folder / "plain", **settings), None, world)
     kept = [_average(each, 3 if world.is_main else 1, world) for each in (run, plain)]
@@ -281,7 +281,7 @@ def _average(run: Run, images: int, world: World) -> set[float]:
     norms: list[Any] = [norm for norm in norms_of(run.network) if norm.training]
     for norm in norms:
         norm.running_mean.fill_(world.rank)
-    average_statistics(run.network, run.statistics_weight(images), world)
+    run.strategy.average_statistics(images)
     return {value for norm in norms for value in norm.running_mean.tolist()}
 
 

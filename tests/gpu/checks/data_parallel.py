@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +11,8 @@ from torch.amp.grad_scaler import GradScaler
 
 from camoxpert_cli.engine.run import Run, enter_phase, prepare
 from camoxpert_cli.engine.train import backward
-from camoxpert_cli.parallel.gradients import leave_idle_experts
+from camoxpert_cli.parallel.strategy import Dp
+from camoxpert_cli.parallel.world import World
 from tests.gpu.distance import distance, gradients_of
 from tests.gpu.report import Report
 from tests.helpers.batch_effects import train_without_batch_effects
@@ -52,8 +52,7 @@ def run_of(data: Path, folder: Path, cards: int, precision: str, recomputes: boo
     train_without_batch_effects(run.network)
     run.scaler = GradScaler("cuda", init_scale=_SCALE, enabled=precision == "fp16")
     if cards > 1:
-        run.forward = torch.nn.DataParallel(run.step, [0] * cards)
-        run.placement = replace(run.placement, strategy="dp")
+        run.strategy = Dp(run.step, run.network, [run.device] * cards, World())
     return run
 
 
@@ -63,6 +62,5 @@ def gradients(run: Run, images: int) -> list[Tensor | None]:
     masks = torch.randint(2, (images, 1, _SIDE, _SIDE), dtype=torch.uint8, generator=generator)
     run.network.zero_grad(set_to_none=True)
     _, chosen = backward(run, pictures, masks, 0, images, 1.0)
-    if run.placement.strategy == "dp":
-        leave_idle_experts(run.network, chosen)
+    run.strategy.reduce_gradients(list(run.network.parameters()), chosen)
     return gradients_of(run.network.parameters(), run.scaler.get_scale())
