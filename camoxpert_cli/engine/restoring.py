@@ -16,8 +16,9 @@ from camoxpert_cli.config.resolve import from_mapping
 from camoxpert_cli.config.schema import Config
 from camoxpert_cli.engine.build import steps_per_epoch
 from camoxpert_cli.engine.optimizer import load_state
-from camoxpert_cli.engine.run import Progress, Run, set_trained
+from camoxpert_cli.engine.run import Run
 from camoxpert_cli.engine.stages import keep_unfrozen
+from camoxpert_cli.engine.state import Progress, set_trained
 from camoxpert_cli.errors import CheckpointError, UsageError
 
 # What only `last.pth` holds.
@@ -33,19 +34,19 @@ def restore(run: Run, checkpoint: Checkpoint) -> None:
     where these leave nothing to do.
     """
     path, content = checkpoint
-    if run.ema is not None and average_in(content) is not None:
-        load_weights(run.ema.network, weights_of(content, ema=True), path)
+    if run.state.ema is not None and average_in(content) is not None:
+        load_weights(run.state.ema.network, weights_of(content, ema=True), path)
     if "training" in content:
         _restore_training(run, content["training"], path)
     else:
         _restore_epoch_only(run, content, path)
-    run.trusts_last = run.folder.last.exists() and path.samefile(run.folder.last)
+    run.saver.trusts_last = run.folder.last.exists() and path.samefile(run.folder.last)
     if run.world.is_main:
         _bring_best(run, path)
-    run.progress = run.world.from_main(run.progress)
-    if run.progress.epoch >= run.config.train.epochs and run.progress.best_epoch == 0:
+    run.state.progress = run.world.from_main(run.state.progress)
+    if run.state.progress.epoch >= run.config.train.epochs and run.state.progress.best_epoch == 0:
         raise UsageError(
-            f"{path} has {run.progress.epoch} complete epochs, which is all that these settings ask for, "
+            f"{path} has {run.state.progress.epoch} complete epochs, which is all that these settings ask for, "
             "and the best weights are not beside it",
             "ask for more with --epochs",
         )
@@ -53,25 +54,25 @@ def restore(run: Run, checkpoint: Checkpoint) -> None:
 
 def _restore_training(run: Run, training: dict[str, Any], path: Path) -> None:
     try:
-        run.progress = Progress(**training["progress"])
-        run.phases = keep_unfrozen(run.phases, run.progress.epoch, training["backbone_stages"])
-        set_trained(run, training["backbone_stages"])
-        assert run.optimizer is not None
-        current = [(group["lr_factor"], group["weight_decay"]) for group in run.optimizer.param_groups]
-        load_state(run.optimizer, training["optimizer"])
-        for group, (factor, decay) in zip(run.optimizer.param_groups, current, strict=True):
+        run.state.progress = Progress(**training["progress"])
+        run.phases = keep_unfrozen(run.phases, run.state.progress.epoch, training["backbone_stages"])
+        set_trained(run.state, run.strategy, run.config, training["backbone_stages"])
+        assert run.state.optimizer is not None
+        current = [(group["lr_factor"], group["weight_decay"]) for group in run.state.optimizer.param_groups]
+        load_state(run.state.optimizer, training["optimizer"])
+        for group, (factor, decay) in zip(run.state.optimizer.param_groups, current, strict=True):
             group["lr_factor"], group["weight_decay"] = factor, decay
-        if run.scaler.is_enabled() and training["scaler"]:
-            run.scaler.load_state_dict(training["scaler"])
+        if run.state.scaler.is_enabled() and training["scaler"]:
+            run.state.scaler.load_state_dict(training["scaler"])
     except (KeyError, TypeError, ValueError) as error:
         raise CheckpointError(
             f"the training state in {path} does not fit these settings: {error}",
             _OWN_SETTINGS,
         ) from error
-    if run.ema is not None:
-        run.ema.updates = training["ema_updates"]
-    within = f", {run.progress.samples} pictures into the next" if run.progress.samples else ""
-    console.say(f"Going on from {path}: {run.progress.epoch} epochs are complete{within}")
+    if run.state.ema is not None:
+        run.state.ema.updates = training["ema_updates"]
+    within = f", {run.state.progress.samples} pictures into the next" if run.state.progress.samples else ""
+    console.say(f"Going on from {path}: {run.state.progress.epoch} epochs are complete{within}")
     before = training.get("computed_with", run.computed_with)
     for name, value in run.computed_with.items():
         if before[name] != value:
@@ -79,14 +80,14 @@ def _restore_training(run: Run, training: dict[str, Any], path: Path) -> None:
 
 
 def _restore_epoch_only(run: Run, content: dict[str, Any], path: Path) -> None:
-    progress = run.progress
+    progress = run.state.progress
     progress.epoch = epochs_done(run.config, content)
     if content.get("scores") is not None:
         progress.history = list(content.get("history") or [content["scores"]])
         progress.best_epoch, progress.best_iou = content["scores"]["epoch"], content["scores"]["iou"]
-    if run.ema is not None and average_in(content) is not None:
+    if run.state.ema is not None and average_in(content) is not None:
         # An average that had begun anew would forget within a few steps what it holds.
-        run.ema.updates = sum(
+        run.state.ema.updates = sum(
             len(range(phase.first, min(phase.end, progress.epoch)))
             * steps_per_epoch(run.config, phase.stage, len(run.data.train))
             for phase in run.phases
@@ -113,7 +114,7 @@ def report_changes(config: Config, checkpoint: Checkpoint) -> None:
 
 def _bring_best(run: Run, path: Path) -> None:
     """Have the best weights so far in the run folder: they lie there or beside `path`, or the best is sought anew."""
-    progress, best, source = run.progress, run.folder.best, path.parent / run.folder.best.name
+    progress, best, source = run.state.progress, run.folder.best, path.parent / run.folder.best.name
     if progress.best_epoch == 0:
         return
     try:

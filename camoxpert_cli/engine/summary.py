@@ -52,11 +52,14 @@ def _devices(run: Run) -> list[str]:
 
 
 def _network(run: Run) -> list[tuple[str, str]]:
-    train, model = run.config.train, run.config.model
-    parameters = sum(parameter.numel() for parameter in run.network.parameters()) / 1e6
+    train, model, network = run.config.train, run.config.model, run.state.network
+    parameters = sum(parameter.numel() for parameter in network.parameters()) / 1e6
     average = f"validated: their average, decay {train.ema_decay:g}" if train.use_ema else "without an average of them"
     return [
-        ("Network", f"{model.backbone}, {model.num_experts} experts a layer, {run.network.top_k} for each picture"),
+        (
+            "Network",
+            f"{model.backbone}, {model.num_experts} experts a layer, {network.top_k} for each picture",
+        ),
         ("", f"{parameters:.2f} M weights, {average}"),
     ]
 
@@ -64,7 +67,7 @@ def _network(run: Run) -> list[tuple[str, str]]:
 def _pictures(run: Run) -> list[tuple[str, str]]:
     data = run.data
     tests = ", ".join(f"{name} {len(pairs)}" for name, pairs in data.tests.items())
-    workers = f"{run.workers} loader worker{'s' if run.workers != 1 else ''}"
+    workers = f"{run.feed.workers} loader worker{'s' if run.feed.workers != 1 else ''}"
     each = " for each process" if run.world.size > 1 else ""
     return [
         ("Pictures", f"{len(data.train)} to train on, {len(data.validation)} held out for validation"),
@@ -74,7 +77,7 @@ def _pictures(run: Run) -> list[tuple[str, str]]:
 
 
 def _limits(run: Run) -> list[tuple[str, str]]:
-    lines, deadline, run_settings = [], run.stopping.deadline, run.config.run
+    lines, deadline, run_settings = [], run.clock.stopping.deadline, run.config.run
     if run_settings.target_iou is not None:
         lines.append(("Target", f"validation IoU {run_settings.target_iou:g}"))
     if deadline.name:

@@ -24,6 +24,7 @@ from camoxpert_cli.parallel.world import World, expected_size, joined
 
 if TYPE_CHECKING:
     from camoxpert_cli.checkpoints.format import Checkpoint
+    from camoxpert_cli.engine.outcome import Outcome
     from camoxpert_cli.run_folder import RunFolder
 
 # Where the processes that are started after a choice of strategy find it.
@@ -94,7 +95,7 @@ def _train(
     from camoxpert_cli.engine.train import train
 
     try:
-        train(resolved, checkpoint, world, choice, as_json=as_json)
+        _print(train(resolved, checkpoint, world, choice), as_json=as_json)
         return
     except OutOfMemory as error:
         smaller = error.smaller
@@ -111,7 +112,14 @@ def _train(
     console.warn(f"{failed.message}. Training starts again {words}; a second time ends it")
     config = autobatch.taken_on(resolved.config, autobatch.hand_on(smaller))
     config = replace(config, run=replace(config.run, checkpoint_dir=str(failed.folder.path)))
-    train(replace(resolved, config=config), _saved(failed.folder) or checkpoint, world, choice, as_json=as_json)
+    again = train(replace(resolved, config=config), _saved(failed.folder) or checkpoint, world, choice)
+    _print(again, as_json=as_json)
+
+
+def _print(outcome: Outcome, *, as_json: bool) -> None:
+    from camoxpert_cli.launch.print_outcome import print_outcome
+
+    print_outcome(outcome, as_json=as_json)
 
 
 def _saved(folder: RunFolder) -> Checkpoint | None:

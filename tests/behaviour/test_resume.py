@@ -31,7 +31,7 @@ SETTINGS: dict[str, Any] = {"epochs": 3, "stage1_epochs": 1, "batch_size": 4, "s
 @pytest.fixture(scope="module")
 def finished(tiny_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A complete run of three epochs. Read it, but change nothing in it."""
-    return train(tiny_run(tiny_data, tmp_path_factory.mktemp("finished") / "run", **SETTINGS)).path
+    return train(tiny_run(tiny_data, tmp_path_factory.mktemp("finished") / "run", **SETTINGS)).folder.path
 
 
 @pytest.fixture

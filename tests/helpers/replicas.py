@@ -78,4 +78,4 @@ class Replicas(nn.Module):
 def use_replicas(run: Run, count: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Have `run` compute by DataParallel with so many replicas on the CPU."""
     monkeypatch.setattr(Dp, "_wrap", lambda strategy: Replicas(strategy.step, count, monkeypatch))
-    run.strategy = Dp(run.step, run.network, [torch.device("cpu")] * count, World())
+    run.strategy = Dp(run.strategy.step, run.state.network, [torch.device("cpu")] * count, World())

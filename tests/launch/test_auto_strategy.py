@@ -103,7 +103,7 @@ def test_no_pictures_no_trials(tiny_data: Path, tmp_path: Path) -> None:
 def test_the_run_keeps_the_choice(tiny_data: Path, tmp_path: Path) -> None:
     """The run folder holds it, and settings that still say auto, for the run may go on elsewhere."""
     choice = Choice("ddp", {"ddp": 9.0}, {"dp": "crashed"}, "key")
-    folder = train(tiny_run(tiny_data, tmp_path / "run", epochs=1, stage1_epochs=1), choice=choice)
+    folder = train(tiny_run(tiny_data, tmp_path / "run", epochs=1, stage1_epochs=1), choice=choice).folder
 
     assert Choice.from_text((folder.path / STRATEGY_FILE).read_text()) == choice
     assert "strategy: auto\n" in (folder.path / "config.yaml").read_text()
@@ -218,6 +218,7 @@ class Started:
         monkeypatch.setattr("camoxpert_cli.launch.auto_strategy.choose", lambda *arguments: choice)
         monkeypatch.setattr(autobatch, "is_measured", lambda device: False)
         monkeypatch.setattr("camoxpert_cli.engine.train.train", self.train)
+        monkeypatch.setattr(start, "_print", lambda outcome, as_json: None)
 
     def train(self, *arguments: Any, **rest: object) -> None:
         self.trained.append(arguments[3])

@@ -20,6 +20,7 @@ def trained(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """What `start` does in place of training: launch processes, or train in this one."""
     seen: list[str] = []
     monkeypatch.setattr("camoxpert_cli.engine.train.train", lambda *arguments, **rest: seen.append("train"))
+    monkeypatch.setattr(start, "_print", lambda outcome, as_json: None)
 
     def launch(*arguments: object, **rest: object) -> int:
         seen.append("launch")

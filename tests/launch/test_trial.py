@@ -13,6 +13,7 @@ from torch import Tensor
 from camoxpert_cli.data.layouts import find_data
 from camoxpert_cli.engine.run import Run, assemble
 from camoxpert_cli.engine.step import StepOutput, TrainingStep
+from camoxpert_cli.engine.stopping import Stop
 from camoxpert_cli.engine.train import validate
 from camoxpert_cli.evaluation.score import Scores
 from camoxpert_cli.launch import trial as trial_module
@@ -88,8 +89,8 @@ def test_validation_uses_all_experts(tiny_data: Path, tmp_path: Path, monkeypatc
     """The average of the weights, which is what scores held-out pictures, is routed as well."""
     routes: list[Tensor] = []
 
-    def look_and_validate(run: Run) -> Scores:
-        for layer in run.scored_network.moe_layers:
+    def look_and_validate(run: Run) -> Scores | Stop:
+        for layer in run.state.scored_network.moe_layers:
             layer.register_forward_hook(lambda layer, inputs, output: routes.append(output[1].chosen))
         return validate(run)
 

@@ -23,18 +23,18 @@ SETTINGS: dict[str, Any] = {"num_experts": 7, "skip_stage1": True, "progressive_
 def run_of(data: Path, folder: Path, monkeypatch: pytest.MonkeyPatch, replicas: int, **settings: Any) -> Run:
     """A run in float64 whose network is called through so many replicas, each with its own part of a batch."""
     run, _ = prepare(tiny_run(data, folder, **SETTINGS, **settings))
-    run.step.double()
+    run.strategy.step.double()
     if replicas > 1:
         use_replicas(run, replicas, monkeypatch)
     enter_phase(run, run.phases[0])
     # Statistics of a batch are those of each replica's part; here none looks at them.
-    run.network.eval()
+    run.state.network.eval()
     return run
 
 
 def reduce_gradients(run: Run, chosen: torch.Tensor) -> None:
-    assert run.optimizer is not None
-    run.strategy.reduce_gradients(parameters_of(run.optimizer), chosen)
+    assert run.state.optimizer is not None
+    run.strategy.reduce_gradients(parameters_of(run.state.optimizer), chosen)
 
 
 def gate_of(layer: Any) -> Any:
@@ -65,7 +65,7 @@ def test_gradients_are_those_of_one_network(
     assert torch.allclose(losses_two, losses, rtol=1e-9, atol=1e-12)
     assert torch.equal(chosen_two, chosen)
     idle = 0
-    for (name, ours), theirs in zip(two.network.named_parameters(), one.network.parameters(), strict=True):
+    for (name, ours), theirs in zip(two.state.network.named_parameters(), one.state.network.parameters(), strict=True):
         if theirs.grad is None:
             assert ours.grad is None, name
             idle += 1
@@ -81,7 +81,7 @@ def test_replicas_give_zeros_to_idle_experts(tiny_data: Path, tmp_path: Path, mo
     _, chosen = backward(run, *batch(1), 0, 1, 1.0)
     idle = [
         parameter
-        for layer, counts in zip(run.network.moe_layers, chosen.tolist(), strict=True)
+        for layer, counts in zip(run.state.network.moe_layers, chosen.tolist(), strict=True)
         for expert, count in zip(experts_of(layer), counts, strict=True)
         if count == 0
         for parameter in expert.parameters()
@@ -95,14 +95,14 @@ def test_idle_experts_do_not_decay(tiny_data: Path, tmp_path: Path, monkeypatch:
     """Over an epoch with a strong decay, an expert that no image of any batch chooses keeps its weights."""
     settings = {"weight_decay": 10.0, "stage2_lr": 1e-2, "scheduler": "none"}
     run = run_of(tiny_data, tmp_path / "run", monkeypatch, 2, **settings)
-    for layer in run.network.moe_layers:
+    for layer in run.state.network.moe_layers:
         torch.nn.init.zeros_(gate_of(layer).weight)
         with torch.no_grad():
             gate_of(layer).bias.copy_(torch.tensor([9.0, 8.0, 7.0, -9.0, -9.0, -9.0, -9.0]))
-    before = {name: value.clone() for name, value in run.network.named_parameters()}
+    before = {name: value.clone() for name, value in run.state.network.named_parameters()}
     train_epoch(run, run.phases[0], run.phases[0].first)
 
-    moved = {name for name, value in run.network.named_parameters() if not torch.equal(value, before[name])}
+    moved = {name for name, value in run.state.network.named_parameters() if not torch.equal(value, before[name])}
     assert any(".experts.0." in name for name in moved)
     assert not any(f".experts.{number}." in name for name in moved for number in (3, 4, 5, 6))
 
@@ -126,11 +126,11 @@ def test_on_a_gpu(tiny_data: Path, tmp_path: Path) -> None:
         run, _ = prepare(tiny_run(tiny_data, tmp_path / str(doubled), **settings))
         enter_phase(run, run.phases[0])
         if doubled:
-            run.strategy = Dp(run.step, run.network, [run.device] * 2, World())
-        run.network.eval()
+            run.strategy = Dp(run.strategy.step, run.state.network, [run.device] * 2, World())
+        run.state.network.eval()
         _, chosen = backward(run, *batch(3), 0, 3, 1.0)
         reduce_gradients(run, chosen)
-        gradients.append([parameter.grad for parameter in run.network.parameters()])
+        gradients.append([parameter.grad for parameter in run.state.network.parameters()])
 
     for one, two in zip(*gradients, strict=True):
         assert (one is None) == (two is None)

@@ -128,9 +128,11 @@ def test_where_it_is_done(
     run, _ = prepare(tiny_run(tiny_data, tmp_path / "run", sync_batchnorm=True), None, world)
     without, _ = prepare(tiny_run(tiny_data, tmp_path / "without"), None, world)
 
-    assert run.ema is not None
-    assert [are_synchronised(each) for each in (run.network, run.step, run.ema.network)] == [expected] * 3
-    assert not are_synchronised(without.network)
+    assert run.state.ema is not None
+    assert [are_synchronised(each) for each in (run.state.network, run.strategy.step, run.state.ema.network)] == [
+        expected
+    ] * 3
+    assert not are_synchronised(without.state.network)
 
 
 def test_layers_are_left_without_a_group() -> None:
@@ -262,10 +264,10 @@ def look_at_groups(world: World, data: Path, folder: Path) -> dict[str, Any]:
     groups = []
     for size in (4, 1, 4, 1):
         with run.strategy.batch(size):
-            groups.append({_ranks_of(norm) for norm in norms_of(run.network)})
+            groups.append({_ranks_of(norm) for norm in norms_of(run.state.network)})
     plain, _ = prepare(tiny_run(data, folder / "plain", **settings), None, world)
     kept = [_average(each, 3 if world.is_main else 1, world) for each in (run, plain)]
-    after = {_ranks_of(norm) for norm in norms_of(run.network)}
+    after = {_ranks_of(norm) for norm in norms_of(run.state.network)}
     return {"groups": groups, "after": after, "made": len(world._groups), "kept": kept}
 
 
@@ -277,8 +279,8 @@ def _ranks_of(norm: Any) -> tuple[int, ...] | None:
 
 def _average(run: Run, images: int, world: World) -> set[float]:
     """What running means are after an average over ranks in which each had its own number."""
-    run.network.train()
-    norms: list[Any] = [norm for norm in norms_of(run.network) if norm.training]
+    run.state.network.train()
+    norms: list[Any] = [norm for norm in norms_of(run.state.network) if norm.training]
     for norm in norms:
         norm.running_mean.fill_(world.rank)
     run.strategy.average_statistics(images)
@@ -371,14 +373,14 @@ def train_really(world: World, data: Path, folder: Path) -> dict[str, Any]:
         enter_phase(run, phase)
         for epoch in range(phase.first, phase.end):
             train_epoch(run, phase, epoch)
-            run.progress.samples = 0
-    assert run.ema is not None
-    assert run.optimizer is not None
-    moments = [value for state in run.optimizer.state.values() for value in state.values()]
+            run.state.progress.samples = 0
+    assert run.state.ema is not None
+    assert run.state.optimizer is not None
+    moments = [value for state in run.state.optimizer.state.values() for value in state.values()]
     del kernels
     return {
-        "names": list(run.network.state_dict()),
-        "held": [*run.network.state_dict().values(), *run.ema.network.state_dict().values(), *moments],
+        "names": list(run.state.network.state_dict()),
+        "held": [*run.state.network.state_dict().values(), *run.state.ema.network.state_dict().values(), *moments],
     }
 
 

@@ -112,6 +112,6 @@ def test_all_are_there_before_batchnorm_is_synchronised(tiny_data: Path, tmp_pat
     """torch's layers have collectives of their own, which no time-out of ours looks after."""
     run, _ = prepare(tiny_run(tiny_data, tmp_path / "run"))
     world = RecordingWorld()
-    strategy = Ddp(run.step, run.network, [run.device], world, sync_batchnorm=True)
+    strategy = Ddp(run.strategy.step, run.state.network, [run.device], world, sync_batchnorm=True)
     with strategy.batch(2):
         assert world.calls == ["require_all"]

@@ -49,10 +49,10 @@ def run_of(data: Path, folder: Path, cards: int, precision: str, recomputes: boo
     settings = {**_SETTINGS, "precision": precision, "gradient_checkpointing": recomputes}
     run, _ = prepare(tiny_run(data, folder, **settings))
     enter_phase(run, run.phases[0])
-    train_without_batch_effects(run.network)
-    run.scaler = GradScaler("cuda", init_scale=_SCALE, enabled=precision == "fp16")
+    train_without_batch_effects(run.state.network)
+    run.state.scaler = GradScaler("cuda", init_scale=_SCALE, enabled=precision == "fp16")
     if cards > 1:
-        run.strategy = Dp(run.step, run.network, [run.device] * cards, World())
+        run.strategy = Dp(run.strategy.step, run.state.network, [run.device] * cards, World())
     return run
 
 
@@ -60,7 +60,7 @@ def gradients(run: Run, images: int) -> list[Tensor | None]:
     generator = torch.Generator().manual_seed(3)
     pictures = torch.randint(256, (images, 3, _SIDE, _SIDE), dtype=torch.uint8, generator=generator)
     masks = torch.randint(2, (images, 1, _SIDE, _SIDE), dtype=torch.uint8, generator=generator)
-    run.network.zero_grad(set_to_none=True)
+    run.state.network.zero_grad(set_to_none=True)
     _, chosen = backward(run, pictures, masks, 0, images, 1.0)
-    run.strategy.reduce_gradients(list(run.network.parameters()), chosen)
-    return gradients_of(run.network.parameters(), run.scaler.get_scale())
+    run.strategy.reduce_gradients(list(run.state.network.parameters()), chosen)
+    return gradients_of(run.state.network.parameters(), run.state.scaler.get_scale())
