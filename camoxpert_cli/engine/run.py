@@ -114,7 +114,7 @@ def prepare(
         folder.refuse_foreign(checkpoint.path)
     data = open_data(config.data, config.train.seed, folder, world)
     if checkpoint is not None:
-        check_pictures(checkpoint.content, data, checkpoint.path)
+        check_pictures(checkpoint, data)
     network = build_network(config.model, config.train.seed, weights_follow=checkpoint is not None)
     if checkpoint is not None:
         load_weights(network, weights_of(checkpoint.content, ema=False), checkpoint.path)

@@ -9,13 +9,18 @@ from __future__ import annotations
 import shutil
 import time
 from contextlib import suppress
-from dataclasses import asdict
-from typing import Any
+from dataclasses import asdict, replace
 
 import torch
 
 from camoxpert_cli import console
-from camoxpert_cli.checkpoints.format import CheckpointNotWritten, checkpoint_bytes, write_checkpoint
+from camoxpert_cli.checkpoints.format import (
+    CheckpointContent,
+    CheckpointNotWritten,
+    TrainingContent,
+    checkpoint_bytes,
+    write_checkpoint,
+)
 from camoxpert_cli.config.resolve import to_mapping
 from camoxpert_cli.config.schema import Config
 from camoxpert_cli.engine.build import RunData
@@ -61,7 +66,7 @@ class Saver:
         read nor written may be damaged, and never takes the place of `previous.pth`.
         """
         started = time.perf_counter()
-        content = {**self._weights(), "training": self._training()}
+        content = replace(self._weights(), training=self._training())
         if not self._world.is_main:
             return
         failure = self._write_last(content)
@@ -82,7 +87,7 @@ class Saver:
         """
         return self._world.from_main(self._write_best(self._weights()))
 
-    def _write_best(self, content: dict[str, Any]) -> bool:
+    def _write_best(self, content: CheckpointContent) -> bool:
         if not self._world.is_main:
             return False
         try:
@@ -92,7 +97,7 @@ class Saver:
             return False
         return True
 
-    def _write_last(self, content: dict[str, Any]) -> CheckpointNotWritten | None:
+    def _write_last(self, content: CheckpointContent) -> CheckpointNotWritten | None:
         """Why it could not be written; None where it was."""
         try:
             keep_as = self._folder.previous if self.trusts_last else None
@@ -115,33 +120,34 @@ class Saver:
             return True
         return False
 
-    def _weights(self) -> dict[str, Any]:
+    def _weights(self) -> CheckpointContent:
         state = self._state
         history = state.progress.history
-        return {
-            "backbone": self._config.model.backbone,
-            "num_experts": self._config.model.num_experts,
-            "network": state.network.state_dict(),
-            "ema": state.ema.network.state_dict() if state.ema else None,
-            "epoch": state.progress.epoch,
-            "scores": history[-1] if history and state.progress.samples == 0 else None,
-            "history": history,
-            "config": to_mapping(self._config),
-            "versions": versions(),
-        }
+        return CheckpointContent(
+            backbone=self._config.model.backbone,
+            num_experts=self._config.model.num_experts,
+            network=state.network.state_dict(),
+            ema=state.ema.network.state_dict() if state.ema else None,
+            epoch=state.progress.epoch,
+            scores=history[-1] if history and state.progress.samples == 0 else None,
+            history=history,
+            config=to_mapping(self._config),
+            versions=versions(),
+        )
 
-    def _training(self) -> dict[str, Any]:
+    def _training(self) -> TrainingContent:
         state = self._state
         assert state.optimizer is not None
-        return {
-            "progress": asdict(state.progress),
-            "backbone_stages": state.backbone_stages,
-            "training_pictures": self._data.digest,
-            "optimizer": state.optimizer.state_dict(),
-            "scaler": state.scaler.state_dict(),
-            "ema_updates": state.ema.updates if state.ema else 0,
-            "computed_with": computed_with(self._device, self._dtype),
-        }
+        assert state.backbone_stages is not None
+        return TrainingContent(
+            progress=asdict(state.progress),
+            backbone_stages=state.backbone_stages,
+            training_pictures=self._data.digest,
+            optimizer=state.optimizer.state_dict(),
+            scaler=state.scaler.state_dict(),
+            ema_updates=state.ema.updates if state.ema else 0,
+            computed_with=computed_with(self._device, self._dtype),
+        )
 
 
 def computed_with(device: torch.device, dtype: torch.dtype | None) -> dict[str, str]:

@@ -136,11 +136,11 @@ def saved_settings(checkpoint: Checkpoint) -> tuple[Mapping[str, Any], str]:
 def describe(config: Config, checkpoint: Checkpoint) -> None:
     """Print what going on would do. Raises CamoxError where it could not."""
     place(config.run, expected_size(), sync_batchnorm=config.train.sync_batchnorm)
-    content, training = checkpoint.content, checkpoint.content.get("training")
+    training = checkpoint.training
     folder = RunFolder(Path(str(config.run.checkpoint_dir)))
     folder.refuse_other_run(checkpoint.path)
-    epoch = epochs_done(config, content)
-    samples = training["progress"]["samples"] if training else 0
+    epoch = epochs_done(config, checkpoint)
+    samples = training.progress["samples"] if training else 0
     lines = [
         ("Checkpoint", f"{checkpoint.path}: {epoch} epochs are complete, {samples} pictures into the next"),
         ("Run folder", str(folder.path)),
@@ -155,13 +155,13 @@ def describe(config: Config, checkpoint: Checkpoint) -> None:
 
 
 def _next_step(config: Config, checkpoint: Checkpoint, epoch: int, samples: int) -> str:
-    training = checkpoint.content.get("training")
+    training = checkpoint.training
     pictures = config.data.generated_pictures
     if config.data.dataset_path or config.data.images or not pictures:
         data = open_data(config.data, config.train.seed, RunFolder(Path(str(config.run.checkpoint_dir))))
         pictures = len(data.train)
-        check_pictures(checkpoint.content, data, checkpoint.path)
-    phases = keep_unfrozen(build_phases(config), epoch, training["backbone_stages"] if training else 0)
+        check_pictures(checkpoint, data)
+    phases = keep_unfrozen(build_phases(config), epoch, training.backbone_stages if training else 0)
     phase = next((phase for phase in phases if phase.end > epoch), None)
     if phase is None:
         return f"all {config.train.epochs} epochs are complete: the best weights would be scored"

@@ -14,7 +14,7 @@ import torch
 from typer.testing import CliRunner
 
 from camoxpert_cli.app import app
-from camoxpert_cli.checkpoints.format import read_checkpoint, write_checkpoint
+from camoxpert_cli.checkpoints.format import read_checkpoint
 from camoxpert_cli.checkpoints.load import load_model
 from camoxpert_cli.config.resolve import resolve
 from camoxpert_cli.data.dataset import ScoringPictures
@@ -29,6 +29,7 @@ from camoxpert_cli.evaluation.results import MEASURES
 from camoxpert_cli.evaluation.score import Scores
 from camoxpert_cli.launch.start import start
 from camoxpert_cli.run_folder import RunFolder
+from tests.helpers.checkpoints import write_content
 from tests.helpers.compare import differences
 from tests.helpers.run_files import events, read_json
 from tests.helpers.scoring import evaluate
@@ -294,7 +295,7 @@ def test_interrupted_between_two_files(tiny_data: Path, tmp_path: Path, monkeypa
 def test_interrupted_save(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Ctrl-C while a checkpoint is written leaves the file before it, and is no error of the disk."""
     path = tmp_path / "last.pth"
-    write_checkpoint(path, {"network": {}, "epoch": 3})
+    write_content(path, {"network": {}, "epoch": 3})
     before, save = path.read_bytes(), torch.save
 
     def pressing(content: Any, file: Any) -> None:
@@ -303,7 +304,7 @@ def test_interrupted_save(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
 
     monkeypatch.setattr(torch, "save", pressing)
     with pytest.raises(KeyboardInterrupt):
-        write_checkpoint(path, {"network": {}, "epoch": 4})
+        write_content(path, {"network": {}, "epoch": 4})
 
     assert path.read_bytes() == before
     assert list(tmp_path.iterdir()) == [path]

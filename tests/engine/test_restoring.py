@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch.amp.grad_scaler import GradScaler
 
-from camoxpert_cli.checkpoints.format import read_checkpoint, write_checkpoint
+from camoxpert_cli.checkpoints.format import read_checkpoint
 from camoxpert_cli.engine import run as run_module
 from camoxpert_cli.engine import train as train_module
 from camoxpert_cli.engine.run import Run, prepare
@@ -21,6 +21,7 @@ from camoxpert_cli.engine.train import train
 from camoxpert_cli.errors import CheckpointError, UsageError
 from camoxpert_cli.evaluation.score import Scores
 from camoxpert_cli.run_folder import RunFolder
+from tests.helpers.checkpoints import write_content
 from tests.helpers.compare import differences
 from tests.helpers.cut_runs import CIRCUMSTANCES, SETTINGS, differing, history
 from tests.helpers.tiny_data import tiny_run
@@ -160,7 +161,7 @@ def test_scale_goes_on(tiny_data: Path, tmp_path: Path, monkeypatch: pytest.Monk
     last = tmp_path / "run" / "last.pth"
     content = read_checkpoint(last)
     content["training"]["scaler"].update(scale=16.0)
-    write_checkpoint(last, content)
+    write_content(last, content)
     train(tiny_run(tiny_data, tmp_path / "run", resume_from=str(last)))
     scaler = read_checkpoint(last)["training"]["scaler"]
 
@@ -205,8 +206,8 @@ def test_best_weights_move_to_another_folder(uncut: Path, tiny_data: Path, tmp_p
     source = tmp_path / "source"
     source.mkdir()
     best = read_checkpoint(uncut / "best_model.pth")
-    write_checkpoint(source / "best_model.pth", {**best, "scores": {**best["scores"], "epoch": 1, "iou": 2.0}})
-    write_checkpoint(source / "last.pth", at_phase_boundary(uncut))
+    write_content(source / "best_model.pth", {**best, "scores": {**best["scores"], "epoch": 1, "iou": 2.0}})
+    write_content(source / "last.pth", at_phase_boundary(uncut))
     folder = train(tiny_run(tiny_data, tmp_path / "run", resume_from=str(source / "last.pth"), **SETTINGS)).folder
 
     assert folder.best.read_bytes() == (source / "best_model.pth").read_bytes()
@@ -219,7 +220,7 @@ def test_best_weights_that_are_nowhere(
     uncut: Path, tiny_data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Where last.pth comes alone, the best is sought among the epochs to come, and that is said."""
-    write_checkpoint(tmp_path / "last.pth", at_phase_boundary(uncut))
+    write_content(tmp_path / "last.pth", at_phase_boundary(uncut))
     folder = train(tiny_run(tiny_data, tmp_path / "run", resume_from=str(tmp_path / "last.pth"), **SETTINGS)).folder
 
     assert read_checkpoint(folder.best)["epoch"] == 4
@@ -296,7 +297,7 @@ def test_from_best_model(
     content["epoch"], content["history"] = 3, content["history"][:3]
     content["scores"] = content["history"][-1]
     del content["training"]
-    write_checkpoint(source / "best_model.pth", content)
+    write_content(source / "best_model.pth", content)
     seen = watch(monkeypatch)
     monkeypatch.setattr(train_module, "validate", lambda run: Scores(3, content["scores"]["iou"] - 0.1, 0.0, 1.0))
     train(tiny_run(tiny_data, folder, resume_from=str(source / "best_model.pth"), **SETTINGS))
@@ -357,7 +358,7 @@ def test_skip_stage1_from_weights(uncut: Path, tiny_data: Path, tmp_path: Path) 
     """Weights of an early epoch, resumed without stage 1, begin with stage 2's first epoch."""
     content = read_checkpoint(uncut / "last.pth")
     del content["training"]
-    write_checkpoint(tmp_path / "weights.pth", {**content, "epoch": 1, "scores": None})
+    write_content(tmp_path / "weights.pth", {**content, "epoch": 1, "scores": None})
     settings = {**SETTINGS, "skip_stage1": True, "resume_from": str(tmp_path / "weights.pth")}
     folder: RunFolder = train(tiny_run(tiny_data, tmp_path / "run", **settings)).folder
 
