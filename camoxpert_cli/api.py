@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from camoxpert_cli import console
+from camoxpert_cli.commands.training_outcome import print_outcome
 from camoxpert_cli.config.eval_options import (
     EmptyMasks,
     Inference,
@@ -207,7 +208,9 @@ def train(preset: PathLike | None = None, **settings: Any) -> RunFolder:
     """
     name = None if preset is None else str(preset)
     given = _known(settings)
-    return start(resolve(name, given), began=time.time())
+    outcome = start(resolve(name, given), began=time.time())
+    print_outcome(outcome)
+    return outcome.folder
 
 
 def _picture(picture: object) -> Path | NDArray[np.uint8]:

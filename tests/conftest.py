@@ -52,4 +52,4 @@ def plain_run(tiny_data: Path, tmp_path_factory: pytest.TempPathFactory) -> RunF
     from camoxpert_cli.engine.train import train
     from tests.helpers.tiny_data import tiny_plan
 
-    return train(tiny_plan(tiny_data, tmp_path_factory.mktemp("plain") / "run"))
+    return train(tiny_plan(tiny_data, tmp_path_factory.mktemp("plain") / "run")).folder

@@ -23,7 +23,8 @@ LAYERS = [
     {"engine"},
     {"launch"},
     {"benchmark", "doctor"},
-    {"commands", "api"},
+    {"commands"},
+    {"api"},
     {"app"},
     {"__main__"},
 ]

@@ -15,7 +15,6 @@ from typing import Any
 import torch
 
 from camoxpert_cli import console
-from camoxpert_cli.benchmark.options import STRATEGIES
 from camoxpert_cli.config.diff import keep_preset_batches
 from camoxpert_cli.config.presets import read_preset
 from camoxpert_cli.config.resolve import Resolved, resolve
@@ -27,10 +26,10 @@ from camoxpert_cli.engine.build import build_phases, open_data
 from camoxpert_cli.engine.stages import Stage
 from camoxpert_cli.errors import DeviceError, UsageError
 from camoxpert_cli.launch.processes import Failure
-from camoxpert_cli.launch.run_trial import Outcome, run_trial
+from camoxpert_cli.launch.run_trial import TrialResult, run_trial
 from camoxpert_cli.launch.trial import Measurement, Pictures, Trial
-from camoxpert_cli.parallel.device import Placement
-from camoxpert_cli.parallel.sync_batchnorm import refuse_sync_batchnorm
+from camoxpert_cli.parallel.device import place
+from camoxpert_cli.parallel.strategy import FOR_SEVERAL, STRATEGIES, processes_of
 from camoxpert_cli.run_folder import RunFolder, versions
 
 # Training pictures of COD10K and CAMO together, on which published networks are trained.
@@ -46,7 +45,7 @@ class Row:
     strategy: str
     stage: Stage
     accumulation: int
-    outcome: Outcome
+    outcome: TrialResult
     speedup: float | None = None
 
     @property
@@ -118,12 +117,14 @@ def benchmark(
     on_cpu = config.run.device == "cpu" or (config.run.device == "auto" and counts is None and not _gpus())
     if counts is None:
         counts = sorted({1, 1 if on_cpu else max(1, _gpus())})
-    if on_cpu and strategies is not None and "dp" in strategies:
-        raise UsageError("strategy dp needs GPUs, and this benchmark is on the CPU", "--strategy ddp")
+    for name in strategies or ():
+        if on_cpu and STRATEGIES[name].needs_gpus:
+            raise UsageError(f"strategy {name} needs GPUs, and this benchmark is on the CPU", "--strategy ddp")
     if not on_cpu:
         _require_gpus(max(counts))
     device = "cpu" if on_cpu else "cuda"
-    refuse_sync_batchnorm(config, Placement("ddp", (torch.device(device),), max(counts)))
+    whole = _settings(preset, flags, device, max(counts), FOR_SEVERAL[0]).config
+    place(whole.run, sync_batchnorm=whole.train.sync_batchnorm)  # refuses before images are made
     plan = [
         (count, strategy, _settings(preset, flags, device, count, strategy))
         for count in counts
@@ -134,7 +135,7 @@ def benchmark(
         # On the CPU a process stands for a GPU: each has the same cores, however many there are.
         rows = []
         for count, strategy, each in plan:
-            threads = max(1, usable_cores() // (max(counts) if on_cpu else count if strategy == "ddp" else 1))
+            threads = max(1, usable_cores() // (max(counts) if on_cpu else processes_of(strategy, count)))
             for stage in dict.fromkeys(phase.stage for phase in build_phases(each.config)):
                 trial = Trial(replace(each.config, data=data), stage.number, pictures, steps, repeats)
                 outcome = run_trial(trial, threads=threads)
@@ -170,7 +171,7 @@ def _settings(preset: str | None, flags: Mapping[str, Any], device: str, count: 
 def _strategies_of(count: int, strategies: Sequence[str] | None, on_cpu: bool) -> Sequence[str]:
     if count == 1:
         return ["single"]
-    return strategies or (["ddp"] if on_cpu else STRATEGIES)
+    return strategies or [name for name in FOR_SEVERAL if not (on_cpu and STRATEGIES[name].needs_gpus)]
 
 
 def _gpus() -> int:

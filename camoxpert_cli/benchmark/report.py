@@ -12,6 +12,7 @@ from camoxpert_cli import console
 from camoxpert_cli.benchmark.benchmark import Benchmark, Row
 from camoxpert_cli.launch.processes import Failure
 from camoxpert_cli.launch.trial import Measurement
+from camoxpert_cli.parallel.strategy import processes_of
 
 SESSION_HOURS, WEEK_HOURS = 12, 30  # Kaggle's limits
 # Shares of the time from which on something is worth a sentence.
@@ -193,7 +194,7 @@ def _waiting(result: Benchmark, row: Row, one: Measurement) -> str:
     cores = result.machine["cores"]
     if result.config.data.cache == "off":
         advice = "leave out --cache off, so that pictures are resized once"
-    elif one.workers * (row.gpus if row.strategy == "ddp" else 1) < cores and not _on_cpu(result):
+    elif one.workers * processes_of(row.strategy, row.gpus) < cores and not _on_cpu(result):
         advice = "--num-workers auto takes all cores"
     else:
         advice = "more GPUs would not help, more cores would"

@@ -1,19 +1,7 @@
 """Checkpoint files: plain types and tensors only, so that reading one can run no code.
 
-A camox checkpoint is a dict:
-    format, version      "camox", 1
-    backbone             timm name
-    num_experts          int
-    network              state dict of the bare network
-    ema                  the same of its average, or None
-    epoch                epochs that were complete
-    scores               validation scores of these weights, or None
-    history              one dict an epoch
-    config               every setting, nested
-    versions             of camox, torch and others
-    training             what `last.pth` needs to go on; not in `best_model.pth`
-
-No random state is in it: order, augmentation and dropout are functions of the seed and the position in the run.
+A camox checkpoint is a dict of `format` ("camox"), `version` (1) and the fields of `CheckpointContent`. No random state
+is in it: order, augmentation and dropout are functions of the seed and the position in the run.
 """
 
 from __future__ import annotations
@@ -24,6 +12,7 @@ import shutil
 import traceback
 from collections.abc import Mapping
 from contextlib import suppress
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -33,12 +22,65 @@ from torch import Tensor, nn
 
 from camoxpert_cli import atomic, console
 from camoxpert_cli.checkpoints.keys import strip_prefixes
-from camoxpert_cli.checkpoints.layouts import layout_of, state_dicts_in
+from camoxpert_cli.checkpoints.layouts import CAMOX, layout_of, state_dicts_in
 from camoxpert_cli.errors import CheckpointError, first_line
 from camoxpert_cli.model.weights_file import CHECKSUM, checksum, read_weights_file, verify_archive
 
 FORMAT = "camox"
 VERSION = 1
+
+
+@dataclass(frozen=True)
+class TrainingContent:
+    """What a run needs to go on. A field with a default is absent from files that were written before there was one."""
+
+    progress: dict[str, Any]  # where the run stands
+    backbone_stages: int  # in training
+    training_pictures: str  # a digest of names and sizes
+    optimizer: dict[str, Any]  # its state dict
+    scaler: dict[str, Any]  # of float16, else empty
+    ema_updates: int
+    computed_with: dict[str, str] | None = None  # what rounding depends on
+
+    def to_dict(self) -> dict[str, Any]:
+        return {name: value for name, value in vars(self).items() if value is not None}
+
+    @classmethod
+    def from_dict(cls, content: Mapping[str, Any]) -> TrainingContent:
+        """Raises TypeError where it lacks a field."""
+        return cls(**{field.name: content[field.name] for field in fields(cls) if field.name in content})
+
+
+@dataclass(frozen=True)
+class CheckpointContent:
+    """What a camox checkpoint holds, in the order of the file.
+
+    None stands for what a file does not say, as one that was converted from another program's.
+    """
+
+    backbone: str | None  # timm name
+    num_experts: int | None
+    network: dict[str, Tensor]  # state dict of the bare network
+    ema: dict[str, Tensor] | None  # the same of its average
+    epoch: int | None  # how many were complete
+    scores: dict[str, Any] | None  # validation scores of these weights
+    history: list[dict[str, Any]] | None  # one dict an epoch
+    config: dict[str, Any] | None  # every setting, nested
+    versions: dict[str, str] | None  # of camox, torch and others
+    training: TrainingContent | None = None  # in `last.pth`, not in `best_model.pth`
+
+    def to_dict(self) -> dict[str, Any]:
+        """What the file holds."""
+        content = {"format": FORMAT, "version": VERSION, **vars(self)}
+        training = content.pop("training")
+        return content if training is None else {**content, "training": training.to_dict()}
+
+    @classmethod
+    def from_dict(cls, content: Mapping[str, Any]) -> CheckpointContent:
+        """Raises TypeError where the training state lacks a field."""
+        training = content.get("training")
+        found = {field.name: content.get(field.name) for field in fields(cls)}
+        return cls(**{**found, "training": None if training is None else TrainingContent.from_dict(training)})  # type: ignore[arg-type]
 
 
 class Checkpoint(NamedTuple):
@@ -47,17 +89,32 @@ class Checkpoint(NamedTuple):
     path: Path
     content: dict[str, Any]
 
+    @property
+    def own(self) -> CheckpointContent | None:
+        """What it holds as a file of camox; None for another program's. Raises CheckpointError where that is wrong."""
+        if layout_of(self.content) is not CAMOX:
+            return None
+        try:
+            return CheckpointContent.from_dict(self.content)
+        except TypeError as error:
+            raise CheckpointError(f"the training state in {self.path} is incomplete: {error}") from error
+
+    @property
+    def training(self) -> TrainingContent | None:
+        """The training state, where the file has one of camox. Raises CheckpointError as `own`."""
+        return None if self.own is None else self.own.training
+
 
 class CheckpointNotWritten(CheckpointError):
     """The disk refused; whatever was there before is still there."""
 
 
-def write_checkpoint(path: Path, content: Mapping[str, Any], keep_as: Path | None = None) -> None:
+def write_checkpoint(path: Path, content: CheckpointContent, keep_as: Path | None = None) -> None:
     """Replace `path` by a verified file, at once or not at all; `keep_as` is where the one before it stays.
 
     Raises CheckpointNotWritten where the disk refuses.
     """
-    write_verified(path, {"format": FORMAT, "version": VERSION, **content}, keep_as)
+    write_verified(path, content.to_dict(), keep_as)
 
 
 def write_verified(path: Path, content: Any, keep_as: Path | None = None) -> None:

@@ -64,10 +64,11 @@ def resume(
     if dry_run and as_json:
         raise UsageError("--json prints the results of training, and a dry run has none", "leave one of them out")
 
+    from camoxpert_cli.commands.training_outcome import print_outcome
     from camoxpert_cli.launch.resume import rehearse
     from camoxpert_cli.launch.resume import resume as go_on
 
     if dry_run:
         console.result("\n".join(rehearse(run, flags, assignments or [])))
     else:
-        go_on(run, flags, assignments or [], as_json=as_json)
+        print_outcome(go_on(run, flags, assignments or []), as_json=as_json)

@@ -37,6 +37,7 @@ def train(
 
     resolved = resolve(preset, flags, assignments or [])
 
+    from camoxpert_cli.commands.training_outcome import print_outcome
     from camoxpert_cli.launch.start import start
 
-    start(resolved, as_json=as_json)
+    print_outcome(start(resolved), as_json=as_json)

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Literal
-
 from camoxpert_cli.doctor.finding import Finding
 from camoxpert_cli.doctor.readings import Peers, Readings, TeamTrial
 from camoxpert_cli.launch.processes import Failure
+from camoxpert_cli.parallel.strategy import StrategyName
 
 
 def team_findings(readings: Readings) -> list[Finding]:
@@ -21,11 +20,11 @@ def works_without_peers(readings: Readings) -> bool:
     return isinstance(readings.ddp, Failure) and isinstance(readings.ddp_without_peers, TeamTrial)
 
 
-def best_strategy(readings: Readings) -> Literal["single", "dp", "ddp"]:
-    """What the cards that work can train by together: ddp, or dp where only that passed its trial."""
+def best_strategy(readings: Readings) -> StrategyName | None:
+    """What the cards that work can train by together: ddp, or dp where only that passed its trial; None: neither."""
     if isinstance(readings.ddp, TeamTrial) or works_without_peers(readings):
         return "ddp"
-    return "dp" if isinstance(readings.data_parallel, TeamTrial) else "single"
+    return "dp" if isinstance(readings.data_parallel, TeamTrial) else None
 
 
 def _peers(readings: Readings) -> Finding:

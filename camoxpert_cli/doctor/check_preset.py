@@ -38,7 +38,7 @@ def _gpus(readings: Readings, question: Question) -> Finding:
     if run.devices is not None and (missing := set(parse_devices(run.devices)) - set(working)):
         asked = listed(tuple(sorted(missing)))
         return Finding(name, "problem", ran, f"asks for GPU {asked}, and {here}", "choose others with --devices")
-    if 1 < wanted <= len(working) and best_strategy(readings) == "single":
+    if 1 < wanted <= len(working) and best_strategy(readings) is None:
         return Finding(name, "problem", ran, f"asks for {count(wanted, 'GPU')}, which fail together", *_alone(question))
     if wanted <= len(working):
         return Finding(name, "ok", ran, f"asks for {count(wanted, 'GPU')}, and {here}")

@@ -13,6 +13,7 @@ from camoxpert_cli.doctor.check_preset import MEMORY, halved_batches
 from camoxpert_cli.doctor.finding import Question
 from camoxpert_cli.doctor.readings import Readings
 from camoxpert_cli.doctor.words import count
+from camoxpert_cli.parallel.strategy import FOR_SEVERAL, StrategyName
 
 # The recipe that the others vary, and the one for a single card.
 _SEVERAL, _ONE = "kaggle-2xT4", "kaggle-1xT4"
@@ -50,30 +51,30 @@ def recommend(readings: Readings, question: Question, problems: Collection[str])
             flags = halved_batches(question).split()
             why = ["Batches of half the size make the same steps; whether they fit was not measured."]
     else:
-        used = working[:1] if strategy == "single" else working
+        used = working[:1] if strategy is None else working
         preset = _ONE if len(used) == 1 else _SEVERAL
         flags, why = _adapted(preset, readings, used)
     if used != tuple(range(len(used))) and (not own or question.config.run.devices is None):
         flags += ["--devices", ",".join(map(str, used))]
-    if len(used) > 1 and strategy == "dp":
-        flags += ["--strategy", "dp"]
+    if len(used) > 1 and strategy not in (None, FOR_SEVERAL[0]):
+        flags += ["--strategy", str(strategy)]
     if shared_memory_too_small(readings, question):
         flags += ["--num-workers", "0"]
     command = " ".join(["camox train --preset", preset, *flags, "--dataset-path DATA"])
-    if len(used) > 1:
-        why.append(_why(readings, used))
+    if len(used) > 1 and strategy is not None:
+        why.append(_why(readings, used, strategy))
         if works_without_peers(readings):
             command = f"NCCL_P2P_DISABLE=1 {command}"
         return Recommendation(preset, strategy, command, tuple(why))
-    if len(working) > 1 and strategy == "single":
+    if len(working) > 1 and strategy is None:
         why.append("One GPU only: neither ddp nor dp passed its trial.")
     return Recommendation(preset, "single", command, tuple(why))
 
 
-def _why(readings: Readings, used: tuple[int, ...]) -> str:
+def _why(readings: Readings, used: tuple[int, ...], strategy: StrategyName) -> str:
     if works_without_peers(readings):
         return "ddp passed its trial without direct access between the GPUs."
-    if best_strategy(readings) == "ddp":
+    if strategy == FOR_SEVERAL[0]:
         return f"ddp, a process for each of {len(used)} GPUs, passed its trial."
     return "ddp failed its trial, and DataParallel passed it."
 

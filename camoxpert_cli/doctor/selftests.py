@@ -16,14 +16,14 @@ from camoxpert_cli.data.noise import noise
 from camoxpert_cli.data.pairs import Pair
 from camoxpert_cli.doctor.readings import GpuTrial, Peers, TeamTrial
 from camoxpert_cli.engine.build import RunData, build_network
-from camoxpert_cli.engine.run import assemble, set_trained
+from camoxpert_cli.engine.run import assemble
 from camoxpert_cli.engine.stages import WHOLE_BACKBONE
+from camoxpert_cli.engine.state import set_trained
 from camoxpert_cli.engine.time_limit import Deadline
 from camoxpert_cli.engine.train import backward
 from camoxpert_cli.errors import one_line
 from camoxpert_cli.model.routing import spread
 from camoxpert_cli.parallel.device import Placement
-from camoxpert_cli.parallel.gradients import leave_idle_experts, sum_gradients
 from camoxpert_cli.parallel.precision import choose_dtype
 from camoxpert_cli.parallel.world import World, member
 from camoxpert_cli.run_folder import RunFolder
@@ -137,14 +137,12 @@ def _training_gradients(
     network = build_network(config.model, config.train.seed, weights_follow=False)
     data = RunData((), [Pair("", Path(), Path())] * size, [], {}, generated=True)
     run = assemble(config, RunFolder(Path(), writes=False), data, network, placement, world, Deadline())
-    set_trained(run, WHOLE_BACKBONE)
-    run.network.eval()  # BatchNorm would see the images of one device
-    with nullcontext() if first is None else spread(run.network, first):
+    set_trained(run.state, run.strategy, config, WHOLE_BACKBONE)
+    run.state.network.eval()  # BatchNorm would see the images of one device
+    with nullcontext() if first is None else spread(run.state.network, first):
         _, chosen = backward(run, images, masks, epoch=0, size=size, share=1.0)
-    if placement.strategy == "dp":
-        leave_idle_experts(run.network, chosen)
-    parameters = list(run.network.parameters())
-    sum_gradients(parameters, world)
+    parameters = list(run.state.network.parameters())
+    run.strategy.reduce_gradients(parameters, chosen)
     return [each.grad for each in parameters]
 
 

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 from camoxpert_cli import console
+from camoxpert_cli.checkpoints.format import Checkpoint
 from camoxpert_cli.config.resolve import gpu_count, stage2_batch_size, stage2_rate
 from camoxpert_cli.config.schema import Config, DataConfig, ModelConfig
 from camoxpert_cli.data.layouts import DataSet, find_data, find_under
@@ -109,13 +108,13 @@ def find_given(data: DataConfig) -> DataSet:
     return found
 
 
-def check_pictures(content: Mapping[str, Any], data: RunData, path: Path) -> None:
-    """Raise CheckpointError unless the training pictures are those of the run whose checkpoint `content` is."""
-    training = content.get("training")
-    if training is not None and training["training_pictures"] != data.digest:
+def check_pictures(checkpoint: Checkpoint, data: RunData) -> None:
+    """Raise CheckpointError unless the training pictures are those of the run whose `checkpoint` it is."""
+    training = checkpoint.training
+    if training is not None and training.training_pictures != data.digest:
         raise CheckpointError(
-            f"{path} was trained on other pictures than these settings hold out for training, so that validation "
-            "pictures would not be unseen",
+            f"{checkpoint.path} was trained on other pictures than these settings hold out for training, so that "
+            "validation pictures would not be unseen",
             "give the data it was trained on with --dataset-path, or --images and --masks; where files were added or "
             "taken away since, undo that",
         )

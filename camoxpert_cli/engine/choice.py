@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 from contextlib import suppress
 from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from typing import Any
 
-Chosen = Literal["dp", "ddp"]
+from camoxpert_cli.parallel.strategy import FOR_SEVERAL, StrategyName
 
 
 @dataclass(frozen=True)
@@ -17,7 +17,7 @@ class Choice:
     `key` stands for the machine, the network and the sizes that were tried.
     """
 
-    strategy: Chosen
+    strategy: StrategyName
     images_per_s: dict[str, float]
     excluded: dict[str, str]
     key: str
@@ -43,6 +43,6 @@ class Choice:
         with suppress(TypeError):
             choice = cls(**content)
             maps = (choice.images_per_s, choice.excluded)
-            if choice.strategy in ("dp", "ddp") and all(isinstance(each, dict) for each in maps):
+            if choice.strategy in FOR_SEVERAL and all(isinstance(each, dict) for each in maps):
                 return choice
         return None

@@ -61,5 +61,10 @@ def learning_rates(optimizer: AdamW) -> dict[str, float]:
     return {group["name"]: group["lr"] for group in optimizer.param_groups}
 
 
+def parameters_of(optimizer: AdamW) -> list[nn.Parameter]:
+    """All that it trains, in the order of its groups."""
+    return [parameter for group in optimizer.param_groups for parameter in group["params"]]
+
+
 def _trained(parameters: list[nn.Parameter]) -> list[nn.Parameter]:
     return [parameter for parameter in parameters if parameter.requires_grad]

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from camoxpert_cli import atomic, console
-from camoxpert_cli.checkpoints.format import Checkpoint, read_checkpoint
+from camoxpert_cli.checkpoints.format import Checkpoint, TrainingContent, read_checkpoint
 from camoxpert_cli.checkpoints.layouts import average_in, epochs_complete, weights_of
 from camoxpert_cli.checkpoints.load import load_weights
 from camoxpert_cli.config.diff import changes
@@ -16,8 +14,9 @@ from camoxpert_cli.config.resolve import from_mapping
 from camoxpert_cli.config.schema import Config
 from camoxpert_cli.engine.build import steps_per_epoch
 from camoxpert_cli.engine.optimizer import load_state
-from camoxpert_cli.engine.run import Progress, Run, set_trained
+from camoxpert_cli.engine.run import Run
 from camoxpert_cli.engine.stages import keep_unfrozen
+from camoxpert_cli.engine.state import Progress, set_trained
 from camoxpert_cli.errors import CheckpointError, UsageError
 
 # What only `last.pth` holds.
@@ -33,91 +32,94 @@ def restore(run: Run, checkpoint: Checkpoint) -> None:
     where these leave nothing to do.
     """
     path, content = checkpoint
-    if run.ema is not None and average_in(content) is not None:
-        load_weights(run.ema.network, weights_of(content, ema=True), path)
-    if "training" in content:
-        _restore_training(run, content["training"], path)
+    if run.state.ema is not None and average_in(content) is not None:
+        load_weights(run.state.ema.network, weights_of(content, ema=True), path)
+    training = checkpoint.training
+    if training is not None:
+        _restore_training(run, training, path)
     else:
-        _restore_epoch_only(run, content, path)
-    run.trusts_last = run.folder.last.exists() and path.samefile(run.folder.last)
+        _restore_epoch_only(run, checkpoint)
+    run.saver.trusts_last = run.folder.last.exists() and path.samefile(run.folder.last)
     if run.world.is_main:
         _bring_best(run, path)
-    run.progress = run.world.from_main(run.progress)
-    if run.progress.epoch >= run.config.train.epochs and run.progress.best_epoch == 0:
+    run.state.progress = run.world.from_main(run.state.progress)
+    if run.state.progress.epoch >= run.config.train.epochs and run.state.progress.best_epoch == 0:
         raise UsageError(
-            f"{path} has {run.progress.epoch} complete epochs, which is all that these settings ask for, "
+            f"{path} has {run.state.progress.epoch} complete epochs, which is all that these settings ask for, "
             "and the best weights are not beside it",
             "ask for more with --epochs",
         )
 
 
-def _restore_training(run: Run, training: dict[str, Any], path: Path) -> None:
+def _restore_training(run: Run, training: TrainingContent, path: Path) -> None:
     try:
-        run.progress = Progress(**training["progress"])
-        run.phases = keep_unfrozen(run.phases, run.progress.epoch, training["backbone_stages"])
-        set_trained(run, training["backbone_stages"])
-        assert run.optimizer is not None
-        current = [(group["lr_factor"], group["weight_decay"]) for group in run.optimizer.param_groups]
-        load_state(run.optimizer, training["optimizer"])
-        for group, (factor, decay) in zip(run.optimizer.param_groups, current, strict=True):
+        run.state.progress = Progress(**training.progress)
+        run.phases = keep_unfrozen(run.phases, run.state.progress.epoch, training.backbone_stages)
+        set_trained(run.state, run.strategy, run.config, training.backbone_stages)
+        assert run.state.optimizer is not None
+        current = [(group["lr_factor"], group["weight_decay"]) for group in run.state.optimizer.param_groups]
+        load_state(run.state.optimizer, training.optimizer)
+        for group, (factor, decay) in zip(run.state.optimizer.param_groups, current, strict=True):
             group["lr_factor"], group["weight_decay"] = factor, decay
-        if run.scaler.is_enabled() and training["scaler"]:
-            run.scaler.load_state_dict(training["scaler"])
+        if run.state.scaler.is_enabled() and training.scaler:
+            run.state.scaler.load_state_dict(training.scaler)
     except (KeyError, TypeError, ValueError) as error:
         raise CheckpointError(
             f"the training state in {path} does not fit these settings: {error}",
             _OWN_SETTINGS,
         ) from error
-    if run.ema is not None:
-        run.ema.updates = training["ema_updates"]
-    within = f", {run.progress.samples} pictures into the next" if run.progress.samples else ""
-    console.say(f"Going on from {path}: {run.progress.epoch} epochs are complete{within}")
-    before = training.get("computed_with", run.computed_with)
+    if run.state.ema is not None:
+        run.state.ema.updates = training.ema_updates
+    within = f", {run.state.progress.samples} pictures into the next" if run.state.progress.samples else ""
+    console.say(f"Going on from {path}: {run.state.progress.epoch} epochs are complete{within}")
+    before = training.computed_with or run.computed_with
     for name, value in run.computed_with.items():
         if before[name] != value:
             console.say(f"The {name} was {before[name]} and is {value} now: results differ by rounding")
 
 
-def _restore_epoch_only(run: Run, content: dict[str, Any], path: Path) -> None:
-    progress = run.progress
-    progress.epoch = epochs_done(run.config, content)
-    if content.get("scores") is not None:
-        progress.history = list(content.get("history") or [content["scores"]])
-        progress.best_epoch, progress.best_iou = content["scores"]["epoch"], content["scores"]["iou"]
-    if run.ema is not None and average_in(content) is not None:
+def _restore_epoch_only(run: Run, checkpoint: Checkpoint) -> None:
+    progress, own = run.state.progress, checkpoint.own
+    progress.epoch = epochs_done(run.config, checkpoint)
+    if own is not None and own.scores is not None:
+        progress.history = list(own.history or [own.scores])
+        progress.best_epoch, progress.best_iou = own.scores["epoch"], own.scores["iou"]
+    if run.state.ema is not None and average_in(checkpoint.content) is not None:
         # An average that had begun anew would forget within a few steps what it holds.
-        run.ema.updates = sum(
+        run.state.ema.updates = sum(
             len(range(phase.first, min(phase.end, progress.epoch)))
             * steps_per_epoch(run.config, phase.stage, len(run.data.train))
             for phase in run.phases
         )
-    console.say(f"Going on from {path}: {progress.epoch} epochs are complete")
+    console.say(f"Going on from {checkpoint.path}: {progress.epoch} epochs are complete")
     console.warn(f"it holds weights only; what is not in it starts anew: {NOT_HELD}")
 
 
-def epochs_done(config: Config, content: Mapping[str, Any]) -> int:
+def epochs_done(config: Config, checkpoint: Checkpoint) -> int:
     """Epochs that are complete for a run that goes on from a checkpoint; without stage 1, that one counts as such."""
-    if "training" in content:
-        return int(content["training"]["progress"]["epoch"])
-    return max(config.train.stage1_epochs if config.train.skip_stage1 else 0, epochs_complete(content))
+    if checkpoint.training is not None:
+        return int(checkpoint.training.progress["epoch"])
+    return max(config.train.stage1_epochs if config.train.skip_stage1 else 0, epochs_complete(checkpoint.content))
 
 
 def report_changes(config: Config, checkpoint: Checkpoint) -> None:
     """Say which settings differ from those of the checkpoint's run, and what that means."""
-    saved = checkpoint.content.get("config")
-    if "training" not in checkpoint.content or saved is None:
+    own = checkpoint.own
+    if own is None or own.training is None or own.config is None:
         return
-    for change in changes(from_mapping(saved, str(checkpoint.path)), config):
+    for change in changes(from_mapping(own.config, str(checkpoint.path)), config):
         (console.warn if change.effect == "another run" else console.say)(f"changed {change}")
 
 
 def _bring_best(run: Run, path: Path) -> None:
     """Have the best weights so far in the run folder: they lie there or beside `path`, or the best is sought anew."""
-    progress, best, source = run.progress, run.folder.best, path.parent / run.folder.best.name
+    progress, best, source = run.state.progress, run.folder.best, path.parent / run.folder.best.name
     if progress.best_epoch == 0:
         return
     try:
-        scores = read_checkpoint(best if best.exists() else source).get("scores") or {}
+        there = best if best.exists() else source
+        own = Checkpoint(there, read_checkpoint(there)).own
+        scores = (own and own.scores) or {}
         if (scores.get("epoch"), scores.get("iou")) != (progress.best_epoch, progress.best_iou):
             raise CheckpointError(f"{best} holds other weights than the best of this run, epoch {progress.best_epoch}")
         if not best.exists():

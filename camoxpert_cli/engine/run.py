@@ -2,46 +2,36 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, field
-from functools import cached_property
-from typing import Any, Literal
+from dataclasses import dataclass
+from typing import Literal
 
 import torch
-from torch import Tensor
-from torch.amp.grad_scaler import GradScaler
-from torch.nn import DataParallel
-from torch.optim import AdamW
 
 from camoxpert_cli import console
-from camoxpert_cli.checkpoints.format import Checkpoint, CheckpointNotWritten, checkpoint_bytes, read_checkpoint
+from camoxpert_cli.checkpoints.format import Checkpoint, checkpoint_bytes, read_checkpoint
 from camoxpert_cli.checkpoints.layouts import CAMOX, layout_of, weights_of
 from camoxpert_cli.checkpoints.load import load_weights
 from camoxpert_cli.checkpoints.newest import find_checkpoint
 from camoxpert_cli.config.parse import Interval, parse_interval
 from camoxpert_cli.config.schema import Config
-from camoxpert_cli.console import Advance, Note
-from camoxpert_cli.data.cache import PictureCache, open_cache
+from camoxpert_cli.data.cache import open_cache
 from camoxpert_cli.data.cores import auto_workers, usable_cores
-from camoxpert_cli.data.dataset import ScoringBatch, ScoringPictures, TrainingPictures
-from camoxpert_cli.data.loader import PictureLoader, scoring_loader, training_loader
-from camoxpert_cli.data.pairs import Pair
-from camoxpert_cli.data.sampling import EpochBatches, ranks_with_samples
 from camoxpert_cli.engine.build import RunData, build_network, build_phases, check_pictures, open_data
+from camoxpert_cli.engine.clock import Clock
 from camoxpert_cli.engine.ema import Ema
-from camoxpert_cli.engine.optimizer import build_optimizer
+from camoxpert_cli.engine.feed import Feed
 from camoxpert_cli.engine.plan import Plan
-from camoxpert_cli.engine.stages import WHOLE_BACKBONE, Phase, Stage
-from camoxpert_cli.engine.step import StepOutput, TrainingStep, output_of_nothing
-from camoxpert_cli.engine.stopping import Stopped, Stopping
-from camoxpert_cli.engine.tensorboard import Curves
-from camoxpert_cli.engine.throughput import Pace
+from camoxpert_cli.engine.reporter import Reporter
+from camoxpert_cli.engine.saving import Saver, computed_with
+from camoxpert_cli.engine.stages import WHOLE_BACKBONE, Phase
+from camoxpert_cli.engine.state import Progress, TrainingState, set_trained
+from camoxpert_cli.engine.step import TrainingStep
+from camoxpert_cli.engine.stopping import Stopping
 from camoxpert_cli.engine.time_limit import Deadline, Reserve
 from camoxpert_cli.model.camoxpert import CamoXpert
 from camoxpert_cli.parallel.device import Placement, own_device
 from camoxpert_cli.parallel.precision import build_scaler, choose_dtype
-from camoxpert_cli.parallel.sync_batchnorm import refuse_sync_batchnorm, synchronise, within_group
+from camoxpert_cli.parallel.strategy import STRATEGIES, Strategy
 from camoxpert_cli.parallel.world import World
 from camoxpert_cli.run_folder import RunFolder
 
@@ -50,170 +40,35 @@ _DISK_BYTES_PER_SECOND = 50e6
 
 
 @dataclass
-class Progress:
-    """Where a run stands; `last.pth` holds all of it."""
-
-    epoch: int = 0  # complete epochs
-    samples: int = 0  # pictures seen in the epoch under way
-    loss_sum: float = 0.0  # of those pictures
-    experts_chosen: list[list[float]] = field(default_factory=list)  # how many of them chose each, (L, E)
-    skipped_steps: int = 0  # in the epoch under way: gradients overflowed
-    epoch_seconds: float = 0.0  # spent in the epoch under way
-    rate: float = 0.0  # of the last step
-    best_iou: float = -1.0
-    best_epoch: int = 0
-    target_seconds: float | None = None  # into the run when validation IoU passed the target
-    history: list[dict[str, Any]] = field(default_factory=list)
-
-    @property
-    def seconds(self) -> float:
-        """Spent in the run, over all its sessions."""
-        return sum(row["seconds"] for row in self.history) + self.epoch_seconds
-
-
-@dataclass
 class Run:
-    """A run in hand."""
+    """A run in hand: what was decided before its first step, and its parts, each of which changes what is its own."""
 
     config: Config
     folder: RunFolder
-    device: torch.device
-    dtype: torch.dtype | None
     data: RunData
-    cache: PictureCache | None
-    network: CamoXpert
-    step: TrainingStep
-    scaler: GradScaler
-    ema: Ema | None
-    phases: list[Phase]
-    workers: int
-    save_every: Interval | None
-    progress: Progress
-    stopping: Stopping
-    reserve: Reserve
     placement: Placement
     world: World
-    forward: Callable[[Tensor, Tensor], StepOutput]  # `step` on all devices of this process
-    optimizer: AdamW | None = None
-    phase: Phase | None = None
-    backbone_stages: int | None = None  # in training
-    pace: Pace = field(default_factory=Pace)
-    curves: Curves | None = None
-    told_of_dead_experts: bool = False
-    told: tuple[Phase, bool] | None = None  # the phase whose forecast was said, and whether it fitted the clock
-    skipped_in_a_row: int = 0
-    data_wait: float = 0.0  # share of the last epoch's training time that was spent waiting for pictures, 0..1
-    saved_at: tuple[int, int] | None = None  # epoch and samples of what `last.pth` holds, where this session wrote it
-    trusts_last: bool = False  # `last.pth` is whole: this session wrote it, or goes on from it
-    unsaved: CheckpointNotWritten | None = None  # why the last attempt to save failed
-    _stage: Stage | None = None
-    _sampler: EpochBatches | None = None
-    _training_loader: PictureLoader[tuple[Tensor, Tensor]] | None = None
-
-    def training_batches(self, stage: Stage, epoch: int) -> tuple[PictureLoader[tuple[Tensor, Tensor]], list[int]]:
-        """This rank's pictures and masks of `epoch` from where `progress` stands, and each batch's size over all ranks.
-
-        The workers live as long as the stage.
-        """
-        if self._stage != stage or self._sampler is None or self._training_loader is None:
-            seed = self.config.train.seed
-            pictures = TrainingPictures(self.data.train, self.config.data.img_size, seed, self.cache)
-            self._stage = stage
-            per_process = stage.batch_size * self.placement.count // self.world.size
-            self._sampler = EpochBatches(len(pictures), per_process, seed, self.world.rank, self.world.size)
-            self._training_loader = training_loader(pictures, self._sampler, self.workers, self.device.type == "cuda")
-        self._sampler.start_at(epoch, self.progress.samples)
-        return self._training_loader, self._sampler.sizes()
-
-    @cached_property
-    def validation_batches(self) -> PictureLoader[ScoringBatch]:
-        """The held-out pictures."""
-        return self.scoring_batches(self.data.validation, self.cache)
-
-    def scoring_batches(self, pairs: Sequence[Pair], cache: PictureCache | None = None) -> PictureLoader[ScoringBatch]:
-        """Pictures and masks in the order of `pairs`, which `cache` holds where it is given."""
-        pictures = ScoringPictures(pairs, self.config.data.img_size, cache)
-        return scoring_loader(
-            pictures,
-            self.config.train.batch_size,
-            self.workers,
-            self.device.type == "cuda",
-            self.world.rank,
-            self.world.size,
-        )
-
-    def synchronised(self, size: int) -> AbstractContextManager[None]:
-        """For a batch of `size` pictures over all ranks: BatchNorm looks at all of them, where that is wanted.
-
-        Every rank enters it, also one without a picture of the batch, and makes its forward and backward pass inside.
-        """
-        if not self.config.train.sync_batchnorm or self.world.size == 1:
-            return nullcontext()
-        self.world.require_all()  # the layers' own collectives miss nobody
-        # Ranks without a picture do not call the layers, and the others must not wait for them.
-        return within_group(self.network, self.world.group(ranks_with_samples(size, self.world.size)))
-
-    def statistics_weight(self, images: int) -> int:
-        """Of this rank in the average of BatchNorm's running statistics, where it saw so many images of a step."""
-        if not self.config.train.sync_batchnorm:
-            return images
-        # Equal on all ranks that saw every batch, as the last one always does: its own are taken as they are.
-        return int(self.world.rank == self.world.size - 1)
+    dtype: torch.dtype | None
+    strategy: Strategy
+    state: TrainingState
+    feed: Feed
+    clock: Clock
+    saver: Saver
+    reporter: Reporter
+    phases: list[Phase]
+    save_every: Interval | None
+    phase: Phase | None = None  # under way
+    skipped_in_a_row: int = 0  # steps whose gradients overflowed
 
     @property
-    def scored_network(self) -> CamoXpert:
-        """The network that is validated: the average where there is one."""
-        return self.network if self.ema is None else self.ema.network
-
-    def or_stop(self, advance: Advance) -> Advance:
-        """`advance` that then raises Stopped where the run has to end."""
-
-        def advance_or_stop(count: int, note: Note) -> None:
-            advance(count, note)
-            self.check_stop(self.reserve.to_save)
-
-        return advance_or_stop
-
-    def check_stop(self, reserve: float) -> None:
-        """Raise Stopped on all ranks where any of them has to end, keeping `reserve` seconds of the clock."""
-        stop = self.stopping.due(reserve)
-        if int(self.world.largest(torch.tensor([0 if stop is None else 1]))):
-            # Ranks may differ in their reasons: a signal outranks the clock.
-            reasons = [
-                each for each in self.world.gather(None if stop is None else (stop.exit_code, stop.reason)) if each
-            ]
-            exit_code, reason = max(reasons)
-            raise Stopped(reason, exit_code)
-
-    @property
-    def own_devices(self) -> Sequence[torch.device]:
-        """The devices that this process computes on."""
-        return self.placement.devices if self.placement.strategy == "dp" else (self.device,)
-
-    @property
-    def position(self) -> int:
-        """Training pictures seen since the run began, and one more for each epoch that was closed."""
-        return self.progress.epoch * (len(self.data.train) + 1) + self.progress.samples
-
-    def record(self, event: str, **values: Any) -> None:
-        """Write down what happened where the run stands: in metrics.jsonl, and as curves where they are wanted."""
-        self.folder.log(event, **values)
-        if self.curves is not None:
-            self.curves.write(event, values, self.position)
-
-    def output_of_nothing(self) -> StepOutput:
-        """What `forward` gives where a batch has no picture for this rank."""
-        network = self.network
-        like = next(network.parameters()).detach()
-        return output_of_nothing(len(network.moe_layers), self.config.model.num_experts, like)
+    def device(self) -> torch.device:
+        """Where this process's tensors lie."""
+        return self.strategy.device
 
     @property
     def computed_with(self) -> dict[str, str]:
         """What rounding depends on."""
-        on_cpu = self.device.type == "cpu"
-        device = f"CPU, threads {torch.get_num_threads()}" if on_cpu else torch.cuda.get_device_name(self.device)
-        number_format = str(self.dtype or torch.float32).removeprefix("torch.")
-        return {"device": device, "number format": number_format, "version": f"torch {torch.__version__}"}
+        return computed_with(self.device, self.dtype)
 
 
 def prepare(
@@ -236,7 +91,7 @@ def prepare(
         folder.refuse_foreign(checkpoint.path)
     data = open_data(config.data, config.train.seed, folder, world)
     if checkpoint is not None:
-        check_pictures(checkpoint.content, data, checkpoint.path)
+        check_pictures(checkpoint, data)
     network = build_network(config.model, config.train.seed, weights_follow=checkpoint is not None)
     if checkpoint is not None:
         load_weights(network, weights_of(checkpoint.content, ema=False), checkpoint.path)
@@ -254,40 +109,52 @@ def assemble(
     world: World,
     deadline: Deadline,
 ) -> Run:
-    """Everything on this rank's device, before the first step. Raises DeviceError where it lacks the number format.
-
-    And UsageError where settings contradict the placement.
-    """
-    refuse_sync_batchnorm(config, placement)
+    """Everything on this rank's device, before the first step. Raises DeviceError where it lacks the number format."""
     device = own_device(placement, world)
     if device.type == "cuda":
         torch.cuda.set_device(device)
     dtype = choose_dtype(config.train.precision, device)
-    if config.train.sync_batchnorm and world.size > 1:
-        synchronise(network)  # before the average is copied from it
-    network.to(device)
-    step = TrainingStep(network, config.model.deep_supervision, dtype).to(device)
+    step = TrainingStep(network, config.model.deep_supervision, dtype)
+    # Before the average is copied: a strategy may change the network's layers.
+    strategy = STRATEGIES[placement.strategy](
+        step,
+        network,
+        [device, *placement.devices[1:]],
+        world,
+        sync_batchnorm=config.train.sync_batchnorm,
+    )
+    state = TrainingState(
+        network,
+        Ema(network, config.train.ema_decay) if config.train.use_ema else None,
+        build_scaler(dtype, device),
+        Progress(epoch=config.train.stage1_epochs if config.train.skip_stage1 else 0),
+    )
+    feed = Feed(
+        config,
+        data,
+        None if data.generated else open_cache(config.data.cache, data.all_training, config.data.img_size),
+        workers=_choose_workers(config.data.num_workers, world.local_size),
+        devices=placement.count,
+        pin_memory=device.type == "cuda",
+        world=world,
+    )
     size = checkpoint_bytes(network, config.train.use_ema)
+    reserve = Reserve(size / _DISK_BYTES_PER_SECOND, len(data.validation))
     return Run(
         config=config,
         folder=folder,
-        device=device,
-        dtype=dtype,
         data=data,
-        cache=None if data.generated else open_cache(config.data.cache, data.all_training, config.data.img_size),
-        network=network,
-        step=step,
-        forward=DataParallel(step, list(placement.devices)) if placement.strategy == "dp" else step,
         placement=placement,
         world=world,
-        scaler=build_scaler(dtype, device),
-        ema=Ema(network, config.train.ema_decay) if config.train.use_ema else None,
+        dtype=dtype,
+        strategy=strategy,
+        state=state,
+        feed=feed,
+        clock=Clock(Stopping(deadline), reserve, world),
+        saver=Saver(folder, config, data, state, world, reserve, device, dtype),
+        reporter=Reporter(folder, data, state),
         phases=build_phases(config),
-        workers=_choose_workers(config.data.num_workers, world.local_size),
         save_every=None if config.run.save_every is None else parse_interval(config.run.save_every),
-        progress=Progress(epoch=config.train.stage1_epochs if config.train.skip_stage1 else 0),
-        stopping=Stopping(deadline),
-        reserve=Reserve(size / _DISK_BYTES_PER_SECOND, len(data.validation)),
     )
 
 
@@ -296,25 +163,13 @@ def enter_phase(run: Run, phase: Phase) -> None:
     if run.phase == phase:
         return
     run.phase = phase
-    if run.backbone_stages != phase.backbone_stages:
-        set_trained(run, phase.backbone_stages)
+    if run.state.backbone_stages != phase.backbone_stages:
+        set_trained(run.state, run.strategy, run.config, phase.backbone_stages)
     trained = (
         f"the last {phase.backbone_stages} of its {WHOLE_BACKBONE} stages train" if phase.backbone_stages else "frozen"
     )
-    epoch = max(phase.first, run.progress.epoch) + 1
+    epoch = max(phase.first, run.state.progress.epoch) + 1
     console.say(f"Epoch {epoch}: stage {phase.stage.number}, backbone: {trained}")
-
-
-def set_trained(run: Run, backbone_stages: int) -> None:
-    """Train the last `backbone_stages` of the backbone and rebuild the optimizer over what is trained, as one act."""
-    run.network.set_trainable(backbone_stages, deep_heads=run.config.model.deep_supervision)
-    run.optimizer = build_optimizer(
-        run.network,
-        weight_decay=run.config.train.weight_decay,
-        backbone_lr_factor=run.config.train.backbone_lr_factor,
-        previous=run.optimizer,
-    )
-    run.backbone_stages = backbone_stages
 
 
 def _choose_workers(asked: int | Literal["auto"], ranks: int) -> int:

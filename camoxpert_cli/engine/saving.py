@@ -9,91 +9,150 @@ from __future__ import annotations
 import shutil
 import time
 from contextlib import suppress
-from dataclasses import asdict
-from typing import Any
+from dataclasses import asdict, replace
+
+import torch
 
 from camoxpert_cli import console
-from camoxpert_cli.checkpoints.format import CheckpointNotWritten, checkpoint_bytes, write_checkpoint
+from camoxpert_cli.checkpoints.format import (
+    CheckpointContent,
+    CheckpointNotWritten,
+    TrainingContent,
+    checkpoint_bytes,
+    write_checkpoint,
+)
 from camoxpert_cli.config.resolve import to_mapping
-from camoxpert_cli.engine.run import Run
-from camoxpert_cli.run_folder import versions
+from camoxpert_cli.config.schema import Config
+from camoxpert_cli.engine.build import RunData
+from camoxpert_cli.engine.state import TrainingState
+from camoxpert_cli.engine.time_limit import Reserve
+from camoxpert_cli.parallel.world import World
+from camoxpert_cli.run_folder import RunFolder, versions
 
 
-def save_last(run: Run) -> None:
-    """Write `last.pth`, all that the run needs to go on from here, and keep the one before it as `previous.pth`.
+class Saver:
+    """Writes the checkpoints of a run. Every rank calls it, and the main one writes."""
 
-    Where the disk is full, `previous.pth` gives up its space; where that is not enough, `last.pth` stays what it was,
-    `run.unsaved` says why, and training goes on: space may come back. A `last.pth` that this session has neither read
-    nor written may be damaged, and never takes the place of `previous.pth`. Of several ranks the main one saves.
-    """
-    assert run.optimizer is not None
-    if not run.world.is_main:
-        return
-    started = time.perf_counter()
-    training = {
-        "progress": asdict(run.progress),
-        "backbone_stages": run.backbone_stages,
-        "training_pictures": run.data.digest,
-        "optimizer": run.optimizer.state_dict(),
-        "scaler": run.scaler.state_dict(),
-        "ema_updates": run.ema.updates if run.ema else 0,
-        "computed_with": run.computed_with,
-    }
-    content = {**_weights(run), "training": training}
-    failure = _write_last(run, content)
-    if failure is not None and _make_room(run):
-        failure = _write_last(run, content)
-    run.unsaved = failure
-    if failure is not None:
-        console.warn(f"{failure.message}; training goes on, and the next save tries again")
-        return
-    run.trusts_last = True
-    run.saved_at = (run.progress.epoch, run.progress.samples)
-    run.reserve.saving = max(run.reserve.saving, time.perf_counter() - started)
+    def __init__(
+        self,
+        folder: RunFolder,
+        config: Config,
+        data: RunData,
+        state: TrainingState,
+        world: World,
+        reserve: Reserve,
+        device: torch.device,
+        dtype: torch.dtype | None,
+    ) -> None:
+        """How long saving takes is noted in `reserve`."""
+        self._folder, self._config, self._data, self._state = folder, config, data, state
+        self._world, self._reserve, self._device, self._dtype = world, reserve, device, dtype
+        self.trusts_last = False
+        """Whether `last.pth` is whole: this session wrote it, or goes on from it."""
+        self.unsaved: CheckpointNotWritten | None = None
+        """Why the last attempt to save failed."""
+        self._saved_at: tuple[int, int] | None = None
 
+    @property
+    def is_up_to_date(self) -> bool:
+        """Whether this session wrote a `last.pth` of where the run stands."""
+        return self._saved_at == (self._state.progress.epoch, self._state.progress.samples)
 
-def save_best(run: Run) -> bool:
-    """Write `best_model.pth`: weights, settings and scores. False where the disk is full and it stays what it was."""
-    try:
-        write_checkpoint(run.folder.best, _weights(run))
-    except CheckpointNotWritten as error:
-        console.warn(f"{error.message}; training goes on with the best weights before these")
-        return False
-    return True
+    def save_last(self) -> None:
+        """Write `last.pth`, all that the run needs to go on from here, and keep the one before it as `previous.pth`.
 
+        Where the disk is full, `previous.pth` gives up its space; where that is not enough, `last.pth` stays what it
+        was, `unsaved` says why, and training goes on: space may come back. A `last.pth` that this session has neither
+        read nor written may be damaged, and never takes the place of `previous.pth`.
+        """
+        started = time.perf_counter()
+        content = replace(self._weights(), training=self._training())
+        if not self._world.is_main:
+            return
+        failure = self._write_last(content)
+        if failure is not None and self._make_room():
+            failure = self._write_last(content)
+        self.unsaved = failure
+        if failure is not None:
+            console.warn(f"{failure.message}; training goes on, and the next save tries again")
+            return
+        self.trusts_last = True
+        self._saved_at = (self._state.progress.epoch, self._state.progress.samples)
+        self._reserve.note_saving(time.perf_counter() - started)
 
-def _write_last(run: Run, content: dict[str, Any]) -> CheckpointNotWritten | None:
-    """Why it could not be written; None where it was."""
-    try:
-        write_checkpoint(run.folder.last, content, keep_as=run.folder.previous if run.trusts_last else None)
-    except CheckpointNotWritten as error:
-        return CheckpointNotWritten(error.message, error.hint)  # without the frames that the other one holds
-    return None
+    def save_best(self) -> bool:
+        """Write `best_model.pth`: weights, settings and scores.
 
+        False, on every rank, where the disk is full and it stays what it was.
+        """
+        return self._world.from_main(self._write_best(self._weights()))
 
-def _make_room(run: Run) -> bool:
-    """Give up `previous.pth` where it and a full disk are what stands in the way."""
-    folder = run.folder
-    full = shutil.disk_usage(folder.path).free < checkpoint_bytes(run.network, run.ema is not None)
-    if not (full and folder.last.exists() and folder.previous.exists()):
-        return False
-    with suppress(OSError):
-        folder.previous.unlink()
-        console.warn(f"the disk is full: {folder.previous} was removed to make room for the next {folder.last.name}")
+    def _write_best(self, content: CheckpointContent) -> bool:
+        if not self._world.is_main:
+            return False
+        try:
+            write_checkpoint(self._folder.best, content)
+        except CheckpointNotWritten as error:
+            console.warn(f"{error.message}; training goes on with the best weights before these")
+            return False
         return True
-    return False
+
+    def _write_last(self, content: CheckpointContent) -> CheckpointNotWritten | None:
+        """Why it could not be written; None where it was."""
+        try:
+            keep_as = self._folder.previous if self.trusts_last else None
+            write_checkpoint(self._folder.last, content, keep_as=keep_as)
+        except CheckpointNotWritten as error:
+            return CheckpointNotWritten(error.message, error.hint)  # without the frames that the other one holds
+        return None
+
+    def _make_room(self) -> bool:
+        """Give up `previous.pth` where it and a full disk are what stands in the way."""
+        folder, state = self._folder, self._state
+        full = shutil.disk_usage(folder.path).free < checkpoint_bytes(state.network, state.ema is not None)
+        if not (full and folder.last.exists() and folder.previous.exists()):
+            return False
+        with suppress(OSError):
+            folder.previous.unlink()
+            console.warn(
+                f"the disk is full: {folder.previous} was removed to make room for the next {folder.last.name}"
+            )
+            return True
+        return False
+
+    def _weights(self) -> CheckpointContent:
+        state = self._state
+        history = state.progress.history
+        return CheckpointContent(
+            backbone=self._config.model.backbone,
+            num_experts=self._config.model.num_experts,
+            network=state.network.state_dict(),
+            ema=state.ema.network.state_dict() if state.ema else None,
+            epoch=state.progress.epoch,
+            scores=history[-1] if history and state.progress.samples == 0 else None,
+            history=history,
+            config=to_mapping(self._config),
+            versions=versions(),
+        )
+
+    def _training(self) -> TrainingContent:
+        state = self._state
+        assert state.optimizer is not None
+        assert state.backbone_stages is not None
+        return TrainingContent(
+            progress=asdict(state.progress),
+            backbone_stages=state.backbone_stages,
+            training_pictures=self._data.digest,
+            optimizer=state.optimizer.state_dict(),
+            scaler=state.scaler.state_dict(),
+            ema_updates=state.ema.updates if state.ema else 0,
+            computed_with=computed_with(self._device, self._dtype),
+        )
 
 
-def _weights(run: Run) -> dict[str, Any]:
-    history = run.progress.history
-    return {
-        "backbone": run.config.model.backbone,
-        "num_experts": run.config.model.num_experts,
-        "network": run.network.state_dict(),
-        "ema": run.ema.network.state_dict() if run.ema else None,
-        "epoch": run.progress.epoch,
-        "scores": history[-1] if history and run.progress.samples == 0 else None,
-        "history": history,
-        "config": to_mapping(run.config),
-        "versions": versions(),
-    }
+def computed_with(device: torch.device, dtype: torch.dtype | None) -> dict[str, str]:
+    """What rounding depends on; `dtype` is autocast's."""
+    on_cpu = device.type == "cpu"
+    name = f"CPU, threads {torch.get_num_threads()}" if on_cpu else torch.cuda.get_device_name(device)
+    number_format = str(dtype or torch.float32).removeprefix("torch.")
+    return {"device": name, "number format": number_format, "version": f"torch {torch.__version__}"}

@@ -19,11 +19,11 @@ from camoxpert_cli.parallel.memory import peak_of_gpus, resident, total_of
 
 def report_step(run: Run, phase: Phase, number: int, losses: LossValues, wait: float) -> Report:
     """After optimizer step `number` (from 0) of an epoch, in which the share `wait` of the time went into waiting."""
-    assert run.optimizer is not None
-    rates = [f"{name} {rate:.1e}" for name, rate in learning_rates(run.optimizer).items()]
-    speed = run.pace.images_per_s(phase)
+    assert run.state.optimizer is not None
+    rates = [f"{name} {rate:.1e}" for name, rate in learning_rates(run.state.optimizer).items()]
+    speed = run.reporter.pace.images_per_s(phase)
     coming = forecast_of(run)
-    line = [f"loss {_short(losses.total)}", f"lr {run.progress.rate:.1e}"]
+    line = [f"loss {_short(losses.total)}", f"lr {run.state.progress.rate:.1e}"]
     line += [f"{speed:.{0 if speed >= 10 else 1}f} img/s"] if speed else []
     line += [f"wait {wait:.0%}", *([] if coming is None else [f"left {coming.run_left}"])]
     parts = [f"{name} {_short(value)}" for name, value in losses._asdict().items() if name != "total"]
@@ -42,8 +42,8 @@ def epoch_line(run: Run, loss: float, scores: Scores, seconds: float, *, better:
     time_taken = f"{seconds:.1f} s" if seconds < 100 else roughly(seconds)
     measured = "  ".join(f"{each.label} {scores.measures[each.name]:.4f}" for each in EACH_EPOCH if each.epoch_line)
     return (
-        f"Epoch {run.progress.epoch}/{run.config.train.epochs}  loss {_short(loss)}  {measured}  "
-        f"{time_taken}  wait {run.data_wait:.0%}{'  best' if better else ''}"
+        f"Epoch {run.state.progress.epoch}/{run.config.train.epochs}  loss {_short(loss)}  {measured}  "
+        f"{time_taken}  wait {run.reporter.data_wait:.0%}{'  best' if better else ''}"
     )
 
 
@@ -53,16 +53,16 @@ def tell_forecast(run: Run, phase: Phase) -> None:
     if coming is None:
         return
     told = (phase, coming.stopped_in is None)
-    if run.told != told:
-        run.told = told
+    if run.reporter.told != told:
+        run.reporter.told = told
         console.say(f"Left: {coming}")
 
 
 def forecast_of(run: Run) -> Forecast | None:
     """What is left of the run where it stands; None where the phase that comes next has not been timed."""
-    progress, data, reserve = run.progress, run.data, run.reserve
+    progress, data, reserve = run.state.progress, run.data, run.clock.reserve
     phase = next((phase for phase in run.phases if phase.end > progress.epoch), None)
-    speed = 0.0 if phase is None else run.pace.images_per_s(phase)
+    speed = 0.0 if phase is None else run.reporter.pace.images_per_s(phase)
     if speed == 0:
         return None
     scoring = reserve.validation / len(data.validation) if reserve.validation else 1 / speed
@@ -74,13 +74,13 @@ def forecast_of(run: Run) -> Forecast | None:
         images_per_s=speed,
         validation=scoring * len(data.validation) + 2 * reserve.saving,
         tests=scoring * sum(map(len, data.tests.values())),
-        clock=run.stopping.deadline.left(time.time()) - reserve.to_save,
+        clock=run.clock.stopping.deadline.left(time.time()) - reserve.to_save,
     )
 
 
 def memory_bytes(run: Run) -> int:
     """The most on this process's fullest GPU so far; on the CPU what the process holds now."""
-    return peak_of_gpus(run.own_devices) if run.device.type == "cuda" else resident()
+    return peak_of_gpus(run.strategy.devices) if run.device.type == "cuda" else resident()
 
 
 def _short(value: float) -> str:

@@ -29,11 +29,6 @@ class StepOutput(NamedTuple):
     probability: Tensor
 
 
-def output_of_nothing(layers: int, experts: int, like: Tensor) -> StepOutput:
-    """Of a rank without an image in a batch; on the device of `like` and in its precision."""
-    return StepOutput(like.new_zeros(0, 4), like.new_zeros(1, layers, experts), like.new_zeros(1, layers, experts))
-
-
 class Losses(NamedTuple):
     """The loss of a batch, or a rank's part of it, 0-dimensional each; `total` carries the gradient."""
 
@@ -71,7 +66,14 @@ class TrainingStep(nn.Module):
         self.autocast_dtype = autocast_dtype
 
     def forward(self, images: Tensor, masks: Tensor) -> StepOutput:
-        """`images` (b, 3, H, W) uint8, `masks` (b, 1, H, W) uint8 of 0 and 1."""
+        """`images` (b, 3, H, W) uint8, `masks` (b, 1, H, W) uint8 of 0 and 1.
+
+        Without an image, b = 0, the network is not called, and nothing returned carries a gradient.
+        """
+        if not len(images):
+            like = next(self.network.parameters()).detach()
+            no_experts = like.new_zeros(1, len(self.network.moe_layers), self.network.num_experts)
+            return StepOutput(like.new_zeros(0, 4), no_experts, no_experts.clone())
         with torch.autocast(images.device.type, self.autocast_dtype, enabled=self.autocast_dtype is not None):
             output = self.network(self.normalise(images))
         with torch.autocast(images.device.type, enabled=False):

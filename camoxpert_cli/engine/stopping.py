@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 import threading
 import time
+from dataclasses import dataclass
 from types import FrameType, TracebackType
 from typing import Any
 
@@ -16,13 +17,12 @@ _SIGNALS = {signal.SIGINT: "Ctrl-C", signal.SIGTERM: "a request to terminate"}
 _ONE_PRESS = 1.0
 
 
-class Stopped(Exception):
-    """Raised where a run can be saved and left. `exit_code` is 128 + the signal's number, or 0 for the clock."""
+@dataclass(frozen=True)
+class Stop:
+    """Why a run ends early. `exit_code` is 128 + the signal's number, or 0 for the clock."""
 
-    def __init__(self, reason: str, exit_code: int) -> None:
-        super().__init__(reason)
-        self.reason = reason
-        self.exit_code = exit_code
+    reason: str
+    exit_code: int
 
 
 class Stopping:
@@ -38,13 +38,13 @@ class Stopping:
         self._received_at = 0.0
         self._before: dict[signal.Signals, Any] = {}
 
-    def due(self, reserve: float) -> Stopped | None:
+    def due(self, reserve: float) -> Stop | None:
         """Why the run has to end: a signal, or less than `reserve` seconds left on the clock. None: it may go on."""
         if self._received is not None:
-            return Stopped(f"stopped by {_SIGNALS[self._received]}", 128 + self._received)
+            return Stop(f"stopped by {_SIGNALS[self._received]}", 128 + self._received)
         left = self.deadline.left(time.time())
         if left < reserve:
-            return Stopped(
+            return Stop(
                 f"stopped by the clock: {self.deadline.name} leaves {format_duration(max(0.0, left))}, and "
                 f"{format_duration(reserve)} are kept for validation and saving",
                 0,

@@ -14,12 +14,6 @@ from camoxpert_cli.engine.build import describe_batches
 from camoxpert_cli.engine.run import Run
 from camoxpert_cli.parallel.memory import total_of
 
-_STRATEGIES = {
-    "single": "one process",
-    "dp": "DataParallel, one process for all GPUs",
-    "ddp": "one process per device, gradients summed by all_reduce",
-}
-
 
 def announce(run: Run) -> None:
     """Say what is about to happen. Every rank calls this."""
@@ -27,7 +21,7 @@ def announce(run: Run) -> None:
     lines = [
         ("Run folder", str(run.folder.path)),
         *zip(("Devices", *[""] * run.placement.count), _devices(run), strict=False),
-        ("Strategy", f"{run.placement.strategy}: {_STRATEGIES[run.placement.strategy]}"),
+        ("Strategy", f"{run.strategy.name}: {run.strategy.description}"),
         *([("Algorithms", "deterministic")] if run.config.train.deterministic else []),
         *_synchronised(run),
         *_network(run),
@@ -52,17 +46,20 @@ def _devices(run: Run) -> list[str]:
     versions = f"{computed_with['number format']}, {computed_with['version']}"
     if run.device.type == "cpu":
         return [f"{computed_with['device']}, {versions}"]
-    own = [f"{torch.cuda.get_device_name(each)}, {console.in_gib(total_of(each))}" for each in run.own_devices]
+    own = [f"{torch.cuda.get_device_name(each)}, {console.in_gib(total_of(each))}" for each in run.strategy.devices]
     found = Counter(name for names in run.world.gather(own) for name in names)
     return [*(f"{count} GPU{'s' if count > 1 else ''}: {name}" for name, count in found.items()), versions]
 
 
 def _network(run: Run) -> list[tuple[str, str]]:
-    train, model = run.config.train, run.config.model
-    parameters = sum(parameter.numel() for parameter in run.network.parameters()) / 1e6
+    train, model, network = run.config.train, run.config.model, run.state.network
+    parameters = sum(parameter.numel() for parameter in network.parameters()) / 1e6
     average = f"validated: their average, decay {train.ema_decay:g}" if train.use_ema else "without an average of them"
     return [
-        ("Network", f"{model.backbone}, {model.num_experts} experts a layer, {run.network.top_k} for each picture"),
+        (
+            "Network",
+            f"{model.backbone}, {model.num_experts} experts a layer, {network.top_k} for each picture",
+        ),
         ("", f"{parameters:.2f} M weights, {average}"),
     ]
 
@@ -70,7 +67,7 @@ def _network(run: Run) -> list[tuple[str, str]]:
 def _pictures(run: Run) -> list[tuple[str, str]]:
     data = run.data
     tests = ", ".join(f"{name} {len(pairs)}" for name, pairs in data.tests.items())
-    workers = f"{run.workers} loader worker{'s' if run.workers != 1 else ''}"
+    workers = f"{run.feed.workers} loader worker{'s' if run.feed.workers != 1 else ''}"
     each = " for each process" if run.world.size > 1 else ""
     return [
         ("Pictures", f"{len(data.train)} to train on, {len(data.validation)} held out for validation"),
@@ -80,7 +77,7 @@ def _pictures(run: Run) -> list[tuple[str, str]]:
 
 
 def _limits(run: Run) -> list[tuple[str, str]]:
-    lines, deadline, run_settings = [], run.stopping.deadline, run.config.run
+    lines, deadline, run_settings = [], run.clock.stopping.deadline, run.config.run
     if run_settings.target_iou is not None:
         lines.append(("Target", f"validation IoU {run_settings.target_iou:g}"))
     if deadline.name:

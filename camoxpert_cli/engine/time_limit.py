@@ -55,6 +55,14 @@ class Reserve:
             self.picture = seconds / pictures
         self.warm = True
 
+    def note_saving(self, seconds: float) -> None:
+        """Writing `last.pth` took so long."""
+        self.saving = max(self.saving, seconds)
+
+    def note_validation(self, seconds: float) -> None:
+        """Scoring all held-out images took so long."""
+        self.validation = max(self.validation, seconds)
+
     @property
     def to_save(self) -> float:
         """For `best_model.pth` and `last.pth`, a fifth more than measured."""

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import json
 import math
 import time
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from functools import partial
 from typing import Any, NamedTuple, TypeAlias
 
@@ -22,27 +21,24 @@ from camoxpert_cli.config.schema import Config
 from camoxpert_cli.engine.build import rate_at
 from camoxpert_cli.engine.closing import close_run
 from camoxpert_cli.engine.expert_use import DEAD, added, expert_use, in_words
-from camoxpert_cli.engine.optimizer import learning_rates, set_learning_rate
+from camoxpert_cli.engine.optimizer import learning_rates, parameters_of, set_learning_rate
 from camoxpert_cli.engine.out_of_memory import OutOfMemory
+from camoxpert_cli.engine.outcome import Outcome
 from camoxpert_cli.engine.plan import Plan
 from camoxpert_cli.engine.restoring import report_changes, restore
 from camoxpert_cli.engine.run import Run, enter_phase, prepare
-from camoxpert_cli.engine.saving import save_best, save_last
 from camoxpert_cli.engine.seed import seed_step
 from camoxpert_cli.engine.stages import Phase, Stage
 from camoxpert_cli.engine.status import epoch_line, memory_bytes, report_step, tell_forecast
-from camoxpert_cli.engine.step import LossValues, combine
-from camoxpert_cli.engine.stopping import Stopped
+from camoxpert_cli.engine.step import LossValues, StepOutput, combine
+from camoxpert_cli.engine.stopping import Stop
 from camoxpert_cli.engine.summary import announce
-from camoxpert_cli.engine.tensorboard import FOLDER as CURVES_FOLDER
-from camoxpert_cli.engine.tensorboard import Curves
 from camoxpert_cli.errors import Interrupted, TrainingError
-from camoxpert_cli.evaluation.score import evaluate
-from camoxpert_cli.metrics.image_scores import Scores
+from camoxpert_cli.evaluation.score import Scoring
+from camoxpert_cli.metrics.image_scores import Scores, quick_scores
+from camoxpert_cli.metrics.score_set import mean_scores
 from camoxpert_cli.parallel.cuda_errors import out_of_memory_line, to_camox_error
-from camoxpert_cli.parallel.gradients import average_statistics, leave_idle_experts, sum_gradients
 from camoxpert_cli.parallel.world import World, peer_lost
-from camoxpert_cli.run_folder import RunFolder
 
 CLIP_NORM = 1.0
 # float16 skips a step now and then while it finds its scale; so many in a row mean that it finds none.
@@ -64,39 +60,32 @@ class TrainedStep(NamedTuple):
     gradient_norm: float | None
 
 
-def train(
-    plan: Plan, world: World | None = None, checkpoint: Checkpoint | None = None, *, as_json: bool = False
-) -> RunFolder:
+def train(plan: Plan, world: World | None = None, checkpoint: Checkpoint | None = None) -> Outcome:
     """Train by the plan, then score the best weights on the test sets. Raises CamoxError for whatever stops it.
 
-    Goes on from the plan's checkpoint; `checkpoint` is that, where it was read already. The clock ends it without an
-    error. Where `world` has several processes each of them calls this. `as_json` prints what came out as JSON.
+    Goes on from the plan's checkpoint; `checkpoint` is that, where it was read already. `world` are the processes that
+    share the work; each of them calls this.
     """
     run, checkpoint = prepare(plan, checkpoint, world)
     announce(run)
-    with run.folder.locked(), _explaining_errors(run), run.stopping:
+    with run.folder.locked(), _explaining_errors(run), run.clock, closing(run.reporter):
         begin(run, plan.config, checkpoint)
         if plan.choice is not None:
             run.folder.write_strategy(plan.choice.to_text())
-        try:
-            train_epochs(run)
-            if run.progress.best_epoch == 0:
-                raise TrainingError(
-                    f"all epochs are complete, and no weights could be kept in {run.folder.path}",
-                    f"free some space, then {run.folder.resume_command}"
-                    if run.folder.last.exists()
-                    else "free some space",
-                )
-            close_run(run, as_json)
-        except Stopped as stop:
-            end_early(run, stop, as_json)
-        else:
-            if run.unsaved is not None:
-                raise run.unsaved
-        finally:
-            if run.curves is not None:
-                run.curves.close()
-    return run.folder
+        stop = train_epochs(run)
+        if stop is not None:
+            return end_early(run, stop)
+        if run.state.progress.best_epoch == 0:
+            raise TrainingError(
+                f"all epochs are complete, and no weights could be kept in {run.folder.path}",
+                f"free some space, then {run.folder.resume_command}" if run.folder.last.exists() else "free some space",
+            )
+        results = close_run(run)
+        if isinstance(results, Stop):
+            return end_early(run, results)
+        if run.saver.unsaved is not None:
+            raise run.saver.unsaved
+        return outcome_of(run, results=results if run.world.is_main else None)
 
 
 def begin(run: Run, asked: Config, checkpoint: Checkpoint | None) -> None:
@@ -107,61 +96,72 @@ def begin(run: Run, asked: Config, checkpoint: Checkpoint | None) -> None:
     else:
         report_changes(asked, checkpoint)
         restore(run, checkpoint)
-        if run.progress.epoch < run.config.train.epochs:
+        progress = run.state.progress
+        if progress.epoch < run.config.train.epochs:
             run.folder.remove_results()  # of the shorter run that this one extends
-        run.folder.go_on_from(run.progress.epoch, run.progress.samples, run.progress.history, checkpoint.path)
+        run.folder.go_on_from(progress.epoch, progress.samples, progress.history, checkpoint.path)
     run.folder.write_settings(to_mapping(run.config))
     if run.config.run.tensorboard and run.world.is_main:
-        run.curves = Curves(run.folder.path / CURVES_FOLDER, run.position)
+        run.reporter.open_curves()
 
 
-def train_epochs(run: Run) -> None:
-    """All epochs that are left, phase by phase."""
+def train_epochs(run: Run) -> Stop | None:
+    """All epochs that are left, phase by phase; returns why it is not all of them, where it is not."""
     for phase in run.phases:
-        if run.progress.epoch >= phase.end:
+        if run.state.progress.epoch >= phase.end:
             continue
         enter_phase(run, phase)
-        for epoch in range(max(phase.first, run.progress.epoch), phase.end):
-            run.check_stop(run.reserve.seconds)
-            train_epoch(run, phase, epoch)
-            close_epoch(run, phase, validate(run))
+        for epoch in range(max(phase.first, run.state.progress.epoch), phase.end):
+            stop = run.clock.stop_before_step() or train_epoch(run, phase, epoch)
+            if stop is not None:
+                return stop
+            scores = validate(run)
+            if isinstance(scores, Stop):
+                return scores
+            close_epoch(run, phase, scores)
+    return None
 
 
-def train_epoch(run: Run, phase: Phase, epoch: int) -> None:
-    """See every training picture once, from where `run.progress` stands; save between steps where that is due."""
-    progress, count = run.progress, len(run.data.train)
+def train_epoch(run: Run, phase: Phase, epoch: int) -> Stop | None:
+    """See every training picture once, from where the run stands; save between steps where that is due.
+
+    Returns why there was to be no further step, after the last one too; None where the run may go on.
+    """
+    progress, count = run.state.progress, len(run.data.train)
     started = saved = stepped = time.perf_counter()
     before = progress.epoch_seconds
-    batches, sizes = run.training_batches(phase.stage, epoch)
+    batches, sizes = run.feed.training(phase.stage, epoch, progress.samples)
     waited_before = batches.waited
-    run.network.train()
+    run.state.network.train()
     with console.progress(f"Epoch {epoch + 1}/{run.config.train.epochs}", count, progress.samples) as advance:
         for step in training_steps(run, phase.stage, epoch, zip(sizes, batches, strict=True)):
             now = time.perf_counter()
             progress.loss_sum += step.losses.total * step.images
             progress.epoch_seconds = before + now - started
-            run.reserve.note_step(now - stepped, step.images)
-            run.pace.note_step(phase, now - stepped, step.images)
+            run.clock.reserve.note_step(now - stepped, step.images)
+            run.reporter.pace.note_step(phase, now - stepped, step.images)
             wait = (batches.waited - waited_before) / (now - started)
             advance(step.images, partial(report_step, run, phase, step.number, step.losses, wait))
             record_step(run, epoch, step)
             if run.save_every is not None and run.save_every.is_due(now - saved, step.number + 1):
-                save_last(run)
+                run.saver.save_last()
                 saved = now
-            run.check_stop(run.reserve.seconds)
+            if (stop := run.clock.stop_before_step()) is not None:
+                return stop
             stepped = time.perf_counter()
-    run.data_wait = (batches.waited - waited_before) / (time.perf_counter() - started)
+    run.reporter.data_wait = (batches.waited - waited_before) / (time.perf_counter() - started)
+    return None
 
 
 def record_step(run: Run, epoch: int, step: TrainedStep) -> None:
     """Its line in the log."""
-    assert run.optimizer is not None
-    run.record(
+    assert run.state.optimizer is not None
+    run.reporter.record(
         "step",
         epoch=epoch + 1,
-        samples=run.progress.samples,
+        samples=run.state.progress.samples,
         lr=step.rate,
-        group_lr=learning_rates(run.optimizer),
+        group_lr=learning_rates(run.state.optimizer),
         gradient_norm=step.gradient_norm,
         **step.losses._asdict(),
     )
@@ -170,17 +170,19 @@ def record_step(run: Run, epoch: int, step: TrainedStep) -> None:
 def training_steps(run: Run, stage: Stage, epoch: int, batches: Iterable[SizedBatch]) -> Iterator[TrainedStep]:
     """Make an optimizer step of every `accumulation_steps` of the epoch's batches; yields after each one.
 
-    `batches` are this rank's pictures and masks, each with the batch's size over all ranks, from `run.progress` on.
+    `batches` are this rank's pictures and masks, each with the batch's size over all ranks, from where the run
+    stands on.
     """
-    progress, count = run.progress, len(run.data.train)
+    assert run.state.optimizer is not None
+    progress, count = run.state.progress, len(run.data.train)
     group_size = stage.batch_size * run.config.train.accumulation_steps * run.placement.count
     group_own = 0  # images of this rank
     group_losses = torch.zeros(len(LossValues._fields), dtype=torch.float64, device=run.device)
-    group_chosen = torch.zeros(len(run.network.moe_layers), run.config.model.num_experts, device=run.device)
+    group_chosen = torch.zeros(len(run.state.network.moe_layers), run.config.model.num_experts, device=run.device)
     group_start = progress.samples
     for size, (images, masks) in batches:
         group_images = min(group_size, count - group_start)
-        with run.synchronised(size):
+        with run.strategy.batch(size):
             part, chosen = backward(run, images, masks, epoch, size, share=size / group_images)
         group_losses += part
         group_chosen += chosen
@@ -196,9 +198,8 @@ def training_steps(run: Run, stage: Stage, epoch: int, batches: Iterable[SizedBa
         progress.experts_chosen = added(
             progress.experts_chosen, sums[len(group_losses) :], run.config.model.num_experts
         )
-        average_statistics(run.network, run.statistics_weight(group_own), run.world)
-        if run.placement.strategy == "dp":
-            leave_idle_experts(run.network, group_chosen)
+        run.strategy.average_statistics(group_own)
+        run.strategy.reduce_gradients(parameters_of(run.state.optimizer), group_chosen)
         group_losses.zero_()
         group_chosen.zero_()
         group_own = 0
@@ -215,15 +216,12 @@ def backward(run: Run, images: Tensor, masks: Tensor, epoch: int, size: int, sha
 
     Returns its part of the losses (6,), and how many of its images chose each expert of each layer (L, E).
     """
-    seed_step(run.config.train.seed, epoch, run.progress.samples, run.world.rank)
-    if len(images):
-        output = run.forward(images.to(run.device, non_blocking=True), masks.to(run.device, non_blocking=True))
-    else:
-        output = run.output_of_nothing()
+    seed_step(run.config.train.seed, epoch, run.state.progress.samples, run.world.rank)
+    output: StepOutput = run.strategy.forward(images, masks)
     run.world.require_all()
-    losses = combine(output, run.network.top_k, size, run.world)
-    scaled = run.scaler.scale(losses.total * share)  # without an image too: the scaler has to begin on every rank
-    if len(images):
+    losses = combine(output, run.state.network.top_k, size, run.world)
+    scaled = run.state.scaler.scale(losses.total * share)  # without an image too: the scaler has to begin on every rank
+    if scaled.requires_grad:
         torch.autograd.backward(scaled)
     return torch.stack(losses).detach() * share, output.chosen.sum(dim=0)
 
@@ -233,61 +231,71 @@ def optimizer_step(run: Run, rate: float, losses: LossValues, epoch: int) -> flo
 
     Raises TrainingError where the loss itself is not finite, before any weight is touched.
     """
-    assert run.optimizer is not None
+    optimizer, scaler, progress = run.state.optimizer, run.state.scaler, run.state.progress
+    assert optimizer is not None
     if not math.isfinite(losses.total):
         parts = ", ".join(f"{name} {value:.4g}" for name, value in losses._asdict().items())
         raise TrainingError(
-            f"the loss became {losses.total} in epoch {epoch + 1} after {run.progress.samples} pictures ({parts}); "
+            f"the loss became {losses.total} in epoch {epoch + 1} after {progress.samples} pictures ({parts}); "
             f"{_last_good(run)}",
             "go on from there with a lower --lr or --stage2-lr, or with --precision fp32",
         )
-    run.progress.rate = rate
-    set_learning_rate(run.optimizer, rate)
-    trained = [parameter for group in run.optimizer.param_groups for parameter in group["params"]]
-    sum_gradients(trained, run.world)
-    run.scaler.unscale_(run.optimizer)
-    norm = torch.nn.utils.clip_grad_norm_(trained, CLIP_NORM).item()
+    progress.rate = rate
+    set_learning_rate(optimizer, rate)
+    scaler.unscale_(optimizer)
+    norm = run.strategy.clip_gradients(parameters_of(optimizer), CLIP_NORM)
     if math.isfinite(norm):
-        run.scaler.step(run.optimizer)
+        scaler.step(optimizer)
         run.skipped_in_a_row = 0
     else:
         run.skipped_in_a_row += 1
-        run.progress.skipped_steps += 1
+        progress.skipped_steps += 1
         if run.skipped_in_a_row > MOST_SKIPPED_STEPS:
             raise TrainingError(
                 f"{run.skipped_in_a_row} steps in a row had gradients beyond the number format's range, "
                 f"in epoch {epoch + 1}; {_last_good(run)}",
                 "go on from there with --precision fp32",
             )
-    run.scaler.update()
-    run.optimizer.zero_grad(set_to_none=True)
-    if run.skipped_in_a_row == 0 and run.ema is not None:
-        run.ema.update(run.network)
+    scaler.update()
+    optimizer.zero_grad(set_to_none=True)
+    if run.skipped_in_a_row == 0 and run.state.ema is not None:
+        run.state.ema.update(run.state.network)
     return norm if math.isfinite(norm) else None
 
 
-def validate(run: Run) -> Scores:
-    """Score the held-out pictures, with the average of the weights where there is one."""
-    network = run.scored_network.eval()
+def validate(run: Run) -> Scores | Stop:
+    """The scores of the held-out pictures, with the average of the weights where there is one.
+
+    Or why the run ends before all are scored.
+    """
     started = time.perf_counter()
+    scoring = Scoring(
+        run.state.scored_network.eval(),
+        run.feed.validation,
+        run.device,
+        run.dtype,
+        run.world,
+        job=lambda _: quick_scores,
+    )
     with console.progress("Validation", len(run.data.validation)) as advance:
-        scores = evaluate(network, run.validation_batches, run.device, run.dtype, run.or_stop(advance), run.world)
+        for images in scoring:
+            advance(images, "")
+            if (stop := run.clock.stop_before_batch()) is not None:
+                return stop
     seconds = time.perf_counter() - started
-    run.progress.epoch_seconds += seconds
-    run.reserve.validation = max(run.reserve.validation, seconds)
-    return scores
+    run.state.progress.epoch_seconds += seconds
+    run.clock.reserve.note_validation(seconds)
+    return mean_scores(scoring.scores)
 
 
 def close_epoch(run: Run, phase: Phase, scores: Scores) -> None:
     """Write the epoch down, keep its weights where they are the best, and save."""
-    progress = run.progress
+    progress = run.state.progress
     row = {
         "epoch": progress.epoch + 1,
         "stage": phase.stage.number,
         "train_loss": progress.loss_sum / len(run.data.train),
-        "iou": scores.iou,
-        "dice": scores.dice,
-        "mae": scores.mae,
+        **scores.measures,
         "lr": progress.rate,
         "seconds": progress.epoch_seconds,
     }
@@ -296,15 +304,17 @@ def close_epoch(run: Run, phase: Phase, scores: Scores) -> None:
     progress.epoch += 1
     progress.samples, progress.loss_sum, progress.epoch_seconds = 0, 0.0, 0.0
     progress.experts_chosen, progress.skipped_steps = [], 0
-    run.record("epoch", **row, **measured)  # before it is saved: going on from an earlier save takes the line away
-    better = scores.iou > progress.best_iou and run.world.from_main(run.world.is_main and save_best(run))
+    run.reporter.record(
+        "epoch", **row, **measured
+    )  # before it is saved: going on from an earlier save takes the line away
+    better = scores.iou > progress.best_iou and run.saver.save_best()
     if better:
         progress.best_iou, progress.best_epoch = scores.iou, progress.epoch
     target = run.config.run.target_iou
     if target is not None and progress.target_seconds is None and scores.iou >= target:
         progress.target_seconds = progress.seconds
         console.say(f"Validation IoU passed {target:g} after {format_duration(progress.seconds)}")
-    save_last(run)
+    run.saver.save_last()
     run.folder.write_history(progress.history)
     console.say(epoch_line(run, row["train_loss"], scores, row["seconds"], better=better))
     tell_forecast(run, phase)
@@ -315,42 +325,46 @@ def measure_epoch(run: Run, phase: Phase) -> dict[str, Any]:
 
     Not after the first epoch, which begins with gates that have learned nothing.
     """
-    use = expert_use(run.progress.experts_chosen, run.network.top_k)
-    if any(use.dead) and run.progress.epoch > 0 and not run.told_of_dead_experts:
-        run.told_of_dead_experts = True
-        console.warn(f"fewer than {DEAD:.0%} of the pictures of epoch {run.progress.epoch + 1} chose {in_words(use)}")
+    progress = run.state.progress
+    use = expert_use(progress.experts_chosen, run.state.network.top_k)
+    if any(use.dead) and progress.epoch > 0 and not run.reporter.told_of_dead_experts:
+        run.reporter.told_of_dead_experts = True
+        console.warn(f"fewer than {DEAD:.0%} of the pictures of epoch {progress.epoch + 1} chose {in_words(use)}")
     return {
-        "data_wait": round(run.data_wait, 4),
-        "images_per_s": round(run.pace.images_per_s(phase), 2),
+        "data_wait": round(run.reporter.data_wait, 4),
+        "images_per_s": round(run.reporter.pace.images_per_s(phase), 2),
         "memory_bytes": memory_bytes(run),
-        "skipped_steps": run.progress.skipped_steps,
+        "skipped_steps": progress.skipped_steps,
         "expert_use": [[round(share, 4) for share in layer] for layer in use.shares],
         "routing_entropy": [round(each, 4) for each in use.entropy],
         "dead_experts": [len(experts) for experts in use.dead],
     }
 
 
-def end_early(run: Run, stop: Stopped, as_json: bool = False) -> None:
-    """Save where the run stands and say how to go on. Raises Interrupted unless it was the clock."""
-    progress = run.progress
-    if run.saved_at != (progress.epoch, progress.samples) and run.phase is not None:
-        save_last(run)
+def end_early(run: Run, stop: Stop) -> Outcome:
+    """Save where the run stands and say why it ends. Raises Interrupted unless it was the clock."""
+    progress = run.state.progress
+    if run.phase is not None and not run.saver.is_up_to_date:
+        run.saver.save_last()
     if progress.epoch < run.config.train.epochs:
         where = f"in epoch {progress.epoch + 1} of {run.config.train.epochs}, {progress.samples} pictures into it"
     else:
         where = "after the last epoch, before the test sets were scored"
     message = f"{stop.reason}, {where}; {_last_good(run)}"
     command = run.folder.resume_command
-    if run.unsaved is not None:
-        raise TrainingError(f"{message}; {run.unsaved.message}", f"free some space, then {command}") from stop
+    if run.saver.unsaved is not None:
+        raise TrainingError(f"{message}; {run.saver.unsaved.message}", f"free some space, then {command}")
     if stop.exit_code:
-        raise Interrupted(message, command, stop.exit_code) from stop
+        raise Interrupted(message, command, stop.exit_code)
     console.say(console.wrapped(message[0].upper() + message[1:]))
-    if as_json:
-        left = {"complete": False, "run_folder": str(run.folder.path), "reason": stop.reason}
-        console.result(json.dumps({**left, "epochs": progress.epoch, "next": command}, indent=2))
-    else:
-        console.result(f"Go on with: {command}")
+    return outcome_of(run, stop=stop)
+
+
+def outcome_of(run: Run, *, results: dict[str, Any] | None = None, stop: Stop | None = None) -> Outcome:
+    """What came out so far."""
+    progress = run.state.progress
+    images = len(progress.history) * len(run.data.train)
+    return Outcome(run.folder, run.config, progress.epoch, images, run.data.generated, results, stop)
 
 
 @contextmanager
@@ -362,7 +376,7 @@ def _explaining_errors(run: Run) -> Iterator[None]:
             f"stopped at once by a second Ctrl-C; {_last_good(run)}", run.folder.resume_command
         ) from error
     except RuntimeError as error:
-        epoch = run.progress.epoch + 1
+        epoch = run.state.progress.epoch + 1
         if line := out_of_memory_line(error):
             message = f"the GPU ran out of memory in epoch {epoch}; {_last_good(run)}"
             stage = run.phases[-1].stage.number if run.phase is None else run.phase.stage.number

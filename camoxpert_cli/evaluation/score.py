@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
-from typing import TypeVar
+from typing import Generic, TypeVar
 
 import numpy as np
 import torch
@@ -17,8 +17,6 @@ from camoxpert_cli.data.loader import PictureLoader
 from camoxpert_cli.errors import DataError
 from camoxpert_cli.evaluation.score_pool import score_pool
 from camoxpert_cli.inference.predictions import grey_map, probability_maps
-from camoxpert_cli.metrics.image_scores import quick_scores
-from camoxpert_cli.metrics.score_set import SetScores, mean_scores
 from camoxpert_cli.model.camoxpert import CamoXpert
 from camoxpert_cli.parallel.world import World
 
@@ -28,19 +26,55 @@ Score = TypeVar("Score")
 Job = Callable[[NDArray[np.uint8], NDArray[np.bool_]], Score]
 
 
-def evaluate(
-    network: CamoXpert,
-    batches: PictureLoader[ScoringBatch],
-    device: torch.device,
-    dtype: torch.dtype | None,
-    advance: Advance,
-    world: World | None = None,
-) -> SetScores:
-    """The measures that are cheap enough for every epoch, of the maps and in the way of all others.
+class Scoring(Generic[Score]):
+    """Scores images batch by batch: iterate to the end, which yields each batch's images, then look at `scores`.
 
-    The arguments are those of `score_pictures`.
+    Every rank yields as often as the others, so that whoever iterates may agree with them on whether to go on.
     """
-    return mean_scores(score_pictures(network, batches, device, dtype, advance, world, job=lambda _: quick_scores))
+
+    def __init__(
+        self,
+        network: CamoXpert,
+        batches: PictureLoader[ScoringBatch],
+        device: torch.device,
+        dtype: torch.dtype | None,
+        world: World | None = None,
+        *,
+        job: Callable[[int], Job[Score]],
+        tta: Tta = NO_TTA,
+        workers: int = 0,
+    ) -> None:
+        """`job(index)` scores an image, on so many `workers` threads beside the network, or with 0 in its own.
+
+        The batches hold images (B, 3, S, S) uint8, masks (1, H, W) uint8 and indices; `network` is in eval mode.
+        Several ranks take whole batches in turn.
+        """
+        self._network, self._batches, self._device, self._dtype = network, batches, device, dtype
+        self._world, self._job, self._tta, self._workers = world or World(), job, tta, workers
+        self.scores: list[Score] = []
+        """Of all images in the order of their indices, on every rank and to the bits of one process."""
+
+    def __iter__(self) -> Iterator[int]:
+        """Raises DataError, on every rank, for an image that any of them cannot read."""
+        rows: list[tuple[int, Future[Score]]] = []
+        problem: DataError | None = None
+        mine = iter(self._batches)
+        with score_pool(self._workers) as submit:
+            for _ in range(max(self._world.gather(len(self._batches)))):
+                try:
+                    batch = None if problem is not None else next(mine, None)
+                except DataError as error:
+                    batch, problem = None, error
+                if batch is not None:
+                    images, masks, indices = batch
+                    sizes = [(mask.shape[-2], mask.shape[-1]) for mask in masks]
+                    images = images.to(self._device, non_blocking=True)
+                    maps = probability_maps(self._network, images, sizes, self._dtype, self._tta)
+                    for index, probability, mask in zip(indices.tolist(), maps, masks, strict=True):
+                        rows.append((index, submit(self._job(index), grey_map(probability), mask[0].numpy() > 0)))
+                yield 0 if batch is None else len(batch[1])
+            done = [(index, future.result()) for index, future in rows]
+        self.scores = in_order(done, problem, self._world)
 
 
 def score_pictures(
@@ -55,33 +89,11 @@ def score_pictures(
     tta: Tta = NO_TTA,
     workers: int = 0,
 ) -> list[Score]:
-    """What `job(index)` gives for each picture, in the order of their indices; `network` is in eval mode.
-
-    The batches hold pictures (B, 3, S, S) uint8, masks (1, H, W) uint8 and indices. Jobs run on
-    so many `workers` threads beside the network, or with 0 in its own. Several ranks take whole batches in turn, and
-    each gets the scores of all pictures, to the bits of one process.
-    Raises DataError, on every rank, for a picture that any of them cannot read.
-    """
-    world = world or World()
-    rows: list[tuple[int, Future[Score]]] = []
-    problem: DataError | None = None
-    mine = iter(batches)
-    with score_pool(workers) as submit:
-        # Every rank goes as many rounds, for `advance` may have to agree with the others on whether to stop.
-        for _ in range(max(world.gather(len(batches)))):
-            try:
-                batch = None if problem is not None else next(mine, None)
-            except DataError as error:
-                batch, problem = None, error
-            if batch is not None:
-                images, masks, indices = batch
-                sizes = [(mask.shape[-2], mask.shape[-1]) for mask in masks]
-                maps = probability_maps(network, images.to(device, non_blocking=True), sizes, dtype, tta)
-                for index, probability, mask in zip(indices.tolist(), maps, masks, strict=True):
-                    rows.append((index, submit(job(index), grey_map(probability), mask[0].numpy() > 0)))
-            advance(0 if batch is None else len(batch[1]), "")
-        done = [(index, future.result()) for index, future in rows]
-    return in_order(done, problem, world)
+    """The scores of a `Scoring` of all that, which tells `advance` how far it is."""
+    scoring = Scoring(network, batches, device, dtype, world, job=job, tta=tta, workers=workers)
+    for images in scoring:
+        advance(images, "")
+    return scoring.scores
 
 
 def in_order(rows: Sequence[tuple[int, Score]], problem: DataError | None, world: World) -> list[Score]:

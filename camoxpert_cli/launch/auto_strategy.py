@@ -23,29 +23,28 @@ from camoxpert_cli.config.schema import Config
 from camoxpert_cli.data.cache import default_folder
 from camoxpert_cli.data.cores import usable_cores
 from camoxpert_cli.engine.build import build_phases, find_given
-from camoxpert_cli.engine.choice import Choice, Chosen
+from camoxpert_cli.engine.choice import Choice
 from camoxpert_cli.errors import DeviceError
 from camoxpert_cli.launch.processes import Failure
-from camoxpert_cli.launch.run_trial import Outcome, run_trial
+from camoxpert_cli.launch.run_trial import TrialResult, run_trial
 from camoxpert_cli.launch.trial import Trial
 from camoxpert_cli.parallel.device import Placement
+from camoxpert_cli.parallel.strategy import FOR_SEVERAL, StrategyName, processes_of
 from camoxpert_cli.run_folder import STRATEGY_FILE
 
-CANDIDATES: tuple[Chosen, ...] = ("ddp", "dp")
-# dp has to be faster by more than two trials of the same differ: on pictures, ddp also has a process more to read them.
+# Another one than the first has to be faster by more than two trials of the same differ: on pictures, ddp also has a
+# process more to read them.
 _MARGIN = 1.02
 _SECONDS = 6.0
 _REMEMBERED = "strategies.json"
 
 
-def faster(outcomes: Mapping[Chosen, Outcome], key: str = "") -> Choice:
-    """The faster strategy; ddp where they are alike.
+def fastest(outcomes: Mapping[StrategyName, TrialResult], key: str = "") -> Choice:
+    """The fastest strategy; the one that was tried first where they are alike.
 
     Raises DeviceError where none works, and the error itself where all end with the same one, which is about settings.
     """
-    speeds: dict[str, float] = {
-        name: median(each.compute) for name, each in outcomes.items() if not isinstance(each, Failure)
-    }
+    speeds = {name: median(each.compute) for name, each in outcomes.items() if not isinstance(each, Failure)}
     failures = {name: each for name, each in outcomes.items() if isinstance(each, Failure)}
     if not speeds:
         first = next(iter(failures.values()))
@@ -57,10 +56,9 @@ def faster(outcomes: Mapping[Chosen, Outcome], key: str = "") -> Choice:
         )
         causes = "\n".join(f"  {name}: {each.why}" for name, each in failures.items())
         raise DeviceError("no strategy works on these GPUs", hint, causes)
-    best: Chosen = "ddp" if "ddp" in speeds else "dp"
-    if "dp" in speeds and speeds["dp"] > _MARGIN * speeds[best]:
-        best = "dp"
-    rounded = {name: round(speed, 2) for name, speed in speeds.items()}
+    first_choice, best = next(iter(speeds)), max(speeds, key=lambda name: speeds[name])
+    best = best if speeds[best] > _MARGIN * speeds[first_choice] else first_choice
+    rounded: dict[str, float] = {name: round(speed, 2) for name, speed in speeds.items()}
     return Choice(best, rounded, {name: each.why for name, each in failures.items()}, key)
 
 
@@ -69,8 +67,8 @@ def choose(
     placement: Placement,
     run_folder: Path | None,
     *,
-    attempt: Callable[[Trial, int], Outcome] | None = None,
-    candidates: Sequence[Chosen] = CANDIDATES,
+    attempt: Callable[[Trial, int], TrialResult] | None = None,
+    candidates: Sequence[StrategyName] = FOR_SEVERAL,
 ) -> Choice:
     """What was chosen before for the same machine, network and sizes, or what trials choose now.
 
@@ -86,19 +84,20 @@ def choose(
     if config.data.generated_pictures == 0:
         find_given(config.data)  # what is wrong there is told before minutes of trials
     console.say(
-        f"Strategy: trying {' and '.join(candidates)} on {placement.count} devices; --strategy ddp does without"
+        f"Strategy: trying {' and '.join(candidates)} on {placement.count} devices; "
+        f"--strategy {candidates[0]} does without"
     )
     attempt = attempt or (lambda trial, threads: run_trial(trial, threads=threads))
     stage = build_phases(config)[-1].stage.number
-    outcomes: dict[Chosen, Outcome] = {}
+    outcomes: dict[StrategyName, TrialResult] = {}
     for name in candidates:
         settings = replace(config.run, strategy=name, gpus=placement.count, resume_from=None)
         trial = Trial(replace(config, run=settings), stage, seconds=_SECONDS)
-        processes = placement.count if name == "ddp" else 1
+        processes = processes_of(name, placement.count)
         outcomes[name] = attempt(trial, max(1, usable_cores() // processes))
         if isinstance(failure := outcomes[name], Failure):
             console.warn(f"{name} does not work here: {failure.why}")
-    choice = faster(outcomes, key)
+    choice = fastest(outcomes, key)
     console.say(f"Strategy: {choice}")
     _remember(choice)
     return choice

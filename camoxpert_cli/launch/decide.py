@@ -18,7 +18,6 @@ from camoxpert_cli.engine.time_limit import find_deadline
 from camoxpert_cli.launch import autobatch
 from camoxpert_cli.parallel import worker
 from camoxpert_cli.parallel.device import Placement, is_undecided, own_device, place, with_count
-from camoxpert_cli.parallel.sync_batchnorm import refuse_sync_batchnorm
 from camoxpert_cli.parallel.world import World, expected_size
 from camoxpert_cli.run_folder import RunFolder, default_path
 
@@ -41,8 +40,7 @@ def decide(resolved: Resolved, checkpoint: Checkpoint | None = None, began: floa
         None if text is None else parse_duration(text) for text in (run.time_limit, run.session_limit)
     )
     deadline = find_deadline(time_limit, session_limit, began)
-    placement = place(run, expected_size())
-    refuse_sync_batchnorm(resolved.config, placement)
+    placement = place(run, expected_size(), sync_batchnorm=resolved.config.train.sync_batchnorm)
     if run.tensorboard:
         summary_writer()  # refuses before minutes of trials
     # What config.yaml says must lead back to this folder, and not to the checkpoint this session began with, nor

@@ -18,12 +18,12 @@ from camoxpert_cli.config.diff import changes, keep_global_batches
 from camoxpert_cli.config.resolve import Resolved, from_mapping, gpu_count, resolve, with_absolute_paths
 from camoxpert_cli.config.schema import Config
 from camoxpert_cli.engine.build import build_phases, check_pictures, describe_batches, open_data, rate_at
+from camoxpert_cli.engine.outcome import Outcome
 from camoxpert_cli.engine.restoring import NOT_HELD, epochs_done
 from camoxpert_cli.engine.stages import keep_unfrozen
 from camoxpert_cli.errors import CheckpointError, UsageError
 from camoxpert_cli.launch.start import start
 from camoxpert_cli.parallel.device import place, with_count
-from camoxpert_cli.parallel.sync_batchnorm import refuse_sync_batchnorm
 from camoxpert_cli.parallel.world import expected_size
 from camoxpert_cli.run_folder import RunFolder, default_path
 
@@ -34,15 +34,13 @@ def resume(
     source: Path,
     flags: Mapping[str, Any],
     assignments: Sequence[str],
-    *,
-    as_json: bool = False,
-) -> RunFolder:
+) -> Outcome:
     """Go on with the run in the folder `source`, or from the checkpoint `source`.
 
     `flags` and `assignments` as `resolve` takes them; for the rest see `start`. Raises CamoxError.
     """
     checkpoint = find_checkpoint(source)
-    return start(settings_to_go_on(checkpoint, flags, assignments), checkpoint, as_json=as_json)
+    return start(settings_to_go_on(checkpoint, flags, assignments), checkpoint)
 
 
 def rehearse(source: Path, flags: Mapping[str, Any], assignments: Sequence[str]) -> list[str]:
@@ -107,12 +105,12 @@ def saved_settings(checkpoint: Checkpoint) -> tuple[Mapping[str, Any], str]:
 
 def _describe(config: Config, checkpoint: Checkpoint) -> list[tuple[str, str]]:
     """Title and text of what going on would do. Raises CamoxError where it could not."""
-    refuse_sync_batchnorm(config, place(config.run, expected_size()))
-    content, training = checkpoint.content, checkpoint.content.get("training")
+    place(config.run, expected_size(), sync_batchnorm=config.train.sync_batchnorm)
+    training = checkpoint.training
     folder = RunFolder(Path(str(config.run.checkpoint_dir)))
     folder.refuse_other_run(checkpoint.path)
-    epoch = epochs_done(config, content)
-    samples = training["progress"]["samples"] if training else 0
+    epoch = epochs_done(config, checkpoint)
+    samples = training.progress["samples"] if training else 0
     lines = [
         ("Checkpoint", f"{checkpoint.path}: {epoch} epochs are complete, {samples} pictures into the next"),
         ("Run folder", str(folder.path)),
@@ -126,13 +124,13 @@ def _describe(config: Config, checkpoint: Checkpoint) -> list[tuple[str, str]]:
 
 
 def _next_step(config: Config, checkpoint: Checkpoint, epoch: int, samples: int) -> str:
-    training = checkpoint.content.get("training")
+    training = checkpoint.training
     pictures = config.data.generated_pictures
     if config.data.dataset_path or config.data.images or not pictures:
         data = open_data(config.data, config.train.seed, RunFolder(Path(str(config.run.checkpoint_dir))))
         pictures = len(data.train)
-        check_pictures(checkpoint.content, data, checkpoint.path)
-    phases = keep_unfrozen(build_phases(config), epoch, training["backbone_stages"] if training else 0)
+        check_pictures(checkpoint, data)
+    phases = keep_unfrozen(build_phases(config), epoch, training.backbone_stages if training else 0)
     phase = next((phase for phase in phases if phase.end > epoch), None)
     if phase is None:
         return f"all {config.train.epochs} epochs are complete: the best weights would be scored"

@@ -10,6 +10,7 @@ from typing import TypeAlias
 
 from camoxpert_cli.launch.processes import BadEnd, ChildProcesses, Failure, last_lines, signal_name
 from camoxpert_cli.launch.trial import Measurement, Trial
+from camoxpert_cli.parallel.strategy import processes_of
 from camoxpert_cli.parallel.worker import worker_environment, write_job
 
 # Seconds without a sign of life: starting takes half a minute on a slow disk, a step on a slow CPU almost as long.
@@ -18,15 +19,15 @@ _WORKER = "camoxpert_cli.launch.trial"
 # Exit codes that say what a user can do; others are those of a training that failed.
 _ANNOUNCED = (2, 3, 4, 5)
 
-Outcome: TypeAlias = Measurement | Failure
+TrialResult: TypeAlias = Measurement | Failure
 
 
-def run_trial(trial: Trial, *, threads: int, patience: float = PATIENCE, worker: str = _WORKER) -> Outcome:
-    """Run the trial, in a process for each GPU where its strategy is ddp; `worker` is the module that they run.
+def run_trial(trial: Trial, *, threads: int, patience: float = PATIENCE, worker: str = _WORKER) -> TrialResult:
+    """Run the trial, in as many processes as its strategy needs; `worker` is the module that they run.
 
     It fails where a process does, or where none gives a sign of life for `patience` seconds.
     """
-    processes = trial.gpus if trial.config.run.strategy == "ddp" else 1
+    processes = processes_of(trial.config.run.strategy, trial.gpus)
     with tempfile.TemporaryDirectory(prefix="camox-", ignore_cleanup_errors=True) as temporary:
         folder = Path(temporary)
         write_job(folder, trial=trial.to_mapping())

@@ -8,6 +8,7 @@ from camoxpert_cli import console
 from camoxpert_cli.config.parse import parse_duration
 from camoxpert_cli.config.resolve import Resolved, from_mapping, to_mapping
 from camoxpert_cli.data.cores import usable_cores
+from camoxpert_cli.engine.outcome import Outcome
 from camoxpert_cli.engine.plan import Plan
 from camoxpert_cli.errors import DeviceError, TrainingError
 from camoxpert_cli.launch import autobatch, workers
@@ -22,22 +23,20 @@ if TYPE_CHECKING:
     from camoxpert_cli.config.schema import Config
 
 
-def start(
-    resolved: Resolved, checkpoint: Checkpoint | None = None, *, began: float | None = None, as_json: bool = False
-) -> RunFolder:
+def start(resolved: Resolved, checkpoint: Checkpoint | None = None, *, began: float | None = None) -> Outcome:
     """Train with these settings, from `checkpoint` or what `run.resume_from` names.
 
-    Time limits count from `began`, in seconds since 1970, or from the start of this process. Raises CamoxError, also
-    that of a process it started.
+    Time limits count from `began`, in seconds since 1970, or from the start of this process. Where torchrun started
+    several processes, only the first gets results. Raises CamoxError, also that of a process it started.
     """
     with deterministic(resolved.config.train.deterministic):
         plan = decide(resolved, checkpoint, began)
         if plan.placement.processes > 1 and not worker.is_worker():
-            return _train_in_workers(plan, as_json)
+            return _train_in_workers(plan)
         with joined(parse_duration(plan.config.run.collective_timeout)) as world:
             if worker.is_worker():
                 plan = agree(plan, resolved, world)
-            return _train(plan, world, checkpoint, as_json)
+            return _train(plan, world, checkpoint)
 
 
 def work() -> None:
@@ -49,10 +48,12 @@ def work() -> None:
         deterministic(plan.config.train.deterministic),
         joined(parse_duration(plan.config.run.collective_timeout)) as world,
     ):
-        _train(plan, world, None, job["as_json"])
+        outcome = _train(plan, world, None)
+    if world.is_main:
+        worker.tell_outcome(outcome.to_mapping())
 
 
-def _train(plan: Plan, world: World, checkpoint: Checkpoint | None, as_json: bool) -> RunFolder:
+def _train(plan: Plan, world: World, checkpoint: Checkpoint | None) -> Outcome:
     """Train; where memory runs out go on once from the last checkpoint, with smaller batches.
 
     A rank that ran out is not where the others are, and no collective can tell them. So of several processes it ends,
@@ -63,7 +64,7 @@ def _train(plan: Plan, world: World, checkpoint: Checkpoint | None, as_json: boo
     from camoxpert_cli.engine.train import train
 
     try:
-        return train(plan, world, checkpoint, as_json=as_json)
+        return train(plan, world, checkpoint)
     except OutOfMemory as error:
         smaller = error.smaller
         if smaller is None:
@@ -74,10 +75,10 @@ def _train(plan: Plan, world: World, checkpoint: Checkpoint | None, as_json: boo
         failed = error
     failed.let_go()
     console.warn(f"{failed.message}. Training starts again {_again(plan, smaller)}; a second time ends it")
-    return train(plan.going_on(smaller), world, as_json=as_json)
+    return train(plan.going_on(smaller), world)
 
 
-def _train_in_workers(plan: Plan, as_json: bool) -> RunFolder:
+def _train_in_workers(plan: Plan) -> Outcome:
     """In a process for each device; wait until all have ended well.
 
     Where one crashed or was killed, all start again from the last checkpoint, up to `run.max_restarts` times, and once
@@ -88,11 +89,10 @@ def _train_in_workers(plan: Plan, as_json: bool) -> RunFolder:
     threads = max(1, usable_cores() // count)
     restarts, remedied = 0, False
     while True:
-        attempt = workers.run_workers(
-            ["work"], count, threads=threads, run_folder=plan.folder, plan=plan.to_mapping(), as_json=as_json
-        )
+        attempt = workers.run_workers(["work"], count, threads=threads, run_folder=plan.folder, plan=plan.to_mapping())
         if attempt.error is None:
-            return RunFolder(plan.folder)
+            assert attempt.outcome is not None  # the first rank ended well
+            return Outcome.from_mapping(attempt.outcome)
         error, remedy = attempt.error, attempt.remedy
         has_remedy = error.exit_code == TrainingError.exit_code and remedy is not None and not remedied
         # A GPU that fails in the middle of a run may be well the next time; one that was never there is not.
@@ -101,7 +101,7 @@ def _train_in_workers(plan: Plan, as_json: bool) -> RunFolder:
         if not has_remedy and (final or restarts == plan.config.run.max_restarts):
             raise error
         console.fail(error.message, error.hint, error.details)
-        if has_remedy:
+        if has_remedy and remedy is not None:
             remedied = True
             smaller = from_mapping(remedy, "the remedy")
             console.warn(f"all {count} processes start again {_again(plan, smaller)}")

@@ -30,9 +30,11 @@ from camoxpert_cli.data.cores import auto_workers
 from camoxpert_cli.data.noise import noise
 from camoxpert_cli.data.pairs import Pair
 from camoxpert_cli.engine.build import RunData, build_network
+from camoxpert_cli.engine.optimizer import parameters_of
 from camoxpert_cli.engine.out_of_memory import SMALLER
-from camoxpert_cli.engine.run import Run, assemble, set_trained
+from camoxpert_cli.engine.run import Run, assemble
 from camoxpert_cli.engine.stages import WHOLE_BACKBONE, Stage
+from camoxpert_cli.engine.state import set_trained
 from camoxpert_cli.engine.time_limit import Deadline
 from camoxpert_cli.engine.train import SizedBatch, training_steps, validate
 from camoxpert_cli.errors import CamoxError, TrainingError
@@ -40,7 +42,6 @@ from camoxpert_cli.model.routing import spread
 from camoxpert_cli.parallel.cuda_errors import is_out_of_memory, to_camox_error
 from camoxpert_cli.parallel.determinism import deterministic
 from camoxpert_cli.parallel.device import place
-from camoxpert_cli.parallel.gradients import sum_gradients
 from camoxpert_cli.parallel.memory import peak_of_gpus
 from camoxpert_cli.parallel.worker import JOB, ending_at_once, read_job, tell_launcher
 from camoxpert_cli.parallel.world import World, end_with_parent, joined
@@ -132,11 +133,11 @@ def measure(trial: Trial, world: World, alive: Alive) -> Measurement:
     run = _begin(trial, world)
     alive()
     stage = next(phase.stage for phase in run.phases if phase.stage.number == trial.stage)
-    set_trained(run, WHOLE_BACKBONE if stage.number == 2 else 0)
-    run.network.train()
+    set_trained(run.state, run.strategy, run.config, WHOLE_BACKBONE if stage.number == 2 else 0)
+    run.state.network.train()
     # Ranks go on from each other's images. Where there is no average, what is scored is the same network.
     first = world.rank * stage.batch_size
-    with spread(run.network, first), spread(run.scored_network, first):
+    with spread(run.state.network, first), spread(run.state.scored_network, first):
         return _measure(run, stage, trial, alive)
 
 
@@ -150,13 +151,15 @@ def _measure(run: Run, stage: Stage, trial: Trial, alive: Alive) -> Measurement:
     data_wait = validation = None
     if trial.pictures is not None:
         loader, _ = watch.with_pictures(
-            stage, lambda batches: (size for size, _ in batches), at_least=_LOADER_ROUNDS * _prefetched(run.workers)
+            stage,
+            lambda batches: (size for size, _ in batches),
+            at_least=_LOADER_ROUNDS * _prefetched(run.feed.workers),
         )
         end_to_end, data_wait = watch.with_pictures(stage, lambda batches: _steps(run, stage, batches))
         validation = watch.validation() if run.data.validation else None
     return Measurement(
         run.computed_with["device"],
-        run.workers,
+        run.feed.workers,
         torch.get_num_threads(),
         compute,
         loader,
@@ -197,10 +200,10 @@ class _Watch:
 
         A repeat has `at_least` so many steps.
         """
-        self.run.progress.samples = 0
-        batches, sizes = self.run.training_batches(stage, stage.first)
+        self.run.state.progress.samples = 0
+        batches, sizes = self.run.feed.training(stage, stage.first, samples=0)
         steps = steps_of(zip(sizes, batches, strict=True))
-        count = max(at_least, self.warm_up(steps, max(_WARMUP_STEPS, _prefetched(self.run.workers) + 1)))
+        count = max(at_least, self.warm_up(steps, max(_WARMUP_STEPS, _prefetched(self.run.feed.workers) + 1)))
         waited, started = batches.waited, time.perf_counter()
         rates = self.rates(steps, count)
         share = (batches.waited - waited) / (time.perf_counter() - started)
@@ -209,17 +212,18 @@ class _Watch:
     def communication(self) -> float | None:
         """Seconds in which the gradients of all trained weights are summed over ranks."""
         run = self.run
-        assert run.optimizer is not None
-        if run.placement.strategy == "dp":
+        assert run.state.optimizer is not None
+        if not run.strategy.communication_is_measurable:
             return None
-        trained = [parameter for group in run.optimizer.param_groups for parameter in group["params"]]
+        trained = parameters_of(run.state.optimizer)
+        chosen = torch.ones(len(run.state.network.moe_layers), run.state.network.num_experts)
         seconds = []
         for _ in range(1 + self.trial.repeats):
             for parameter in trained:
                 parameter.grad = torch.zeros_like(parameter)
-            seconds.append(self._time(lambda: sum_gradients(trained, run.world)))
+            seconds.append(self._time(lambda: run.strategy.reduce_gradients(trained, chosen)))
             self.alive()
-        run.optimizer.zero_grad(set_to_none=True)
+        run.state.optimizer.zero_grad(set_to_none=True)
         return 0.0 if run.world.size == 1 else statistics.median(seconds[1:])
 
     def validation(self) -> float:
@@ -248,15 +252,15 @@ class _Watch:
 
     def _finish(self) -> None:
         """Wait for the GPUs, which work on while Python goes ahead."""
-        for device in self.run.placement.devices:
-            if device.type == "cuda" and (self.run.placement.strategy == "dp" or device == self.run.device):
+        for device in self.run.strategy.devices:
+            if device.type == "cuda":
                 torch.cuda.synchronize(device)
 
 
 def _begin(trial: Trial, world: World) -> Run:
     """A run with random weights, which need no internet: routed by plan they are as fast as others."""
     config = trial.config
-    placement = place(config.run, world.size)
+    placement = place(config.run, world.size, sync_batchnorm=config.train.sync_batchnorm)
     accumulated = config.train.accumulation_steps * placement.count
     largest = max(config.train.batch_size, stage2_batch_size(config)) * accumulated
     asked = config.data.num_workers
@@ -292,7 +296,7 @@ def _prefetched(workers: int) -> int:
 
 def _steps(run: Run, stage: Stage, batches: Iterator[SizedBatch]) -> Iterator[int]:
     """The images of each optimizer step of training."""
-    run.progress.samples = 0
+    run.state.progress.samples = 0
     return (step.images for step in training_steps(run, stage, stage.first, batches))
 
 
@@ -307,7 +311,7 @@ def _peak_memory(run: Run) -> float:
     if run.device.type == "cpu":
         unit = 2**20 if sys.platform == "darwin" else 2**10
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit
-    return peak_of_gpus(run.own_devices) / 2**20
+    return peak_of_gpus(run.strategy.devices) / 2**20
 
 
 def main() -> None:

@@ -24,7 +24,7 @@ from typing import Any
 from camoxpert_cli import console
 from camoxpert_cli.errors import CamoxError, error_of
 from camoxpert_cli.launch.processes import BadEnd, ChildProcesses, last_lines
-from camoxpert_cli.parallel.worker import ASKED, PEER_LOST, told_by, worker_environment, write_job
+from camoxpert_cli.parallel.worker import ASKED, PEER_LOST, outcome_in, told_by, worker_environment, write_job
 from camoxpert_cli.run_folder import RunFolder
 
 # Whoever read the output has gone, and nobody is there to be told.
@@ -41,11 +41,13 @@ _ONE_PRESS = 1.0
 class Attempt:
     """How the workers of a job ended: the `error` is None where all ended well.
 
-    `remedy` are the settings with which a worker wants to start again, where one does.
+    `remedy` are the settings with which a worker wants to start again, and `outcome` is what the first told, where they
+    did.
     """
 
     error: CamoxError | None
-    remedy: dict[str, Any] | None
+    remedy: dict[str, Any] | None = None
+    outcome: dict[str, Any] | None = None
 
 
 def run_workers(
@@ -60,7 +62,7 @@ def run_workers(
         write_job(Path(folder), quiet=console.is_quiet(), **job)
         command = [sys.executable, "-m", "camoxpert_cli", *arguments]
         workers = _Workers(Path(folder), command, processes, threads, run_folder)
-        return Attempt(workers.run(), workers.remedy)
+        return Attempt(workers.run(), workers.remedy, outcome_in(Path(folder)))
 
 
 class _Workers:

@@ -3,36 +3,34 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Literal
 
 import torch
 
 from camoxpert_cli.config.parse import parse_devices
 from camoxpert_cli.config.schema import RunConfig
 from camoxpert_cli.errors import DeviceError, UsageError
+from camoxpert_cli.parallel.strategy import StrategyName, choose_strategy, processes_of
 from camoxpert_cli.parallel.world import World
-
-Strategy = Literal["single", "dp", "ddp"]
 
 
 @dataclass(frozen=True)
 class Placement:
-    """The devices of a run on this machine: one for `single`, and for `ddp` at least one for each of its processes.
+    """The devices of a run on this machine: at least one for each of its processes there.
 
     `count` are all devices that work together, over all machines.
     """
 
-    strategy: Strategy
+    strategy: StrategyName
     devices: tuple[torch.device, ...]
     count: int
 
     @property
     def processes(self) -> int:
-        """How many compute, over all machines."""
-        return self.count if self.strategy == "ddp" else 1
+        """How many processes share the work, over all machines."""
+        return processes_of(self.strategy, self.count)
 
 
-def place(run: RunConfig, processes: int = 1) -> Placement:
+def place(run: RunConfig, processes: int = 1, *, sync_batchnorm: bool = False) -> Placement:
     """The placement that the settings ask for; `processes` are those this one was started with, on all machines.
 
     Raises UsageError for settings that contradict each other, DeviceError where GPUs that were asked for are not there.
@@ -44,16 +42,7 @@ def place(run: RunConfig, processes: int = 1) -> Placement:
         )
     devices = _cpu(run, processes) if run.device == "cpu" else _cuda(run, processes)
     count = processes if processes > 1 else len(devices)
-    if run.strategy == "single" and count > 1:
-        raise UsageError(f"{count} devices cannot work by strategy single", "--gpus 1, or --strategy ddp")
-    if run.strategy == "dp" and processes > 1:
-        raise UsageError(f"{processes} processes were started, and strategy dp is for one", "--strategy ddp")
-    if run.strategy == "dp" and devices[0].type == "cpu":
-        raise UsageError(
-            "strategy dp copies the network to several GPUs, and this run is on the CPU",
-            "--strategy ddp --device cpu --gpus 2 trains in two processes",
-        )
-    strategy: Strategy = "single" if count == 1 else "dp" if run.strategy == "dp" else "ddp"
+    strategy = choose_strategy(run.strategy, devices, count, processes, sync_batchnorm=sync_batchnorm)
     return Placement(strategy, devices, count)
 
 
@@ -66,15 +55,14 @@ def is_undecided(run: RunConfig, placement: Placement) -> bool:
     """Whether trials have to choose the strategy: `auto`, with two or three GPUs that are all of this machine."""
     return (
         run.strategy == "auto"
-        and placement.strategy == "ddp"
         and placement.devices[0].type == "cuda"
-        and placement.count == len(placement.devices) <= 3
+        and 1 < placement.count == len(placement.devices) <= 3
     )
 
 
 def own_device(placement: Placement, world: World) -> torch.device:
     """The device of this process. Raises UsageError or DeviceError where the processes do not match the devices."""
-    if placement.strategy == "ddp" and placement.count != world.size:
+    if placement.processes != world.size:
         raise UsageError(
             f"{world.size} process was started, and {placement.count} devices are asked for",
             f"--gpus 1, or start {placement.count} processes",

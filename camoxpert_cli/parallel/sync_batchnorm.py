@@ -9,26 +9,6 @@ import torch.distributed as dist
 from timm.layers import convert_sync_batchnorm
 from torch import nn
 
-from camoxpert_cli.config.schema import Config
-from camoxpert_cli.errors import UsageError
-from camoxpert_cli.parallel.device import Placement
-
-
-def refuse_sync_batchnorm(config: Config, placement: Placement) -> None:
-    """Raise UsageError where BatchNorm shall be synchronised on the CPU, or by a single process on several GPUs."""
-    if not config.train.sync_batchnorm:
-        return
-    if placement.devices[0].type == "cpu":
-        raise UsageError(
-            "--sync-batchnorm works between GPUs, and this run is on the CPU",
-            "--no-sync-batchnorm, or with camox resume --set train.sync_batchnorm=off",
-        )
-    if placement.strategy == "dp":
-        raise UsageError(
-            "--sync-batchnorm works between processes, and strategy dp is one process for all GPUs",
-            "--strategy ddp, or --no-sync-batchnorm",
-        )
-
 
 def synchronise(network: nn.Module) -> None:
     """Have all BatchNorm layers in `network`, in training mode, normalise over the images of all ranks.

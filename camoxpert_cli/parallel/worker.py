@@ -19,7 +19,7 @@ PEER_LOST = 75
 # The file from which a worker of ours learns what to do. It lies in a folder that the workers and their launcher share,
 # and is all that the environment says beside the variables that torchrun sets too.
 JOB = "CAMOX_JOB"
-_JOB_FILE = "job.json"
+_JOB_FILE, _OUTCOME_FILE = "job.json", "outcome.json"
 # How a worker ends that was asked to: it has saved, and the others may still be about to.
 ASKED = (130, 143)
 # A process with one of these is a worker.
@@ -129,6 +129,21 @@ def tell_remedy(settings: Mapping[str, Any]) -> None:
         # The launcher may have been killed, and its folder removed.
         with suppress(OSError):
             (folder / f"remedy{os.environ['RANK']}.json").write_text(json.dumps(settings), encoding="utf-8")
+
+
+def tell_outcome(outcome: Mapping[str, Any]) -> None:
+    """Leave for the launcher what came out, once all is done."""
+    folder = shared_folder()
+    if folder is not None:
+        (folder / _OUTCOME_FILE).write_text(json.dumps(outcome), encoding="utf-8")
+
+
+def outcome_in(folder: Path) -> dict[str, Any] | None:
+    """What a worker left with `tell_outcome`; None where none did."""
+    with suppress(OSError, ValueError):
+        outcome: dict[str, Any] = json.loads((folder / _OUTCOME_FILE).read_text(encoding="utf-8"))
+        return outcome
+    return None
 
 
 def worker_environment(folder: Path, rank: int, processes: int, threads: int) -> dict[str, str]:

@@ -64,7 +64,7 @@ app.main()
 
 
 def train_while(disk: Path, data: Path, before: str, epochs: int = 4) -> tuple[int, str]:
-    """Train on `disk`, doing `before` ahead of writing each epoch down (`run.progress.epoch` are complete)."""
+    """Train on `disk`, doing `before` ahead of writing each epoch down (`run.state.progress.epoch` are complete)."""
     settings = tiny_run(data, disk / "run", epochs=epochs, stage1_epochs=epochs, save_every=None)
     arguments = train_command(settings)[3:]
     return run([camox()[0], "-c", SCRIPT.format(disk=str(disk), before=before, arguments=arguments)])
@@ -75,8 +75,8 @@ def test_full_for_a_while(tiny_data: Path, disk: Path) -> None:
     """Saves that fail leave nothing on the disk, so that when there is space again the next one succeeds."""
     before = (
         "import shutil; full = disk / 'filling'; "
-        "full.write_bytes(bytes(shutil.disk_usage(disk).free - 3 * 2**20)) if run.progress.epoch == 1 else "
-        "full.unlink() if run.progress.epoch == 3 else None"
+        "full.write_bytes(bytes(shutil.disk_usage(disk).free - 3 * 2**20)) if run.state.progress.epoch == 1 else "
+        "full.unlink() if run.state.progress.epoch == 3 else None"
     )
     code, output = train_while(disk, tiny_data, before)
 
@@ -91,7 +91,7 @@ def test_full_for_a_while(tiny_data: Path, disk: Path) -> None:
 def test_previous_gives_its_space(tiny_data: Path, disk: Path) -> None:
     """Where only its space is missing, the checkpoint before the last is given up, and every epoch is saved."""
     before = (
-        "import shutil; run.progress.epoch == 2 and "
+        "import shutil; run.state.progress.epoch == 2 and "
         "(disk / 'filling').write_bytes(bytes(shutil.disk_usage(disk).free - 9 * 2**20))"
     )
     code, output = train_while(disk, tiny_data, before)
@@ -105,7 +105,8 @@ def test_previous_gives_its_space(tiny_data: Path, disk: Path) -> None:
 def test_full_to_the_end(tiny_data: Path, disk: Path) -> None:
     """A run that could not save its last epochs says so at the end, with the last checkpoint that was written whole."""
     before = (
-        "import shutil; run.progress.epoch == 1 and (disk / 'filling').write_bytes(bytes(shutil.disk_usage(disk).free))"
+        "import shutil; run.state.progress.epoch == 1 and "
+        "(disk / 'filling').write_bytes(bytes(shutil.disk_usage(disk).free))"
     )
     code, output = train_while(disk, tiny_data, before)
     lines = [line for line in output.splitlines() if line.startswith("Error")]
@@ -130,7 +131,9 @@ def test_full_from_the_beginning(tiny_data: Path, disk: Path) -> None:
 @pytest.mark.slow
 def test_read_only_in_the_middle(tiny_data: Path, disk: Path) -> None:
     """A disk that becomes read-only ends with one sentence and the last checkpoint whole, not with a traceback."""
-    before = "import subprocess; run.progress.epoch == 1 and subprocess.run(['mount', '-o', 'remount,ro', str(disk)])"
+    before = (
+        "import subprocess; run.state.progress.epoch == 1 and subprocess.run(['mount', '-o', 'remount,ro', str(disk)])"
+    )
     code, output = train_while(disk, tiny_data, before)
 
     assert code in (4, 6), output

@@ -25,7 +25,7 @@ pytestmark = pytest.mark.training
 
 @pytest.fixture(scope="module")
 def uncut(tiny_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return train(decide(settings(tiny_data, tmp_path_factory.mktemp("uncut") / "run"))).path
+    return train(decide(settings(tiny_data, tmp_path_factory.mktemp("uncut") / "run"))).folder.path
 
 
 def settings(data: Path, folder: Path, **more: Any) -> Resolved:

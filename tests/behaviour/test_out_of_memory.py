@@ -112,7 +112,7 @@ def fit_in_stage_1(monkeypatch: pytest.MonkeyPatch, pictures: int) -> None:
     honest = train_module.backward
 
     def backward(run: Any, images: torch.Tensor, *rest: Any, **named: Any) -> Any:
-        if run.backbone_stages and len(images) > pictures:
+        if run.state.backbone_stages and len(images) > pictures:
             raise torch.OutOfMemoryError("CUDA out of memory")
         return honest(run, images, *rest, **named)
 

@@ -16,13 +16,10 @@ from torch import Tensor, nn
 from camoxpert_cli.data.dataset import ScoringPictures
 from camoxpert_cli.data.loader import scoring_loader
 from camoxpert_cli.data.pairs import Pair
-from camoxpert_cli.engine import train as train_module
 from camoxpert_cli.engine.run import Run, enter_phase, prepare
-from camoxpert_cli.engine.stopping import Stopped
 from camoxpert_cli.engine.time_limit import Deadline
 from camoxpert_cli.engine.train import begin, close_epoch, train_epoch, validate
 from camoxpert_cli.errors import DataError
-from camoxpert_cli.evaluation.score import evaluate
 from camoxpert_cli.launch.decide import decide
 from camoxpert_cli.metrics.image_scores import Scores
 from camoxpert_cli.model.camoxpert import CamoXpert
@@ -30,6 +27,7 @@ from camoxpert_cli.parallel.world import World
 from tests.helpers.batch_effects import train_without_batch_effects
 from tests.helpers.plain_training import assert_same_training, train_plainly
 from tests.helpers.ranks import in_ranks
+from tests.helpers.scoring import evaluate
 from tests.helpers.tiny_data import TRAINING_PICTURES, tiny_run
 
 pytestmark = pytest.mark.training
@@ -91,8 +89,12 @@ def train_really(world: World, data: Path, folder: Path) -> dict[str, Any]:
         enter_phase(run, phase)
         for epoch in range(phase.first, phase.end):
             train_epoch(run, phase, epoch)
-            close_epoch(run, phase, validate(run))
-            held.append({"stages": run.backbone_stages, "scores": run.progress.history[-1]["mae"], **_digests(run)})
+            scores = validate(run)
+            assert isinstance(scores, Scores)
+            close_epoch(run, phase, scores)
+            held.append(
+                {"stages": run.state.backbone_stages, "scores": run.state.progress.history[-1]["mae"], **_digests(run)}
+            )
     pairs = run.data.all_training[:5]
     broken = folder / f"broken{world.rank}.png"
     broken.write_bytes(b"no picture")
@@ -101,9 +103,9 @@ def train_really(world: World, data: Path, folder: Path) -> dict[str, Any]:
         problem = str(_score(run, unreadable, world))
     except DataError as error:
         problem = error.message
-    run.stopping.deadline = Deadline(0.0, "the time limit of 1s") if world.rank else Deadline()
+    run.clock.stopping.deadline = Deadline(0.0, "the time limit of 1s") if world.rank else Deadline()
     stops = [_stop(run)]
-    with run.stopping:
+    with run.clock.stopping:
         if world.is_main:
             signal.raise_signal(signal.SIGTERM)
         stops.append(_stop(run))
@@ -117,27 +119,27 @@ def train_really(world: World, data: Path, folder: Path) -> dict[str, Any]:
 
 
 def _stop(run: Run) -> tuple[int, str]:
-    with pytest.raises(Stopped) as caught:
-        run.check_stop(0.0)
-    return caught.value.exit_code, caught.value.reason
+    stop = run.clock.stop_before_batch()
+    assert stop is not None
+    return stop.exit_code, stop.reason
 
 
 def _score(run: Run, pairs: Sequence[Pair], world: World) -> Scores:
     """In batches of 2, 2 and 1: rank 0 gets the first and the third."""
     batches = scoring_loader(ScoringPictures(pairs, 64), 2, 0, False, world.rank, world.size)
-    return evaluate(run.scored_network.eval(), batches, run.device, None, lambda count, note: None, world)
+    return evaluate(run.state.scored_network.eval(), batches, world)
 
 
 def _digests(run: Run) -> dict[str, str]:
     """Of every bit of the training state; network and average with their buffers."""
-    assert run.ema is not None
-    assert run.optimizer is not None
+    assert run.state.ema is not None
+    assert run.state.optimizer is not None
     states = {
-        "network": run.network.state_dict(),
-        "average": run.ema.network.state_dict(),
+        "network": run.state.network.state_dict(),
+        "average": run.state.ema.network.state_dict(),
         "optimizer": {
             f"{number}.{name}": value
-            for number, state in run.optimizer.state_dict()["state"].items()
+            for number, state in run.state.optimizer.state_dict()["state"].items()
             for name, value in state.items()
         },
     }
@@ -188,22 +190,24 @@ def train_on_routes(world: World, data: Path, folder: Path) -> dict[str, Any]:
     )
     run, _ = prepare(decide(resolved), None, world)
     begin(run, resolved.config, None)
-    for layer in run.network.moe_layers:
+    for layer in run.state.network.moe_layers:
         layer.get_submodule("gate").register_forward_hook(_Route(ROUTES[world.rank]))
     enter_phase(run, run.phases[0])
     before: list[list[Tensor]] = []
     without_gradient: list[bool] = []
-    original = train_module.optimizer_step
+    original = run.strategy.reduce_gradients
 
-    def step(*arguments: Any) -> float | None:
+    def reduce(*arguments: Any) -> None:
         before[:] = _experts(run)
         without_gradient[:] = [
-            all(parameter.grad is None for layer in run.network.moe_layers for parameter in _expert(layer, number))
+            all(
+                parameter.grad is None for layer in run.state.network.moe_layers for parameter in _expert(layer, number)
+            )
             for number in range(7)
         ]
-        return original(*arguments)
+        original(*arguments)
 
-    train_module.__dict__["optimizer_step"] = step
+    run.strategy.__dict__["reduce_gradients"] = reduce
     train_epoch(run, run.phases[0], 0)
     pairs = zip(before, _experts(run), strict=True)
     changed = [[not torch.equal(old, new) for old, new in zip(*states, strict=True)] for states in pairs]
@@ -233,13 +237,13 @@ def _expert(layer: nn.Module, number: int) -> list[nn.Parameter]:
 
 def _experts(run: Run) -> list[list[Tensor]]:
     """Copies of the weights of each expert in all layers, and of what the optimizer remembers of them."""
-    assert run.optimizer is not None
+    assert run.state.optimizer is not None
     return [
         [
             value.detach().clone()
-            for layer in run.network.moe_layers
+            for layer in run.state.network.moe_layers
             for parameter in _expert(layer, number)
-            for value in (parameter, *run.optimizer.state.get(parameter, {}).values())
+            for value in (parameter, *run.state.optimizer.state.get(parameter, {}).values())
         ]
         for number in range(7)
     ]

@@ -21,6 +21,7 @@ from camoxpert_cli.engine.train import train
 from camoxpert_cli.errors import CheckpointError, ConfigError, UsageError
 from camoxpert_cli.launch.resume import settings_to_go_on
 from camoxpert_cli.run_folder import RunFolder
+from tests.helpers.checkpoints import write_content
 from tests.helpers.tiny_data import tiny_plan
 
 pytestmark = pytest.mark.training
@@ -32,7 +33,7 @@ SETTINGS: dict[str, Any] = {"epochs": 3, "stage1_epochs": 1, "batch_size": 4, "s
 @pytest.fixture(scope="module")
 def finished(tiny_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A complete run of three epochs. Read it, but change nothing in it."""
-    return train(tiny_plan(tiny_data, tmp_path_factory.mktemp("finished") / "run", **SETTINGS)).path
+    return train(tiny_plan(tiny_data, tmp_path_factory.mktemp("finished") / "run", **SETTINGS)).folder.path
 
 
 @pytest.fixture
@@ -72,7 +73,7 @@ def test_synchronised_batch_norm_on_the_cpu(run_folder: Path, arguments: list[st
     for name in ("last.pth", "previous.pth"):
         content = read_checkpoint(run_folder / name)
         content["config"]["train"]["sync_batchnorm"] = True
-        write_checkpoint(run_folder / name, content)
+        write_content(run_folder / name, content)
     cut_back(run_folder)
     refused = camox("resume", run_folder, *arguments)
     goes_on = camox("resume", run_folder, *arguments, "--set", "train.sync_batchnorm=off")
@@ -397,7 +398,7 @@ def test_best_weights_that_are_damaged(run_folder: Path, capsys: pytest.CaptureF
     """A damaged best_model.pth is named, and the best is sought among the epochs to come."""
     content = read_checkpoint(run_folder / "last.pth")
     content["training"]["progress"].update(epoch=2, samples=0, history=content["training"]["progress"]["history"][:2])
-    write_checkpoint(run_folder / "last.pth", content)
+    write_content(run_folder / "last.pth", content)
     flip(run_folder / "best_model.pth")
     outcome = camox("resume", run_folder)
 
@@ -414,10 +415,10 @@ def test_best_weights_of_what_is_done_again(run_folder: Path) -> None:
     rows = progress["history"][:2]
     best = max(rows, key=lambda row: row["iou"])
     progress.update(epoch=2, samples=0, history=rows, best_epoch=best["epoch"], best_iou=best["iou"])
-    write_checkpoint(run_folder / "last.pth", content)
+    write_content(run_folder / "last.pth", content)
     later = read_checkpoint(run_folder / "best_model.pth")
     later["scores"] = {**later["scores"], "epoch": 3, "iou": 0.9}
-    write_checkpoint(run_folder / "best_model.pth", later)
+    write_content(run_folder / "best_model.pth", later)
     outcome = camox("resume", run_folder)
     results = json.loads((run_folder / "results.json").read_text())
     kept = read_checkpoint(run_folder / "best_model.pth")["scores"]
@@ -433,7 +434,7 @@ def test_history_of_the_best_weights(run_folder: Path) -> None:
     content = read_checkpoint(run_folder / "last.pth")
     del content["training"]
     content["scores"] = content["history"][-1]
-    write_checkpoint(run_folder / "best_model.pth", content)
+    write_content(run_folder / "best_model.pth", content)
     for name in ("last.pth", "previous.pth"):
         (run_folder / name).unlink()
     outcome = camox("resume", run_folder, "--epochs", 4)

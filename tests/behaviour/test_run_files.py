@@ -13,24 +13,27 @@ import torch
 from typer.testing import CliRunner
 
 from camoxpert_cli.app import app
-from camoxpert_cli.checkpoints.format import read_checkpoint, write_checkpoint
+from camoxpert_cli.checkpoints.format import read_checkpoint
 from camoxpert_cli.checkpoints.load import load_model
+from camoxpert_cli.commands.training_outcome import print_outcome
 from camoxpert_cli.config.resolve import resolve
 from camoxpert_cli.data.dataset import ScoringPictures
 from camoxpert_cli.data.layouts import find_data
 from camoxpert_cli.data.loader import scoring_loader
 from camoxpert_cli.engine import train as train_module
 from camoxpert_cli.engine.run import Run
-from camoxpert_cli.engine.saving import save_best
+from camoxpert_cli.engine.saving import Saver
 from camoxpert_cli.engine.train import train
 from camoxpert_cli.errors import Interrupted, UsageError
-from camoxpert_cli.evaluation.score import evaluate
 from camoxpert_cli.launch.decide import decide
+from camoxpert_cli.launch.start import start
 from camoxpert_cli.metrics.image_scores import Scores
 from camoxpert_cli.metrics.measures import COLUMNS
 from camoxpert_cli.run_folder import RunFolder
+from tests.helpers.checkpoints import write_content
 from tests.helpers.compare import differences
 from tests.helpers.run_files import events, read_json
+from tests.helpers.scoring import evaluate
 from tests.helpers.tiny_data import TEST_PICTURES, TEST_SET, tiny_plan, tiny_run
 
 CPU = torch.device("cpu")
@@ -46,7 +49,7 @@ def test_files(plain_run: RunFolder) -> None:
 @pytest.mark.training
 def test_report(tiny_data: Path, tmp_path: Path) -> None:
     """A run asked for a report leaves a page with its epochs, sets and pictures, and its curves as PNG."""
-    folder = train(tiny_plan(tiny_data, tmp_path / "run", epochs=1, stage1_epochs=0, report=True))
+    folder = train(tiny_plan(tiny_data, tmp_path / "run", epochs=1, stage1_epochs=0, report=True)).folder
     page = folder.report.read_text(encoding="utf-8")
 
     assert "validation" in page
@@ -131,7 +134,7 @@ def test_results(plain_run: RunFolder, tiny_data: Path) -> None:
     best = max(history, key=lambda row: row["iou"])
     pictures = ScoringPictures(find_data([tiny_data]).tests[TEST_SET], 64)
     network = load_model(plain_run.best, ema=True)
-    scores = evaluate(network, scoring_loader(pictures, 4, 0), CPU, None, lambda count, note: None)
+    scores = evaluate(network, scoring_loader(pictures, 4, 0))
 
     assert results["checkpoint"] == "best_model.pth"
     assert results["epoch"] == best["epoch"]
@@ -151,7 +154,7 @@ def test_expert_use_is_counted(tiny_data: Path, tmp_path: Path, capsys: pytest.C
     The first epoch begins with gates that have learned nothing, so nothing is said of it.
     """
     settings = tiny_run(tiny_data, tmp_path / "run", num_experts=7, epochs=4, stage1_epochs=4, lr=1e-6, save_every="1")
-    folder = train(decide(settings))
+    folder = train(decide(settings)).folder
     said = [line for line in capsys.readouterr().err.splitlines() if line.startswith("Warning: fewer than 1%")]
     rows = events(folder, "epoch")
     for row in rows:
@@ -180,13 +183,13 @@ def test_best_weights(tiny_data: Path, tmp_path: Path, monkeypatch: pytest.Monke
     weights: list[dict[str, Any]] = []
 
     def validate(run: Run) -> Scores:
-        assert run.ema is not None
-        state = {"network": run.network.state_dict(), "ema": run.ema.network.state_dict()}
+        assert run.state.ema is not None
+        state = {"network": run.state.network.state_dict(), "ema": run.state.ema.network.state_dict()}
         weights.append({name: {key: value.clone() for key, value in each.items()} for name, each in state.items()})
         return Scores({"iou": next(ious), "dice": 0.1, "mae": 0.2})
 
     monkeypatch.setattr(train_module, "validate", validate)
-    folder = train(tiny_plan(tiny_data, tmp_path / "run", epochs=4, target_iou=0.45))
+    folder = train(tiny_plan(tiny_data, tmp_path / "run", epochs=4, target_iou=0.45)).folder
     best = read_checkpoint(folder.best)
     results = read_json(folder.results)
 
@@ -201,12 +204,13 @@ def test_best_weights(tiny_data: Path, tmp_path: Path, monkeypatch: pytest.Monke
 
 def test_json(tiny_data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """`as_json` leaves the results and nothing else on stdout; a run that the clock ends says how to go on."""
-    folder = train(tiny_plan(tiny_data, tmp_path / "run", epochs=1), as_json=True)
+    folder, cut = RunFolder(tmp_path / "run"), RunFolder(tmp_path / "cut")
+    print_outcome(start(tiny_run(tiny_data, folder.path, epochs=1)), as_json=True)
     complete = json.loads(capsys.readouterr().out)
     with pytest.MonkeyPatch.context() as patched:
         # No checkpoint is so small that a second suffices.
         patched.setattr("camoxpert_cli.engine.time_limit.process_start", lambda pid: 0.0)
-        cut = train(tiny_plan(tiny_data, tmp_path / "cut", time_limit="1s"), as_json=True)
+        print_outcome(start(tiny_run(tiny_data, cut.path, time_limit="1s")), as_json=True)
     early = json.loads(capsys.readouterr().out)
 
     assert complete == {"complete": True, "run_folder": str(folder.path), **read_json(folder.results)}
@@ -214,11 +218,27 @@ def test_json(tiny_data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str
     assert "the time limit of 1s" in early["reason"]
 
 
+def test_training_itself_prints_no_result(
+    tiny_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What came out is returned, whether the run is complete or the clock ended it."""
+    complete = train(tiny_plan(tiny_data, tmp_path / "run", epochs=1))
+    monkeypatch.setattr("camoxpert_cli.engine.time_limit.process_start", lambda pid: 0.0)
+    early = train(tiny_plan(tiny_data, tmp_path / "cut", time_limit="1s"))
+
+    assert capsys.readouterr().out == ""
+    assert complete.results == read_json(complete.folder.results)
+    assert (complete.stop, complete.epochs, complete.images) == (None, 1, 8)
+    assert (early.results, early.epochs) == (None, 0)
+    assert early.stop is not None
+    assert early.stop.exit_code == 0
+
+
 def test_second_try(tiny_data: Path, tmp_path: Path) -> None:
     """The steps of a run that ended before its first epoch did are not mistaken for those of the next one."""
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "metrics.jsonl").write_text('{"event": "step", "epoch": 1}\n', encoding="utf-8")
-    folder = train(tiny_plan(tiny_data, tmp_path / "run", epochs=1))
+    folder = train(tiny_plan(tiny_data, tmp_path / "run", epochs=1)).folder
 
     assert len(events(folder, "step")) == 2
 
@@ -251,13 +271,15 @@ def test_interrupted_between_two_files(tiny_data: Path, tmp_path: Path, monkeypa
     The hint is a command that goes on in the same folder, though the settings leave its name to the program.
     """
 
-    def pressing(run: Run) -> bool:
+    save_best = Saver.save_best
+
+    def pressing(saver: Saver) -> bool:
         signal.raise_signal(signal.SIGINT)
-        return save_best(run)
+        return save_best(saver)
 
     monkeypatch.chdir(tmp_path)
     with monkeypatch.context() as patched:
-        patched.setattr(train_module, "save_best", pressing)
+        patched.setattr(Saver, "save_best", pressing)
         with pytest.raises(Interrupted, match=r"stopped by Ctrl-C, in epoch 2 of 2, .* in runs/.*/last\.pth") as caught:
             train(tiny_plan(tiny_data, tmp_path, checkpoint_dir=None))
     (folder,) = [RunFolder(path) for path in Path("runs").iterdir()]
@@ -274,7 +296,7 @@ def test_interrupted_between_two_files(tiny_data: Path, tmp_path: Path, monkeypa
 def test_interrupted_save(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Ctrl-C while a checkpoint is written leaves the file before it, and is no error of the disk."""
     path = tmp_path / "last.pth"
-    write_checkpoint(path, {"network": {}, "epoch": 3})
+    write_content(path, {"network": {}, "epoch": 3})
     before, save = path.read_bytes(), torch.save
 
     def pressing(content: Any, file: Any) -> None:
@@ -283,7 +305,7 @@ def test_interrupted_save(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
 
     monkeypatch.setattr(torch, "save", pressing)
     with pytest.raises(KeyboardInterrupt):
-        write_checkpoint(path, {"network": {}, "epoch": 4})
+        write_content(path, {"network": {}, "epoch": 4})
 
     assert path.read_bytes() == before
     assert list(tmp_path.iterdir()) == [path]

@@ -27,7 +27,7 @@ def finished(tiny_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     shutil.copytree(tiny_data, data)
     picture = next((data / "TestDataset" / TEST_SET / "Imgs").iterdir())
     picture.write_bytes(picture.read_bytes()[:200])
-    return train(tiny_plan(data, tmp_path_factory.mktemp("finished") / "run")).path
+    return train(tiny_plan(data, tmp_path_factory.mktemp("finished") / "run")).folder.path
 
 
 def test_a_broken_test_picture_does_not_cost_the_results(finished: Path) -> None:
@@ -62,7 +62,7 @@ def test_another_hold_out_is_refused(finished: Path, tiny_data: Path, tmp_path: 
 def test_a_finished_run_can_be_extended(finished: Path, tiny_data: Path, tmp_path: Path) -> None:
     """More epochs, another weight decay and backbone rate take effect, though phases begin at other epochs then."""
     settings = {"epochs": 5, "weight_decay": 0.25, "backbone_lr_factor": 0.5, "progressive_unfreeze": False}
-    folder = train(tiny_plan(tiny_data, tmp_path / "run", resume_from=str(finished / "last.pth"), **settings))
+    folder = train(tiny_plan(tiny_data, tmp_path / "run", resume_from=str(finished / "last.pth"), **settings)).folder
     content = read_checkpoint(folder.last)
     groups = content["training"]["optimizer"]["param_groups"]
 
@@ -135,7 +135,7 @@ def test_a_failed_first_try_does_not_lock_its_folder(
         patched.setattr(train_module, "train_epoch", lambda *_: (_ for _ in ()).throw(TrainingError("stop")))
         with pytest.raises(TrainingError, match="stop"):
             train(tiny_plan(tiny_data, tmp_path / "run"))
-    folder = train(tiny_plan(tiny_data, tmp_path / "run"))
+    folder = train(tiny_plan(tiny_data, tmp_path / "run")).folder
 
     assert folder.last.exists()
 

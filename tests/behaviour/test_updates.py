@@ -37,27 +37,27 @@ def run_in_hand(data: Path, folder: Path, **settings: Any) -> Run:
 
 
 def weights(run: Run) -> dict[str, Tensor]:
-    return {name: value.clone() for name, value in run.network.state_dict().items()}
+    return {name: value.clone() for name, value in run.state.network.state_dict().items()}
 
 
 def state(run: Run) -> dict[str, Any]:
     """All that a step may change, copied."""
-    assert run.optimizer is not None
-    assert run.ema is not None
+    assert run.state.optimizer is not None
+    assert run.state.ema is not None
     optimizer = [
-        {name: value.clone() for name, value in run.optimizer.state[parameter].items()}
-        for parameter in run.network.parameters()
-        if parameter in run.optimizer.state
+        {name: value.clone() for name, value in run.state.optimizer.state[parameter].items()}
+        for parameter in run.state.network.parameters()
+        if parameter in run.state.optimizer.state
     ]
-    average = {name: value.clone() for name, value in run.ema.network.state_dict().items()}
-    return {"network": weights(run), "average": average, "updates": run.ema.updates, "optimizer": optimizer}
+    average = {name: value.clone() for name, value in run.state.ema.network.state_dict().items()}
+    return {"network": weights(run), "average": average, "updates": run.state.ema.updates, "optimizer": optimizer}
 
 
 def give_gradients(run: Run, value: float) -> None:
     """Fill the gradients of all that is trained, as a backward pass would, scaled."""
-    assert run.optimizer is not None
-    scaled = run.scaler.scale(torch.tensor(value)).item()
-    for group in run.optimizer.param_groups:
+    assert run.state.optimizer is not None
+    scaled = run.state.scaler.scale(torch.tensor(value)).item()
+    for group in run.state.optimizer.param_groups:
         for parameter in group["params"]:
             parameter.grad = torch.full_like(parameter, scaled)
 
@@ -107,10 +107,12 @@ def test_accumulated_step_is_the_joined_step(
     for name, settings in ways.items():
         settings |= {"skip_stage1": True, "progressive_unfreeze": False, "val_fraction": val_fraction, "use_ema": False}
         run = run_in_hand(tiny_data, tmp_path / name, num_experts=1, scheduler="none", stage2_lr=1e-2, **settings)
-        assert run.optimizer is not None
-        run.step.double()
-        groups = [{key: group[key] for key in ("params", "name", "lr_factor")} for group in run.optimizer.param_groups]
-        run.optimizer = SGD(groups)  # type: ignore[assignment]
+        assert run.state.optimizer is not None
+        run.strategy.step.double()
+        groups = [
+            {key: group[key] for key in ("params", "name", "lr_factor")} for group in run.state.optimizer.param_groups
+        ]
+        run.state.optimizer = SGD(groups)  # type: ignore[assignment]
         before = weights(run)
         train_epoch(run, run.phases[0], 1)
         moves.append({key: value - before[key] for key, value in weights(run).items()})
@@ -135,16 +137,16 @@ def test_average_is_updated_at_every_step(tiny_data: Path, tmp_path: Path, monke
     monkeypatch.setattr(Ema, "update", watched)
     # 8 pictures: a group of 3 + 3, and one of 2.
     run = run_in_hand(tiny_data, tmp_path / "run", batch_size=3, accumulation_steps=2)
-    assert run.ema is not None
-    expected = {name: value.double() for name, value in run.ema.network.state_dict().items()}
+    assert run.state.ema is not None
+    expected = {name: value.double() for name, value in run.state.ema.network.state_dict().items()}
     train_epoch(run, run.phases[0], 0)
     for updates, values in enumerate(seen, start=1):
         decay = (1 + updates) / (10 + updates)
         expected = {name: decay * expected[name] + (1 - decay) * value.double() for name, value in values.items()}
 
-    assert len(seen) == run.ema.updates == 2
+    assert len(seen) == run.state.ema.updates == 2
     assert differences(seen[-1], weights(run)) == []
-    for name, value in run.ema.network.state_dict().items():
+    for name, value in run.state.ema.network.state_dict().items():
         if value.is_floating_point():
             # Rounding of two updates, relative to the largest value: measured 1e-7.
             assert (value - expected[name]).abs().max() <= 1e-6 * expected[name].abs().max(), name
@@ -161,7 +163,7 @@ def test_loss_that_is_not_finite(
 
     def poisoned(run: Run, *arguments: Any, **share: Any) -> tuple[Tensor, Tensor]:
         losses, chosen = backward(run, *arguments, **share)
-        if run.progress.epoch == 1 and run.progress.samples == 3:
+        if run.state.progress.epoch == 1 and run.state.progress.samples == 3:
             states.append((run, state(run)))
             losses[0] = value
         return losses, chosen
@@ -173,7 +175,7 @@ def test_loss_that_is_not_finite(
 
     # BatchNorm counts in the forward pass: its statistics alone have moved on.
     after = state(run)
-    names = {name for name, _ in run.network.named_parameters()}
+    names = {name for name, _ in run.state.network.named_parameters()}
     for each in (before, after):
         each["network"] = {name: each["network"][name] for name in names}
     assert differences(before, after) == []
@@ -201,7 +203,7 @@ def test_step_that_overflows_changes_nothing(tiny_data: Path, tmp_path: Path) ->
         assert optimizer_step(run, 1e-3, FINITE, 0) is None
 
     assert differences(state(run), before) == []
-    assert all(parameter.grad is None for parameter in run.network.parameters())
+    assert all(parameter.grad is None for parameter in run.state.network.parameters())
     give_gradients(run, 1.0)
     assert optimizer_step(run, 1e-3, FINITE, 0) is not None
     assert differences(state(run), before) != []
@@ -227,12 +229,12 @@ def test_run_outlives_skipped_steps(tiny_data: Path, tmp_path: Path, monkeypatch
 
     def overflowing(run: Run, *arguments: Any, **share: Any) -> tuple[Tensor, Tensor]:
         done = backward(run, *arguments, **share)
-        if run.progress.epoch == 0:
-            run.network.final_conv[3].bias.grad = torch.tensor([math.inf])
+        if run.state.progress.epoch == 0:
+            run.state.network.final_conv[3].bias.grad = torch.tensor([math.inf])
         return done
 
     monkeypatch.setattr(train_module, "backward", overflowing)
-    folder = train(tiny_plan(tiny_data, tmp_path / "run"))
+    folder = train(tiny_plan(tiny_data, tmp_path / "run")).folder
     lines = [json.loads(line) for line in folder.metrics.read_text(encoding="utf-8").splitlines()]
     norms = [line["gradient_norm"] for line in lines if line["event"] == "step"]
 
@@ -244,9 +246,9 @@ def test_gradients_are_clipped(tiny_data: Path, tmp_path: Path) -> None:
     """Before a step the gradient's norm over all groups is brought down to one; what is told is the norm before."""
     run = run_in_hand(tiny_data, tmp_path / "run", skip_stage1=True, num_experts=1, use_ema=False)
     norms: list[float] = []
-    assert run.optimizer is not None
-    trained = [parameter for group in run.optimizer.param_groups for parameter in group["params"]]
-    run.optimizer.register_step_pre_hook(
+    assert run.state.optimizer is not None
+    trained = [parameter for group in run.state.optimizer.param_groups for parameter in group["params"]]
+    run.state.optimizer.register_step_pre_hook(
         lambda *_: norms.append(torch.nn.utils.get_total_norm([each.grad for each in trained]).item())
     )
     give_gradients(run, 10.0)
@@ -259,9 +261,9 @@ def test_gradients_are_clipped(tiny_data: Path, tmp_path: Path) -> None:
 @pytest.mark.training
 def test_scaled_run(tiny_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A run whose loss is scaled by a power of two, as in float16, ends with the very weights of one without."""
-    plain = train(tiny_plan(tiny_data, tmp_path / "plain"))
+    plain = train(tiny_plan(tiny_data, tmp_path / "plain")).folder
     monkeypatch.setattr(run_module, "build_scaler", lambda dtype, device: GradScaler("cpu", init_scale=2.0**12))
-    scaled = train(tiny_plan(tiny_data, tmp_path / "scaled"))
+    scaled = train(tiny_plan(tiny_data, tmp_path / "scaled")).folder
     first, second = read_checkpoint(plain.last), read_checkpoint(scaled.last)
 
     assert differences(first["network"], second["network"]) == []
@@ -277,5 +279,5 @@ def test_overflow_lowers_the_scale(tiny_data: Path, tmp_path: Path, monkeypatch:
     give_gradients(run, math.inf)
 
     assert optimizer_step(run, 1e-3, FINITE, 0) is None
-    assert run.scaler.get_scale() == 512.0
+    assert run.state.scaler.get_scale() == 512.0
     assert differences(state(run), before) == []

@@ -12,7 +12,7 @@ from camoxpert_cli.config.resolve import resolve
 from camoxpert_cli.engine.stages import Stage
 from camoxpert_cli.errors import UsageError
 from camoxpert_cli.launch.processes import Failure
-from camoxpert_cli.launch.run_trial import Outcome
+from camoxpert_cli.launch.run_trial import TrialResult
 from camoxpert_cli.launch.trial import Measurement
 
 STAGES = {1: Stage(1, 0, 30, 16, 1e-3, 0), 2: Stage(2, 30, 140, 12, 1e-4, 10)}
@@ -45,7 +45,7 @@ def measured(rate: float, **parts: Any) -> Measurement:
     return Measurement(**{**values, **parts})
 
 
-def row(gpus: int, stage: int, outcome: Outcome, strategy: str = "") -> Row:
+def row(gpus: int, stage: int, outcome: TrialResult, strategy: str = "") -> Row:
     return Row(gpus, strategy or ("single" if gpus == 1 else "ddp"), STAGES[stage], 1, outcome)
 
 

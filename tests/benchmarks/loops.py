@@ -18,8 +18,9 @@ from camoxpert_cli.config.schema import Config
 from camoxpert_cli.data.pairs import Pair
 from camoxpert_cli.engine.build import RunData, build_network
 from camoxpert_cli.engine.optimizer import build_optimizer, set_learning_rate
-from camoxpert_cli.engine.run import Run, assemble, set_trained
+from camoxpert_cli.engine.run import Run, assemble
 from camoxpert_cli.engine.stages import WHOLE_BACKBONE
+from camoxpert_cli.engine.state import set_trained
 from camoxpert_cli.engine.step import TrainingStep, combine
 from camoxpert_cli.engine.time_limit import Deadline
 from camoxpert_cli.engine.train import CLIP_NORM, training_steps
@@ -79,9 +80,15 @@ def camox_run(config: Config, world: World, folder: Path) -> Run:
     data = RunData((), [Pair("", Path(), Path())] * 10**6, [], {}, generated=True)
     placement = place(config.run, world.size)
     run = assemble(config, RunFolder(folder, writes=False), data, network, placement, world, Deadline())
-    set_trained(run, WHOLE_BACKBONE)
-    run.network.train()
+    set_trained(run.state, run.strategy, run.config, WHOLE_BACKBONE)
+    run.state.network.train()
     return run
+
+
+def step_of(run: Run) -> TrainingStep:
+    """Network and loss of a run, as one module."""
+    assert isinstance(run.strategy.step, TrainingStep)
+    return run.strategy.step
 
 
 def camox_steps(run: Run, images: Tensor, masks: Tensor) -> Iterator[object]:
@@ -92,7 +99,7 @@ def camox_steps(run: Run, images: Tensor, masks: Tensor) -> Iterator[object]:
 
 def bare_steps(run: Run, images: Tensor, masks: Tensor) -> Iterator[object]:
     """The network, losses and optimizer of a run that has not begun, and nothing around them that is not torch's."""
-    network, device = deepcopy(run.network), run.device
+    network, device = deepcopy(run.state.network), run.device
     step: nn.Module = TrainingStep(network, run.config.model.deep_supervision, run.dtype).to(device)
     if run.world.size > 1:
         step = DistributedDataParallel(step, find_unused_parameters=True)

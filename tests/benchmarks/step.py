@@ -42,6 +42,7 @@ from tests.benchmarks.loops import (
     noise,
     seconds_of,
     settings,
+    step_of,
     steps_on,
 )
 from tests.benchmarks.table import compared, report
@@ -64,7 +65,7 @@ def main() -> None:
     images, masks = noise(asked.batch_size, asked.img_size)
     with tempfile.TemporaryDirectory() as folder:
         run = camox_run(resolved.config, World(), Path(folder))
-        spread_routing(run.network, run.step.normalise(images.to(run.device)))
+        spread_routing(run.state.network, step_of(run).normalise(images.to(run.device)))
         if asked.memory_of:
             loop = (plain_steps if asked.memory_of == "plain" else camox_steps)(run, images, masks)
             del run  # the plain loop needs nothing of it
@@ -84,10 +85,12 @@ def main() -> None:
 
 def compare(run: Run, images: Tensor, masks: Tensor) -> None:
     """Say how far losses and gradients of camox's network and the plain one are apart, without dropout."""
-    step, reference = deepcopy(run.step), reference_of(run.network).to(run.device)
+    step, reference = deepcopy(step_of(run)), reference_of(run.state.network).to(run.device)
     without_dropout(step)
     without_dropout(reference)
-    own = combine(step(images.to(run.device), masks.to(run.device)), run.network.top_k, len(images), World()).total
+    own = combine(
+        step(images.to(run.device), masks.to(run.device)), run.state.network.top_k, len(images), World()
+    ).total
     other = plain_loss(run, reference, images, masks)()
     for loss in (own, other):
         torch.autograd.backward(loss)
@@ -106,7 +109,7 @@ def compare(run: Run, images: Tensor, masks: Tensor) -> None:
 
 def plain_steps(run: Run, images: Tensor, masks: Tensor) -> Iterator[object]:
     """Steps of the reference network, which begins with the run's weights."""
-    reference = reference_of(run.network).to(run.device)
+    reference = reference_of(run.state.network).to(run.device)
     optimizer = torch.optim.AdamW(reference.parameters(), lr=RATE, weight_decay=run.config.train.weight_decay)
     return steps_on(plain_loss(run, reference, images, masks), optimizer, build_scaler(run.dtype, run.device))
 
@@ -114,7 +117,7 @@ def plain_steps(run: Run, images: Tensor, masks: Tensor) -> Iterator[object]:
 def plain_loss(run: Run, reference: ReferenceCamoXpert, images: Tensor, masks: Tensor) -> Callable[[], Tensor]:
     """Computes the loss of the reference network."""
     device, dtype = run.device, run.dtype
-    mean, std = (torch.tensor(each, device=device).view(1, 3, 1, 1) for each in run.network.normalisation)
+    mean, std = (torch.tensor(each, device=device).view(1, 3, 1, 1) for each in run.state.network.normalisation)
     images = images.contiguous()
 
     def loss() -> Tensor:

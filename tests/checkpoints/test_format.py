@@ -5,6 +5,7 @@ import resource
 import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +13,16 @@ import numpy as np
 import pytest
 import torch
 
-from camoxpert_cli.checkpoints.format import read_checkpoint, write_checkpoint
+from camoxpert_cli.checkpoints.format import (
+    Checkpoint,
+    CheckpointContent,
+    TrainingContent,
+    read_checkpoint,
+    write_checkpoint,
+)
 from camoxpert_cli.errors import CheckpointError
 from camoxpert_cli.model.camoxpert import CamoXpert
-from tests.helpers.checkpoints import content_of, original, refusal, save
+from tests.helpers.checkpoints import content_of, original, refusal, save, write_content
 from tests.model.networks import small_network
 
 
@@ -33,7 +40,7 @@ def test_round_trip(tmp_path: Path, content: dict[str, Any]) -> None:
     """What was written is read: tensors, numbers, and the random states that resuming needs."""
     extra = {"training": {"rng": torch.get_rng_state(), "list": [1, 2.5, None, True, "text"]}, "scores": {"mae": 0.1}}
     path = tmp_path / "last.pth"
-    write_checkpoint(path, {**content, **extra})
+    write_content(path, {**content, **extra})
     read = read_checkpoint(path)
 
     assert (read["format"], read["version"]) == ("camox", 1)
@@ -85,7 +92,7 @@ def test_missing_file(tmp_path: Path) -> None:
 def test_truncated_file(tmp_path: Path, content: dict[str, Any], part: float) -> None:
     """A file that was cut off anywhere, to nothing even, is refused."""
     path = tmp_path / "last.pth"
-    write_checkpoint(path, content)
+    write_content(path, content)
     whole = path.read_bytes()
     path.write_bytes(whole[: int(part * len(whole))])
 
@@ -148,10 +155,10 @@ def file_size_limit(limit: int) -> Iterator[None]:
 def test_full_disk(tmp_path: Path, content: dict[str, Any], limit: int) -> None:
     """Where the disk is full, the file before it is kept, no other is left, and the message says so."""
     path = tmp_path / "last.pth"
-    write_checkpoint(path, content)
+    write_content(path, content)
     before = path.read_bytes()
     with file_size_limit(limit), pytest.raises(CheckpointError) as caught:
-        write_checkpoint(path, {**content, "epoch": 4})
+        write_content(path, {**content, "epoch": 4})
 
     assert f"{path} cannot be written" in caught.value.message
     assert "free some space" in caught.value.hint
@@ -163,7 +170,7 @@ def test_full_disk(tmp_path: Path, content: dict[str, Any], limit: int) -> None:
 def test_disk_error(tmp_path: Path, content: dict[str, Any], monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     """Where flushing or renaming fails, the file before it is kept and no other is left."""
     path = tmp_path / "last.pth"
-    write_checkpoint(path, content)
+    write_content(path, content)
     before = path.read_bytes()
 
     def fail(*_: Any, **__: Any) -> None:
@@ -171,7 +178,7 @@ def test_disk_error(tmp_path: Path, content: dict[str, Any], monkeypatch: pytest
 
     monkeypatch.setattr(os, name, fail)
     with pytest.raises(CheckpointError, match="Input/output error"):
-        write_checkpoint(path, {**content, "epoch": 4})
+        write_content(path, {**content, "epoch": 4})
 
     assert path.read_bytes() == before
     assert list(tmp_path.iterdir()) == [path]
@@ -180,7 +187,7 @@ def test_disk_error(tmp_path: Path, content: dict[str, Any], monkeypatch: pytest
 def test_interrupted_write(tmp_path: Path, content: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
     """Ctrl-C in the middle of a write goes through as it is; the file before it is kept and no other is left."""
     path = tmp_path / "last.pth"
-    write_checkpoint(path, content)
+    write_content(path, content)
     before = path.read_bytes()
 
     def interrupt(*_: Any) -> None:
@@ -188,7 +195,50 @@ def test_interrupted_write(tmp_path: Path, content: dict[str, Any], monkeypatch:
 
     monkeypatch.setattr(os, "fsync", interrupt)
     with pytest.raises(KeyboardInterrupt):
-        write_checkpoint(path, content)
+        write_content(path, content)
 
     assert path.read_bytes() == before
     assert list(tmp_path.iterdir()) == [path]
+
+
+def training_state() -> TrainingContent:
+    return TrainingContent({"epoch": 2}, 0, "digest", {"state": {}}, {}, 7)
+
+
+def test_fields_of_a_file(tmp_path: Path, network: CamoXpert) -> None:
+    """A file has these entries in this order, whatever the class behind them becomes; weights alone have no state."""
+    weights = CheckpointContent(
+        "test_resnet", 2, dict(network.state_dict()), None, 3, None, [], {"train": {}}, {"camox": "0"}
+    )
+    paths = [tmp_path / name for name in ("best_model.pth", "last.pth")]
+    write_checkpoint(paths[0], weights)
+    write_checkpoint(paths[1], replace(weights, training=replace(training_state(), computed_with={"device": "CPU"})))
+    best, last = map(read_checkpoint, paths)
+
+    assert " ".join(best) == "format version backbone num_experts network ema epoch scores history config versions"
+    assert list(last) == [*best, "training"]
+    assert " ".join(last["training"]) == (
+        "progress backbone_stages training_pictures optimizer scaler ema_updates computed_with"
+    )
+
+
+def test_a_file_as_typed_content(content: dict[str, Any]) -> None:
+    """Entries that a file lacks are None, unknown ones are passed over, and other programs' files are not ours."""
+    training = {**training_state().to_dict(), "of a later camox": 1}
+    checkpoint = Checkpoint(Path("last.pth"), {**content, "training": training})
+    foreign = {"state_dict": content["network"], "metadata": {}, "training": training}
+
+    assert checkpoint.own is not None
+    assert (checkpoint.own.epoch, checkpoint.own.config) == (3, None)
+    assert checkpoint.training == training_state()
+    assert Checkpoint(Path("best_model.pth"), content).training is None
+    assert Checkpoint(Path("foreign.safetensors"), foreign).training is None
+
+
+def test_a_training_state_that_lacks_a_field(content: dict[str, Any]) -> None:
+    """The error names the file and the field."""
+    training = training_state().to_dict()
+    del training["optimizer"]
+    checkpoint = Checkpoint(Path("last.pth"), {**content, "training": training})
+    with pytest.raises(CheckpointError, match=r"training state in last\.pth is incomplete: .*'optimizer'"):
+        _ = checkpoint.training

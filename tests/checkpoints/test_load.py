@@ -9,12 +9,12 @@ import torch
 from torch import Tensor
 
 import camoxpert_cli
-from camoxpert_cli.checkpoints.format import read_checkpoint, write_checkpoint
+from camoxpert_cli.checkpoints.format import read_checkpoint
 from camoxpert_cli.checkpoints.layouts import average_in, weights_of
 from camoxpert_cli.checkpoints.load import load_model, load_weights
 from camoxpert_cli.errors import CheckpointError
 from camoxpert_cli.model.camoxpert import CamoXpert
-from tests.helpers.checkpoints import content_of, original, refusal, save
+from tests.helpers.checkpoints import content_of, original, refusal, save, write_content
 from tests.model.networks import pictures, small_network
 
 # Checkpoints of the original program with the logits they must give lie beside the repository.
@@ -58,7 +58,7 @@ def test_original_checkpoints(name: str) -> None:
 def test_load_model(tmp_path: Path, content: dict[str, Any], network: CamoXpert) -> None:
     """The network comes in eval mode, with the average's weights or, by `ema=False`, the logits it gave before."""
     path = tmp_path / "best_model.pth"
-    write_checkpoint(path, content)
+    write_content(path, content)
     images = pictures(2)
     loaded, averaged = load_model(path, ema=False), load_model(str(path))
 
@@ -85,7 +85,7 @@ def test_original_format(tmp_path: Path, content: dict[str, Any], network: CamoX
 def test_no_average(tmp_path: Path, content: dict[str, Any]) -> None:
     """Asking for an average that is not there is an error, never the bare weights."""
     path = tmp_path / "last.pth"
-    write_checkpoint(path, {**content, "ema": None})
+    write_content(path, {**content, "ema": None})
 
     assert average_in(read_checkpoint(path)) is None
     with pytest.raises(CheckpointError, match="no moving average"):

@@ -31,7 +31,7 @@ def run(*arguments: object) -> Any:
 @pytest.fixture(scope="module")
 def trained(tiny_data: Path, tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
     """A run with two tiny epochs behind it."""
-    return train(tiny_plan(tiny_data, tmp_path_factory.mktemp("trained") / "run"))
+    return train(tiny_plan(tiny_data, tmp_path_factory.mktemp("trained") / "run")).folder
 
 
 @pytest.fixture(scope="module")

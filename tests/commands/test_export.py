@@ -9,8 +9,7 @@ import pytest
 from typer.testing import CliRunner
 
 from camoxpert_cli.app import app
-from camoxpert_cli.checkpoints.format import write_checkpoint
-from tests.helpers.checkpoints import content_of
+from tests.helpers.checkpoints import content_of, write_content
 from tests.model.networks import small_network
 
 
@@ -20,7 +19,7 @@ def run(*arguments: object) -> Any:
 
 @pytest.fixture
 def checkpoint(tmp_path: Path) -> Path:
-    write_checkpoint(tmp_path / "last.pth", content_of(small_network("test_resnet", 2)))
+    write_content(tmp_path / "last.pth", content_of(small_network("test_resnet", 2)))
     return tmp_path / "last.pth"
 
 

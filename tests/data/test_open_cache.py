@@ -198,7 +198,9 @@ CIRCUMSTANCES = {"seconds", "epoch_seconds", "time", "data_wait", "num_workers",
 @pytest.mark.parametrize("num_workers", [0, 2])
 def test_run_with_a_cache(tiny_data: Path, tmp_path: Path, plain_run: RunFolder, num_workers: int) -> None:
     """A run with a cache has the losses and weights of one without, to the last bit."""
-    folder = train(tiny_plan(tiny_data, tmp_path / "run", cache=str(tmp_path / "cache"), num_workers=num_workers))
+    folder = train(
+        tiny_plan(tiny_data, tmp_path / "run", cache=str(tmp_path / "cache"), num_workers=num_workers)
+    ).folder
 
     assert len([*(tmp_path / "cache").iterdir()]) == 1
     assert len(read_json(folder.history)) == 2

@@ -11,6 +11,7 @@ from camoxpert_cli.doctor.measure import read_ddp
 from camoxpert_cli.doctor.readings import GpuTrial, TeamTrial
 from camoxpert_cli.launch.processes import Failure
 from camoxpert_cli.model.camoxpert import CamoXpert
+from camoxpert_cli.parallel import strategy
 from camoxpert_cli.parallel.gradients import leave_idle_experts
 
 TIMEOUT = 180
@@ -76,7 +77,7 @@ def test_a_strategy_that_trains_wrongly(monkeypatch: pytest.MonkeyPatch) -> None
             assert parameter.grad is not None
             parameter.grad *= 2
 
-    monkeypatch.setattr(selftests, "leave_idle_experts", double)
+    monkeypatch.setattr(strategy, "leave_idle_experts", double)
     with pytest.raises(RuntimeError, match="its gradients differ from one device's by"):
         selftests.try_data_parallel(devices)
 
@@ -84,7 +85,7 @@ def test_a_strategy_that_trains_wrongly(monkeypatch: pytest.MonkeyPatch) -> None
         for parameter in network.parameters():
             parameter.grad = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
 
-    monkeypatch.setattr(selftests, "leave_idle_experts", give_zeros)
+    monkeypatch.setattr(strategy, "leave_idle_experts", give_zeros)
     with pytest.raises(RuntimeError, match="it does not train the same weights as one device"):
         selftests.try_data_parallel(devices)
 

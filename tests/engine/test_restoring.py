@@ -12,14 +12,16 @@ import pytest
 import torch
 from torch.amp.grad_scaler import GradScaler
 
-from camoxpert_cli.checkpoints.format import read_checkpoint, write_checkpoint
+from camoxpert_cli.checkpoints.format import read_checkpoint
 from camoxpert_cli.engine import run as run_module
 from camoxpert_cli.engine import train as train_module
 from camoxpert_cli.engine.run import Run, prepare
+from camoxpert_cli.engine.stopping import Stop
 from camoxpert_cli.engine.train import train
 from camoxpert_cli.errors import CheckpointError, UsageError
 from camoxpert_cli.metrics.image_scores import Scores
 from camoxpert_cli.run_folder import RunFolder
+from tests.helpers.checkpoints import write_content
 from tests.helpers.compare import differences
 from tests.helpers.cut_runs import CIRCUMSTANCES, SETTINGS, differing, history
 from tests.helpers.tiny_data import tiny_plan
@@ -47,7 +49,7 @@ def cut_after(monkeypatch: pytest.MonkeyPatch, steps: int, before_validation: bo
         done += 1
         return original(*arguments)
 
-    def limited_validate(run: Run) -> Scores:
+    def limited_validate(run: Run) -> Scores | Stop:
         if done == steps and before_validation:
             raise Cut
         return validate(run)
@@ -58,7 +60,7 @@ def cut_after(monkeypatch: pytest.MonkeyPatch, steps: int, before_validation: bo
 
 @pytest.fixture(scope="module")
 def uncut(tiny_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return train(tiny_plan(tiny_data, tmp_path_factory.mktemp("uncut") / "run", **SETTINGS)).path
+    return train(tiny_plan(tiny_data, tmp_path_factory.mktemp("uncut") / "run", **SETTINGS)).folder.path
 
 
 # Where a run is cut: after so many optimizer steps, saving after each or at ends of epochs only, and whether between
@@ -83,7 +85,7 @@ def uncut_runs(tiny_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Cal
     @functools.cache
     def train_once(scheduler: str, use_ema: bool) -> Path:
         settings = {**SETTINGS, "scheduler": scheduler, "use_ema": use_ema}
-        return train(tiny_plan(tiny_data, tmp_path_factory.mktemp("uncut") / "run", **settings)).path
+        return train(tiny_plan(tiny_data, tmp_path_factory.mktemp("uncut") / "run", **settings)).folder.path
 
     return train_once
 
@@ -159,7 +161,7 @@ def test_scale_goes_on(tiny_data: Path, tmp_path: Path, monkeypatch: pytest.Monk
     last = tmp_path / "run" / "last.pth"
     content = read_checkpoint(last)
     content["training"]["scaler"].update(scale=16.0)
-    write_checkpoint(last, content)
+    write_content(last, content)
     train(tiny_plan(tiny_data, tmp_path / "run", resume_from=str(last)))
     scaler = read_checkpoint(last)["training"]["scaler"]
 
@@ -204,9 +206,9 @@ def test_best_weights_move_to_another_folder(uncut: Path, tiny_data: Path, tmp_p
     source = tmp_path / "source"
     source.mkdir()
     best = read_checkpoint(uncut / "best_model.pth")
-    write_checkpoint(source / "best_model.pth", {**best, "scores": {**best["scores"], "epoch": 1, "iou": 2.0}})
-    write_checkpoint(source / "last.pth", at_phase_boundary(uncut))
-    folder = train(tiny_plan(tiny_data, tmp_path / "run", resume_from=str(source / "last.pth"), **SETTINGS))
+    write_content(source / "best_model.pth", {**best, "scores": {**best["scores"], "epoch": 1, "iou": 2.0}})
+    write_content(source / "last.pth", at_phase_boundary(uncut))
+    folder = train(tiny_plan(tiny_data, tmp_path / "run", resume_from=str(source / "last.pth"), **SETTINGS)).folder
 
     assert folder.best.read_bytes() == (source / "best_model.pth").read_bytes()
     assert json.loads(folder.results.read_text(encoding="utf-8"))["epoch"] == 1
@@ -218,8 +220,8 @@ def test_best_weights_that_are_nowhere(
     uncut: Path, tiny_data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Where last.pth comes alone, the best is sought among the epochs to come, and that is said."""
-    write_checkpoint(tmp_path / "last.pth", at_phase_boundary(uncut))
-    folder = train(tiny_plan(tiny_data, tmp_path / "run", resume_from=str(tmp_path / "last.pth"), **SETTINGS))
+    write_content(tmp_path / "last.pth", at_phase_boundary(uncut))
+    folder = train(tiny_plan(tiny_data, tmp_path / "run", resume_from=str(tmp_path / "last.pth"), **SETTINGS)).folder
 
     assert read_checkpoint(folder.best)["epoch"] == 4
     assert json.loads(folder.results.read_text(encoding="utf-8"))["epoch"] == 4
@@ -265,12 +267,12 @@ def watch(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, dict[str, Any]]]:
     original = train_module.optimizer_step
 
     def watched(run: Run, rate: float, losses: Any, epoch: int) -> float | None:
-        assert run.ema is not None
-        assert run.optimizer is not None
-        average = {name: value.clone() for name, value in run.ema.network.state_dict().items()}
-        parameters = {name: value.detach().clone() for name, value in run.network.named_parameters()}
-        moments = len(run.optimizer.state)
-        state = {"average": average, "parameters": parameters, "updates": run.ema.updates, "moments": moments}
+        assert run.state.ema is not None
+        assert run.state.optimizer is not None
+        average = {name: value.clone() for name, value in run.state.ema.network.state_dict().items()}
+        parameters = {name: value.detach().clone() for name, value in run.state.network.named_parameters()}
+        moments = len(run.state.optimizer.state)
+        state = {"average": average, "parameters": parameters, "updates": run.state.ema.updates, "moments": moments}
         seen.append((epoch, state))
         return original(run, rate, losses, epoch)
 
@@ -295,7 +297,7 @@ def test_from_best_model(
     content["epoch"], content["history"] = 3, content["history"][:3]
     content["scores"] = content["history"][-1]
     del content["training"]
-    write_checkpoint(source / "best_model.pth", content)
+    write_content(source / "best_model.pth", content)
     seen = watch(monkeypatch)
     monkeypatch.setattr(
         train_module, "validate", lambda run: Scores({"iou": content["scores"]["iou"] - 0.1, "dice": 0.0, "mae": 1.0})
@@ -328,7 +330,7 @@ def test_from_the_original_program(
     Its average has parameters only, so BatchNorm's statistics are those of the network.
     """
     run = prepare(tiny_plan(tiny_data, tmp_path / "unused", **SETTINGS))[0]
-    parameters = {name for name, _ in run.network.named_parameters()}
+    parameters = {name for name, _ in run.state.network.named_parameters()}
     content = read_checkpoint(uncut / "last.pth")
     original = {
         "epoch": 2,
@@ -339,7 +341,9 @@ def test_from_the_original_program(
     }
     torch.save(original, tmp_path / "original.pth")
     seen = watch(monkeypatch)
-    folder = train(tiny_plan(tiny_data, tmp_path / "run", resume_from=str(tmp_path / "original.pth"), **SETTINGS))
+    folder = train(
+        tiny_plan(tiny_data, tmp_path / "run", resume_from=str(tmp_path / "original.pth"), **SETTINGS)
+    ).folder
     said = capsys.readouterr().err
     first = seen[0][1]
 
@@ -358,9 +362,9 @@ def test_skip_stage1_from_weights(uncut: Path, tiny_data: Path, tmp_path: Path) 
     """Weights of an early epoch, resumed without stage 1, begin with stage 2's first epoch."""
     content = read_checkpoint(uncut / "last.pth")
     del content["training"]
-    write_checkpoint(tmp_path / "weights.pth", {**content, "epoch": 1, "scores": None})
+    write_content(tmp_path / "weights.pth", {**content, "epoch": 1, "scores": None})
     settings = {**SETTINGS, "skip_stage1": True, "resume_from": str(tmp_path / "weights.pth")}
-    folder: RunFolder = train(tiny_plan(tiny_data, tmp_path / "run", **settings))
+    folder: RunFolder = train(tiny_plan(tiny_data, tmp_path / "run", **settings)).folder
 
     assert [(row["epoch"], row["stage"]) for row in history(folder.path)] == [(3, 2), (4, 2)]
 

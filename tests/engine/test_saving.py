@@ -41,7 +41,7 @@ def test_full_for_a_while(
 ) -> None:
     """Training goes on where the disk is full, and the next save that succeeds has everything."""
     full_where(monkeypatch, lambda path, count: path.name == "last.pth" and count in (1, 2))
-    folder = train(tiny_plan(tiny_data, tmp_path / "run", **SETTINGS))
+    folder = train(tiny_plan(tiny_data, tmp_path / "run", **SETTINGS)).folder
     said = capsys.readouterr().err
 
     assert said.count("No space left on device; training goes on, and the next save tries again") == 2
@@ -69,7 +69,7 @@ def test_best_weights_that_cannot_be_written(
     scores = iter([0.1, 0.3, 0.2, 0.2])
     monkeypatch.setattr(train_module, "validate", lambda run: Scores({"iou": next(scores), "dice": 0.0, "mae": 1.0}))
     full_where(monkeypatch, lambda path, count: path.name == "best_model.pth" and count == 2)
-    folder = train(tiny_plan(tiny_data, tmp_path / "run", **SETTINGS))
+    folder = train(tiny_plan(tiny_data, tmp_path / "run", **SETTINGS)).folder
     best, results = read_checkpoint(folder.best), json.loads(folder.results.read_text())
 
     assert "training goes on with the best weights before these" in capsys.readouterr().err
@@ -100,7 +100,7 @@ def test_too_little_space_is_told_before_training(
         patched.setattr(RunFolder, "require_space", refuse)
         with pytest.raises(TrainingError, match="too little"):
             train(tiny_plan(tiny_data, tmp_path / "run", **SETTINGS))
-    folder = train(tiny_plan(tiny_data, tmp_path / "run", epochs=2, stage1_epochs=0, progressive_unfreeze=False))
+    folder = train(tiny_plan(tiny_data, tmp_path / "run", epochs=2, stage1_epochs=0, progressive_unfreeze=False)).folder
 
     # The estimate leaves out what is small: names, settings, history.
     assert folder.last.stat().st_size == pytest.approx(asked[0] / 3, rel=0.1)

@@ -30,15 +30,15 @@ def timed_run(data: Path, folder: Path, **settings: Any) -> Run:
     run = prepare(tiny_plan(data, folder / "run", **settings))[0]
     enter_phase(run, run.phases[0])
     for _ in range(2):
-        run.pace.note_step(run.phases[0], 1.0, 4)
-    run.reserve.validation = 6.0
+        run.reporter.pace.note_step(run.phases[0], 1.0, 4)
+    run.clock.reserve.validation = 6.0
     return run
 
 
 def test_a_step(run: Run) -> None:
     """A pipe gets the loss, the rate, the speed and what is left; a terminal all parts of it."""
-    run.progress.samples = 4
-    run.progress.rate = 1e-3
+    run.state.progress.samples = 4
+    run.state.progress.rate = 1e-3
     report = report_step(run, run.phases[0], 0, LOSSES, wait=0.25)
 
     # Half of an epoch and two whole ones, three validations and the test set: 1 + 2 * 2 + 3 * 6 + 6.
@@ -53,7 +53,7 @@ def test_a_step(run: Run) -> None:
 
 def test_nothing_is_known_before_a_step_was_timed(run: Run) -> None:
     """The first step promises nothing."""
-    run.pace = Pace()
+    run.reporter.pace = Pace()
     report = report_step(run, run.phases[0], 0, LOSSES, wait=0.0)
 
     assert report.line == "loss 3.250  lr 0.0e+00  wait 0%"
@@ -65,15 +65,15 @@ def test_all_fits_80_columns(run: Run) -> None:
     """Also in the last of thousands of steps, with a loss that has grown and a clock that stops."""
     run.config = replace(run.config, train=replace(run.config.train, epochs=140))
     run.data.train[:] = run.data.train * 500
-    run.progress.epoch = 0
-    run.progress.rate = 6.5e-4
-    run.stopping.deadline = Deadline(time.time() + 43000.0, "the time limit of 12h")
-    run.pace = Pace()
+    run.state.progress.epoch = 0
+    run.state.progress.rate = 6.5e-4
+    run.clock.stopping.deadline = Deadline(time.time() + 43000.0, "the time limit of 12h")
+    run.reporter.pace = Pace()
     for _ in range(2):
-        run.pace.note_step(run.phases[0], 30.0, 4)
+        run.reporter.pace.note_step(run.phases[0], 30.0, 4)
     losses = LossValues(*(each + 90 for each in LOSSES))
     report = report_step(run, run.phases[0], 999, losses, wait=0.99)
-    run.progress.epoch = 140
+    run.state.progress.epoch = 140
 
     assert "will stop in epoch 2" in report.rows[3]
     assert max(map(len, report.rows)) <= 80
@@ -86,7 +86,7 @@ def test_the_forecast_is_said_once(run: Run, capsys: pytest.CaptureFixture[str])
     said = []
     for clock in (None, None, 1000.0, 10.0, 9.0, 1000.0):
         if clock is not None:
-            run.stopping.deadline = Deadline(time.time() + clock, "the time limit of 1h")
+            run.clock.stopping.deadline = Deadline(time.time() + clock, "the time limit of 1h")
         tell_forecast(run, run.phases[0])
         said.append(capsys.readouterr().err)
 
@@ -99,9 +99,9 @@ def test_the_forecast_is_said_once(run: Run, capsys: pytest.CaptureFixture[str])
 
 def test_a_phase_that_was_not_timed_has_no_forecast(run: Run) -> None:
     """The next phase trains other layers: its pace is not known from this one's. After the last nothing is left."""
-    run.progress.epoch = 2
+    run.state.progress.epoch = 2
     other = forecast_of(run)
-    run.progress.epoch = 3
+    run.state.progress.epoch = 3
 
     assert other is None
     assert forecast_of(run) is None

@@ -10,6 +10,7 @@ import torch
 from camoxpert_cli.engine.run import prepare
 from camoxpert_cli.engine.summary import announce
 from camoxpert_cli.engine.time_limit import Deadline
+from camoxpert_cli.parallel.strategy import Dp
 from tests.helpers.gpus_on_cpu import place_on_gpus
 from tests.helpers.tiny_data import tiny_plan
 
@@ -18,7 +19,7 @@ def test_the_banner(tiny_data: Path, tmp_path: Path, capsys: pytest.CaptureFixtu
     """All that a run is about to do, a line each, within 80 columns but for the folder's name."""
     settings = {"accumulation_steps": 2, "target_iou": 0.72, "tensorboard": True}
     run = prepare(tiny_plan(tiny_data, tmp_path / "run", **settings))[0]
-    run.stopping.deadline = Deadline(time.time() + 7200.4, "the time limit of 3h")
+    run.clock.stopping.deadline = Deadline(time.time() + 7200.4, "the time limit of 3h")
     capsys.readouterr()
     announce(run)
     lines = capsys.readouterr().err.splitlines()
@@ -62,9 +63,11 @@ def test_the_banner_names_the_gpus(tiny_data: Path, tmp_path: Path, capsys: pyte
     """Cards are counted by kind, with their memory; a batch is told per GPU."""
     run = prepare(tiny_plan(tiny_data, tmp_path / "run"))[0]
     run.config = replace(run.config, run=replace(run.config.run, gpus=2))
-    run.device = torch.device("cuda", 0)
     devices = (torch.device("cuda", 0), torch.device("cuda", 1))
     run.placement = replace(run.placement, strategy="dp", devices=devices, count=2)
+    # Without moving the network to cards that are not there.
+    run.strategy = Dp.__new__(Dp)
+    run.strategy.devices = devices
     capsys.readouterr()
     announce(run)
     lines = capsys.readouterr().err.splitlines()

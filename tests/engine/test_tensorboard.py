@@ -36,7 +36,7 @@ def values(rows: list[dict[str, Any]], name: str) -> list[float]:
 def drawn(tiny_data: Path, tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
     """A finished run of two epochs with curves, saved after every step. Read it, but change nothing in it."""
     folder = tmp_path_factory.mktemp("drawn") / "run"
-    return train(tiny_plan(tiny_data, folder, tensorboard=True, save_every="1"))
+    return train(tiny_plan(tiny_data, folder, tensorboard=True, save_every="1")).folder
 
 
 def test_what_is_drawn(drawn: RunFolder) -> None:

@@ -16,10 +16,11 @@ from camoxpert_cli.data.dataset import ScoringPictures
 from camoxpert_cli.data.loader import scoring_loader
 from camoxpert_cli.engine import train as train_module
 from camoxpert_cli.engine.run import Run, enter_phase, prepare
+from camoxpert_cli.engine.saving import Saver
 from camoxpert_cli.engine.schedule import learning_rate
+from camoxpert_cli.engine.stopping import Stop
 from camoxpert_cli.engine.train import train
 from camoxpert_cli.errors import DataError, Interrupted
-from camoxpert_cli.evaluation.score import evaluate
 from camoxpert_cli.launch.decide import decide
 from camoxpert_cli.metrics.image_scores import Scores
 from camoxpert_cli.model import camoxpert
@@ -28,6 +29,7 @@ from camoxpert_cli.model.camoxpert import CamoXpert
 from camoxpert_cli.run_folder import RunFolder
 from tests.helpers.compare import differences
 from tests.helpers.run_files import events, read_json
+from tests.helpers.scoring import evaluate
 from tests.helpers.tiny_data import TEST_PICTURES, TRAINING_PICTURES, tiny_plan, tiny_run
 
 # Python 3.12 warns of any fork while threads run; workers use none of the parent's.
@@ -64,7 +66,7 @@ def test_no_picture_is_seen_twice(tiny_data: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize("num_workers", [0, 2])
 def test_same_run_again(plain_run: RunFolder, tiny_data: Path, tmp_path: Path, num_workers: int) -> None:
     """The same seed gives the same run to the last bit, with workers too."""
-    assert differing(train(tiny_plan(tiny_data, tmp_path / "run", num_workers=num_workers)), plain_run) == []
+    assert differing(train(tiny_plan(tiny_data, tmp_path / "run", num_workers=num_workers)).folder, plain_run) == []
 
 
 @pytest.mark.training
@@ -79,7 +81,7 @@ def test_gradient_checkpointing(
         return recompute(module, *inputs)
 
     monkeypatch.setattr(camoxpert, "recompute", watched)
-    folder = train(tiny_plan(tiny_data, tmp_path / "run", gradient_checkpointing=True))
+    folder = train(tiny_plan(tiny_data, tmp_path / "run", gradient_checkpointing=True)).folder
 
     # In each of five steps four mixtures and four decoder blocks, in stage 2's three steps the backbone too.
     assert len(recomputed) == 5 * 8 + 3
@@ -89,7 +91,7 @@ def test_gradient_checkpointing(
 @pytest.mark.training
 def test_another_seed(plain_run: RunFolder, tiny_data: Path, tmp_path: Path) -> None:
     """Another seed gives other weights, another split and another course."""
-    folder = train(tiny_plan(tiny_data, tmp_path / "run", seed=7, epochs=1))
+    folder = train(tiny_plan(tiny_data, tmp_path / "run", seed=7, epochs=1)).folder
 
     assert read_json(folder.history)[0]["train_loss"] != read_json(plain_run.history)[0]["train_loss"]
     assert differences(read_checkpoint(folder.last)["network"], read_checkpoint(plain_run.last)["network"]) != []
@@ -101,13 +103,13 @@ def test_without_deep_supervision(tiny_data: Path, tmp_path: Path) -> None:
     settings = tiny_run(tiny_data, tmp_path / "run", epochs=1, deep_supervision=False)
     run = prepare(decide(settings))[0]
     enter_phase(run, run.phases[0])
-    before = {name: value.clone() for name, value in run.network.state_dict().items()}
-    folder = train(decide(settings))
+    before = {name: value.clone() for name, value in run.state.network.state_dict().items()}
+    folder = train(decide(settings)).folder
     after = read_checkpoint(folder.last)["network"]
     heads = [name for name in after if name.startswith("deep_heads.")]
 
     assert {line["deep"] for line in events(folder, "step")} == {0.0}
-    assert not any(parameter.requires_grad for parameter in run.network.deep_heads.parameters())
+    assert not any(parameter.requires_grad for parameter in run.state.network.deep_heads.parameters())
     assert len(heads) == 6
     assert all(torch.equal(after[name], before[name]) for name in heads)
     assert not torch.equal(after["final_conv.0.weight"], before["final_conv.0.weight"])
@@ -116,11 +118,11 @@ def test_without_deep_supervision(tiny_data: Path, tmp_path: Path) -> None:
 def test_without_average(tiny_data: Path, tmp_path: Path) -> None:
     """Without an average the network itself is validated and kept."""
     settings = tiny_run(tiny_data, tmp_path / "run", epochs=1, use_ema=False)
-    folder = train(decide(settings))
+    folder = train(decide(settings)).folder
     pictures = ScoringPictures(
         prepare(decide(replace(settings, config=elsewhere(settings.config))))[0].data.validation, 64
     )
-    scores = evaluate(load_model(folder.best), scoring_loader(pictures, 4, 0), CPU, None, lambda count, note: None)
+    scores = evaluate(load_model(folder.best), scoring_loader(pictures, 4, 0))
 
     assert read_checkpoint(folder.best)["ema"] is None
     assert read_json(folder.history)[0]["mae"] == scores.mae
@@ -140,10 +142,10 @@ def test_average_is_validated(plain_run: RunFolder, tiny_data: Path, tmp_path: P
     pictures = ScoringPictures(run.data.validation, 64)
     best = read_json(plain_run.results)["epoch"]
     average = load_model(plain_run.best, ema=True)
-    scores = evaluate(average, scoring_loader(pictures, 4, 0), CPU, None, lambda *_: None)
+    scores = evaluate(average, scoring_loader(pictures, 4, 0))
 
-    assert run.ema is not None
-    assert run.scored_network is run.ema.network is not run.network
+    assert run.state.ema is not None
+    assert run.state.scored_network is run.state.ema.network is not run.state.network
     assert read_json(plain_run.history)[best - 1]["mae"] == scores.mae
 
 
@@ -151,8 +153,8 @@ def test_average_is_validated(plain_run: RunFolder, tiny_data: Path, tmp_path: P
 def test_skip_stage1(tiny_data: Path, tmp_path: Path) -> None:
     """Without stage 1 the run begins with stage 2's first epoch and trains the backbone at once."""
     settings = tiny_run(tiny_data, tmp_path / "run", skip_stage1=True)
-    before = prepare(decide(settings))[0].network.state_dict()["backbone.conv1.0.weight"].clone()
-    folder = train(decide(settings))
+    before = prepare(decide(settings))[0].state.network.state_dict()["backbone.conv1.0.weight"].clone()
+    folder = train(decide(settings)).folder
 
     assert [(row["epoch"], row["stage"]) for row in read_json(folder.history)] == [(2, 2)]
     assert not torch.equal(read_checkpoint(folder.last)["network"]["backbone.conv1.0.weight"], before)
@@ -166,15 +168,16 @@ def idle(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, float]]:
 
     def watched(run: Run, *arguments: Any) -> float | None:
         norm = step(run, *arguments)
-        assert run.optimizer is not None
-        rates.append({group["name"]: group["lr"] for group in run.optimizer.param_groups})
+        assert run.state.optimizer is not None
+        rates.append({group["name"]: group["lr"] for group in run.state.optimizer.param_groups})
         return norm
 
     monkeypatch.setattr(train_module, "optimizer_step", watched)
     monkeypatch.setattr(train_module, "backward", lambda *arguments, share: (torch.zeros(6), torch.zeros(1)))
     monkeypatch.setattr(train_module, "validate", lambda run: Scores({"iou": 0.5, "dice": 0.5, "mae": 0.5}))
-    for name in ("save_last", "save_best", "close_run"):
-        monkeypatch.setattr(train_module, name, lambda run, *_: True)
+    for name in ("save_last", "save_best"):
+        monkeypatch.setattr(Saver, name, lambda saver: True)
+    monkeypatch.setattr(train_module, "close_run", lambda run: {})
     return rates
 
 
@@ -185,7 +188,7 @@ def test_rates_of_a_run(tiny_data: Path, tmp_path: Path, idle: list[dict[str, fl
     The original program's warm-up gave the backbone the whole rate, and its rate froze at the first unfreezing.
     """
     settings = {"epochs": 11, "stage1_epochs": 2, "warmup_epochs": 2, "scheduler": scheduler, "use_ema": False}
-    folder = train(tiny_plan(tiny_data, tmp_path / "run", min_lr=1e-6, stage2_batch_size=4, **settings))
+    folder = train(tiny_plan(tiny_data, tmp_path / "run", min_lr=1e-6, stage2_batch_size=4, **settings)).folder
     # Two steps an epoch; unfreezing comes before steps 6 and 12 of stage 2.
     stage1 = [learning_rate(step, 4, scheduler=scheduler, peak=1e-3, minimum=1e-6) for step in range(4)]
     stage2 = [
@@ -205,9 +208,9 @@ def test_interrupted_at_the_end(
 ) -> None:
     """Ctrl-C after the last epoch does not speak of an epoch that the run does not have."""
 
-    def pressing(run: Run, as_json: bool) -> None:
+    def pressing(run: Run) -> Stop | None:
         signal.raise_signal(signal.SIGINT)
-        run.or_stop(lambda count, note: None)(1, "")
+        return run.clock.stop_before_batch()
 
     monkeypatch.setattr(train_module, "close_run", pressing)
     with pytest.raises(Interrupted, match=r"after the last epoch, .*; no weights were saved"):
@@ -232,7 +235,7 @@ def test_training_pictures_that_cannot_be_read(tmp_path: Path, tiny_data: Path) 
 def test_whole_network_learns(plain_run: RunFolder, tiny_data: Path, tmp_path: Path) -> None:
     """After an epoch of each stage every parameter that some picture reached has moved; none is left out by mistake."""
     run = prepare(tiny_plan(tiny_data, tmp_path / "run"))[0]
-    before = {name: parameter.detach().clone() for name, parameter in run.network.named_parameters()}
+    before = {name: parameter.detach().clone() for name, parameter in run.state.network.named_parameters()}
     after = load_model(plain_run.last, ema=False)
     assert isinstance(after, CamoXpert)
 
@@ -250,7 +253,7 @@ def test_host_waits_for_routing_alone(
     """From pinned pictures to gradients the host waits for the GPU only where a mixture layer reads its counts."""
     run, _ = prepare(tiny_plan(tiny_data, tmp_path / "run", device="cuda", precision=precision, skip_stage1=True))
     enter_phase(run, run.phases[0])
-    run.network.train()
+    run.state.network.train()
     images = torch.randint(256, (3, 3, 64, 64), dtype=torch.uint8).pin_memory()
     masks = torch.randint(2, (3, 1, 64, 64), dtype=torch.uint8).pin_memory()
     train_module.backward(run, images, masks, 1, 3, 1.0)  # the first call of a kernel may wait for its own making
@@ -270,4 +273,4 @@ def test_host_waits_for_routing_alone(
     finally:
         torch.cuda.set_sync_debug_mode("default")
 
-    assert len(reads) == len(run.network.moe_layers)
+    assert len(reads) == len(run.state.network.moe_layers)

@@ -13,11 +13,11 @@ from camoxpert_cli.data.dataset import ScoringBatch, ScoringPictures
 from camoxpert_cli.data.layouts import find_data
 from camoxpert_cli.data.loader import scoring_loader
 from camoxpert_cli.data.reading import read_mask
-from camoxpert_cli.evaluation.score import evaluate
 from camoxpert_cli.inference.predictions import probability_maps
 from camoxpert_cli.metrics.score_set import SetScores
 from camoxpert_cli.model.backbone import Normalisation, create_backbone
 from camoxpert_cli.model.camoxpert import CamoXpert
+from tests.helpers.scoring import evaluate
 from tests.helpers.tiny_data import TEST_SET
 
 CPU = torch.device("cpu")
@@ -51,7 +51,7 @@ def batches(images: list[Tensor], masks: list[Tensor], size: int) -> list[Scorin
 
 
 def score(network: nn.Module, items: Any) -> SetScores:
-    return evaluate(network, items, CPU, None, lambda count, note: None)  # type: ignore[arg-type]
+    return evaluate(network, items)  # type: ignore[arg-type]
 
 
 IMAGES = [picture(255, 0), picture(255, 255), picture(0, 0), picture(255, 0)]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 
+from camoxpert_cli.checkpoints.format import FORMAT, VERSION, write_verified
 from camoxpert_cli.checkpoints.load import load_model
 from camoxpert_cli.errors import CheckpointError
 from camoxpert_cli.model.camoxpert import CamoXpert
@@ -31,6 +33,11 @@ def original(content: dict[str, Any], network: CamoXpert, prefix: str = "") -> d
         "best_iou": np.float64(0.25),
         "args": {"backbone": "test_resnet", "num_experts": 2, "lr": 0.01},
     }
+
+
+def write_content(path: Path, content: Mapping[str, Any]) -> None:
+    """As camox writes a checkpoint, with any content."""
+    write_verified(path, {"format": FORMAT, "version": VERSION, **content})
 
 
 def save(content: Any, folder: Path) -> Path:

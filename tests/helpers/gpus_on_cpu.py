@@ -22,7 +22,7 @@ def place_on_gpus(monkeypatch: pytest.MonkeyPatch, count: int) -> None:
     """Runs are made ready for so many GPUs, a process for each, and compute on the CPU."""
     devices = tuple(torch.device("cuda", number) for number in range(count))
     placement = Placement("ddp" if count > 1 else "single", devices, count)
-    monkeypatch.setattr(decide, "place", lambda settings, processes: placement)
+    monkeypatch.setattr(decide, "place", lambda settings, processes, sync_batchnorm: placement)
     monkeypatch.setattr(decide, "is_undecided", lambda settings, placement: False)
     monkeypatch.setattr(autobatch, "is_measured", lambda device: False)
     monkeypatch.setattr(run, "own_device", lambda placement, world: CPU)

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from torch.optim import SGD
 
-from camoxpert_cli.engine import run as run_module
+from camoxpert_cli.engine import state as state_module
 from camoxpert_cli.engine import train as train_module
 from camoxpert_cli.engine.optimizer import build_optimizer
 from camoxpert_cli.engine.run import enter_phase, prepare
@@ -28,21 +28,21 @@ def train_plainly(world: World, data: Path, folder: Path, case: dict[str, Any]) 
     For a process of its own: it leaves the package changed.
     """
     train_module.CLIP_NORM = float("inf")
-    run_module.__dict__["build_optimizer"] = _plain
+    state_module.__dict__["build_optimizer"] = _plain
     resolved = tiny_run(data, folder, **STAGES, **case, lr=1e-2, stage2_lr=1e-2, scheduler="none")
     run, _ = prepare(decide(resolved), None, world)
     begin(run, resolved.config, None)
-    run.step.double()
+    run.strategy.step.double()
     states = []
     for phase in run.phases:
         enter_phase(run, phase)
         for epoch in range(phase.first, phase.end):
             train_epoch(run, phase, epoch)
-            run.progress.samples = 0
-            states.append({name: value.cpu().clone().numpy() for name, value in run.network.state_dict().items()})
+            run.state.progress.samples = 0
+            states.append({name: value.cpu().clone().numpy() for name, value in run.state.network.state_dict().items()})
     log = run.folder.metrics
     rows = [json.loads(line) for line in log.read_text().splitlines()] if world.is_main else []
-    return {"states": states, "rows": rows, "chosen": run.progress.experts_chosen}
+    return {"states": states, "rows": rows, "chosen": run.state.progress.experts_chosen}
 
 
 def assert_same_training(case: object, first: dict[str, Any], second: dict[str, Any], one: dict[str, Any]) -> None:

@@ -12,6 +12,10 @@ from torch import Tensor, nn
 from torch.autograd import Function
 from torch.nn.parallel import replicate
 
+from camoxpert_cli.engine.run import Run
+from camoxpert_cli.parallel.strategy import Dp
+from camoxpert_cli.parallel.world import World
+
 # `import torch.nn.parallel.replicate` gives the function of that name.
 _MODULE = sys.modules["torch.nn.parallel.replicate"]
 
@@ -69,3 +73,9 @@ class Replicas(nn.Module):
     @staticmethod
     def _call(outputs: list[Any], at: int, replica: nn.Module, chunk: tuple[Tensor, ...]) -> None:
         outputs[at] = replica(*chunk)
+
+
+def use_replicas(run: Run, count: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have `run` compute by DataParallel with so many replicas on the CPU."""
+    monkeypatch.setattr(Dp, "_wrap", lambda strategy: Replicas(strategy.step, count, monkeypatch))
+    run.strategy = Dp(run.strategy.step, run.state.network, [torch.device("cpu")] * count, World())

@@ -6,11 +6,12 @@ from pathlib import Path
 
 import torch
 
-from camoxpert_cli.checkpoints.format import read_checkpoint, write_checkpoint
+from camoxpert_cli.checkpoints.format import read_checkpoint
 from camoxpert_cli.checkpoints.load import load_model
 from camoxpert_cli.data.dataset import ScoringPictures
 from camoxpert_cli.data.layouts import find_data
 from camoxpert_cli.inference.predictions import probability_maps
+from tests.helpers.checkpoints import write_content
 from tests.helpers.tiny_data import TEST_SET
 
 
@@ -28,5 +29,5 @@ def write_vivid_checkpoint(trained: Path, data: Path, path: Path) -> Path:
     steeper = 2 / logits.std()
     content["ema"]["final_conv.3.weight"] *= steeper
     content["ema"]["final_conv.3.bias"] = (content["ema"]["final_conv.3.bias"] - logits.quantile(0.3)) * steeper
-    write_checkpoint(path, content)
+    write_content(path, content)
     return path

@@ -14,7 +14,6 @@ from torch import Tensor
 
 from camoxpert_cli import __version__
 from camoxpert_cli.checkpoints.convert import convert_checkpoint
-from camoxpert_cli.checkpoints.format import write_checkpoint
 from camoxpert_cli.checkpoints.load import load_model
 from camoxpert_cli.errors import CheckpointError, UsageError
 from camoxpert_cli.inference import onnx
@@ -24,7 +23,7 @@ from camoxpert_cli.model.camoxpert import CamoXpert
 from camoxpert_cli.model.dense_moe import with_all_experts
 from camoxpert_cli.model.normalise import Normalise
 from camoxpert_cli.model.weights_file import read_weights_file
-from tests.helpers.checkpoints import content_of, original, save
+from tests.helpers.checkpoints import content_of, original, save, write_content
 from tests.helpers.compare import differences
 from tests.model.networks import small_network, spread_routing
 
@@ -68,7 +67,7 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "config": {"data": {"img_size": 64}},
     }
     path = tmp_path_factory.mktemp("checkpoint") / "best_model.pth"
-    write_checkpoint(path, content)
+    write_content(path, content)
     return path
 
 

@@ -19,11 +19,11 @@ from camoxpert_cli.data.loader import scoring_loader
 from camoxpert_cli.data.reading import read_image, read_mask
 from camoxpert_cli.data.resizing import resize_image
 from camoxpert_cli.errors import CamoxError, CheckpointError, DataError, UsageError
-from camoxpert_cli.evaluation.score import evaluate
 from camoxpert_cli.inference.overlay import overlay
 from camoxpert_cli.inference.predict import Outputs, predict
 from camoxpert_cli.inference.predictions import grey_map, probability_maps
 from camoxpert_cli.run_folder import RunFolder
+from tests.helpers.scoring import evaluate
 from tests.helpers.tiny_data import TEST_PICTURES, TEST_SET
 from tests.helpers.vivid import write_vivid_checkpoint
 
@@ -97,7 +97,7 @@ def test_written_maps_score_as_evaluated(checkpoint: Path, tiny_data: Path, pict
         found, truth = read(tmp_path / "maps" / f"{pair.name}.png") > 127, read_mask(pair.mask) > 0
         overlaps.append((found & truth).sum() / (found | truth).sum())
     batches = scoring_loader(ScoringPictures(pairs, 64), 1, 0)
-    scores = evaluate(load_model(checkpoint, ema=True), batches, CPU, None, lambda count, note: None)
+    scores = evaluate(load_model(checkpoint, ema=True), batches)
 
     assert scores.iou == pytest.approx(np.mean(overlaps), abs=1e-12)
     assert 0 < min(overlaps) < max(overlaps) < 1

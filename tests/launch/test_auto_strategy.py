@@ -12,18 +12,20 @@ import torch
 
 from camoxpert_cli.config.resolve import Resolved
 from camoxpert_cli.config.schema import Config, RunConfig
-from camoxpert_cli.engine.choice import Choice, Chosen
+from camoxpert_cli.engine.choice import Choice
+from camoxpert_cli.engine.outcome import Outcome
 from camoxpert_cli.engine.plan import Plan
 from camoxpert_cli.engine.train import train
 from camoxpert_cli.errors import CamoxError, DataError, DeviceError
 from camoxpert_cli.launch import auto_strategy, autobatch, decide, start
-from camoxpert_cli.launch.auto_strategy import choose, faster, identity
+from camoxpert_cli.launch.auto_strategy import choose, fastest, identity
 from camoxpert_cli.launch.processes import Failure
-from camoxpert_cli.launch.run_trial import Outcome
+from camoxpert_cli.launch.run_trial import TrialResult
 from camoxpert_cli.launch.trial import Measurement, Trial
 from camoxpert_cli.launch.workers import Attempt
-from camoxpert_cli.parallel.device import Placement, Strategy, is_undecided
-from camoxpert_cli.run_folder import STRATEGY_FILE
+from camoxpert_cli.parallel.device import Placement, is_undecided
+from camoxpert_cli.parallel.strategy import StrategyName
+from camoxpert_cli.run_folder import STRATEGY_FILE, RunFolder
 from tests.helpers.tiny_data import tiny_plan, tiny_run
 
 CRASH = Failure("a process was killed by SIGSEGV")
@@ -37,11 +39,11 @@ def measured(*rates: float) -> Measurement:
 class Attempts:
     """Stands for trials: hands out prepared outcomes and notes what was tried."""
 
-    def __init__(self, **outcomes: Outcome) -> None:
+    def __init__(self, **outcomes: TrialResult) -> None:
         self.outcomes = outcomes
         self.trials: list[Trial] = []
 
-    def __call__(self, trial: Trial, threads: int) -> Outcome:
+    def __call__(self, trial: Trial, threads: int) -> TrialResult:
         assert threads >= 1
         self.trials.append(trial)
         return self.outcomes[trial.config.run.strategy]
@@ -66,9 +68,9 @@ def two_gpus(data: Path, folder: Path, **settings: Any) -> Config:
         ({"ddp": measured(1), "dp": CRASH}, "ddp", ["dp"]),
     ],
 )
-def test_deciding(outcomes: dict[Chosen, Outcome], expected: str, excluded: list[str]) -> None:
+def test_deciding(outcomes: dict[StrategyName, TrialResult], expected: str, excluded: list[str]) -> None:
     """The higher median wins, ddp where they are alike; one that failed is excluded with its reason."""
-    choice = faster(outcomes)
+    choice = fastest(outcomes)
 
     assert choice.strategy == expected
     assert list(choice.excluded) == excluded
@@ -78,7 +80,7 @@ def test_deciding(outcomes: dict[Chosen, Outcome], expected: str, excluded: list
 def test_nothing_works() -> None:
     """Where no strategy works that is the error, with every cause and what helps against one of them."""
     with pytest.raises(DeviceError, match="no strategy works on these GPUs") as caught:
-        faster({"ddp": CRASH, "dp": Failure("the GPU ran out of memory", "smaller --batch-size")})
+        fastest({"ddp": CRASH, "dp": Failure("the GPU ran out of memory", "smaller --batch-size")})
 
     assert caught.value.details == "  ddp: a process was killed by SIGSEGV\n  dp: the GPU ran out of memory"
     assert caught.value.hint == "smaller --batch-size"
@@ -88,7 +90,7 @@ def test_settings_that_work_nowhere() -> None:
     """Where all end with the same error it is that one, with its own exit code."""
     wrong = Failure("there is no backbone 'edgenxt'", "--backbone edgenext_base", 2)
     with pytest.raises(CamoxError, match="there is no backbone 'edgenxt'") as caught:
-        faster({"ddp": wrong, "dp": wrong})
+        fastest({"ddp": wrong, "dp": wrong})
 
     assert (caught.value.exit_code, caught.value.hint) == (2, "--backbone edgenext_base")
 
@@ -105,7 +107,7 @@ def test_no_pictures_no_trials(tiny_data: Path, tmp_path: Path) -> None:
 def test_the_run_keeps_the_choice(tiny_data: Path, tmp_path: Path) -> None:
     """The run folder holds it, and settings that still say auto, for the run may go on elsewhere."""
     choice = Choice("ddp", {"ddp": 9.0}, {"dp": "crashed"}, "key")
-    folder = train(replace(tiny_plan(tiny_data, tmp_path / "run", epochs=1, stage1_epochs=1), choice=choice))
+    folder = train(replace(tiny_plan(tiny_data, tmp_path / "run", epochs=1, stage1_epochs=1), choice=choice)).folder
 
     assert Choice.from_text((folder.path / STRATEGY_FILE).read_text()) == choice
     assert "strategy: auto\n" in (folder.path / "config.yaml").read_text()
@@ -196,7 +198,7 @@ def test_real_trials(tiny_data: Path, tmp_path: Path, monkeypatch: pytest.Monkey
         ("dp", "dp", 2, 2, False),
     ],
 )
-def test_what_is_undecided(asked: Any, strategy: Strategy, devices: int, count: int, expected: bool) -> None:
+def test_what_is_undecided(asked: Any, strategy: StrategyName, devices: int, count: int, expected: bool) -> None:
     """Only `auto` with two or three GPUs of one machine is open."""
     placement = Placement(strategy, tuple(torch.device("cuda", number) for number in range(devices)), count)
 
@@ -216,7 +218,7 @@ class Started:
         self.handed_on: Choice | None = None
         self.trained: list[Choice | None] = []
         gpus = Placement("ddp", tuple(torch.device("cuda", number) for number in range(2)), 2)
-        monkeypatch.setattr(decide, "place", lambda run, processes: gpus)
+        monkeypatch.setattr(decide, "place", lambda run, processes, sync_batchnorm: gpus)
         monkeypatch.setattr("camoxpert_cli.launch.workers.run_workers", self.run_workers)
         monkeypatch.setattr("camoxpert_cli.launch.auto_strategy.choose", lambda *arguments: choice)
         monkeypatch.setattr(autobatch, "is_measured", lambda device: False)
@@ -228,7 +230,8 @@ class Started:
     def run_workers(self, arguments: object, processes: int, *, plan: dict[str, Any], **rest: object) -> Attempt:
         self.launched = processes
         self.handed_on = Plan.from_mapping(plan).choice
-        return Attempt(None, None)
+        outcome = Outcome(RunFolder(Path("run")), Config(), 1, 8, generated=False)
+        return Attempt(None, outcome=outcome.to_mapping())
 
 
 def test_nothing_to_choose(tiny_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -240,7 +243,7 @@ def test_nothing_to_choose(tiny_data: Path, tmp_path: Path, monkeypatch: pytest.
 
 
 @pytest.mark.parametrize("strategy", ["dp", "ddp"])
-def test_starting(tiny_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, strategy: Chosen) -> None:
+def test_starting(tiny_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, strategy: StrategyName) -> None:
     """dp trains in this process, ddp in processes of their own, which are handed the choice."""
     choice = Choice(strategy, {strategy: 9.0}, {}, "key")
     started = Started(monkeypatch, choice)

@@ -205,7 +205,7 @@ def test_measured_once_for_all_processes(monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setattr(autobatch, "is_measured", lambda device: True)
     monkeypatch.setattr(autobatch, "on_devices", devices)
     placement = Placement("ddp", (torch.device("cpu"),) * 2, 2)
-    monkeypatch.setattr(decide, "place", lambda run, processes: placement)
+    monkeypatch.setattr(decide, "place", lambda run, processes, sync_batchnorm: placement)
     plan = decide.decide(small())
 
     assert Plan.from_mapping(json.loads(json.dumps(plan.to_mapping()))) == plan
@@ -218,7 +218,7 @@ def taken(world: World, rooms: Sequence[tuple[int, int]]) -> tuple[int, int, int
     autobatch.is_measured = lambda device: True
     autobatch.on_devices = lambda devices: holds(*rooms[world.rank])
     placement = Placement("ddp", (torch.device("cpu"),) * 2, 2)
-    decide.__dict__["place"] = lambda run, processes: placement
+    decide.__dict__["place"] = lambda run, processes, sync_batchnorm: placement
     resolved = small()
     return batches(decide.agree(decide.decide(resolved), resolved, world))
 

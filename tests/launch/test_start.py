@@ -15,7 +15,6 @@ from camoxpert_cli.engine.plan import Plan
 from camoxpert_cli.errors import CamoxError, DeviceError, UsageError, error_of
 from camoxpert_cli.launch import autobatch, decide, start
 from camoxpert_cli.launch.workers import Attempt
-from camoxpert_cli.parallel.device import Placement
 from camoxpert_cli.parallel.worker import worker_environment, write_job
 from camoxpert_cli.parallel.world import World
 from camoxpert_cli.run_folder import RunFolder
@@ -31,7 +30,7 @@ def trained(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
     def run_workers(*arguments: object, **rest: object) -> Attempt:
         seen.append("launch")
-        return Attempt(None, None)
+        return DONE
 
     monkeypatch.setattr("camoxpert_cli.launch.workers.run_workers", run_workers)
     return seen
@@ -64,11 +63,11 @@ def test_a_preset_as_it_is(trained: list[str], capsys: pytest.CaptureFixture[str
 
 def test_refused_before_anything_is_measured(trained: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     """DataParallel cannot synchronise BatchNorm: that is told before minutes of measuring memory."""
-    one_process = Placement("dp", (torch.device("cuda", 0), torch.device("cuda", 1)), 2)
-    monkeypatch.setattr(decide, "place", lambda run, processes: one_process)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     monkeypatch.setattr(autobatch, "fit", lambda *arguments: trained.append("measured"))
-    with pytest.raises(UsageError, match="--sync-batchnorm"):
-        start.start(resolve("quickstart", {"train.sync_batchnorm": True}))
+    flags = {"train.sync_batchnorm": True, "run.gpus": "2", "run.strategy": "dp", "run.device": "cuda"}
+    with pytest.raises(UsageError, match="--sync-batchnorm works between processes"):
+        start.start(resolve("quickstart", flags))
 
     assert trained == []
 
@@ -91,7 +90,7 @@ def test_several_processes_are_told_once(
     resolved = resolve("quickstart", {"run.gpus": "2", "train.lr": "1"})
     start.start(resolved)
     by_launcher = warnings(capsys)
-    write_job(tmp_path, plan=decide.decide(resolved).to_mapping(), as_json=False, quiet=False)
+    write_job(tmp_path, plan=decide.decide(resolved).to_mapping(), quiet=False)
     warnings(capsys)
     for name, value in worker_environment(tmp_path, 0, 1, 1).items():
         monkeypatch.setenv(name, value)
@@ -120,7 +119,13 @@ def failed(code: int, remedy: dict[str, Any] | None = None) -> Attempt:
     return Attempt(error_of(code, "it failed"), remedy)
 
 
-DONE = Attempt(None, None)
+DONE = Attempt(
+    None,
+    outcome={
+        **{"epochs": 1, "images": 8, "generated": True, "results": {}, "folder": "runs/x", "stop": None},
+        "config": to_mapping(resolve("quickstart", {}).config),
+    },
+)
 
 
 def two_processes(folder: Path, restarts: int) -> Resolved:
@@ -177,7 +182,7 @@ def test_a_gpu_that_fails_on_the_way(tmp_path: Path, monkeypatch: pytest.MonkeyP
     plan = decide.decide(resolved)
     plan.folder.mkdir()
     RunFolder(plan.folder).last.touch()
-    start._train_in_workers(plan, as_json=False)
+    start._train_in_workers(plan)
 
     assert [each.checkpoint for each in attempts.plans] == [None, tmp_path / "run"]
 

@@ -13,13 +13,14 @@ from torch import Tensor
 from camoxpert_cli.data.layouts import find_data
 from camoxpert_cli.engine.run import Run, assemble
 from camoxpert_cli.engine.step import StepOutput, TrainingStep
+from camoxpert_cli.engine.stopping import Stop
 from camoxpert_cli.engine.train import validate
 from camoxpert_cli.launch import trial as trial_module
 from camoxpert_cli.launch.trial import Measurement, Pictures, Trial, measure
 from camoxpert_cli.metrics.image_scores import Scores
 from camoxpert_cli.parallel.worker import JOB
 from camoxpert_cli.parallel.world import World
-from tests.helpers.replicas import Replicas
+from tests.helpers.replicas import use_replicas
 from tests.helpers.tiny_data import tiny_run
 
 
@@ -74,7 +75,7 @@ def test_all_experts_of_replicas_work(
 
     def assemble_in_two(*arguments: Any) -> Run:
         run = assemble(*arguments)
-        run.forward = Replicas(run.step, 2, monkeypatch)
+        use_replicas(run, 2, monkeypatch)
         return run
 
     monkeypatch.setattr(trial_module, "assemble", assemble_in_two)
@@ -88,8 +89,8 @@ def test_validation_uses_all_experts(tiny_data: Path, tmp_path: Path, monkeypatc
     """The average of the weights, which is what scores held-out pictures, is routed as well."""
     routes: list[Tensor] = []
 
-    def look_and_validate(run: Run) -> Scores:
-        for layer in run.scored_network.moe_layers:
+    def look_and_validate(run: Run) -> Scores | Stop:
+        for layer in run.state.scored_network.moe_layers:
             layer.register_forward_hook(lambda layer, inputs, output: routes.append(output[1].chosen))
         return validate(run)
 

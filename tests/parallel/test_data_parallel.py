@@ -2,36 +2,39 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
+from camoxpert_cli.engine.optimizer import parameters_of
 from camoxpert_cli.engine.run import Run, enter_phase, prepare
 from camoxpert_cli.engine.step import StepOutput
 from camoxpert_cli.engine.train import backward, train_epoch
-from camoxpert_cli.parallel.device import Placement
-from camoxpert_cli.parallel.gradients import leave_idle_experts
-from tests.helpers.replicas import Replicas
+from camoxpert_cli.parallel.strategy import Dp
+from camoxpert_cli.parallel.world import World
+from tests.helpers.replicas import use_replicas
 from tests.helpers.tiny_data import tiny_plan
 
-CPU = torch.device("cpu")
 SETTINGS: dict[str, Any] = {"num_experts": 7, "skip_stage1": True, "progressive_unfreeze": False, "use_ema": False}
 
 
 def run_of(data: Path, folder: Path, monkeypatch: pytest.MonkeyPatch, replicas: int, **settings: Any) -> Run:
     """A run in float64 whose network is called through so many replicas, each with its own part of a batch."""
     run, _ = prepare(tiny_plan(data, folder, **SETTINGS, **settings))
-    run.step.double()
+    run.strategy.step.double()
     if replicas > 1:
-        run.forward = Replicas(run.step, replicas, monkeypatch)
-        run.placement = Placement("dp", (CPU,) * replicas, 1)
+        use_replicas(run, replicas, monkeypatch)
     enter_phase(run, run.phases[0])
     # Statistics of a batch are those of each replica's part; here none looks at them.
-    run.network.eval()
+    run.state.network.eval()
     return run
+
+
+def reduce_gradients(run: Run, chosen: torch.Tensor) -> None:
+    assert run.state.optimizer is not None
+    run.strategy.reduce_gradients(parameters_of(run.state.optimizer), chosen)
 
 
 def gate_of(layer: Any) -> Any:
@@ -57,12 +60,12 @@ def test_gradients_are_those_of_one_network(
     one = run_of(tiny_data, tmp_path / "one", monkeypatch, 1)
     two = run_of(tiny_data, tmp_path / "two", monkeypatch, 2)
     (losses, chosen), (losses_two, chosen_two) = (backward(run, *batch(images), 0, images, 1.0) for run in (one, two))
-    leave_idle_experts(two.network, chosen_two)
+    reduce_gradients(two, chosen_two)
 
     assert torch.allclose(losses_two, losses, rtol=1e-9, atol=1e-12)
     assert torch.equal(chosen_two, chosen)
     idle = 0
-    for (name, ours), theirs in zip(two.network.named_parameters(), one.network.parameters(), strict=True):
+    for (name, ours), theirs in zip(two.state.network.named_parameters(), one.state.network.parameters(), strict=True):
         if theirs.grad is None:
             assert ours.grad is None, name
             idle += 1
@@ -73,12 +76,12 @@ def test_gradients_are_those_of_one_network(
 
 
 def test_replicas_give_zeros_to_idle_experts(tiny_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What makes `leave_idle_experts` needed: without it, a parameter that no replica used has a gradient of zeros."""
+    """What makes `Dp.reduce_gradients` needed: without it, a parameter that no replica used has gradients of zero."""
     run = run_of(tiny_data, tmp_path / "run", monkeypatch, 2)
     _, chosen = backward(run, *batch(1), 0, 1, 1.0)
     idle = [
         parameter
-        for layer, counts in zip(run.network.moe_layers, chosen.tolist(), strict=True)
+        for layer, counts in zip(run.state.network.moe_layers, chosen.tolist(), strict=True)
         for expert, count in zip(experts_of(layer), counts, strict=True)
         if count == 0
         for parameter in expert.parameters()
@@ -92,14 +95,14 @@ def test_idle_experts_do_not_decay(tiny_data: Path, tmp_path: Path, monkeypatch:
     """Over an epoch with a strong decay, an expert that no image of any batch chooses keeps its weights."""
     settings = {"weight_decay": 10.0, "stage2_lr": 1e-2, "scheduler": "none"}
     run = run_of(tiny_data, tmp_path / "run", monkeypatch, 2, **settings)
-    for layer in run.network.moe_layers:
+    for layer in run.state.network.moe_layers:
         torch.nn.init.zeros_(gate_of(layer).weight)
         with torch.no_grad():
             gate_of(layer).bias.copy_(torch.tensor([9.0, 8.0, 7.0, -9.0, -9.0, -9.0, -9.0]))
-    before = {name: value.clone() for name, value in run.network.named_parameters()}
+    before = {name: value.clone() for name, value in run.state.network.named_parameters()}
     train_epoch(run, run.phases[0], run.phases[0].first)
 
-    moved = {name for name, value in run.network.named_parameters() if not torch.equal(value, before[name])}
+    moved = {name for name, value in run.state.network.named_parameters() if not torch.equal(value, before[name])}
     assert any(".experts.0." in name for name in moved)
     assert not any(f".experts.{number}." in name for name in moved for number in (3, 4, 5, 6))
 
@@ -107,7 +110,7 @@ def test_idle_experts_do_not_decay(tiny_data: Path, tmp_path: Path, monkeypatch:
 def test_outputs_have_no_scalars(tiny_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Everything a replica returns is a tensor with a first dimension, along which it is joined with the others."""
     run = run_of(tiny_data, tmp_path / "run", monkeypatch, 1)
-    output = run.forward(*batch(2))
+    output = run.strategy.forward(*batch(2))
 
     assert isinstance(output, StepOutput)
     assert all(isinstance(each, torch.Tensor) and each.dim() >= 2 for each in output)
@@ -123,12 +126,11 @@ def test_on_a_gpu(tiny_data: Path, tmp_path: Path) -> None:
         run, _ = prepare(tiny_plan(tiny_data, tmp_path / str(doubled), **settings))
         enter_phase(run, run.phases[0])
         if doubled:
-            run.forward = torch.nn.DataParallel(run.step, [0, 0])
-            run.placement = replace(run.placement, strategy="dp")
-        run.network.eval()
+            run.strategy = Dp(run.strategy.step, run.state.network, [run.device] * 2, World())
+        run.state.network.eval()
         _, chosen = backward(run, *batch(3), 0, 3, 1.0)
-        leave_idle_experts(run.network, chosen)
-        gradients.append([parameter.grad for parameter in run.network.parameters()])
+        reduce_gradients(run, chosen)
+        gradients.append([parameter.grad for parameter in run.state.network.parameters()])
 
     for one, two in zip(*gradients, strict=True):
         assert (one is None) == (two is None)

@@ -13,6 +13,7 @@ import torch.distributed as dist
 from timm.layers import BatchNormAct2d
 from torch import Tensor, nn
 
+from camoxpert_cli.config.schema import RunConfig
 from camoxpert_cli.data.sampling import own_share, ranks_with_samples
 from camoxpert_cli.engine.ema import Ema
 from camoxpert_cli.engine.optimizer import build_optimizer
@@ -22,9 +23,8 @@ from camoxpert_cli.errors import UsageError
 from camoxpert_cli.launch.decide import decide
 from camoxpert_cli.launch.start import start
 from camoxpert_cli.model.camoxpert import CamoXpert
-from camoxpert_cli.parallel.device import Placement
-from camoxpert_cli.parallel.gradients import average_statistics
-from camoxpert_cli.parallel.sync_batchnorm import refuse_sync_batchnorm, synchronise, within_group
+from camoxpert_cli.parallel.device import place
+from camoxpert_cli.parallel.sync_batchnorm import synchronise, within_group
 from camoxpert_cli.parallel.world import World
 from tests.helpers.batch_effects import train_without_dropout
 from tests.helpers.gpus_on_cpu import place_on_gpus, run_sync_batchnorm
@@ -129,9 +129,11 @@ def test_where_it_is_done(
     run, _ = prepare(tiny_plan(tiny_data, tmp_path / "run", sync_batchnorm=True), None, world)
     without, _ = prepare(tiny_plan(tiny_data, tmp_path / "without"), None, world)
 
-    assert run.ema is not None
-    assert [are_synchronised(each) for each in (run.network, run.step, run.ema.network)] == [expected] * 3
-    assert not are_synchronised(without.network)
+    assert run.state.ema is not None
+    assert [are_synchronised(each) for each in (run.state.network, run.strategy.step, run.state.ema.network)] == [
+        expected
+    ] * 3
+    assert not are_synchronised(without.state.network)
 
 
 def test_layers_are_left_without_a_group() -> None:
@@ -175,12 +177,12 @@ def test_the_cpu_is_refused(tiny_data: Path, tmp_path: Path, processes: int) -> 
     assert not (tmp_path / "run").exists()
 
 
-def test_gpus_are_not_refused(tiny_data: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("gpus", "strategy"), [(1, "single"), (2, "ddp")])
+def test_gpus_are_not_refused(monkeypatch: pytest.MonkeyPatch, gpus: int, strategy: str) -> None:
     """One or several, a process for each."""
-    config = tiny_run(tiny_data, tmp_path, sync_batchnorm=True).config
-    gpus = (torch.device("cuda", 0), torch.device("cuda", 1))
-    refuse_sync_batchnorm(config, Placement("single", gpus[:1], 1))
-    refuse_sync_batchnorm(config, Placement("ddp", gpus, 2))
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: gpus)
+
+    assert place(RunConfig(gpus=gpus), sync_batchnorm=True).strategy == strategy
 
 
 def test_experts_hold_no_batch_norm() -> None:
@@ -262,11 +264,11 @@ def look_at_groups(world: World, data: Path, folder: Path) -> dict[str, Any]:
     run, _ = prepare(tiny_plan(data, folder / "sync", sync_batchnorm=True, **settings), None, world)
     groups = []
     for size in (4, 1, 4, 1):
-        with run.synchronised(size):
-            groups.append({_ranks_of(norm) for norm in norms_of(run.network)})
+        with run.strategy.batch(size):
+            groups.append({_ranks_of(norm) for norm in norms_of(run.state.network)})
     plain, _ = prepare(tiny_plan(data, folder / "plain", **settings), None, world)
     kept = [_average(each, 3 if world.is_main else 1, world) for each in (run, plain)]
-    after = {_ranks_of(norm) for norm in norms_of(run.network)}
+    after = {_ranks_of(norm) for norm in norms_of(run.state.network)}
     return {"groups": groups, "after": after, "made": len(world._groups), "kept": kept}
 
 
@@ -278,11 +280,11 @@ def _ranks_of(norm: Any) -> tuple[int, ...] | None:
 
 def _average(run: Run, images: int, world: World) -> set[float]:
     """What running means are after an average over ranks in which each had its own number."""
-    run.network.train()
-    norms: list[Any] = [norm for norm in norms_of(run.network) if norm.training]
+    run.state.network.train()
+    norms: list[Any] = [norm for norm in norms_of(run.state.network) if norm.training]
     for norm in norms:
         norm.running_mean.fill_(world.rank)
-    average_statistics(run.network, run.statistics_weight(images), world)
+    run.strategy.average_statistics(images)
     return {value for norm in norms for value in norm.running_mean.tolist()}
 
 
@@ -372,14 +374,14 @@ def train_really(world: World, data: Path, folder: Path) -> dict[str, Any]:
         enter_phase(run, phase)
         for epoch in range(phase.first, phase.end):
             train_epoch(run, phase, epoch)
-            run.progress.samples = 0
-    assert run.ema is not None
-    assert run.optimizer is not None
-    moments = [value for state in run.optimizer.state.values() for value in state.values()]
+            run.state.progress.samples = 0
+    assert run.state.ema is not None
+    assert run.state.optimizer is not None
+    moments = [value for state in run.state.optimizer.state.values() for value in state.values()]
     del kernels
     return {
-        "names": list(run.network.state_dict()),
-        "held": [*run.network.state_dict().values(), *run.ema.network.state_dict().values(), *moments],
+        "names": list(run.state.network.state_dict()),
+        "held": [*run.state.network.state_dict().values(), *run.state.ema.network.state_dict().values(), *moments],
     }
 
 

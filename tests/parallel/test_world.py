@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from camoxpert_cli.engine.run import enter_phase, prepare
 from camoxpert_cli.engine.train import backward
 from camoxpert_cli.parallel import gradients
+from camoxpert_cli.parallel.strategy import Ddp
 from camoxpert_cli.parallel.worker import worker_environment, write_job
 from camoxpert_cli.parallel.world import World
 from tests.helpers.tiny_data import tiny_plan
@@ -111,7 +112,7 @@ def test_all_are_there_before_the_losses_are_summed(
 def test_all_are_there_before_batchnorm_is_synchronised(tiny_data: Path, tmp_path: Path) -> None:
     """torch's layers have collectives of their own, which no time-out of ours looks after."""
     run, _ = prepare(tiny_plan(tiny_data, tmp_path / "run"))
-    run.world = RecordingWorld()
-    run.config = replace(run.config, train=replace(run.config.train, sync_batchnorm=True))
-    with run.synchronised(2):
-        assert run.world.calls == ["require_all"]
+    world = RecordingWorld()
+    strategy = Ddp(run.strategy.step, run.state.network, [run.device], world, sync_batchnorm=True)
+    with strategy.batch(2):
+        assert world.calls == ["require_all"]

@@ -20,7 +20,17 @@ from camoxpert_cli.model.camoxpert import CamoXpert
 from camoxpert_cli.model.layers import resize
 from camoxpert_cli.model.routing import spread
 from camoxpert_cli.parallel.world import World
-from tests.benchmarks.loops import RATE, arguments, camox_run, camox_steps, noise, seconds_of, settings, steps_on
+from tests.benchmarks.loops import (
+    RATE,
+    arguments,
+    camox_run,
+    camox_steps,
+    noise,
+    seconds_of,
+    settings,
+    step_of,
+    steps_on,
+)
 from tests.gpu.report import Report
 
 _BATCH = 24
@@ -52,9 +62,9 @@ def check(report: Report) -> None:
     images, masks = (each.pin_memory() for each in noise(_BATCH, asked.img_size))
     with report.part("plain network, compiled", seconds=90):
         measure(report, "plain network, compiled", plain_steps(run, images, masks))
-    with spread(run.network), report.part("camox, backbone and decoder compiled", seconds=90):
+    with spread(run.state.network), report.part("camox, backbone and decoder compiled", seconds=90):
         measure(report, "camox", camox_steps(run, images, masks))
-        for module in (run.network.backbone, *run.network.decoder_blocks):
+        for module in (run.state.network.backbone, *run.state.network.decoder_blocks):
             module.compile()
         measure(report, "camox, backbone and decoder compiled", camox_steps(run, images, masks))
 
@@ -65,13 +75,13 @@ def measure(report: Report, name: str, steps: Iterator[object]) -> None:
 
 
 def plain_steps(run: Run, images: Tensor, masks: Tensor) -> Iterator[object]:
-    network = PlainNetwork(run.network).train()
+    network = PlainNetwork(run.state.network).train()
     network.to(memory_format=torch.channels_last)
     compiled = torch.compile(network)
     optimizer = torch.optim.AdamW(network.parameters(), lr=RATE, fused=True)
 
     def loss() -> Tensor:
-        pixels = run.step.normalise(images.to("cuda", non_blocking=True))
+        pixels = step_of(run).normalise(images.to("cuda", non_blocking=True))
         with torch.autocast("cuda", torch.bfloat16):
             logits = compiled(pixels.contiguous(memory_format=torch.channels_last))
         return F.binary_cross_entropy_with_logits(logits.float(), masks.to("cuda", non_blocking=True).float())

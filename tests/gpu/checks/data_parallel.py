@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +11,8 @@ from torch.amp.grad_scaler import GradScaler
 
 from camoxpert_cli.engine.run import Run, enter_phase, prepare
 from camoxpert_cli.engine.train import backward
-from camoxpert_cli.parallel.gradients import leave_idle_experts
+from camoxpert_cli.parallel.strategy import Dp
+from camoxpert_cli.parallel.world import World
 from tests.gpu.distance import distance, gradients_of
 from tests.gpu.report import Report
 from tests.helpers.batch_effects import train_without_batch_effects
@@ -49,11 +49,10 @@ def run_of(data: Path, folder: Path, cards: int, precision: str, recomputes: boo
     settings = {**_SETTINGS, "precision": precision, "gradient_checkpointing": recomputes}
     run, _ = prepare(tiny_plan(data, folder, **settings))
     enter_phase(run, run.phases[0])
-    train_without_batch_effects(run.network)
-    run.scaler = GradScaler("cuda", init_scale=_SCALE, enabled=precision == "fp16")
+    train_without_batch_effects(run.state.network)
+    run.state.scaler = GradScaler("cuda", init_scale=_SCALE, enabled=precision == "fp16")
     if cards > 1:
-        run.forward = torch.nn.DataParallel(run.step, [0] * cards)
-        run.placement = replace(run.placement, strategy="dp")
+        run.strategy = Dp(run.strategy.step, run.state.network, [run.device] * cards, World())
     return run
 
 
@@ -61,8 +60,7 @@ def gradients(run: Run, images: int) -> list[Tensor | None]:
     generator = torch.Generator().manual_seed(3)
     pictures = torch.randint(256, (images, 3, _SIDE, _SIDE), dtype=torch.uint8, generator=generator)
     masks = torch.randint(2, (images, 1, _SIDE, _SIDE), dtype=torch.uint8, generator=generator)
-    run.network.zero_grad(set_to_none=True)
+    run.state.network.zero_grad(set_to_none=True)
     _, chosen = backward(run, pictures, masks, 0, images, 1.0)
-    if run.placement.strategy == "dp":
-        leave_idle_experts(run.network, chosen)
-    return gradients_of(run.network.parameters(), run.scaler.get_scale())
+    run.strategy.reduce_gradients(list(run.state.network.parameters()), chosen)
+    return gradients_of(run.state.network.parameters(), run.state.scaler.get_scale())

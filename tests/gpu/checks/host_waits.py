@@ -44,7 +44,7 @@ def check(report: Report) -> None:
             if report.on_card:
                 images, masks = images.pin_memory(), masks.pin_memory()
             steps = camox_steps(run, images, masks)
-            with spread(run.network):
+            with spread(run.state.network):
                 for _ in range(_WARM_UP):
                     next(steps)
                 with counted_waits() if report.on_card else counted_reads() as places:

@@ -106,7 +106,7 @@ def largest_batch(report: Report, data: Path) -> None:
         batch = config.train.stage2_batch_size or 0
         report.number("auto: images at a time in 12 GiB", batch)
         run = camox_run(replace(config, train=replace(config.train, skip_stage1=True)), World(), folder)
-        with spread(run.network):
+        with spread(run.state.network):
             steps = camox_steps(run, *noise(batch, config.data.img_size))
             for _ in range(_STEPS):
                 next(steps)

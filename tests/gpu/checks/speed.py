@@ -60,7 +60,7 @@ def run_of(report: Report, precision: str, batch: int) -> tuple[Run, torch.Tenso
 def beside_bare_loop(report: Report, precision: str, batch: int) -> float:
     """The median ratio of images/s, camox to the bare loop."""
     run, images, masks = run_of(report, precision, batch)
-    with spread(run.network):
+    with spread(run.state.network):
         loops = [loop(run, images, masks) for loop in (camox_steps, bare_steps)]
         pairs = interleaved(loops, rounds=5, steps=5)
     ours, bare = (5 * batch / statistics.median(column) for column in zip(*pairs, strict=True))
@@ -80,7 +80,7 @@ def profiled(report: Report, batch: int) -> None:
     run, images, masks = run_of(report, "bf16" if report.on_card else "fp32", batch)
     steps = camox_steps(run, images, masks)
     activities = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if report.on_card else [])]
-    with spread(run.network):
+    with spread(run.state.network):
         for _ in range(3):
             next(steps)
         for threads in dict.fromkeys((torch.get_num_threads(), 2)):  # of the host, which launches kernels with one

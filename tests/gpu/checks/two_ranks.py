@@ -104,7 +104,7 @@ def train_with_overflow(world: World, data: Path, folder: Path, case: dict[str, 
 
     def optimizer_step(*arguments: Any) -> float | None:
         if world.rank == 1 and len(norms) + 1 == _OVERFLOW:
-            gradients = [each.grad for each in run.network.parameters() if each.grad is not None]
+            gradients = [each.grad for each in run.state.network.parameters() if each.grad is not None]
             gradients[0].fill_(torch.inf)
         norms.append(honest(*arguments))
         return norms[-1]
@@ -114,17 +114,17 @@ def train_with_overflow(world: World, data: Path, folder: Path, case: dict[str, 
         enter_phase(run, phase)
         for epoch in range(phase.first, phase.end):
             train_epoch(run, phase, epoch)
-            run.progress.epoch += 1
-            run.progress.samples = 0
-    assert run.ema is not None
-    assert run.optimizer is not None
+            run.state.progress.epoch += 1
+            run.state.progress.samples = 0
+    assert run.state.ema is not None
+    assert run.state.optimizer is not None
     return {
         "skipped": [number for number, norm in enumerate(norms, 1) if norm is None],
         "steps": len(norms),
-        "scale": run.scaler.get_scale(),
-        "network": on_cpu(run.network.state_dict()),
-        "average": on_cpu(run.ema.network.state_dict()),
-        "optimizer": {number: on_cpu(state) for number, state in run.optimizer.state_dict()["state"].items()},
+        "scale": run.state.scaler.get_scale(),
+        "network": on_cpu(run.state.network.state_dict()),
+        "average": on_cpu(run.state.ema.network.state_dict()),
+        "optimizer": {number: on_cpu(state) for number, state in run.state.optimizer.state_dict()["state"].items()},
     }
 
 

@@ -1,0 +1,63 @@
+"""What a user reads at the end of a run: results on stdout, the rest on stderr."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from collections.abc import Mapping
+from typing import Any
+
+from camoxpert_cli import console
+from camoxpert_cli.config.parse import format_duration
+from camoxpert_cli.engine.outcome import Outcome
+from camoxpert_cli.metrics.measures import SUMMARY
+
+_SHOWN = {each.heading: each.name for each in SUMMARY}
+
+
+def print_outcome(outcome: Outcome, *, as_json: bool = False) -> None:
+    """Print the scores and what to type next, or all as JSON."""
+    if outcome.stop is not None:
+        if as_json:
+            left = {"complete": False, "run_folder": str(outcome.folder.path), "reason": outcome.stop.reason}
+            next_step = {"epochs": outcome.epochs, "next": outcome.folder.resume_command}
+            console.result(json.dumps({**left, **next_step}, indent=2))
+        else:
+            console.result(f"Go on with: {outcome.folder.resume_command}")
+    elif outcome.results is not None:
+        if as_json:
+            content = {"complete": True, "run_folder": str(outcome.folder.path), **outcome.results}
+            console.result(json.dumps(content, indent=2))
+        else:
+            _print_summary(outcome, outcome.results)
+
+
+def _print_summary(outcome: Outcome, results: Mapping[str, Any]) -> None:
+    config, folder = outcome.config, outcome.folder
+    console.say()
+    rows = [["validation", *_cells(results["validation"])]]
+    rows += [[f"test {name}", *_cells(scores)] for name, scores in results["tests"].items()]
+    rows += [
+        [f"  {name}", str(results["validation"]["pictures"]), f"{iou:.4f}"] + [""] * (len(_SHOWN) - 1)
+        for name, iou in results["baselines"].items()
+    ]
+    console.result(console.table(["", "pictures", *_SHOWN], rows))
+    console.say()
+    console.say(f"Best weights     {folder.best}, epoch {results['epoch']} of {outcome.epochs}")
+    if config.run.report:
+        console.say(f"Report           {folder.report}")
+    seconds, target = results["seconds"], config.run.target_iou
+    speed = f", {outcome.images / seconds:.1f} img/s with validation and saving" if seconds else ""
+    console.say(f"Training time    {format_duration(seconds)}{speed}")
+    if target is not None:
+        passed = results["seconds_to_target"]
+        when = "not reached" if passed is None else f"passed after {format_duration(passed)}"
+        console.say(f"Target           validation IoU {target:g}: {when}")
+    console.say(f"Next             camox predict {shlex.quote(str(folder.best))} PICTURE... --out maps")
+    console.say(f"                 {folder.resume_command} --epochs {2 * config.train.epochs}")
+    if outcome.generated:
+        console.say("                 camox train --dataset-path YOUR_DATA")
+
+
+def _cells(scores: Mapping[str, Any]) -> list[str]:
+    return [str(scores["pictures"]), *(f"{scores[name]:.4f}" for name in _SHOWN.values())]

@@ -1,0 +1,47 @@
+"""Whether a run has to end before it is complete: the clock or a signal, on which all ranks agree."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from types import TracebackType
+
+import torch
+
+from camoxpert_cli.engine.stopping import Stop, Stopping
+from camoxpert_cli.engine.time_limit import Reserve
+from camoxpert_cli.parallel.world import World
+
+
+@dataclass
+class Clock:
+    """Listens to signals while it is entered."""
+
+    stopping: Stopping
+    reserve: Reserve
+    world: World
+
+    def stop_before_step(self) -> Stop | None:
+        """Why there shall be no further step; every rank asks this at once."""
+        return self._agree(self.stopping.due(self.reserve.seconds))
+
+    def stop_before_batch(self) -> Stop | None:
+        """Why no further batch shall be scored; every rank asks this at once."""
+        return self._agree(self.stopping.due(self.reserve.to_save))
+
+    def _agree(self, stop: Stop | None) -> Stop | None:
+        """What ends any rank ends all, for the same reason."""
+        if not int(self.world.largest(torch.tensor([0 if stop is None else 1]))):
+            return None
+        # Ranks may differ in their reasons: a signal outranks the clock.
+        reasons = [(each.exit_code, each.reason) for each in self.world.gather(stop) if each is not None]
+        exit_code, reason = max(reasons)
+        return Stop(reason, exit_code)
+
+    def __enter__(self) -> Clock:
+        self.stopping.__enter__()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stopping.__exit__(kind, error, trace)

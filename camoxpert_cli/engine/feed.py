@@ -1,0 +1,81 @@
+"""The batches of a run, for one of its ranks."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cached_property
+from typing import TypeAlias
+
+from torch import Tensor
+
+from camoxpert_cli.config.schema import Config
+from camoxpert_cli.data.cache import PictureCache
+from camoxpert_cli.data.dataset import ScoringBatch, ScoringPictures, TrainingPictures
+from camoxpert_cli.data.loader import PictureLoader, scoring_loader, training_loader
+from camoxpert_cli.data.pairs import Pair
+from camoxpert_cli.data.sampling import EpochBatches
+from camoxpert_cli.engine.build import RunData
+from camoxpert_cli.engine.stages import Stage
+from camoxpert_cli.parallel.world import World
+
+# Images (B, 3, S, S) and masks (B, 1, S, S), uint8.
+TrainingBatch: TypeAlias = tuple[Tensor, Tensor]
+
+
+class Feed:
+    """Reads the images of `data` by `workers` processes; `devices` are all that share a batch, over all ranks.
+
+    `cache` holds the training images, those held out included, where it is given.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        data: RunData,
+        cache: PictureCache | None,
+        *,
+        workers: int,
+        devices: int,
+        pin_memory: bool,
+        world: World,
+    ) -> None:
+        self.workers = workers
+        self._config, self._data, self._cache, self._world = config, data, cache, world
+        self._devices, self._pin_memory = devices, pin_memory
+        self._stage: Stage | None = None
+        self._sampler: EpochBatches | None = None
+        self._training_loader: PictureLoader[TrainingBatch] | None = None
+
+    def training(self, stage: Stage, epoch: int, samples: int) -> tuple[PictureLoader[TrainingBatch], list[int]]:
+        """This rank's images and masks of `epoch` after its first `samples`, and each batch's size over all ranks.
+
+        The workers live as long as the stage.
+        """
+        if self._stage != stage or self._sampler is None or self._training_loader is None:
+            seed = self._config.train.seed
+            images = TrainingPictures(self._data.train, self._config.data.img_size, seed, self._cache)
+            self._stage = stage
+            per_process = stage.batch_size * self._devices // self._world.size
+            self._sampler = EpochBatches(len(images), per_process, seed, self._world.rank, self._world.size)
+            self._training_loader = training_loader(images, self._sampler, self.workers, self._pin_memory)
+        self._sampler.start_at(epoch, samples)
+        return self._training_loader, self._sampler.sizes()
+
+    @cached_property
+    def validation(self) -> PictureLoader[ScoringBatch]:
+        """The held-out images."""
+        return self._scoring(self._data.validation, self._cache)
+
+    def test(self, pairs: Sequence[Pair]) -> PictureLoader[ScoringBatch]:
+        """Images and masks in the order of `pairs`, from their files."""
+        return self._scoring(pairs, None)
+
+    def _scoring(self, pairs: Sequence[Pair], cache: PictureCache | None) -> PictureLoader[ScoringBatch]:
+        return scoring_loader(
+            ScoringPictures(pairs, self._config.data.img_size, cache),
+            self._config.train.batch_size,
+            self.workers,
+            self._pin_memory,
+            self._world.rank,
+            self._world.size,
+        )

@@ -1,0 +1,55 @@
+"""What depends on how devices work together; gradients of each are compared in the tests of DataParallel and ranks."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import get_args
+
+import pytest
+import torch
+
+from camoxpert_cli.config.schema import SETTINGS
+from camoxpert_cli.engine.run import enter_phase, prepare
+from camoxpert_cli.engine.step import StepOutput
+from camoxpert_cli.parallel.strategy import FOR_SEVERAL, STRATEGIES, Strategy, StrategyName, processes_of
+from tests.helpers.tiny_data import tiny_plan
+
+
+def test_every_strategy_can_be_asked_for() -> None:
+    """The setting takes each by its name, and `auto`, which chooses from those for several devices."""
+    assert set(STRATEGIES) == set(get_args(StrategyName))
+    assert set(get_args(SETTINGS["run.strategy"].type)) == {"auto", *STRATEGIES}
+    assert {"single", *FOR_SEVERAL} == set(STRATEGIES)
+
+
+@pytest.mark.parametrize(("strategy", "expected"), [("single", 1), ("dp", 1), ("ddp", 4), ("auto", 1)])
+def test_processes(strategy: str, expected: int) -> None:
+    """Only ddp has one for each of four devices."""
+    assert processes_of(strategy, 4) == expected
+
+
+def test_the_wrapper_is_made_anew(tiny_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whenever other layers are trained, once; not where a phase trains what the one before it did."""
+    wrapped: list[bool] = []
+    run, _ = prepare(tiny_plan(tiny_data, tmp_path / "run", epochs=4))
+    backbone = next(run.state.network.backbone.parameters())
+    monkeypatch.setattr(Strategy, "wrap", lambda strategy: wrapped.append(backbone.requires_grad))
+    for phase in run.phases:
+        enter_phase(run, phase)
+        enter_phase(run, phase)
+
+    assert len(wrapped) == len(run.phases) == 4
+    assert (wrapped[0], wrapped[-1]) == (False, True)
+
+
+def test_a_rank_without_an_image(tiny_data: Path, tmp_path: Path) -> None:
+    """It adds nothing to any sum, in shapes that fit those of the others, and has nothing to go back through."""
+    run, _ = prepare(tiny_plan(tiny_data, tmp_path / "run"))
+    enter_phase(run, run.phases[0])
+    images = torch.zeros(2, 3, 64, 64, dtype=torch.uint8)
+    some: StepOutput = run.strategy.forward(images, images[:, :1])
+    none: StepOutput = run.strategy.forward(images[:0], images[:0, :1])
+
+    assert none.terms.shape == (0, 4)
+    assert (none.chosen.shape, none.probability.shape) == (some.chosen.shape, some.probability.shape)
+    assert not any(each.any() or each.requires_grad for each in none)
