@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from camoxpert_cli.config.resolve import Resolved, resolve, to_mapping
+from camoxpert_cli.engine.outcome import Outcome
 from camoxpert_cli.engine.plan import Plan
 from camoxpert_cli.errors import CamoxError, DeviceError, UsageError, error_of
 from camoxpert_cli.launch import autobatch, decide, start
@@ -26,12 +27,16 @@ WORDS = "the learning rate does not fit the batch"
 def trained(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """What `start` does in place of training: launch processes, or train in this one."""
     seen: list[str] = []
-    monkeypatch.setattr("camoxpert_cli.engine.train.train", lambda *arguments, **rest: seen.append("train"))
+
+    def train(*arguments: object) -> Outcome:
+        seen.append("train")
+        return Outcome.from_mapping(DONE.outcome or {})
 
     def run_workers(*arguments: object, **rest: object) -> Attempt:
         seen.append("launch")
         return DONE
 
+    monkeypatch.setattr("camoxpert_cli.engine.train.train", train)
     monkeypatch.setattr("camoxpert_cli.launch.workers.run_workers", run_workers)
     return seen
 
