@@ -101,14 +101,19 @@ def train_with_overflow(world: World, data: Path, folder: Path, case: dict[str, 
     run, _ = prepare(decide(resolved), None, world)
     begin(run, resolved.config, None)
     honest, norms = train_module.optimizer_step, list[float | None]()
+    reduce = run.strategy.reduce_gradients
 
-    def optimizer_step(*arguments: Any) -> float | None:
+    def reduce_gradients(*arguments: Any) -> None:
         if world.rank == 1 and len(norms) + 1 == _OVERFLOW:
             gradients = [each.grad for each in run.state.network.parameters() if each.grad is not None]
             gradients[0].fill_(torch.inf)
+        reduce(*arguments)
+
+    def optimizer_step(*arguments: Any) -> float | None:
         norms.append(honest(*arguments))
         return norms[-1]
 
+    run.strategy.__dict__["reduce_gradients"] = reduce_gradients
     train_module.__dict__["optimizer_step"] = optimizer_step
     for phase in run.phases:
         enter_phase(run, phase)
