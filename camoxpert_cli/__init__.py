@@ -1,4 +1,4 @@
-"""camox: train and evaluate CamoXpert, a network that finds camouflaged animals in pictures."""
+"""camox: train and evaluate CamoXpert, a network that finds camouflaged animals in images."""
 
 from __future__ import annotations
 

@@ -40,10 +40,10 @@ from camoxpert_cli.run_folder import RunFolder
 
 PathLike: TypeAlias = str | Path
 # A file, or RGB uint8 (H, W, 3).
-Picture: TypeAlias = str | Path | NDArray[np.uint8]
+Image: TypeAlias = str | Path | NDArray[np.uint8]
 # float32 (H, W), 0 for background to 1 for object, at the picture's own size.
 Map: TypeAlias = NDArray[np.float32]
-_P = TypeVar("_P", bound=Picture)
+_P = TypeVar("_P", bound=Image)
 
 _KEYS = {setting.name: setting.key for setting in SETTINGS.values()}
 
@@ -51,7 +51,7 @@ _KEYS = {setting.name: setting.key for setting in SETTINGS.values()}
 @overload
 def predict(
     network: PathLike | CamoXpert,
-    pictures: Picture,
+    pictures: Image,
     *,
     tta: str | None = None,
     img_size: int | None = None,
@@ -73,7 +73,7 @@ def predict(
 @overload
 def predict(
     network: PathLike | CamoXpert,
-    pictures: Picture | list[_P] | tuple[_P, ...],
+    pictures: Image | list[_P] | tuple[_P, ...],
     *,
     out: PathLike,
     threshold: float | None = None,
@@ -88,7 +88,7 @@ def predict(
 @explaining_cuda_errors()
 def predict(
     network: PathLike | CamoXpert,
-    pictures: Picture | list[_P] | tuple[_P, ...],
+    pictures: Image | list[_P] | tuple[_P, ...],
     *,
     out: PathLike | None = None,
     threshold: float | None = None,
@@ -110,7 +110,7 @@ def predict(
     given; `device` "auto", "cuda" or "cpu" for a checkpoint. Raises CamoxError: DataError for a picture.
     """
     many = isinstance(pictures, list | tuple)
-    asked = [_picture(each) for each in (pictures if isinstance(pictures, list | tuple) else [pictures])]
+    asked = [_image(each) for each in (pictures if isinstance(pictures, list | tuple) else [pictures])]
     _at_least("img_size", img_size, SMALLEST_SIDE)
     source = network if isinstance(network, CamoXpert) else Path(network)
     views = NO_TTA if tta is None else parse_tta(tta)
@@ -213,20 +213,20 @@ def train(preset: PathLike | None = None, **settings: Any) -> RunFolder:
     return outcome.folder
 
 
-def _picture(picture: object) -> Path | NDArray[np.uint8]:
-    if isinstance(picture, str | Path):
-        return Path(picture)
-    if not isinstance(picture, np.ndarray):
+def _image(image: object) -> Path | NDArray[np.uint8]:
+    if isinstance(image, str | Path):
+        return Path(image)
+    if not isinstance(image, np.ndarray):
         raise UsageError(
-            f"a picture is of type {type(picture).__name__}, expected a path or a numpy array",
+            f"a picture is of type {type(image).__name__}, expected a path or a numpy array",
             "numpy.asarray(picture.convert('RGB')) for a picture of PIL",
         )
-    if picture.dtype != np.uint8 or picture.ndim != 3 or picture.shape[2] != 3 or not picture.size:
+    if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or not image.size:
         raise DataError(
-            f"a picture is an array {picture.dtype} of shape {picture.shape}, expected uint8 of shape (H, W, 3), RGB",
+            f"a picture is an array {image.dtype} of shape {image.shape}, expected uint8 of shape (H, W, 3), RGB",
             "cv2.cvtColor(picture, cv2.COLOR_GRAY2RGB) or the like",
         )
-    return picture
+    return image
 
 
 def _path(given: PathLike | None) -> Path | None:

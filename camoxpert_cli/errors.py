@@ -3,7 +3,7 @@
 CamoxError
 ├── UsageError         2   an option, a preset or a run folder that cannot be used as asked
 │   └── ConfigError    2   a setting that is unknown, of the wrong type, or impossible beside another
-├── DataError          3   pictures or masks that are missing, unreadable or do not fit together
+├── DataError          3   images or masks that are missing, unreadable or do not fit together
 ├── CheckpointError    4   a file of weights that cannot be read or belongs to another network
 ├── DeviceError        5   a GPU that is not there or cannot do what was asked
 ├── TrainingError      6   a run that cannot go on

@@ -8,9 +8,9 @@ last.pth         all that is needed to go on
 previous.pth     the last.pth before it
 best_model.pth   the weights with the best validation IoU
 strategy.json    which strategy for several GPUs short trials chose, and why; where there were any
-results.json     scores of best_model.pth on the held-out pictures and the test sets, written when the run ends
-per_image.csv    the same of each picture
-report.html      scores, curves and pictures on one page
+results.json     scores of best_model.pth on the held-out images and the test sets, written when the run ends
+per_image.csv    the same of each image
+report.html      scores, curves and images on one page
 curves.png       losses and validation scores over the epochs
 """
 

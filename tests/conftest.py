@@ -40,7 +40,7 @@ def _same_environment() -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def tiny_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of a data set of eleven training and three test pictures."""
+    """The folder of a data set of eleven training and three test images."""
     from tests.helpers.tiny_data import write_tiny_data
 
     return write_tiny_data(tmp_path_factory.mktemp("tiny") / "data")

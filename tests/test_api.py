@@ -22,7 +22,7 @@ from camoxpert_cli.model.camoxpert import CamoXpert
 from camoxpert_cli.run_folder import RunFolder
 from tests.helpers.checkpoints import content_of, save
 from tests.helpers.processes import TIMEOUT
-from tests.helpers.tiny_data import TEST_PICTURES, TEST_SET
+from tests.helpers.tiny_data import TEST_IMAGES, TEST_SET
 
 # Of a run of seconds.
 SMALL: dict[str, Any] = {
@@ -38,22 +38,22 @@ def run(tiny_data: Path, tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
 
 
 @pytest.fixture
-def pictures(tiny_data: Path) -> list[Path]:
+def images(tiny_data: Path) -> list[Path]:
     return sorted((tiny_data / "TestDataset" / TEST_SET / "Imgs").iterdir())
 
 
 def test_train(run: RunFolder) -> None:
     """The run has ended, and its folder knows where weights and scores are."""
     assert run.best.exists()
-    assert json.loads(run.results.read_text())["tests"][TEST_SET]["pictures"] == TEST_PICTURES
+    assert json.loads(run.results.read_text())["tests"][TEST_SET]["pictures"] == TEST_IMAGES
     assert repr(run) == f"RunFolder({str(run.path)!r})"
 
 
-def test_one_picture_and_several(run: RunFolder, pictures: list[Path]) -> None:
-    """A picture gives its map at its own size, a list a list in its order; arrays are as good as files."""
-    arrays = [read_image(path)[0] for path in pictures]
-    first = predict(run.best, pictures[0])
-    mixed: list[Any] = [pictures[1], arrays[0]]
+def test_one_image_and_several(run: RunFolder, images: list[Path]) -> None:
+    """An image gives its map at its own size, a list a list in its order; arrays are as good as files."""
+    arrays = [read_image(path)[0] for path in images]
+    first = predict(run.best, images[0])
+    mixed: list[Any] = [images[1], arrays[0]]
     several = predict(str(run.best), mixed, device="cpu")
 
     assert first.dtype == np.float32
@@ -64,34 +64,34 @@ def test_one_picture_and_several(run: RunFolder, pictures: list[Path]) -> None:
     assert predict(run.best, []) == []
 
 
-def test_a_network_gives_the_maps_of_its_checkpoint(run: RunFolder, pictures: list[Path]) -> None:
+def test_a_network_gives_the_maps_of_its_checkpoint(run: RunFolder, images: list[Path]) -> None:
     """`load_model` takes the weights and the size that `predict` takes; views and sizes are those asked for."""
     network = load_model(run.best)
 
-    assert np.array_equal(predict(network, pictures[0]), predict(run.best, pictures[0]))
-    assert np.array_equal(predict(network, pictures[0], img_size=96), predict(run.best, pictures[0], img_size=96))
-    mirrored = predict(network, np.ascontiguousarray(read_image(pictures[0])[0][:, ::-1]), tta="flip")
-    assert np.allclose(mirrored[:, ::-1], predict(network, pictures[0], tta="flip"), atol=1e-6)
+    assert np.array_equal(predict(network, images[0]), predict(run.best, images[0]))
+    assert np.array_equal(predict(network, images[0], img_size=96), predict(run.best, images[0], img_size=96))
+    mirrored = predict(network, np.ascontiguousarray(read_image(images[0])[0][:, ::-1]), tta="flip")
+    assert np.allclose(mirrored[:, ::-1], predict(network, images[0], tta="flip"), atol=1e-6)
 
 
-def test_files(run: RunFolder, pictures: list[Path], tmp_path: Path) -> None:
+def test_files(run: RunFolder, images: list[Path], tmp_path: Path) -> None:
     """With `out` the maps are files, as the command writes them, of folders too."""
-    written = predict(run.best, pictures[0].parent, out=tmp_path / "maps", overlay=True)
+    written = predict(run.best, images[0].parent, out=tmp_path / "maps", overlay=True)
     map_ = cv2.imread(str(written[0]), cv2.IMREAD_UNCHANGED)
-    values = predict(run.best, pictures[0])
+    values = predict(run.best, images[0])
 
-    assert written == [tmp_path / "maps" / path.name for path in pictures]
+    assert written == [tmp_path / "maps" / path.name for path in images]
     assert map_ is not None
     assert np.abs(map_ / 255 - values).max() <= 0.5 / 255 + 1e-6
-    assert len(list((tmp_path / "maps" / "overlays").iterdir())) == TEST_PICTURES
+    assert len(list((tmp_path / "maps" / "overlays").iterdir())) == TEST_IMAGES
 
 
 def test_evaluate(run: RunFolder, tiny_data: Path, tmp_path: Path) -> None:
-    """Scores of each picture and their means, equal to those that ended the run; files where they are asked for."""
+    """Scores of each image and their means, equal to those that ended the run; files where they are asked for."""
     scored = evaluate(run.best, dataset_path=[tiny_data], device="cpu", out=tmp_path / "scores")
     only = scored.sets[0]
 
-    assert (only.name, len(only.scores)) == (TEST_SET, TEST_PICTURES)
+    assert (only.name, len(only.scores)) == (TEST_SET, TEST_IMAGES)
     assert only.means.iou == pytest.approx(json.loads(run.results.read_text())["tests"][TEST_SET]["iou"])
     assert json.loads((tmp_path / "scores" / "results.json").read_text()) == scored.to_json()
     assert (tmp_path / "scores" / "report.html").exists()
@@ -142,11 +142,11 @@ def test_refusals(run: RunFolder, tiny_data: Path, tmp_path: Path, monkeypatch: 
 def test_a_network_of_unknown_size(tmp_path: Path) -> None:
     """Where the file does not say at which size it was trained, the caller has to."""
     path = save(content_of(CamoXpert(create_backbone("test_resnet"), "test_resnet", 2)), tmp_path)
-    picture = np.zeros((70, 80, 3), np.uint8)
+    image = np.zeros((70, 80, 3), np.uint8)
     with pytest.raises(UsageError, match="at which size"):
-        predict(load_model(path), picture)
+        predict(load_model(path), image)
 
-    assert predict(load_model(path), picture, img_size=64).shape == (70, 80)
+    assert predict(load_model(path), image, img_size=64).shape == (70, 80)
 
 
 def test_time_limits_count_from_the_call(

@@ -95,7 +95,7 @@ def test_imports_go_down(path: Path) -> None:
     upward = {part for part in parts if LEVEL[part] > LEVEL[own]}
     sideways = {part for part in parts if LEVEL[part] == LEVEL[own] > 0}
     unseen = parts & LAYERS[1] if own in BLIND else set()
-    # Whoever has scores and pictures gives them to the report as plain data.
+    # Whoever has scores and images gives them to the report as plain data.
     beyond_report = parts - LAYERS[0] if own == "report" else set()
 
     assert upward | sideways | unseen | beyond_report == set()

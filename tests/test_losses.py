@@ -41,9 +41,9 @@ def plain_iou(logits: Array, mask: Array) -> float:
     return float(1 - (both + 1e-5) / (p.sum() + mask.sum() - both + 1e-5))
 
 
-def strength(picture: Array) -> Array:
-    height, width = picture.shape
-    padded = np.pad(picture, 1)
+def strength(image: Array) -> Array:
+    height, width = image.shape
+    padded = np.pad(image, 1)
     windows = [[padded[i : i + height, j : j + width] for j in range(3)] for i in range(3)]
     x = sum(SOBEL_X[i, j] * windows[i][j] for i in range(3) for j in range(3))
     y = sum(SOBEL_X.T[i, j] * windows[i][j] for i in range(3) for j in range(3))
@@ -56,7 +56,7 @@ def plain_edge(logits: Array, mask: Array) -> float:
 
 @pytest.mark.parametrize(("loss", "plain"), [(bce_loss, plain_bce), (iou_loss, plain_iou), (edge_loss, plain_edge)])
 def test_formula(loss: Loss, plain: Callable[[Array, Array], float]) -> None:
-    """Each term is its formula, one value for each picture, computed here in float64 for one picture at a time."""
+    """Each term is its formula, one value for each image, computed here in float64 for one image at a time."""
     logits, masks = example()
     values = loss(logits, masks)
     expected = [
@@ -104,8 +104,8 @@ def test_deep_in_float32() -> None:
 
 
 @pytest.mark.parametrize("loss", LOSSES)
-def test_pictures_do_not_mix(loss: Loss) -> None:
-    """A picture's value and gradient are the same alone and in any batch."""
+def test_images_do_not_mix(loss: Loss) -> None:
+    """An image's value and gradient are the same alone and in any batch."""
     logits, masks = example()
     together = logits.clone().requires_grad_()
     values = loss(together, masks)

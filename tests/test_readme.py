@@ -25,7 +25,7 @@ TEXT = README.read_text(encoding="utf-8")
 KEYS = {setting.name: setting.key for setting in SETTINGS.values()}
 CODE = re.compile(r"^```(\w*)\n(.*?)^```", re.MULTILINE | re.DOTALL)
 PROSE = CODE.sub("", TEXT)
-LARGEST_PICTURE = 150_000
+LARGEST_IMAGE = 150_000
 # Options of other programs that the README names.
 FOREIGN = {
     *("--nnodes", "--node-rank", "--nproc-per-node", "--master-addr", "--master-port"),
@@ -104,18 +104,18 @@ def test_every_section_is_in_the_contents() -> None:
 
 
 def test_files_that_are_linked_or_shown_are_there_and_small() -> None:
-    """Paths are relative, so that they work on GitHub and in a copy; pictures load at once."""
+    """Paths are relative, so that they work on GitHub and in a copy; images load at once."""
     paths = re.findall(r"\]\(([^#)][^)]*)\)", PROSE)
     files = [ROOT / path for path in paths]
 
     assert "tests/readme/quickstart.png" in paths
     assert not [path for path in paths if path.startswith(("/", "http"))]
     assert not [file for file in files if not file.is_file()]
-    assert all(file.stat().st_size < LARGEST_PICTURE for file in files)
+    assert all(file.stat().st_size < LARGEST_IMAGE for file in files)
 
 
-def test_the_picture_is_what_its_script_draws() -> None:
-    """It has the size of as many columns as the script makes, of picture, mask and map."""
+def test_the_image_is_what_its_script_draws() -> None:
+    """It has the size of as many columns as the script makes, of image, mask and map."""
     drawn = picture.draw([[np.zeros((64, 64, 3), np.uint8)] * 3] * picture.COLUMNS)
     shown = cv2.imread(str(picture.TARGET))
 
@@ -124,13 +124,13 @@ def test_the_picture_is_what_its_script_draws() -> None:
 
 
 @pytest.mark.parametrize(("count", "steps"), [(2, ["a", "e"]), (3, ["a", "c", "e"]), (5, ["a", "b", "c", "d", "e"])])
-def test_pictures_are_taken_at_equal_steps(count: int, steps: list[str]) -> None:
+def test_images_are_taken_at_equal_steps(count: int, steps: list[str]) -> None:
     """The worst and the best are among them."""
     assert picture.equal_steps(["a", "b", "c", "d", "e"], count) == steps
 
 
-def test_pictures_are_ranked_by_their_iou(tmp_path: Path) -> None:
-    """Of the held-out pictures alone, and as numbers."""
+def test_images_are_ranked_by_their_iou(tmp_path: Path) -> None:
+    """Of the held-out images alone, and as numbers."""
     rows = ["validation,a,0.9", "validation,b,1e-3", "validation,c,0.5", "CAMO,d,0.1"]
     (tmp_path / "per_image.csv").write_text("\n".join(["dataset,name,iou", *rows]) + "\n")
 

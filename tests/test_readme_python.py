@@ -11,7 +11,7 @@ import pytest
 
 from camoxpert_cli.config.resolve import resolve
 from tests.helpers.command_lines import README
-from tests.helpers.tiny_data import TEST_PICTURES, TEST_SET
+from tests.helpers.tiny_data import TEST_IMAGES, TEST_SET
 from tests.test_api import SMALL
 
 
@@ -25,14 +25,14 @@ def blocks(section: str) -> list[str]:
 def test_from_python(
     tiny_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """The section's code, word for word, on generated pictures; the preset is made small, and all else is as shown."""
+    """The section's code, word for word, on generated images; the preset is made small, and all else is as shown."""
     (code,) = blocks("From Python")
     shown = {"train.epochs": 6, "train.stage1_epochs": 2}
     assert resolve("quickstart", shown).config.train.epochs == 6  # these settings go with the preset itself
     shutil.copytree(tiny_data, tmp_path / "DATA")
-    pictures = sorted((tiny_data / "TestDataset" / TEST_SET / "Imgs").iterdir())
-    shutil.copytree(pictures[0].parent, tmp_path / "FOLDER")
-    for name, path in zip(("photo.jpg", "other.jpg"), pictures, strict=False):
+    images = sorted((tiny_data / "TestDataset" / TEST_SET / "Imgs").iterdir())
+    shutil.copytree(images[0].parent, tmp_path / "FOLDER")
+    for name, path in zip(("photo.jpg", "other.jpg"), images, strict=False):
         pixels = cv2.imread(str(path))
         assert pixels is not None
         cv2.imwrite(str(tmp_path / name), pixels)
@@ -44,13 +44,13 @@ def test_from_python(
     names: dict[str, object] = {}
     exec(code.replace("epochs=6, stage1_epochs=2", "epochs=2, stage1_epochs=1"), names)
 
-    assert len(list((tmp_path / "maps").iterdir())) == TEST_PICTURES + 1  # with the folder of overlays
+    assert len(list((tmp_path / "maps").iterdir())) == TEST_IMAGES + 1  # with the folder of overlays
     assert isinstance(names["maps"], list)
-    assert f"{TEST_SET} {TEST_PICTURES} 0." in capsys.readouterr().out
+    assert f"{TEST_SET} {TEST_IMAGES} 0." in capsys.readouterr().out
 
 
 def preset(settings: dict[str, object]) -> str:
-    """The settings as a preset file, with pictures that it generates."""
+    """The settings as a preset file, with images that it generates."""
     sections = {
         "model": ("backbone", "num_experts", "pretrained"),
         "train": ("batch_size", "stage2_batch_size"),

@@ -27,13 +27,13 @@ from camoxpert_cli.engine.stages import Stage
 from camoxpert_cli.errors import DeviceError, UsageError
 from camoxpert_cli.launch.processes import Failure
 from camoxpert_cli.launch.run_trial import TrialResult, run_trial
-from camoxpert_cli.launch.trial import Measurement, Pictures, Trial
+from camoxpert_cli.launch.trial import Measurement, Trial, TrialData
 from camoxpert_cli.parallel.device import place
 from camoxpert_cli.parallel.strategy import FOR_SEVERAL, STRATEGIES, processes_of
 from camoxpert_cli.run_folder import RunFolder, versions
 
-# Training pictures of COD10K and CAMO together, on which published networks are trained.
-PAPERS_PICTURES = 4040
+# Training images of COD10K and CAMO together, on which published networks are trained.
+PAPERS_IMAGES = 4040
 _GENERATED = 32
 
 
@@ -59,18 +59,18 @@ class Row:
 
     @property
     def step_images(self) -> int:
-        """Pictures of an optimizer step over all GPUs."""
+        """Images of an optimizer step over all GPUs."""
         return self.stage.batch_size * self.gpus * self.accumulation
 
 
 @dataclass(frozen=True)
 class Benchmark:
-    """`train` and `validation` are the pictures of an epoch, `pictures` says in words where they come from."""
+    """`train` and `validation` are the images of an epoch, `data_source` says in words where they come from."""
 
     machine: dict[str, Any]
     config: Config
     preset: str | None
-    pictures: str
+    data_source: str
     train: int
     validation: int
     rows: list[Row]
@@ -105,7 +105,7 @@ def benchmark(
     """Measure every stage with each of the `counts` of GPUs and each strategy that can use them.
 
     None stands for what there is: one GPU and all of them, every strategy; as many steps as some seconds hold.
-    Raises CamoxError for settings, pictures and devices that cannot be used, and where nothing could be measured.
+    Raises CamoxError for settings, images and devices that cannot be used, and where nothing could be measured.
     """
     resolved = resolve(preset, flags)
     if resolved.auto:
@@ -131,13 +131,13 @@ def benchmark(
         for strategy in _strategies_of(count, strategies, on_cpu)
     ]
     with tempfile.TemporaryDirectory(prefix="camox-") as temporary:
-        data, pictures, described, (train, validation) = _pictures(config, Path(temporary))
+        data, images, described, (train, validation) = _trial_data(config, Path(temporary))
         # On the CPU a process stands for a GPU: each has the same cores, however many there are.
         rows = []
         for count, strategy, each in plan:
             threads = max(1, usable_cores() // (max(counts) if on_cpu else processes_of(strategy, count)))
             for stage in dict.fromkeys(phase.stage for phase in build_phases(each.config)):
-                trial = Trial(replace(each.config, data=data), stage.number, pictures, steps, repeats)
+                trial = Trial(replace(each.config, data=data), stage.number, images, steps, repeats)
                 outcome = run_trial(trial, threads=threads)
                 rows.append(Row(count, strategy, stage, each.config.train.accumulation_steps, outcome))
                 _tell(rows[-1])
@@ -163,7 +163,7 @@ def with_speedups(rows: Sequence[Row]) -> list[Row]:
 
 
 def _settings(preset: str | None, flags: Mapping[str, Any], device: str, count: int, strategy: str) -> Resolved:
-    """What `camox train` would take for so many GPUs, so that a preset's pictures of a step stay the same."""
+    """What `camox train` would take for so many GPUs, so that a preset's images of a step stay the same."""
     run = {"run.device": device, "run.gpus": str(count), "run.strategy": strategy}
     return keep_preset_batches(resolve(preset, {**flags, **run}))
 
@@ -189,10 +189,10 @@ def _require_gpus(most: int) -> None:
         )
 
 
-def _pictures(config: Config, folder: Path) -> tuple[DataConfig, Pictures, str, tuple[int, int]]:
-    """Settings and pictures for trials, where they come from in words, and how many an epoch has to train and validate.
+def _trial_data(config: Config, folder: Path) -> tuple[DataConfig, TrialData, str, tuple[int, int]]:
+    """Settings and images for trials, where they come from in words, and how many an epoch has to train and validate.
 
-    Resized pictures are cached before the clock runs, as in a run.
+    Resized images are cached before the clock runs, as in a run.
     """
     data = config.data
     if data.dataset_path or data.images:
@@ -205,7 +205,7 @@ def _pictures(config: Config, folder: Path) -> tuple[DataConfig, Pictures, str, 
         console.say(f"Data: generating {_GENERATED} pictures of {width}×{height}, the size of COD10K's")
         files = tuple(write_photographs(folder / "pictures", _GENERATED))
         train = validation = list(files)
-        counts = (PAPERS_PICTURES, round(PAPERS_PICTURES * data.val_fraction))
+        counts = (PAPERS_IMAGES, round(PAPERS_IMAGES * data.val_fraction))
         described = (
             f"{counts[0]} pictures an epoch, {counts[1]} to validate on; no data was given: extrapolated from "
             f"{_GENERATED} generated JPEGs of {width}×{height}"
@@ -213,7 +213,7 @@ def _pictures(config: Config, folder: Path) -> tuple[DataConfig, Pictures, str, 
         data = replace(data, cache=str(folder / "cache") if data.cache == "auto" else data.cache)
     open_cache(data.cache, files, data.img_size)
     rows = {pair: row for row, pair in enumerate(files)}
-    chosen = Pictures(files, tuple(rows[pair] for pair in train), tuple(rows[pair] for pair in validation))
+    chosen = TrialData(files, tuple(rows[pair] for pair in train), tuple(rows[pair] for pair in validation))
     return data, chosen, described, counts
 
 

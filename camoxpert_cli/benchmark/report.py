@@ -110,7 +110,7 @@ def _head(result: Benchmark) -> list[str]:
         f"Machine: {machine['device']}, {machine['gpus']} GPUs, {machine['cores']} CPU cores, threads a process "
         f"{machine['threads_a_process']}, torch {machine['torch']}",
         f"Network: {recipe}{model.backbone}, {model.num_experts} experts, {data.img_size} px",
-        f"Data: {result.pictures}",
+        f"Data: {result.data_source}",
     ]
 
 
@@ -188,7 +188,7 @@ def _recipe(result: Benchmark) -> Section:
 
 
 def _waiting(result: Benchmark, row: Row, one: Measurement) -> str:
-    """Where pictures come too slowly: by how much, and what may help."""
+    """Where images come too slowly: by how much, and what may help."""
     if one.data_wait is None or one.data_wait < _WAITING:
         return ""
     cores = result.machine["cores"]

@@ -76,20 +76,20 @@ def convert_checkpoint(
     """
     target = _allowed(source, target, in_place, overwrite)
     content, layout = _read(source)
-    before, average = state_dicts_in(content, layout)
+    before, ema = state_dicts_in(content, layout)
     prefix = shared_prefix(bare(before))
-    network, average = _choose(before, average, weights, add, source)
+    network, ema = _choose(before, ema, weights, add, source)
     to_safetensors = target.suffix == SAFETENSORS
     # Finding it out from the weights takes seconds.
     architecture = (architecture_of if dry_run or to_safetensors or to == "camoxpert" else said_architecture)(content)
 
     result: Mapping[str, Any]
     if to_safetensors:
-        result, average = network, None
+        result, ema = network, None
     elif to == "camoxpert":
-        result = as_original(content, network, average, architecture, source)
+        result = as_original(content, network, ema, architecture, source)
     else:
-        result = as_before(content, layout, network, average, everything=keep == "all", training=weights == "model")
+        result = as_before(content, layout, network, ema, everything=keep == "all", training=weights == "model")
     tied = len(network) - len({_place(value) for value in network.values()})
     if not dry_run:
         _write(target, result, metadata(content, architecture))
@@ -102,7 +102,7 @@ def convert_checkpoint(
         removed_prefix="" if prefix == added else prefix,
         added_prefix="" if prefix == added else added,
         tensors=len(network),
-        average_tensors=len(average or {}),
+        average_tensors=len(ema or {}),
         dropped=dropped(content, layout, result, architecture),
         tied=tied,
         backbone=architecture[0] if architecture else None,
@@ -140,11 +140,11 @@ def _read(source: Path) -> tuple[dict[str, Any], Layout]:
 
 
 def _choose(
-    network: Mapping[str, Tensor], average: Mapping[str, Tensor] | None, weights: Weights, add: bool, source: Path
+    network: Mapping[str, Tensor], ema: Mapping[str, Tensor] | None, weights: Weights, add: bool, source: Path
 ) -> tuple[dict[str, Tensor], dict[str, Tensor] | None]:
     """The two state dicts under their new keys; with `weights` "ema" the average takes the network's place."""
     chosen = _renamed(network, add)
-    stripped = None if average is None else _renamed(average, add=False)
+    stripped = None if ema is None else _renamed(ema, add=False)
     if weights == "model":
         return chosen, stripped
     if stripped is None:

@@ -181,11 +181,11 @@ def refuse_later_version(content: Any, path: Path) -> None:
         )
 
 
-def checkpoint_bytes(network: nn.Module, average: bool) -> int:
+def checkpoint_bytes(network: nn.Module, ema: bool) -> int:
     """About the size of `last.pth` once all is trained: weights, their average where there is one, and two moments."""
     weights = sum(value.numel() * value.element_size() for value in network.state_dict().values())
     moments = 2 * sum(value.numel() * value.element_size() for value in network.parameters())
-    return weights * (2 if average else 1) + moments
+    return weights * (2 if ema else 1) + moments
 
 
 def _are_camoxperts(state: Mapping[str, Any]) -> bool:

@@ -20,14 +20,14 @@ from camoxpert_cli.model.camoxpert import CamoXpert
 
 @dataclass(frozen=True)
 class Layout:
-    """A kind of checkpoint: the entries with the network's state dict and that of its moving average, where any.
+    """A kind of checkpoint: the entries with the network's state dict and that of its EMA, where any.
 
     `network` None: the content is the state dict itself. `mark` is an entry that only this program writes.
     """
 
     program: str
     network: str | None
-    average: str | None = None
+    ema: str | None = None
     mark: str | None = None
 
 
@@ -54,7 +54,7 @@ def layout_of(content: Any) -> Layout | None:
 def state_dicts_in(content: Any, layout: Layout) -> tuple[Mapping[str, Tensor], Mapping[str, Tensor] | None]:
     """The network's state dict and its average's, or None, with the keys as they are."""
     network = content if layout.network is None else content[layout.network]
-    return network, None if layout.average is None else content.get(layout.average)
+    return network, None if layout.ema is None else content.get(layout.ema)
 
 
 def architecture_of(content: Mapping[str, Any]) -> tuple[str, int] | None:
@@ -120,15 +120,15 @@ def weights_of(content: Mapping[str, Any], ema: bool) -> dict[str, Tensor]:
     layout = layout_of(content)
     if layout is None:
         raise CheckpointError("the file holds no weights")
-    network, average = state_dicts_in(content, layout)
+    network, ema_weights = state_dicts_in(content, layout)
     if not ema:
         return strip_prefixes(network)
-    if average is None:
+    if ema_weights is None:
         raise CheckpointError("the checkpoint holds no moving average of the weights", "load it without the average")
-    return {**strip_prefixes(network), **strip_prefixes(average)}
+    return {**strip_prefixes(network), **strip_prefixes(ema_weights)}
 
 
-def average_in(content: Mapping[str, Any]) -> Mapping[str, Tensor] | None:
+def ema_in(content: Mapping[str, Any]) -> Mapping[str, Tensor] | None:
     """The stored moving average under whatever names it has, None where there is none."""
     layout = layout_of(content)
     return None if layout is None else state_dicts_in(content, layout)[1]
@@ -147,8 +147,8 @@ def _fits(content: Any, layout: Layout) -> bool:
     if not isinstance(content, dict) or (layout.mark is not None and layout.mark not in content):
         return False
     network = content if layout.network is None else content.get(layout.network)
-    average = None if layout.average is None else content.get(layout.average)
-    return _is_state_dict(network) and (average is None or _is_state_dict(average))
+    ema = None if layout.ema is None else content.get(layout.ema)
+    return _is_state_dict(network) and (ema is None or _is_state_dict(ema))
 
 
 def _is_state_dict(value: Any) -> bool:

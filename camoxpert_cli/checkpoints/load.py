@@ -11,7 +11,7 @@ from torch import Tensor
 
 from camoxpert_cli import console
 from camoxpert_cli.checkpoints.format import read_checkpoint
-from camoxpert_cli.checkpoints.layouts import architecture_of, average_in, fitting_architecture, said_size, weights_of
+from camoxpert_cli.checkpoints.layouts import architecture_of, ema_in, fitting_architecture, said_size, weights_of
 from camoxpert_cli.config.eval_options import Weights
 from camoxpert_cli.errors import CheckpointError, ConfigError
 from camoxpert_cli.model.backbone import create_backbone
@@ -25,8 +25,8 @@ _MOST_SHOWN = 5
 def load_model(path: str | Path, device: str | torch.device = "cpu", ema: bool | None = None) -> CamoXpert:
     """The network of a checkpoint of camox or of the original program, in eval mode on `device`.
 
-    Calling it on normalised pictures (B, 3, H, W) gives `logits` (B, 1, H, W), `deep_logits` and `balance`. `ema` takes
-    the moving average of the weights or, where it is False, the weights themselves; None takes the average where there
+    Calling it on normalised images (B, 3, H, W) gives `logits` (B, 1, H, W), `deep_logits` and `balance`. `ema` takes
+    the moving EMA of the weights or, where it is False, the weights themselves; None takes the average where there
     is one, as every command does. `img_size` of the network is the side in pixels it was trained at, None where the
     file does not say. Raises CheckpointError.
     """
@@ -37,7 +37,7 @@ def load_model(path: str | Path, device: str | torch.device = "cpu", ema: bool |
 def network_of(content: Mapping[str, Any], path: Path, ema: bool | None = None) -> CamoXpert:
     """The network that `content`, read from `path`, describes, with its weights; `ema` None: the average if any."""
     if ema is None:
-        ema = takes_average(content, path, None)
+        ema = uses_ema(content, path, None)
     architecture = architecture_of(content)
     if architecture is None:
         raise CheckpointError(f"{path} does not say which backbone and how many experts its network has")
@@ -53,7 +53,7 @@ def network_of(content: Mapping[str, Any], path: Path, ema: bool | None = None) 
 
 
 def trained_size(content: Mapping[str, Any], path: Path) -> int:
-    """Side in pixels of the pictures that the network of `content`, read from `path`, was trained on.
+    """Side in pixels of the images that the network of `content`, read from `path`, was trained on.
 
     Raises CheckpointError where the file does not say.
     """
@@ -63,12 +63,12 @@ def trained_size(content: Mapping[str, Any], path: Path) -> int:
     return size
 
 
-def takes_average(content: Mapping[str, Any], path: Path, weights: Weights | None) -> bool:
+def uses_ema(content: Mapping[str, Any], path: Path, weights: Weights | None) -> bool:
     """Whether `weights` asks for the average of those in `content`, read from `path`; None: where there is one.
 
     Raises CheckpointError where it is asked for and not there.
     """
-    there = average_in(content) is not None
+    there = ema_in(content) is not None
     if weights == "ema" and not there:
         raise CheckpointError(f"{path} holds no moving average of the weights", "--weights model")
     return there if weights is None else weights == "ema"

@@ -28,7 +28,7 @@ def as_before(
     content: Mapping[str, Any],
     layout: Layout,
     network: Mapping[str, Tensor],
-    average: Mapping[str, Tensor] | None,
+    ema: Mapping[str, Tensor] | None,
     *,
     everything: bool,
     training: bool,
@@ -43,15 +43,15 @@ def as_before(
     kept = content.keys() if everything else _DESCRIBED[layout]
     result = {key: value for key, value in content.items() if key in kept and (training or key not in _TRAINING)}
     result[layout.network] = network
-    if layout.average is not None and layout.average in content:
-        result[layout.average] = average
+    if layout.ema is not None and layout.ema in content:
+        result[layout.ema] = ema
     return result
 
 
 def as_original(
     content: Mapping[str, Any],
     network: Mapping[str, Tensor],
-    average: Mapping[str, Tensor] | None,
+    ema: Mapping[str, Tensor] | None,
     architecture: tuple[str, int] | None,
     source: Path,
 ) -> dict[str, Any]:
@@ -59,8 +59,8 @@ def as_original(
     if architecture is None:
         raise CheckpointError(f"{source} does not say which network it is, and its weights fit none that is known")
     parameters = {name for name, _ in meta_network(*architecture).named_parameters()}
-    if average is not None:
-        average = {key: value for key, value in average.items() if key in parameters}
+    if ema is not None:
+        ema = {key: value for key, value in ema.items() if key in parameters}
     args = _mapping(content.get("args")) or {
         name: value for section in _mapping(content.get("config")).values() for name, value in _mapping(section).items()
     }
@@ -72,7 +72,7 @@ def as_original(
     return {
         "epoch": epochs_complete(content) - 1,
         "model_state_dict": network,
-        "ema_state_dict": average,
+        "ema_state_dict": ema,
         "best_iou": next((float(value) for value in best if isinstance(value, float)), 0.0),
         "args": {"command": "train", **args, "backbone": architecture[0], "num_experts": architecture[1]},
     }
@@ -89,7 +89,7 @@ def dropped(
     """Entries of the source that are in the target under no name."""
     if layout.network is None:
         return ()
-    carried = {layout.network, layout.average, "metadata"}
+    carried = {layout.network, layout.ema, "metadata"}
     if architecture is not None:
         carried |= {"backbone", "num_experts"}
     if "model_state_dict" in result:

@@ -68,12 +68,12 @@ def convert_ckpt(
         overwrite=overwrite,
         dry_run=dry_run,
     )
-    console.result(json.dumps(asdict(done), indent=2) if as_json else _in_words(done))
+    console.result(json.dumps(asdict(done), indent=2) if as_json else _format_conversion(done))
 
 
-def _in_words(done: Conversion) -> str:
-    average = f", {done.average_tensors} of their average" if done.average_tensors else ""
-    lines = [f"{done.source}: {done.program}, {done.tensors} tensors{average}"]
+def _format_conversion(done: Conversion) -> str:
+    ema = f", {done.average_tensors} of their average" if done.average_tensors else ""
+    lines = [f"{done.source}: {done.program}, {done.tensors} tensors{ema}"]
     lines.append(f"Keys: {done.removed_prefix!r} removed" if done.removed_prefix else "Keys: no prefix to remove")
     if done.added_prefix:
         lines[-1] += f", {done.added_prefix!r} added"

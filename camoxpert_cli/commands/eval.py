@@ -83,9 +83,9 @@ def evaluate(
     if out is not None:
         output.refuse_overwriting(out, overwrite)
     if maps is not None and masks is not None:
-        from camoxpert_cli.evaluation.given_predictions import evaluate_maps
+        from camoxpert_cli.evaluation.given_predictions import evaluate_predictions
 
-        evaluation = evaluate_maps(maps, masks, images, protocol)
+        evaluation = evaluate_predictions(maps, masks, images, protocol)
     else:
         from camoxpert_cli.launch.evaluate import evaluate as evaluate_checkpoint
 

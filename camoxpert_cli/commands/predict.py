@@ -52,6 +52,6 @@ def predict(
     from camoxpert_cli.inference.predict import predict as run
 
     outputs = Outputs(out, threshold, overlay)
-    maps = run(checkpoint, paths, outputs, device=device, img_size=img_size, overwrite=overwrite, tta=views)
-    count = "1 map" if len(maps) == 1 else f"{len(maps)} maps"
+    predictions = run(checkpoint, paths, outputs, device=device, img_size=img_size, overwrite=overwrite, tta=views)
+    count = "1 map" if len(predictions) == 1 else f"{len(predictions)} maps"
     console.result(f"{count} in {out}" + (f", overlays in {outputs.overlay_folder}" if overlay else ""))

@@ -41,6 +41,6 @@ def _set_to_text(each: ScoredSet, title: str) -> str:
     return "\n".join(lines)
 
 
-def _row(label: str, pictures: int | None, scores: Mapping[str, float]) -> list[str]:
+def _row(label: str, images: int | None, scores: Mapping[str, float]) -> list[str]:
     cells = [f"{scores[name]:.3f}" if name in scores else "" for name in _HEADINGS.values()]
-    return [label, "" if pictures is None else str(pictures), *cells]
+    return [label, "" if images is None else str(images), *cells]

@@ -1,4 +1,4 @@
-"""Batches per GPU, and the accumulation that makes the pictures of an optimizer step from them."""
+"""Batches per GPU, and the accumulation that makes the images of an optimizer step from them."""
 
 from __future__ import annotations
 
@@ -8,30 +8,30 @@ from dataclasses import replace
 from camoxpert_cli.config.resolve import global_batches, gpu_count, stage2_batch_size
 from camoxpert_cli.config.schema import SETTINGS, Config
 
-# What the pictures of an optimizer step are made of.
+# What the images of an optimizer step are made of.
 BATCH_SETTINGS = {"train.batch_size", "train.stage2_batch_size", "train.accumulation_steps"}
 
 
 def own_batches(config: Config) -> tuple[int, int]:
-    """Pictures at a time on each GPU, in stage 1 and in stage 2."""
+    """Images at a time on each GPU, in stage 1 and in stage 2."""
     return config.train.batch_size, stage2_batch_size(config)
 
 
 def exact_batches(wanted: tuple[int, int], gpus: int) -> list[tuple[int, int, int]]:
-    """Batch sizes per GPU of stages 1 and 2 and accumulation steps that make steps of `wanted` pictures; largest first.
+    """Batch sizes per GPU of stages 1 and 2 and accumulation steps that make steps of `wanted` images; largest first.
 
     Both stages have the same accumulation. Empty where no whole numbers do it.
     """
     found = []
     for steps in range(1, min(wanted) + 1):
-        (first, rest), (second, other_rest) = (divmod(pictures, gpus * steps) for pictures in wanted)
+        (first, rest), (second, other_rest) = (divmod(images, gpus * steps) for images in wanted)
         if rest == other_rest == 0:
             found.append((first, second, steps))
     return found
 
 
 def batches_within(config: Config, most: tuple[int, int]) -> Config:
-    """`config` in the largest batches, of at most `most` (1 or more) pictures per GPU, that keep its pictures a step.
+    """`config` in the largest batches, of at most `most` (1 or more) images per GPU, that keep its images a step.
 
     Where no whole numbers keep them, those that come nearest in both stages.
     """
@@ -40,8 +40,8 @@ def batches_within(config: Config, most: tuple[int, int]) -> Config:
         if first <= most[0] and second <= most[1]:
             return _with(config, first, second, steps)
 
-    def nearest(pictures: int, largest: int, steps: int) -> int:
-        exact = pictures / gpus / steps
+    def nearest(images: int, largest: int, steps: int) -> int:
+        exact = images / gpus / steps
         sizes = [min(largest, max(1, size)) for size in (math.floor(exact), math.ceil(exact))]
         return min(sizes, key=lambda size: abs(math.log(size / exact)))
 
@@ -53,7 +53,7 @@ def batches_within(config: Config, most: tuple[int, int]) -> Config:
     def distance(choice: tuple[int, int, int]) -> float:
         first, second, steps = choice
         made = (first * steps * gpus, second * steps * gpus)
-        return max(abs(math.log(each / pictures)) for each, pictures in zip(made, wanted, strict=True))
+        return max(abs(math.log(each / images)) for each, images in zip(made, wanted, strict=True))
 
     return _with(config, *min(choices, key=distance))
 

@@ -107,7 +107,7 @@ def keep_global_batches(before: Config, after: Config, given: Sequence[str]) -> 
 
 
 def keep_preset_batches(resolved: Resolved) -> Resolved:
-    """Where GPUs were typed beside a preset for another number of them, keep the preset's pictures of a step.
+    """Where GPUs were typed beside a preset for another number of them, keep the preset's images of a step.
 
     Its learning rates belong to them. A batch size or accumulation that was typed is left alone. Raises ConfigError as
     `keep_global_batches` does.

@@ -38,7 +38,7 @@ class Inference:
 
 @dataclass(frozen=True)
 class Protocol:
-    """How maps are scored: see `metrics.image_scores.score_picture`."""
+    """How maps are scored: see `metrics.image_scores.score_image`."""
 
     stretch: bool = True
     empty: EmptyMasks = "reference"

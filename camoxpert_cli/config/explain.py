@@ -130,7 +130,7 @@ def account(explained: Explained) -> list[str]:
         config, where = replace(config, run=replace(config.run, gpus=1)), " on each GPU"
     epochs = (0 if train.skip_stage1 else train.stage1_epochs, train.epochs - train.stage1_epochs)
     rates = (train.lr, stage2_rate(config))
-    for number, (count, pictures, rate) in enumerate(zip(epochs, global_batches(config), rates, strict=True), start=1):
+    for number, (count, images, rate) in enumerate(zip(epochs, global_batches(config), rates, strict=True), start=1):
         if count:
-            lines.append(f"Stage {number}: {count} epochs, {pictures} pictures a step{where}, learning rate {rate:g}")
+            lines.append(f"Stage {number}: {count} epochs, {images} pictures a step{where}, learning rate {rate:g}")
     return lines

@@ -1,6 +1,6 @@
 """Whether a run's learning rates still belong to its batches, after what the user changed of a recipe.
 
-A rate that stays, or falls, where the batch grows sixteenfold leaves each picture next to nothing: training collapses.
+A rate that stays, or falls, where the batch grows sixteenfold leaves each image next to nothing: training collapses.
 Practice scales AdamW's rate with the batch, or with its square root; both are in order here, and so is a factor of two
 beside the former.
 """
@@ -28,67 +28,67 @@ _RATES = {1: "train.lr", 2: "train.stage2_lr"}
 
 
 @dataclass(frozen=True)
-class StageRate:
-    """A stage's learning rate, above zero, and its pictures of an optimizer step over all GPUs."""
+class StageLr:
+    """A stage's learning rate, above zero, and its images of an optimizer step over all GPUs."""
 
     rate: float
-    pictures: int
+    images: int
     owner: str = ""
 
     @property
-    def share(self) -> float:
-        """The learning rate for one picture of a step."""
-        return self.rate / self.pictures
+    def lr_per_image(self) -> float:
+        """The learning rate for one image of a step."""
+        return self.rate / self.images
 
 
-def fits(own: StageRate, recipe: StageRate) -> bool:
+def follows_scaling(own: StageLr, recipe: StageLr) -> bool:
     """Whether the rate is at most TOLERANCE times off linear scaling of the recipe's, or no further than its root."""
-    scale, change = own.pictures / recipe.pictures, own.rate / recipe.rate
+    scale, change = own.images / recipe.images, own.rate / recipe.rate
     low = min(scale / TOLERANCE, math.sqrt(scale))
     high = max(scale * TOLERANCE, math.sqrt(scale))
     return low / _ROUNDING <= change <= high * _ROUNDING
 
 
-def rate_warning(resolved: Resolved) -> str | None:
+def lr_scaling_warning(resolved: Resolved) -> str | None:
     """What to warn of, in some lines: the stages whose rate does not fit the batch, and what to type.
 
     None where all fit what the user started from: the preset, or the run that goes on. Without a preset they fit where
     they fit the defaults or any preset that comes with camox. The number of GPUs must have been counted before.
     """
-    own = stage_rates(resolved.config)
-    recipes = [stage_rates(config, name) for name, config in _starting_points(resolved)]
+    own = stage_lrs(resolved.config)
+    recipes = [stage_lrs(config, name) for name, config in _starting_points(resolved)]
     wrong = _misfits(own, recipes)
     if not wrong:
         return None
     lines = ["the learning rate does not fit the batch, over which training can collapse:"]
-    lines += [f"  stage {number}: {_compared(own[number], recipe)}" for number, recipe in wrong.items()]
-    lines.append(f"  in proportion: {_words(resolved, _rates_in_proportion(resolved.config, own, wrong))}")
-    steps = _steps_in_proportion(resolved, own, wrong, recipes)
+    lines += [f"  stage {number}: {_format_comparison(own[number], recipe)}" for number, recipe in wrong.items()]
+    lines.append(f"  in proportion: {_format_settings(resolved, _scaled_lrs(resolved.config, own, wrong))}")
+    steps = _scaled_steps(resolved, own, wrong, recipes)
     if steps is not None:
-        lines.append(f"  or, with these rates: {_words(resolved, {'train.accumulation_steps': steps})}")
+        lines.append(f"  or, with these rates: {_format_settings(resolved, {'train.accumulation_steps': steps})}")
     lines.append("  AdamW's rate is scaled with the batch or with its square root; training goes on as asked.")
     return "\n".join(lines)
 
 
-def stage_rates(config: Config, owner: str = "") -> dict[int, StageRate]:
+def stage_lrs(config: Config, owner: str = "") -> dict[int, StageLr]:
     """The stages that train, by number."""
     train = config.train
     epochs = (0 if train.skip_stage1 else train.stage1_epochs, train.epochs - train.stage1_epochs)
     rates = (train.lr, stage2_rate(config))
     return {
-        number: StageRate(rate, pictures, owner)
-        for number, count, rate, pictures in zip((1, 2), epochs, rates, global_batches(config), strict=True)
-        if count > 0 and rate / pictures > 0
+        number: StageLr(rate, images, owner)
+        for number, count, rate, images in zip((1, 2), epochs, rates, global_batches(config), strict=True)
+        if count > 0 and rate / images > 0
     }
 
 
-def _misfits(own: Mapping[int, StageRate], recipes: Sequence[Mapping[int, StageRate]]) -> dict[int, StageRate]:
+def _misfits(own: Mapping[int, StageLr], recipes: Sequence[Mapping[int, StageLr]]) -> dict[int, StageLr]:
     """For each stage that fits none of the recipes, the nearest."""
     found = {}
     for number, stage in own.items():
         references = [recipe[number] for recipe in recipes if number in recipe]
-        if references and not any(fits(stage, each) for each in references):
-            found[number] = min(references, key=lambda each: abs(math.log(each.share / stage.share)))
+        if references and not any(follows_scaling(stage, each) for each in references):
+            found[number] = min(references, key=lambda each: abs(math.log(each.lr_per_image / stage.lr_per_image)))
     return found
 
 
@@ -114,21 +114,20 @@ def _counted(config: Config, gpus: int) -> Config:
     return replace(config, run=replace(config.run, gpus=gpus))
 
 
-def _compared(own: StageRate, recipe: StageRate) -> str:
-    ratio = own.share / recipe.share
+def _format_comparison(own: StageLr, recipe: StageLr) -> str:
+    ratio = own.lr_per_image / recipe.lr_per_image
     times = f"{1 / ratio:.3g} times less" if ratio < 1 else f"{ratio:.3g} times more"
     return (
-        f"{own.rate:g} for {own.pictures} pictures a step is {own.share:.3g} for each, {times} than in {recipe.owner} "
-        f"({recipe.rate:g} for {recipe.pictures}: {recipe.share:.3g})"
+        f"{own.rate:g} for {own.images} pictures a step is {own.lr_per_image:.3g} for each, "
+        f"{times} than in {recipe.owner} "
+        f"({recipe.rate:g} for {recipe.images}: {recipe.lr_per_image:.3g})"
     )
 
 
-def _rates_in_proportion(
-    config: Config, own: Mapping[int, StageRate], wrong: Mapping[int, StageRate]
-) -> dict[str, float]:
-    """The rates that give each picture what the recipe does; stages that fit keep theirs."""
+def _scaled_lrs(config: Config, own: Mapping[int, StageLr], wrong: Mapping[int, StageLr]) -> dict[str, float]:
+    """The rates that give each image what the recipe does; stages that fit keep theirs."""
     train = config.train
-    scaled = {number: recipe.rate * (own[number].pictures / recipe.pictures) for number, recipe in wrong.items()}
+    scaled = {number: recipe.rate * (own[number].images / recipe.images) for number, recipe in wrong.items()}
     rates = {number: float(f"{rate:.3g}") for number, rate in scaled.items()}
     if 1 in rates and 2 in own and train.stage2_lr is None:
         rates.setdefault(2, own[2].rate)
@@ -140,11 +139,11 @@ def _rates_in_proportion(
     return settings
 
 
-def _steps_in_proportion(
+def _scaled_steps(
     resolved: Resolved,
-    own: Mapping[int, StageRate],
-    wrong: Mapping[int, StageRate],
-    recipes: Sequence[Mapping[int, StageRate]],
+    own: Mapping[int, StageLr],
+    wrong: Mapping[int, StageLr],
+    recipes: Sequence[Mapping[int, StageLr]],
 ) -> int | None:
     """Accumulation steps that make batches to fit the rates; None where none do, or no batch was typed."""
     # Typed beside GPUs alone, they would replace those that keep the preset's batches.
@@ -152,15 +151,15 @@ def _steps_in_proportion(
         return None
     train = resolved.config.train
     for number, recipe in wrong.items():
-        at_once = own[number].pictures / train.accumulation_steps
-        steps = max(1, round(min(own[number].rate / recipe.share / at_once, _MOST_STEPS)))
+        at_once = own[number].images / train.accumulation_steps
+        steps = max(1, round(min(own[number].rate / recipe.lr_per_image / at_once, _MOST_STEPS)))
         changed = replace(resolved.config, train=replace(train, accumulation_steps=steps))
-        if not _misfits(stage_rates(changed), recipes):
+        if not _misfits(stage_lrs(changed), recipes):
             return steps
     return None
 
 
-def _words(resolved: Resolved, settings: Mapping[str, Any]) -> str:
+def _format_settings(resolved: Resolved, settings: Mapping[str, Any]) -> str:
     """What to type: flags, or assignments where flags would not count or `camox resume` has none."""
     return " ".join(
         f"{ASSIGNED} {key}={value!r}"

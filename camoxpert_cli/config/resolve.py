@@ -31,7 +31,7 @@ class Resolved:
 
     `base` is what it would be without a word of the user's: the preset, the saved settings or the defaults. Alone it
     may be impossible. `auto` are the keys for which the user typed auto: until the GPUs' memory has been measured they
-    have the value of `base`, which says how many pictures a step shall have in all.
+    have the value of `base`, which says how many images a step shall have in all.
     """
 
     config: Config
@@ -116,7 +116,7 @@ def stage2_rate(config: Config) -> float:
 
 
 def stage2_batch_size(config: Config) -> int:
-    """Stage 2's pictures per GPU: half of stage 1's, at least one, where none is given."""
+    """Stage 2's images per GPU: half of stage 1's, at least one, where none is given."""
     given = config.train.stage2_batch_size
     return max(1, config.train.batch_size // 2) if given is None else given
 
@@ -128,7 +128,7 @@ def gpu_count(config: Config) -> int:
 
 
 def global_batches(config: Config) -> tuple[int, int]:
-    """Pictures of an optimizer step over all GPUs, in stage 1 and in stage 2."""
+    """Images of an optimizer step over all GPUs, in stage 1 and in stage 2."""
     devices = config.train.accumulation_steps * gpu_count(config)
     return config.train.batch_size * devices, stage2_batch_size(config) * devices
 

@@ -1,6 +1,6 @@
-"""Resized pictures and masks in one file that is mapped into memory.
+"""Resized images and masks in one file that is mapped into memory.
 
-A file holds `count` records, each the picture uint8 (S, S, 3) and then the mask uint8 (S, S) of 0 and 1. Its name
+A file holds `count` records, each the image uint8 (S, S, 3) and then the mask uint8 (S, S) of 0 and 1. Its name
 carries a digest of what it was made from, so that it never goes stale: where anything changed, another file is made.
 Workers and other processes share its pages.
 """
@@ -35,7 +35,7 @@ _VERSION = 1
 _UNUSED_SECONDS = 30 * 24 * 3600
 
 
-class PictureCache:
+class ImageCache:
     """Reads the records of a complete cache file."""
 
     def __init__(self, path: Path, pairs: Sequence[Pair], img_size: int) -> None:
@@ -48,7 +48,7 @@ class PictureCache:
             os.utime(path)  # it is in use
 
     def read(self, pair: Pair) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
-        """What `read_resized` gives for the pair: picture (S, S, 3) and mask (S, S)."""
+        """What `read_resized` gives for the pair: image (S, S, 3) and mask (S, S)."""
         side = self.img_size
         record = self._records[self._rows[pair]]
         return record[: 3 * side * side].reshape(side, side, 3), record[3 * side * side :].reshape(side, side)
@@ -155,7 +155,7 @@ def _sole_builder(folder: Path, waiting: Callable[[], None]) -> Iterator[bool]:
 _RESERVE = 2 * 2**30
 
 
-def open_cache(choice: str, pairs: Sequence[Pair], img_size: int) -> PictureCache | None:
+def open_cache(choice: str, pairs: Sequence[Pair], img_size: int) -> ImageCache | None:
     """The cache of these pairs, built where it is not there yet; None without one.
 
     `choice` is a folder, "auto" for `default_folder` where there is room, or "off". Raises UsageError where a folder
@@ -179,7 +179,7 @@ def open_cache(choice: str, pairs: Sequence[Pair], img_size: int) -> PictureCach
                     waiting=lambda: console.say(f"Cache: another process is at work in {folder}; waiting for it"),
                 )
         console.say(f"Cache: {path}")
-        return PictureCache(path, pairs, img_size)
+        return ImageCache(path, pairs, img_size)
     except RuntimeError as error:  # of Path.home
         problem = f"{error} XDG_CACHE_HOME can name a folder for caches."
     except OSError as error:

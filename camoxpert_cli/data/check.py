@@ -21,7 +21,15 @@ from camoxpert_cli.data.cod10k import NOT_CAMOUFLAGED, class_name, super_class
 from camoxpert_cli.data.duplicates import Fingerprint, details_of, find_duplicates
 from camoxpert_cli.data.layouts import Files, find_sets, list_files
 from camoxpert_cli.data.pairs import Pair, is_list, write_list
-from camoxpert_cli.data.reading import SMALL_OBJECT, CutOffError, decode, foreground_of, grey_of, in_words, read_bytes
+from camoxpert_cli.data.reading import (
+    SMALL_OBJECT,
+    CutOffError,
+    decode,
+    foreground_of,
+    format_image_size,
+    grey_of,
+    read_bytes,
+)
 from camoxpert_cli.data.threads import in_threads
 from camoxpert_cli.errors import DataError, UsageError
 
@@ -65,10 +73,10 @@ class Fault:
 
 @dataclass
 class SetReport:
-    """One set of pictures and masks: its files and pairs, and statistics of what could be read.
+    """One set of images and masks: its files and pairs, and statistics of what could be read.
 
-    `trains` where `find_data` would train on it; otherwise it is a test set. `left_out` counts NonCAM pictures.
-    `sizes` are (height, width) in pixels, `areas` the object's share of the picture, 0..1.
+    `trains` where `find_data` would train on it; otherwise it is a test set. `left_out` counts NonCAM images.
+    `sizes` are (height, width) in pixels, `areas` the object's share of the image, 0..1.
     """
 
     name: str
@@ -87,17 +95,17 @@ class SetReport:
 
     @property
     def small_objects(self) -> int:
-        """Pictures with an object below `SMALL_OBJECT`."""
+        """Images with an object below `SMALL_OBJECT`."""
         return sum(area < SMALL_OBJECT for area in self.areas)
 
     @property
     def super_classes(self) -> Counter[str]:
-        """Pictures by super-class, where file names carry it."""
+        """Images by super-class, where file names carry it."""
         return Counter(name for pair in self.pairs if (name := super_class(pair.name)))
 
     @property
     def classes(self) -> Counter[str]:
-        """Pictures by class, where file names carry it."""
+        """Images by class, where file names carry it."""
         return Counter(name for pair in self.pairs if (name := class_name(pair.name)))
 
 
@@ -135,7 +143,7 @@ class _Examined:
 
 
 class _Kept(NamedTuple):
-    """A picture that could be read, to be compared with the others."""
+    """An image that could be read, to be compared with the others."""
 
     report: SetReport
     pair: Pair
@@ -150,7 +158,7 @@ def check(
     include_noncam: bool,
     progress: Callable[[int], Callable[[int, str], None]],
 ) -> Report:
-    """Read every file of the data sets under `roots`, and of explicit picture and mask `folders`; list all faults.
+    """Read every file of the data sets under `roots`, and of explicit image and mask `folders`; list all faults.
 
     `progress` takes the number of pairs and returns what is told how many more are done. Raises DataError for a folder
     of no known layout and for two test sets of one name.
@@ -214,7 +222,7 @@ def _examine(name: str, pair: Pair) -> _Examined:
         faults.append(_unreadable(name, pair.mask, error))
     area = None
     if raw is not None:
-        # A picture that shows nothing camouflaged has nothing to mark.
+        # An image that shows nothing camouflaged has nothing to mark.
         may_be_empty = pair.name.startswith(NOT_CAMOUFLAGED)
         faults += (Fault(kind, name, pair.mask, detail) for kind, detail in _of_mask(raw, may_be_empty))
         area = float(foreground_of(raw).mean())
@@ -235,9 +243,9 @@ def _unreadable(name: str, path: Path, error: DataError) -> Fault:
 def _of_fit(
     name: str, pair: Pair, size: tuple[int, int], mask: tuple[int, int], stored: tuple[int, int] | None
 ) -> Iterator[Fault]:
-    """Faults of sizes (height, width): of the picture as it is read, of its mask, and as stored where it is turned."""
+    """Faults of sizes (height, width): of the image as it is read, of its mask, and as stored where it is turned."""
     if mask not in (size, stored):
-        detail = f"{in_words(mask)}, but its picture {pair.image.name} is {in_words(size)}"
+        detail = f"{format_image_size(mask)}, but its picture {pair.image.name} is {format_image_size(size)}"
         yield Fault("size", name, pair.mask, detail)
     elif stored is not None:
         fits = "its mask fits "
@@ -279,9 +287,9 @@ def _of_mask(raw: NDArray[Any], may_be_empty: bool) -> Iterator[tuple[str, str]]
 
 
 def _repeated(kept: Sequence[_Kept]) -> Iterator[Fault]:
-    """Duplicates among all training pictures and within each test set, and leaks; test sets may share pictures.
+    """Duplicates among all training images and within each test set, and leaks; test sets may share images.
 
-    Of training pictures that are equal to the last pixel one is enough; those that only look the same stay, for another
+    Of training images that are equal to the last pixel one is enough; those that only look the same stay, for another
     animal may sit in front of the same background. Test sets stay whole, so that scores can be compared. What is in a
     test set in any form must not be trained on.
     """
@@ -295,7 +303,7 @@ def _repeated(kept: Sequence[_Kept]) -> Iterator[Fault]:
             detail = f"{'equals' if is_copy else 'looks like'} {first.pair.image}"
             stays = not is_copy or not later.report.trains
             yield Fault("duplicate", later.report.title, later.pair.image, detail, trainable=stays)
-    # Test pictures first, so that the training picture is the later one of two.
+    # Test images first, so that the training image is the later one of two.
     for first, later in _find(sorted(kept, key=lambda each: each.report.trains)):
         if later.report.trains and not first.report.trains:
             detail = f"{first.report.title} holds it too: {first.pair.image}"
@@ -308,7 +316,7 @@ def _find(rows: Sequence[_Kept]) -> Iterator[tuple[_Kept, _Kept]]:
 
 
 def _stored_size(content: bytes) -> tuple[int, int] | None:
-    """Height and width of a picture as it is stored, where OpenCV turns it as its EXIF entry asks; None elsewhere.
+    """Height and width of an image as it is stored, where OpenCV turns it as its EXIF entry asks; None elsewhere.
 
     Both ways of reading are compared at a small scale.
     """

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-# Their pictures show nothing camouflaged, and their masks are empty.
+# Their images show nothing camouflaged, and their masks are empty.
 NOT_CAMOUFLAGED = "COD10K-NonCAM-"
 _NAME = re.compile(r"COD10K-(?:CAM|NonCAM)-\d+-([A-Za-z]+)-(?:\d+-([A-Za-z]+)-)?")
 

@@ -6,7 +6,7 @@ import math
 import os
 from pathlib import Path
 
-# At 6 ms for a picture of 640×640 pixels, eight read more than 1000 a second; more would only take memory.
+# At 6 ms for an image of 640×640 pixels, eight read more than 1000 a second; more would only take memory.
 _MAX_WORKERS = 8
 
 

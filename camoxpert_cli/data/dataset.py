@@ -1,4 +1,4 @@
-"""Pictures and masks as tensors: augmented for training, at their own size for scoring."""
+"""Images and masks as tensors: augmented for training, at their own size for scoring."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset, default_collate
 
-from camoxpert_cli.data.cache import PictureCache
+from camoxpert_cli.data.cache import ImageCache
 from camoxpert_cli.data.mask_memory import MaskMemory
 from camoxpert_cli.data.pairs import Pair
 from camoxpert_cli.data.reading import read_matching_image, read_scored_mask
@@ -26,13 +26,13 @@ ScoringBatch: TypeAlias = tuple[Tensor, list[Tensor], Tensor]
 _STREAM = 1
 
 
-class TrainingPictures(Dataset[TrainingSample]):
+class TrainingImages(Dataset[TrainingSample]):
     """Augmented training pairs, a pure function of the seed, the epoch and the index.
 
     With a `cache` that holds them they are read from there, to the same pixels.
     """
 
-    def __init__(self, pairs: Sequence[Pair], img_size: int, seed: int, cache: PictureCache | None = None) -> None:
+    def __init__(self, pairs: Sequence[Pair], img_size: int, seed: int, cache: ImageCache | None = None) -> None:
         self.pairs = pairs
         self.img_size = img_size
         self.seed = seed
@@ -44,7 +44,7 @@ class TrainingPictures(Dataset[TrainingSample]):
         return len(self.pairs)
 
     def __getitem__(self, key: SampleKey) -> TrainingSample:
-        """Picture uint8 (S, S, 3) and mask uint8 (S, S) of 0 and 1 for the key (epoch, index)."""
+        """Image uint8 (S, S, 3) and mask uint8 (S, S) of 0 and 1 for the key (epoch, index)."""
         epoch, index = key
         pair = self.pairs[index]
         image, mask = self.memory.read(index, pair) if self.cache is None else self.cache.read(pair)
@@ -54,9 +54,9 @@ class TrainingPictures(Dataset[TrainingSample]):
         return torch.from_numpy(image), torch.from_numpy(mask)
 
     def collate(self, samples: Sequence[TrainingSample]) -> TrainingSample:
-        """Pictures (B, 3, S, S) and masks (B, 1, S, S); a rank without a sample in a batch has B = 0.
+        """Images (B, 3, S, S) and masks (B, 1, S, S); a rank without a sample in a batch has B = 0.
 
-        Pictures are a view of (B, S, S, 3), which is the order in memory that the network works in.
+        Images are a view of (B, S, S, 3), which is the order in memory that the network works in.
         """
         if samples:
             images, masks = default_collate(list(samples))  # straight into shared memory
@@ -66,10 +66,10 @@ class TrainingPictures(Dataset[TrainingSample]):
         return images.permute(0, 3, 1, 2), masks[:, None]
 
 
-class ScoringPictures(Dataset[ScoringSample]):
-    """Resized pictures with the masks at their own size, on which predictions are scored."""
+class ScoringImages(Dataset[ScoringSample]):
+    """Resized images with the masks at their own size, on which predictions are scored."""
 
-    def __init__(self, pairs: Sequence[Pair], img_size: int, cache: PictureCache | None = None) -> None:
+    def __init__(self, pairs: Sequence[Pair], img_size: int, cache: ImageCache | None = None) -> None:
         self.pairs = pairs
         self.img_size = img_size
         self.cache = cache
@@ -78,7 +78,7 @@ class ScoringPictures(Dataset[ScoringSample]):
         return len(self.pairs)
 
     def __getitem__(self, index: int) -> ScoringSample:
-        """Picture uint8 (3, S, S), mask uint8 (1, H, W) of 0 and 1, and the index."""
+        """Image uint8 (3, S, S), mask uint8 (1, H, W) of 0 and 1, and the index."""
         pair = self.pairs[index]
         mask = read_scored_mask(pair.mask)
         if self.cache is None:
@@ -90,6 +90,6 @@ class ScoringPictures(Dataset[ScoringSample]):
 
 
 def collate_scoring(samples: Sequence[ScoringSample]) -> ScoringBatch:
-    """Pictures uint8 (B, 3, S, S), a list of masks uint8 (1, H, W), and the indices int64 (B,)."""
+    """Images uint8 (B, 3, S, S), a list of masks uint8 (1, H, W), and the indices int64 (B,)."""
     images, masks, indices = zip(*samples, strict=True)
     return torch.stack(images), list(masks), torch.tensor(indices)

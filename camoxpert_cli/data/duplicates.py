@@ -1,4 +1,4 @@
-"""Pictures that show the same, whatever their files are called and however they were saved or brightened."""
+"""Images that show the same, whatever their files are called and however they were saved or brightened."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 _SIDE = 32
-# Of 500 photographs of animals, the seven pairs that people see to be one picture, some brightened and strewn with
+# Of 500 photographs of animals, the seven pairs that people see to be one image, some brightened and strewn with
 # noise, correlate by 0.96 and more, all others by less than 0.7. JPEG at quality 10 leaves 0.995.
 _LEAST_CORRELATION = 0.9
 _LEAST_DETAIL = 0.5 * _SIDE  # half a grey level, root mean square
-_BLOCK = 512  # pictures compared with all others at once
+_BLOCK = 512  # images compared with all others at once
 
 
 @dataclass(frozen=True)
 class Fingerprint:
-    """A picture's details, float32 (1024,) of length 1 or 0, and a digest of all its pixels."""
+    """An image's details, float32 (1024,) of length 1 or 0, and a digest of all its pixels."""
 
     details: NDArray[np.float32]
     digest: bytes
@@ -28,7 +28,7 @@ class Fingerprint:
 def details_of(image: NDArray[np.uint8]) -> NDArray[np.float32]:
     """uint8 (H, W, 3) BGR -> float32 (1024,): the grey thumbnail of 32×32 without what varies slowly, at length 1.
 
-    A quadratic surface is taken out, for a bright sky above dark ground is common to many pictures. A picture that has
+    A quadratic surface is taken out, for a bright sky above dark ground is common to many images. An image that has
     nothing else becomes zeros.
     """
     thumbnail = cv2.resize(cv2.cvtColor(image, cv2.COLOR_BGR2GRAY), (_SIDE, _SIDE), interpolation=cv2.INTER_AREA)
@@ -39,7 +39,7 @@ def details_of(image: NDArray[np.uint8]) -> NDArray[np.float32]:
 
 
 def find_duplicates(fingerprints: Sequence[Fingerprint]) -> Iterator[tuple[int, int]]:
-    """Indices (first, later) of pictures that show the same, each later one with the first that it equals.
+    """Indices (first, later) of images that show the same, each later one with the first that it equals.
 
     Two do where all pixels are equal, or where their details correlate by 0.9: saved again, resized or brightened, but
     not turned, mirrored or cut out.

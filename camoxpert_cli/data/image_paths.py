@@ -1,4 +1,4 @@
-"""Pictures that were asked for by files, folders and patterns."""
+"""Images that were asked for by files, folders and patterns."""
 
 from __future__ import annotations
 
@@ -6,26 +6,26 @@ from collections.abc import Sequence
 from glob import glob, has_magic
 from pathlib import Path
 
-from camoxpert_cli.data.layouts import PICTURE_SUFFIXES
+from camoxpert_cli.data.layouts import IMAGE_SUFFIXES
 from camoxpert_cli.errors import DataError
 
 _EXPECTED = "give picture files, folders of pictures, or patterns such as 'photos/**/*.jpg'"
 
 
-def find_pictures(paths: Sequence[Path]) -> list[Path]:
-    """The pictures of files, folders and patterns, in the order given and each folder's and pattern's by name.
+def find_images(paths: Sequence[Path]) -> list[Path]:
+    """The images of files, folders and patterns, in the order given and each folder's and pattern's by name.
 
     A folder's are those directly in it; `**` in a pattern goes to any depth. Hidden files are passed over, and so is
-    what has no picture's suffix, unless the pattern ends in that suffix or the file itself was named. Raises DataError
-    for each of `paths` that gives no picture.
+    what has no image's suffix, unless the pattern ends in that suffix or the file itself was named. Raises DataError
+    for each of `paths` that gives no image.
     """
-    return [picture for path in paths for picture in _pictures_of(path)]
+    return [image for path in paths for image in _images_of(path)]
 
 
-def _pictures_of(path: Path) -> list[Path]:
+def _images_of(path: Path) -> list[Path]:
     if path.is_file():  # first, for names may hold what else would make a pattern
         return [path]
-    suffixes = PICTURE_SUFFIXES
+    suffixes = IMAGE_SUFFIXES
     if path.is_dir():
         found, problem = list(path.iterdir()), f"no pictures in {path}"
     elif has_magic(str(path)):
@@ -33,11 +33,11 @@ def _pictures_of(path: Path) -> list[Path]:
         suffixes, problem = suffixes | {path.suffix.lower()}, f"no picture matches {path}"
     else:
         raise DataError(f"there is no picture or folder {path}", _EXPECTED)
-    pictures = sorted(
+    images = sorted(
         entry
         for entry in found
         if entry.suffix.lower() in suffixes - {""} and not entry.name.startswith(".") and entry.is_file()
     )  # macOS adds ._NAME.jpg
-    if not pictures:
+    if not images:
         raise DataError(problem, _EXPECTED)
-    return pictures
+    return images

@@ -1,4 +1,4 @@
-"""Finds pictures and their masks by looking at how a folder is laid out."""
+"""Finds images and their masks by looking at how a folder is laid out."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ _IMAGE_FOLDERS = ("image", "images", "imgs", "img")
 _MASK_FOLDERS = ("gt_object", "gt", "mask", "masks")
 _TRAIN_FOLDERS = ("train", "traindataset")
 _TEST_FOLDERS = ("test", "testdataset")
-PICTURE_SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp"}
+IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp"}
 _LAYOUTS = "expected Imgs + GT, Train/Image + Train/GT_Object, TrainDataset/Imgs + TrainDataset/GT or Images/Train + GT"
-# A read-me shows a few pictures; below a folder with this many, no data set is looked for.
-_PICTURE_FOLDER = 20
+# A read-me shows a few images; below a folder with this many, no data set is looked for.
+_IMAGE_FOLDER = 20
 
 
 @dataclass(frozen=True)
@@ -36,13 +36,13 @@ class DataSet:
 
 @dataclass(frozen=True)
 class Folders:
-    """A folder of pictures with its folder of masks; `role` is "any" where no folder name tells what it is for."""
+    """A folder of images with its folder of masks; `role` is "any" where no folder name tells what it is for."""
 
     role: Literal["train", "test", "any"]
     name: str
     images: Path
     masks: Path
-    sharing: tuple[Path, ...] = ()  # further picture folders whose masks lie in `masks`
+    sharing: tuple[Path, ...] = ()  # further image folders whose masks lie in `masks`
 
 
 @dataclass(frozen=True)
@@ -59,8 +59,8 @@ class FoundSet:
 class Files:
     """The files of a pair of folders by stem, each in the order of names: one file a stem, unless names clash.
 
-    `owners` are the stems of all pictures whose masks may lie in the folder of masks, `left_out` the number of NonCAM
-    pictures that were passed over.
+    `owners` are the stems of all images whose masks may lie in the folder of masks, `left_out` the number of NonCAM
+    images that were passed over.
     """
 
     images: dict[str, list[Path]]
@@ -70,7 +70,7 @@ class Files:
 
     @property
     def pairs(self) -> tuple[Pair, ...]:
-        """What has a picture and a mask, the first of each where names clash."""
+        """What has an image and a mask, the first of each where names clash."""
         return tuple(
             Pair(stem, paths[0], self.masks[stem][0]) for stem, paths in self.images.items() if stem in self.masks
         )
@@ -96,16 +96,16 @@ def find_data(
     scoring: bool = False,
     include_noncam: bool = False,
 ) -> DataSet:
-    """The pairs of one or several data set folders, sorted by name within each folder of pictures.
+    """The pairs of one or several data set folders, sorted by name within each folder of images.
 
     Knows COD10K-v3 (`Train/Image` + `Train/GT_Object`, `Test/...`), `TrainDataset` and `TestDataset/<SET>` with
     `Imgs` + `GT`, CAMO (`Images/Train`, `Images/Test` + `GT`) and one pair of folders (NC4K), in any case of letters.
     One pair of folders called neither train nor test is for training where no other root is, for people train on
-    folders of their own; beside other training pictures, or where `scoring`, it is a test set. A root may also be a
-    list of pairs in a file, see `read_list`. `folders` are picture and mask folders whatever they are called: training
-    pairs, or where `scoring` a test set. COD10K's NonCAM pictures are left out unless `include_noncam`.
+    folders of their own; beside other training images, or where `scoring`, it is a test set. A root may also be a
+    list of pairs in a file, see `read_list`. `folders` are image and mask folders whatever they are called: training
+    pairs, or where `scoring` a test set. COD10K's NonCAM images are left out unless `include_noncam`.
 
-    Raises DataError where a root is no known layout, has no pairs, or its pictures and masks do not match.
+    Raises DataError where a root is no known layout, has no pairs, or its images and masks do not match.
     """
     if not roots and not folders:
         raise DataError("no data set folder was given", _LAYOUTS)
@@ -150,7 +150,7 @@ def find_sets(
     scoring: bool = False,
     has_train: bool = False,
 ) -> tuple[list[FoundSet], dict[str, list[str]]]:
-    """What the roots and explicit folders are made of, and by root what was passed over; looks at no picture.
+    """What the roots and explicit folders are made of, and by root what was passed over; looks at no image.
 
     `has_train` where other training pairs are known already; the other arguments are those of `find_data`. Raises
     DataError for a root of no known layout and for two test sets of one name.
@@ -181,21 +181,21 @@ def find_sets(
 def find_under(folder: Path, depth: int = 4) -> list[Path]:
     """Folders that hold a known layout, sorted: `folder` itself, or any up to `depth` levels below it.
 
-    Looks neither below a match nor below a folder full of pictures, and passes over what it may not read.
+    Looks neither below a match nor below a folder full of images, and passes over what it may not read.
     """
     try:
         if _recognise(folder)[0]:
             return [folder]
-        below = [] if depth == 0 or len(_pictures(folder)) > _PICTURE_FOLDER else _subfolders(folder)
+        below = [] if depth == 0 or len(_images(folder)) > _IMAGE_FOLDER else _subfolders(folder)
     except DataError:
         return []
     return [match for each in below for match in find_under(each, depth - 1)]
 
 
 def pair_folders(images: Path, masks: Path, files: Files | None = None) -> tuple[Pair, ...]:
-    """Every picture with the mask of its stem, sorted by name, of `files` where these folders have been listed already.
+    """Every image with the mask of its stem, sorted by name, of `files` where these folders have been listed already.
 
-    Raises DataError where a picture has no mask, a mask no picture, or two files of a folder share a stem.
+    Raises DataError where an image has no mask, a mask no image, or two files of a folder share a stem.
     """
     files = files or list_files(images, masks)
     if files.clashes:
@@ -218,15 +218,15 @@ def pair_folders(images: Path, masks: Path, files: Files | None = None) -> tuple
 
 
 def list_files(images: Path, masks: Path, sharing: Sequence[Path] = (), *, include_noncam: bool = False) -> Files:
-    """The pictures in `images` and the masks in `masks`, without COD10K's NonCAM ones unless `include_noncam`.
+    """The images in `images` and the masks in `masks`, without COD10K's NonCAM ones unless `include_noncam`.
 
-    `sharing`: further picture folders whose masks lie in `masks` as well. Raises DataError for folders that cannot be
+    `sharing`: further image folders whose masks lie in `masks` as well. Raises DataError for folders that cannot be
     looked into.
     """
-    pictures, left_out = _by_stem(images, include_noncam)
+    image_files, left_out = _by_stem(images, include_noncam)
     found = _by_stem(masks, include_noncam)[0]
-    owners = set(pictures).union(*(_by_stem(folder, include_noncam)[0] for folder in sharing))
-    return Files(pictures, found, owners, left_out)
+    owners = set(image_files).union(*(_by_stem(folder, include_noncam)[0] for folder in sharing))
+    return Files(image_files, found, owners, left_out)
 
 
 def find_folders(root: Path) -> tuple[list[Folders], list[str]]:
@@ -275,7 +275,7 @@ def _recognise(root: Path) -> tuple[list[Folders], list[str]]:
 
 
 def _camo(name: str, images: Path, masks: Path) -> list[Folders]:
-    """CAMO keeps the masks of its training and test pictures in one folder."""
+    """CAMO keeps the masks of its training and test images in one folder."""
     below = _subfolders(images)
     train, test = _child(below, _TRAIN_FOLDERS), _child(below, _TEST_FOLDERS)
     splits = [Folders("train", name, train, masks, (test,) if test else ())] if train else []
@@ -325,8 +325,8 @@ def _subfolders(folder: Path) -> list[Path]:
     return [folder / entry.name for entry in _entries(folder) if entry.is_dir()]
 
 
-def _pictures(folder: Path) -> list[Path]:
-    return [path for entry in _entries(folder) if (path := folder / entry.name).suffix.lower() in PICTURE_SUFFIXES]
+def _images(folder: Path) -> list[Path]:
+    return [path for entry in _entries(folder) if (path := folder / entry.name).suffix.lower() in IMAGE_SUFFIXES]
 
 
 def _entries(folder: Path) -> list[os.DirEntry[str]]:
@@ -345,19 +345,19 @@ def _entries(folder: Path) -> list[os.DirEntry[str]]:
 
 
 def _by_stem(folder: Path, include_noncam: bool) -> tuple[dict[str, list[Path]], int]:
-    """The pictures of a folder by stem, and how many NonCAM ones were left out."""
-    pictures: dict[str, list[Path]] = {}
+    """The images of a folder by stem, and how many NonCAM ones were left out."""
+    images: dict[str, list[Path]] = {}
     left_out = 0
-    for path in _pictures(folder):
+    for path in _images(folder):
         if not include_noncam and path.name.startswith(NOT_CAMOUFLAGED):
             left_out += 1
         else:
-            pictures.setdefault(path.stem, []).append(path)
-    return pictures, left_out
+            images.setdefault(path.stem, []).append(path)
+    return images, left_out
 
 
 def _first_of(names: Sequence[str], kind: str) -> str:
-    """`3 pictures have ..., the first ...` up to the verb's object."""
+    """`3 images have ..., the first ...` up to the verb's object."""
     shown = ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")
     return f"{len(names)} {kind}{'s' if len(names) > 1 else ''} ({shown}) {'have' if len(names) > 1 else 'has'}"
 

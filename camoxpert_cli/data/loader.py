@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from camoxpert_cli.data.dataset import ScoringBatch, ScoringPictures, TrainingPictures, collate_scoring
+from camoxpert_cli.data.dataset import ScoringBatch, ScoringImages, TrainingImages, collate_scoring
 from camoxpert_cli.data.sampling import EpochBatches
 from camoxpert_cli.errors import DataError
 
@@ -23,7 +23,7 @@ _LINGER_SECONDS = 30
 Batch = TypeVar("Batch")
 
 
-class PictureLoader(Generic[Batch]):
+class ImageLoader(Generic[Batch]):
     """Iterates over the batches of a DataLoader and raises the DataError of a worker as it was raised there."""
 
     def __init__(self, loader: DataLoader[Any]) -> None:
@@ -53,9 +53,9 @@ class PictureLoader(Generic[Batch]):
 
 
 def training_loader(
-    dataset: TrainingPictures, batches: EpochBatches, num_workers: int, pin_memory: bool = False
-) -> PictureLoader[tuple[Tensor, Tensor]]:
-    """Pictures uint8 (B, 3, S, S) and masks uint8 (B, 1, S, S) of one rank, as `batches` says; B may be 0.
+    dataset: TrainingImages, batches: EpochBatches, num_workers: int, pin_memory: bool = False
+) -> ImageLoader[tuple[Tensor, Tensor]]:
+    """Images uint8 (B, 3, S, S) and masks uint8 (B, 1, S, S) of one rank, as `batches` says; B may be 0.
 
     One loader serves all epochs, and its workers live as long: call `batches.start_at` before each iteration.
     """
@@ -63,16 +63,16 @@ def training_loader(
 
 
 def scoring_loader(
-    dataset: ScoringPictures,
+    dataset: ScoringImages,
     batch_size: int,
     num_workers: int,
     pin_memory: bool = False,
     rank: int = 0,
     world: int = 1,
-) -> PictureLoader[ScoringBatch]:
+) -> ImageLoader[ScoringBatch]:
     """What `collate_scoring` gives for batches `rank`, `rank + world`, ...: over all ranks each exactly once.
 
-    Whole batches, so that each picture is scored in the same company as by one process. A rank may have no batch.
+    Whole batches, so that each image is scored in the same company as by one process. A rank may have no batch.
     """
     count = len(dataset)
     batches = [range(at, min(at + batch_size, count)) for at in range(0, count, batch_size)][rank::world]
@@ -104,7 +104,7 @@ class _GuardedCollate:
 
 def _loader(
     dataset: Dataset[Any], batches: Any, collate: Callable[[Any], Any], num_workers: int, pin_memory: bool
-) -> PictureLoader[Any]:
+) -> ImageLoader[Any]:
     loader = DataLoader(
         _Guarded(dataset),
         batch_sampler=batches,
@@ -116,7 +116,7 @@ def _loader(
         generator=torch.Generator(),
         persistent_workers=num_workers > 0,
     )
-    return PictureLoader(loader)
+    return ImageLoader(loader)
 
 
 def _start_worker(_: int) -> None:

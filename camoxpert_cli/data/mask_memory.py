@@ -18,7 +18,7 @@ _WIDEST = 2**31
 class MaskMemory:
     """Reads pairs and keeps their masks, a bit a pixel: 52 MB for 4040 of 320 pixels.
 
-    Decoding a mask takes as long as decoding a picture. Workers that are forked share the memory, which is mapped and
+    Decoding a mask takes as long as decoding an image. Workers that are forked share the memory, which is mapped and
     not taken from /dev/shm, of which containers have little.
     """
 
@@ -28,7 +28,7 @@ class MaskMemory:
         self._map()
 
     def read(self, index: int, pair: Pair) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
-        """What `read_resized` gives for the pair that has this index: picture (S, S, 3) and mask (S, S)."""
+        """What `read_resized` gives for the pair that has this index: image (S, S, 3) and mask (S, S)."""
         side = self.img_size
         size = int(self._sizes[index])
         if size:

@@ -1,4 +1,4 @@
-"""A picture with its mask, and lists of such pairs in a file."""
+"""An image with its mask, and lists of such pairs in a file."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _HINT = "camox check-data DIR --write-clean LIST.json writes one"
 
 @dataclass(frozen=True)
 class Pair:
-    """A picture and its mask; `name` is the stem both files share."""
+    """An image and its mask; `name` is the stem both files share."""
 
     name: str
     image: Path

@@ -1,4 +1,4 @@
-"""Reads pictures and masks, and refuses what OpenCV would quietly repair."""
+"""Reads images and masks, and refuses what OpenCV would quietly repair."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _AGAIN = "copy or download the file again"
 # A mask's grey value above which a pixel is trained on as object, and above which it counts as one where maps are
 # scored, as in the field's tools (PySODMetrics): they differ for a value of exactly 128.
 OBJECT, SCORED_OBJECT = 127, 128
-# Below this share of the picture an object counts as small: 28.8 % of COD10K's test objects (Electronics 14/6/1118).
+# Below this share of the image an object counts as small: 28.8 % of COD10K's test objects (Electronics 14/6/1118).
 SMALL_OBJECT = 0.03
 
 
@@ -26,12 +26,12 @@ class CutOffError(DataError):
 
 
 def read_image(path: Path, img_size: int | None = None) -> tuple[NDArray[np.uint8], tuple[int, int]]:
-    """The picture as uint8 (H, W, 3) RGB, turned as its EXIF entry asks, and its own height and width.
+    """The image as uint8 (H, W, 3) RGB, turned as its EXIF entry asks, and its own height and width.
 
     Turned, because that is what people see in every viewer, and what they drew the mask on; see `read_pair`.
     Where the caller will shrink it to `img_size`, a JPEG that is at least twice as large comes at a half, a quarter or
     an eighth of its size, not below `img_size`, which is faster. After `resize_image` that differs from full decoding
-    by 0.5 of 255 levels on average where the picture is just 2, 4 or 8 times as large, and by 2.3 to 4.3 in between
+    by 0.5 of 255 levels on average where the image is just 2, 4 or 8 times as large, and by 2.3 to 4.3 in between
     (measured on photographs of cats in hay and grass, the worst by 8); bilinear shrinking would differ by 4 to 10.
     Raises DataError where the file is unreadable.
     """
@@ -66,9 +66,9 @@ def read_pair(
 def read_matching_image(
     image_path: Path, mask_size: tuple[int, int], mask_path: Path, img_size: int | None
 ) -> NDArray[np.uint8]:
-    """The picture of `read_image` for a mask of this height and width. Raises DataError where their sizes differ.
+    """The image of `read_image` for a mask of this height and width. Raises DataError where their sizes differ.
 
-    Some masks were drawn on the picture as it is stored, before the turn its EXIF entry asks for. Where only the
+    Some masks were drawn on the image as it is stored, before the turn its EXIF entry asks for. Where only the
     stored orientation has the mask's size, it is the one returned.
     """
     content = read_bytes(image_path)
@@ -79,7 +79,8 @@ def read_matching_image(
     if stored_size == mask_size:
         return stored
     raise DataError(
-        f"{image_path} is {in_words(size)} pixels (width × height), but its mask {mask_path} is {in_words(mask_size)}",
+        f"{image_path} is {format_image_size(size)} pixels (width × height), "
+        f"but its mask {mask_path} is {format_image_size(mask_size)}",
         "a mask has the size of its picture: is it the mask of another one?",
     )
 
@@ -134,7 +135,7 @@ def foreground_of(raw: NDArray[Any], above: int = OBJECT) -> NDArray[np.bool_]:
     return foreground
 
 
-def in_words(size: tuple[int, ...]) -> str:
+def format_image_size(size: tuple[int, ...]) -> str:
     """Height and width as people write them: width × height."""
     return f"{size[1]}×{size[0]}"
 
@@ -158,7 +159,7 @@ def _reduction(size: tuple[int, int], img_size: int) -> int:
     """By how much to divide a JPEG's sides so that none falls below `img_size`: 1, 2, 4 or 8."""
     for factor in (8, 4, 2):
         height, width = _reduced(size, factor)
-        # A reduced size must tell whether the picture was turned.
+        # A reduced size must tell whether the image was turned.
         if min(height, width) >= img_size and (height != width or size[0] == size[1]):
             return factor
     return 1

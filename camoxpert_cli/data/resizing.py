@@ -1,4 +1,4 @@
-"""Pictures and masks at the side that the network sees."""
+"""Images and masks at the side that the network sees."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _MASK_INTERPOLATION = cv2.INTER_NEAREST_EXACT
 
 
 def read_resized(pair: Pair, img_size: int) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
-    """The picture (S, S, 3) and the mask (S, S) of 0 and 1, uint8: what is cached, and what is read without a cache.
+    """The image (S, S, 3) and the mask (S, S) of 0 and 1, uint8: what is cached, and what is read without a cache.
 
     Raises DataError as `read_pair` does.
     """

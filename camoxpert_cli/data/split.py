@@ -1,4 +1,4 @@
-"""Holds out pictures for validation."""
+"""Holds out images for validation."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ def hold_out(pairs: Sequence[Pair], fraction: float, seed: int) -> tuple[tuple[P
     """Training and validation pairs, both sorted by name; `fraction` in (0, 1) of each super-class is held out.
 
     At least one pair lands on either side. The choice depends on names and `seed` alone: of each super-class those
-    with the lowest hash are held out, so a picture more or less moves few others. Raises DataError for fewer than
+    with the lowest hash are held out, so an image more or less moves few others. Raises DataError for fewer than
     two pairs.
     """
     if len(pairs) < 2:

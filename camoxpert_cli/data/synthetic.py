@@ -1,6 +1,6 @@
-"""Generated pictures in which an object hides by texture, to train and to test with no data at hand.
+"""Generated images in which an object hides by texture, to train and to test with no data at hand.
 
-Inside and outside of the object every picture has the same colours in the same proportions, under the same
+Inside and outside of the object every image has the same colours in the same proportions, under the same
 shading and noise; only the texture differs, by one of three cues:
 
 - "orientation": the same pattern turned by 58 to 122 degrees;
@@ -8,12 +8,12 @@ shading and noise; only the texture differs, by one of three cues:
 - "both": the pattern turned likewise and at the same time finer or coarser.
 
 The patterns are "stripes" (a bent grating), "grain" (noise of one orientation and one scale) and "spots"
-(noise of one scale, for the scale cue only). Orientation and scale of the background vary from picture to
-picture, so no fixed filter finds the object: it is the smaller, compact part that differs.
+(noise of one scale, for the scale cue only). Orientation and scale of the background vary from image to
+image, so no fixed filter finds the object: it is the smaller, compact part that differs.
 
 Training and validation textures are disjoint. Orientation, wavelength, contrast and hue are each cut into
 bins; "train" draws from the even bins, "val" from the odd ones, and a margin of a fifth of a bin separates
-neighbours. Mirroring a picture or turning it by 90 degrees keeps an orientation within its split. What is
+neighbours. Mirroring an image or turning it by 90 degrees keeps an orientation within its split. What is
 disjoint are the nominal values: stripes bend and grain spreads around them.
 """
 
@@ -38,12 +38,12 @@ Split = Literal["train", "val"]
 Cue = Literal["orientation", "scale", "both"]
 Pattern = Literal["stripes", "grain", "spots"]
 Map = NDArray[np.float64]
-Picture = tuple[NDArray[np.uint8], NDArray[np.uint8]]
+ImageMaskPair = tuple[NDArray[np.uint8], NDArray[np.uint8]]
 
 VERSION = 1
 MANIFEST = "synthetic.json"
 MIN_SIZE = 48
-# Height and width in pixels, as of many pictures of COD10K.
+# Height and width in pixels, as of many images of COD10K.
 PHOTOGRAPH_SIZE = (737, 964)
 _ENLARGED = 4
 
@@ -70,7 +70,7 @@ class Texture:
 
 @dataclass(frozen=True)
 class Recipe:
-    """What a picture is made from; hue in degrees [0, 360), contrast as half the range of lightness."""
+    """What an image is made from; hue in degrees [0, 360), contrast as half the range of lightness."""
 
     cue: Cue
     background: Texture
@@ -79,11 +79,11 @@ class Recipe:
     contrast: float
 
 
-def generate_picture(seed: int, index: int, split: Split, size: int) -> Picture:
-    """Picture `index` of a split: image uint8 (size, size, 3) RGB, mask uint8 (size, size) of 0 or 255.
+def generate_image(seed: int, index: int, split: Split, size: int) -> ImageMaskPair:
+    """Image `index` of a split: image uint8 (size, size, 3) RGB, mask uint8 (size, size) of 0 or 255.
 
     A pure function of its arguments (up to rounding of the processor's arithmetic). `seed` and `index` are
-    non-negative, `size` is in pixels, at least MIN_SIZE. The object covers 5 to 30 % of the picture.
+    non-negative, `size` is in pixels, at least MIN_SIZE. The object covers 5 to 30 % of the image.
     """
     if size < MIN_SIZE:
         raise ValueError(f"size must be at least {MIN_SIZE} pixels, got {size}")
@@ -101,13 +101,13 @@ def generate_picture(seed: int, index: int, split: Split, size: int) -> Picture:
     return np.rint(np.clip(image, 0, 1) * 255).astype(np.uint8), inside.astype(np.uint8) * 255
 
 
-def picture_recipe(seed: int, index: int, split: Split) -> Recipe:
-    """The recipe that `generate_picture` follows for the same arguments."""
+def image_recipe(seed: int, index: int, split: Split) -> Recipe:
+    """The recipe that `generate_image` follows for the same arguments."""
     return _draw_recipe(_generator(seed, index, split), split)
 
 
 def write_dataset(folder: Path, *, seed: int, train: int, test: int, size: int) -> bool:
-    """Write pictures of `size` pixels as PNG files; return False when they were there already.
+    """Write images of `size` pixels as PNG files; return False when they were there already.
 
     `train` and `test` are counts. The files are TrainDataset/{Imgs,GT}/train_00000.png ... from the "train"
     split and TestDataset/synthetic/{Imgs,GT}/test_00000.png ... from the "val" split.
@@ -129,7 +129,7 @@ def write_dataset(folder: Path, *, seed: int, train: int, test: int, size: int) 
     for path in present - expected:
         path.unlink()
     for index, split, image_path, mask_path in plan:
-        image, mask = generate_picture(seed, index, split, size)
+        image, mask = generate_image(seed, index, split, size)
         _write(image_path, cv2.cvtColor(image, cv2.COLOR_RGB2BGR))
         _write(mask_path, mask)
     partial = manifest.with_suffix(".partial")
@@ -139,14 +139,14 @@ def write_dataset(folder: Path, *, seed: int, train: int, test: int, size: int) 
 
 
 def write_photographs(folder: Path, count: int) -> list[Pair]:
-    """Pictures that take as long to read as photographs: JPEGs as large as those of COD10K, masks as PNG files.
+    """Images that take as long to read as photographs: JPEGs as large as those of COD10K, masks as PNG files.
 
     Patterns are drawn small and enlarged, and get the noise of a sensor: about 180 kB each.
     """
     folder.mkdir(parents=True, exist_ok=True)
 
     def write(index: int) -> Pair:
-        image, mask = generate_picture(0, index, "train", PHOTOGRAPH_SIZE[1] // _ENLARGED)
+        image, mask = generate_image(0, index, "train", PHOTOGRAPH_SIZE[1] // _ENLARGED)
         pair = Pair(f"{index:03d}", folder / f"{index:03d}.jpg", folder / f"{index:03d}.png")
         large = cv2.resize(image, None, fx=_ENLARGED, fy=_ENLARGED, interpolation=cv2.INTER_CUBIC)
         large = large[: PHOTOGRAPH_SIZE[0]]
@@ -159,7 +159,7 @@ def write_photographs(folder: Path, count: int) -> list[Pair]:
 
 
 def _plan(folder: Path, stem: str, split: Split, count: int) -> list[tuple[int, Split, Path, Path]]:
-    """Index, split, image file and mask file of each picture of one part of the data set."""
+    """Index, split, image file and mask file of each image of one part of the data set."""
     names = [f"{stem}_{index:05d}.png" for index in range(count)]
     return [(index, split, folder / "Imgs" / name, folder / "GT" / name) for index, name in enumerate(names)]
 
@@ -231,7 +231,7 @@ def _draw_recipe(rng: np.random.Generator, split: Split) -> Recipe:
 
 
 def _draw_object(rng: np.random.Generator, size: int) -> NDArray[np.bool_]:
-    """A smooth blob of one to three lobes, bool (size, size), covering 5 to 30 % of the picture."""
+    """A smooth blob of one to three lobes, bool (size, size), covering 5 to 30 % of the image."""
     y, x = np.mgrid[:size, :size] / size
     while True:
         centre = rng.uniform(0.25, 0.75, 2)
@@ -248,7 +248,7 @@ def _draw_object(rng: np.random.Generator, size: int) -> NDArray[np.bool_]:
 
 
 def _render(rng: np.random.Generator, texture: Texture, size: int) -> Map:
-    """The pattern of a texture over a whole picture, (size, size), in arbitrary units."""
+    """The pattern of a texture over a whole image, (size, size), in arbitrary units."""
     angle = np.deg2rad(texture.orientation)
     if texture.pattern == "stripes":
         y, x = np.mgrid[:size, :size]
@@ -263,7 +263,7 @@ def _render(rng: np.random.Generator, texture: Texture, size: int) -> Map:
 
 
 def _smooth_noise(rng: np.random.Generator, size: int) -> Map:
-    """Noise (size, size) of deviation 1 that varies over a tenth of the picture."""
+    """Noise (size, size) of deviation 1 that varies over a tenth of the image."""
     noise = cv2.GaussianBlur(rng.standard_normal((size, size)), (0, 0), size / 10)
     return np.asarray(noise / noise.std())
 
@@ -284,7 +284,7 @@ def _palette(rng: np.random.Generator, recipe: Recipe) -> Map:
 
 
 def _shading(rng: np.random.Generator, size: int) -> Map:
-    """Factors (size, size) around 1 that rise by 10 to 30 % across the picture in a random direction."""
+    """Factors (size, size) around 1 that rise by 10 to 30 % across the image in a random direction."""
     angle = rng.uniform(0, 2 * np.pi)
     y, x = np.mgrid[:size, :size] / size - 0.5
     return np.asarray(1 + rng.uniform(0.1, 0.3) * (x * np.cos(angle) + y * np.sin(angle)))

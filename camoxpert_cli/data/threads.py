@@ -37,7 +37,7 @@ def in_threads(function: Callable[[Item], Result], items: Sequence[Item]) -> Gen
 
 @contextmanager
 def one_opencv_thread() -> Iterator[None]:
-    """Within it OpenCV takes no threads of its own: there is a picture for every core already."""
+    """Within it OpenCV takes no threads of its own: there is an image for every core already."""
     before = cv2.getNumThreads()
     cv2.setNumThreads(1)
     try:

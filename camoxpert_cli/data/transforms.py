@@ -1,4 +1,4 @@
-"""Augmentation of resized pictures; they stay uint8, which the device normalises."""
+"""Augmentation of resized images; they stay uint8, which the device normalises."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _QUARTER_TURNS = (None, cv2.ROTATE_90_COUNTERCLOCKWISE, cv2.ROTATE_180, cv2.ROTA
 
 
 class Augmentation:
-    """Random flips, quarter turns and colours of a square picture and its mask, decided by the seed of each call."""
+    """Random flips, quarter turns and colours of a square image and its mask, decided by the seed of each call."""
 
     def __init__(self) -> None:
         # Read when albumentations is imported: it would ask the network for a newer version. The import takes two
@@ -38,7 +38,7 @@ class Augmentation:
 
 
 def _place(pixels: NDArray[np.uint8], mirrored: bool, upside_down: bool, turn: int | None) -> NDArray[np.uint8]:
-    """Flips and a quarter turn. albumentations turns colour pictures through NumPy, which takes ten times as long."""
+    """Flips and a quarter turn. albumentations turns colour images through NumPy, which takes ten times as long."""
     if mirrored or upside_down:
         pixels = np.asarray(cv2.flip(pixels, -1 if mirrored and upside_down else int(mirrored)), dtype=np.uint8)
     if turn is not None:

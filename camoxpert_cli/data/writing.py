@@ -1,4 +1,4 @@
-"""Pictures that are written: whole or not at all."""
+"""Images that are written: whole or not at all."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from camoxpert_cli import atomic
 from camoxpert_cli.errors import UsageError
 
 
-def write_picture(path: Path, pixels: NDArray[Any], flag: str) -> None:
+def write_image(path: Path, pixels: NDArray[Any], flag: str) -> None:
     """In the format of the name's ending, BGR or grey. Raises UsageError that names `flag`, which gave the folder."""
     content = cv2.imencode(path.suffix, pixels)[1].tobytes()  # cv2.imwrite is silent about a full disk
     try:

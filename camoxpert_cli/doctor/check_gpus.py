@@ -134,10 +134,10 @@ def _no_card(readings: Readings, question: Question) -> Finding:
 
 def _card(number: int, card: Gpu, trial: GpuTrial | Failure, readings: Readings, question: Question) -> Finding:
     name = f"GPU {number}"
-    number_format = "native bf16" if card.native_bf16 else "no native bf16, so fp16"
+    dtype = "native bf16" if card.native_bf16 else "no native bf16, so fp16"
     what = (
         f"{card.name}, {console.byte_size(card.memory)}, capability {'.'.join(map(str, card.capability))}, "
-        f"{card.multiprocessors} multiprocessors, {number_format}"
+        f"{card.multiprocessors} multiprocessors, {dtype}"
     )
     # Others can do without it.
     broken: Status = "warning" if readings.working else _unless_cpu(question)

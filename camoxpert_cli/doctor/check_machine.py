@@ -46,10 +46,10 @@ def shared_memory_needed(readings: Readings, question: Question) -> int:
     """Bytes of the batches that loader workers hand over, at most."""
     config = question.config
     pixels = config.data.img_size**2
-    picture = max(4 * pixels, 3 * pixels + _MASK)
+    image = max(4 * pixels, 3 * pixels + _MASK)
     batch = max(config.train.batch_size, stage2_batch_size(config))
     workers = _workers(readings, question)
-    return 0 if workers == 0 else processes(readings) * (_AHEAD * workers + _IN_HAND) * batch * picture
+    return 0 if workers == 0 else processes(readings) * (_AHEAD * workers + _IN_HAND) * batch * image
 
 
 def shared_memory_too_small(readings: Readings, question: Question) -> bool:

@@ -80,13 +80,13 @@ def _why(readings: Readings, used: tuple[int, ...], strategy: StrategyName) -> s
 
 
 def _adapted(preset: str, readings: Readings, used: tuple[int, ...]) -> tuple[list[str], list[str]]:
-    """Flags that fit a preset to so many cards, keeping its pictures a step, and what to say about it."""
+    """Flags that fit a preset to so many cards, keeping its images a step, and what to say about it."""
     config = resolve(preset, {}).config
     flags: list[str] = []
     why = [f"Made for {count(gpu_count(config), 'GPU')} of 14.7 GiB; the nearest to this machine."]
     number = len(used)
     if number != gpu_count(config):
-        stages = [max(1, round(pictures / number)) for pictures in global_batches(config)]
+        stages = [max(1, round(images / number)) for images in global_batches(config)]
         flags = ["--gpus", str(number), "--batch-size", str(stages[0]), "--stage2-batch-size", str(stages[1])]
         exact = [size * number for size in stages] == list(global_batches(config))
         why.append(

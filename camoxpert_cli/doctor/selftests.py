@@ -48,21 +48,21 @@ def try_device(name: str) -> GpuTrial:
         torch.cuda.set_device(device)
         free = torch.cuda.mem_get_info(device)[0]
     dtype = choose_dtype("auto", device)
-    number_format = str(dtype or torch.float32).removeprefix("torch.")
+    dtype_name = str(dtype or torch.float32).removeprefix("torch.")
     try:
         # A card that the build has no kernels for is there, and holds tensors: only computing shows it.
         if (torch.ones(1, device=device) + 1).item() != 2:
-            return GpuTrial(free, "1 + 1 is not 2 on it", number_format=number_format)
+            return GpuTrial(free, "1 + 1 is not 2 on it", number_format=dtype_name)
     except (RuntimeError, AssertionError) as error:
-        return GpuTrial(free, one_line(error), number_format=number_format)
+        return GpuTrial(free, one_line(error), number_format=dtype_name)
     try:
         own = _step(device, dtype)
         expected = _step(torch.device("cpu"), None)
         difference = largest_difference(own, expected)
         wrong = f"its gradients differ from the CPU's by {difference:.1%}" if difference > _TOLERANCE else ""
-        return GpuTrial(free, convolution=wrong, number_format=number_format)
+        return GpuTrial(free, convolution=wrong, number_format=dtype_name)
     except RuntimeError as error:
-        return GpuTrial(free, convolution=one_line(error), number_format=number_format)
+        return GpuTrial(free, convolution=one_line(error), number_format=dtype_name)
 
 
 def try_peers(numbers: list[int]) -> Peers:
@@ -166,7 +166,7 @@ def _all_reduce_bandwidth(device: torch.device, world: World) -> float:
             _finish(device)
             started = time.perf_counter()
         values.fill_(1.0)
-        world.sum(values)
+        world.all_reduce(values)
     _finish(device)
     seconds = (time.perf_counter() - started) / _REPETITIONS
     if not bool((values == world.size).all()):

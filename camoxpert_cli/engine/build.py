@@ -27,7 +27,7 @@ from camoxpert_cli.parallel.world import World
 from camoxpert_cli.run_folder import RunFolder
 
 KAGGLE_INPUT = Path("/kaggle/input")
-GENERATED_VALIDATION = 60  # pictures
+GENERATED_VALIDATION = 60  # images
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ class RunData:
 
     @cached_property
     def digest(self) -> str:
-        """Of the training pictures' names and file sizes, so that a run never goes on with others. Raises DataError."""
+        """Of the training images' names and file sizes, so that a run never goes on with others. Raises DataError."""
         rows = (f"{pair.name} {status_of(pair.image).st_size} {status_of(pair.mask).st_size}" for pair in self.train)
         return hashlib.sha256("\n".join(rows).encode(errors="surrogateescape")).hexdigest()
 
@@ -70,13 +70,13 @@ def build_network(model: ModelConfig, seed: int, *, weights_follow: bool) -> Cam
 
 
 def open_data(data: DataConfig, seed: int, folder: RunFolder, world: World | None = None) -> RunData:
-    """Find the pictures, or generate them in the run folder, and hold validation out. Raises DataError.
+    """Find the images, or generate them in the run folder, and hold validation out. Raises DataError.
 
     Several ranks find the same, or that is the error.
     """
     world = world or World()
     found = _find(data, seed, folder, world)
-    if len(set(world.gather(found.digest))) > 1:
+    if len(set(world.all_gather(found.digest))) > 1:
         raise DataError(
             f"the {world.size} processes of this run do not find the same training pictures",
             "every machine needs the same files under the same names",
@@ -95,7 +95,7 @@ def _find(data: DataConfig, seed: int, folder: RunFolder, world: World) -> RunDa
 
 
 def find_given(data: DataConfig) -> DataSet:
-    """The pictures that the settings name, or the only data set where Kaggle puts them. Raises DataError."""
+    """The images that the settings name, or the only data set where Kaggle puts them. Raises DataError."""
     roots = [Path(path) for path in data.dataset_path]
     folders = [(Path(images), Path(masks)) for images, masks in zip(data.images, data.masks, strict=True)]
     if not roots and not folders:
@@ -108,8 +108,8 @@ def find_given(data: DataConfig) -> DataSet:
     return found
 
 
-def check_pictures(checkpoint: Checkpoint, data: RunData) -> None:
-    """Raise CheckpointError unless the training pictures are those of the run whose `checkpoint` it is."""
+def check_images(checkpoint: Checkpoint, data: RunData) -> None:
+    """Raise CheckpointError unless the training images are those of the run whose `checkpoint` it is."""
     training = checkpoint.training
     if training is not None and training.training_pictures != data.digest:
         raise CheckpointError(
@@ -152,14 +152,14 @@ def describe_batches(config: Config, unit: str = "GPU", units: str = "GPUs") -> 
     return lines
 
 
-def steps_per_epoch(config: Config, stage: Stage, pictures: int) -> int:
-    """Optimizer steps in an epoch of `stage` over so many training pictures."""
-    return math.ceil(pictures / (stage.batch_size * config.train.accumulation_steps * gpu_count(config)))
+def steps_per_epoch(config: Config, stage: Stage, images: int) -> int:
+    """Optimizer steps in an epoch of `stage` over so many training images."""
+    return math.ceil(images / (stage.batch_size * config.train.accumulation_steps * gpu_count(config)))
 
 
-def rate_at(config: Config, stage: Stage, pictures: int, epoch: int, step: int) -> float:
-    """The learning rate of optimizer step `step` (from 0) of `epoch` over so many training pictures."""
-    train, steps = config.train, steps_per_epoch(config, stage, pictures)
+def rate_at(config: Config, stage: Stage, images: int, epoch: int, step: int) -> float:
+    """The learning rate of optimizer step `step` (from 0) of `epoch` over so many training images."""
+    train, steps = config.train, steps_per_epoch(config, stage, images)
     return learning_rate(
         (epoch - stage.first) * steps + step,
         (stage.end - stage.first) * steps,
@@ -178,7 +178,7 @@ def _generate(folder: Path, seed: int, data: DataConfig, world: World) -> RunDat
     )
     if world.is_main:
         write_dataset(folder, seed=seed, train=data.generated_pictures, test=GENERATED_VALIDATION, size=data.img_size)
-    world.gather(None)  # until they are there
+    world.all_gather(None)  # until they are there
     found = find_data([folder])
     (validation,) = found.tests.values()
     return RunData(found.train, list(found.train), list(validation), tests={}, generated=True)

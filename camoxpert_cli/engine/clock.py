@@ -30,10 +30,10 @@ class Clock:
 
     def _agree(self, stop: Stop | None) -> Stop | None:
         """What ends any rank ends all, for the same reason."""
-        if not int(self.world.largest(torch.tensor([0 if stop is None else 1]))):
+        if not int(self.world.all_reduce_max(torch.tensor([0 if stop is None else 1]))):
             return None
         # Ranks may differ in their reasons: a signal outranks the clock.
-        reasons = [(each.exit_code, each.reason) for each in self.world.gather(stop) if each is not None]
+        reasons = [(each.exit_code, each.reason) for each in self.world.all_gather(stop) if each is not None]
         exit_code, reason = max(reasons)
         return Stop(reason, exit_code)
 

@@ -19,14 +19,14 @@ from camoxpert_cli.errors import DataError
 from camoxpert_cli.evaluation.output import per_image_csv
 from camoxpert_cli.evaluation.results import Evaluation, ScoredSet
 from camoxpert_cli.evaluation.score import Scoring
-from camoxpert_cli.evaluation.test_sets import scoring_workers, show_picture
+from camoxpert_cli.evaluation.test_sets import scoring_workers, show_image
 from camoxpert_cli.metrics.baselines import (
     all_foreground_iou,
     colour_threshold_iou,
     local_variance_iou,
     orientation_energy_iou,
 )
-from camoxpert_cli.metrics.image_scores import score_picture
+from camoxpert_cli.metrics.image_scores import score_image
 from camoxpert_cli.model.camoxpert import CamoXpert
 
 VALIDATION = "validation"
@@ -61,12 +61,12 @@ def close_run(run: Run) -> dict[str, Any] | Stop:
 
 
 def score_best(run: Run) -> Evaluation | Stop:
-    """`best_model.pth` on the held-out pictures and on each test set, by its average where it has one.
+    """`best_model.pth` on the held-out images and on each test set, by its average where it has one.
 
-    A test set with a broken picture is named and left out: hours of training must not end without their results.
+    A test set with a broken image is named and left out: hours of training must not end without their results.
     """
     best = run.folder.best
-    content = run.world.from_main(read_checkpoint(best) if run.world.is_main else {})
+    content = run.world.broadcast(read_checkpoint(best) if run.world.is_main else {})
     network = network_of(content, best).to(run.device)
     pairs: dict[str, Sequence[Pair]] = {VALIDATION: run.data.validation, **run.data.tests}
     sets = []
@@ -83,7 +83,7 @@ def score_best(run: Run) -> Evaluation | Stop:
         sets.append(scored)
     epoch = run.state.progress.best_epoch
     about = {"checkpoint": best.name, "epoch": epoch}
-    show = partial(show_picture, network, pairs, run.config.data.img_size, run.device, run.dtype, NO_TTA)
+    show = partial(show_image, network, pairs, run.config.data.img_size, run.device, run.dtype, NO_TTA)
     return Evaluation(f"{run.folder.path.name}, epoch {epoch}", about, sets, show)
 
 
@@ -94,7 +94,7 @@ def _score(run: Run, network: CamoXpert, name: str, pairs: Sequence[Pair]) -> Sc
         run.device,
         run.dtype,
         run.world,
-        job=lambda _: score_picture,
+        job=lambda _: score_image,
         workers=scoring_workers(run.world),
     )
     with console.progress(f"Scoring {name}", len(pairs)) as advance:
@@ -122,6 +122,6 @@ def write_pages(run: Run, evaluation: Evaluation) -> None:
 
 
 def score_baselines(pairs: list[Pair]) -> dict[str, float]:
-    """Mean IoU on the validation pictures of methods that learn nothing."""
-    pictures = [(image, mask * 255) for image, mask in (read_pair(pair.image, pair.mask) for pair in pairs)]
-    return {name: baseline(pictures) for name, baseline in BASELINES.items()}
+    """Mean IoU on the validation images of methods that learn nothing."""
+    images = [(image, mask * 255) for image, mask in (read_pair(pair.image, pair.mask) for pair in pairs)]
+    return {name: baseline(images) for name, baseline in BASELINES.items()}

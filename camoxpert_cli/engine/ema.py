@@ -23,12 +23,12 @@ class Ema:
         """Call it after each optimizer step. The first steps weigh more, else short runs keep their first weights."""
         self.updates += 1
         decay = min(self.decay, (1 + self.updates) / (10 + self.updates))
-        averages: list[Tensor] = []
+        ema_values: list[Tensor] = []
         values: list[Tensor] = []
-        for average, value in zip(self.network.state_dict().values(), network.state_dict().values(), strict=True):
-            if average.is_floating_point():
-                averages.append(average)
+        for ema_value, value in zip(self.network.state_dict().values(), network.state_dict().values(), strict=True):
+            if ema_value.is_floating_point():
+                ema_values.append(ema_value)
                 values.append(value)
             else:
-                average.copy_(value)
-        torch._foreach_lerp_(averages, values, 1 - decay)
+                ema_value.copy_(value)
+        torch._foreach_lerp_(ema_values, values, 1 - decay)

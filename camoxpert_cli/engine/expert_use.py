@@ -1,4 +1,4 @@
-"""Which experts the pictures of an epoch went to, from how many of them chose each expert of each layer (L, E)."""
+"""Which experts the images of an epoch went to, from how many of them chose each expert of each layer (L, E)."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
-# An expert that fewer pictures of an epoch choose is dead: it hardly learns.
+# An expert that fewer images of an epoch choose is dead: it hardly learns.
 DEAD = 0.01
 
 
 class ExpertUse(NamedTuple):
-    """Per layer: the share of pictures that chose each expert (0..1), how even the choices were, and the dead experts.
+    """Per layer: the share of images that chose each expert (0..1), how even the choices were, and the dead experts.
 
     `entropy` is that of the choices over the E experts, divided by log E: 1 where all are used alike. `dead` are
     places, from 0.
@@ -23,7 +23,7 @@ class ExpertUse(NamedTuple):
 
 
 def expert_use(chosen: Sequence[Sequence[float]], top_k: int) -> ExpertUse:
-    """`chosen` (L, E) counts pictures, each of which chose `top_k` experts of each layer; none without a picture."""
+    """`chosen` (L, E) counts images, each of which chose `top_k` experts of each layer; none without an image."""
     if not any(map(sum, chosen)):
         return ExpertUse([], [], [])
     shares = [[top_k * count / sum(layer) for count in layer] for layer in chosen]
@@ -39,7 +39,7 @@ def added(chosen: Sequence[Sequence[float]], more: Sequence[float], experts: int
     return [[one + other for one, other in zip(*pair, strict=True)] for pair in zip(chosen, rows, strict=True)]
 
 
-def in_words(use: ExpertUse) -> str:
+def format_dead_experts(use: ExpertUse) -> str:
     """How many experts are dead, and which, counted from 1."""
     count = sum(map(len, use.dead))
     places = "; ".join(

@@ -9,9 +9,9 @@ from typing import TypeAlias
 from torch import Tensor
 
 from camoxpert_cli.config.schema import Config
-from camoxpert_cli.data.cache import PictureCache
-from camoxpert_cli.data.dataset import ScoringBatch, ScoringPictures, TrainingPictures
-from camoxpert_cli.data.loader import PictureLoader, scoring_loader, training_loader
+from camoxpert_cli.data.cache import ImageCache
+from camoxpert_cli.data.dataset import ScoringBatch, ScoringImages, TrainingImages
+from camoxpert_cli.data.loader import ImageLoader, scoring_loader, training_loader
 from camoxpert_cli.data.pairs import Pair
 from camoxpert_cli.data.sampling import EpochBatches
 from camoxpert_cli.engine.build import RunData
@@ -32,7 +32,7 @@ class Feed:
         self,
         config: Config,
         data: RunData,
-        cache: PictureCache | None,
+        cache: ImageCache | None,
         *,
         workers: int,
         devices: int,
@@ -44,16 +44,16 @@ class Feed:
         self._devices, self._pin_memory = devices, pin_memory
         self._stage: Stage | None = None
         self._sampler: EpochBatches | None = None
-        self._training_loader: PictureLoader[TrainingBatch] | None = None
+        self._training_loader: ImageLoader[TrainingBatch] | None = None
 
-    def training(self, stage: Stage, epoch: int, samples: int) -> tuple[PictureLoader[TrainingBatch], list[int]]:
+    def training(self, stage: Stage, epoch: int, samples: int) -> tuple[ImageLoader[TrainingBatch], list[int]]:
         """This rank's images and masks of `epoch` after its first `samples`, and each batch's size over all ranks.
 
         The workers live as long as the stage.
         """
         if self._stage != stage or self._sampler is None or self._training_loader is None:
             seed = self._config.train.seed
-            images = TrainingPictures(self._data.train, self._config.data.img_size, seed, self._cache)
+            images = TrainingImages(self._data.train, self._config.data.img_size, seed, self._cache)
             self._stage = stage
             per_process = stage.batch_size * self._devices // self._world.size
             self._sampler = EpochBatches(len(images), per_process, seed, self._world.rank, self._world.size)
@@ -62,17 +62,17 @@ class Feed:
         return self._training_loader, self._sampler.sizes()
 
     @cached_property
-    def validation(self) -> PictureLoader[ScoringBatch]:
+    def validation(self) -> ImageLoader[ScoringBatch]:
         """The held-out images."""
         return self._scoring(self._data.validation, self._cache)
 
-    def test(self, pairs: Sequence[Pair]) -> PictureLoader[ScoringBatch]:
+    def test(self, pairs: Sequence[Pair]) -> ImageLoader[ScoringBatch]:
         """Images and masks in the order of `pairs`, from their files."""
         return self._scoring(pairs, None)
 
-    def _scoring(self, pairs: Sequence[Pair], cache: PictureCache | None) -> PictureLoader[ScoringBatch]:
+    def _scoring(self, pairs: Sequence[Pair], cache: ImageCache | None) -> ImageLoader[ScoringBatch]:
         return scoring_loader(
-            ScoringPictures(pairs, self._config.data.img_size, cache),
+            ScoringImages(pairs, self._config.data.img_size, cache),
             self._config.train.batch_size,
             self.workers,
             self._pin_memory,

@@ -40,7 +40,7 @@ class OutOfMemory(TrainingError):
 
 
 def smaller(config: Config, stage: int) -> Config | None:
-    """Half the batch of the stage at the same pictures a step; where it is one picture, gradient checkpointing.
+    """Half the batch of the stage at the same images a step; where it is one image, gradient checkpointing.
 
     None where it has that already.
     """

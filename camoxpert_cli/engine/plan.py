@@ -24,7 +24,7 @@ class Plan:
 
     `config` has batches that the GPUs' memory holds and absolute paths. The run is kept in `folder`, and goes on from
     `checkpoint`, a file or the folder of a run, where that is given. `choice` is the strategy that trials chose, where
-    they did. Only the number format is not in it: to ask a GPU for its own takes memory there, so processes do that
+    they did. Only the dtype is not in it: to ask a GPU for its own takes memory there, so processes do that
     once they compute on it.
     """
 

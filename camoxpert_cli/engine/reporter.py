@@ -9,7 +9,7 @@ from camoxpert_cli.engine.build import RunData
 from camoxpert_cli.engine.stages import Phase
 from camoxpert_cli.engine.state import TrainingState
 from camoxpert_cli.engine.tensorboard import FOLDER, Curves
-from camoxpert_cli.engine.throughput import Pace
+from camoxpert_cli.engine.throughput import Throughput
 from camoxpert_cli.run_folder import RunFolder
 
 
@@ -21,7 +21,7 @@ class Reporter:
     data: RunData
     state: TrainingState
     curves: Curves | None = None
-    pace: Pace = field(default_factory=Pace)
+    throughput: Throughput = field(default_factory=Throughput)
     data_wait: float = 0.0  # share of the last epoch's training time that was spent waiting for images, 0..1
     told_of_dead_experts: bool = False
     told: tuple[Phase, bool] | None = None  # the phase whose forecast was said, and whether it fitted the clock

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from camoxpert_cli import atomic, console
 from camoxpert_cli.checkpoints.format import Checkpoint, TrainingContent, read_checkpoint
-from camoxpert_cli.checkpoints.layouts import average_in, epochs_complete, weights_of
+from camoxpert_cli.checkpoints.layouts import ema_in, epochs_complete, weights_of
 from camoxpert_cli.checkpoints.load import load_weights
 from camoxpert_cli.config.diff import changes
 from camoxpert_cli.config.resolve import from_mapping
@@ -32,7 +32,7 @@ def restore(run: Run, checkpoint: Checkpoint) -> None:
     where these leave nothing to do.
     """
     path, content = checkpoint
-    if run.state.ema is not None and average_in(content) is not None:
+    if run.state.ema is not None and ema_in(content) is not None:
         load_weights(run.state.ema.network, weights_of(content, ema=True), path)
     training = checkpoint.training
     if training is not None:
@@ -42,7 +42,7 @@ def restore(run: Run, checkpoint: Checkpoint) -> None:
     run.saver.trusts_last = run.folder.last.exists() and path.samefile(run.folder.last)
     if run.world.is_main:
         _bring_best(run, path)
-    run.state.progress = run.world.from_main(run.state.progress)
+    run.state.progress = run.world.broadcast(run.state.progress)
     if run.state.progress.epoch >= run.config.train.epochs and run.state.progress.best_epoch == 0:
         raise UsageError(
             f"{path} has {run.state.progress.epoch} complete epochs, which is all that these settings ask for, "
@@ -84,7 +84,7 @@ def _restore_epoch_only(run: Run, checkpoint: Checkpoint) -> None:
     if own is not None and own.scores is not None:
         progress.history = list(own.history or [own.scores])
         progress.best_epoch, progress.best_iou = own.scores["epoch"], own.scores["iou"]
-    if run.state.ema is not None and average_in(checkpoint.content) is not None:
+    if run.state.ema is not None and ema_in(checkpoint.content) is not None:
         # An average that had begun anew would forget within a few steps what it holds.
         run.state.ema.updates = sum(
             len(range(phase.first, min(phase.end, progress.epoch)))

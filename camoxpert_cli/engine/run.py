@@ -16,7 +16,7 @@ from camoxpert_cli.config.parse import Interval, parse_interval
 from camoxpert_cli.config.schema import Config
 from camoxpert_cli.data.cache import open_cache
 from camoxpert_cli.data.cores import auto_workers, usable_cores
-from camoxpert_cli.engine.build import RunData, build_network, build_phases, check_pictures, open_data
+from camoxpert_cli.engine.build import RunData, build_network, build_phases, check_images, open_data
 from camoxpert_cli.engine.clock import Clock
 from camoxpert_cli.engine.ema import Ema
 from camoxpert_cli.engine.feed import Feed
@@ -77,7 +77,7 @@ def prepare(
     """The run before its first step, and the checkpoint it shall go on from, if any, its weights loaded already.
 
     That is `checkpoint` where whoever planned has read it, else the plan's. Raises CamoxError. The run folder is made
-    when all is in order, or earlier for pictures to generate in it.
+    when all is in order, or earlier for images to generate in it.
     """
     world = world or World()
     config, placement = plan.config, plan.placement
@@ -85,13 +85,13 @@ def prepare(
         path = plan.checkpoint
         checkpoint = find_checkpoint(path) if path.is_dir() else Checkpoint(path, read_checkpoint(path))
     folder = RunFolder(plan.folder, writes=world.is_main)
-    # Refuse before pictures are looked for.
+    # Refuse before images are looked for.
     choose_dtype(config.train.precision, own_device(placement, world))
     if checkpoint is not None and layout_of(checkpoint.content) is not CAMOX:
         folder.refuse_foreign(checkpoint.path)
     data = open_data(config.data, config.train.seed, folder, world)
     if checkpoint is not None:
-        check_pictures(checkpoint, data)
+        check_images(checkpoint, data)
     network = build_network(config.model, config.train.seed, weights_follow=checkpoint is not None)
     if checkpoint is not None:
         load_weights(network, weights_of(checkpoint.content, ema=False), checkpoint.path)
@@ -109,7 +109,7 @@ def assemble(
     world: World,
     deadline: Deadline,
 ) -> Run:
-    """Everything on this rank's device, before the first step. Raises DeviceError where it lacks the number format."""
+    """Everything on this rank's device, before the first step. Raises DeviceError where it lacks the dtype."""
     device = own_device(placement, world)
     if device.type == "cuda":
         torch.cuda.set_device(device)

@@ -85,7 +85,7 @@ class Saver:
 
         False, on every rank, where the disk is full and it stays what it was.
         """
-        return self._world.from_main(self._write_best(self._weights()))
+        return self._world.broadcast(self._write_best(self._weights()))
 
     def _write_best(self, content: CheckpointContent) -> bool:
         if not self._world.is_main:
@@ -154,5 +154,5 @@ def computed_with(device: torch.device, dtype: torch.dtype | None) -> dict[str, 
     """What rounding depends on; `dtype` is autocast's."""
     on_cpu = device.type == "cpu"
     name = f"CPU, threads {torch.get_num_threads()}" if on_cpu else torch.cuda.get_device_name(device)
-    number_format = str(dtype or torch.float32).removeprefix("torch.")
-    return {"device": name, "number format": number_format, "version": f"torch {torch.__version__}"}
+    format_name = str(dtype or torch.float32).removeprefix("torch.")
+    return {"device": name, "number format": format_name, "version": f"torch {torch.__version__}"}

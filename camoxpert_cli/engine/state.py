@@ -20,8 +20,8 @@ class Progress:
     """Where a run stands; `last.pth` holds all of it."""
 
     epoch: int = 0  # complete epochs
-    samples: int = 0  # pictures seen in the epoch under way
-    loss_sum: float = 0.0  # of those pictures
+    samples: int = 0  # images seen in the epoch under way
+    loss_sum: float = 0.0  # of those images
     experts_chosen: list[list[float]] = field(default_factory=list)  # how many of them chose each, (L, E)
     skipped_steps: int = 0  # in the epoch under way: gradients overflowed
     epoch_seconds: float = 0.0  # spent in the epoch under way

@@ -21,7 +21,7 @@ def report_step(run: Run, phase: Phase, number: int, losses: LossValues, wait: f
     """After optimizer step `number` (from 0) of an epoch, in which the share `wait` of the time went into waiting."""
     assert run.state.optimizer is not None
     rates = [f"{name} {rate:.1e}" for name, rate in learning_rates(run.state.optimizer).items()]
-    speed = run.reporter.pace.images_per_s(phase)
+    speed = run.reporter.throughput.images_per_s(phase)
     coming = forecast_of(run)
     line = [f"loss {_short(losses.total)}", f"lr {run.state.progress.rate:.1e}"]
     line += [f"{speed:.{0 if speed >= 10 else 1}f} img/s"] if speed else []
@@ -62,15 +62,15 @@ def forecast_of(run: Run) -> Forecast | None:
     """What is left of the run where it stands; None where the phase that comes next has not been timed."""
     progress, data, reserve = run.state.progress, run.data, run.clock.reserve
     phase = next((phase for phase in run.phases if phase.end > progress.epoch), None)
-    speed = 0.0 if phase is None else run.reporter.pace.images_per_s(phase)
+    speed = 0.0 if phase is None else run.reporter.throughput.images_per_s(phase)
     if speed == 0:
         return None
     scoring = reserve.validation / len(data.validation) if reserve.validation else 1 / speed
     return forecast(
         run.phases,
         progress.epoch,
-        pictures_left=len(data.train) - progress.samples,
-        pictures=len(data.train),
+        images_left=len(data.train) - progress.samples,
+        images=len(data.train),
         images_per_s=speed,
         validation=scoring * len(data.validation) + 2 * reserve.saving,
         tests=scoring * sum(map(len, data.tests.values())),

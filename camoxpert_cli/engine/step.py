@@ -52,7 +52,7 @@ class LossValues(NamedTuple):
 
 
 class TrainingStep(nn.Module):
-    """uint8 pictures and masks in, per-image losses out.
+    """uint8 images and masks in, per-image losses out.
 
     `autocast_dtype` None computes in float32. Autocast is opened here because its dtype does not reach the threads of
     DataParallel's replicas.
@@ -98,8 +98,8 @@ def combine(output: StepOutput, top_k: int, images: int, world: World) -> Losses
     bce, iou, edge, deep = output.terms.sum(dim=0) / images
     own = RoutingSums(output.chosen.sum(dim=0), output.probability.sum(dim=0))
     # Constants for autograd, but for this rank's own part of the probabilities.
-    others = world.sum(own.probability.detach().clone()) - own.probability.detach()
-    whole = RoutingSums(world.sum(own.chosen.clone()), own.probability + others)
+    others = world.all_reduce(own.probability.detach().clone()) - own.probability.detach()
+    whole = RoutingSums(world.all_reduce(own.chosen.clone()), own.probability + others)
     balance = balance_loss(whole, images, top_k)
     balance = balance - balance.detach() * (1 - 1 / world.size)
     total = (

@@ -25,7 +25,7 @@ def announce(run: Run) -> None:
         *([("Algorithms", "deterministic")] if run.config.train.deterministic else []),
         *_synchronised(run),
         *_network(run),
-        *_pictures(run),
+        *_images(run),
         *(describe_batches(run.config, "process", "processes") if on_cpu else describe_batches(run.config)),
         *_limits(run),
     ]
@@ -47,24 +47,24 @@ def _devices(run: Run) -> list[str]:
     if run.device.type == "cpu":
         return [f"{computed_with['device']}, {versions}"]
     own = [f"{torch.cuda.get_device_name(each)}, {console.in_gib(total_of(each))}" for each in run.strategy.devices]
-    found = Counter(name for names in run.world.gather(own) for name in names)
+    found = Counter(name for names in run.world.all_gather(own) for name in names)
     return [*(f"{count} GPU{'s' if count > 1 else ''}: {name}" for name, count in found.items()), versions]
 
 
 def _network(run: Run) -> list[tuple[str, str]]:
     train, model, network = run.config.train, run.config.model, run.state.network
     parameters = sum(parameter.numel() for parameter in network.parameters()) / 1e6
-    average = f"validated: their average, decay {train.ema_decay:g}" if train.use_ema else "without an average of them"
+    ema = f"validated: their average, decay {train.ema_decay:g}" if train.use_ema else "without an average of them"
     return [
         (
             "Network",
             f"{model.backbone}, {model.num_experts} experts a layer, {network.top_k} for each picture",
         ),
-        ("", f"{parameters:.2f} M weights, {average}"),
+        ("", f"{parameters:.2f} M weights, {ema}"),
     ]
 
 
-def _pictures(run: Run) -> list[tuple[str, str]]:
+def _images(run: Run) -> list[tuple[str, str]]:
     data = run.data
     tests = ", ".join(f"{name} {len(pairs)}" for name, pairs in data.tests.items())
     workers = f"{run.feed.workers} loader worker{'s' if run.feed.workers != 1 else ''}"

@@ -1,6 +1,6 @@
 """Curves for TensorBoard.
 
-The horizontal axis counts training pictures since the run began, whatever a step holds, and one more for each epoch
+The horizontal axis counts training images since the run began, whatever a step holds, and one more for each epoch
 that was closed: what a session goes on from is so before or behind every point, and never level with one undone.
 """
 

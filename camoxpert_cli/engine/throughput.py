@@ -14,24 +14,24 @@ _KEPT = 0.95
 
 
 @dataclass
-class Pace:
-    """Training pictures over seconds, lately; the first step of a phase warms up, and does not count."""
+class Throughput:
+    """Training images over seconds, lately; the first step of a phase warms up, and does not count."""
 
     _seconds: float = 0.0
-    _pictures: float = 0.0
+    _images: float = 0.0
     _phase: Phase | None = None
 
-    def note_step(self, phase: Phase, seconds: float, pictures: int) -> None:
-        """An optimizer step over so many pictures of all ranks took so long. Another phase begins anew."""
+    def note_step(self, phase: Phase, seconds: float, images: int) -> None:
+        """An optimizer step over so many images of all ranks took so long. Another phase begins anew."""
         if self._phase != phase:
-            self._phase, self._seconds, self._pictures = phase, 0.0, 0.0
+            self._phase, self._seconds, self._images = phase, 0.0, 0.0
             return
         self._seconds = _KEPT * self._seconds + seconds
-        self._pictures = _KEPT * self._pictures + pictures
+        self._images = _KEPT * self._images + images
 
     def images_per_s(self, phase: Phase) -> float:
         """0 where no step of the phase has counted yet."""
-        return self._pictures / self._seconds if self._phase == phase and self._seconds > 0 else 0.0
+        return self._images / self._seconds if self._phase == phase and self._seconds > 0 else 0.0
 
 
 @dataclass(frozen=True)
@@ -69,21 +69,21 @@ def forecast(
     phases: Sequence[Phase],
     epoch: int,
     *,
-    pictures_left: int,
-    pictures: int,
+    images_left: int,
+    images: int,
     images_per_s: float,
     validation: float,
     tests: float,
     clock: float,
 ) -> Forecast:
-    """What is left of a run in `epoch` (from 0), `pictures_left` before its end.
+    """What is left of a run in `epoch` (from 0), `images_left` before its end.
 
-    An epoch has so many `pictures`; `validation`, with what is saved then, and `tests` take so many seconds. `clock`
+    An epoch has so many `images`; `validation`, with what is saved then, and `tests` take so many seconds. `clock`
     seconds may be used, infinity where there is no limit.
     """
     phase = next(phase for phase in phases if phase.end > epoch)
-    whole = pictures / images_per_s + validation
-    rest = pictures_left / images_per_s + validation
+    whole = images / images_per_s + validation
+    rest = images_left / images_per_s + validation
     later = [each for each in phases if each.first > epoch]
     run = rest + (phases[-1].end - epoch - 1) * whole + tests
     stopped_in = None

@@ -36,23 +36,23 @@ class Deadline:
 class Reserve:
     """Seconds that must be left on the clock at the end of a step, from what was measured so far.
 
-    Until it was measured, saving takes `estimated_saving`, and each of the `validation_pictures` what a training
-    picture takes.
+    Until it was measured, saving takes `estimated_saving`, and each of the `validation_images` what a training
+    image takes.
     """
 
     estimated_saving: float
-    validation_pictures: int
+    validation_images: int
     saving: float = 0.0
     validation: float = 0.0
     step: float = 0.0
-    picture: float = 0.0
+    per_image: float = 0.0
     warm: bool = False
 
-    def note_step(self, seconds: float, pictures: int) -> None:
-        """An optimizer step over so many pictures took so long; the first one warms up, and does not count."""
+    def note_step(self, seconds: float, images: int) -> None:
+        """An optimizer step over so many images took so long; the first one warms up, and does not count."""
         if self.warm:
             self.step = max(self.step, seconds)
-            self.picture = seconds / pictures
+            self.per_image = seconds / images
         self.warm = True
 
     def note_saving(self, seconds: float) -> None:
@@ -71,7 +71,7 @@ class Reserve:
     @property
     def seconds(self) -> float:
         """For one more step, the validation, and what has to be saved then."""
-        validation = self.validation or self.validation_pictures * self.picture
+        validation = self.validation or self.validation_images * self.per_image
         return _MARGIN * (self.step + validation) + self.to_save
 
 

@@ -20,7 +20,7 @@ from camoxpert_cli.config.resolve import to_mapping
 from camoxpert_cli.config.schema import Config
 from camoxpert_cli.engine.build import rate_at
 from camoxpert_cli.engine.closing import close_run
-from camoxpert_cli.engine.expert_use import DEAD, added, expert_use, in_words
+from camoxpert_cli.engine.expert_use import DEAD, added, expert_use, format_dead_experts
 from camoxpert_cli.engine.optimizer import learning_rates, parameters_of, set_learning_rate
 from camoxpert_cli.engine.out_of_memory import OutOfMemory
 from camoxpert_cli.engine.outcome import Outcome
@@ -123,7 +123,7 @@ def train_epochs(run: Run) -> Stop | None:
 
 
 def train_epoch(run: Run, phase: Phase, epoch: int) -> Stop | None:
-    """See every training picture once, from where the run stands; save between steps where that is due.
+    """See every training image once, from where the run stands; save between steps where that is due.
 
     Returns why there was to be no further step, after the last one too; None where the run may go on.
     """
@@ -139,7 +139,7 @@ def train_epoch(run: Run, phase: Phase, epoch: int) -> Stop | None:
             progress.loss_sum += step.losses.total * step.images
             progress.epoch_seconds = before + now - started
             run.clock.reserve.note_step(now - stepped, step.images)
-            run.reporter.pace.note_step(phase, now - stepped, step.images)
+            run.reporter.throughput.note_step(phase, now - stepped, step.images)
             wait = (batches.waited - waited_before) / (now - started)
             advance(step.images, partial(report_step, run, phase, step.number, step.losses, wait))
             record_step(run, epoch, step)
@@ -170,7 +170,7 @@ def record_step(run: Run, epoch: int, step: TrainedStep) -> None:
 def training_steps(run: Run, stage: Stage, epoch: int, batches: Iterable[SizedBatch]) -> Iterator[TrainedStep]:
     """Make an optimizer step of every `accumulation_steps` of the epoch's batches; yields after each one.
 
-    `batches` are this rank's pictures and masks, each with the batch's size over all ranks, from where the run
+    `batches` are this rank's images and masks, each with the batch's size over all ranks, from where the run
     stands on.
     """
     assert run.state.optimizer is not None
@@ -193,7 +193,7 @@ def training_steps(run: Run, stage: Stage, epoch: int, batches: Iterable[SizedBa
 
         run.world.require_all()  # an error in the backward pass of one rank
         # At once: each reading waits for the device.
-        sums = run.world.sum(torch.cat([group_losses, group_chosen.flatten().double()])).tolist()
+        sums = run.world.all_reduce(torch.cat([group_losses, group_chosen.flatten().double()])).tolist()
         losses = LossValues(*sums[: len(group_losses)])
         progress.experts_chosen = added(
             progress.experts_chosen, sums[len(group_losses) :], run.config.model.num_experts
@@ -264,7 +264,7 @@ def optimizer_step(run: Run, rate: float, losses: LossValues, epoch: int) -> flo
 
 
 def validate(run: Run) -> Scores | Stop:
-    """The scores of the held-out pictures, with the average of the weights where there is one.
+    """The scores of the held-out images, with the EMA of the weights where there is one.
 
     Or why the run ends before all are scored.
     """
@@ -321,7 +321,7 @@ def close_epoch(run: Run, phase: Phase, scores: Scores) -> None:
 
 
 def measure_epoch(run: Run, phase: Phase) -> dict[str, Any]:
-    """What the log holds of the epoch that ends beside its scores. Warns, once, of experts that hardly a picture chose.
+    """What the log holds of the epoch that ends beside its scores. Warns, once, of experts that hardly an image chose.
 
     Not after the first epoch, which begins with gates that have learned nothing.
     """
@@ -329,10 +329,12 @@ def measure_epoch(run: Run, phase: Phase) -> dict[str, Any]:
     use = expert_use(progress.experts_chosen, run.state.network.top_k)
     if any(use.dead) and progress.epoch > 0 and not run.reporter.told_of_dead_experts:
         run.reporter.told_of_dead_experts = True
-        console.warn(f"fewer than {DEAD:.0%} of the pictures of epoch {progress.epoch + 1} chose {in_words(use)}")
+        console.warn(
+            f"fewer than {DEAD:.0%} of the pictures of epoch {progress.epoch + 1} chose {format_dead_experts(use)}"
+        )
     return {
         "data_wait": round(run.reporter.data_wait, 4),
-        "images_per_s": round(run.reporter.pace.images_per_s(phase), 2),
+        "images_per_s": round(run.reporter.throughput.images_per_s(phase), 2),
         "memory_bytes": memory_bytes(run),
         "skipped_steps": progress.skipped_steps,
         "expert_use": [[round(share, 4) for share in layer] for layer in use.shares],

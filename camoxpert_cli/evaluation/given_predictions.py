@@ -15,15 +15,15 @@ from camoxpert_cli.evaluation.image import read_map, score_files
 from camoxpert_cli.evaluation.results import Evaluation, ScoredSet, Shown
 
 
-def evaluate_maps(maps: Path, masks: Path, images: Path | None, protocol: Protocol) -> Evaluation:
-    """Score each map in the folder `maps` by the mask of the same stem; maps of another size are resized to it.
+def evaluate_predictions(predictions: Path, masks: Path, images: Path | None, protocol: Protocol) -> Evaluation:
+    """Score each map in the folder `predictions` by the mask of the same stem; maps of another size are resized to it.
 
     `images` are only shown. Raises DataError where a map has no mask or a mask no map, for scores over a part of a test
     set compare with nothing, and for a file that cannot be read.
     """
-    pairs = _pairs(maps, masks)
+    pairs = _pairs(predictions, masks)
     rows = []
-    with console.progress(f"Scoring {maps}", len(pairs)) as advance:
+    with console.progress(f"Scoring {predictions}", len(pairs)) as advance:
         for row in in_threads(lambda pair: score_files(pair.image, pair.mask, protocol), pairs):
             rows.append(row)
             advance(1, "")
@@ -34,25 +34,25 @@ def evaluate_maps(maps: Path, masks: Path, images: Path | None, protocol: Protoc
             "they were resized, bilinearly"
         )
     scored = ScoredSet(_set_name(masks), [pair.name for pair in pairs], [scores for scores, _ in rows])
-    about = {"maps": str(maps), "stretch": protocol.stretch, "empty_masks": protocol.empty}
-    pictures = {} if images is None else list_files(images, masks).images
+    about = {"maps": str(predictions), "stretch": protocol.stretch, "empty_masks": protocol.empty}
+    image_files = {} if images is None else list_files(images, masks).images
 
     def show(_: str, index: int) -> Shown:
         pair = pairs[index]
         mask = read_scored_mask(pair.mask) > 0
         grey = read_map(pair.image, (mask.shape[0], mask.shape[1]))[0]
-        image = read_image(pictures[pair.name][0])[0] if pair.name in pictures else None
+        image = read_image(image_files[pair.name][0])[0] if pair.name in image_files else None
         return image, mask, grey
 
-    return Evaluation(f"maps in {maps}", about, [scored], show)
+    return Evaluation(f"maps in {predictions}", about, [scored], show)
 
 
-def _pairs(maps: Path, masks: Path) -> tuple[Pair, ...]:
+def _pairs(predictions: Path, masks: Path) -> tuple[Pair, ...]:
     """Maps with their masks, by stem."""
-    files = list_files(maps, masks, include_noncam=True)
+    files = list_files(predictions, masks, include_noncam=True)
     if not files.images:
-        raise DataError(f"there are no maps in {maps}", "maps are png, jpg or bmp files named as their masks")
-    for lone, here, other in ((files.lone_images, "map", masks), (files.lone_masks, "mask", maps)):
+        raise DataError(f"there are no maps in {predictions}", "maps are png, jpg or bmp files named as their masks")
+    for lone, here, other in ((files.lone_images, "map", masks), (files.lone_masks, "mask", predictions)):
         if lone:
             more = f" and {len(lone) - 1} more" if len(lone) > 1 else ""
             what = "mask" if here == "map" else "map"
@@ -60,7 +60,7 @@ def _pairs(maps: Path, masks: Path) -> tuple[Pair, ...]:
                 f"the {here} {lone[0].name}{more} has no {what} in {other}",
                 "a map and its mask have the same name up to the extension, and every mask needs its map",
             )
-    return pair_folders(maps, masks, files)
+    return pair_folders(predictions, masks, files)
 
 
 def _set_name(masks: Path) -> str:

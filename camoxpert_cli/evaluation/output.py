@@ -43,7 +43,7 @@ def write_scores(out: Path, evaluation: Evaluation) -> None:
 
 
 def per_image_csv(sets: Sequence[ScoredSet]) -> str:
-    """A line a picture: data set, name and its measures in full."""
+    """A line an image: data set, name and its measures in full."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(["dataset", "name", *COLUMNS])

@@ -1,6 +1,6 @@
 """Scores that other systems publish for the four test sets of the field, to stand beside one's own.
 
-Rounded as they are published. All were trained on 3040 pictures of COD10K and 1000 of CAMO.
+Rounded as they are published. All were trained on 3040 images of COD10K and 1000 of CAMO.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Published:
-    """`scores` by the names of `PictureScores`' fields; `source` says where they were read."""
+    """`scores` by the names of `ImageScores`' fields; `source` says where they were read."""
 
     system: str
     source: str

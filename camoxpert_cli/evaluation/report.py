@@ -12,7 +12,7 @@ from camoxpert_cli.evaluation.published import published_for
 from camoxpert_cli.evaluation.results import Evaluation, ScoredSet, Shown
 from camoxpert_cli.metrics.image_scores import Scores
 from camoxpert_cli.metrics.measures import COLUMNS, CURVES, MEASURES
-from camoxpert_cli.report.content import MeasureWords, Report, ReportSet, ShownPicture
+from camoxpert_cli.report.content import MeasureWords, Report, ReportSet, ShownImage
 from camoxpert_cli.report.page import write_report
 from camoxpert_cli.run_folder import environment
 
@@ -20,9 +20,9 @@ MEASURE_WORDS = {
     **{each.name: MeasureWords(each.label) for each in CURVES},
     **{each.name: MeasureWords(each.label, each.best == "lowest") for each in MEASURES},
 }
-_PLACES = {"worst": 4, "median": 2, "best": 3}  # of each so many pictures
+_PLACES = {"worst": 4, "median": 2, "best": 3}  # of each so many images
 _RANKED_BY = "iou"
-_BESIDE_A_PICTURE = tuple(each.name for each in MEASURES if each.heading)
+_BESIDE_AN_IMAGE = tuple(each.name for each in MEASURES if each.heading)
 
 
 def write_evaluation_report(
@@ -32,7 +32,7 @@ def write_evaluation_report(
     configuration: Mapping[str, Any] | None = None,
     history: Sequence[Mapping[str, Any]] = (),
 ) -> None:
-    """The page at `path`: scores, curves, slices and pictures of an evaluation.
+    """The page at `path`: scores, curves, slices and images of an evaluation.
 
     After training with the `history` of the run; `configuration` is what the evaluation says of itself where not given.
     """
@@ -56,12 +56,12 @@ def _report_set(each: ScoredSet, show: Callable[[str, int], Shown]) -> ReportSet
     shown = []
     for place, index in places([score.measures[_RANKED_BY] for score in each.scores]):
         image, mask, grey = show(each.name, index)
-        picture = np.repeat(grey[..., None], 3, axis=2) if image is None else image
-        scores = _chosen(each.scores[index], _BESIDE_A_PICTURE)
-        shown.append(ShownPicture(place, each.names[index], picture, mask, grey, scores))
+        shown_image = np.repeat(grey[..., None], 3, axis=2) if image is None else image
+        scores = _chosen(each.scores[index], _BESIDE_AN_IMAGE)
+        shown.append(ShownImage(place, each.names[index], shown_image, mask, grey, scores))
     return ReportSet(
         name=each.name,
-        pictures=len(each.scores),
+        images=len(each.scores),
         means=_chosen(each.means, COLUMNS),
         curves=each.means.curves,
         foreground=np.sum([score.foreground for score in each.scores], axis=0),
@@ -76,7 +76,7 @@ def _chosen(scores: Scores, names: Sequence[str]) -> dict[str, float]:
 
 
 def places(scores: Sequence[float]) -> list[tuple[str, int]]:
-    """The worst, median and best pictures, each only once, with their indices."""
+    """The worst, median and best images, each only once, with their indices."""
     order = sorted(range(len(scores)), key=lambda index: (scores[index], index))
     middle = len(order) // 2
     wanted = {

@@ -12,16 +12,16 @@ from numpy.typing import NDArray
 
 from camoxpert_cli.data.cod10k import super_class
 from camoxpert_cli.data.reading import SMALL_OBJECT
-from camoxpert_cli.metrics.image_scores import PictureScores
+from camoxpert_cli.metrics.image_scores import ImageScores
 from camoxpert_cli.metrics.score_set import SetScores, mean_scores
 
-# The picture uint8 (H, W, 3) where it is at hand, its mask bool (H, W) and its map uint8 (H, W).
+# The image uint8 (H, W, 3) where it is at hand, its mask bool (H, W) and its map uint8 (H, W).
 Shown: TypeAlias = tuple[NDArray[np.uint8] | None, NDArray[np.bool_], NDArray[np.uint8]]
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """`title` says whose scores they are, `about` how they were made; `show(set, index)` gives a picture to look at."""
+    """`title` says whose scores they are, `about` how they were made; `show(set, index)` gives an image to look at."""
 
     title: str
     about: Mapping[str, Any]
@@ -35,11 +35,11 @@ class Evaluation:
 
 @dataclass(frozen=True)
 class ScoredSet:
-    """`names[i]` is the picture that has `scores[i]`; at least one."""
+    """`names[i]` is the image that has `scores[i]`; at least one."""
 
     name: str
     names: Sequence[str]
-    scores: Sequence[PictureScores]
+    scores: Sequence[ImageScores]
 
     @cached_property
     def means(self) -> SetScores:
@@ -47,7 +47,7 @@ class ScoredSet:
 
     @cached_property
     def slices(self) -> dict[str, tuple[int, SetScores]]:
-        """Number of pictures and means of each slice."""
+        """Number of images and means of each slice."""
         found = slices(self.names, [score.area for score in self.scores])
         return {
             label: (len(indices), mean_scores([self.scores[index] for index in indices]))
@@ -64,7 +64,7 @@ class ScoredSet:
 
 
 def slices(names: Sequence[str], areas: Sequence[float]) -> dict[str, list[int]]:
-    """Indices of the pictures of each slice: COD10K's super-classes by name, then small and other objects.
+    """Indices of the images of each slice: COD10K's super-classes by name, then small and other objects.
 
     `areas` are the shares of the masks, 0..1. A slice that would be empty or the whole set is left out.
     """

@@ -1,4 +1,4 @@
-"""Scores of a network: each picture for itself, at its mask's own size."""
+"""Scores of a network: each image for itself, at its mask's own size."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from numpy.typing import NDArray
 from camoxpert_cli.config.parse import NO_TTA, Tta
 from camoxpert_cli.console import Advance
 from camoxpert_cli.data.dataset import ScoringBatch
-from camoxpert_cli.data.loader import PictureLoader
+from camoxpert_cli.data.loader import ImageLoader
 from camoxpert_cli.errors import DataError
 from camoxpert_cli.evaluation.score_pool import score_pool
-from camoxpert_cli.inference.predictions import grey_map, probability_maps
+from camoxpert_cli.inference.predictions import grey_prediction, predict_probabilities
 from camoxpert_cli.model.camoxpert import CamoXpert
 from camoxpert_cli.parallel.world import World
 
 Score = TypeVar("Score")
 
-# Computes the scores of a picture from its map uint8 (H, W) and its mask bool (H, W).
+# Computes the scores of an image from its map uint8 (H, W) and its mask bool (H, W).
 Job = Callable[[NDArray[np.uint8], NDArray[np.bool_]], Score]
 
 
@@ -35,7 +35,7 @@ class Scoring(Generic[Score]):
     def __init__(
         self,
         network: CamoXpert,
-        batches: PictureLoader[ScoringBatch],
+        batches: ImageLoader[ScoringBatch],
         device: torch.device,
         dtype: torch.dtype | None,
         world: World | None = None,
@@ -60,7 +60,7 @@ class Scoring(Generic[Score]):
         problem: DataError | None = None
         mine = iter(self._batches)
         with score_pool(self._workers) as submit:
-            for _ in range(max(self._world.gather(len(self._batches)))):
+            for _ in range(max(self._world.all_gather(len(self._batches)))):
                 try:
                     batch = None if problem is not None else next(mine, None)
                 except DataError as error:
@@ -69,17 +69,19 @@ class Scoring(Generic[Score]):
                     images, masks, indices = batch
                     sizes = [(mask.shape[-2], mask.shape[-1]) for mask in masks]
                     images = images.to(self._device, non_blocking=True)
-                    maps = probability_maps(self._network, images, sizes, self._dtype, self._tta)
-                    for index, probability, mask in zip(indices.tolist(), maps, masks, strict=True):
-                        rows.append((index, submit(self._job(index), grey_map(probability), mask[0].numpy() > 0)))
+                    predictions = predict_probabilities(self._network, images, sizes, self._dtype, self._tta)
+                    for index, probability, mask in zip(indices.tolist(), predictions, masks, strict=True):
+                        rows.append(
+                            (index, submit(self._job(index), grey_prediction(probability), mask[0].numpy() > 0))
+                        )
                 yield 0 if batch is None else len(batch[1])
             done = [(index, future.result()) for index, future in rows]
         self.scores = in_order(done, problem, self._world)
 
 
-def score_pictures(
+def score_images(
     network: CamoXpert,
-    batches: PictureLoader[ScoringBatch],
+    batches: ImageLoader[ScoringBatch],
     device: torch.device,
     dtype: torch.dtype | None,
     advance: Advance,
@@ -98,7 +100,7 @@ def score_pictures(
 
 def in_order(rows: Sequence[tuple[int, Score]], problem: DataError | None, world: World) -> list[Score]:
     """The scores of all ranks in the order of their indices, or on every rank the problem of the first that has one."""
-    gathered = world.gather((rows, problem))
+    gathered = world.all_gather((rows, problem))
     for _, theirs in gathered:
         if theirs is not None:
             raise theirs

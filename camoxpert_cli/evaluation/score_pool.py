@@ -1,4 +1,4 @@
-"""Threads that score maps beside the network: all measures of a large picture take some ten milliseconds."""
+"""Threads that score maps beside the network: all measures of a large image take some ten milliseconds."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _WAITING = 4
 def score_pool(workers: int) -> Iterator[Callable[..., Future[Any]]]:
     """Yields `submit(function, *arguments)`, which waits while too many are under way; no worker: computed at once.
 
-    Threads are enough, for OpenCV and NumPy let go of the interpreter while they work on a picture; processes would
+    Threads are enough, for OpenCV and NumPy let go of the interpreter while they work on an image; processes would
     have to be handed every map. Leaving waits for what was submitted, or after an exception drops it.
     """
     if workers == 0:

@@ -10,11 +10,11 @@ import torch
 
 from camoxpert_cli import console
 from camoxpert_cli.checkpoints.format import read_checkpoint
-from camoxpert_cli.checkpoints.load import network_of, takes_average, trained_size
+from camoxpert_cli.checkpoints.load import network_of, trained_size, uses_ema
 from camoxpert_cli.config.eval_options import Inference, Protocol, TestData
 from camoxpert_cli.config.parse import Tta
 from camoxpert_cli.data.cores import auto_workers, usable_cores
-from camoxpert_cli.data.dataset import ScoringPictures
+from camoxpert_cli.data.dataset import ScoringImages
 from camoxpert_cli.data.layouts import find_data
 from camoxpert_cli.data.loader import scoring_loader
 from camoxpert_cli.data.pairs import Pair
@@ -23,9 +23,9 @@ from camoxpert_cli.data.resizing import resize_image
 from camoxpert_cli.errors import DataError, UsageError, nearest
 from camoxpert_cli.evaluation.image import score_and_save
 from camoxpert_cli.evaluation.results import Evaluation, ScoredSet, Shown
-from camoxpert_cli.evaluation.score import score_pictures
+from camoxpert_cli.evaluation.score import score_images
 from camoxpert_cli.inference.out_folder import make_out_folder
-from camoxpert_cli.inference.predictions import grey_map, probability_maps
+from camoxpert_cli.inference.predictions import grey_prediction, predict_probabilities
 from camoxpert_cli.model.camoxpert import CamoXpert
 from camoxpert_cli.parallel.device import Placement, own_device
 from camoxpert_cli.parallel.precision import choose_dtype
@@ -53,7 +53,7 @@ def evaluate_checkpoint(
             torch.cuda.set_device(device)
         dtype = choose_dtype(inference.precision, device)
         content = read_checkpoint(checkpoint)
-        network = network_of(content, checkpoint, takes_average(content, checkpoint, inference.weights)).to(device)
+        network = network_of(content, checkpoint, uses_ema(content, checkpoint, inference.weights)).to(device)
         size = inference.img_size or trained_size(content, checkpoint)
         pairs = find_tests(data)
         sets = [
@@ -70,7 +70,7 @@ def evaluate_checkpoint(
         "stretch": protocol.stretch,
         "empty_masks": protocol.empty,
     }
-    show = partial(show_picture, network, pairs, size, device, dtype, inference.tta)
+    show = partial(show_image, network, pairs, size, device, dtype, inference.tta)
     return Evaluation(checkpoint.name, about, sets, show)
 
 
@@ -102,12 +102,12 @@ def score_set(
     world: World,
     save_maps: Path | None = None,
 ) -> ScoredSet:
-    """All measures of each picture of a set, on every rank; maps are written to `save_maps`/NAME where it is given."""
+    """All measures of each image of a set, on every rank; maps are written to `save_maps`/NAME where it is given."""
     folder = None if save_maps is None else save_maps / name
     if folder is not None:
         make_out_folder(folder, "--save-maps")
     loader = scoring_loader(
-        ScoringPictures(pairs, size),
+        ScoringImages(pairs, size),
         inference.batch_size,
         auto_workers(world.local_size),
         device.type == "cuda",
@@ -115,7 +115,7 @@ def score_set(
         world.size,
     )
     with console.progress(f"Test set {name}", len(pairs)) as advance:
-        scores = score_pictures(
+        scores = score_images(
             network,
             loader,
             device,
@@ -138,7 +138,7 @@ def scoring_workers(world: World) -> int:
     return usable_cores() // world.local_size - 1
 
 
-def show_picture(
+def show_image(
     network: CamoXpert,
     tests: Mapping[str, Sequence[Pair]],
     size: int,
@@ -148,11 +148,11 @@ def show_picture(
     name: str,
     index: int,
 ) -> Shown:
-    """Picture `index` of test set `name` with its mask and the map that `network` makes of it."""
+    """Image `index` of test set `name` with its mask and the map that `network` makes of it."""
     pair = tests[name][index]
     mask = read_scored_mask(pair.mask) > 0
     full_size = (mask.shape[0], mask.shape[1])
     image = read_matching_image(pair.image, full_size, pair.mask, None)
     small = resize_image(read_matching_image(pair.image, full_size, pair.mask, size), size)
     tensor = torch.from_numpy(small).permute(2, 0, 1)[None].to(device)
-    return image, mask, grey_map(probability_maps(network, tensor, [full_size], dtype, tta)[0])
+    return image, mask, grey_prediction(predict_probabilities(network, tensor, [full_size], dtype, tta)[0])

@@ -10,7 +10,7 @@ from typing import Any
 
 from camoxpert_cli import __version__, console
 from camoxpert_cli.checkpoints.format import read_checkpoint, write_safetensors
-from camoxpert_cli.checkpoints.load import network_of, takes_average, trained_size
+from camoxpert_cli.checkpoints.load import network_of, trained_size, uses_ema
 from camoxpert_cli.config.eval_options import Weights
 from camoxpert_cli.errors import UsageError
 from camoxpert_cli.inference.onnx import require_onnx, write_onnx
@@ -40,7 +40,7 @@ def export(
 ) -> Exported:
     """Write the network in `checkpoint` to `target`, a name that ends in .onnx or .safetensors.
 
-    Takes the average of the weights where there is one, unless `weights` says which, and the size it was trained at
+    Takes the EMA of the weights where there is one, unless `weights` says which, and the size it was trained at
     where `img_size` is None. Raises UsageError for a target that must not be written or packages that are missing,
     CheckpointError for a checkpoint that cannot be read or lacks what was asked for.
     """
@@ -48,11 +48,11 @@ def export(
     if target.suffix == ONNX:
         require_onnx()
     content = read_checkpoint(checkpoint)
-    averaged = takes_average(content, checkpoint, weights)
+    is_ema = uses_ema(content, checkpoint, weights)
     size = img_size or trained_size(content, checkpoint)
-    network = network_of(content, checkpoint, averaged)
-    averaged = averaged or _described(content).get("weights") == "ema"  # an exported file holds no other weights
-    description = _description(network, size, checkpoint, "ema" if averaged else "model")
+    network = network_of(content, checkpoint, is_ema)
+    is_ema = is_ema or _described(content).get("weights") == "ema"  # an exported file holds no other weights
+    description = _description(network, size, checkpoint, "ema" if is_ema else "model")
     difference = None
     if target.suffix == ONNX:
         console.say(f"Writing {network.backbone_name} with {network.num_experts} experts at {size} pixels as ONNX ...")

@@ -31,8 +31,8 @@ _PACKAGES = ("onnx", "onnxruntime", "onnxscript")
 _BATCHES = (1, 2)
 
 
-class PictureNetwork(nn.Module):
-    """uint8 RGB pictures (B, 3, S, S) -> logits and probability, float32 (B, 1, S, S) each."""
+class ImageNetwork(nn.Module):
+    """uint8 RGB images (B, 3, S, S) -> logits and probability, float32 (B, 1, S, S) each."""
 
     def __init__(self, network: CamoXpert) -> None:
         super().__init__()
@@ -55,9 +55,9 @@ def require_onnx() -> None:
 
 
 def write_onnx(path: Path, network: CamoXpert, img_size: int, description: Mapping[str, str]) -> float:
-    """Write `network`, in eval mode on the CPU, for pictures of one size and batches of any.
+    """Write `network`, in eval mode on the CPU, for images of one size and batches of any.
 
-    Returns the largest difference between the file's logits and the network's, on generated pictures. Raises
+    Returns the largest difference between the file's logits and the network's, on generated images. Raises
     CheckpointError where the network cannot be expressed in ONNX or the file computes something else, and
     CheckpointNotWritten where the disk refuses; nothing is at `path` then that was not there before.
     """
@@ -85,9 +85,9 @@ def _traced(network: CamoXpert, img_size: int, description: Mapping[str, str]) -
     try:
         with _quiet():
             program = torch.export.export(
-                PictureNetwork(network).eval(),
-                # With one picture torch would take the batch for a constant.
-                (_pictures(2, img_size),),
+                ImageNetwork(network).eval(),
+                # With one image torch would take the batch for a constant.
+                (_images(2, img_size),),
                 dynamic_shapes=({0: torch.export.Dim("batch", min=1)},),
             )
             translated = torch.onnx.export(
@@ -114,15 +114,15 @@ def _difference(content: bytes, network: CamoXpert, img_size: int) -> float:
     normalise = Normalise(network.normalisation)
     worst = 0.0
     for batch in _BATCHES:
-        images = _pictures(batch, img_size)
+        images = _images(batch, img_size)
         (logits,) = session.run([OUTPUTS[0]], {INPUT: images.numpy()})
         expected = network(normalise(images)).logits.numpy()
         worst = float(np.maximum(worst, np.abs(logits - expected).max()))  # unlike max, it keeps nan
     return worst
 
 
-def _pictures(count: int, img_size: int) -> Tensor:
-    """uint8 (B, 3, S, S): patches of random colours, each picture with other ones."""
+def _images(count: int, img_size: int) -> Tensor:
+    """uint8 (B, 3, S, S): patches of random colours, each image with other ones."""
     generator = torch.Generator().manual_seed(0)
     coarse = torch.rand(count, 3, 8, 8, generator=generator) * 200
     smooth = nn.functional.interpolate(coarse, size=(img_size, img_size), mode="bilinear")

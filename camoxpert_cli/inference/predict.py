@@ -1,4 +1,4 @@
-"""Maps of pictures: one PNG a picture, at its own size, 0 for background and 255 for object."""
+"""Maps of images: one PNG an image, at its own size, 0 for background and 255 for object."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ from camoxpert_cli import console
 from camoxpert_cli.checkpoints.format import read_checkpoint
 from camoxpert_cli.checkpoints.load import network_of, trained_size
 from camoxpert_cli.config.parse import NO_TTA, Tta
-from camoxpert_cli.data.image_paths import find_pictures
+from camoxpert_cli.data.image_paths import find_images
 from camoxpert_cli.data.reading import read_image
 from camoxpert_cli.data.resizing import resize_image
 from camoxpert_cli.data.threads import in_threads
-from camoxpert_cli.data.writing import write_picture
+from camoxpert_cli.data.writing import write_image
 from camoxpert_cli.errors import DataError, UsageError
 from camoxpert_cli.inference.out_folder import make_out_folder
 from camoxpert_cli.inference.overlay import overlay
-from camoxpert_cli.inference.predictions import THRESHOLD, grey_map, probability_maps
+from camoxpert_cli.inference.predictions import THRESHOLD, grey_prediction, predict_probabilities
 from camoxpert_cli.model.camoxpert import CamoXpert
 from camoxpert_cli.parallel.device import choose_device
 
@@ -35,7 +35,7 @@ _LONGEST_JPEG_SIDE = 65500
 
 @dataclass(frozen=True)
 class Outputs:
-    """What is written of a picture: `folder/<stem>.png`, and with `overlays` also `folder/overlays/<stem>.jpg`.
+    """What is written of an image: `folder/<stem>.png`, and with `overlays` also `folder/overlays/<stem>.jpg`.
 
     The map holds grey values or, with a `threshold`, 255 where they reach `threshold` times 255 and 0 elsewhere. An
     overlay shows what reaches `threshold`, 0.5 where there is none. Raises UsageError for one that is not within 0..1.
@@ -51,36 +51,36 @@ class Outputs:
 
     @property
     def overlay_folder(self) -> Path:
-        """A folder of its own, for otherwise an overlay could have the name of another picture's map."""
+        """A folder of its own, for otherwise an overlay could have the name of another image's map."""
         return self.folder / "overlays"
 
-    def map_of(self, picture: Path) -> Path:
-        return self.folder / f"{picture.stem}.png"
+    def prediction_of(self, image: Path) -> Path:
+        return self.folder / f"{image.stem}.png"
 
-    def overlay_of(self, picture: Path) -> Path:
-        return self.overlay_folder / f"{picture.stem}.jpg"
+    def overlay_of(self, image: Path) -> Path:
+        return self.overlay_folder / f"{image.stem}.jpg"
 
-    def files_of(self, picture: Path) -> list[Path]:
-        return [self.map_of(picture), self.overlay_of(picture)] if self.overlays else [self.map_of(picture)]
+    def files_of(self, image: Path) -> list[Path]:
+        return [self.prediction_of(image), self.overlay_of(image)] if self.overlays else [self.prediction_of(image)]
 
     def make_folders(self) -> None:
         folder = self.overlay_folder if self.overlays else self.folder
         make_out_folder(folder, "--out")
 
-    def write(self, picture: Path, probability: Tensor) -> None:
-        """Write the files of a picture with the map `probability` (H, W); each is whole or not there.
+    def write(self, image: Path, probability: Tensor) -> None:
+        """Write the files of an image with the map `probability` (H, W); each is whole or not there.
 
-        Raises DataError where the picture cannot be drawn on, UsageError where a file cannot be written.
+        Raises DataError where the image cannot be drawn on, UsageError where a file cannot be written.
         """
-        grey = grey_map(probability)
+        grey = grey_prediction(probability)
         found = grey >= 255 * (THRESHOLD if self.threshold is None else self.threshold)
         grey = grey if self.threshold is None else found.astype(np.uint8) * 255
-        write_picture(self.map_of(picture), grey, "--out")
+        write_image(self.prediction_of(image), grey, "--out")
         if self.overlays:
             if max(grey.shape) > _LONGEST_JPEG_SIDE:
-                raise DataError(f"{picture} is too long for an overlay: a JPEG has {_LONGEST_JPEG_SIDE} pixels at most")
-            drawn = overlay(read_image(picture)[0], found)
-            write_picture(self.overlay_of(picture), cv2.cvtColor(drawn, cv2.COLOR_RGB2BGR), "--out")
+                raise DataError(f"{image} is too long for an overlay: a JPEG has {_LONGEST_JPEG_SIDE} pixels at most")
+            drawn = overlay(read_image(image)[0], found)
+            write_image(self.overlay_of(image), cv2.cvtColor(drawn, cv2.COLOR_RGB2BGR), "--out")
 
 
 def predict(
@@ -93,21 +93,21 @@ def predict(
     overwrite: bool,
     tta: Tta = NO_TTA,
 ) -> list[Path]:
-    """Write the `outputs` of every picture of `paths` (files, folders and patterns); returns the maps' paths.
+    """Write the `outputs` of every image of `paths` (files, folders and patterns); returns the maps' paths.
 
-    `source`, `device` and `img_size` as in `ready_network`. A picture that cannot be read is named and passed over;
-    DataError at the end then, and before anything is computed for one of `paths` that gives no picture and for two
-    pictures whose maps would have one name.
+    `source`, `device` and `img_size` as in `ready_network`. An image that cannot be read is named and passed over;
+    DataError at the end then, and before anything is computed for one of `paths` that gives no image and for two
+    images whose maps would have one name.
     """
-    pictures = _one_for_each_stem(find_pictures(paths))
-    _refuse_overwriting(pictures, outputs, overwrite)
+    images = _one_for_each_stem(find_images(paths))
+    _refuse_overwriting(images, outputs, overwrite)
     network, size = ready_network(source, device, img_size)
     outputs.make_folders()
 
     failed = []
-    mapping = probabilities(network, pictures, size, tta)
-    with console.progress("Predicting", len(pictures)) as advance, closing(mapping):
-        for path, probability in zip(pictures, mapping, strict=True):
+    mapping = probabilities(network, images, size, tta)
+    with console.progress("Predicting", len(images)) as advance, closing(mapping):
+        for path, probability in zip(images, mapping, strict=True):
             try:
                 if isinstance(probability, DataError):
                     raise probability
@@ -118,16 +118,16 @@ def predict(
             advance(1, path.name)
     if failed:
         raise DataError(
-            f"{len(failed)} of {len(pictures)} pictures could not be predicted, the first {failed[0]}; "
+            f"{len(failed)} of {len(images)} pictures could not be predicted, the first {failed[0]}; "
             f"the maps of the others are in {outputs.folder}"
         )
-    return [outputs.map_of(path) for path in pictures]
+    return [outputs.prediction_of(path) for path in images]
 
 
 def ready_network(source: Path | CamoXpert, device: str | None, img_size: int | None) -> tuple[CamoXpert, int]:
-    """A network of a checkpoint, or the one given, and the side in pixels at which it shall see pictures.
+    """A network of a checkpoint, or the one given, and the side in pixels at which it shall see images.
 
-    Takes the average of the weights where the checkpoint has one, and the size it was trained at where `img_size` is
+    Takes the EMA of the weights where the checkpoint has one, and the size it was trained at where `img_size` is
     None. `device` is for checkpoints (None: `auto`); a network stays where it is. Raises CheckpointError, DeviceError,
     and UsageError for a network in training mode, of unknown size or with a `device` beside it.
     """
@@ -147,35 +147,35 @@ def ready_network(source: Path | CamoXpert, device: str | None, img_size: int | 
 
 
 def probabilities(
-    network: CamoXpert, pictures: Sequence[Path | NDArray[np.uint8]], size: int, tta: Tta = NO_TTA
+    network: CamoXpert, images: Sequence[Path | NDArray[np.uint8]], size: int, tta: Tta = NO_TTA
 ) -> Generator[Tensor | DataError, None, None]:
-    """The map float32 (H, W) in 0..1 of each picture, a file or RGB (H, W, 3), or why it cannot be read."""
+    """The map float32 (H, W) in 0..1 of each image, a file or RGB (H, W, 3), or why it cannot be read."""
     where = next(network.parameters()).device
-    with closing(in_threads(partial(_read, size=size), pictures)) as reading:
+    with closing(in_threads(partial(_read, size=size), images)) as reading:
         for read in reading:
             if isinstance(read, DataError):
                 yield read
             else:
                 image, full_size = read
-                yield probability_maps(network, image[None].to(where), [full_size], None, tta)[0]
+                yield predict_probabilities(network, image[None].to(where), [full_size], None, tta)[0]
 
 
-def _read(picture: Path | NDArray[np.uint8], size: int) -> tuple[Tensor, tuple[int, int]] | DataError:
-    """The picture as the network sees it, uint8 (3, S, S), and its own height and width."""
-    if isinstance(picture, Path):
+def _read(source: Path | NDArray[np.uint8], size: int) -> tuple[Tensor, tuple[int, int]] | DataError:
+    """The image as the network sees it, uint8 (3, S, S), and its own height and width."""
+    if isinstance(source, Path):
         try:
-            image, full_size = read_image(picture, size)
+            image, full_size = read_image(source, size)
         except DataError as error:
             return error
     else:
-        image, full_size = picture, (picture.shape[0], picture.shape[1])
+        image, full_size = source, (source.shape[0], source.shape[1])
     return torch.from_numpy(resize_image(image, size)).permute(2, 0, 1), full_size
 
 
-def _one_for_each_stem(pictures: Sequence[Path]) -> list[Path]:
-    """Without those that were named twice. Raises DataError where maps of different pictures would have one name."""
+def _one_for_each_stem(images: Sequence[Path]) -> list[Path]:
+    """Without those that were named twice. Raises DataError where maps of different images would have one name."""
     stems: dict[str, Path] = {}
-    for path in pictures:
+    for path in images:
         other = stems.setdefault(path.stem, path)
         if not other.samefile(path):
             raise DataError(
@@ -184,9 +184,9 @@ def _one_for_each_stem(pictures: Sequence[Path]) -> list[Path]:
     return list(stems.values())
 
 
-def _refuse_overwriting(pictures: Sequence[Path], outputs: Outputs, overwrite: bool) -> None:
-    originals = {path.resolve() for path in pictures}
-    for path in pictures:
+def _refuse_overwriting(images: Sequence[Path], outputs: Outputs, overwrite: bool) -> None:
+    originals = {path.resolve() for path in images}
+    for path in images:
         for target in (file.resolve() for file in outputs.files_of(path)):
             if target in originals:
                 raise UsageError(

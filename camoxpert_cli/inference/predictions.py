@@ -1,4 +1,4 @@
-"""Maps of pictures: what is scored, and what is written."""
+"""Maps of images: what is scored, and what is written."""
 
 from __future__ import annotations
 
@@ -17,35 +17,35 @@ from camoxpert_cli.model.normalise import Normalise
 
 # From this probability on a pixel counts as object.
 THRESHOLD = 0.5
-# The network's coarsest maps have a pixel for so many of the picture's.
+# The network's coarsest maps have a pixel for so many of the image's.
 _COARSEST_STRIDE = 32
 
 
 @torch.no_grad()
-def probability_maps(
+def predict_probabilities(
     network: CamoXpert,
     images: Tensor,
     sizes: Sequence[tuple[int, int]],
     dtype: torch.dtype | None,
     tta: Tta = NO_TTA,
 ) -> list[Tensor]:
-    """uint8 pictures (B, 3, S, S) to one float32 map (H, W) in 0..1 for each of `sizes`; logits are what is resized.
+    """uint8 images (B, 3, S, S) to one float32 map (H, W) in 0..1 for each of `sizes`; logits are what is resized.
 
     With `tta` a map is the mean over its views' probabilities, each brought to the map's size before: of logits, which
     reach to ±15, one view that is sure of itself would outvote all others. A view's side is rounded to a multiple of
     32, at least 64; a side counts once. `dtype` is the one of autocast; None computes in float32.
     """
     normalised = Normalise(network.normalisation).to(images.device)(images)
-    maps: list[Tensor] = []
+    predictions: list[Tensor] = []
     views = 0
     for logits in _logits_of_views(network, normalised, dtype, tta):
         seen = [resize(logits[index : index + 1], size)[0, 0].sigmoid() for index, size in enumerate(sizes)]
-        maps = [total + each for total, each in zip(maps, seen, strict=True)] if maps else seen
+        predictions = [total + each for total, each in zip(predictions, seen, strict=True)] if predictions else seen
         views += 1
-    return maps if views == 1 else [total / views for total in maps]
+    return predictions if views == 1 else [total / views for total in predictions]
 
 
-def grey_map(probability: Tensor) -> NDArray[np.uint8]:
+def grey_prediction(probability: Tensor) -> NDArray[np.uint8]:
     """A map of 0..1 (H, W), on any device, as the grey values 0..255 that a PNG holds: times 255, rounded.
 
     A value is above 127 exactly where the probability is at least 0.5.
@@ -54,7 +54,7 @@ def grey_map(probability: Tensor) -> NDArray[np.uint8]:
 
 
 def _logits_of_views(network: CamoXpert, images: Tensor, dtype: torch.dtype | None, tta: Tta) -> Iterator[Tensor]:
-    """Logits float32 (B, 1, h, w) of each view, turned back to how the picture lies."""
+    """Logits float32 (B, 1, h, w) of each view, turned back to how the image lies."""
     side = (images.shape[-2], images.shape[-1])
     for size in dict.fromkeys(_scaled(side, scale) for scale in tta.scales):
         view = resize(images, size)
@@ -69,7 +69,7 @@ def _logits(network: CamoXpert, images: Tensor, dtype: torch.dtype | None) -> Te
 
 
 def _scaled(size: tuple[int, int], scale: float) -> tuple[int, int]:
-    """The picture's own size for scale 1, whatever it is."""
+    """The image's own size for scale 1, whatever it is."""
     if scale == 1:
         return size
     height, width = (max(SMALLEST_SIDE, _COARSEST_STRIDE * round(side * scale / _COARSEST_STRIDE)) for side in size)

@@ -32,7 +32,7 @@ from camoxpert_cli.parallel.device import Placement
 from camoxpert_cli.parallel.strategy import FOR_SEVERAL, StrategyName, processes_of
 from camoxpert_cli.run_folder import STRATEGY_FILE
 
-# Another one than the first has to be faster by more than two trials of the same differ: on pictures, ddp also has a
+# Another one than the first has to be faster by more than two trials of the same differ: on images, ddp also has a
 # process more to read them.
 _MARGIN = 1.02
 _SECONDS = 6.0
@@ -74,7 +74,7 @@ def choose(
 
     A choice is kept in `run_folder` and in the user's folder for caches: a notebook service may keep only one of them.
     `attempt` runs a trial with so many threads for each process. Raises DeviceError where no candidate works, DataError
-    where there are no pictures to train on.
+    where there are no images to train on.
     """
     key = identity(config, placement)
     remembered = _recall(key, run_folder)

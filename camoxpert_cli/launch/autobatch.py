@@ -1,6 +1,6 @@
 """Batches that the GPUs' memory holds, decided before a run begins: smaller ones than asked for, or the largest.
 
-The pictures of an optimizer step stay what they were, for the learning rates belong to them: accumulation makes up for
+The images of an optimizer step stay what they were, for the learning rates belong to them: accumulation makes up for
 smaller batches. A measurement is a process of its own on each GPU, before training takes memory there.
 """
 
@@ -29,7 +29,7 @@ _PROBE = "camoxpert_cli.launch.memory_probe"
 _PATIENCE = 600
 _KEYS = ("train.batch_size", "train.stage2_batch_size")
 
-# The most pictures at a time in stages 1 and 2; 0 where the memory does not hold one.
+# The most images at a time in stages 1 and 2; 0 where the memory does not hold one.
 Batches: TypeAlias = tuple[int, int]
 # What each GPU holds of a recipe, up to the batches given.
 Measure: TypeAlias = Callable[[Config, Batches], Sequence[Batches | Failure]]
@@ -50,11 +50,11 @@ def refuse_auto_on_cpu(resolved: Resolved) -> None:
         )
 
 
-def fit(resolved: Resolved, measure: Measure) -> Resolved:
-    """The settings in batches that every GPU's memory holds, with gradient checkpointing where one picture needs it.
+def fit_batches(resolved: Resolved, measure: Measure) -> Resolved:
+    """The settings in batches that every GPU's memory holds, with gradient checkpointing where one image needs it.
 
     Batches that are auto are the largest that do, others at most what they were. A change is said, with the flags that
-    ask for it. Raises DeviceError where nothing fits or auto cannot be measured, DataError where there are no pictures,
+    ask for it. Raises DeviceError where nothing fits or auto cannot be measured, DataError where there are no images,
     and what training would end of as soon as it began.
     """
     asked = resolved.config
@@ -97,7 +97,7 @@ def on_devices(devices: Sequence[torch.device]) -> Measure:
     return measure
 
 
-def in_words(config: Config) -> str:
+def format_batches(config: Config) -> str:
     """Batches and accumulation: "batches of 8 and 6 (stage 1 and 2) and 2 accumulation steps"."""
     first, second = own_batches(config)
     steps = config.train.accumulation_steps
@@ -105,8 +105,8 @@ def in_words(config: Config) -> str:
     return f"{text}, with gradient checkpointing" if config.model.gradient_checkpointing else text
 
 
-def kept_in_words(before: Config, after: Config) -> str:
-    """Whether a step has the pictures that it had."""
+def format_global_batches(before: Config, after: Config) -> str:
+    """Whether a step has the images that it had."""
     old, new = global_batches(before), global_batches(after)
     if old == new:
         return f"make the same {new[0]} and {new[1]} pictures a step"
@@ -142,7 +142,7 @@ def _ask(settings: str, device: torch.device, limits: Batches) -> Batches | Fail
 def _tell(resolved: Resolved, config: Config) -> None:
     asked = resolved.config
     flags = batch_flags(asked, config, assigned=resolved.goes_on)
-    result = f"{in_words(config)} {kept_in_words(asked, config)}"
+    result = f"{format_batches(config)} {format_global_batches(asked, config)}"
     if resolved.auto:
         by_hand = f"; the same by hand: {flags}" if flags else ", as they are without auto"
         console.say(console.wrapped(f"Memory: the largest {result}{by_hand}"))

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from camoxpert_cli import console
 from camoxpert_cli.config.diff import keep_preset_batches
-from camoxpert_cli.config.lr_scaling import rate_warning
+from camoxpert_cli.config.lr_scaling import lr_scaling_warning
 from camoxpert_cli.config.parse import parse_duration
 from camoxpert_cli.config.resolve import Resolved, with_absolute_paths
 from camoxpert_cli.engine.choice import Choice
@@ -51,13 +51,13 @@ def decide(resolved: Resolved, checkpoint: Checkpoint | None = None, began: floa
         data=with_absolute_paths(resolved.config.data),
     )
     resolved = keep_preset_batches(replace(resolved, config=config))
-    if worker.is_first() and (warning := rate_warning(resolved)) is not None:
+    if worker.is_first() and (warning := lr_scaling_warning(resolved)) is not None:
         console.warn(console.filled(warning, indent=4, width=120))
     choice = None
     if not autobatch.is_measured(placement.devices[0]):
         autobatch.refuse_auto_on_cpu(resolved)
     elif not worker.is_worker():
-        resolved = autobatch.fit(resolved, autobatch.on_devices(placement.devices))
+        resolved = autobatch.fit_batches(resolved, autobatch.on_devices(placement.devices))
     if not worker.is_worker():
         choice = _choose(resolved, placement, source)
         if choice is not None:
@@ -73,12 +73,12 @@ def agree(plan: Plan, resolved: Resolved, world: World) -> Plan:
     device = own_device(plan.placement, world)
     if autobatch.is_measured(device):
         own = autobatch.on_devices([device])
-        fitted = autobatch.fit(
+        fitted = autobatch.fit_batches(
             replace(resolved, config=plan.config),
-            lambda config, limits: [each for one in world.gather(own(config, limits)) for each in one],
+            lambda config, limits: [each for one in world.all_gather(own(config, limits)) for each in one],
         )
         plan = replace(plan, config=fitted.config)
-    return replace(world.from_main(plan), placement=plan.placement)
+    return replace(world.broadcast(plan), placement=plan.placement)
 
 
 def _choose(resolved: Resolved, placement: Placement, source: Path | None) -> Choice | None:

@@ -1,4 +1,4 @@
-"""How much memory a recipe's stages take on a GPU: a few real steps of each, on noise instead of pictures.
+"""How much memory a recipe's stages take on a GPU: a few real steps of each, on noise instead of images.
 
 Where memory runs out is found by running out of it, so this belongs into a process of its own: what it took is free
 again for certain, and what CUDA may die of stays there. This one answers with the largest batches:
@@ -43,7 +43,7 @@ def measure_memory(config: Config, device_name: str) -> dict[Stage, int | None]:
     """The peak of each stage with the most that it ever trains and the costliest experts, at its batch on one device.
 
     It is what torch's allocator held, in bytes; None where memory ran out, 0 on the CPU, which does not count it.
-    Weights are random. Raises ConfigError for a network that cannot be built, DeviceError for a number format that the
+    Weights are random. Raises ConfigError for a network that cannot be built, DeviceError for a dtype that the
     device lacks.
     """
     device = torch.device(device_name)
@@ -55,7 +55,7 @@ def measure_memory(config: Config, device_name: str) -> dict[Stage, int | None]:
 
 
 def largest_batches(config: Config, device_name: str, limits: Sequence[int]) -> list[int]:
-    """The most pictures at a time, up to `limits`, that two steps of stages 1 and 2 have room for on one device.
+    """The most images at a time, up to `limits`, that two steps of stages 1 and 2 have room for on one device.
 
     0 where not even one has; the limit for a stage that the settings leave out. Part of the memory is kept free.
     Raises as `measure_memory` does.

@@ -17,7 +17,7 @@ from camoxpert_cli.config.batches import BATCH_SETTINGS
 from camoxpert_cli.config.diff import changes, keep_global_batches
 from camoxpert_cli.config.resolve import Resolved, from_mapping, gpu_count, resolve, with_absolute_paths
 from camoxpert_cli.config.schema import Config
-from camoxpert_cli.engine.build import build_phases, check_pictures, describe_batches, open_data, rate_at
+from camoxpert_cli.engine.build import build_phases, check_images, describe_batches, open_data, rate_at
 from camoxpert_cli.engine.outcome import Outcome
 from camoxpert_cli.engine.restoring import NOT_HELD, epochs_done
 from camoxpert_cli.engine.stages import keep_unfrozen
@@ -57,7 +57,7 @@ def rehearse(source: Path, flags: Mapping[str, Any], assignments: Sequence[str])
 def settings_to_go_on(checkpoint: Checkpoint, flags: Mapping[str, Any], assignments: Sequence[str]) -> Resolved:
     """The settings in the checkpoint with what was asked for on top, and the folder to go on in.
 
-    Where the number of GPUs or a batch size per GPU changes, accumulation keeps the pictures of a step the same.
+    Where the number of GPUs or a batch size per GPU changes, accumulation keeps the images of a step the same.
     Raises UsageError.
     """
     saved = saved_settings(checkpoint)
@@ -74,7 +74,7 @@ def settings_to_go_on(checkpoint: Checkpoint, flags: Mapping[str, Any], assignme
         config = replace(config, run=replace(config.run, gpus=None))
     config = replace(config, run=with_count(config.run, place(config.run, expected_size())))
     assigned = {text.partition("=")[0].strip() for text in assignments}
-    # Where the pictures lie now takes the place of where they lay.
+    # Where the images lie now takes the place of where they lay.
     if "data.dataset_path" in asked and not asked & _FOLDERS:
         config = replace(config, data=replace(config.data, images=(), masks=()))
     elif asked & _FOLDERS and "data.dataset_path" not in asked:
@@ -125,17 +125,17 @@ def _describe(config: Config, checkpoint: Checkpoint) -> list[tuple[str, str]]:
 
 def _next_step(config: Config, checkpoint: Checkpoint, epoch: int, samples: int) -> str:
     training = checkpoint.training
-    pictures = config.data.generated_pictures
-    if config.data.dataset_path or config.data.images or not pictures:
+    images = config.data.generated_pictures
+    if config.data.dataset_path or config.data.images or not images:
         data = open_data(config.data, config.train.seed, RunFolder(Path(str(config.run.checkpoint_dir))))
-        pictures = len(data.train)
-        check_pictures(checkpoint, data)
+        images = len(data.train)
+        check_images(checkpoint, data)
     phases = keep_unfrozen(build_phases(config), epoch, training.backbone_stages if training else 0)
     phase = next((phase for phase in phases if phase.end > epoch), None)
     if phase is None:
         return f"all {config.train.epochs} epochs are complete: the best weights would be scored"
     step = math.ceil(samples / (phase.stage.batch_size * config.train.accumulation_steps * gpu_count(config)))
-    rate = rate_at(config, phase.stage, pictures, epoch, step)
+    rate = rate_at(config, phase.stage, images, epoch, step)
     return f"epoch {epoch + 1} of {config.train.epochs}, stage {phase.stage.number}, learning rate {rate:.3g}"
 
 

@@ -114,4 +114,5 @@ def _train_in_workers(plan: Plan) -> Outcome:
 
 def _again(plan: Plan, smaller: Config) -> str:
     start_point = "from the last checkpoint" if RunFolder(plan.folder).last.exists() else "from the beginning"
-    return f"{start_point} with {autobatch.in_words(smaller)}, which {autobatch.kept_in_words(plan.config, smaller)}"
+    kept = autobatch.format_global_batches(plan.config, smaller)
+    return f"{start_point} with {autobatch.format_batches(smaller)}, which {kept}"

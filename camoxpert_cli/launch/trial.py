@@ -60,7 +60,7 @@ Alive = Callable[[], None]
 
 
 @dataclass(frozen=True)
-class Pictures:
+class TrialData:
     """What a trial reads: `files`, all pairs in the order of their cache; the others are rows of them."""
 
     files: tuple[Pair, ...]
@@ -72,13 +72,13 @@ class Pictures:
 class Trial:
     """What to measure: a stage of training with the devices and the strategy that `config.run` says.
 
-    Without pictures only computing is measured, on random ones. Each repeat takes `steps` optimizer steps; where that
+    Without images only computing is measured, on random ones. Each repeat takes `steps` optimizer steps; where that
     is None, as many as fit into its share of `seconds`.
     """
 
     config: Config
     stage: int
-    pictures: Pictures | None = None
+    pictures: TrialData | None = None
     steps: int | None = None
     repeats: int = 3
     seconds: float = 10.0
@@ -90,19 +90,19 @@ class Trial:
 
     def to_mapping(self) -> dict[str, Any]:
         """Plain types for JSON."""
-        pictures = None
+        images = None
         if self.pictures is not None:
             files = [[pair.name, str(pair.image), str(pair.mask)] for pair in self.pictures.files]
-            pictures = {**asdict(replace(self.pictures, files=())), "files": files}
-        return {**asdict(self), "config": to_mapping(self.config), "pictures": pictures}
+            images = {**asdict(replace(self.pictures, files=())), "files": files}
+        return {**asdict(self), "config": to_mapping(self.config), "pictures": images}
 
     @classmethod
     def from_mapping(cls, content: dict[str, Any]) -> Trial:
         """What `to_mapping` wrote."""
         content = {**content, "config": from_mapping(content["config"], "trial")}
-        if (pictures := content["pictures"]) is not None:
-            files = tuple(Pair(name, Path(image), Path(mask)) for name, image, mask in pictures["files"])
-            content["pictures"] = Pictures(files, tuple(pictures["train"]), tuple(pictures["validation"]))
+        if (images := content["pictures"]) is not None:
+            files = tuple(Pair(name, Path(image), Path(mask)) for name, image, mask in images["files"])
+            content["pictures"] = TrialData(files, tuple(images["train"]), tuple(images["validation"]))
         return cls(**content)
 
 
@@ -110,8 +110,8 @@ class Trial:
 class Measurement:
     """Images/s over all devices, one value a repeat; None or nothing where it was not measured.
 
-    `compute` has its pictures on the device already, `loader` only loads them, `end_to_end` trains on them, and
-    `data_wait` is the share (0..1) of its time that was spent waiting for pictures. `communication` are the seconds in
+    `compute` has its images on the device already, `loader` only loads them, `end_to_end` trains on them, and
+    `data_wait` is the share (0..1) of its time that was spent waiting for images. `communication` are the seconds in
     which a step's gradients are summed over processes; DataParallel mixes that with computing. `peak_memory_mib` is of
     the fullest device, or of the largest process where that is the CPU.
     """
@@ -150,12 +150,12 @@ def _measure(run: Run, stage: Stage, trial: Trial, alive: Alive) -> Measurement:
     end_to_end: list[float] = []
     data_wait = validation = None
     if trial.pictures is not None:
-        loader, _ = watch.with_pictures(
+        loader, _ = watch.with_images(
             stage,
             lambda batches: (size for size, _ in batches),
             at_least=_LOADER_ROUNDS * _prefetched(run.feed.workers),
         )
-        end_to_end, data_wait = watch.with_pictures(stage, lambda batches: _steps(run, stage, batches))
+        end_to_end, data_wait = watch.with_images(stage, lambda batches: _steps(run, stage, batches))
         validation = watch.validation() if run.data.validation else None
     return Measurement(
         run.computed_with["device"],
@@ -167,7 +167,7 @@ def _measure(run: Run, stage: Stage, trial: Trial, alive: Alive) -> Measurement:
         data_wait,
         communication,
         validation,
-        max(run.world.gather(_peak_memory(run))),
+        max(run.world.all_gather(_peak_memory(run))),
     )
 
 
@@ -182,7 +182,7 @@ class _Watch:
         self._next(steps)  # starts workers and chooses kernels
         seconds = self._time(partial(self._take, steps, count - 1, [])) / (count - 1)
         fitting = int(self.trial.seconds / self.trial.repeats / seconds)
-        return self.run.world.from_main(self.trial.steps or min(max(1, fitting), _MOST_STEPS))
+        return self.run.world.broadcast(self.trial.steps or min(max(1, fitting), _MOST_STEPS))
 
     def rates(self, steps: Iterator[int], count: int) -> list[float]:
         """Images/s over all ranks in each repeat of `count` steps, which yield their images over all ranks."""
@@ -193,7 +193,7 @@ class _Watch:
             rates.append(sum(images) / seconds)
         return rates
 
-    def with_pictures(
+    def with_images(
         self, stage: Stage, steps_of: Callable[[Iterator[SizedBatch]], Iterator[int]], at_least: int = 1
     ) -> tuple[list[float], float]:
         """Rates of steps over the loader's batches, and the share of the time in which the ranks waited for them.
@@ -207,7 +207,7 @@ class _Watch:
         waited, started = batches.waited, time.perf_counter()
         rates = self.rates(steps, count)
         share = (batches.waited - waited) / (time.perf_counter() - started)
-        return rates, statistics.mean(self.run.world.gather(share))
+        return rates, statistics.mean(self.run.world.all_gather(share))
 
     def communication(self) -> float | None:
         """Seconds in which the gradients of all trained weights are summed over ranks."""
@@ -227,7 +227,7 @@ class _Watch:
         return 0.0 if run.world.size == 1 else statistics.median(seconds[1:])
 
     def validation(self) -> float:
-        """Images/s of scoring held-out pictures."""
+        """Images/s of scoring held-out images."""
         validate(self.run)
         self.alive()
         return len(self.run.data.validation) / self._time(lambda: validate(self.run))
@@ -244,11 +244,11 @@ class _Watch:
         """Seconds until the last rank is done, from when all were ready."""
         world = self.run.world
         self._finish()
-        world.gather(None)
+        world.all_gather(None)
         started = time.perf_counter()
         work()
         self._finish()
-        return world.largest(torch.tensor([time.perf_counter() - started], dtype=torch.float64)).item()
+        return world.all_reduce_max(torch.tensor([time.perf_counter() - started], dtype=torch.float64)).item()
 
     def _finish(self) -> None:
         """Wait for the GPUs, which work on while Python goes ahead."""
@@ -279,14 +279,14 @@ def _begin(trial: Trial, world: World) -> Run:
     )
 
 
-def _data(pictures: Pictures | None, at_least: int, validation: int) -> RunData:
-    """Training pictures over and over again, so that no epoch ends while the clock runs; some to validate on."""
-    if pictures is None:
+def _data(data: TrialData | None, at_least: int, validation: int) -> RunData:
+    """Training images over and over again, so that no epoch ends while the clock runs; some to validate on."""
+    if data is None:
         nothing = Pair("", Path(), Path())
         return RunData((), [nothing] * at_least, [], {}, generated=True)
-    train = [pictures.files[row] for row in pictures.train]
-    held_out = [pictures.files[row] for row in pictures.validation[:validation]]
-    return RunData(pictures.files, train * -(-at_least // len(train)), held_out, {}, generated=False)
+    train = [data.files[row] for row in data.train]
+    held_out = [data.files[row] for row in data.validation[:validation]]
+    return RunData(data.files, train * -(-at_least // len(train)), held_out, {}, generated=False)
 
 
 def _prefetched(workers: int) -> int:

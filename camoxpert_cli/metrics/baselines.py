@@ -2,8 +2,8 @@
 
 Every function takes a sequence of pairs (image, mask): an image is uint8 (H, W, 3) RGB, its mask uint8 (H, W)
 with values above 127 on the object; sizes may differ between pairs. Every function returns the mean over
-the pictures of the intersection over union, in [0, 1]. The threshold, its polarity and, where there are
-several, the channel, window or filter are those that score best on the very pictures scored, one choice
+the images of the intersection over union, in [0, 1]. The threshold, its polarity and, where there are
+several, the channel, window or filter are those that score best on the very images scored, one choice
 for the whole set. This favours the baseline deliberately: a network that beats it beats any honest use of it.
 """
 

@@ -13,15 +13,15 @@ from numpy.typing import NDArray
 from camoxpert_cli.metrics import thresholds
 from camoxpert_cli.metrics.histogram import Box, Empty, Histogram, Map, Mask, count_levels, histogram_of, object_box
 from camoxpert_cli.metrics.s_measure import Region, count_regions
-from camoxpert_cli.metrics.thresholds import Claims
+from camoxpert_cli.metrics.thresholds import ConfusionCounts
 
 # A measure of what is claimed, at each of the thresholds (T,) of the claims.
-ClaimsMeasure: TypeAlias = Callable[[Claims, Empty], NDArray[np.float64]]
+ClaimsMeasure: TypeAlias = Callable[[ConfusionCounts, Empty], NDArray[np.float64]]
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """A prediction uint8 (H, W) and its mask bool (H, W); `stretch` and `empty` as `score_picture` takes them.
+    """A prediction uint8 (H, W) and its mask bool (H, W); `stretch` and `empty` as `score_image` takes them.
 
     With `by_regions` the levels are counted by the S-measure's regions, whose sum is the whole: once, not twice.
     """
@@ -52,15 +52,15 @@ class Comparison:
         return histogram_of(foreground, background, self.stretch)
 
     @cached_property
-    def half(self) -> Claims:
+    def half(self) -> ConfusionCounts:
         return thresholds.half(self.histogram)
 
     @cached_property
-    def adaptive(self) -> Claims:
+    def adaptive(self) -> ConfusionCounts:
         return thresholds.adaptive(self.histogram, self.grey, self.empty)
 
     @cached_property
-    def every_threshold(self) -> Claims:
+    def every_threshold(self) -> ConfusionCounts:
         return thresholds.every_threshold(self.histogram)
 
     @cached_property

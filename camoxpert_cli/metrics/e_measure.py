@@ -10,12 +10,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from camoxpert_cli.metrics.histogram import Empty
-from camoxpert_cli.metrics.thresholds import Claims
+from camoxpert_cli.metrics.thresholds import ConfusionCounts
 
 _EPS = float(np.spacing(1))
 
 
-def e_measure(claims: Claims, empty: Empty) -> NDArray[np.float64]:
+def e_measure(confusion: ConfusionCounts, empty: Empty) -> NDArray[np.float64]:
     """The mean over pixels of the enhanced alignment (equations 2 to 5), (T,).
 
     As in the authors' code the sum is divided by one pixel less than there are, so a perfect map of N pixels scores
@@ -23,25 +23,30 @@ def e_measure(claims: Claims, empty: Empty) -> NDArray[np.float64]:
     With `empty` "exact" the score is, without an object, 1 where nothing is claimed and else 0, and without a
     background the share claimed.
     """
-    claimed = claims.claimed
-    pixels = claims.objects + claims.backgrounds
-    if claims.objects == 0:
+    predicted = confusion.predicted_positives
+    pixels = confusion.positives + confusion.negatives
+    if confusion.positives == 0:
         if empty == "exact":
-            return (claimed == 0).astype(np.float64)
-        aligned = claims.tn.astype(np.float64)
-    elif claims.backgrounds == 0:
+            return (predicted == 0).astype(np.float64)
+        aligned = confusion.tn.astype(np.float64)
+    elif confusion.negatives == 0:
         if empty == "exact":
-            return claims.tp / pixels
-        aligned = claims.tp.astype(np.float64)
+            return confusion.tp / pixels
+        aligned = confusion.tp.astype(np.float64)
     else:
-        claimed_share, object_share = claimed / pixels, claims.objects / pixels
-        aligned = np.zeros(len(claimed))
-        for count, prediction, truth in ((claims.tp, 1, 1), (claims.fp, 1, 0), (claims.fn, 0, 1), (claims.tn, 0, 0)):
-            aligned += count * _enhanced_alignment(prediction - claimed_share, truth - object_share)
+        predicted_share, object_share = predicted / pixels, confusion.positives / pixels
+        aligned = np.zeros(len(predicted))
+        for count, prediction, truth in (
+            (confusion.tp, 1, 1),
+            (confusion.fp, 1, 0),
+            (confusion.fn, 0, 1),
+            (confusion.tn, 0, 0),
+        ):
+            aligned += count * _enhanced_alignment(prediction - predicted_share, truth - object_share)
     return aligned / (pixels - 1 + _EPS)
 
 
 def _enhanced_alignment(prediction: NDArray[np.float64], truth: float) -> NDArray[np.float64]:
-    """Of a pixel, from how far its prediction and its truth are from their means over the picture."""
+    """Of a pixel, from how far its prediction and its truth are from their means over the image."""
     alignment = 2 * (prediction * truth) / (prediction**2 + truth**2 + _EPS)
     return (alignment + 1) ** 2 / 4

@@ -10,33 +10,33 @@ from numpy.typing import NDArray
 
 from camoxpert_cli.metrics.histogram import Empty
 from camoxpert_cli.metrics.ratio import ratio
-from camoxpert_cli.metrics.thresholds import Claims
+from camoxpert_cli.metrics.thresholds import ConfusionCounts
 
 # The square of beta, not beta: precision counts more than recall.
 BETA_SQUARED = 0.3
 
 
-def precision(claims: Claims, empty: Empty) -> NDArray[np.float64]:
+def precision(confusion: ConfusionCounts, empty: Empty) -> NDArray[np.float64]:
     """Share of the claimed pixels that are the object: (T,). 0 where nothing is claimed.
 
     With `empty` "exact", nothing claimed is right where there is no object: 1.
     """
-    return ratio(claims.tp, claims.claimed, otherwise=_vacuous(claims, empty))
+    return ratio(confusion.tp, confusion.predicted_positives, otherwise=_vacuous(confusion, empty))
 
 
-def recall(claims: Claims, empty: Empty) -> NDArray[np.float64]:
+def recall(confusion: ConfusionCounts, empty: Empty) -> NDArray[np.float64]:
     """Share of the object's pixels that are claimed: (T,). Without an object 0, with `empty` "exact" 1."""
-    return ratio(claims.tp, claims.tp + claims.fn, otherwise=_vacuous(claims, empty))
+    return ratio(confusion.tp, confusion.tp + confusion.fn, otherwise=_vacuous(confusion, empty))
 
 
-def f_measure(claims: Claims, empty: Empty) -> NDArray[np.float64]:
+def f_measure(confusion: ConfusionCounts, empty: Empty) -> NDArray[np.float64]:
     """(1 + b) P R / (b P + R) of precision P and recall R with b = BETA_SQUARED: (T,), in 0..1 (equation 6).
 
     0 where both are 0.
     """
-    p, r = precision(claims, empty), recall(claims, empty)
+    p, r = precision(confusion, empty), recall(confusion, empty)
     return ratio((1 + BETA_SQUARED) * p * r, BETA_SQUARED * p + r)
 
 
-def _vacuous(claims: Claims, empty: Empty) -> float:
-    return 1.0 if empty == "exact" and claims.objects == 0 else 0.0
+def _vacuous(confusion: ConfusionCounts, empty: Empty) -> float:
+    return 1.0 if empty == "exact" and confusion.positives == 0 else 0.0

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 LEVELS = 256
 
-# What to make of masks without an object or without a background: see `score_picture`.
+# What to make of masks without an object or without a background: see `score_image`.
 Empty: TypeAlias = Literal["reference", "exact"]
 Map: TypeAlias = NDArray[np.uint8]
 Mask: TypeAlias = NDArray[np.bool_]

@@ -15,7 +15,7 @@ from camoxpert_cli.metrics.measures import CURVES, EACH_EPOCH, MEASURES
 
 @dataclass(frozen=True)
 class Scores:
-    """The `measures` that are known of a picture, or of a set in the mean, by name and each an attribute too.
+    """The `measures` that are known of an image, or of a set in the mean, by name and each an attribute too.
 
     `curves` are scores by threshold, float64 (256,) each: at index k a pixel is claimed where 255 times its value,
     rounded down, is k or more. At 0 all pixels are. PySODMetrics' curves run the other way: its index k is 255 - k
@@ -33,8 +33,8 @@ class Scores:
 
 
 @dataclass(frozen=True)
-class PictureScores(Scores):
-    """The scores of one picture.
+class ImageScores(Scores):
+    """The scores of one image.
 
     `foreground` and `background` count the pixels of each level of the map, int64 (256,), on the object and beside it.
     """
@@ -44,12 +44,12 @@ class PictureScores(Scores):
 
     @property
     def area(self) -> float:
-        """The share of the picture that is the object."""
+        """The share of the image that is the object."""
         objects = int(self.foreground.sum())
         return objects / (objects + int(self.background.sum()))
 
 
-def score_picture(grey: Map, mask: Mask, *, stretch: bool = True, empty: Empty = "reference") -> PictureScores:
+def score_image(grey: Map, mask: Mask, *, stretch: bool = True, empty: Empty = "reference") -> ImageScores:
     """All measures of a map, uint8 (H, W), against a mask, bool (H, W): those of PySODMetrics 1.6.2, within 1e-6.
 
     `stretch` moves the map's lowest level to 0 and its highest to 1 first, as papers do; without it a level counts
@@ -64,13 +64,13 @@ def score_picture(grey: Map, mask: Mask, *, stretch: bool = True, empty: Empty =
     PySODMetrics lets a map of zeros reach. A mask with an object and a background scores alike under both.
 
     One case differs from PySODMetrics: where the centre of the object is in the last row or column it gives NaN for the
-    S-measure, and a part of the picture without pixels counts nothing here.
+    S-measure, and a part of the image without pixels counts nothing here.
 
     Raises ValueError for maps and masks of other types, of different sizes or without pixels.
     """
     _check(grey, mask)
     comparison = Comparison(grey, mask, stretch, empty, by_regions=True)
-    return PictureScores(
+    return ImageScores(
         {each.name: float(each.score(comparison)) for each in MEASURES},
         {each.name: comparison.curve(each.measure) for each in CURVES},
         foreground=comparison.histogram.foreground,

@@ -37,7 +37,7 @@ class Measure:
     maximum_of: str = ""
     # A column of per_image.csv and of a report's tables.
     per_image: bool = False
-    # What heads its column in the first table of `camox eval`; a report shows it beside a picture.
+    # What heads its column in the first table of `camox eval`; a report shows it beside an image.
     heading: str = ""
     # Its line in the second table of `camox eval`: three measures each, at one threshold, mean and maximum.
     family: str = ""

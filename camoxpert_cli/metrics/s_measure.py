@@ -23,7 +23,7 @@ _EPS = float(np.spacing(1))
 
 @dataclass(frozen=True)
 class Region:
-    """A part of a picture, which may be empty, and counts (256,) of the map's levels on the object and beside it."""
+    """A part of an image, which may be empty, and counts (256,) of the map's levels on the object and beside it."""
 
     box: Box
     foreground: Counts

@@ -1,4 +1,4 @@
-"""The scores of a set of pictures: each picture counts the same, whatever its size and however they came in batches."""
+"""The scores of a set of images: each image counts the same, whatever its size and however they came in batches."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ _MAXIMA = {each.name: each.maximum_of for each in MEASURES if each.maximum_of}
 
 @dataclass(frozen=True)
 class SetScores(Scores):
-    """Means over `pictures` of the measures and curves of each.
+    """Means over `images` of the measures and curves of each.
 
     A maximum is that of the mean curve, at the one threshold that is best for the whole set, as PySODMetrics and papers
-    give it: not above the mean over pictures of each one's own maximum.
+    give it: not above the mean over images of each one's own maximum.
     """
 
-    pictures: int = field(kw_only=True)
+    images: int = field(kw_only=True)
 
 
 def mean_scores(scores: Sequence[Scores]) -> SetScores:
-    """The scores of a set, the same to the last bit in whatever order its pictures come. Raises ValueError for none."""
+    """The scores of a set, the same to the last bit in whatever order its images come. Raises ValueError for none."""
     if not scores:
         raise ValueError("the mean needs the scores of at least one picture")
     curves = {
@@ -37,7 +37,7 @@ def mean_scores(scores: Sequence[Scores]) -> SetScores:
         name: float(curves[_MAXIMA[name]].max()) if name in _MAXIMA else _mean([each.measures[name] for each in scores])
         for name in scores[0].measures
     }
-    return SetScores(measures, curves, pictures=len(scores))
+    return SetScores(measures, curves, images=len(scores))
 
 
 def _mean(values: Sequence[float]) -> float:

@@ -14,7 +14,7 @@ _ROUNDING = 1e-12
 
 
 @dataclass(frozen=True)
-class Claims:
+class ConfusionCounts:
     """Pixels claimed rightly (tp) and wrongly (fp), missed (fn) and rightly left out (tn), at some thresholds (T,)."""
 
     tp: Counts
@@ -23,45 +23,45 @@ class Claims:
     tn: Counts
 
     @property
-    def claimed(self) -> Counts:
+    def predicted_positives(self) -> Counts:
         """Pixels claimed to be the object: (T,)."""
         return self.tp + self.fp
 
     @property
-    def objects(self) -> int:
+    def positives(self) -> int:
         """Pixels of the object: the same at every threshold."""
         return int(self.tp[0] + self.fn[0])
 
     @property
-    def backgrounds(self) -> int:
+    def negatives(self) -> int:
         """Pixels of the background: the same at every threshold."""
         return int(self.fp[0] + self.tn[0])
 
 
-def every_threshold(histogram: Histogram) -> Claims:
+def every_threshold(histogram: Histogram) -> ConfusionCounts:
     """Claims at 256 thresholds: a pixel is claimed at threshold k where its value times 255, rounded down, is >= k."""
     used = histogram.counts > 0
     steps = (histogram.values[used] * 255).astype(np.uint8)
-    return _claims(
+    return _confusion_counts(
         histogram, _at_least(steps, histogram.foreground[used]), _at_least(steps, histogram.background[used])
     )
 
 
-def half(histogram: Histogram) -> Claims:
+def half(histogram: Histogram) -> ConfusionCounts:
     """Claims at one threshold: values above one half."""
-    return _claims_of(histogram, histogram.values > 0.5)
+    return _confusion_counts_at(histogram, histogram.values > 0.5)
 
 
-def adaptive(histogram: Histogram, grey: Map, empty: Empty) -> Claims:
+def adaptive(histogram: Histogram, grey: Map, empty: Empty) -> ConfusionCounts:
     """Claims at one threshold: values of at least twice the mean over the map, or of 1 where that is more (Achanta).
 
     In a map of zeros that is every pixel. With `empty` "exact", zeros claim nothing where the mask holds no object or
     no background.
     """
-    claimed = histogram.values >= adaptive_threshold(histogram, grey)
+    predicted = histogram.values >= adaptive_threshold(histogram, grey)
     if empty == "exact" and histogram.objects in (0, histogram.pixels):
-        claimed &= histogram.values > 0
-    return _claims_of(histogram, claimed)
+        predicted &= histogram.values > 0
+    return _confusion_counts_at(histogram, predicted)
 
 
 def adaptive_threshold(histogram: Histogram, grey: Map) -> float:
@@ -83,12 +83,12 @@ def _at_least(steps: Map, counts: Counts) -> Counts:
     return by_step[::-1].cumsum()[::-1]
 
 
-def _claims_of(histogram: Histogram, claimed: NDArray[np.bool_]) -> Claims:
+def _confusion_counts_at(histogram: Histogram, predicted: NDArray[np.bool_]) -> ConfusionCounts:
     """The claims of one threshold, at which the pixels of these levels (256,) are claimed."""
-    tp, fp = histogram.foreground[claimed].sum(), histogram.background[claimed].sum()
-    return _claims(histogram, np.array([tp]), np.array([fp]))
+    tp, fp = histogram.foreground[predicted].sum(), histogram.background[predicted].sum()
+    return _confusion_counts(histogram, np.array([tp]), np.array([fp]))
 
 
-def _claims(histogram: Histogram, tp: Counts, fp: Counts) -> Claims:
+def _confusion_counts(histogram: Histogram, tp: Counts, fp: Counts) -> ConfusionCounts:
     objects = histogram.objects
-    return Claims(tp, fp, objects - tp, histogram.pixels - objects - fp)
+    return ConfusionCounts(tp, fp, objects - tp, histogram.pixels - objects - fp)

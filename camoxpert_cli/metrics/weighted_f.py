@@ -63,7 +63,7 @@ def _distances(is_background: NDArray[np.uint8]) -> NDArray[np.float32]:
 def _missed(grey: Map, mask: Mask, distance: NDArray[Any], values: NDArray[np.float64]) -> float:
     """The sum over the object of its errors, or of the errors around each pixel where that is less.
 
-    Around the object a pixel has the error of the object's pixel nearest to it; beyond the picture there is none.
+    Around the object a pixel has the error of the object's pixel nearest to it; beyond the image there is none.
     """
     is_object = _bordered(mask.view(np.uint8)).view(np.bool_)
     error = _bordered(cv2.LUT(grey, (1 - values).astype(np.float32)) * mask)
@@ -114,7 +114,7 @@ _STEPS = _steps_by_distance()
 
 
 def _grown(box: Box, margin: int, shape: tuple[int, ...]) -> Box:
-    """A box with a margin on each side, within a picture of this shape."""
+    """A box with a margin on each side, within an image of this shape."""
     rows, columns = (
         slice(max(0, span.start - margin), min(size, span.stop + margin)) for span, size in zip(box, shape, strict=True)
     )

@@ -11,7 +11,7 @@ from torch import nn
 from torch.utils.checkpoint import checkpoint
 
 
-def recompute(module: nn.Module, *inputs: Any) -> Any:
+def checkpoint_activations(module: nn.Module, *inputs: Any) -> Any:
     """Run `module` and forget its activations; the backward pass computes them again."""
     return checkpoint(module, *inputs, use_reentrant=False, context_fn=_contexts_for(module))
 

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from camoxpert_cli.model.activation_checkpointing import recompute
+from camoxpert_cli.model.activation_checkpointing import checkpoint_activations
 from camoxpert_cli.model.backbone import STRIDES, maps_of, normalisation_of, parameters_by_stage
 from camoxpert_cli.model.decoder import DecoderBlock, final_head, logit_head
 from camoxpert_cli.model.enhancement import ChannelSpatialGate
@@ -46,7 +46,7 @@ class CamoXpert(nn.Module):
     small batches are worse (an ImageNet backbone lost 0.02 of validation IoU to them).
     """
 
-    # Side of the pictures it was trained on, where it came from a checkpoint that says so.
+    # Side of the images it was trained on, where it came from a checkpoint that says so.
     img_size: int | None = None
 
     def __init__(
@@ -90,7 +90,7 @@ class CamoXpert(nn.Module):
 
     @cached_property
     def backbone_stages(self) -> list[list[nn.Parameter]]:
-        """The backbone's parameters by stage, found once. Raises ConfigError where it takes one picture size only."""
+        """The backbone's parameters by stage, found once. Raises ConfigError where it takes one image size only."""
         self.backbone.requires_grad_(True)
         return parameters_by_stage(self.backbone, self.backbone_name)
 
@@ -143,15 +143,15 @@ class CamoXpert(nn.Module):
         if self._frozen_backbone:
             with torch.no_grad():
                 return maps_of(self.backbone, images)
-        if self._recomputes:
-            return list(recompute(_Maps(self.backbone), images))
+        if self._checkpoints_activations:
+            return list(checkpoint_activations(_Maps(self.backbone), images))
         return maps_of(self.backbone, images)
 
     def _run(self, module: nn.Module, *inputs: Tensor | None) -> Any:
-        return recompute(module, *inputs) if self._recomputes else module(*inputs)
+        return checkpoint_activations(module, *inputs) if self._checkpoints_activations else module(*inputs)
 
     @property
-    def _recomputes(self) -> bool:
+    def _checkpoints_activations(self) -> bool:
         return self.gradient_checkpointing and self.training and torch.is_grad_enabled()
 
 

@@ -1,4 +1,4 @@
-"""The way back from stride 32 to the picture's own size."""
+"""The way back from stride 32 to the image's own size."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from camoxpert_cli.model.init import expect_background, turn_fast
+from camoxpert_cli.model.init import init_foreground_prior_, shrink_init_
 from camoxpert_cli.model.layers import resize
 
 
@@ -28,7 +28,7 @@ class DecoderBlock(nn.Module):
 def logit_head(inputs: int) -> nn.Conv2d:
     """One channel of logits: (B, inputs, H, W) -> (B, 1, H, W)."""
     head = nn.Conv2d(inputs, 1, 1)
-    expect_background(head)
+    init_foreground_prior_(head)
     return head
 
 
@@ -40,5 +40,5 @@ def final_head(inputs: int) -> nn.Sequential:
 def _convolution(inputs: int, outputs: int) -> tuple[nn.Conv2d, nn.BatchNorm2d, nn.ReLU]:
     """3x3, at the size it gets."""
     kernel = nn.Conv2d(inputs, outputs, 3, padding=1)
-    turn_fast(kernel)
+    shrink_init_(kernel)
     return kernel, nn.BatchNorm2d(outputs), nn.ReLU()

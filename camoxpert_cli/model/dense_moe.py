@@ -1,6 +1,6 @@
 """The network as one fixed graph: every expert works on every image, and routing is a matter of weights.
 
-Formats for other programs hold no branches that depend on what is in a picture.
+Formats for other programs hold no branches that depend on what is in an image.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class AllExperts(nn.Module):
 
 
 def with_all_experts(network: CamoXpert) -> CamoXpert:
-    """A copy of `network` whose computation is the same for all pictures of one size."""
+    """A copy of `network` whose computation is the same for all images of one size."""
     fixed = copy.deepcopy(network)
     for number, layer in enumerate(fixed.moe_layers):
         assert isinstance(layer, MixtureOfExperts)

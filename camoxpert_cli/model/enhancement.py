@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from camoxpert_cli.model.init import nearly_close
-from camoxpert_cli.model.layers import GlobalMean
+from camoxpert_cli.model.init import init_gate_
+from camoxpert_cli.model.layers import GlobalAvgPool
 
 
 class ChannelSpatialGate(nn.Module):
@@ -16,11 +16,11 @@ class ChannelSpatialGate(nn.Module):
         hidden = max(1, channels // 8)
         channel_logits, spatial_logits = nn.Conv2d(hidden, channels, 1), nn.Conv2d(channels, 1, 7, padding=3)
         self.channel_attention = nn.Sequential(
-            GlobalMean(), nn.Conv2d(channels, hidden, 1), nn.ReLU(), channel_logits, nn.Sigmoid()
+            GlobalAvgPool(), nn.Conv2d(channels, hidden, 1), nn.ReLU(), channel_logits, nn.Sigmoid()
         )
         self.spatial_attention = nn.Sequential(spatial_logits, nn.Sigmoid())
-        nearly_close(channel_logits)
-        nearly_close(spatial_logits)
+        init_gate_(channel_logits)
+        init_gate_(spatial_logits)
 
     def forward(self, x: Tensor) -> Tensor:
         x = x * self.channel_attention(x)

@@ -9,12 +9,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from camoxpert_cli.model.init import add_nothing_at_first
+from camoxpert_cli.model.init import zero_init_residual_
 from camoxpert_cli.model.layers import (
-    GlobalMean,
+    GlobalAvgPool,
     LayerNorm2d,
+    adaptive_avg_pool2d,
     at_least_float32,
-    grid_means,
     pointwise,
     resize,
     split_in_four,
@@ -50,7 +50,7 @@ class LinearAttention(nn.Module):
         self.qkv = nn.Conv2d(channels, 3 * channels, 1, bias=False)
         self.proj = nn.Conv2d(channels, channels, 1)
         # k^T v is a sum over all pixels: at stride 4 a random projection of it is fifty times what it is added to.
-        add_nothing_at_first(self.proj)
+        zero_init_residual_(self.proj)
         self.dropout = nn.Dropout(0.1)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -77,7 +77,7 @@ class AttentionExpert(nn.Module):
 
 
 class HybridExpert(nn.Module):
-    """A local branch scaled by a gate that sees the whole picture."""
+    """A local branch scaled by a gate that sees the whole image."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -89,7 +89,7 @@ class HybridExpert(nn.Module):
             nn.GELU(),
         )
         self.global_branch = nn.Sequential(
-            GlobalMean(),
+            GlobalAvgPool(),
             nn.Conv2d(channels, quarter, 1),
             nn.GELU(),
             nn.Conv2d(quarter, channels, 1),
@@ -167,7 +167,7 @@ class EdgeExpert(nn.Module):
 
 
 class SemanticContextExpert(nn.Module):
-    """Means over grids of 8x8, 4x4, 2x2 cells and over the whole picture."""
+    """Means over grids of 8x8, 4x4, 2x2 cells and over the whole image."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -178,7 +178,7 @@ class SemanticContextExpert(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         size = (x.shape[-2], x.shape[-1])
         contexts = [
-            resize(self.get_submodule(f"conv_{number}")(grid_means(x, cells)), size)
+            resize(self.get_submodule(f"conv_{number}")(adaptive_avg_pool2d(x, cells)), size)
             for number, cells in enumerate((8, 4, 2, 1), start=1)
         ]
         return self.context_fusion(torch.cat(contexts, dim=1)) + x

@@ -7,13 +7,13 @@ import math
 import torch
 from torch import nn
 
-# The share of a picture that an animal covers, about.
+# The share of an image that an animal covers, about.
 FOREGROUND = 0.12
 # A gate's share of a feature at the start, before it has seen any.
 GATE = 0.27
 
 
-def add_nothing_at_first(last: nn.Conv2d) -> None:
+def zero_init_residual_(last: nn.Conv2d) -> None:
     """Zero the last layer of a branch that adds to its input, so that it starts as the identity.
 
     Goyal et al. 2017, section 5.1, do so with the last normalisation of each residual block.
@@ -22,7 +22,7 @@ def add_nothing_at_first(last: nn.Conv2d) -> None:
     _fill_bias(last, 0.0)
 
 
-def nearly_close(gate: nn.Conv2d) -> None:
+def init_gate_(gate: nn.Conv2d) -> None:
     """Have the sigmoid behind the last layer of a gate let `GATE` of everything pass.
 
     Features of a pretrained backbone are large (root mean square 3 to 9 of `tf_efficientnet_lite0`) beside the
@@ -33,7 +33,7 @@ def nearly_close(gate: nn.Conv2d) -> None:
 
 
 @torch.no_grad()
-def turn_fast(kernel: nn.Conv2d) -> None:
+def shrink_init_(kernel: nn.Conv2d) -> None:
     """Quarter the kernel of a convolution that BatchNorm follows.
 
     BatchNorm takes a kernel's size out again, so that what a step changes is its direction, by the rate over that size
@@ -42,10 +42,10 @@ def turn_fast(kernel: nn.Conv2d) -> None:
     kernel.weight.mul_(0.25)
 
 
-def expect_background(head: nn.Conv2d) -> None:
+def init_foreground_prior_(head: nn.Conv2d) -> None:
     """Have a head of logits say `FOREGROUND` at the start, more or less, and move by about one with its features.
 
-    From 0.5 the first epochs would go into learning that most of a picture is background (Lin et al. 2017, section
+    From 0.5 the first epochs would go into learning that most of an image is background (Lin et al. 2017, section
     4.1). torch's own weights are smaller by the root of six than what keeps a signal's size (He et al. 2015, equation
     10), and a logit that hardly moves takes as long.
     """

@@ -7,14 +7,14 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 
-class GlobalMean(nn.Module):
+class GlobalAvgPool(nn.Module):
     """(B, C, H, W) -> (B, C, 1, 1). Unlike adaptive pooling, its gradient is deterministic on CUDA."""
 
     def forward(self, x: Tensor) -> Tensor:
         return x.mean((-2, -1), keepdim=True)
 
 
-def grid_means(x: Tensor, cells: int) -> Tensor:
+def adaptive_avg_pool2d(x: Tensor, cells: int) -> Tensor:
     """(B, C, H, W) -> (B, C, cells, cells): means over a grid of cells, as `F.adaptive_avg_pool2d` gives them.
 
     As two matrix products: adaptive pooling has no deterministic gradient on CUDA, and takes twice as long on CPUs.

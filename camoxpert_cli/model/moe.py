@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from camoxpert_cli.model.experts import EXPERT_TYPES
-from camoxpert_cli.model.layers import GlobalMean, at_least_float32
+from camoxpert_cli.model.layers import GlobalAvgPool, at_least_float32
 
 
 class Routing(NamedTuple):
@@ -37,7 +37,7 @@ class MixtureOfExperts(nn.Module):
     def __init__(self, channels: int, num_experts: int) -> None:
         super().__init__()
         self.top_k = experts_per_image(num_experts)
-        self.gate = nn.Sequential(GlobalMean(), nn.Conv2d(channels, num_experts, 1))
+        self.gate = nn.Sequential(GlobalAvgPool(), nn.Conv2d(channels, num_experts, 1))
         self.experts = nn.ModuleList(
             EXPERT_TYPES[number % len(EXPERT_TYPES)](channels) for number in range(num_experts)
         )
@@ -57,7 +57,7 @@ class MixtureOfExperts(nn.Module):
         images = order.div(self.top_k, rounding_mode="floor")
         counts: list[int] = _count(chosen, len(self.experts)).tolist()
 
-        # Pictures are taken with their channels last: index_select gives channels first whatever it was given, and each
+        # Images are taken with their channels last: index_select gives channels first whatever it was given, and each
         # convolution of an expert would turn its input around again.
         pixels = x.permute(0, 2, 3, 1)
         results = [

@@ -1,4 +1,4 @@
-"""From the bytes of a picture to what the backbone was trained on, on the device that runs the network."""
+"""From the bytes of an image to what the backbone was trained on, on the device that runs the network."""
 
 from __future__ import annotations
 

@@ -93,7 +93,7 @@ def verify_archive(path: Path) -> None:
 
 
 def checksum(tensors: Mapping[str, Tensor]) -> str:
-    """CRC-32 over names, shapes, number formats and bytes of `tensors`, in the order of their names."""
+    """CRC-32 over names, shapes, dtypes and bytes of `tensors`, in the order of their names."""
     value = 0
     for name in sorted(tensors):
         tensor = tensors[name].contiguous()

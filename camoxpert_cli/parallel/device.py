@@ -47,7 +47,7 @@ def place(run: RunConfig, processes: int = 1, *, sync_batchnorm: bool = False) -
 
 
 def with_count(run: RunConfig, placement: Placement) -> RunConfig:
-    """The settings with the number of devices that were found, on which the pictures of a step depend."""
+    """The settings with the number of devices that were found, on which the images of a step depend."""
     return replace(run, gpus=placement.count) if placement.count > 1 or run.gpus is not None else run
 
 

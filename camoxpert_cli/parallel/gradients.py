@@ -16,22 +16,22 @@ _BUCKET = 25 * 2**18
 
 
 @torch.no_grad()
-def sum_gradients(parameters: Sequence[nn.Parameter], world: World) -> None:
+def all_reduce_gradients(parameters: Sequence[nn.Parameter], world: World) -> None:
     """Replace each gradient by its sum over ranks, in a fixed order and so to the same bits on all.
 
-    A rank may lack a gradient that others have: of an expert that none of its pictures chose, or of everything where a
-    batch had no picture for it. What no rank has stays None, so that the optimizer leaves it alone, as on one GPU.
+    A rank may lack a gradient that others have: of an expert that none of its images chose, or of everything where a
+    batch had no image for it. What no rank has stays None, so that the optimizer leaves it alone, as on one GPU.
     This is called once an optimizer step, after all accumulated batches: an expert that was used in any of them counts.
     """
     if world.size == 1:
         return
     # On the CPU: it is known there, is wanted there, and a rank that does not come is missed there.
-    used = world.sum(torch.tensor([float(each.grad is not None) for each in parameters])).tolist()
+    used = world.all_reduce(torch.tensor([float(each.grad is not None) for each in parameters])).tolist()
     chosen = [each for each, count in zip(parameters, used, strict=True) if count]
     for each in chosen:
         if each.grad is None:
             each.grad = torch.zeros_like(each)
-    _sum_in_buckets([each.grad for each in chosen if each.grad is not None], world)
+    _all_reduce_in_buckets([each.grad for each in chosen if each.grad is not None], world)
 
 
 def leave_idle_experts(network: CamoXpert, chosen: Tensor) -> None:
@@ -64,22 +64,22 @@ def average_statistics(network: nn.Module, images: int, world: World) -> None:
     weight = torch.full((1,), float(images), device=kept[0].device, dtype=kept[0].dtype)
     for each in kept:
         each.mul_(weight)
-    _sum_in_buckets([*kept, weight], world)
+    _all_reduce_in_buckets([*kept, weight], world)
     for each in kept:
         each.div_(weight)
-    # A rank without a picture has not counted the batch.
-    for count, most in zip(counts, world.largest(torch.stack(counts)), strict=True):
+    # A rank without an image has not counted the batch.
+    for count, most in zip(counts, world.all_reduce_max(torch.stack(counts)), strict=True):
         count.copy_(most)
 
 
-def _sum_in_buckets(tensors: list[Tensor], world: World) -> None:
+def _all_reduce_in_buckets(tensors: list[Tensor], world: World) -> None:
     bucket: list[Tensor] = []
     size = 0
     for at, tensor in enumerate(tensors):
         bucket.append(tensor)
         size += tensor.numel()
         if size >= _BUCKET or at == len(tensors) - 1:
-            flat = world.sum(torch.cat([each.reshape(-1) for each in bucket]))
+            flat = world.all_reduce(torch.cat([each.reshape(-1) for each in bucket]))
             for each, part in zip(bucket, torch.split(flat, [each.numel() for each in bucket]), strict=True):
                 each.copy_(part.view_as(each))
             bucket, size = [], 0

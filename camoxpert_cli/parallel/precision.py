@@ -1,4 +1,4 @@
-"""Which number format the network runs in, and the gradient scaling that float16 needs."""
+"""Which dtype the network runs in, and the gradient scaling that float16 needs."""
 
 from __future__ import annotations
 

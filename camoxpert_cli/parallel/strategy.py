@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from camoxpert_cli.data.sampling import ranks_with_samples
 from camoxpert_cli.errors import UsageError
 from camoxpert_cli.model.camoxpert import CamoXpert
-from camoxpert_cli.parallel.gradients import average_statistics, leave_idle_experts, sum_gradients
+from camoxpert_cli.parallel.gradients import all_reduce_gradients, average_statistics, leave_idle_experts
 from camoxpert_cli.parallel.sync_batchnorm import synchronise, within_group
 from camoxpert_cli.parallel.world import World
 
@@ -108,7 +108,7 @@ class Strategy:
 
         Gradients stay None for experts that no image chose; `chosen` (L, E) counts those of this process.
         """
-        sum_gradients(trained, self.world)
+        all_reduce_gradients(trained, self.world)
 
     def clip_gradients(self, trained: Sequence[nn.Parameter], norm: float) -> float:
         """Scale the reduced gradients down to `norm` where they are larger; returns their norm before."""

@@ -1,4 +1,4 @@
-"""BatchNorm with the statistics of all ranks' pictures: torch's SyncBatchNorm, which is for GPUs, one a process."""
+"""BatchNorm with the statistics of all ranks' images: torch's SyncBatchNorm, which is for GPUs, one a process."""
 
 from __future__ import annotations
 

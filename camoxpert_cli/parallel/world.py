@@ -43,10 +43,10 @@ class World:
         """Whether this process writes files and speaks for all."""
         return self.rank == 0
 
-    def sum(self, tensor: Tensor) -> Tensor:
+    def all_reduce(self, tensor: Tensor) -> Tensor:
         """Over all ranks, in place; the same bits on each."""
         if self.size > 1:
-            with _naming_the_loss():
+            with _raising_peer_lost():
                 dist.all_reduce(tensor)
         return tensor
 
@@ -57,15 +57,15 @@ class World:
         """
         key = tuple(ranks)
         if len(key) < self.size and key not in self._groups:
-            with _naming_the_loss():
+            with _raising_peer_lost():
                 group = dist.new_group(list(key), timeout=self.timeout)
             self._groups[key] = group if isinstance(group, dist.ProcessGroup) else None
         return self._groups.get(key)
 
-    def largest(self, tensor: Tensor) -> Tensor:
+    def all_reduce_max(self, tensor: Tensor) -> Tensor:
         """Of each value over all ranks, in place."""
         if self.size > 1:
-            with _naming_the_loss():
+            with _raising_peer_lost():
                 dist.all_reduce(tensor, dist.ReduceOp.MAX)
         return tensor
 
@@ -75,23 +75,23 @@ class World:
         To be called before collectives on GPUs: NCCL's return before a rank is missed, and its watchdog then aborts
         those that wait. This one is between the CPUs, and does not wait for the GPU.
         """
-        self.sum(torch.zeros(1))
+        self.all_reduce(torch.zeros(1))
 
-    def gather(self, item: Item) -> list[Item]:
+    def all_gather(self, item: Item) -> list[Item]:
         """What each rank gave (what pickle takes), in the order of ranks, on every rank."""
         if self.size == 1:
             return [item]
         items: list[Any] = [None] * self.size
-        with _naming_the_loss():
+        with _raising_peer_lost():
             dist.all_gather_object(items, item)
         return items
 
-    def from_main(self, item: Item) -> Item:
+    def broadcast(self, item: Item) -> Item:
         """What rank 0 gave."""
         if self.size == 1:
             return item
         items = [item]
-        with _naming_the_loss():
+        with _raising_peer_lost():
             dist.broadcast_object_list(items, src=0)
         return items[0]
 
@@ -124,7 +124,7 @@ def joined(timeout: int) -> Iterator[World]:
 @contextmanager
 def member(rank: int, size: int, local_rank: int, local_size: int, store: str, timeout: timedelta) -> Iterator[World]:
     """The world of `size` processes that meet at `store`, as torch's `init_method`; for the rest see `joined`."""
-    with _naming_the_loss():
+    with _raising_peer_lost():
         dist.init_process_group(
             "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo",
             init_method=store,
@@ -147,7 +147,7 @@ def peer_lost(error: RuntimeError) -> PeerLostError:
 
 
 @contextmanager
-def _naming_the_loss() -> Iterator[None]:
+def _raising_peer_lost() -> Iterator[None]:
     try:
         yield
     except RuntimeError as error:

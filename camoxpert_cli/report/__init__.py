@@ -1,1 +1,1 @@
-"""One page, and one picture, that show what a network learned and what it finds."""
+"""One page, and one image, that show what a network learned and what it finds."""

@@ -1,4 +1,4 @@
-"""What a report shows, as plain data: whoever has scores and pictures fills this in."""
+"""What a report shows, as plain data: whoever has scores and images fills this in."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ class MeasureWords:
 
 
 @dataclass(frozen=True)
-class ShownPicture:
-    """A picture of a data set with what the network made of it.
+class ShownImage:
+    """An image of a data set with what the network made of it.
 
     `place` says why it is shown ("worst", "median", "best"). `image` uint8 (H, W, 3) RGB of any size; `mask`
     bool (H, W), true on the object; `map` uint8 (H, W), 255 where the network is sure of it.
@@ -38,22 +38,22 @@ class ShownPicture:
 
 @dataclass(frozen=True)
 class ReportSet:
-    """What a data set of so many `pictures` gave.
+    """What a data set of so many `images` gave.
 
-    `means`: each measure's mean over the pictures, in the order in which to show them. `curves`: float64 (256,)
+    `means`: each measure's mean over the images, in the order in which to show them. `curves`: float64 (256,)
     each, entry k at threshold k / 255; "precision" and "recall" are drawn against each other, the others against the
     threshold. `foreground`, `background`: int64 (256,), how many pixels of object and of background got each grey level
-    of a map. `slices`: label, pictures and means of parts of the set.
+    of a map. `slices`: label, images and means of parts of the set.
     """
 
     name: str
-    pictures: int
+    images: int
     means: Mapping[str, float]
     curves: Mapping[str, NDArray[np.float64]]
     foreground: NDArray[np.int64]
     background: NDArray[np.int64]
     slices: Sequence[tuple[str, int, Mapping[str, float]]]
-    shown: Sequence[ShownPicture]
+    shown: Sequence[ShownImage]
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""How training went: losses, scores on the validation pictures and learning rate over the epochs."""
+"""How training went: losses, scores on the validation images and learning rate over the epochs."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class TrainingChart:
 
 
 def write_training_curves(path: Path, history: History, measures: Measures) -> None:
-    """A PNG picture of a run's history.json; writes nothing where no epoch is complete.
+    """A PNG image of a run's history.json; writes nothing where no epoch is complete.
 
     A row's keys are `epoch`, `stage`, `train_loss`, `lr` and the names of `measures`; what no row has is not drawn.
     """

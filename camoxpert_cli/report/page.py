@@ -76,7 +76,7 @@ def render(report: Report) -> str:
 
 
 def _overview(sets: Sequence[ReportSet]) -> Table:
-    return Table("Scores", "Data set", "Pictures", [Row(each.name, f"{each.pictures}", each.means) for each in sets])
+    return Table("Scores", "Data set", "Pictures", [Row(each.name, f"{each.images}", each.means) for each in sets])
 
 
 def _training(report: Report) -> list[Chart]:
@@ -88,19 +88,19 @@ def _training(report: Report) -> list[Chart]:
 
 def _set(report: Report, each: ReportSet, name: str) -> dict[str, object]:
     """What the template shows of a data set."""
-    own = Row("this network", f"{each.pictures} pictures", each.means, own=True)
+    own = Row("this network", f"{each.images} pictures", each.means, own=True)
     published = [Row(*row) for row in report.published.get(each.name, ())]
-    parts = [Row(title, f"{pictures}", means) for title, pictures, means in each.slices]
+    parts = [Row(title, f"{images}", means) for title, images, means in each.slices]
     tables = []
     if published:
         tables.append(Table("Beside published systems", "System", "Source", [own, *published]))
     if parts:
-        whole = Row("all pictures", f"{each.pictures}", each.means, own=True)
+        whole = Row("all pictures", f"{each.images}", each.means, own=True)
         tables.append(Table("Parts of the set", "Part", "Pictures", [whole, *parts]))
     return {
         "id": name,
         "name": each.name,
         "tables": tables,
         "charts": set_charts(each, name, report.label),
-        "shown": [(picture, strip(picture)) for picture in each.shown],
+        "shown": [(image, strip(image)) for image in each.shown],
     }

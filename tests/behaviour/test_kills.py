@@ -61,7 +61,7 @@ def kill_and_resume(data: Path, folder: Path, seeds: range, uncut: Path) -> None
 
 
 def test_killed_at_random(tiny_data: Path, tmp_path: Path, uncut: Path) -> None:
-    """Killed twice, a run ends with the weights, average, optimizer and history of the uncut one."""
+    """Killed twice, a run ends with the weights, EMA, optimizer and history of the uncut one."""
     kill_and_resume(tiny_data, tmp_path / "run", range(1, 3), uncut)
 
 

@@ -25,7 +25,7 @@ from tests.helpers.processes import run, train_command
 from tests.helpers.small_card import have_room, room
 from tests.helpers.tiny_data import tiny_run
 
-# 8 pictures an epoch in steps of 4, saved after each; stage 2 from the second epoch on.
+# 8 images an epoch in steps of 4, saved after each; stage 2 from the second epoch on.
 SETTINGS: dict[str, Any] = {"epochs": 2, "stage1_epochs": 1, "batch_size": 4, "stage2_batch_size": 4, "save_every": "1"}
 
 
@@ -50,11 +50,11 @@ def settings_of(folder: Path) -> tuple[int, int, int, bool]:
     [
         ((16, 12, 1), 1, (8, 6, 2)),
         ((16, 12, 1), 2, (8, 6, 2)),
-        ((7, 3, 2), 2, (2, 1, 6)),  # 12 and 6 pictures a step, not 14 and 6: 7 steps of 1 and 2 are as far off
+        ((7, 3, 2), 2, (2, 1, 6)),  # 12 and 6 images a step, not 14 and 6: 7 steps of 1 and 2 are as far off
     ],
 )
 def test_smaller(batches: tuple[int, int, int], stage: int, expected: tuple[int, int, int]) -> None:
-    """Half the batch of the stage that ran out, or less where halves are not whole, at the same pictures a step."""
+    """Half the batch of the stage that ran out, or less where halves are not whole, at the same images a step."""
     names = ("train.batch_size", "train.stage2_batch_size", "train.accumulation_steps")
     found = smaller(resolve(None, dict(zip(names, batches, strict=True))).config, stage)
 
@@ -62,8 +62,8 @@ def test_smaller(batches: tuple[int, int, int], stage: int, expected: tuple[int,
     assert (*own_batches(found), found.train.accumulation_steps) == expected
 
 
-def test_smaller_than_one_picture() -> None:
-    """One picture gets gradient checkpointing; with that there is nothing smaller."""
+def test_smaller_than_one_image() -> None:
+    """One image gets gradient checkpointing; with that there is nothing smaller."""
     one = resolve(None, {"train.batch_size": 1}).config
     found = smaller(one, 1)
 
@@ -76,7 +76,7 @@ def test_smaller_than_one_picture() -> None:
 def test_a_run_goes_on(
     tiny_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Stage 2 does not fit: half its batch does, from the last checkpoint, over the same pictures, none left out.
+    """Stage 2 does not fit: half its batch does, from the last checkpoint, over the same images, none left out.
 
     The run that failed is gone before the next one takes memory.
     """
@@ -107,12 +107,12 @@ def test_a_run_goes_on(
     assert f"Going on from {folder}/last.pth: 1 epochs are complete" in said
 
 
-def fit_in_stage_1(monkeypatch: pytest.MonkeyPatch, pictures: int) -> None:
+def fit_in_stage_1(monkeypatch: pytest.MonkeyPatch, most_images: int) -> None:
     """Room for all until the backbone trains, then for so many."""
     honest = train_module.backward
 
     def backward(run: Any, images: torch.Tensor, *rest: Any, **named: Any) -> Any:
-        if run.state.backbone_stages and len(images) > pictures:
+        if run.state.backbone_stages and len(images) > most_images:
             raise torch.OutOfMemoryError("CUDA out of memory")
         return honest(run, images, *rest, **named)
 
@@ -122,7 +122,7 @@ def fit_in_stage_1(monkeypatch: pytest.MonkeyPatch, pictures: int) -> None:
 @pytest.mark.training
 def test_a_run_without_a_checkpoint(tiny_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """It begins again, in its folder."""
-    have_room(monkeypatch, pictures=2)
+    have_room(monkeypatch, most_images=2)
     folder = tmp_path / "run"
     start(tiny_run(tiny_data, folder, **SETTINGS))
 
@@ -131,9 +131,9 @@ def test_a_run_without_a_checkpoint(tiny_data: Path, tmp_path: Path, monkeypatch
 
 
 @pytest.mark.slow
-def test_one_picture_at_a_time(tiny_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_one_image_at_a_time(tiny_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Where nothing is left to halve, gradients are checkpointed."""
-    have_room(monkeypatch, pictures=0, checkpointed=1)
+    have_room(monkeypatch, most_images=0, checkpointed=1)
     folder = tmp_path / "run"
     one = {"batch_size": 1, "stage2_batch_size": 1, "accumulation_steps": 4}
     start(tiny_run(tiny_data, folder, **{**SETTINGS, **one}))
@@ -164,7 +164,7 @@ def test_nothing_smaller(
     tiny_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """A run that cannot do with less is not begun again, and the hint names what is left."""
-    have_room(monkeypatch, pictures=0)
+    have_room(monkeypatch, most_images=0)
     one = {"batch_size": 1, "stage2_batch_size": 1, "gradient_checkpointing": True}
     with pytest.raises(TrainingError, match="ran out of memory in epoch 1") as caught:
         start(tiny_run(tiny_data, tmp_path / "run", **{**SETTINGS, **one}))
@@ -181,7 +181,7 @@ def test_two_processes_go_on(tiny_data: Path, tmp_path: Path) -> None:
     two = {"gpus": 2, "batch_size": 2, "stage2_batch_size": 2}
     command = train_command(tiny_run(tiny_data, folder, **{**SETTINGS, **two}))
     # The second epoch's second step.
-    code, output = run(command, **room(tmp_path / "card", pictures=1, measured=False, rank=1, calls=4))
+    code, output = run(command, **room(tmp_path / "card", most_images=1, measured=False, rank=1, calls=4))
 
     assert code == 0, output
     assert steps(folder) == UNCUT
@@ -201,7 +201,7 @@ def test_two_processes_end(tiny_data: Path, tmp_path: Path) -> None:
     folder = tmp_path / "run"
     two = {"gpus": 2, "batch_size": 4, "stage2_batch_size": 4}
     command = train_command(tiny_run(tiny_data, folder, **{**SETTINGS, **two}))
-    code, output = run(command, **room(tmp_path / "card", pictures=1, measured=False, rank=0, calls=2))
+    code, output = run(command, **room(tmp_path / "card", most_images=1, measured=False, rank=0, calls=2))
 
     assert code == 6, output
     assert output.count("start again") == 1
@@ -217,7 +217,7 @@ def test_two_processes_are_measured(tiny_data: Path, tmp_path: Path) -> None:
     folder = tmp_path / "run"
     two = {"gpus": 2, "batch_size": 2, "stage2_batch_size": 2}
     command = train_command(tiny_run(tiny_data, folder, **{**SETTINGS, **two}))
-    code, output = run(command, **room(tmp_path / "card", pictures=1, measured=True))
+    code, output = run(command, **room(tmp_path / "card", most_images=1, measured=True))
 
     assert code == 0, output
     assert steps(folder) == UNCUT
@@ -235,10 +235,10 @@ def test_auto_from_the_command_line(tiny_data: Path, tmp_path: Path) -> None:
     command[command.index("--stage2-batch-size") + 1] = "auto"
     command[command.index("--accumulation-steps") + 1] = "2"
     refused, message = run(command)
-    code, output = run(command, **room(tmp_path / "card", pictures=8, measured=True))
+    code, output = run(command, **room(tmp_path / "card", most_images=8, measured=True))
 
     assert (refused, message.count("\n")) == (2, 2), message
     assert message.startswith("Error: --batch-size auto measures a GPU's memory, and this run is on the CPU\n")
     assert code == 0, output
-    # The defaults are 8 and 4 pictures at a time.
+    # The defaults are 8 and 4 images at a time.
     assert settings_of(folder) == (8, 4, 2, False)

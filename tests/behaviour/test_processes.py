@@ -25,7 +25,7 @@ pytestmark = pytest.mark.training
 
 
 def settings(data: Path, folder: Path, **more: Any) -> Resolved:
-    """An epoch of stage 1, two phases of stage 2; 8 pictures in steps of 2 ranks x 1 picture x 2 batches."""
+    """An epoch of stage 1, two phases of stage 2; 8 images in steps of 2 ranks x 1 image x 2 batches."""
     chosen = {**SETTINGS, "epochs": 3, "stage1_epochs": 1, "batch_size": 1, "stage2_batch_size": 1, "gpus": 2, **more}
     return tiny_run(data, folder, **chosen)
 
@@ -105,14 +105,14 @@ def test_a_worker_that_does_not_answer(tiny_data: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_a_picture_that_one_rank_cannot_read(tiny_data: Path, tmp_path: Path) -> None:
+def test_an_image_that_one_rank_cannot_read(tiny_data: Path, tmp_path: Path) -> None:
     """The error is told once, by the rank that met it, with the exit code for data; the others do not add theirs.
 
     It ends though it could not take leave of the others, as with NCCL while they wait for it.
     """
     data = tmp_path / "data"
     shutil.copytree(tiny_data, data)
-    # The second picture of the second epoch is rank 1's first one.
+    # The second image of the second epoch is rank 1's first one.
     action = (
         "import time, torch.distributed; torch.distributed.destroy_process_group = lambda *_: time.sleep(600); "
         "from camoxpert_cli.data.sampling import epoch_order; run = arguments[0]; "
@@ -128,7 +128,7 @@ def test_a_picture_that_one_rank_cannot_read(tiny_data: Path, tmp_path: Path) ->
 
 @pytest.mark.slow
 def test_from_one_process_to_two_and_back(tiny_data: Path, tmp_path: Path) -> None:
-    """The pictures of a step stay the same, none is repeated or left out; a bug in one rank is told with its log."""
+    """The images of a step stay the same, none is repeated or left out; a bug in one rank is told with its log."""
     folder = tmp_path / "run"
     go_on = camox("resume", str(folder), "--device", "cpu", "--gpus")
     command = train(tiny_data, folder, gpus=1, batch_size=4, stage2_batch_size=4, accumulation_steps=1)

@@ -1,4 +1,4 @@
-"""Several processes that train together make the steps of one process with all of their pictures."""
+"""Several processes that train together make the steps of one process with all of their images."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from camoxpert_cli.data.dataset import ScoringPictures
+from camoxpert_cli.data.dataset import ScoringImages
 from camoxpert_cli.data.loader import scoring_loader
 from camoxpert_cli.data.pairs import Pair
 from camoxpert_cli.engine.run import Run, enter_phase, prepare
@@ -28,21 +28,21 @@ from tests.helpers.batch_effects import train_without_batch_effects
 from tests.helpers.plain_training import assert_same_training, train_plainly
 from tests.helpers.ranks import in_ranks
 from tests.helpers.scoring import evaluate
-from tests.helpers.tiny_data import TRAINING_PICTURES, tiny_run
+from tests.helpers.tiny_data import TRAINING_IMAGES, tiny_run
 
 pytestmark = pytest.mark.training
 
 
 def train_held_still(world: World, data: Path, folder: Path, cases: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """For each of `cases` what `train_plainly` gives, where no picture sees its batch."""
+    """For each of `cases` what `train_plainly` gives, where no image sees its batch."""
     CamoXpert.train = train_without_batch_effects  # type: ignore[assignment, method-assign]
     return [train_plainly(world, data, folder / str(at), case) for at, case in enumerate(cases)]
 
 
-# Pictures, batch of a rank, accumulation.
+# Images, batch of a rank, accumulation.
 EVEN = [(8, 2, 1), (8, 2, 2)]  # steps of 2 + 2; one step of two batches of 2 + 2
-UNEVEN = [(5, 2, 2)]  # a batch of 2 + 2 and one with a picture for one rank only, which is added up with it
-SHORT = [(7, 2, 2), (5, 2, 1)]  # two batches, the last of 1 + 2; a step with a picture for one rank only
+UNEVEN = [(5, 2, 2)]  # a batch of 2 + 2 and one with an image for one rank only, which is added up with it
+SHORT = [(7, 2, 2), (5, 2, 1)]  # two batches, the last of 1 + 2; a step with an image for one rank only
 
 
 @pytest.mark.parametrize(
@@ -56,11 +56,9 @@ SHORT = [(7, 2, 2), (5, 2, 1)]  # two batches, the last of 1 + 2; a step with a 
 def test_two_ranks_are_one_process(tiny_data: Path, tmp_path: Path, sizes: list[tuple[int, int, int]]) -> None:
     """Losses and weights are those of one process with batches twice as large, through all stages, to 1e-9.
 
-    So is how many pictures chose each expert, to the picture.
+    So is how many images chose each expert, to the image.
     """
-    common = [
-        {"val_fraction": 1 - pictures / TRAINING_PICTURES, "accumulation_steps": steps} for pictures, _, steps in sizes
-    ]
+    common = [{"val_fraction": 1 - images / TRAINING_IMAGES, "accumulation_steps": steps} for images, _, steps in sizes]
     batches = [batch for _, batch, _ in sizes]
     shared = [
         {**each, "batch_size": b, "stage2_batch_size": b, "gpus": 2} for each, b in zip(common, batches, strict=True)
@@ -72,15 +70,15 @@ def test_two_ranks_are_one_process(tiny_data: Path, tmp_path: Path, sizes: list[
         assert_same_training(case, *outcomes)
 
 
-# Steps of 4 + 4 and of 1 picture in stage 1, of 6 + 3 in stage 2: ranks with one picture less than others, or none.
+# Steps of 4 + 4 and of 1 image in stage 1, of 6 + 3 in stage 2: ranks with one image less than others, or none.
 REAL: dict[str, Any] = {
     **{"epochs": 3, "stage1_epochs": 1, "num_experts": 7, "warmup_epochs": 0, "gpus": 2},
-    **{"val_fraction": 1 - 9 / TRAINING_PICTURES, "batch_size": 2, "stage2_batch_size": 3, "accumulation_steps": 2},
+    **{"val_fraction": 1 - 9 / TRAINING_IMAGES, "batch_size": 2, "stage2_batch_size": 3, "accumulation_steps": 2},
 }
 
 
 def train_really(world: World, data: Path, folder: Path) -> dict[str, Any]:
-    """With nothing held still: what each rank holds after each epoch, and what it makes of pictures to score."""
+    """With nothing held still: what each rank holds after each epoch, and what it makes of images to score."""
     resolved = tiny_run(data, folder, **REAL)
     run, _ = prepare(decide(resolved), None, world)
     begin(run, resolved.config, None)
@@ -126,7 +124,7 @@ def _stop(run: Run) -> tuple[int, str]:
 
 def _score(run: Run, pairs: Sequence[Pair], world: World) -> Scores:
     """In batches of 2, 2 and 1: rank 0 gets the first and the third."""
-    batches = scoring_loader(ScoringPictures(pairs, 64), 2, 0, False, world.rank, world.size)
+    batches = scoring_loader(ScoringImages(pairs, 64), 2, 0, False, world.rank, world.size)
     return evaluate(run.state.scored_network.eval(), batches, world)
 
 
@@ -154,9 +152,9 @@ def _digest(tensors: dict[str, Tensor]) -> str:
 
 
 def test_ranks_stay_the_same_to_the_bit(tiny_data: Path, tmp_path: Path) -> None:
-    """Network, average, optimizer and BatchNorm's statistics, through a stage change, an unfreezing and small batches.
+    """Network, EMA, optimizer and BatchNorm's statistics, through a stage change, an unfreezing and small batches.
 
-    Scores of a number of pictures that does not divide are those of one process, a picture that one rank cannot read is
+    Scores of a number of images that does not divide are those of one process, an image that one rank cannot read is
     an error on all, and what ends one of them ends all for the same reason.
     """
     (tmp_path / "run").mkdir()
@@ -166,7 +164,7 @@ def test_ranks_stay_the_same_to_the_bit(tiny_data: Path, tmp_path: Path) -> None
     assert len({each["network"] for each in first["held"]}) == len(first["held"]) == 3
     assert len({each["stages"] for each in first["held"]}) == 3  # frozen, then in two steps
     assert first["together"] == second["together"] == first["alone"] == second["alone"]
-    assert first["together"]["pictures"] == 5
+    assert first["together"]["images"] == 5
     assert first["problem"] == second["problem"]
     assert "broken1.png" in first["problem"]  # rank 1 met it
     # The clock of one of them, then also a signal to the other.
@@ -175,7 +173,7 @@ def test_ranks_stay_the_same_to_the_bit(tiny_data: Path, tmp_path: Path) -> None
     assert first["stops"][1][1] == "stopped by a request to terminate"
 
 
-# The experts of each rank's pictures, batch after batch: a step of two batches in which each is used, and another.
+# The experts of each rank's images, batch after batch: a step of two batches in which each is used, and another.
 ROUTES = [
     [(0, 1, 2), (3, 4, 5), (0, 1, 2), (2, 3, 4)],
     [(6, 0, 1), (2, 3, 4), (1, 2, 5), (2, 3, 4)],

@@ -201,7 +201,7 @@ def test_batch_size_keeps_the_steps(run_folder: Path) -> None:
 
 
 def test_auto_keeps_the_steps(run_folder: Path) -> None:
-    """The saved numbers say how many pictures a step has until memory was measured, which a dry run does not do."""
+    """The saved numbers say how many images a step has until memory was measured, which a dry run does not do."""
     found = settings_to_go_on(find_checkpoint(run_folder), {"train.batch_size": "auto"}, [])
     without = settings_to_go_on(find_checkpoint(run_folder), {}, [])
     dry = camox("resume", run_folder, "--batch-size", "auto", "--dry-run")
@@ -277,7 +277,7 @@ def test_dry_run(run_folder: Path) -> None:
 
 
 def test_the_same_folder_is_no_change(run_folder: Path, tiny_data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The run keeps the absolute path of its pictures; a relative one that leads there is no other."""
+    """The run keeps the absolute path of its images; a relative one that leads there is no other."""
     monkeypatch.chdir(tiny_data.parent)
     outcome = camox("resume", run_folder, "--dry-run", "--dataset-path", tiny_data.name)
 
@@ -339,8 +339,8 @@ def test_two_at_once(run_folder: Path) -> None:
     assert "another process is at work in the run folder" in outcome.stderr
 
 
-def test_other_pictures(run_folder: Path, tiny_data: Path, tmp_path: Path) -> None:
-    """Pictures that are not those of the run are refused, also by a dry run."""
+def test_other_images(run_folder: Path, tiny_data: Path, tmp_path: Path) -> None:
+    """Images that are not those of the run are refused, also by a dry run."""
     cut_back(run_folder)
     shutil.copytree(tiny_data, tmp_path / "data")
     for folder in ("Imgs", "GT"):
@@ -352,7 +352,7 @@ def test_other_pictures(run_folder: Path, tiny_data: Path, tmp_path: Path) -> No
 
 
 def test_moved_data(run_folder: Path, tiny_data: Path, tmp_path: Path) -> None:
-    """The same pictures at another path are the same pictures."""
+    """The same images at another path are the same images."""
     cut_back(run_folder)
     shutil.copytree(tiny_data, tmp_path / "moved")
     outcome = camox("resume", run_folder, "--dataset-path", tmp_path / "moved")

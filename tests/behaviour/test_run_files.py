@@ -17,7 +17,7 @@ from camoxpert_cli.checkpoints.format import read_checkpoint
 from camoxpert_cli.checkpoints.load import load_model
 from camoxpert_cli.commands.training_outcome import print_outcome
 from camoxpert_cli.config.resolve import resolve
-from camoxpert_cli.data.dataset import ScoringPictures
+from camoxpert_cli.data.dataset import ScoringImages
 from camoxpert_cli.data.layouts import find_data
 from camoxpert_cli.data.loader import scoring_loader
 from camoxpert_cli.engine import train as train_module
@@ -34,7 +34,7 @@ from tests.helpers.checkpoints import write_content
 from tests.helpers.compare import differences
 from tests.helpers.run_files import events, read_json
 from tests.helpers.scoring import evaluate
-from tests.helpers.tiny_data import TEST_PICTURES, TEST_SET, tiny_plan, tiny_run
+from tests.helpers.tiny_data import TEST_IMAGES, TEST_SET, tiny_plan, tiny_run
 
 CPU = torch.device("cpu")
 
@@ -48,7 +48,7 @@ def test_files(plain_run: RunFolder) -> None:
 
 @pytest.mark.training
 def test_report(tiny_data: Path, tmp_path: Path) -> None:
-    """A run asked for a report leaves a page with its epochs, sets and pictures, and its curves as PNG."""
+    """A run asked for a report leaves a page with its epochs, sets and images, and its curves as PNG."""
     folder = train(tiny_plan(tiny_data, tmp_path / "run", epochs=1, stage1_epochs=0, report=True)).folder
     page = folder.report.read_text(encoding="utf-8")
 
@@ -86,13 +86,13 @@ def test_settings_are_kept(plain_run: RunFolder, tiny_data: Path) -> None:
 def test_metrics_lines(plain_run: RunFolder) -> None:
     """metrics.jsonl has a line for each step, with rates, gradient and every loss term, and one for each epoch.
 
-    Beside what the history has, an epoch's line says how fast it went, and how its pictures used the experts.
+    Beside what the history has, an epoch's line says how fast it went, and how its images used the experts.
     """
     lines = [json.loads(line) for line in plain_run.metrics.read_text(encoding="utf-8").splitlines()]
     keys = "event time epoch samples lr group_lr gradient_norm total bce iou edge deep balance"
     steps = [line for line in lines if line["event"] == "step"]
 
-    # 8 pictures in batches of 4, then of 3.
+    # 8 images in batches of 4, then of 3.
     assert [line["event"] for line in lines] == ["step"] * 2 + ["epoch"] + ["step"] * 3 + ["epoch"]
     assert [(line["epoch"], line["samples"]) for line in steps] == [(1, 4), (1, 8), (2, 3), (2, 6), (2, 8)]
     assert all(list(line) == keys.split() for line in steps)
@@ -102,14 +102,14 @@ def test_metrics_lines(plain_run: RunFolder) -> None:
     assert all(0 <= row.pop("data_wait") <= 1 for row in rows)
     assert all(row.pop("images_per_s") > 0 and row.pop("memory_bytes") > 0 for row in rows)
     assert all(row.pop("skipped_steps") == 0 for row in rows)
-    # Two experts, both of which each picture takes, in each of four layers.
+    # Two experts, both of which each image takes, in each of four layers.
     assert all(row.pop("expert_use") == [[1.0, 1.0]] * 4 for row in rows)
     assert all(row.pop("routing_entropy") == [1.0] * 4 and row.pop("dead_experts") == [0] * 4 for row in rows)
     assert rows == read_json(plain_run.history)
 
 
-def test_train_loss_is_a_mean_over_pictures(plain_run: RunFolder) -> None:
-    """The uneven last batch counts by its pictures, not as a batch."""
+def test_train_loss_is_a_mean_over_images(plain_run: RunFolder) -> None:
+    """The uneven last batch counts by its images, not as a batch."""
     losses = [line["total"] for line in events(plain_run, "step") if line["epoch"] == 2]
     expected = (3 * losses[0] + 3 * losses[1] + 2 * losses[2]) / 8
 
@@ -132,16 +132,16 @@ def test_results(plain_run: RunFolder, tiny_data: Path) -> None:
     """results.json holds the best epoch's validation scores, and its weights' scores on the test set."""
     results, history = read_json(plain_run.results), read_json(plain_run.history)
     best = max(history, key=lambda row: row["iou"])
-    pictures = ScoringPictures(find_data([tiny_data]).tests[TEST_SET], 64)
+    dataset = ScoringImages(find_data([tiny_data]).tests[TEST_SET], 64)
     network = load_model(plain_run.best, ema=True)
-    scores = evaluate(network, scoring_loader(pictures, 4, 0))
+    scores = evaluate(network, scoring_loader(dataset, 4, 0))
 
     assert results["checkpoint"] == "best_model.pth"
     assert results["epoch"] == best["epoch"]
     assert_overlap(results["validation"], {"pictures": 3, **{key: best[key] for key in ("iou", "dice", "mae")}})
     assert set(results["tests"]) == {TEST_SET}
-    assert scores.pictures == TEST_PICTURES
-    assert_overlap(results["tests"][TEST_SET], {"pictures": scores.pictures, **scores.measures})
+    assert scores.images == TEST_IMAGES
+    assert_overlap(results["tests"][TEST_SET], {"pictures": scores.images, **scores.measures})
     assert set(COLUMNS) < set(results["validation"]) == set(results["tests"][TEST_SET])
     assert results["baselines"] == {}
     assert results["seconds"] == pytest.approx(sum(row["seconds"] for row in history), abs=0.06)
@@ -149,7 +149,7 @@ def test_results(plain_run: RunFolder, tiny_data: Path) -> None:
 
 @pytest.mark.slow
 def test_expert_use_is_counted(tiny_data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """Each picture counts once an epoch for each expert it chose; experts that none chose are warned of, once.
+    """Each image counts once an epoch for each expert it chose; experts that none chose are warned of, once.
 
     The first epoch begins with gates that have learned nothing, so nothing is said of it.
     """
@@ -170,7 +170,7 @@ def test_expert_use_is_counted(tiny_data: Path, tmp_path: Path, capsys: pytest.C
     # Saved after the last step of the last epoch, and after its end.
     assert [sum(layer) for layer in within] == [3 * 8] * 4
     assert after == []
-    # With weights that hardly move, all of 8 pictures choose much the same experts.
+    # With weights that hardly move, all of 8 images choose much the same experts.
     assert dead[0] > 0
     assert len(said) == 1
     assert f"of the pictures of epoch 2 chose {dead[1]} of the network's 28 experts" in said[0]
@@ -178,7 +178,7 @@ def test_expert_use_is_counted(tiny_data: Path, tmp_path: Path, capsys: pytest.C
 
 @pytest.mark.training
 def test_best_weights(tiny_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """best_model.pth has weights, average and scores of the best epoch, the first of two equal ones; nothing later."""
+    """best_model.pth has weights, EMA and scores of the best epoch, the first of two equal ones; nothing later."""
     ious = iter([0.3, 0.5, 0.4, 0.5])
     weights: list[dict[str, Any]] = []
 

@@ -1,4 +1,4 @@
-"""What protects a user's files and nights: resuming with other settings, broken pictures, memory."""
+"""What protects a user's files and nights: resuming with other settings, broken images, memory."""
 
 from __future__ import annotations
 
@@ -22,16 +22,16 @@ pytestmark = pytest.mark.training
 
 @pytest.fixture(scope="module")
 def finished(tiny_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run of two epochs with a broken picture in its test set."""
+    """A run of two epochs with a broken image in its test set."""
     data = tmp_path_factory.mktemp("broken") / "data"
     shutil.copytree(tiny_data, data)
-    picture = next((data / "TestDataset" / TEST_SET / "Imgs").iterdir())
-    picture.write_bytes(picture.read_bytes()[:200])
+    image = next((data / "TestDataset" / TEST_SET / "Imgs").iterdir())
+    image.write_bytes(image.read_bytes()[:200])
     return train(tiny_plan(data, tmp_path_factory.mktemp("finished") / "run")).folder.path
 
 
-def test_a_broken_test_picture_does_not_cost_the_results(finished: Path) -> None:
-    """After hours of training, a test set with a broken picture is left out, and everything else is written."""
+def test_a_broken_test_image_does_not_cost_the_results(finished: Path) -> None:
+    """After hours of training, a test set with a broken image is left out, and everything else is written."""
     results = json.loads((finished / "results.json").read_text())
 
     assert results["tests"] == {}
@@ -54,7 +54,7 @@ def test_foreign_weights_are_not_replaced_by_the_run_that_starts_from_them(
 
 @pytest.mark.parametrize("changed", [{"seed": 7}, {"val_fraction": 0.5}])
 def test_another_hold_out_is_refused(finished: Path, tiny_data: Path, tmp_path: Path, changed: dict[str, Any]) -> None:
-    """Resuming with settings that would validate on pictures trained on before is refused with exit code 4."""
+    """Resuming with settings that would validate on images trained on before is refused with exit code 4."""
     with pytest.raises(CheckpointError, match="was trained on other pictures"):
         train(tiny_plan(tiny_data, tmp_path / "run", resume_from=str(finished / "last.pth"), epochs=3, **changed))
 
@@ -144,13 +144,13 @@ def test_masks_are_not_overwritten_by_maps(finished: Path, tiny_data: Path, tmp_
     """`--out` on a folder with files of the same names is refused, unless overwriting is asked for."""
     data = tmp_path / "data"
     shutil.copytree(tiny_data, data)
-    pictures, masks = data / "TestDataset" / TEST_SET / "Imgs", data / "TestDataset" / TEST_SET / "GT"
+    images, masks = data / "TestDataset" / TEST_SET / "Imgs", data / "TestDataset" / TEST_SET / "GT"
     before = {path.name: path.read_bytes() for path in masks.iterdir()}
     checkpoint = finished / "best_model.pth"
     with pytest.raises(UsageError, match="would take the place of"):
-        predict(checkpoint, [pictures], Outputs(masks), device="cpu", img_size=None, overwrite=False)
+        predict(checkpoint, [images], Outputs(masks), device="cpu", img_size=None, overwrite=False)
     kept = {path.name: path.read_bytes() for path in masks.iterdir()}
-    maps = predict(checkpoint, [pictures], Outputs(masks), device="cpu", img_size=None, overwrite=True)
+    maps = predict(checkpoint, [images], Outputs(masks), device="cpu", img_size=None, overwrite=True)
 
     assert kept == before
     assert {path.name for path in maps} == before.keys()

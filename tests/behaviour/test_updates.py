@@ -49,8 +49,8 @@ def state(run: Run) -> dict[str, Any]:
         for parameter in run.state.network.parameters()
         if parameter in run.state.optimizer.state
     ]
-    average = {name: value.clone() for name, value in run.state.ema.network.state_dict().items()}
-    return {"network": weights(run), "average": average, "updates": run.state.ema.updates, "optimizer": optimizer}
+    ema = {name: value.clone() for name, value in run.state.ema.network.state_dict().items()}
+    return {"network": weights(run), "average": ema, "updates": run.state.ema.updates, "optimizer": optimizer}
 
 
 def give_gradients(run: Run, value: float) -> None:
@@ -64,7 +64,7 @@ def give_gradients(run: Run, value: float) -> None:
 
 @pytest.fixture
 def without_batch_effects(monkeypatch: pytest.MonkeyPatch) -> None:
-    """BatchNorm uses its running statistics and nothing is dropped, so that a picture does not see its batch."""
+    """BatchNorm uses its running statistics and nothing is dropped, so that an image does not see its batch."""
     monkeypatch.setattr(CamoXpert, "train", train_without_batch_effects)
 
 
@@ -125,7 +125,7 @@ def test_accumulated_step_is_the_joined_step(
         assert torch.allclose(move.double(), moves[1][key].double(), rtol=0, atol=1e-6 * largest), key
 
 
-def test_average_is_updated_at_every_step(tiny_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_ema_is_updated_at_every_step(tiny_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The average takes in the network right after each step, that of the last partial group too; buffers included."""
     seen: list[dict[str, Tensor]] = []
     update = Ema.update
@@ -135,7 +135,7 @@ def test_average_is_updated_at_every_step(tiny_data: Path, tmp_path: Path, monke
         update(self, network)
 
     monkeypatch.setattr(Ema, "update", watched)
-    # 8 pictures: a group of 3 + 3, and one of 2.
+    # 8 images: a group of 3 + 3, and one of 2.
     run = run_in_hand(tiny_data, tmp_path / "run", batch_size=3, accumulation_steps=2)
     assert run.state.ema is not None
     expected = {name: value.double() for name, value in run.state.ema.network.state_dict().items()}
@@ -158,7 +158,7 @@ def test_average_is_updated_at_every_step(tiny_data: Path, tmp_path: Path, monke
 def test_loss_that_is_not_finite(
     tiny_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, value: float
 ) -> None:
-    """It ends the run with exit code 6, epoch and checkpoint named, before weights, average or optimizer change."""
+    """It ends the run with exit code 6, epoch and checkpoint named, before weights, EMA or optimizer change."""
     backward, states = train_module.backward, []
 
     def poisoned(run: Run, *arguments: Any, **share: Any) -> tuple[Tensor, Tensor]:

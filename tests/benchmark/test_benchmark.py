@@ -178,7 +178,7 @@ def test_verdict_of_few_images_a_second(compute: float, said: str) -> None:
 
 
 def test_verdict_where_summing_takes_long() -> None:
-    """Its share of a step is told: here 0.2 s of 24 pictures at 60 images/s."""
+    """Its share of a step is told: here 0.2 s of 24 images at 60 images/s."""
     slow = measured(50, compute=[60.0], communication=0.2)
 
     assert verdict(result(row(2, 2, slow)))[0] == (

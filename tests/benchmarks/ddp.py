@@ -2,7 +2,7 @@
 
     python -m tests.benchmarks.ddp [--backbone edgenext_base] [--img-size 224] [--batch-size 4] [--pairs 10] [--steps 1]
 
-Both train the same network with the same losses, AdamW and clipping on the same pictures, which lie in memory, with the
+Both train the same network with the same losses, AdamW and clipping on the same images, which lie in memory, with the
 whole backbone unfrozen, one thread a process. The bare loop averages over ranks what DistributedDataParallel with
 find_unused_parameters=True averages, and nothing else; camox also sums its losses, watches for steps that overflow,
 seeds each step, and where --ema asks for it keeps a moving average. Pairs are interleaved within the same processes;
@@ -27,7 +27,16 @@ import torch
 from camoxpert_cli.config.resolve import Resolved
 from camoxpert_cli.parallel.worker import is_worker, shared_folder, worker_environment, write_job
 from camoxpert_cli.parallel.world import World, joined
-from tests.benchmarks.loops import arguments, bare_steps, camox_run, camox_steps, in_words, interleaved, noise, settings
+from tests.benchmarks.loops import (
+    arguments,
+    bare_steps,
+    camox_run,
+    camox_steps,
+    format_arguments,
+    interleaved,
+    noise,
+    settings,
+)
 from tests.benchmarks.table import compared, report
 
 
@@ -45,7 +54,7 @@ def main() -> None:
         return
 
     alone, together = in_processes(1), in_processes(2)
-    what = f"{in_words(asked)} a process, CPU"
+    what = f"{format_arguments(asked)} a process, CPU"
     for name, pairs, aim in (("1 process", alone, None), ("2 processes", together, 0.97)):
         report(compared(f"training in {name}, {what}", "images/s", pairs, "bare loop", at_least=aim))
     ours, bare = (
@@ -79,9 +88,9 @@ def measure(world: World, resolved: Resolved, pairs: int, steps: int) -> list[tu
         run = camox_run(config, world, Path(folder))
         bare = bare_steps(run, images, masks)
         ours = camox_steps(run, images, masks)
-        pictures = steps * len(images) * world.size
+        image_count = steps * len(images) * world.size
         found = interleaved([ours, bare], pairs, steps, world)
-    return [(pictures / own, pictures / other) for own, other in found]
+    return [(image_count / own, image_count / other) for own, other in found]
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
-"""How many training pictures a second one core delivers, beside a plain loader.
+"""How many training images a second one core delivers, beside a plain loader.
 
-    python -m tests.benchmarks.loader [PICTURES] [--pairs 10]
+    python -m tests.benchmarks.loader [IMAGES] [--pairs 10]
 
 Both read generated JPEGs of 737×964 with PNG masks at 320 pixels in one worker on one core, flip, turn and recolour
 with the same probabilities, collate batches of 16 and hand them to the parent process. Neither normalises. The plain
@@ -33,8 +33,8 @@ from torch.utils.data import DataLoader, Dataset
 
 sys.path.insert(0, str(Path(__file__).parents[2]))  # where `tests` is, for whoever starts this file by its path
 
-from camoxpert_cli.data.cache import PictureCache, build_cache, cache_bytes, cache_path
-from camoxpert_cli.data.dataset import TrainingPictures
+from camoxpert_cli.data.cache import ImageCache, build_cache, cache_bytes, cache_path
+from camoxpert_cli.data.dataset import TrainingImages
 from camoxpert_cli.data.loader import training_loader
 from camoxpert_cli.data.pairs import Pair
 from camoxpert_cli.data.sampling import EpochBatches
@@ -42,10 +42,10 @@ from camoxpert_cli.data.synthetic import PHOTOGRAPH_SIZE, write_photographs
 from tests.benchmarks.table import Row, compared, report
 
 SIZE, BATCH = 320, 16
-PAPERS = 4040  # training pictures of COD10K and CAMO together
+PAPERS = 4040  # training images of COD10K and CAMO together
 
 
-class PlainPictures(Dataset[tuple[Tensor, Tensor]]):
+class PlainImages(Dataset[tuple[Tensor, Tensor]]):
     def __init__(self, pairs: list[Pair]) -> None:
         self.pairs = pairs
         self.transform = A.Compose(
@@ -63,17 +63,17 @@ class PlainPictures(Dataset[tuple[Tensor, Tensor]]):
 
     def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
         pair = self.pairs[index]
-        picture, mask = cv2.imread(str(pair.image)), cv2.imread(str(pair.mask), cv2.IMREAD_GRAYSCALE)
-        assert picture is not None
+        bgr, mask = cv2.imread(str(pair.image)), cv2.imread(str(pair.mask), cv2.IMREAD_GRAYSCALE)
+        assert bgr is not None
         assert mask is not None
-        done = self.transform(image=cv2.cvtColor(picture, cv2.COLOR_BGR2RGB), mask=(mask > 127).astype(np.uint8))
+        done = self.transform(image=cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB), mask=(mask > 127).astype(np.uint8))
         image = np.ascontiguousarray(done["image"].transpose(2, 0, 1))
         return torch.from_numpy(image), torch.from_numpy(np.ascontiguousarray(done["mask"]))[None]
 
 
 def plain_loader(pairs: list[Pair]) -> Callable[[int], Iterable[Any]]:
     loader = DataLoader(
-        PlainPictures(pairs),
+        PlainImages(pairs),
         BATCH,
         shuffle=True,
         num_workers=1,
@@ -83,9 +83,9 @@ def plain_loader(pairs: list[Pair]) -> Callable[[int], Iterable[Any]]:
     return lambda epoch: loader
 
 
-def camox_loader(pairs: list[Pair], cache: PictureCache | None) -> Callable[[int], Iterable[Any]]:
+def camox_loader(pairs: list[Pair], cache: ImageCache | None) -> Callable[[int], Iterable[Any]]:
     batches = EpochBatches(len(pairs), BATCH, seed=0)
-    loader = training_loader(TrainingPictures(pairs, SIZE, 0, cache), batches, num_workers=1)
+    loader = training_loader(TrainingImages(pairs, SIZE, 0, cache), batches, num_workers=1)
 
     def epoch(number: int) -> Iterable[Any]:
         batches.start_at(number)
@@ -94,10 +94,10 @@ def camox_loader(pairs: list[Pair], cache: PictureCache | None) -> Callable[[int
     return epoch
 
 
-def seconds(pictures: Iterable[Any], count: int) -> float:
-    """How long an epoch of `count` pictures takes."""
+def seconds(loader: Iterable[Any], count: int) -> float:
+    """How long an epoch of `count` images takes."""
     started = time.perf_counter()
-    assert sum(len(images) for images, _ in pictures) == count
+    assert sum(len(images) for images, _ in loader) == count
     return time.perf_counter() - started
 
 
@@ -120,7 +120,7 @@ def main() -> None:
         loaders = {
             "plain": plain_loader(pairs),
             "without a cache": camox_loader(pairs, None),
-            "warm cache": camox_loader(pairs, PictureCache(path, pairs, SIZE)),
+            "warm cache": camox_loader(pairs, ImageCache(path, pairs, SIZE)),
         }
         found = [
             {name: count / seconds(epoch(number), count) for name, epoch in loaders.items()}

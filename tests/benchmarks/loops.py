@@ -43,7 +43,7 @@ def arguments(*, img_size: int, pairs: int) -> ArgumentParser:
     return parser
 
 
-def in_words(asked: Namespace) -> str:
+def format_arguments(asked: Namespace) -> str:
     return f"{asked.backbone}, {asked.num_experts} experts, {asked.img_size} px, batch {asked.batch_size}"
 
 
@@ -69,13 +69,13 @@ def settings(
 
 
 def noise(count: int, side: int) -> tuple[Tensor, Tensor]:
-    """Pictures and masks as the loader gives them: uint8, the pictures channels last."""
+    """Images and masks as the loader gives them: uint8, the images channels last."""
     images = torch.randint(256, (count, side, side, 3), dtype=torch.uint8).permute(0, 3, 1, 2)
     return images, (torch.rand(count, 1, side, side) > 0.5).to(torch.uint8)
 
 
 def camox_run(config: Config, world: World, folder: Path) -> Run:
-    """A run that is ready for its first step; it reads no picture and writes nothing."""
+    """A run that is ready for its first step; it reads no image and writes nothing."""
     network = build_network(config.model, config.train.seed, weights_follow=True)
     data = RunData((), [Pair("", Path(), Path())] * 10**6, [], {}, generated=True)
     placement = place(config.run, world.size)
@@ -144,7 +144,7 @@ def wait_for_all(world: World | None) -> None:
     if torch.cuda.is_available():
         torch.cuda.synchronize()
     if world is not None:
-        world.gather(None)
+        world.all_gather(None)
 
 
 def interleaved(

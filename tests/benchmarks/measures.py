@@ -1,9 +1,9 @@
-"""How many pictures a second are scored by all measures: beside PySODMetrics on one core, and by two threads.
+"""How many images a second are scored by all measures: beside PySODMetrics on one core, and by two threads.
 
     python -m tests.benchmarks.measures [ROUNDS]
 
 PySODMetrics takes `pip install camox[parity]`; without it camox is measured alone. Both score the same generated maps
-of one object, which covers 5 to 15 % of the picture, with soft edges, a part missed, a part too much and noise
+of one object, which covers 5 to 15 % of the image, with soft edges, a part missed, a part too much and noise
 everywhere, in turn; these rates are those of CPU time. PySODMetrics is asked for the measures that camox gives, and
 counts levels once for all of them that do. The threads are those of `camox eval`, by the clock.
 """
@@ -24,17 +24,17 @@ import cv2
 import numpy as np
 
 from camoxpert_cli.evaluation.score_pool import score_pool
-from camoxpert_cli.metrics.image_scores import quick_scores, score_picture
+from camoxpert_cli.metrics.image_scores import quick_scores, score_image
 from tests.benchmarks.table import Row, compared, report
 from tests.metrics.pairs import Grey, Mask
 from tests.metrics.reference import reference_scores
 
 SIZES = ((737, 964), (352, 352))
-PICTURES = 8
+IMAGES = 8
 POOL_ROUNDS = 8  # over them, each time the threads are measured
 
 
-def picture(seed: int, height: int, width: int) -> tuple[Grey, Mask]:
+def image_and_mask(seed: int, height: int, width: int) -> tuple[Grey, Mask]:
     random = np.random.RandomState(seed)
     rows, columns = np.mgrid[:height, :width]
     y, x = ((0.35 + 0.3 * random.rand()) * size for size in (height, width))
@@ -56,12 +56,12 @@ def seconds(score: Callable[[Grey, Mask], object], grey: Grey, mask: Mask) -> fl
 def compare(height: int, width: int, rounds: int) -> None:
     """Both on one core, and the few measures of every epoch's validation."""
     reference = partial(reference_scores, stretch=True)
-    scorers = (score_picture, quick_scores, *((reference,) if has_reference() else ()))
+    scorers = (score_image, quick_scores, *((reference,) if has_reference() else ()))
     rows = []
-    for number in range(rounds * PICTURES):
-        grey, mask = picture(number % PICTURES, height, width)
+    for number in range(rounds * IMAGES):
+        grey, mask = image_and_mask(number % IMAGES, height, width)
         rows.append([1 / seconds(score, grey, mask) for score in scorers])
-    ours, quick, *theirs = zip(*rows[PICTURES:], strict=True)
+    ours, quick, *theirs = zip(*rows[IMAGES:], strict=True)
     unit, size = "pictures/s", f"{height}×{width}, one core"
     if theirs:
         report(compared(f"all measures, {size}", unit, list(zip(ours, theirs[0], strict=True)), "PySODMetrics"))
@@ -75,18 +75,18 @@ def has_reference() -> bool:
 
 
 def scale(height: int, width: int, rounds: int) -> None:
-    """Pictures a second that the engine's threads score: two beside one."""
-    pictures = [picture(seed, height, width) for seed in range(PICTURES)] * POOL_ROUNDS
-    pairs = [(pool_rate(2, pictures), pool_rate(1, pictures)) for _ in range(rounds)]
+    """Images a second that the engine's threads score: two beside one."""
+    images = [image_and_mask(seed, height, width) for seed in range(IMAGES)] * POOL_ROUNDS
+    pairs = [(pool_rate(2, images), pool_rate(1, images)) for _ in range(rounds)]
     report(compared(f"all measures, {height}×{width}, two scoring threads", "pictures/s", pairs, "one thread"))
 
 
-def pool_rate(workers: int, pictures: list[tuple[Grey, Mask]]) -> float:
+def pool_rate(workers: int, images: list[tuple[Grey, Mask]]) -> float:
     started = time.perf_counter()
     with score_pool(workers) as submit:
-        for grey, mask in pictures:
-            submit(score_picture, grey, mask)
-    return len(pictures) / (time.perf_counter() - started)
+        for grey, mask in images:
+            submit(score_image, grey, mask)
+    return len(images) / (time.perf_counter() - started)
 
 
 def main() -> None:

@@ -2,7 +2,7 @@
 
     python -m tests.benchmarks.overhead [--backbone edgenext_base] [--img-size 128] [--pictures 32] [--pairs 3]
 
-`camox train` trains for an epoch on generated pictures of 737×964, a quarter as many again are held out, on the CPU,
+`camox train` trains for an epoch on generated images of 737×964, a quarter as many again are held out, on the CPU,
 batches of 2, and its run folder tells when what was done. Its start is compared with that of a program that imports
 torch and timm and makes one step of the same backbone; validation with the training it follows; saving with torch.save
 of what `last.pth` and `best_model.pth` hold and a flush. The end is all that comes after the epoch: scores by all
@@ -88,7 +88,7 @@ def main() -> None:
 
 
 def write_data(folder: Path, count: int) -> None:
-    """A folder of pictures and one of masks."""
+    """A folder of images and one of masks."""
     for pair in write_photographs(folder / "drawn", count):
         for path, kind in ((pair.image, "images"), (pair.mask, "masks")):
             (folder / kind).mkdir(exist_ok=True)

@@ -3,8 +3,8 @@
     python -m tests.benchmarks.step [--backbone edgenext_base] [--img-size 320] [--batch-size 4] [--pairs 10]
         [--threads 2] [--device cuda] [--precision fp16]
 
-One process, the whole backbone unfrozen, pictures in memory, routed to many experts. camox is `engine.train`'s own
-loop. The plain network is the reference of the tests, one expert and picture at a time, with its plain losses and
+One process, the whole backbone unfrozen, images in memory, routed to many experts. camox is `engine.train`'s own
+loop. The plain network is the reference of the tests, one expert and image at a time, with its plain losses and
 torch's AdamW as it comes; the bare loop has camox's network, losses and optimizer and nothing of the engine. First, the
 losses and gradients of both networks with the same weights are compared; in float32, ReLUs that rounding flips move the
 latter by a thousandth or so (in float64 the tests find them equal to nine digits).
@@ -37,7 +37,7 @@ from tests.benchmarks.loops import (
     bare_steps,
     camox_run,
     camox_steps,
-    in_words,
+    format_arguments,
     interleaved,
     noise,
     seconds_of,
@@ -71,7 +71,7 @@ def main() -> None:
             del run  # the plain loop needs nothing of it
             print(memory_of(loop))
             return
-        what = f"{in_words(asked)}, {run.computed_with['device']}, {run.computed_with['number format']}"
+        what = f"{format_arguments(asked)}, {run.computed_with['device']}, {run.computed_with['number format']}"
         print(what)
         compare(run, images, masks)
         loops = [loop(run, images, masks) for loop in (camox_steps, plain_steps, bare_steps)]

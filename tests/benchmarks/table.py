@@ -38,9 +38,9 @@ class Row:
         """What was measured, ours, the reference, the ratio and the aim, in words."""
         measured = "" if self.reference is None else f"{number(self.reference)} {self.unit}"
         reference = f"{measured} ({self.against})" if measured and self.against else measured or self.against
-        return self.what, f"{number(self.ours)} {self.unit}", reference, self._ratio_in_words(), self._aim_in_words()
+        return self.what, f"{number(self.ours)} {self.unit}", reference, self._format_ratio(), self._format_aim()
 
-    def _ratio_in_words(self) -> str:
+    def _format_ratio(self) -> str:
         if not self.ratios:
             return ""
         if len(self.ratios) == 1:
@@ -48,7 +48,7 @@ class Row:
         low, high = min(self.ratios), max(self.ratios)
         return f"{number(self.ratio)} ({number(low)} to {number(high)}, {len(self.ratios)} pairs)"
 
-    def _aim_in_words(self) -> str:
+    def _format_aim(self) -> str:
         if self.at_least is not None:
             return f"at least {self.at_least:g}{'' if self.ratio >= self.at_least else ': missed'}"
         if self.at_most is not None:

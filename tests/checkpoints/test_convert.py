@@ -21,7 +21,7 @@ from camoxpert_cli.errors import CheckpointError, UsageError
 from camoxpert_cli.model.camoxpert import CamoXpert
 from camoxpert_cli.model.weights_file import read_weights_file
 from tests.helpers.compare import differences
-from tests.model.networks import pictures, small_network
+from tests.model.networks import random_images, small_network
 
 COMPAT = Path(__file__).parents[3] / "shared" / "compat"
 needs_compat = pytest.mark.skipif(
@@ -39,7 +39,7 @@ def state(network: CamoXpert) -> dict[str, Tensor]:
     return network.state_dict()
 
 
-def average_of(network: CamoXpert) -> dict[str, Tensor]:
+def ema_of(network: CamoXpert) -> dict[str, Tensor]:
     """Parameters only, as the original program averages."""
     return {name: 2 * value.detach() for name, value in network.named_parameters()}
 
@@ -48,7 +48,7 @@ def original(network: CamoXpert, prefix: str = "") -> dict[str, Any]:
     return {
         "epoch": 17,
         "model_state_dict": OrderedDict((prefix + name, value) for name, value in network.state_dict().items()),
-        "ema_state_dict": average_of(network),
+        "ema_state_dict": ema_of(network),
         "best_iou": np.float64(0.25),
         "args": {"backbone": "test_resnet", "num_experts": 2, "lr": 0.01},
     }
@@ -105,7 +105,7 @@ def test_any_program(program: str, tmp_path: Path, network: CamoXpert, state: di
     """Whoever wrapped and saved the network, its keys come out bare, values untouched, and `load_model` takes it."""
     source = saved(FOREIGN[program](state), tmp_path)
     convert_checkpoint(source, tmp_path / "out.pth", keep="weights")
-    images = pictures(2)
+    images = random_images(2)
     with torch.no_grad():
         logits = load_model(tmp_path / "out.pth", ema=False)(images).logits
         unconverted = load_model(source, ema=False)(images).logits
@@ -151,11 +151,11 @@ def test_idempotent(tmp_path: Path, network: CamoXpert, add: bool) -> None:
     assert differences(entries(tmp_path / "once.pth"), entries(tmp_path / "twice.pth")) == []
 
 
-def test_the_average_becomes_the_network(tmp_path: Path, network: CamoXpert) -> None:
+def test_the_ema_becomes_the_network(tmp_path: Path, network: CamoXpert) -> None:
     """With `--weights ema` the average's parameters are the network's, buffers stay, and moments of others go."""
     convert_checkpoint(saved(original(network), tmp_path), tmp_path / "out.pth", weights="ema")
     result = convert_checkpoint(saved(camox(network), tmp_path, "b.pth"), tmp_path / "out2.pth", weights="ema")
-    expected = {**network.state_dict(), **average_of(network)}
+    expected = {**network.state_dict(), **ema_of(network)}
 
     assert differences(dict(entries(tmp_path / "out.pth")["model_state_dict"]), expected) == []
     assert entries(tmp_path / "out.pth")["ema_state_dict"] is None
@@ -164,7 +164,7 @@ def test_the_average_becomes_the_network(tmp_path: Path, network: CamoXpert) -> 
     assert result.dropped == ("training",)
 
 
-def test_no_average(tmp_path: Path, state: dict[str, Tensor]) -> None:
+def test_no_ema(tmp_path: Path, state: dict[str, Tensor]) -> None:
     """Asked for an average that is not there, the bare weights are never taken in its place."""
     with pytest.raises(CheckpointError, match="no moving average"):
         convert_checkpoint(saved(state, tmp_path), tmp_path / "out.pth", weights="ema")
@@ -219,7 +219,7 @@ def test_to_the_original_program(tmp_path: Path, network: CamoXpert) -> None:
     assert list(content) == ["epoch", "model_state_dict", "ema_state_dict", "best_iou", "args"]
     assert (content["epoch"], content["best_iou"]) == (17, 0.5)
     assert differences(dict(content["model_state_dict"]), dict(network.state_dict())) == []
-    assert differences(content["ema_state_dict"], average_of(network)) == []
+    assert differences(content["ema_state_dict"], ema_of(network)) == []
     assert content["args"]["lr"] == 0.01
     assert (content["args"]["backbone"], content["args"]["num_experts"]) == ("test_resnet", 2)
     assert load_model(tmp_path / "out.pth", ema=True).num_experts == 2
@@ -398,10 +398,10 @@ def test_original_files_both_ways(name: str, tmp_path: Path) -> None:
     for path in (tmp_path / "bare.pth", tmp_path / "module.pth"):
         with torch.no_grad():
             logits = load_model(path, ema=False)(expected["image"]).logits
-            averaged = load_model(path, ema=True)(expected["image"]).logits
+            ema = load_model(path, ema=True)(expected["image"]).logits
         # The bound of the recorded logits: float32 rounding alone moves them by up to 1e-4.
         assert (logits - expected["logits"]).abs().max() < 5e-4
-        assert (averaged - expected["ema_logits"]).abs().max() < 5e-4
+        assert (ema - expected["ema_logits"]).abs().max() < 5e-4
 
 
 def run(*arguments: str | Path) -> Any:

@@ -10,12 +10,12 @@ from torch import Tensor
 
 import camoxpert_cli
 from camoxpert_cli.checkpoints.format import read_checkpoint
-from camoxpert_cli.checkpoints.layouts import average_in, weights_of
+from camoxpert_cli.checkpoints.layouts import ema_in, weights_of
 from camoxpert_cli.checkpoints.load import load_model, load_weights
 from camoxpert_cli.errors import CheckpointError
 from camoxpert_cli.model.camoxpert import CamoXpert
 from tests.helpers.checkpoints import content_of, original, refusal, save, write_content
-from tests.model.networks import pictures, small_network
+from tests.model.networks import random_images, small_network
 
 # Checkpoints of the original program with the logits they must give lie beside the repository.
 COMPAT = Path(__file__).parents[3] / "shared" / "compat"
@@ -43,11 +43,11 @@ def test_original_checkpoints(name: str) -> None:
     expected = torch.load(COMPAT / f"{name}.expected.pt", weights_only=True)
     with torch.no_grad():
         output = camoxpert_cli.load_model(COMPAT / f"{name}.pth", ema=False)(expected["image"])
-        averaged = camoxpert_cli.load_model(str(COMPAT / f"{name}.pth"), device="cpu", ema=True)(expected["image"])
+        ema = camoxpert_cli.load_model(str(COMPAT / f"{name}.pth"), device="cpu", ema=True)(expected["image"])
 
     # Float32 rounding alone moves these logits by 1e-4 (measured 1.5e-4), the other set of weights by 6 and more.
     assert worst(output.logits, expected["logits"]) < 5e-4
-    assert worst(averaged.logits, expected["ema_logits"]) < 5e-4
+    assert worst(ema.logits, expected["ema_logits"]) < 5e-4
     assert worst(output.logits, expected["ema_logits"]) > 1
     for own, other in zip(output.deep_logits, expected["deep_logits"], strict=True):
         assert worst(own, other) < 5e-4
@@ -59,35 +59,35 @@ def test_load_model(tmp_path: Path, content: dict[str, Any], network: CamoXpert)
     """The network comes in eval mode, with the average's weights or, by `ema=False`, the logits it gave before."""
     path = tmp_path / "best_model.pth"
     write_content(path, content)
-    images = pictures(2)
-    loaded, averaged = load_model(path, ema=False), load_model(str(path))
+    images = random_images(2)
+    loaded, ema = load_model(path, ema=False), load_model(str(path))
 
     assert not any(module.training for module in loaded.modules())
-    assert (loaded.img_size, averaged.img_size) == (None, None)
+    assert (loaded.img_size, ema.img_size) == (None, None)
     with torch.no_grad():
         assert torch.equal(loaded(images).logits, network(images).logits)
-    assert all(torch.equal(value, content["ema"][name]) for name, value in averaged.state_dict().items())
+    assert all(torch.equal(value, content["ema"][name]) for name, value in ema.state_dict().items())
 
 
 @pytest.mark.parametrize("prefix", ["", "module.", "_orig_mod.module."])
 def test_original_format(tmp_path: Path, content: dict[str, Any], network: CamoXpert, prefix: str) -> None:
     """The original program's dict is read with its NumPy score and prefixes; its average has no buffers of its own."""
     path = save(original(content, network, prefix), tmp_path)
-    loaded, averaged = load_model(path, ema=False).state_dict(), load_model(path, ema=True).state_dict()
+    loaded, ema = load_model(path, ema=False).state_dict(), load_model(path, ema=True).state_dict()
     parameters = {name for name, _ in network.named_parameters()}
 
     assert read_checkpoint(path)["best_iou"] == 0.25
     for name, value in content["network"].items():
         assert torch.equal(loaded[name], value)
-        assert torch.equal(averaged[name], content["ema"][name] if name in parameters else value)
+        assert torch.equal(ema[name], content["ema"][name] if name in parameters else value)
 
 
-def test_no_average(tmp_path: Path, content: dict[str, Any]) -> None:
+def test_no_ema(tmp_path: Path, content: dict[str, Any]) -> None:
     """Asking for an average that is not there is an error, never the bare weights."""
     path = tmp_path / "last.pth"
     write_content(path, {**content, "ema": None})
 
-    assert average_in(read_checkpoint(path)) is None
+    assert ema_in(read_checkpoint(path)) is None
     with pytest.raises(CheckpointError, match="no moving average"):
         load_model(path, ema=True)
 

@@ -12,7 +12,7 @@ import torch
 from typer.testing import CliRunner
 
 from camoxpert_cli.app import app
-from tests.helpers.tiny_data import TRAINING_PICTURES
+from tests.helpers.tiny_data import TRAINING_IMAGES
 
 NO_GPU = pytest.mark.skipif(torch.cuda.is_available(), reason="for machines without a GPU")
 SMALL = (
@@ -48,7 +48,7 @@ def test_processes(tiny_data: Path, tmp_path: Path) -> None:
             *("gpus", "strategy", "stage", "images_per_s", "minutes_per_epoch"),
             *("speedup", "efficiency", "data_wait", "peak_memory_mib"),
         }
-        training = TRAINING_PICTURES - 3
+        training = TRAINING_IMAGES - 3
         assert each["minutes_per_epoch"] == pytest.approx(training / each["images_per_s"] / 60, rel=0.02, abs=1e-4)
         assert each["efficiency"] == pytest.approx(each["speedup"] / each["gpus"], abs=1e-4)
     assert "2 processes by ddp are" in outcome.stderr
@@ -58,8 +58,8 @@ def test_processes(tiny_data: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.training
-def test_generated_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Without data pictures are generated, which is said; the default is one process where there is no GPU."""
+def test_generated_images(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without data images are generated, which is said; the default is one process where there is no GPU."""
     monkeypatch.setattr("camoxpert_cli.benchmark.benchmark._GENERATED", 2)
     outcome = run(*SMALL.split(), "--steps", 1, "--repeats", 1)
 

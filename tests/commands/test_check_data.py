@@ -21,7 +21,7 @@ def run(*arguments: object) -> Any:
 
 @pytest.fixture
 def clean(tmp_path: Path) -> Path:
-    """Four training pairs and two test pairs of one set, each picture of its own."""
+    """Four training pairs and two test pairs of one set, each image of its own."""
     write_pairs(tmp_path / "clean" / "TrainDataset", 4)
     for index in range(2):
         write(tmp_path / "clean" / "TestDataset" / "CAMO" / "Imgs" / f"t{index}.png", noise(100 + index))
@@ -31,7 +31,7 @@ def clean(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def faulty(clean: Path) -> Path:
-    """The same with an empty mask, a picture that is no picture, and a training picture in the test set."""
+    """The same with an empty mask, an image that is no image, and a training image in the test set."""
     folder = clean.rename(clean.with_name("faulty"))
     write(folder / "TrainDataset" / "GT" / "001.png", np.zeros((25, 32), np.uint8))
     (folder / "TestDataset" / "CAMO" / "Imgs" / "t1.png").write_bytes(b"not a picture")
@@ -121,7 +121,7 @@ def test_json_without_faults(clean: Path) -> None:
 
 
 def test_json_of_nothing_that_can_be_read(tmp_path: Path) -> None:
-    """Where no picture can be read there are neither sizes nor areas, in the table and the JSON."""
+    """Where no image can be read there are neither sizes nor areas, in the table and the JSON."""
     for pair in write_pairs(tmp_path, 1):
         pair.image.write_bytes(b"")
         pair.mask.write_bytes(b"")
@@ -186,8 +186,8 @@ def test_list_that_cannot_be_one(clean: Path, tmp_path: Path, name: str, expecte
     assert not (tmp_path / name).is_file()
 
 
-def test_non_camouflaged_pictures(tmp_path: Path) -> None:
-    """COD10K's NonCAM pictures are told as left out, or read with `--include-noncam`; classes are counted."""
+def test_non_camouflaged_images(tmp_path: Path) -> None:
+    """COD10K's NonCAM images are told as left out, or read with `--include-noncam`; classes are counted."""
     for index, name in enumerate(("CAM-1-Aquatic-3-Crab-1", "CAM-1-Aquatic-3-Crab-2", "NonCAM-3-Flying-53-Bird-3")):
         write(tmp_path / "Imgs" / f"COD10K-{name}.png", noise(index))
         mask = square_mask(index) * (not name.startswith("Non"))
@@ -258,7 +258,7 @@ def test_photographs_of_cats() -> None:
 
 
 def test_overlapping_folders(clean: Path) -> None:
-    """A data set and a part of it are read once: no picture is its own duplicate."""
+    """A data set and a part of it are read once: no image is its own duplicate."""
     outcome = run(clean, clean / "TrainDataset")
 
     assert outcome.exit_code == 0, outcome.output
@@ -266,7 +266,7 @@ def test_overlapping_folders(clean: Path) -> None:
 
 
 def test_copy_of_a_faulty_pair_stays(clean: Path, tmp_path: Path) -> None:
-    """Of two equal pictures the one whose mask is good stays in the list."""
+    """Of two equal images the one whose mask is good stays in the list."""
     folder = clean / "TrainDataset"
     write(folder / "Imgs" / "zzz.png", noise(0))
     write(folder / "GT" / "zzz.png", square_mask(0))
@@ -287,7 +287,7 @@ def test_two_test_sets_of_one_name(tmp_path: Path) -> None:
 
 
 def test_folders_of_any_name(clean: Path) -> None:
-    """Pictures and masks may be given by their folders; one without the other is a usage error, and so is nothing."""
+    """Images and masks may be given by their folders; one without the other is a usage error, and so is nothing."""
     folders = ["--images", clean / "TrainDataset" / "Imgs", "--masks", clean / "TrainDataset" / "GT"]
     outcome = run(*folders)
 

@@ -16,11 +16,11 @@ from typer.testing import CliRunner
 from camoxpert_cli.app import app
 from camoxpert_cli.data.layouts import find_data
 from camoxpert_cli.engine.train import train
-from camoxpert_cli.metrics.image_scores import score_picture
+from camoxpert_cli.metrics.image_scores import score_image
 from camoxpert_cli.run_folder import RunFolder
 from tests.helpers.processes import camox
 from tests.helpers.processes import run as run_process
-from tests.helpers.tiny_data import TEST_PICTURES, TEST_SET, tiny_plan
+from tests.helpers.tiny_data import TEST_IMAGES, TEST_SET, tiny_plan
 from tests.helpers.vivid import write_vivid_checkpoint
 
 
@@ -63,14 +63,14 @@ def test_checkpoint_and_its_maps(vivid: Path, tiny_data: Path, masks: Path, tmp_
     assert content["sets"] == json.loads(again.stdout)["sets"]
     assert files(tmp_path / "scores")["per_image.csv"] == files(tmp_path / "again")["per_image.csv"]
     rows = list(csv.DictReader((tmp_path / "scores" / "per_image.csv").read_text(encoding="utf-8").splitlines()))
-    assert len(rows) == TEST_PICTURES
+    assert len(rows) == TEST_IMAGES
     for row in rows:
         grey, mask = (
             cv2.imread(str(folder / f"{row['name']}.png"), 0) for folder in (tmp_path / "maps" / TEST_SET, masks)
         )
         assert grey is not None
         assert mask is not None
-        expected = score_picture(np.asarray(grey, dtype=np.uint8), np.asarray(mask) > 128)
+        expected = score_image(np.asarray(grey, dtype=np.uint8), np.asarray(mask) > 128)
         assert float(row["weighted_f"]) == expected.weighted_f
     assert (tmp_path / "scores" / "report.html").stat().st_size > 10_000
 
@@ -146,7 +146,7 @@ def test_maps_of_another_size_are_resized(maps: Path, masks: Path) -> None:
     outcome = run("--maps", maps, "--masks", masks, "--json")
 
     assert outcome.exit_code == 0
-    assert f"1 of {TEST_PICTURES} maps have another size" in outcome.stderr
+    assert f"1 of {TEST_IMAGES} maps have another size" in outcome.stderr
     assert json.loads(outcome.stdout)["sets"][TEST_SET]["iou"] > 0.95
 
 
@@ -198,8 +198,8 @@ def test_unknown_set(trained: RunFolder, tiny_data: Path) -> None:
     assert f"--set {TEST_SET}" in outcome.stderr
 
 
-def test_training_pictures_only(trained: RunFolder, tiny_data: Path) -> None:
-    """A folder of training pictures has no test set."""
+def test_training_images_only(trained: RunFolder, tiny_data: Path) -> None:
+    """A folder of training images has no test set."""
     outcome = run(trained.best, "--dataset-path", tiny_data / "TrainDataset", "--device", "cpu")
 
     assert outcome.exit_code == 3

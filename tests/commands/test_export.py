@@ -25,11 +25,11 @@ def checkpoint(tmp_path: Path) -> Path:
 
 def test_safetensors(checkpoint: Path, tmp_path: Path) -> None:
     """Two lines on stdout say which network it is, which of its weights, at which size, and where they are."""
-    average = run(checkpoint, tmp_path / "out.safetensors", "--img-size", "96")
+    ema = run(checkpoint, tmp_path / "out.safetensors", "--img-size", "96")
     model = run(checkpoint, tmp_path / "model.safetensors", "--img-size", "96", "--weights", "model")
 
-    assert (average.exit_code, model.exit_code) == (0, 0), average.output
-    first, last = average.stdout.splitlines()
+    assert (ema.exit_code, model.exit_code) == (0, 0), ema.output
+    first, last = ema.stdout.splitlines()
     assert first == f"{checkpoint}: test_resnet with 2 experts, the average of the weights, 96 pixels"
     size = (tmp_path / "out.safetensors").stat().st_size / 2**20
     assert last == f"Written: {tmp_path / 'out.safetensors'}, {size:.1f} MiB"

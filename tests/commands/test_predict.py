@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 
 from camoxpert_cli.app import app
 from camoxpert_cli.data.resizing import resize_image
-from camoxpert_cli.inference.predictions import probability_maps
+from camoxpert_cli.inference.predictions import predict_probabilities
 from camoxpert_cli.model.backbone import create_backbone
 from camoxpert_cli.model.camoxpert import CamoXpert
 from tests.data.files import noise, write
@@ -22,11 +22,11 @@ from tests.helpers.checkpoints import content_of, save
 
 @pytest.fixture(scope="module")
 def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An untrained network for pictures of 64 pixels, whose last layer is changed so that maps have dark and bright."""
+    """An untrained network for images of 64 pixels, whose last layer is changed so that maps have dark and bright."""
     torch.manual_seed(0)
     network = CamoXpert(create_backbone("test_resnet"), "test_resnet", 2).eval()
-    picture = torch.from_numpy(resize_image(noise(0), 64)).permute(2, 0, 1)[None]
-    logits = probability_maps(network, picture, [(64, 64)], None)[0].logit()
+    image = torch.from_numpy(resize_image(noise(0), 64)).permute(2, 0, 1)[None]
+    logits = predict_probabilities(network, image, [(64, 64)], None)[0].logit()
     last = network.final_conv[-1]
     assert isinstance(last, torch.nn.Conv2d)
     assert last.bias is not None
@@ -39,7 +39,7 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(autouse=True)
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The current folder, with three pictures in `photos` and one below it."""
+    """The current folder, with three images in `photos` and one below it."""
     for index, name in enumerate(("a.png", "b.png", "c.png", "deep/d.png")):
         write(tmp_path / "photos" / name, noise(index))
     monkeypatch.chdir(tmp_path)
@@ -61,7 +61,7 @@ def values(path: Path) -> set[int]:
 
 
 def test_maps_of_a_folder(checkpoint: Path, folder: Path) -> None:
-    """The pictures directly in it, one grey map each, and one line that says so."""
+    """The images directly in it, one grey map each, and one line that says so."""
     outcome = run(checkpoint, "photos", "--out", "maps")
 
     assert outcome.exit_code == 0, outcome.output
@@ -87,7 +87,7 @@ def test_pattern_threshold_overlay_and_views(checkpoint: Path, folder: Path) -> 
     assert all(values(folder / "maps" / f"{name}.png") <= {0, 255} for name in names)
 
 
-def test_one_broken_picture(checkpoint: Path, folder: Path) -> None:
+def test_one_broken_image(checkpoint: Path, folder: Path) -> None:
     """It is named, the others get maps and overlays, and the exit code is 3."""
     (folder / "photos" / "b.png").write_bytes((folder / "photos" / "b.png").read_bytes()[:500])
     outcome = run(checkpoint, "photos", "--out", "maps", "--overlay")

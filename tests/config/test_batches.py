@@ -25,20 +25,20 @@ def config(first: int, second: int, steps: int = 1, gpus: int = 1) -> Config:
         ((16, 12, 1, 2), (15, 12), (8, 6, 2)),
         ((16, 12, 1, 2), (16, 7), (8, 6, 2)),
         ((16, 12, 2, 2), (32, 24), (32, 24, 1)),
-        # 24 pictures are no whole number of batches in 16 steps of 2: 6 steps make 24 of 24, and 36 of 32.
+        # 24 images are no whole number of batches in 16 steps of 2: 6 steps make 24 of 24, and 36 of 32.
         ((16, 12, 1, 2), (3, 2), (3, 2, 6)),
         ((1, 1, 1, 1), (1, 1), (1, 1, 1)),
     ],
 )
 def test_batches_within(before: tuple[int, ...], most: tuple[int, int], expected: tuple[int, int, int]) -> None:
-    """The largest that keep the pictures of a step; where none do, those that come nearest."""
+    """The largest that keep the images of a step; where none do, those that come nearest."""
     found = batches_within(config(*before), most)
 
     assert (*own_batches(found), found.train.accumulation_steps) == expected
 
 
 def off(made: tuple[int, int], wanted: tuple[int, int]) -> float:
-    return max(abs(math.log(each / pictures)) for each, pictures in zip(made, wanted, strict=True))
+    return max(abs(math.log(each / images)) for each, images in zip(made, wanted, strict=True))
 
 
 @given(

@@ -82,7 +82,7 @@ def test_a_change_in_words() -> None:
     new_gpus=st.sampled_from([1, 2, 3, 4]),
 )
 def test_global_batches_are_kept(batch: int, stage2: int, steps: int, gpus: int, new_gpus: int) -> None:
-    """On any number of GPUs the steps have the pictures they had, on no GPU more than before, or it is refused."""
+    """On any number of GPUs the steps have the images they had, on no GPU more than before, or it is refused."""
     before = config(batch_size=batch, stage2_batch_size=stage2, accumulation_steps=steps, gpus=gpus)
     after = config(batch_size=batch, stage2_batch_size=stage2, accumulation_steps=steps, gpus=new_gpus)
     wanted = global_batches(before)
@@ -137,13 +137,13 @@ def test_a_batch_size_that_was_typed_stays() -> None:
     ],
 )
 def test_preset_on_other_gpus(preset: str | None, flags: dict[str, str], expected: tuple[int, int, int]) -> None:
-    """A preset for two GPUs keeps the pictures of a step on one or four, unless a batch size says otherwise."""
+    """A preset for two GPUs keeps the images of a step on one or four, unless a batch size says otherwise."""
     kept = keep_preset_batches(resolve(preset, flags)).config
 
     assert (kept.train.batch_size, stage2_batch_size(kept), kept.train.accumulation_steps) == expected
 
 
 def test_preset_on_gpus_that_do_not_divide() -> None:
-    """Where no batch makes the preset's pictures of a step, that is the error, with what can be typed."""
+    """Where no batch makes the preset's images of a step, that is the error, with what can be typed."""
     with pytest.raises(ConfigError, match="cannot be kept"):
         keep_preset_batches(resolve("kaggle-2xT4", {"run.gpus": "5"}))

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from camoxpert_cli.config import presets
 from camoxpert_cli.config.diff import keep_preset_batches
-from camoxpert_cli.config.lr_scaling import StageRate, fits, rate_warning
+from camoxpert_cli.config.lr_scaling import StageLr, follows_scaling, lr_scaling_warning
 from camoxpert_cli.config.presets import preset_names
 from camoxpert_cli.config.resolve import Resolved, global_batches, resolve, to_mapping
 from camoxpert_cli.config.schema import SETTINGS, Config
@@ -72,7 +72,7 @@ def follow(line: str) -> tuple[dict[str, Any], list[str]]:
 @pytest.mark.parametrize("preset", [None, *preset_names()])
 def test_a_recipe_as_it_is(preset: str | None) -> None:
     """A preset, or no word at all, is no reason to warn."""
-    assert rate_warning(resolve(preset, {})) is None
+    assert lr_scaling_warning(resolve(preset, {})) is None
 
 
 @every_recipe
@@ -83,7 +83,7 @@ def test_a_recipe_on_other_gpus(name: str, gpus: str) -> None:
     kept = keep_preset_batches(resolved)
 
     assert global_batches(kept.config) == global_batches(resolved.base)
-    assert rate_warning(kept) is None
+    assert lr_scaling_warning(kept) is None
 
 
 @every_recipe
@@ -93,12 +93,12 @@ def test_a_recipe_in_words(name: str) -> None:
     keys = ["batch_size", "stage2_batch_size", "lr", "stage2_lr", "epochs", "stage1_epochs"]
     flags = {f"train.{key}": str(config["train"][key]) for key in keys} | {"run.gpus": str(config["run"]["gpus"])}
 
-    assert rate_warning(resolve(None, flags)) is None
+    assert lr_scaling_warning(resolve(None, flags)) is None
 
 
 def test_the_collapse() -> None:
     """A batch of 128 instead of 8 with a lower rate: both values, the recipe's, how far off, and what to type."""
-    warning = rate_warning(
+    warning = lr_scaling_warning(
         resolve("baseline", {"train.batch_size": "128", "train.lr": "2.6e-4", "train.stage2_batch_size": "8"})
     )
 
@@ -125,7 +125,7 @@ def test_the_collapse() -> None:
 )
 def test_advice(flags: dict[str, Any], lines: list[Any]) -> None:
     """Rates always; accumulation steps where a batch was typed and whole steps mend it."""
-    warning = rate_warning(started("baseline", flags))
+    warning = lr_scaling_warning(started("baseline", flags))
     expected = [line if isinstance(line, str) else f"--accumulation-steps {line}" for line in lines]
 
     assert warning is not None
@@ -134,7 +134,7 @@ def test_advice(flags: dict[str, Any], lines: list[Any]) -> None:
 
 def test_advice_for_one_stage_leaves_the_other() -> None:
     """Where stage 2 takes its rate from stage 1 and fits, the advice names it, so that it stays."""
-    warning = rate_warning(started(None, {"train.batch_size": 256, "train.stage2_batch_size": 4}))
+    warning = lr_scaling_warning(started(None, {"train.batch_size": 256, "train.stage2_batch_size": 4}))
 
     assert warning is not None
     assert advice(warning) == ["--lr 0.0052 --stage2-lr 0.00065"]
@@ -142,22 +142,22 @@ def test_advice_for_one_stage_leaves_the_other() -> None:
 
 def test_advice_beside_gpus_alone() -> None:
     """Accumulation that is typed would end the keeping of the preset's steps on other GPUs: only rates are advised."""
-    warning = rate_warning(started("kaggle-2xT4", {"run.gpus": 4, "train.lr": 2.6e-3, "train.stage2_lr": 6e-4}))
+    warning = lr_scaling_warning(started("kaggle-2xT4", {"run.gpus": 4, "train.lr": 2.6e-3, "train.stage2_lr": 6e-4}))
 
     assert warning is not None
     assert advice(warning) == ["--lr 0.00065 --stage2-lr 0.00015"]
 
 
 @given(st.integers(1, 512), st.integers(1, 512), st.floats(1e-6, 1))
-def test_both_ways_of_scaling_fit(pictures: int, others: int, rate: float) -> None:
+def test_both_ways_of_scaling_fit(images: int, others: int, rate: float) -> None:
     """Linear scaling and its root fit, and so does a factor of two beside the former; a factor of nine does not."""
-    recipe = StageRate(rate, pictures)
-    scale = others / pictures
+    recipe = StageLr(rate, images)
+    scale = others / images
 
     for change in (scale, math.sqrt(scale), scale * 2, scale / 2):
-        assert fits(StageRate(rate * change, others), recipe)
+        assert follows_scaling(StageLr(rate * change, others), recipe)
     for change in (9 * max(scale, math.sqrt(scale)), min(scale, math.sqrt(scale)) / 9):
-        assert not fits(StageRate(rate * change, others), recipe)
+        assert not follows_scaling(StageLr(rate * change, others), recipe)
 
 
 @given(STARTS, BATCH, BATCH, st.integers(1, 8), st.sampled_from([1, 2, 4]), st.floats(0.51, 1.96))
@@ -176,7 +176,7 @@ def test_proportional_changes_never_warn(
         "train.stage2_lr": (base.train.stage2_lr or base.train.lr) * scales[1] * off,
     }
 
-    assert rate_warning(started(preset, flags)) is None
+    assert lr_scaling_warning(started(preset, flags)) is None
 
 
 @given(STARTS, TYPED, st.booleans(), st.sampled_from(["0", "1e-6", "1e-4"]))
@@ -192,7 +192,7 @@ def test_advice_that_is_followed_silences(
         resolved = keep_preset_batches(resolve(preset, given_flags, words))
     except ConfigError:  # a minimum rate above the rate, GPUs that cannot make the steps
         reject()
-    warning = rate_warning(resolved)
+    warning = lr_scaling_warning(resolved)
     assume(warning is not None)
     lines = advice(str(warning))
 
@@ -200,7 +200,7 @@ def test_advice_that_is_followed_silences(
     for line in lines:
         more, assignments = follow(line)
         followed = keep_preset_batches(resolve(preset, given_flags | more, [*words, *assignments]))
-        assert rate_warning(followed) is None
+        assert lr_scaling_warning(followed) is None
 
 
 @given(TYPED)
@@ -212,9 +212,9 @@ def test_a_run_that_goes_on(flags: dict[str, Any]) -> None:
     )
     same = resolve(None, {}, saved=saved)
     before = same.config.train
-    warning = rate_warning(resolve(None, {}, [f"train.lr={before.lr * 10!r}"], saved=saved))
+    warning = lr_scaling_warning(resolve(None, {}, [f"train.lr={before.lr * 10!r}"], saved=saved))
 
-    assert rate_warning(same) is None
+    assert lr_scaling_warning(same) is None
     assert warning is not None
     assert "10 times more than in the run so far" in warning
     assert f"in proportion: --set train.lr={float(f'{before.lr:.3g}')!r}" in warning
@@ -224,10 +224,10 @@ def test_stages_that_do_not_train() -> None:
     """A rate that nothing uses is not judged."""
     lost = {"train.lr": "1", "train.stage2_lr": "1.5e-4"}
 
-    assert rate_warning(resolve("baseline", lost)) is not None
-    assert rate_warning(resolve("baseline", lost | {"train.skip_stage1": True})) is None
+    assert lr_scaling_warning(resolve("baseline", lost)) is not None
+    assert lr_scaling_warning(resolve("baseline", lost | {"train.skip_stage1": True})) is None
     assert (
-        rate_warning(
+        lr_scaling_warning(
             resolve("baseline", {"train.stage2_lr": "1", "train.stage1_epochs": "140"}, ["train.warmup_epochs=0"])
         )
         is None
@@ -242,17 +242,19 @@ def test_a_preset_without_a_number_of_gpus(tmp_path: Path, asks: str) -> None:
     resolved = resolve(str(path), {})
     found = replace(resolved, config=replace(resolved.config, run=replace(resolved.config.run, gpus=4)))
 
-    assert rate_warning(found) is None
+    assert lr_scaling_warning(found) is None
 
 
 def test_extreme_rates() -> None:
     """Rates at the ends of what a number holds are told, or passed over where they come to nothing; never a crash."""
     flags = {"train.batch_size": "1000000", "train.scheduler": "none"}
 
-    assert rate_warning(resolve("baseline", flags | {"train.lr": "1e308"})) is not None
-    assert rate_warning(resolve("baseline", flags | {"train.lr": "1e-300"})) is not None
-    assert rate_warning(resolve("baseline", flags | {"train.lr": "5e-324", "train.stage2_batch_size": "8"})) is None
-    assert rate_warning(resolve("baseline", flags | {"train.lr": "0", "train.stage2_batch_size": "8"})) is None
+    assert lr_scaling_warning(resolve("baseline", flags | {"train.lr": "1e308"})) is not None
+    assert lr_scaling_warning(resolve("baseline", flags | {"train.lr": "1e-300"})) is not None
+    assert (
+        lr_scaling_warning(resolve("baseline", flags | {"train.lr": "5e-324", "train.stage2_batch_size": "8"})) is None
+    )
+    assert lr_scaling_warning(resolve("baseline", flags | {"train.lr": "0", "train.stage2_batch_size": "8"})) is None
 
 
 def test_the_defaults_are_a_base() -> None:

@@ -263,7 +263,7 @@ def test_combinations_at_the_edge_are_possible(given: dict[str, Any]) -> None:
 
 @pytest.mark.parametrize(("batch", "given", "wanted"), [(8, None, 4), (5, None, 2), (1, None, 1), (8, 8, 8)])
 def test_stage2_batch_is_half_where_not_given(batch: int, given: int | None, wanted: int) -> None:
-    """Half of stage 1's, rounded down, but at least one picture."""
+    """Half of stage 1's, rounded down, but at least one image."""
     train = replace(Config().train, batch_size=batch, stage2_batch_size=given)
 
     assert stage2_batch_size(replace(Config(), train=train)) == wanted
@@ -320,7 +320,7 @@ def test_an_empty_mapping_is_all_defaults() -> None:
 
 
 def test_auto_is_a_word_of_the_command_line(tmp_path: Path) -> None:
-    """It leaves the recipe's number in place, which says how many pictures a step has; a preset cannot say it."""
+    """It leaves the recipe's number in place, which says how many images a step has; a preset cannot say it."""
     resolved = resolve("kaggle-2xT4", {"train.batch_size": "auto"}, ["train.stage2_batch_size=auto"])
     later = resolve("kaggle-2xT4", {"train.batch_size": "auto"}, ["train.batch_size=9"])
     found = problems_of(preset(tmp_path, "train:\n  batch_size: auto\n"))

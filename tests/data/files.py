@@ -1,4 +1,4 @@
-"""Writes the pictures, masks and folders that the tests of `camoxpert_cli.data` read."""
+"""Writes the images, masks and folders that the tests of `camoxpert_cli.data` read."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from camoxpert_cli.data.cache import PictureCache, build_cache, cache_path
+from camoxpert_cli.data.cache import ImageCache, build_cache, cache_path
 from camoxpert_cli.data.pairs import Pair
 
 SHARED_DATA = Path(__file__).resolve().parents[2].parent / "shared" / "data"
@@ -53,12 +53,12 @@ def with_exif(content: bytes, orientation: int, thumbnail: bytes = b"") -> bytes
 
 
 def noise(seed: int, height: int = 24, width: int = 32) -> NDArray[np.uint8]:
-    """A picture (H, W, 3) unlike that of any other seed."""
+    """An image (H, W, 3) unlike that of any other seed."""
     return np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
 
 
 def scene(seed: int, height: int, width: int) -> NDArray[np.uint8]:
-    """A picture (H, W, 3) of smooth colours under weak noise, as photographs are, unlike that of any other seed."""
+    """An image (H, W, 3) of smooth colours under weak noise, as photographs are, unlike that of any other seed."""
     draw = np.random.default_rng(seed)
     colours = draw.integers(40, 216, (6, 7, 3)).astype(np.float32)
     smooth = cv2.resize(colours, (width, height), interpolation=cv2.INTER_CUBIC)
@@ -74,7 +74,7 @@ def square_mask(seed: int, height: int = 24, width: int = 32) -> NDArray[np.uint
 
 
 def write_pairs(folder: Path, count: int) -> tuple[Pair, ...]:
-    """Pairs 000, 001, ... of pictures (PNG, so that no pixel is lost) and masks; their heights differ."""
+    """Pairs 000, 001, ... of images (PNG, so that no pixel is lost) and masks; their heights differ."""
     pairs = []
     for index in range(count):
         name, height = f"{index:03d}", 24 + index % 3
@@ -84,8 +84,8 @@ def write_pairs(folder: Path, count: int) -> tuple[Pair, ...]:
     return tuple(pairs)
 
 
-def build(folder: Path, pairs: Sequence[Pair], img_size: int) -> PictureCache:
+def build(folder: Path, pairs: Sequence[Pair], img_size: int) -> ImageCache:
     """The cache of these pairs in a folder, built where it is not there yet."""
     path = cache_path(folder, pairs, img_size)
     build_cache(path, pairs, img_size, lambda count, note: None)
-    return PictureCache(path, pairs, img_size)
+    return ImageCache(path, pairs, img_size)

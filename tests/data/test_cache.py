@@ -17,7 +17,7 @@ import cv2
 import numpy as np
 import pytest
 
-from camoxpert_cli.data.cache import PictureCache, build_cache, cache_bytes, cache_path, is_complete
+from camoxpert_cli.data.cache import ImageCache, build_cache, cache_bytes, cache_path, is_complete
 from camoxpert_cli.data.layouts import pair_folders
 from camoxpert_cli.data.pairs import Pair
 from camoxpert_cli.data.reading import read_image
@@ -34,7 +34,7 @@ def quiet(count: int, note: str) -> None:
     """Nobody looks at the progress."""
 
 
-def same_as_files(cache: PictureCache, pairs: Sequence[Pair]) -> bool:
+def same_as_files(cache: ImageCache, pairs: Sequence[Pair]) -> bool:
     """Whether the cache holds what is read without one."""
     return all(
         np.array_equal(stored, fresh)
@@ -45,7 +45,7 @@ def same_as_files(cache: PictureCache, pairs: Sequence[Pair]) -> bool:
 
 @pytest.fixture
 def mixed_pairs(tmp_path: Path) -> tuple[Pair, ...]:
-    """PNG and JPEG pictures, small and large, turned by EXIF or not, with masks drawn on either."""
+    """PNG and JPEG images, small and large, turned by EXIF or not, with masks drawn on either."""
     folder = tmp_path / "mixed"
     write(folder / "Imgs" / "lossless.png", noise(0))
     write(folder / "GT" / "lossless.png", square_mask(0))
@@ -60,7 +60,7 @@ def mixed_pairs(tmp_path: Path) -> tuple[Pair, ...]:
 
 
 def test_same_pixels_as_the_files(tmp_path: Path, mixed_pairs: tuple[Pair, ...]) -> None:
-    """The cache holds what is read without it: picture (S, S, 3) and mask (S, S) of 0 and 1, in uint8."""
+    """The cache holds what is read without it: image (S, S, 3) and mask (S, S) of 0 and 1, in uint8."""
     cache = build(tmp_path, mixed_pairs, SIDE)
     image, mask = cache.read(mixed_pairs[0])
 
@@ -205,7 +205,7 @@ def test_what_is_no_complete_file(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("broken", ["image", "mask", "fit"])
-def test_broken_picture_leaves_no_file(tmp_path: Path, broken: str) -> None:
+def test_broken_image_leaves_no_file(tmp_path: Path, broken: str) -> None:
     """A pair that cannot be read ends the building with its error, and leaves nothing in the folder."""
     pairs = write_pairs(tmp_path / "data", 5)
     if broken == "fit":
@@ -226,7 +226,7 @@ def test_written_arrays_leave_the_file_alone(tmp_path: Path) -> None:
     before = cache.path.read_bytes()
     image, mask = cache.read(pairs[0])
     image[:], mask[:] = 255 - image, 1 - mask
-    other = PictureCache(cache.path, pairs, SIDE)
+    other = ImageCache(cache.path, pairs, SIDE)
 
     assert cache.path.read_bytes() == before
     assert same_as_files(other, pairs)
@@ -243,7 +243,7 @@ def test_pickling(tmp_path: Path) -> None:
     assert len(content) < 10_000 < cache.path.stat().st_size
 
 
-# Builds the cache of a folder once the file `go` is there, and notes each picture that it reads. From the seventh on it
+# Builds the cache of a folder once the file `go` is there, and notes each image that it reads. From the seventh on it
 # waits while the file `hold` is there; it never outlives a test that failed by much.
 BUILDER = """
 import sys, time
@@ -303,7 +303,7 @@ def test_two_processes_build_at_once(tmp_path: Path) -> None:
     assert [(code, output.splitlines()[-1]) for code, output in ends] == [(0, "complete")] * 2
     assert sorted(lines(tmp_path / "log")) == [pair.name for pair in pairs]
     assert [*(tmp_path / "cache").iterdir()] == [path]
-    assert same_as_files(PictureCache(path, pairs, 16), pairs)
+    assert same_as_files(ImageCache(path, pairs, 16), pairs)
 
 
 def one_builds_another_waits(root: Path) -> tuple[tuple[Pair, ...], subprocess.Popen[str], subprocess.Popen[str]]:
@@ -319,14 +319,14 @@ def one_builds_another_waits(root: Path) -> tuple[tuple[Pair, ...], subprocess.P
 
 
 def test_one_waits_for_another(tmp_path: Path) -> None:
-    """A process that finds another one building says so, waits, and reads no picture itself."""
+    """A process that finds another one building says so, waits, and reads no image itself."""
     pairs, first, second = one_builds_another_waits(tmp_path)
     (tmp_path / "hold").unlink()
 
     assert finish(first) == (0, "ready\ncomplete\n")
     assert finish(second) == (0, "complete\n")
     assert lines(tmp_path / "second") == []
-    assert same_as_files(PictureCache(cache_path(tmp_path / "cache", pairs, 16), pairs, 16), pairs)
+    assert same_as_files(ImageCache(cache_path(tmp_path / "cache", pairs, 16), pairs, 16), pairs)
 
 
 def test_killed_while_building(tmp_path: Path) -> None:
@@ -358,7 +358,7 @@ def test_one_is_killed_while_another_waits(tmp_path: Path) -> None:
 
     assert finish(second) == (0, "complete\n")
     assert [*(tmp_path / "cache").iterdir()] == [path]
-    assert same_as_files(PictureCache(path, pairs, 16), pairs)
+    assert same_as_files(ImageCache(path, pairs, 16), pairs)
 
 
 def test_file_system_without_locks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -386,8 +386,8 @@ def test_folder_that_cannot_be_made(tmp_path: Path) -> None:
         build(tmp_path / "file" / "cache", pairs, SIDE)
 
 
-def test_turned_picture_is_turned(tmp_path: Path, mixed_pairs: tuple[Pair, ...]) -> None:
-    """The pixels are those of the picture as it is turned: the comparison with the files above has something to see."""
+def test_turned_image_is_turned(tmp_path: Path, mixed_pairs: tuple[Pair, ...]) -> None:
+    """The pixels are those of the image as it is turned: the comparison with the files above has something to see."""
     by_name = {pair.name: pair for pair in mixed_pairs}
     cache = build(tmp_path, mixed_pairs, SIDE)
     turned, stored = (cache.read(by_name[f"large-6-{name}"])[0] for name in ("turned", "stored"))
@@ -424,14 +424,14 @@ def test_unused_files_are_removed(tmp_path: Path) -> None:
     old, used = (build(tmp_path / "cache", pairs[:count], SIDE).path for count in (1, 2))
     for path in (old, used):
         os.utime(path, (time.time() - 31 * 24 * 3600,) * 2)
-    PictureCache(used, pairs[:2], SIDE)
+    ImageCache(used, pairs[:2], SIDE)
     new = build(tmp_path / "cache", pairs, SIDE).path
 
     assert sorted((tmp_path / "cache").iterdir()) == sorted([used, new])
 
 
-def test_missing_picture(tmp_path: Path) -> None:
-    """A picture that is gone is an error of the data, not of the cache."""
+def test_missing_image(tmp_path: Path) -> None:
+    """An image that is gone is an error of the data, not of the cache."""
     pairs = write_pairs(tmp_path / "data", 2)
     pairs[1].image.unlink()
 

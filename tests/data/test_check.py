@@ -38,7 +38,7 @@ def content_of(pixels: NDArray[Any] | bytes, suffix: str) -> bytes:
 class DataSetWithFaults:
     """Writes pairs, most of them clean, and remembers the faults that were planted.
 
-    Pictures and masks are BGR, BGRA or grey pixels, or the contents of files.
+    Images and masks are BGR, BGRA or grey pixels, or the contents of files.
     """
 
     def __init__(self, root: Path) -> None:
@@ -58,7 +58,7 @@ class DataSetWithFaults:
         mask_fault: str = "",
         trainable: bool = False,
     ) -> None:
-        """One pair; a fault is that of the picture's file or of the mask's."""
+        """One pair; a fault is that of the image's file or of the mask's."""
         self._count += 1
         image = scene(self._count, HEIGHT, WIDTH) if image is None else image
         mask = square_mask(self._count, HEIGHT, WIDTH) if mask is None else mask
@@ -224,7 +224,7 @@ def add_faulty_masks(data: DataSetWithFaults) -> None:
     data.add("inverted-as-jpeg", mask=saved(255 - mask, 75), suffixes=(".jpg", ".jpg"), mask_fault="inverted", to=B)
 
 
-def add_turned_pictures(data: DataSetWithFaults) -> None:
+def add_turned_images(data: DataSetWithFaults) -> None:
     """EXIF orientations beside masks that tell how they were drawn, or do not."""
     for orientation in (5, 6, 7, 8):
         for name, mask in (("stored", blob()), ("turned", blob(WIDTH, HEIGHT))):
@@ -237,8 +237,8 @@ def add_turned_pictures(data: DataSetWithFaults) -> None:
         data.add(f"upside-down-{orientation}", image, image_fault="rotation", to=A)
 
 
-def add_repeated_pictures(data: DataSetWithFaults) -> None:
-    """Pictures that are twice in a set, or in the training set and a test set."""
+def add_repeated_images(data: DataSetWithFaults) -> None:
+    """Images that are twice in a set, or in the training set and a test set."""
     first = scene(5000, HEIGHT, WIDTH)
     half = np.asarray(cv2.resize(first, (WIDTH // 2, HEIGHT // 2), interpolation=cv2.INTER_AREA), dtype=np.uint8)
     data.add("again-0", first)
@@ -273,8 +273,8 @@ def faulty(tmp_path_factory: pytest.TempPathFactory) -> DataSetWithFaults:
         add_clean_pairs,
         add_faulty_files,
         add_faulty_masks,
-        add_turned_pictures,
-        add_repeated_pictures,
+        add_turned_images,
+        add_repeated_images,
     ]
     for part in parts:
         part(data)
@@ -330,8 +330,8 @@ def test_clean_pairs(faulty: DataSetWithFaults, report: Report, tmp_path: Path) 
     train, tests = report.clean
     faulty_files = {path for kind, _, path, trainable in faulty.planted if not trainable}
     all_files = {path for folder in FOLDERS.values() for path in (faulty.root / folder).glob("*/*")}
-    pictures_of_faulty = {(path.parents[1], path.stem) for path in faulty_files}
-    expected = {path for path in all_files if (path.parents[1], path.stem) not in pictures_of_faulty}
+    images_of_faulty = {(path.parents[1], path.stem) for path in faulty_files}
+    expected = {path for path in all_files if (path.parents[1], path.stem) not in images_of_faulty}
     # Of two files that share a name the first is kept.
     expected -= {path for kind, _, path, _ in faulty.planted if kind == "same name"}
     kept = [pair for pairs in (train, *tests.values()) for pair in pairs]
@@ -379,7 +379,7 @@ def test_files_are_counted(faulty: DataSetWithFaults, report: Report) -> None:
 
 
 def test_clean_data_set(tmp_path: Path) -> None:
-    """A data set without faults has none, and its sizes and areas are those of its pictures."""
+    """A data set without faults has none, and its sizes and areas are those of its images."""
     for part, count in (("TrainDataset", 3), ("TestDataset/A", 2)):
         write_pairs(tmp_path / part, count)
     write(tmp_path / "TestDataset" / "A" / "Imgs" / "000.png", scene(9, 24, 32))
@@ -395,15 +395,15 @@ def test_clean_data_set(tmp_path: Path) -> None:
     assert report.clean == (list(find_data([tmp_path]).train), {"A": test.pairs})
 
 
-def test_turned_pictures_are_measured_as_they_are_read(tmp_path: Path) -> None:
-    """The size of a picture is that in which it is shown."""
+def test_turned_images_are_measured_as_they_are_read(tmp_path: Path) -> None:
+    """The size of an image is that in which it is shown."""
     data = DataSetWithFaults(tmp_path)
     data.add("turned", with_exif(jpeg(scene(0, HEIGHT, WIDTH)), 6), blob(WIDTH, HEIGHT))
 
     assert examine(tmp_path).sets[0].sizes == [(WIDTH, HEIGHT)]
 
 
-def test_no_picture_is_examined_twice(tmp_path: Path) -> None:
+def test_no_image_is_examined_twice(tmp_path: Path) -> None:
     """A root given twice counts once, and progress is told for every pair."""
     write_pairs(tmp_path / "data", 5)
     totals, told = [], []
@@ -427,12 +427,12 @@ def test_roles(tmp_path: Path) -> None:
     assert [each.title for each in examine(tmp_path / "NC4K").sets] == ["train NC4K"]
     report = examine(tmp_path / "NC4K", tmp_path / "COD10K")
     assert [each.title for each in report.sets] == ["test NC4K", "train COD10K"]
-    # The same pictures as those of the first two pairs.
+    # The same images as those of the first two pairs.
     assert kinds_of(report) == [("leak", "train COD10K", "000.png"), ("leak", "train COD10K", "001.png")]
 
 
 def test_leaks_go_by_content(tmp_path: Path) -> None:
-    """A training picture is found in a test set under another name and format; one of the same name is none."""
+    """A training image is found in a test set under another name and format; one of the same name is none."""
     tested = scene(0, HEIGHT, WIDTH)
     data = DataSetWithFaults(tmp_path / "data")
     data.add("a", tested, to=A)
@@ -454,7 +454,7 @@ def test_leaks_go_by_content(tmp_path: Path) -> None:
 
 
 def test_leaks_between_roots(tmp_path: Path) -> None:
-    """Leaks and duplicates are looked for over all roots, and test sets may share pictures."""
+    """Leaks and duplicates are looked for over all roots, and test sets may share images."""
     images = [scene(seed, HEIGHT, WIDTH) for seed in range(100, 104)]
     x, y = DataSetWithFaults(tmp_path / "x"), DataSetWithFaults(tmp_path / "y")
     x.add("trained", images[0])
@@ -472,7 +472,7 @@ def test_leaks_between_roots(tmp_path: Path) -> None:
 
 
 def test_cod10k_names_are_counted(tmp_path: Path) -> None:
-    """Pictures are counted by the super-class and class in COD10K's names, broken ones too, and others not at all."""
+    """Images are counted by the super-class and class in COD10K's names, broken ones too, and others not at all."""
     data = DataSetWithFaults(tmp_path)
     names = ["1-Aquatic-3-Crab-1", "1-Aquatic-3-Crab-2", "1-Aquatic-13-Pipefish-3", "3-Flying-53-Bird-4"]
     for name in names:
@@ -489,8 +489,8 @@ def test_cod10k_names_are_counted(tmp_path: Path) -> None:
     assert len(test.pairs) == 6
 
 
-def test_non_camouflaged_pictures(tmp_path: Path) -> None:
-    """COD10K's NonCAM pictures are left out and counted; where they are asked for their masks may be empty."""
+def test_non_camouflaged_images(tmp_path: Path) -> None:
+    """COD10K's NonCAM images are left out and counted; where they are asked for their masks may be empty."""
     data = DataSetWithFaults(tmp_path)
     empty = np.zeros((HEIGHT, WIDTH), np.uint8)
     data.add("COD10K-CAM-1-Aquatic-3-Crab-1")
@@ -519,7 +519,7 @@ def test_non_camouflaged_pictures(tmp_path: Path) -> None:
 
 
 def test_camo(tmp_path: Path) -> None:
-    """CAMO's training and test masks lie in one folder, and only a mask of neither has no picture."""
+    """CAMO's training and test masks lie in one folder, and only a mask of neither has no image."""
     for index, (part, name) in enumerate((("Train", "a"), ("Train", "b"), ("Test", "c"))):
         write(tmp_path / "CAMO" / "Images" / part / f"{name}.jpg", scene(index, HEIGHT, WIDTH))
         write(tmp_path / "CAMO" / "GT" / f"{name}.png", blob())
@@ -555,18 +555,18 @@ def test_folder_of_no_known_layout(tmp_path: Path) -> None:
 
 
 def test_damaged_exif_and_xmp_are_no_rotation(tmp_path: Path) -> None:
-    """A picture that OpenCV does not turn is not reported, whatever its metadata say; nothing is printed about them."""
+    """An image that OpenCV does not turn is not reported, whatever its metadata say; nothing is printed about them."""
     content = with_exif(jpeg(scene(0, 48, 64)), 6)
     at = content.index(b"Exif\0\0") + 6
     xmp = b'http://ns.adobe.com/xap/1.0/\0<rdf:Description tiff:Orientation="3" note="Exif"/>'
     plain = jpeg(scene(1, 48, 64))
-    pictures = {
+    images = {
         "damaged": content[:at] + b"MM\0*\0\xff\0\x08" + content[at + 8 :],
         "xmp": plain[:2] + b"\xff\xe1" + (len(xmp) + 2).to_bytes(2, "big") + xmp + plain[2:],
     }
     (tmp_path / "Imgs").mkdir()
-    for index, (name, picture) in enumerate(pictures.items()):
-        (tmp_path / "Imgs" / f"{name}.jpg").write_bytes(picture)
+    for index, (name, image) in enumerate(images.items()):
+        (tmp_path / "Imgs" / f"{name}.jpg").write_bytes(image)
         write(tmp_path / "GT" / f"{name}.png", square_mask(index, 48, 64))
 
     assert examine(tmp_path).faults == []

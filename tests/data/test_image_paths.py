@@ -4,13 +4,13 @@ from pathlib import Path
 
 import pytest
 
-from camoxpert_cli.data.image_paths import find_pictures
+from camoxpert_cli.data.image_paths import find_images
 from camoxpert_cli.errors import DataError
 
 
 @pytest.fixture(autouse=True)
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The current folder: pictures in two depths, hidden ones, and files that are none."""
+    """The current folder: images in two depths, hidden ones, and files that are none."""
     names = (
         "photos/b.jpg photos/a.JPEG photos/c.png photos/notes.txt photos/.hidden.jpg photos/d.webp photos/README "
         "photos/deep/e.jpg photos/deep/er/f.bmp photos/folder.jpg/g.txt odd/x[1].jpg odd/x1.jpg"
@@ -25,7 +25,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def found(*paths: str) -> list[str]:
-    return [str(path) for path in find_pictures([Path(path) for path in paths])]
+    return [str(path) for path in find_images([Path(path) for path in paths])]
 
 
 def test_a_file_is_taken_whatever_its_name() -> None:
@@ -33,7 +33,7 @@ def test_a_file_is_taken_whatever_its_name() -> None:
     assert found("photos/d.webp", "photos/.hidden.jpg") == ["photos/d.webp", "photos/.hidden.jpg"]
 
 
-def test_a_folder_gives_its_own_pictures() -> None:
+def test_a_folder_gives_its_own_images() -> None:
     """In the order of their names, without hidden ones, other files and what lies deeper."""
     assert found("photos") == ["photos/a.JPEG", "photos/b.jpg", "photos/c.png"]
 
@@ -60,7 +60,7 @@ def test_paths_keep_their_order() -> None:
     ],
 )
 def test_patterns(folder: Path, pattern: str, expected: list[str]) -> None:
-    """As in a shell, from any folder; other files than pictures are left out, unless the pattern says their suffix."""
+    """As in a shell, from any folder; other files than images are left out, unless the pattern says their suffix."""
     assert found(pattern.replace("HOME", str(folder))) == [name.replace("HOME", str(folder)) for name in expected]
 
 
@@ -82,7 +82,7 @@ def test_a_file_comes_before_a_pattern() -> None:
         ("photos/z.jpg", "there is no picture or folder photos/z.jpg"),
     ],
 )
-def test_what_gives_no_picture_is_named(path: str, message: str) -> None:
+def test_what_gives_no_image_is_named(path: str, message: str) -> None:
     """Beside others that do, too: nobody finds out next morning that a folder was misspelt."""
     with pytest.raises(DataError) as caught:
         found("photos", path)

@@ -57,7 +57,7 @@ def test_several_test_sets(tmp_path: Path, train: str, test: str) -> None:
 
 
 def test_camo(tmp_path: Path) -> None:
-    """CAMO's training and test pictures share one folder of masks."""
+    """CAMO's training and test images share one folder of masks."""
     root = tmp_path / "CAMO"
     touch(root / "Images" / "Train", ["a.jpg", "b.jpg"])
     touch(root / "Images" / "Test", ["c.jpg"])
@@ -67,7 +67,7 @@ def test_camo(tmp_path: Path) -> None:
 
 
 def test_camo_mask_of_neither_split(tmp_path: Path) -> None:
-    """A mask in CAMO's shared folder that belongs to no picture of either split is an error."""
+    """A mask in CAMO's shared folder that belongs to no image of either split is an error."""
     touch(tmp_path / "Images" / "Train", ["a.jpg"])
     touch(tmp_path / "Images" / "Test", ["b.jpg"])
     touch(tmp_path / "GT", ["a.png", "b.png", "c.png"])
@@ -118,7 +118,7 @@ def test_several_roots(tmp_path: Path) -> None:
 
 
 def test_extensions(tmp_path: Path) -> None:
-    """Extensions count in any case of letters; other files and hidden ones are no pictures."""
+    """Extensions count in any case of letters; other files and hidden ones are no images."""
     touch(tmp_path / "Imgs", ["a.JPG", "b.jpeg", "c.PNG", "d.bmp", "Thumbs.db", "._a.JPG"])
     touch(tmp_path / "GT", ["a.png", "b.jpg", "c.JPEG", "d.Png", "notes.txt"])
     touch_pairs(tmp_path / "__MACOSX", "Imgs", "GT")
@@ -127,8 +127,8 @@ def test_extensions(tmp_path: Path) -> None:
     assert find_under(tmp_path) == [tmp_path]
 
 
-def test_non_camouflaged_pictures_are_left_out(tmp_path: Path) -> None:
-    """COD10K's pictures without camouflage are left out, with or without masks, and counted."""
+def test_non_camouflaged_images_are_left_out(tmp_path: Path) -> None:
+    """COD10K's images without camouflage are left out, with or without masks, and counted."""
     touch_pairs(tmp_path, "Train/Image", "Train/GT_Object", ["COD10K-CAM-1-Aquatic-3-Crab-70"])
     touch_pairs(tmp_path, "Train/Image", "Train/GT_Object", ["COD10K-NonCAM-1-Aquatic-3-Crab-71"])
     touch(tmp_path / "Train" / "Image", ["COD10K-NonCAM-4-Amphibian-67-Frog-2.jpg"])
@@ -139,8 +139,8 @@ def test_non_camouflaged_pictures_are_left_out(tmp_path: Path) -> None:
     assert "left out 2 NonCAM pictures" in data.description
 
 
-def test_non_camouflaged_pictures_that_are_asked_for(tmp_path: Path) -> None:
-    """With `include_noncam` COD10K's pictures without camouflage are pairs like any other."""
+def test_non_camouflaged_images_that_are_asked_for(tmp_path: Path) -> None:
+    """With `include_noncam` COD10K's images without camouflage are pairs like any other."""
     camouflaged, other = "COD10K-CAM-1-Aquatic-3-Crab-70", "COD10K-NonCAM-1-Aquatic-3-Crab-71"
     touch_pairs(tmp_path, "Train/Image", "Train/GT_Object", [camouflaged, other])
     touch_pairs(tmp_path, "Test/Image", "Test/GT_Object", [other])
@@ -151,8 +151,8 @@ def test_non_camouflaged_pictures_that_are_asked_for(tmp_path: Path) -> None:
     assert "NonCAM" not in data.description
 
 
-def test_non_camouflaged_pictures_need_masks(tmp_path: Path) -> None:
-    """Asked for, a picture without camouflage that has no mask is an error like any other."""
+def test_non_camouflaged_images_need_masks(tmp_path: Path) -> None:
+    """Asked for, an image without camouflage that has no mask is an error like any other."""
     touch_pairs(tmp_path, "Imgs", "GT", ["COD10K-CAM-1-Aquatic-3-Crab-70"])
     touch(tmp_path / "Imgs", ["COD10K-NonCAM-1-Aquatic-3-Crab-71.jpg"])
 
@@ -160,8 +160,8 @@ def test_non_camouflaged_pictures_need_masks(tmp_path: Path) -> None:
         find_data([tmp_path], include_noncam=True)
 
 
-def test_nothing_but_non_camouflaged_pictures(tmp_path: Path) -> None:
-    """A folder of pictures without camouflage alone is an error that tells why none is left."""
+def test_nothing_but_non_camouflaged_images(tmp_path: Path) -> None:
+    """A folder of images without camouflage alone is an error that tells why none is left."""
     touch_pairs(tmp_path, "Imgs", "GT", ["COD10K-NonCAM-1-Aquatic-3-Crab-71"])
 
     with pytest.raises(DataError, match="the 1 NonCAM pictures show nothing camouflaged"):
@@ -169,7 +169,7 @@ def test_nothing_but_non_camouflaged_pictures(tmp_path: Path) -> None:
 
 
 def test_explicit_folders(tmp_path: Path) -> None:
-    """Folders of any names train where they are given as pictures and masks, sorted and counted as others are."""
+    """Folders of any names train where they are given as images and masks, sorted and counted as others are."""
     touch_pairs(tmp_path, "field/photos", "field/cutouts", ["b", "a"])
 
     data = find_data([], folders=[(tmp_path / "field" / "photos", tmp_path / "field" / "cutouts")])
@@ -181,7 +181,7 @@ def test_explicit_folders(tmp_path: Path) -> None:
 
 
 def test_explicit_folders_that_lie_apart(tmp_path: Path) -> None:
-    """Pictures and masks may lie in different places, under names that mean something else elsewhere."""
+    """Images and masks may lie in different places, under names that mean something else elsewhere."""
     touch_pairs(tmp_path, "x/Test", "y/deep/Train")
 
     assert names(find_data([], folders=[(tmp_path / "x" / "Test", tmp_path / "y" / "deep" / "Train")])) == (
@@ -318,7 +318,7 @@ def test_description_is_one_line(tmp_path: Path) -> None:
     )
 
 
-def test_pictures_without_masks_and_masks_without_pictures(tmp_path: Path) -> None:
+def test_images_without_masks_and_masks_without_images(tmp_path: Path) -> None:
     """Both kinds of lone files are told at once: how many, and the first three."""
     touch(tmp_path / "Imgs", [f"{stem}.jpg" for stem in "abcdef"])
     touch(tmp_path / "GT", ["a.png", "b.png", "z.png"])
@@ -333,7 +333,7 @@ def test_pictures_without_masks_and_masks_without_pictures(tmp_path: Path) -> No
 
 @pytest.mark.parametrize("folder", ["Imgs", "GT"])
 def test_two_files_of_one_stem(tmp_path: Path, folder: str) -> None:
-    """Two pictures or masks of one stem in a folder are an error that names both."""
+    """Two images or masks of one stem in a folder are an error that names both."""
     touch_pairs(tmp_path, "Imgs", "GT", ["a"])
     touch(tmp_path / folder, ["a.BMP"])
 
@@ -405,7 +405,7 @@ def test_unknown_layout_near_a_known_one(tmp_path: Path, given: str) -> None:
     assert caught.value.hint == f"give {expected}, which is one"
 
 
-def test_layout_without_pictures(tmp_path: Path) -> None:
+def test_layout_without_images(tmp_path: Path) -> None:
     """Known folders without a single pair are an error that tells what they hold."""
     touch(tmp_path / "Imgs", ["a.tif", "b.tif"])
     touch(tmp_path / "GT", [])
@@ -459,8 +459,8 @@ def test_find_under_depth_and_matches(tmp_path: Path) -> None:
     assert find_under(deep, depth=0) == [deep]
 
 
-def test_find_under_leaves_picture_folders_alone(tmp_path: Path) -> None:
-    """Nothing is looked for below a folder full of pictures; a few beside a read-me do not hide a data set."""
+def test_find_under_leaves_image_folders_alone(tmp_path: Path) -> None:
+    """Nothing is looked for below a folder full of images; a few beside a read-me do not hide a data set."""
     touch(tmp_path / "full", [f"{index}.jpg" for index in range(30)])
     touch_pairs(tmp_path / "full" / "deeper", "Imgs", "GT")
     touch(tmp_path / "few", ["figure.png"])
@@ -473,15 +473,15 @@ def test_find_under_leaves_picture_folders_alone(tmp_path: Path) -> None:
 def test_real_data_sets() -> None:
     """Two real data sets are found and read as what they are."""
     cats = find_data([SHARED_DATA / "feral_cats"])
-    pictures = find_data([SHARED_DATA / "camouflage_pair"])
+    images = find_data([SHARED_DATA / "camouflage_pair"])
 
     assert (len(cats.train), {name: len(pairs) for name, pairs in cats.tests.items()}) == (400, {"feral_cats": 100})
-    assert len(pictures.train) == 2
+    assert len(images.train) == 2
     assert find_under(SHARED_DATA) == [SHARED_DATA / "camouflage_pair", SHARED_DATA / "feral_cats"]
 
 
-def test_pictures_as_their_own_masks(tmp_path: Path) -> None:
-    """One folder for pictures and masks is refused: each picture would be its own mask."""
+def test_images_as_their_own_masks(tmp_path: Path) -> None:
+    """One folder for images and masks is refused: each image would be its own mask."""
     touch(tmp_path / "photos", ["a.jpg"])
 
     with pytest.raises(DataError, match="cannot hold both"):

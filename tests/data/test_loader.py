@@ -13,9 +13,9 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset, default_collate
 
-from camoxpert_cli.data.cache import PictureCache
-from camoxpert_cli.data.dataset import ScoringPictures, TrainingPictures
-from camoxpert_cli.data.loader import PictureLoader, scoring_loader, training_loader
+from camoxpert_cli.data.cache import ImageCache
+from camoxpert_cli.data.dataset import ScoringImages, TrainingImages
+from camoxpert_cli.data.loader import ImageLoader, scoring_loader, training_loader
 from camoxpert_cli.data.pairs import Pair
 from camoxpert_cli.data.sampling import EpochBatches, epoch_order
 from camoxpert_cli.errors import DataError
@@ -36,19 +36,19 @@ def pairs(tmp_path_factory: pytest.TempPathFactory) -> tuple[Pair, ...]:
 
 
 @pytest.fixture(scope="module")
-def cache(pairs: tuple[Pair, ...], tmp_path_factory: pytest.TempPathFactory) -> PictureCache:
+def cache(pairs: tuple[Pair, ...], tmp_path_factory: pytest.TempPathFactory) -> ImageCache:
     return build(tmp_path_factory.mktemp("cache"), pairs, 16)
 
 
 def loader_of(
-    pairs: tuple[Pair, ...], num_workers: int, rank: int = 0, world: int = 1, cache: PictureCache | None = None
-) -> tuple[EpochBatches, PictureLoader[tuple[Tensor, Tensor]]]:
+    pairs: tuple[Pair, ...], num_workers: int, rank: int = 0, world: int = 1, cache: ImageCache | None = None
+) -> tuple[EpochBatches, ImageLoader[tuple[Tensor, Tensor]]]:
     batches = EpochBatches(len(pairs), 2, SEED, rank, world)
-    return batches, training_loader(TrainingPictures(pairs, 16, SEED, cache), batches, num_workers)
+    return batches, training_loader(TrainingImages(pairs, 16, SEED, cache), batches, num_workers)
 
 
-def samples_of(loader: PictureLoader[tuple[Tensor, Tensor]]) -> list[Tensor]:
-    """Picture and mask of every sample of a loop, each as one tensor (4, S, S)."""
+def samples_of(loader: ImageLoader[tuple[Tensor, Tensor]]) -> list[Tensor]:
+    """Image and mask of every sample of a loop, each as one tensor (4, S, S)."""
     return [sample for images, masks in loader for sample in torch.cat([images, masks], 1)]
 
 
@@ -69,8 +69,8 @@ def same(first: list[Tensor], second: list[Tensor]) -> bool:
 @pytest.fixture(scope="module")
 def stream(pairs: tuple[Pair, ...]) -> list[Tensor]:
     """Two epochs as the order of samples and the augmentation define them, without a loader."""
-    pictures = TrainingPictures(pairs, 16, SEED)
-    samples = [pictures[epoch, int(index)] for epoch in range(2) for index in epoch_order(COUNT, SEED, epoch)]
+    dataset = TrainingImages(pairs, 16, SEED)
+    samples = [dataset[epoch, int(index)] for epoch in range(2) for index in epoch_order(COUNT, SEED, epoch)]
     return [torch.cat([image.permute(2, 0, 1), mask[None]]) for image, mask in samples]
 
 
@@ -79,7 +79,7 @@ def stream(pairs: tuple[Pair, ...]) -> list[Tensor]:
 @pytest.mark.parametrize("num_workers", [0, 1, 4])
 @any_number_of_workers
 def test_stream(
-    pairs: tuple[Pair, ...], cache: PictureCache, stream: list[Tensor], num_workers: int, world: int, cached: bool
+    pairs: tuple[Pair, ...], cache: ImageCache, stream: list[Tensor], num_workers: int, world: int, cached: bool
 ) -> None:
     """Over two epochs workers, ranks and the cache change neither a sample nor the order."""
     ranks = [loader_of(pairs, num_workers, rank, world, cache if cached else None) for rank in range(world)]
@@ -103,7 +103,7 @@ def test_epochs_differ(pairs: tuple[Pair, ...]) -> None:
 @pytest.mark.parametrize("cached", [False, True])
 @pytest.mark.parametrize("num_workers", [0, 2])
 def test_cut_changes_nothing(
-    pairs: tuple[Pair, ...], cache: PictureCache, stream: list[Tensor], num_workers: int, cached: bool
+    pairs: tuple[Pair, ...], cache: ImageCache, stream: list[Tensor], num_workers: int, cached: bool
 ) -> None:
     """An epoch cut after any batch goes on with the very samples that were left, on the same loader."""
     batches, loader = loader_of(pairs, num_workers, cache=cache if cached else None)
@@ -114,9 +114,7 @@ def test_cut_changes_nothing(
 
 
 @pytest.mark.parametrize("cached", [False, True])
-def test_cut_where_ranks_change(
-    pairs: tuple[Pair, ...], cache: PictureCache, stream: list[Tensor], cached: bool
-) -> None:
+def test_cut_where_ranks_change(pairs: tuple[Pair, ...], cache: ImageCache, stream: list[Tensor], cached: bool) -> None:
     """What two ranks leave of an epoch, one rank goes on with."""
     ranks = [loader_of(pairs, 0, rank, 2, cache if cached else None)[1] for rank in range(2)]
     first = [torch.cat(next(iter(loader)), 1) for loader in ranks]
@@ -189,7 +187,7 @@ def test_error_of_a_worker(tmp_path: Path, num_workers: int) -> None:
     pairs = write_pairs(tmp_path, COUNT)
     pairs[3].image.write_bytes(b"not a picture")
     _, training = loader_of(pairs, num_workers)
-    scoring = scoring_loader(ScoringPictures(pairs, 16), 2, num_workers)
+    scoring = scoring_loader(ScoringImages(pairs, 16), 2, num_workers)
 
     for error in (error_of(training), error_of(scoring)):
         assert error.message == f"{pairs[3].image} cannot be read as a picture"
@@ -210,7 +208,7 @@ def test_workers_end_after_an_error(tmp_path: Path) -> None:
     assert running - len(multiprocessing.active_children()) == 2
 
 
-def error_of(loader: PictureLoader[Any]) -> DataError:
+def error_of(loader: ImageLoader[Any]) -> DataError:
     """The error of a loop, without its traceback: the frames there hold the loader and so its workers."""
     try:
         list(loader)
@@ -238,20 +236,20 @@ def test_workers_run_one_thread() -> None:
 
 @pytest.mark.parametrize(("world", "num_workers"), [(1, 0), (1, 2), (2, 0), (3, 0)])
 def test_scoring_loader(pairs: tuple[Pair, ...], world: int, num_workers: int) -> None:
-    """Each picture comes exactly once over all ranks, with its own mask, twice the same."""
-    pictures = ScoringPictures(pairs, 16)
+    """Each image comes exactly once over all ranks, with its own mask, twice the same."""
+    dataset = ScoringImages(pairs, 16)
     seen = []
     for rank in range(world):
-        loader = scoring_loader(pictures, 3, num_workers, rank=rank, world=world)
+        loader = scoring_loader(dataset, 3, num_workers, rank=rank, world=world)
         for _ in range(2):
             for images, masks, indices in loader:
                 seen += indices.tolist()
-                assert all(torch.equal(mask, pictures[int(i)][1]) for mask, i in zip(masks, indices, strict=True))
-                assert all(torch.equal(image, pictures[int(i)][0]) for image, i in zip(images, indices, strict=True))
+                assert all(torch.equal(mask, dataset[int(i)][1]) for mask, i in zip(masks, indices, strict=True))
+                assert all(torch.equal(image, dataset[int(i)][0]) for image, i in zip(images, indices, strict=True))
 
     assert sorted(seen) == sorted([*range(COUNT)] * 2)
 
 
-def test_scoring_rank_without_pictures(pairs: tuple[Pair, ...]) -> None:
-    """A rank beyond the number of pictures has no batch."""
-    assert list(scoring_loader(ScoringPictures(pairs[:1], 16), 3, 0, rank=1, world=2)) == []
+def test_scoring_rank_without_images(pairs: tuple[Pair, ...]) -> None:
+    """A rank beyond the number of images has no batch."""
+    assert list(scoring_loader(ScoringImages(pairs[:1], 16), 3, 0, rank=1, world=2)) == []

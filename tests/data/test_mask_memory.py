@@ -34,8 +34,8 @@ def test_every_reading_is_the_same(tmp_path: Path) -> None:
             assert mask.dtype == np.uint8
 
 
-def test_picture_that_no_longer_fits(tmp_path: Path) -> None:
-    """A picture that changed its size while its mask was in memory is still refused."""
+def test_image_that_no_longer_fits(tmp_path: Path) -> None:
+    """An image that changed its size while its mask was in memory is still refused."""
     (pair,) = write_pairs(tmp_path, 1)
     memory = MaskMemory(1, SIZE)
     memory.read(0, pair)

@@ -12,7 +12,7 @@ import pytest
 
 from camoxpert_cli.checkpoints.format import read_checkpoint
 from camoxpert_cli.data import cache
-from camoxpert_cli.data.cache import PictureCache, default_folder, open_cache
+from camoxpert_cli.data.cache import ImageCache, default_folder, open_cache
 from camoxpert_cli.data.layouts import find_data
 from camoxpert_cli.data.pairs import Pair
 from camoxpert_cli.data.resizing import read_resized
@@ -21,7 +21,7 @@ from camoxpert_cli.errors import DataError, UsageError
 from camoxpert_cli.run_folder import RunFolder
 from tests.helpers.compare import differences
 from tests.helpers.run_files import events, read_json
-from tests.helpers.tiny_data import TRAINING_PICTURES, tiny_plan
+from tests.helpers.tiny_data import TRAINING_IMAGES, tiny_plan
 
 SIDE = 16
 # Python 3.12 warns of any fork while threads run; workers use none of the parent's.
@@ -41,7 +41,7 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return folder
 
 
-def opened(choice: str, pairs: tuple[Pair, ...]) -> PictureCache:
+def opened(choice: str, pairs: tuple[Pair, ...]) -> ImageCache:
     cache = open_cache(choice, pairs, SIDE)
     assert cache is not None
     for pair in pairs:
@@ -56,7 +56,7 @@ def test_auto_goes_to_the_users_caches(home: Path, pairs: tuple[Pair, ...], caps
 
     assert cache.path.parent == home / "camox" == default_folder()
     assert [*cache.path.parent.iterdir()] == [cache.path]
-    assert f"{TRAINING_PICTURES} pairs at {SIDE} px, 0 MiB, are resized once into {home / 'camox'}" in output.err
+    assert f"{TRAINING_IMAGES} pairs at {SIDE} px, 0 MiB, are resized once into {home / 'camox'}" in output.err
     assert f"Cache: {cache.path}\n" in output.err
     assert output.out == ""
 
@@ -103,7 +103,7 @@ def test_second_call_reuses_the_file(
     assert capsys.readouterr().err == f"Cache: {first.path}\n"
 
 
-def test_other_pictures_get_another_file(pairs: tuple[Pair, ...]) -> None:
+def test_other_images_get_another_file(pairs: tuple[Pair, ...]) -> None:
     """Caches of several data sets lie side by side."""
     assert opened("auto", pairs).path != opened("auto", pairs[1:]).path
     assert len([*default_folder().iterdir()]) == 2
@@ -179,8 +179,8 @@ def test_just_enough_room(pairs: tuple[Pair, ...], monkeypatch: pytest.MonkeyPat
 
 
 @pytest.mark.parametrize("choice", ["auto", "explicit"])
-def test_picture_that_cannot_be_read(tmp_path: Path, home: Path, pairs: tuple[Pair, ...], choice: str) -> None:
-    """A broken picture is an error in either case: a run would stop at it later."""
+def test_image_that_cannot_be_read(tmp_path: Path, home: Path, pairs: tuple[Pair, ...], choice: str) -> None:
+    """A broken image is an error in either case: a run would stop at it later."""
     broken = tmp_path / "broken.png"
     broken.write_bytes(b"not a picture")
     folder = home / "camox" if choice == "auto" else tmp_path / "cache"
@@ -222,8 +222,8 @@ def test_another_seed_takes_the_same_cache(tiny_data: Path, tmp_path: Path) -> N
 
 
 @pytest.mark.slow
-def test_generated_pictures_are_not_cached(home: Path, tmp_path: Path) -> None:
-    """Generated pictures have the size of the network and are read as fast: no cache is made of them."""
+def test_generated_images_are_not_cached(home: Path, tmp_path: Path) -> None:
+    """Generated images have the size of the network and are read as fast: no cache is made of them."""
     settings = {"dataset_path": [], "generated_pictures": 4, "cache": "auto", "epochs": 1, "stage1_epochs": 1}
     train(tiny_plan(tmp_path, tmp_path / "run", **settings))
 

@@ -55,7 +55,7 @@ def test_round_trip_of_odd_names(names: list[str], test_set: str) -> None:
         assert read_list(root / "list.json") == (tuple(pairs), {test_set: tuple(pairs[:1])})
 
 
-def test_list_and_pictures_move_together(tmp_path: Path) -> None:
+def test_list_and_images_move_together(tmp_path: Path) -> None:
     """What lies below the list's folder is named relative to it, and is found where both are moved."""
     pairs = [pair_of(tmp_path / "before" / "data", name) for name in "ab"]
     write_list(tmp_path / "before" / "list.json", pairs[:1], {"CAMO": pairs[1:]})
@@ -70,7 +70,7 @@ def test_list_and_pictures_move_together(tmp_path: Path) -> None:
     assert read_list(tmp_path / "after" / "list.json")[0] == (pair_of(tmp_path / "after" / "data", "a"),)
 
 
-def test_list_is_moved_away_from_the_pictures(tmp_path: Path) -> None:
+def test_list_is_moved_away_from_the_images(tmp_path: Path) -> None:
     """What lies elsewhere is named by its absolute path, and is found where the list alone is moved."""
     pair = pair_of(tmp_path / "data", "a")
     for name in ("lists", "other"):
@@ -82,7 +82,7 @@ def test_list_is_moved_away_from_the_pictures(tmp_path: Path) -> None:
 
 
 def test_paths_relative_to_where_the_program_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Pictures and list may be given relative to the working folder, and are found from any other."""
+    """Images and list may be given relative to the working folder, and are found from any other."""
     pair_of(tmp_path / "data", "a")
     monkeypatch.chdir(tmp_path)
     write_list(Path("list.json"), [Pair("a", Path("data/Imgs/a.jpg"), Path("data/GT/a.png"))], {})
@@ -188,7 +188,7 @@ def test_list_without_training_pairs(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("gone", ["Imgs/b.jpg", "GT/c.png"])
 def test_missing_files(tmp_path: Path, gone: str) -> None:
-    """A list whose pictures or masks are no longer there is refused: how many of how many, and the first."""
+    """A list whose images or masks are no longer there is refused: how many of how many, and the first."""
     a, b, c = (pair_of(tmp_path, name) for name in "abc")
     write_list(tmp_path / "list.json", [a, b], {"CAMO": [c]})
     (tmp_path / gone).unlink()
@@ -198,8 +198,8 @@ def test_missing_files(tmp_path: Path, gone: str) -> None:
     assert message.endswith(f"are not there: {tmp_path / gone}")
 
 
-def test_folder_in_place_of_a_picture(tmp_path: Path) -> None:
-    """A folder is no picture."""
+def test_folder_in_place_of_an_image(tmp_path: Path) -> None:
+    """A folder is no image."""
     (tmp_path / "a.jpg").mkdir()
     (tmp_path / "list.json").write_text(json.dumps({"camox_list": 1, "train": [["a.jpg", "a.jpg"]], "tests": {}}))
 
@@ -219,8 +219,8 @@ def test_name_that_is_no_utf8(tmp_path: Path) -> None:
     assert read_list(tmp_path / "list.json")[0] == (pair,)
 
 
-def test_pictures_beside_the_folder_of_the_list(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Pictures that were named by a way up and down again are found where the list is moved."""
+def test_images_beside_the_folder_of_the_list(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Images that were named by a way up and down again are found where the list is moved."""
     pair_of(tmp_path / "data", "a")
     for name in ("lists", "deeper/elsewhere"):
         (tmp_path / name).mkdir(parents=True)

@@ -19,11 +19,11 @@ from camoxpert_cli.errors import DataError
 
 from .files import jpeg, noise, scene, square_mask, with_exif, write
 
-SIDE = 64  # what the pictures of some tests are to be shrunk to
+SIDE = 64  # what the images of some tests are to be shrunk to
 
 
 def test_image_is_rgb(tmp_path: Path) -> None:
-    """A picture comes as uint8 (H, W, 3) with red first, beside its height and width."""
+    """An image comes as uint8 (H, W, 3) with red first, beside its height and width."""
     pixels = np.zeros((4, 6, 3), np.uint8)
     pixels[..., 0] = 200
 
@@ -36,7 +36,7 @@ def test_image_is_rgb(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("kind", ["grey", "alpha", "16 bit"])
 def test_image_of_other_kinds(tmp_path: Path, kind: str) -> None:
-    """Grey, transparent and 16-bit pictures come as 8-bit RGB."""
+    """Grey, transparent and 16-bit images come as 8-bit RGB."""
     grey = noise(0)[..., 0]
     kinds: dict[str, NDArray[Any]] = {
         "grey": grey,
@@ -104,7 +104,7 @@ def test_mask_of_zeros_and_ones(tmp_path: Path) -> None:
 @pytest.mark.parametrize("content", [b"", b"<html>not found</html>", b"\x89PNG\r\n\x1a\nIEND"])
 @pytest.mark.parametrize("read", [read_image, read_mask])
 def test_unreadable_file(tmp_path: Path, content: bytes, read: Callable[[Path], object]) -> None:
-    """A file that is no picture is an error that names it."""
+    """A file that is no image is an error that names it."""
     path = tmp_path / "broken.png"
     path.write_bytes(content)
 
@@ -165,8 +165,8 @@ def test_truncated_bmp(tmp_path: Path) -> None:
         read_image(path)
 
 
-def test_pair_follows_the_mask_that_was_drawn_on_the_turned_picture(tmp_path: Path) -> None:
-    """A picture is turned as its EXIF entry asks, so that it has the size of a mask drawn in a viewer."""
+def test_pair_follows_the_mask_that_was_drawn_on_the_turned_image(tmp_path: Path) -> None:
+    """An image is turned as its EXIF entry asks, so that it has the size of a mask drawn in a viewer."""
     content = jpeg(noise(0, 24, 32))
     (tmp_path / "turned.jpg").write_bytes(with_exif(content, 6))
     (tmp_path / "stored.jpg").write_bytes(content)
@@ -177,8 +177,8 @@ def test_pair_follows_the_mask_that_was_drawn_on_the_turned_picture(tmp_path: Pa
     assert np.array_equal(image, np.rot90(read_image(tmp_path / "stored.jpg")[0], -1))
 
 
-def test_pair_follows_the_mask_that_was_drawn_on_the_stored_picture(tmp_path: Path) -> None:
-    """Where the mask has the size of the picture as stored, the picture is not turned."""
+def test_pair_follows_the_mask_that_was_drawn_on_the_stored_image(tmp_path: Path) -> None:
+    """Where the mask has the size of the image as stored, the image is not turned."""
     content = jpeg(noise(0, 24, 32))
     (tmp_path / "turned.jpg").write_bytes(with_exif(content, 6))
     (tmp_path / "stored.jpg").write_bytes(content)
@@ -190,7 +190,7 @@ def test_pair_follows_the_mask_that_was_drawn_on_the_stored_picture(tmp_path: Pa
 
 
 def test_pair_of_different_sizes(tmp_path: Path) -> None:
-    """A mask of another size than its picture is an error that tells both sizes."""
+    """A mask of another size than its image is an error that tells both sizes."""
     image = write(tmp_path / "image.png", noise(0, 24, 32))
     mask = write(tmp_path / "mask.png", square_mask(0, 20, 32))
 
@@ -234,7 +234,7 @@ def test_scale_of_a_reduced_jpeg(tmp_path: Path, height: int, expected: int) -> 
 @pytest.mark.parametrize("suffix", [".png", ".bmp"])
 @pytest.mark.parametrize("size", [(256, 256), (300, 200)])
 def test_other_formats_are_never_reduced(tmp_path: Path, suffix: str, size: tuple[int, int]) -> None:
-    """A picture of another format comes in full, however large."""
+    """An image of another format comes in full, however large."""
     pixels = scene(0, *size)
 
     image, full_size = read_image(write(tmp_path / f"picture{suffix}", pixels), SIDE)
@@ -276,7 +276,7 @@ def test_reduced_pair_that_is_off_by_a_pixel(tmp_path: Path, off: tuple[int, int
 @pytest.mark.parametrize("orientation", range(5, 9))
 @pytest.mark.parametrize("drawn_on", ["turned", "stored"])
 def test_reduced_pair_follows_its_mask(tmp_path: Path, orientation: int, drawn_on: str) -> None:
-    """At a reduced scale the picture is turned where its mask is, and otherwise not."""
+    """At a reduced scale the image is turned where its mask is, and otherwise not."""
     content = jpeg(scene(0, 256, 384))
     (tmp_path / "turned.jpg").write_bytes(with_exif(content, orientation))
     (tmp_path / "stored.jpg").write_bytes(content)
@@ -290,7 +290,7 @@ def test_reduced_pair_follows_its_mask(tmp_path: Path, orientation: int, drawn_o
 
 
 WHOLE = with_exif(jpeg(scene(0, 40, 56)), 6, thumbnail=jpeg(noise(1, 8, 8)))
-FRAME = WHOLE.rindex(b"\xff\xc0")  # the header with height and width of the picture, after that of the thumbnail
+FRAME = WHOLE.rindex(b"\xff\xc0")  # the header with height and width of the image, after that of the thumbnail
 
 
 @st.composite
@@ -312,7 +312,7 @@ def damaged_jpegs(draw: st.DrawFn) -> bytes:
     st.sampled_from([None, 8]),
 )
 def test_no_bytes_raise_another_error(content: bytes, img_size: int | None) -> None:
-    """Whatever a file holds, it is a picture whose size does not depend on the scale, or a DataError."""
+    """Whatever a file holds, it is an image whose size does not depend on the scale, or a DataError."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "picture.jpg"
         path.write_bytes(content)

@@ -14,16 +14,16 @@ from .files import jpeg, noise, scene, square_mask, with_exif, write
 
 
 @pytest.mark.parametrize("factor", [2, 3, 4])
-def test_shrinking_a_picture_averages(factor: int) -> None:
-    """A pixel of a picture that shrinks is the mean of all pixels that it covers."""
+def test_shrinking_an_image_averages(factor: int) -> None:
+    """A pixel of an image that shrinks is the mean of all pixels that it covers."""
     image = noise(0, 12 * factor, 12 * factor)
 
     average = image.reshape(12, factor, 12, factor, 3).mean(axis=(1, 3))
     assert np.abs(resize_image(image, 12) - average).max() <= 0.5
 
 
-def test_growing_a_picture_is_bilinear() -> None:
-    """A picture that grows runs evenly from one pixel's centre to the next."""
+def test_growing_an_image_is_bilinear() -> None:
+    """An image that grows runs evenly from one pixel's centre to the next."""
     image = np.array([[0, 100], [0, 100]], np.uint8)
 
     grown = resize_image(np.dstack([image] * 3), 4)
@@ -50,7 +50,7 @@ def test_nearest_looks_at_the_centre() -> None:
 
 @pytest.mark.parametrize("size", [(33, 47), (90, 41), (20, 20), (150, 200)])
 def test_read_resized(tmp_path: Path, size: tuple[int, int]) -> None:
-    """Any pair becomes a picture (S, S, 3) and a mask (S, S) of 0 and 1 in uint8, whose halves lie where they lay."""
+    """Any pair becomes an image (S, S, 3) and a mask (S, S) of 0 and 1 in uint8, whose halves lie where they lay."""
     left = np.zeros(size, np.uint8)
     left[:, : size[1] // 2] = 255
     pair = Pair("a", write(tmp_path / "a.jpg", np.dstack([left] * 3)), write(tmp_path / "a.png", left))
@@ -65,7 +65,7 @@ def test_read_resized(tmp_path: Path, size: tuple[int, int]) -> None:
 
 
 def test_read_resized_follows_the_mask(tmp_path: Path) -> None:
-    """The picture is resized as `read_pair` turns it for its mask."""
+    """The image is resized as `read_pair` turns it for its mask."""
     (tmp_path / "a.jpg").write_bytes(with_exif(jpeg(scene(0, 96, 128)), 6))
     for size in ((96, 128), (128, 96)):
         pair = Pair("a", tmp_path / "a.jpg", write(tmp_path / "a.png", square_mask(0, *size)))
@@ -79,7 +79,7 @@ def test_read_resized_follows_the_mask(tmp_path: Path) -> None:
 
 
 def test_pair_that_does_not_fit(tmp_path: Path) -> None:
-    """A mask of another size than its picture is refused before both become one size."""
+    """A mask of another size than its image is refused before both become one size."""
     pair = Pair("a", write(tmp_path / "a.jpg", noise(0, 96, 128)), write(tmp_path / "a.png", square_mask(0, 96, 127)))
 
     with pytest.raises(DataError, match="127×96"):

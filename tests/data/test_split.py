@@ -26,7 +26,7 @@ def cod10k(sizes: dict[str, int]) -> list[Pair]:
 @settings(deadline=None)
 @given(st.integers(2, 60), st.floats(0.001, 0.9), st.integers(0, 2**32 - 1))
 def test_every_pair_lands_on_one_side(count: int, fraction: float, seed: int) -> None:
-    """Both sides have a pair, together they are the whole, and the fraction is kept to the nearest picture."""
+    """Both sides have a pair, together they are the whole, and the fraction is kept to the nearest image."""
     pairs = pairs_named([f"{index:03d}" for index in range(count)])
 
     train, held_out = hold_out(pairs, fraction, seed)
@@ -54,8 +54,8 @@ def test_super_classes_are_held_out_in_proportion() -> None:
 
 @settings(deadline=None)
 @given(st.lists(st.integers(1, 40), min_size=1, max_size=6), st.floats(0.01, 0.9))
-def test_no_super_class_is_off_by_a_picture(sizes: list[int], fraction: float) -> None:
-    """No super-class gives a whole picture more or less than its exact part of those held out."""
+def test_no_super_class_is_off_by_an_image(sizes: list[int], fraction: float) -> None:
+    """No super-class gives a whole image more or less than its exact part of those held out."""
     groups = {f"Group{chr(65 + index)}": size for index, size in enumerate(sizes)}
     pairs = cod10k(groups)
     if len(pairs) < 2:
@@ -76,14 +76,14 @@ def test_order_of_files_does_not_matter() -> None:
 
 
 def test_seed_matters() -> None:
-    """Another seed holds out other pictures."""
+    """Another seed holds out other images."""
     pairs = pairs_named([f"{index:03d}" for index in range(100)])
 
     assert hold_out(pairs, 0.1, 0) != hold_out(pairs, 0.1, 1)
 
 
 def test_split_is_pinned() -> None:
-    """The pictures held out for a seed never change: a run that goes on must not train on them."""
+    """The images held out for a seed never change: a run that goes on must not train on them."""
     pairs = pairs_named([f"{index:03d}" for index in range(50)])
 
     _, held_out = hold_out(pairs, 0.1, 42)
@@ -93,6 +93,6 @@ def test_split_is_pinned() -> None:
 
 @pytest.mark.parametrize("count", [0, 1])
 def test_too_few_pairs(count: int) -> None:
-    """One picture cannot be both trained on and held out."""
+    """One image cannot be both trained on and held out."""
     with pytest.raises(DataError, match=f"{count} training picture"):
         hold_out(pairs_named(["a"][:count]), 0.5, 0)

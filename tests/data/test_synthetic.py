@@ -15,8 +15,8 @@ from camoxpert_cli.data.synthetic import (
     Cue,
     Recipe,
     Split,
-    generate_picture,
-    picture_recipe,
+    generate_image,
+    image_recipe,
     write_dataset,
     write_photographs,
 )
@@ -26,7 +26,7 @@ SPLITS: tuple[Split, ...] = get_args(Split)
 
 
 def recipes(split: Split, count: int = 400) -> list[Recipe]:
-    return [picture_recipe(3, index, split) for index in range(count)]
+    return [image_recipe(3, index, split) for index in range(count)]
 
 
 def bins_of(recipe: Recipe) -> dict[str, list[float]]:
@@ -48,10 +48,10 @@ def bins_of(recipe: Recipe) -> dict[str, list[float]]:
     split=st.sampled_from(SPLITS),
     size=st.integers(synthetic.MIN_SIZE, 130),
 )
-def test_any_picture(seed: int, index: int, split: Split, size: int) -> None:
+def test_any_image(seed: int, index: int, split: Split, size: int) -> None:
     """For any arguments: the types and sizes hold, the object is in bounds, and a repetition is identical."""
-    image, mask = generate_picture(seed, index, split, size)
-    again = generate_picture(seed, index, split, size)
+    image, mask = generate_image(seed, index, split, size)
+    again = generate_image(seed, index, split, size)
 
     assert image.shape == (size, size, 3)
     assert mask.shape == (size, size)
@@ -62,31 +62,31 @@ def test_any_picture(seed: int, index: int, split: Split, size: int) -> None:
     assert np.array_equal(mask, again[1])
 
 
-def test_seed_index_and_split_change_the_picture() -> None:
-    """Any of the three gives another picture and another object."""
+def test_seed_index_and_split_change_the_image() -> None:
+    """Any of the three gives another image and another object."""
     arguments: list[tuple[int, int, Split]] = [
         (0, 0, "train"),
         (1, 0, "train"),
         (0, 1, "train"),
         (0, 0, "val"),
     ]
-    pictures = [generate_picture(*each, size=64) for each in arguments]
+    images = [generate_image(*each, size=64) for each in arguments]
 
     for part in (0, 1):
-        assert len({picture[part].tobytes() for picture in pictures}) == 4
+        assert len({image[part].tobytes() for image in images}) == 4
 
 
 def test_object_is_one_piece() -> None:
     """The object is a single connected region."""
     for index in range(30):
-        _, mask = generate_picture(0, index, "val", 64)
+        _, mask = generate_image(0, index, "val", 64)
         assert cv2.connectedComponents(mask, connectivity=8)[0] == 2
 
 
 def test_too_small() -> None:
     """A size that has no room for the textures is refused."""
     with pytest.raises(ValueError, match="at least 48"):
-        generate_picture(0, 0, "train", 47)
+        generate_image(0, 0, "train", 47)
 
 
 @pytest.mark.parametrize("split", SPLITS)
@@ -99,7 +99,7 @@ def test_inside_and_outside_have_the_same_histogram(split: Split) -> None:
     """
     distances, means, deviations = [], [], []
     for index in range(40):
-        image, mask = generate_picture(5, index, split, 96)
+        image, mask = generate_image(5, index, split, 96)
         for values in (cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), *np.moveaxis(image, -1, 0)):
             inside, outside = values[mask > 0], values[mask == 0]
             cumulated = [np.cumsum(np.bincount(v, minlength=256)) / v.size for v in (inside, outside)]
@@ -124,7 +124,7 @@ def test_training_and_validation_textures_are_disjoint(name: str) -> None:
 
 @pytest.mark.parametrize("split", SPLITS)
 def test_turning_and_mirroring_stay_within_a_split(split: Split) -> None:
-    """The orientation of a picture turned by 90 degrees or mirrored is one of the same split."""
+    """The orientation of an image turned by 90 degrees or mirrored is one of the same split."""
     for recipe in recipes(split, 100):
         angle = recipe.background.orientation
         for turned in (angle, angle + 90, 180 - angle, 90 - angle):
@@ -163,7 +163,7 @@ def write_small(folder: Path, seed: int = 1, train: int = 3) -> bool:
 
 
 def test_layout(tmp_path: Path) -> None:
-    """Images and masks lie under the same names, and hold exactly what `generate_picture` gives."""
+    """Images and masks lie under the same names, and hold exactly what `generate_image` gives."""
     assert write_small(tmp_path / "new")
 
     names = [
@@ -176,7 +176,7 @@ def test_layout(tmp_path: Path) -> None:
     assert contents(tmp_path / "new").keys() == expected
     splits: list[Split] = ["train", "train", "train", "val", "val"]
     for name, index, split in zip(names, (0, 1, 2, 0, 1), splits, strict=True):
-        image, mask = generate_picture(1, index, split, 48)
+        image, mask = generate_image(1, index, split, 48)
         assert np.array_equal(read(tmp_path / "new" / name.format("Imgs"), cv2.IMREAD_COLOR_RGB), image)
         assert np.array_equal(read(tmp_path / "new" / name.format("GT"), cv2.IMREAD_UNCHANGED), mask)
 
@@ -195,12 +195,12 @@ def test_rerun_completes(tmp_path: Path, damage: str) -> None:
     """What a killed writer leaves, or a lost file, is written anew to the very same bytes."""
     write_small(tmp_path)
     before = contents(tmp_path)
-    picture = tmp_path / "TrainDataset" / "Imgs" / "train_00001.png"
+    image = tmp_path / "TrainDataset" / "Imgs" / "train_00001.png"
     if damage == "picture missing":
-        picture.unlink()
+        image.unlink()
     elif damage == "killed while writing":
         (tmp_path / "synthetic.json").unlink()
-        picture.write_bytes(before["TrainDataset/Imgs/train_00001.png"][:50])
+        image.write_bytes(before["TrainDataset/Imgs/train_00001.png"][:50])
         (tmp_path / "TrainDataset" / "GT" / "train_00001.png").unlink()
     else:
         (tmp_path / "synthetic.json").write_text("{")
@@ -218,8 +218,8 @@ def test_other_arguments_replace(tmp_path: Path) -> None:
     assert contents(tmp_path / "one") == contents(tmp_path / "two")
 
 
-def test_other_pictures_are_left_alone(tmp_path: Path) -> None:
-    """A folder with somebody's own pictures is refused, and nothing in it changes."""
+def test_other_images_are_left_alone(tmp_path: Path) -> None:
+    """A folder with somebody's own images is refused, and nothing in it changes."""
     own = tmp_path / "TrainDataset" / "Imgs" / "camourflage_00012.jpg"
     own.parent.mkdir(parents=True)
     own.write_bytes(b"mine")
@@ -230,7 +230,7 @@ def test_other_pictures_are_left_alone(tmp_path: Path) -> None:
 
 
 def test_photographs(tmp_path: Path) -> None:
-    """JPEGs of a photograph's size and of its order of bytes, each another picture, with masks of 0 and 255."""
+    """JPEGs of a photograph's size and of its order of bytes, each another image, with masks of 0 and 255."""
     pairs = write_photographs(tmp_path / "pictures", 2)
 
     assert [pair.name for pair in pairs] == ["000", "001"]

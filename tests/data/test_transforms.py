@@ -15,7 +15,7 @@ CALLS = 3000
 
 
 def corners() -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
-    """A picture whose top left quarter is white, and a mask of 1 in its top right one."""
+    """An image whose top left quarter is white, and a mask of 1 in its top right one."""
     image, mask = np.zeros((16, 16, 3), np.uint8), np.zeros((16, 16), np.uint8)
     image[:8, :8] = 255
     mask[:8, 8:] = 1
@@ -38,7 +38,7 @@ def outcomes() -> dict[tuple[tuple[int, int], tuple[int, int]], int]:
 
 
 def test_shapes_and_types() -> None:
-    """Pictures (S, S, 3) and masks (S, S) keep their shape, and stay uint8."""
+    """Images (S, S, 3) and masks (S, S) keep their shape, and stay uint8."""
     augmentation = Augmentation()
 
     for seed in range(50):
@@ -49,8 +49,8 @@ def test_shapes_and_types() -> None:
         assert image.dtype == mask.dtype == np.uint8
 
 
-def test_mask_moves_with_the_picture() -> None:
-    """A mask painted into the picture is found there after every augmentation."""
+def test_mask_moves_with_the_image() -> None:
+    """A mask painted into the image is found there after every augmentation."""
     augmentation = Augmentation()
     mask = square_mask(3, 32, 32) // 255
     image = np.dstack([mask * 200] * 3)

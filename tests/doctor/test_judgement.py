@@ -92,7 +92,7 @@ def test_the_kernel_is_the_judge() -> None:
 
 
 def test_eight_h100s() -> None:
-    """On eight cards the nearest preset keeps its pictures a step, 32 and 24, and ddp is the strategy."""
+    """On eight cards the nearest preset keeps its images a step, 32 and 24, and ddp is the strategy."""
     examination = examined(machine(*[H100] * 8))
 
     assert troubles(examination) == {}

@@ -24,7 +24,7 @@ def test_a_device_that_works() -> None:
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 def test_rounding_is_no_fault(dtype: torch.dtype) -> None:
-    """What a number format rounds stays well within what counts as wrong."""
+    """What a dtype rounds stays well within what counts as wrong."""
     cpu = torch.device("cpu")
 
     assert selftests.largest_difference(selftests._step(cpu, dtype), selftests._step(cpu, None)) < 0.02
@@ -113,7 +113,7 @@ def test_ddp_with_a_rank_that_fails() -> None:
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 def test_one_gpu() -> None:
-    """A card that works computes in its own number format; DataParallel runs on one card taken twice."""
+    """A card that works computes in its own dtype; DataParallel runs on one card taken twice."""
     trial = selftests.try_device("cuda:0")
 
     assert (trial.kernel, trial.convolution) == ("", "")

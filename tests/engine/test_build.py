@@ -1,4 +1,4 @@
-"""Where a run's pictures come from when nobody says."""
+"""Where a run's images come from when nobody says."""
 
 from __future__ import annotations
 
@@ -56,8 +56,8 @@ def test_no_data_at_all_points_to_the_quickstart(kaggle_input: Path, tmp_path: P
     assert not (tmp_path / "run").exists()
 
 
-def test_generated_pictures_depend_on_the_seed_and_are_kept_in_the_run_folder(tmp_path: Path) -> None:
-    """`--seed` changes the pictures; validation pictures are none of the training ones and there is no test set."""
+def test_generated_images_depend_on_the_seed_and_are_kept_in_the_run_folder(tmp_path: Path) -> None:
+    """`--seed` changes the images; validation images are none of the training ones and there is no test set."""
     first, second = (
         open_data(DataConfig(generated_pictures=4, img_size=64), seed, RunFolder(tmp_path / str(seed)))
         for seed in (1, 2)

@@ -47,10 +47,10 @@ def test_plain_formula(network: CamoXpert) -> None:
             expected[name] = decay * expected[name] + (1 - decay) * value
 
     floating = [name for name, value in network.state_dict().items() if value.is_floating_point()]
-    average = doubles(ema.network)
+    ema_weights = doubles(ema.network)
     assert any(name.endswith("running_var") for name in floating)
     for name in floating:
-        error = (average[name] - expected[name]).abs().max() / expected[name].abs().max()
+        error = (ema_weights[name] - expected[name]).abs().max() / expected[name].abs().max()
         assert error < 1e-6, name
 
 
@@ -78,7 +78,7 @@ def test_first_updates_weigh_more(network: CamoXpert) -> None:
     assert moved.mean().item() == pytest.approx(9 / 11, abs=1e-4)
 
 
-def test_average_is_apart_from_the_network(network: CamoXpert) -> None:
+def test_ema_is_apart_from_the_network(network: CamoXpert) -> None:
     """It shares no memory with the network, needs no gradient, stays in eval mode and does not change what it reads."""
     ema = Ema(network.train(), DECAY)
     before = {name: value.clone() for name, value in network.state_dict().items()}

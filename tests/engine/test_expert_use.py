@@ -4,11 +4,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from camoxpert_cli.engine.expert_use import added, expert_use, in_words
+from camoxpert_cli.engine.expert_use import added, expert_use, format_dead_experts
 
 
 def test_shares_entropy_and_the_dead() -> None:
-    """Of 200 pictures that chose two of four experts: all of them alike; two only; and one by a single picture."""
+    """Of 200 images that chose two of four experts: all of them alike; two only; and one by a single image."""
     use = expert_use([[100, 100, 100, 100], [200, 200, 0, 0], [200, 100, 99, 1]], top_k=2)
 
     assert use.shares == [[0.5, 0.5, 0.5, 0.5], [1.0, 1.0, 0.0, 0.0], [1.0, 0.5, 0.495, 0.005]]
@@ -18,19 +18,19 @@ def test_shares_entropy_and_the_dead() -> None:
 
 
 def test_one_percent_is_alive() -> None:
-    """Dead is what fewer than one of a hundred pictures chose."""
+    """Dead is what fewer than one of a hundred images chose."""
     assert expert_use([[100, 1, 99]], top_k=2).dead == [[]]
     assert expert_use([[1000, 9, 991]], top_k=2).dead == [[1]]
 
 
-def test_without_a_picture() -> None:
-    """Nothing is said of an epoch that no picture was counted in."""
+def test_without_an_image() -> None:
+    """Nothing is said of an epoch that no image was counted in."""
     assert expert_use([], top_k=2) == ([], [], [])
     assert expert_use([[0, 0]], top_k=2) == ([], [], [])
 
 
 def test_a_single_expert() -> None:
-    """All pictures choose it, and that is as even as can be."""
+    """All images choose it, and that is as even as can be."""
     assert expert_use([[7]], top_k=1) == ([[1.0]], [1.0], [[]])
 
 
@@ -49,4 +49,4 @@ def test_the_dead_in_words() -> None:
     """Layers and experts are counted from 1, and layers whose experts all live are left out."""
     use = expert_use([[100, 100, 100, 100], [200, 200, 0, 0], [200, 100, 99, 1]], top_k=2)
 
-    assert in_words(use) == "3 of the network's 12 experts, which hardly learn (layer 2: 3, 4; layer 3: 4)"
+    assert format_dead_experts(use) == "3 of the network's 12 experts, which hardly learn (layer 2: 3, 4; layer 3: 4)"

@@ -80,7 +80,7 @@ SCHEDULERS = ["cosine", "onecycle", "cosine_restart", "none"]
 
 @pytest.fixture(scope="module")
 def uncut_runs(tiny_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, bool], Path]:
-    """The uncut run with a scheduler, with or without an average of the weights; each is trained once."""
+    """The uncut run with a scheduler, with or without an EMA of the weights; each is trained once."""
 
     @functools.cache
     def train_once(scheduler: str, use_ema: bool) -> Path:
@@ -269,10 +269,10 @@ def watch(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, dict[str, Any]]]:
     def watched(run: Run, rate: float, losses: Any, epoch: int) -> float | None:
         assert run.state.ema is not None
         assert run.state.optimizer is not None
-        average = {name: value.clone() for name, value in run.state.ema.network.state_dict().items()}
+        ema = {name: value.clone() for name, value in run.state.ema.network.state_dict().items()}
         parameters = {name: value.detach().clone() for name, value in run.state.network.named_parameters()}
         moments = len(run.state.optimizer.state)
-        state = {"average": average, "parameters": parameters, "updates": run.state.ema.updates, "moments": moments}
+        state = {"average": ema, "parameters": parameters, "updates": run.state.ema.updates, "moments": moments}
         seen.append((epoch, state))
         return original(run, rate, losses, epoch)
 
@@ -290,7 +290,7 @@ def test_from_best_model(
     capsys: pytest.CaptureFixture[str],
     elsewhere: bool,
 ) -> None:
-    """best_model.pth gives weights, average and epoch; what starts anew is said, and no worse epoch replaces it."""
+    """best_model.pth gives weights, EMA and epoch; what starts anew is said, and no worse epoch replaces it."""
     source, folder = tmp_path / "run", tmp_path / ("other" if elsewhere else "run")
     source.mkdir()
     content = read_checkpoint(uncut / "last.pth")

@@ -12,7 +12,7 @@ import pytest
 from camoxpert_cli.engine.run import Run, enter_phase, prepare
 from camoxpert_cli.engine.status import epoch_line, forecast_of, memory_bytes, report_step, tell_forecast
 from camoxpert_cli.engine.step import LossValues
-from camoxpert_cli.engine.throughput import Pace
+from camoxpert_cli.engine.throughput import Throughput
 from camoxpert_cli.engine.time_limit import Deadline
 from camoxpert_cli.metrics.image_scores import Scores
 from tests.helpers.tiny_data import tiny_plan
@@ -22,7 +22,7 @@ LOSSES = LossValues(3.25, 0.5, 0.25, 0.125, 1.0, 4.0)
 
 @pytest.fixture
 def run(tiny_data: Path, tmp_path: Path) -> Run:
-    """In its first phase, of 8 pictures an epoch at 4 a second, and 3 to validate on."""
+    """In its first phase, of 8 images an epoch at 4 a second, and 3 to validate on."""
     return timed_run(tiny_data, tmp_path, epochs=3, stage1_epochs=2, progressive_unfreeze=False)
 
 
@@ -30,7 +30,7 @@ def timed_run(data: Path, folder: Path, **settings: Any) -> Run:
     run = prepare(tiny_plan(data, folder / "run", **settings))[0]
     enter_phase(run, run.phases[0])
     for _ in range(2):
-        run.reporter.pace.note_step(run.phases[0], 1.0, 4)
+        run.reporter.throughput.note_step(run.phases[0], 1.0, 4)
     run.clock.reserve.validation = 6.0
     return run
 
@@ -53,7 +53,7 @@ def test_a_step(run: Run) -> None:
 
 def test_nothing_is_known_before_a_step_was_timed(run: Run) -> None:
     """The first step promises nothing."""
-    run.reporter.pace = Pace()
+    run.reporter.throughput = Throughput()
     report = report_step(run, run.phases[0], 0, LOSSES, wait=0.0)
 
     assert report.line == "loss 3.250  lr 0.0e+00  wait 0%"
@@ -68,9 +68,9 @@ def test_all_fits_80_columns(run: Run) -> None:
     run.state.progress.epoch = 0
     run.state.progress.rate = 6.5e-4
     run.clock.stopping.deadline = Deadline(time.time() + 43000.0, "the time limit of 12h")
-    run.reporter.pace = Pace()
+    run.reporter.throughput = Throughput()
     for _ in range(2):
-        run.reporter.pace.note_step(run.phases[0], 30.0, 4)
+        run.reporter.throughput.note_step(run.phases[0], 30.0, 4)
     losses = LossValues(*(each + 90 for each in LOSSES))
     report = report_step(run, run.phases[0], 999, losses, wait=0.99)
     run.state.progress.epoch = 140

@@ -9,17 +9,17 @@ from camoxpert_cli.engine.step import Losses, StepOutput, TrainingStep
 from camoxpert_cli.model.camoxpert import CamoXpert, CamoXpertOutput
 from tests.helpers.reference_network import ReferenceOutput, reference_loss
 from tests.helpers.whole_batch import combine
-from tests.model.networks import masks_for, pictures, small_network, spread_routing, without_dropout
+from tests.model.networks import masks_for, random_images, small_network, spread_routing, without_dropout
 
 
 def bytes_of(count: int, size: int = 64) -> tuple[Tensor, Tensor]:
-    """Pictures and masks as the loader gives them: uint8."""
-    images = pictures(count, size, size)
+    """Images and masks as the loader gives them: uint8."""
+    images = random_images(count, size, size)
     return (images * 40 + 128).clamp(0, 255).byte(), masks_for(images).byte()
 
 
 def step_of(num_experts: int = 5, *, deep_supervision: bool = True, dtype: torch.dtype | None = None) -> TrainingStep:
-    """In eval mode, in which no picture depends on another, routed to many experts."""
+    """In eval mode, in which no image depends on another, routed to many experts."""
     network = small_network("test_resnet", num_experts)
     step = TrainingStep(network, deep_supervision, dtype).eval()
     spread_routing(network, step.normalise(bytes_of(5)[0]))
@@ -31,7 +31,7 @@ def join(parts: list[StepOutput]) -> StepOutput:
 
 
 def test_is_the_reference_loss() -> None:
-    """The losses are the reference's of what the network gives for the normalised pictures."""
+    """The losses are the reference's of what the network gives for the normalised images."""
     step = step_of()
     images, masks = bytes_of(3)
     mean, std = (torch.tensor(values).view(1, 3, 1, 1) for values in step.network.normalisation)
@@ -54,13 +54,13 @@ def test_is_the_reference_loss() -> None:
 
 
 def test_nothing_is_scalar() -> None:
-    """Every output has a first dimension along which devices are joined: pictures for the terms, one for the sums."""
+    """Every output has a first dimension along which devices are joined: images for the terms, one for the sums."""
     output = step_of()(*bytes_of(3))
 
     assert output.terms.shape == (3, 4)
     assert output.chosen.shape == (1, 4, 5)
     assert output.probability.shape == (1, 4, 5)
-    assert output.chosen.sum(dim=2).tolist() == [[6.0] * 4]  # three pictures, two experts each
+    assert output.chosen.sum(dim=2).tolist() == [[6.0] * 4]  # three images, two experts each
 
 
 @pytest.mark.parametrize("sizes", [[4, 1], [2, 2, 1], [3, 2]])
@@ -191,7 +191,7 @@ def test_autocast_around_the_network_alone(dtype: torch.dtype | None, outer: boo
     network = small_network("test_resnet", 2).eval()
     images, masks = bytes_of(2)
     with torch.no_grad():
-        output = network(pictures(2))
+        output = network(random_images(2))
     half = CamoXpertOutput(
         (output.logits * 5).half(), tuple((deep * 5).half() for deep in output.deep_logits), output.routing
     )

@@ -22,7 +22,7 @@ accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_ac
 
 
 def curves(folder: Path) -> dict[str, list[tuple[int, float]]]:
-    """Every curve under its name: pictures seen, and the value."""
+    """Every curve under its name: images seen, and the value."""
     reader = accumulator.EventAccumulator(str(folder), size_guidance={"scalars": 0})
     reader.Reload()
     return {name: [(each.step, each.value) for each in reader.Scalars(name)] for name in reader.Tags()["scalars"]}
@@ -40,11 +40,11 @@ def drawn(tiny_data: Path, tmp_path_factory: pytest.TempPathFactory) -> RunFolde
 
 
 def test_what_is_drawn(drawn: RunFolder) -> None:
-    """Steps and epochs are those of metrics.jsonl, over the pictures seen and the epochs closed."""
+    """Steps and epochs are those of metrics.jsonl, over the images seen and the epochs closed."""
     found = curves(drawn.path / "tensorboard")
     steps, epochs = events(drawn, "step"), events(drawn, "epoch")
 
-    # 8 pictures in batches of 4, then of 3; an epoch's end is a place of its own.
+    # 8 images in batches of 4, then of 3; an epoch's end is a place of its own.
     assert [at for at, _ in found["step/total"]] == [4, 8, 12, 15, 17]
     assert [value for _, value in found["step/total"]] == pytest.approx(values(steps, "total"), rel=1e-6)
     assert [at for at, _ in found["group_lr/backbone"]] == [12, 15, 17]

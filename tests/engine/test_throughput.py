@@ -9,47 +9,47 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from camoxpert_cli.engine.stages import Phase, Stage, plan_phases
-from camoxpert_cli.engine.throughput import Forecast, Pace, forecast, roughly
+from camoxpert_cli.engine.throughput import Forecast, Throughput, forecast, roughly
 
 STAGE1 = Stage(1, 0, 3, batch_size=4, lr=1.0, warmup_epochs=0)
 STAGE2 = Stage(2, 3, 9, batch_size=4, lr=1.0, warmup_epochs=0)
 PHASES = plan_phases(STAGE1, STAGE2, progressive_unfreeze=True)  # 3 epochs, then 2 + 2 + 2
 
 
-def ahead(epoch: int, pictures_left: int = 100, clock: float = math.inf) -> Forecast:
-    """Of epochs of 100 pictures: 50 s of training, 10 s of validation; 7 s of tests at the end."""
+def ahead(epoch: int, images_left: int = 100, clock: float = math.inf) -> Forecast:
+    """Of epochs of 100 images: 50 s of training, 10 s of validation; 7 s of tests at the end."""
     return forecast(
-        PHASES, epoch, pictures_left=pictures_left, pictures=100, images_per_s=2, validation=10, tests=7, clock=clock
+        PHASES, epoch, images_left=images_left, images=100, images_per_s=2, validation=10, tests=7, clock=clock
     )
 
 
 def test_pace_is_that_of_the_phase() -> None:
     """The first step of a phase does not count, equal steps give their speed, and another phase begins anew."""
-    pace = Pace()
-    pace.note_step(PHASES[0], 100.0, 1)
-    before = pace.images_per_s(PHASES[0])
+    throughput = Throughput()
+    throughput.note_step(PHASES[0], 100.0, 1)
+    before = throughput.images_per_s(PHASES[0])
     for _ in range(50):
-        pace.note_step(PHASES[0], 0.5, 4)
-    steady = pace.images_per_s(PHASES[0])
-    pace.note_step(PHASES[1], 1.0, 4)
+        throughput.note_step(PHASES[0], 0.5, 4)
+    steady = throughput.images_per_s(PHASES[0])
+    throughput.note_step(PHASES[1], 1.0, 4)
 
     assert before == 0
     assert steady == pytest.approx(8.0)
-    assert pace.images_per_s(PHASES[0]) == pace.images_per_s(PHASES[1]) == 0
+    assert throughput.images_per_s(PHASES[0]) == throughput.images_per_s(PHASES[1]) == 0
 
 
 def test_pace_follows() -> None:
     """After a hundred steps at another speed the old one counts for less than a percent."""
-    pace = Pace()
+    throughput = Throughput()
     for seconds in [1.0] * 101 + [2.0] * 100:
-        pace.note_step(PHASES[0], seconds, 4)
+        throughput.note_step(PHASES[0], seconds, 4)
 
-    assert pace.images_per_s(PHASES[0]) == pytest.approx(2.0, rel=0.01)
+    assert throughput.images_per_s(PHASES[0]) == pytest.approx(2.0, rel=0.01)
 
 
 def test_what_is_left() -> None:
     """Half of an epoch and its validation, the whole epochs of the stage, those of the run, and the tests."""
-    middle = ahead(1, pictures_left=50)
+    middle = ahead(1, images_left=50)
     last = ahead(8)
 
     assert (middle.number, middle.stage, middle.run) == (1, 35 + 60, 35 + 7 * 60 + 7)
@@ -96,8 +96,8 @@ def test_a_run_of_one_phase() -> None:
     coming = forecast(
         [Phase(STAGE1, 0, 3, 0)],
         0,
-        pictures_left=1,
-        pictures=1,
+        images_left=1,
+        images=1,
         images_per_s=1,
         validation=0,
         tests=0,

@@ -95,12 +95,12 @@ def test_a_machine_that_has_been_up_for_days(
 
 def test_reserve_is_estimated_then_measured() -> None:
     """Before anything was measured, saving and validation are estimated; then what was measured counts."""
-    reserve = Reserve(estimated_saving=10.0, validation_pictures=40)
-    reserve.note_step(60.0, pictures=16)  # libraries warm up
-    reserve.note_step(2.0, pictures=16)
+    reserve = Reserve(estimated_saving=10.0, validation_images=40)
+    reserve.note_step(60.0, images=16)  # libraries warm up
+    reserve.note_step(2.0, images=16)
     estimated = reserve.seconds
     reserve.saving, reserve.validation = 1.0, 3.0
-    reserve.note_step(1.0, pictures=16)
+    reserve.note_step(1.0, images=16)
 
     assert estimated == pytest.approx(1.2 * (2 + 40 * 2 / 16 + 2 * 10))
     assert reserve.seconds == pytest.approx(1.2 * (2 + 3 + 2 * 1))

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from camoxpert_cli.checkpoints.format import read_checkpoint
 from camoxpert_cli.checkpoints.load import load_model
 from camoxpert_cli.config.schema import Config, Scheduler
-from camoxpert_cli.data.dataset import ScoringPictures
+from camoxpert_cli.data.dataset import ScoringImages
 from camoxpert_cli.data.loader import scoring_loader
 from camoxpert_cli.engine import train as train_module
 from camoxpert_cli.engine.run import Run, enter_phase, prepare
@@ -24,13 +24,13 @@ from camoxpert_cli.errors import DataError, Interrupted
 from camoxpert_cli.launch.decide import decide
 from camoxpert_cli.metrics.image_scores import Scores
 from camoxpert_cli.model import camoxpert
-from camoxpert_cli.model.activation_checkpointing import recompute
+from camoxpert_cli.model.activation_checkpointing import checkpoint_activations
 from camoxpert_cli.model.camoxpert import CamoXpert
 from camoxpert_cli.run_folder import RunFolder
 from tests.helpers.compare import differences
 from tests.helpers.run_files import events, read_json
 from tests.helpers.scoring import evaluate
-from tests.helpers.tiny_data import TEST_PICTURES, TRAINING_PICTURES, tiny_plan, tiny_run
+from tests.helpers.tiny_data import TEST_IMAGES, TRAINING_IMAGES, tiny_plan, tiny_run
 
 # Python 3.12 warns of any fork while threads run; workers use none of the parent's.
 pytestmark = pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
@@ -50,16 +50,16 @@ def differing(first: RunFolder, second: RunFolder) -> list[str]:
     ]
 
 
-def test_no_picture_is_seen_twice(tiny_data: Path, tmp_path: Path) -> None:
-    """Training, validation and test pictures have no file in common, and validation takes none from the test set."""
+def test_no_image_is_seen_twice(tiny_data: Path, tmp_path: Path) -> None:
+    """Training, validation and test images have no file in common, and validation takes none from the test set."""
     data = prepare(tiny_plan(tiny_data, tmp_path / "run"))[0].data
     groups = [data.train, data.validation, *data.tests.values()]
     files = [path for group in groups for pair in group for path in (pair.image, pair.mask)]
 
-    assert len(files) == len(set(files)) == 2 * (TRAINING_PICTURES + TEST_PICTURES)
+    assert len(files) == len(set(files)) == 2 * (TRAINING_IMAGES + TEST_IMAGES)
     assert all("TrainDataset" in pair.image.parts for pair in [*data.train, *data.validation])
     assert len(data.validation) == 3
-    assert [len(pairs) for pairs in data.tests.values()] == [TEST_PICTURES]
+    assert [len(pairs) for pairs in data.tests.values()] == [TEST_IMAGES]
 
 
 @pytest.mark.training
@@ -74,17 +74,17 @@ def test_gradient_checkpointing(
     plain_run: RunFolder, tiny_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Computing activations twice saves memory and changes no bit of the run, dropout and BatchNorm included."""
-    recomputed = []
+    checkpointed = []
 
     def watched(module: nn.Module, *inputs: Any) -> Any:
-        recomputed.append(module)
-        return recompute(module, *inputs)
+        checkpointed.append(module)
+        return checkpoint_activations(module, *inputs)
 
-    monkeypatch.setattr(camoxpert, "recompute", watched)
+    monkeypatch.setattr(camoxpert, "checkpoint_activations", watched)
     folder = train(tiny_plan(tiny_data, tmp_path / "run", gradient_checkpointing=True)).folder
 
     # In each of five steps four mixtures and four decoder blocks, in stage 2's three steps the backbone too.
-    assert len(recomputed) == 5 * 8 + 3
+    assert len(checkpointed) == 5 * 8 + 3
     assert differing(folder, plain_run) == []
 
 
@@ -115,14 +115,14 @@ def test_without_deep_supervision(tiny_data: Path, tmp_path: Path) -> None:
     assert not torch.equal(after["final_conv.0.weight"], before["final_conv.0.weight"])
 
 
-def test_without_average(tiny_data: Path, tmp_path: Path) -> None:
+def test_without_ema(tiny_data: Path, tmp_path: Path) -> None:
     """Without an average the network itself is validated and kept."""
     settings = tiny_run(tiny_data, tmp_path / "run", epochs=1, use_ema=False)
     folder = train(decide(settings)).folder
-    pictures = ScoringPictures(
+    dataset = ScoringImages(
         prepare(decide(replace(settings, config=elsewhere(settings.config))))[0].data.validation, 64
     )
-    scores = evaluate(load_model(folder.best), scoring_loader(pictures, 4, 0))
+    scores = evaluate(load_model(folder.best), scoring_loader(dataset, 4, 0))
 
     assert read_checkpoint(folder.best)["ema"] is None
     assert read_json(folder.history)[0]["mae"] == scores.mae
@@ -133,16 +133,16 @@ def elsewhere(config: Config) -> Config:
     return replace(config, run=replace(config.run, checkpoint_dir=f"{config.run.checkpoint_dir}-other"))
 
 
-def test_average_is_validated(plain_run: RunFolder, tiny_data: Path, tmp_path: Path) -> None:
+def test_ema_is_validated(plain_run: RunFolder, tiny_data: Path, tmp_path: Path) -> None:
     """With an average it is the average whose scores the history has.
 
     After so few steps its maps and the network's may be the same in eight bits: which one is scored is looked at too.
     """
     run, _ = prepare(tiny_plan(tiny_data, tmp_path / "run"))
-    pictures = ScoringPictures(run.data.validation, 64)
+    dataset = ScoringImages(run.data.validation, 64)
     best = read_json(plain_run.results)["epoch"]
-    average = load_model(plain_run.best, ema=True)
-    scores = evaluate(average, scoring_loader(pictures, 4, 0))
+    ema = load_model(plain_run.best, ema=True)
+    scores = evaluate(ema, scoring_loader(dataset, 4, 0))
 
     assert run.state.ema is not None
     assert run.state.scored_network is run.state.ema.network is not run.state.network
@@ -219,8 +219,8 @@ def test_interrupted_at_the_end(
     assert len(idle) == 5
 
 
-def test_training_pictures_that_cannot_be_read(tmp_path: Path, tiny_data: Path) -> None:
-    """An unreadable picture ends the run with exit code 3 and the picture's name."""
+def test_training_images_that_cannot_be_read(tmp_path: Path, tiny_data: Path) -> None:
+    """An unreadable image ends the run with exit code 3 and the image's name."""
     run = prepare(tiny_plan(tiny_data, tmp_path / "run"))[0]
     broken = tmp_path / "broken.png"
     broken.write_bytes(b"not a picture")
@@ -233,7 +233,7 @@ def test_training_pictures_that_cannot_be_read(tmp_path: Path, tiny_data: Path) 
 
 
 def test_whole_network_learns(plain_run: RunFolder, tiny_data: Path, tmp_path: Path) -> None:
-    """After an epoch of each stage every parameter that some picture reached has moved; none is left out by mistake."""
+    """After an epoch of each stage every parameter that some image reached has moved; none is left out by mistake."""
     run = prepare(tiny_plan(tiny_data, tmp_path / "run"))[0]
     before = {name: parameter.detach().clone() for name, parameter in run.state.network.named_parameters()}
     after = load_model(plain_run.last, ema=False)
@@ -250,7 +250,7 @@ def test_whole_network_learns(plain_run: RunFolder, tiny_data: Path, tmp_path: P
 def test_host_waits_for_routing_alone(
     tiny_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, precision: str
 ) -> None:
-    """From pinned pictures to gradients the host waits for the GPU only where a mixture layer reads its counts."""
+    """From pinned images to gradients the host waits for the GPU only where a mixture layer reads its counts."""
     run, _ = prepare(tiny_plan(tiny_data, tmp_path / "run", device="cuda", precision=precision, skip_stage1=True))
     enter_phase(run, run.phases[0])
     run.state.network.train()

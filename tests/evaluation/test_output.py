@@ -34,7 +34,7 @@ def evaluation() -> Evaluation:
 
 
 def test_csv(evaluation: Evaluation) -> None:
-    """A line a picture under the documented columns, with numbers that read back to the last bit."""
+    """A line an image under the documented columns, with numbers that read back to the last bit."""
     lines = per_image_csv(evaluation.sets).splitlines()
     rows = list(csv.DictReader(lines))
 

@@ -31,5 +31,5 @@ def test_sets_are_told_apart() -> None:
 
 @pytest.mark.parametrize("name", ["", "GT", "my own", "TINY"])
 def test_unknown_sets(name: str) -> None:
-    """Nothing is published for a user's own pictures."""
+    """Nothing is published for a user's own images."""
     assert published_for(name) == []

@@ -9,11 +9,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from camoxpert_cli.data.dataset import ScoringBatch, ScoringPictures
+from camoxpert_cli.data.dataset import ScoringBatch, ScoringImages
 from camoxpert_cli.data.layouts import find_data
 from camoxpert_cli.data.loader import scoring_loader
 from camoxpert_cli.data.reading import read_mask
-from camoxpert_cli.inference.predictions import probability_maps
+from camoxpert_cli.inference.predictions import predict_probabilities
 from camoxpert_cli.metrics.score_set import SetScores
 from camoxpert_cli.model.backbone import Normalisation, create_backbone
 from camoxpert_cli.model.camoxpert import CamoXpert
@@ -38,7 +38,7 @@ class RedIsObject(nn.Module):
         return Logits(images[:, :1])
 
 
-def picture(*columns: int) -> Tensor:
+def image_of(*columns: int) -> Tensor:
     """uint8 (3, S, S) whose red is one value in each of equally wide columns."""
     image = torch.zeros(3, SIDE, SIDE, dtype=torch.uint8)
     image[0] = torch.tensor(columns, dtype=torch.uint8).repeat_interleave(SIDE // len(columns))
@@ -54,28 +54,28 @@ def score(network: nn.Module, items: Any) -> SetScores:
     return evaluate(network, items)  # type: ignore[arg-type]
 
 
-IMAGES = [picture(255, 0), picture(255, 255), picture(0, 0), picture(255, 0)]
+IMAGES = [image_of(255, 0), image_of(255, 255), image_of(0, 0), image_of(255, 0)]
 LEFT, WHOLE = torch.zeros(1, 6, 10, dtype=torch.uint8), torch.ones(1, 9, 4, dtype=torch.uint8)
 LEFT[..., :5] = 1
 MASKS = [LEFT, WHOLE, WHOLE, LEFT]
 
 
 @pytest.mark.parametrize("size", [1, 2, 3, 4])
-def test_mean_over_pictures(size: int) -> None:
-    """Each picture counts the same, at its mask's own size, however they come in batches: right, right, wrong, right.
+def test_mean_over_images(size: int) -> None:
+    """Each image counts the same, at its mask's own size, however they come in batches: right, right, wrong, right.
 
     A mean over batches of 3 and 1 would be 5/6.
     """
     scores = score(RedIsObject(), batches(IMAGES, MASKS, size))
 
-    assert scores.pictures == 4
+    assert scores.images == 4
     assert scores.iou == pytest.approx(0.75)
     assert scores.dice == pytest.approx(0.75)
 
 
-def test_scores_of_one_picture() -> None:
-    """IoU and Dice of the map at 0.5 against half a picture, and the mean distance of the map itself."""
-    scores = score(RedIsObject(), batches([picture(255, 255)], [LEFT], 1))
+def test_scores_of_one_image() -> None:
+    """IoU and Dice of the map at 0.5 against half an image, and the mean distance of the map itself."""
+    scores = score(RedIsObject(), batches([image_of(255, 255)], [LEFT], 1))
     certain = round(torch.tensor(5.0).sigmoid().item() * 255) / 255
 
     assert scores.iou == pytest.approx(1 / 2)
@@ -90,7 +90,7 @@ def test_threshold_is_inclusive() -> None:
         def forward(self, images: Tensor) -> Logits:
             return Logits(torch.zeros(len(images), 1, SIDE, SIDE))
 
-    assert score(Undecided(), batches([picture(0)], [WHOLE], 1)).iou == 1.0
+    assert score(Undecided(), batches([image_of(0)], [WHOLE], 1)).iou == 1.0
 
 
 @pytest.fixture(scope="module")
@@ -102,12 +102,12 @@ def network() -> CamoXpert:
 @pytest.mark.parametrize("num_workers", [0, 2])
 @pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
 def test_batches_and_workers_change_nothing(tiny_data: Path, network: CamoXpert, num_workers: int) -> None:
-    """Test pictures score the same one by one and in one batch, up to rounding in the network (measured: 6e-8)."""
-    pictures = ScoringPictures(find_data([tiny_data]).tests[TEST_SET], 64)
-    one_by_one = score(network, scoring_loader(pictures, 1, 0))
-    together = score(network, scoring_loader(pictures, len(pictures), num_workers))
+    """Test images score the same one by one and in one batch, up to rounding in the network (measured: 6e-8)."""
+    dataset = ScoringImages(find_data([tiny_data]).tests[TEST_SET], 64)
+    one_by_one = score(network, scoring_loader(dataset, 1, 0))
+    together = score(network, scoring_loader(dataset, len(dataset), num_workers))
 
-    assert together.pictures == one_by_one.pictures == len(pictures)
+    assert together.images == one_by_one.images == len(dataset)
     assert together.mae == pytest.approx(one_by_one.mae, abs=1e-6)
     assert together.iou == one_by_one.iou
 
@@ -115,17 +115,17 @@ def test_batches_and_workers_change_nothing(tiny_data: Path, network: CamoXpert,
 def test_masks_are_not_resized(tiny_data: Path, network: CamoXpert) -> None:
     """What is scored is the mask of the file, pixel by pixel: the scores are those computed by hand from the maps."""
     pairs = find_data([tiny_data]).tests[TEST_SET]
-    pictures = ScoringPictures(pairs, 64)
+    dataset = ScoringImages(pairs, 64)
     distances, overlaps = [], []
     for at, pair in enumerate(pairs):
         mask = read_mask(pair.mask) > 0
-        map_ = probability_maps(network, pictures[at][0][None], [mask.shape], None)[0].numpy()
+        map_ = predict_probabilities(network, dataset[at][0][None], [mask.shape], None)[0].numpy()
         grey = np.rint(map_ * 255).astype(np.float64)
         stretched = (grey - grey.min()) / (grey.max() - grey.min())
         distances.append(np.abs(stretched - mask).mean())
         found = stretched > 0.5
         overlaps.append((found & mask).sum() / (found | mask).sum())
-    scores = score(network, scoring_loader(pictures, 1, 0))
+    scores = score(network, scoring_loader(dataset, 1, 0))
 
     assert scores.mae == pytest.approx(np.mean(distances), abs=1e-12)
     assert scores.iou == pytest.approx(np.mean(overlaps), abs=1e-12)

@@ -17,14 +17,14 @@ def test_super_classes_and_sizes() -> None:
 
 
 def test_what_tells_nothing_is_left_out() -> None:
-    """A slice that is the whole set says the same again, and one without a picture has no scores."""
+    """A slice that is the whole set says the same again, and one without an image has no scores."""
     assert slices([CRAB, CRAB], [0.1, 0.2]) == {}
     assert slices([], []) == {}
 
 
 @given(st.lists(st.tuples(st.sampled_from([CRAB, OWL, PLAIN]), st.floats(0, 1)), max_size=20))
-def test_every_picture_has_one_size(rows: list[tuple[str, float]]) -> None:
-    """The two slices by size are both there or neither is, and share the pictures out."""
+def test_every_image_has_one_size(rows: list[tuple[str, float]]) -> None:
+    """The two slices by size are both there or neither is, and share the images out."""
     found = slices([name for name, _ in rows], [area for _, area in rows])
     by_size = [indices for label, indices in found.items() if label.startswith("area")]
 

@@ -15,7 +15,7 @@ from tests.helpers.ranks import in_ranks
 
 def add_up(world: World, device: str) -> list[list[float]]:
     """The values in the sum of a tensor of 1 from rank 0 and one of 2 from rank 1: on `device`, on CPUs."""
-    sums = [world.sum(torch.full((1000,), world.rank + 1.0, device=each)) for each in (device, "cpu")]
+    sums = [world.all_reduce(torch.full((1000,), world.rank + 1.0, device=each)) for each in (device, "cpu")]
     return [sorted(set(each.tolist())) for each in sums]
 
 

@@ -1,4 +1,4 @@
-"""A training mode in which a picture does not see its batch."""
+"""A training mode in which an image does not see its batch."""
 
 from __future__ import annotations
 

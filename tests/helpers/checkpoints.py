@@ -20,8 +20,8 @@ from camoxpert_cli.model.camoxpert import CamoXpert
 def content_of(network: CamoXpert) -> dict[str, Any]:
     """A checkpoint of camox, three epochs old, whose average is the network with every number doubled."""
     state = network.state_dict()
-    average = {name: 2 * value for name, value in state.items()}
-    return {"backbone": "test_resnet", "num_experts": 2, "network": state, "ema": average, "epoch": 3}
+    ema = {name: 2 * value for name, value in state.items()}
+    return {"backbone": "test_resnet", "num_experts": 2, "network": state, "ema": ema, "epoch": 3}
 
 
 def original(content: dict[str, Any], network: CamoXpert, prefix: str = "") -> dict[str, Any]:

@@ -20,8 +20,8 @@ CIRCUMSTANCES = {
     "session_limit",
     "max_restarts",
 }
-# Two epochs of stage 1, two phases of one epoch each in stage 2. Three experts, of which each picture takes two: some
-# get no gradient in some steps. 8 pictures in groups of 2 + 2: steps at 4 and 8; in stage 2 of 3 + 3: at 6 and 8.
+# Two epochs of stage 1, two phases of one epoch each in stage 2. Three experts, of which each image takes two: some
+# get no gradient in some steps. 8 images in groups of 2 + 2: steps at 4 and 8; in stage 2 of 3 + 3: at 6 and 8.
 SETTINGS: dict[str, Any] = {
     "epochs": 4,
     "stage1_epochs": 2,
@@ -39,14 +39,14 @@ def history(folder: Path) -> list[dict[str, Any]]:
 
 
 def epochs_logged(folder: Path) -> list[dict[str, Any]]:
-    """What metrics.jsonl tells of each epoch, such as which experts its pictures chose, but for how fast it went."""
+    """What metrics.jsonl tells of each epoch, such as which experts its images chose, but for how fast it went."""
     lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
     timing = {"time", "seconds", "data_wait", "images_per_s", "memory_bytes"}
     return [{key: line[key] for key in line.keys() - timing} for line in lines if line["event"] == "epoch"]
 
 
 def differing(first: Path, second: Path) -> list[str]:
-    """Where weights, average, optimizer, progress, history or log of two runs differ by a bit."""
+    """Where weights, EMA, optimizer, progress, history or log of two runs differ by a bit."""
     found = [
         found
         for name in ("last.pth", "best_model.pth")

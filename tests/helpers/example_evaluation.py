@@ -5,16 +5,16 @@ from __future__ import annotations
 import numpy as np
 
 from camoxpert_cli.evaluation.results import Evaluation, ScoredSet
-from camoxpert_cli.metrics.image_scores import PictureScores, score_picture
+from camoxpert_cli.metrics.image_scores import ImageScores, score_image
 
 
-def _scores_of(seed: int, radius: int) -> PictureScores:
+def _scores_of(seed: int, radius: int) -> ImageScores:
     """Of a blurred disc against a disc, in noise."""
     draw = np.random.default_rng(seed)
     rows, columns = np.mgrid[:40, :50]
     distance = np.hypot(rows - 20, columns - 25)
     grey = np.clip(255 - 12 * distance + draw.normal(0, 30, distance.shape), 0, 255)
-    return score_picture(grey.astype(np.uint8), distance < radius)
+    return score_image(grey.astype(np.uint8), distance < radius)
 
 
 def example_evaluation() -> Evaluation:

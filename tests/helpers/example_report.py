@@ -1,4 +1,4 @@
-"""A report with everything in it, from generated pictures, with maps as a network might give them."""
+"""A report with everything in it, from generated images, with maps as a network might give them."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from camoxpert_cli.data.synthetic import generate_picture
-from camoxpert_cli.report.content import MeasureWords, Report, ReportSet, ShownPicture
+from camoxpert_cli.data.synthetic import generate_image
+from camoxpert_cli.report.content import MeasureWords, Report, ReportSet, ShownImage
 
 MEASURES = {
     "iou": MeasureWords("IoU"),
@@ -24,7 +24,7 @@ PLACES = ("worst", "worst", "median", "best")
 
 
 def example_report(size: int = 96, sets: tuple[str, ...] = ("CAMO", "COD10K")) -> Report:
-    """Pictures of so many pixels a side; the same each time."""
+    """Images of so many pixels a side; the same each time."""
     return Report(
         title="CamoXpert on two data sets",
         subtitle="best_model.pth, epoch 38 of 40",
@@ -70,9 +70,9 @@ def example_history(epochs: int) -> list[dict[str, Any]]:
     return rows
 
 
-def picture(name: str, place: str, index: int, size: int) -> ShownPicture:
-    """A generated picture, wide or high, with a map that fits the better, the better the place."""
-    image, mask = generate_picture(0, index, "val", size)
+def shown_image(name: str, place: str, index: int, size: int) -> ShownImage:
+    """A generated image, wide or high, with a map that fits the better, the better the place."""
+    image, mask = generate_image(0, index, "val", size)
     image, mask = (image[: size * 3 // 4], mask[: size * 3 // 4]) if index % 2 else (image, mask)
     rng = np.random.default_rng(index)
     off = {"worst": 0.16, "median": 0.05, "best": 0.01}[place]
@@ -82,20 +82,20 @@ def picture(name: str, place: str, index: int, size: int) -> ShownPicture:
     found = np.clip(soft, 0, 255).astype(np.uint8)
     true = mask > 0
     overlap = float((true & (found > 127)).sum() / max((true | (found > 127)).sum(), 1))
-    return ShownPicture(
+    return ShownImage(
         place, name, image, true, found, {"iou": overlap, "mae": float(np.abs(found / 255 - true).mean())}
     )
 
 
 def _set(name: str, position: int, size: int) -> ReportSet:
     shown = [
-        picture(f"{name}-{index:04d}.jpg", place, 10 * position + index, size) for index, place in enumerate(PLACES)
+        shown_image(f"{name}-{index:04d}.jpg", place, 10 * position + index, size) for index, place in enumerate(PLACES)
     ]
     foreground, background = _grey_levels(shown)
     means = {"S": 0.842, "wF": 0.751, "iou": 0.688, "dice": 0.779, "mae": 0.031}
     return ReportSet(
         name=name,
-        pictures=250,
+        images=250,
         means=means,
         curves=_curves(foreground, background),
         foreground=foreground,
@@ -109,7 +109,7 @@ def _set(name: str, position: int, size: int) -> ReportSet:
     )
 
 
-def _grey_levels(shown: list[ShownPicture]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+def _grey_levels(shown: list[ShownImage]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     objects = [each.map[each.mask] for each in shown]
     rest = [each.map[~each.mask] for each in shown]
     foreground, background = (np.bincount(np.concatenate(parts), minlength=256) for parts in (objects, rest))
@@ -117,7 +117,7 @@ def _grey_levels(shown: list[ShownPicture]) -> tuple[NDArray[np.int64], NDArray[
 
 
 def _curves(foreground: NDArray[np.int64], background: NDArray[np.int64]) -> dict[str, NDArray[np.float64]]:
-    """As if all pixels were one picture's."""
+    """As if all pixels were one image's."""
     hits, alarms = (np.cumsum(counts[::-1])[::-1].astype(np.float64) for counts in (foreground, background))
     precision, recall = hits / np.maximum(hits + alarms, 1), hits / foreground.sum()
     iou = hits / (foreground.sum() + alarms)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from camoxpert_cli.data.dataset import ScoringBatch
-from camoxpert_cli.data.loader import PictureLoader
+from camoxpert_cli.data.loader import ImageLoader
 from camoxpert_cli.evaluation.score import Scoring
 from camoxpert_cli.metrics.image_scores import quick_scores
 from camoxpert_cli.metrics.score_set import SetScores, mean_scores
@@ -13,7 +13,7 @@ from camoxpert_cli.model.camoxpert import CamoXpert
 from camoxpert_cli.parallel.world import World
 
 
-def evaluate(network: CamoXpert, batches: PictureLoader[ScoringBatch], world: World | None = None) -> SetScores:
+def evaluate(network: CamoXpert, batches: ImageLoader[ScoringBatch], world: World | None = None) -> SetScores:
     """On the CPU, in float32."""
     scoring = Scoring(network, batches, torch.device("cpu"), None, world, job=lambda _: quick_scores)
     for _ in scoring:

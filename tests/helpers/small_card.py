@@ -1,4 +1,4 @@
-"""The CPU as a card that holds a training step of so many pictures and no more."""
+"""The CPU as a card that holds a training step of so many images and no more."""
 
 from __future__ import annotations
 
@@ -28,18 +28,18 @@ install()
 """
 
 
-def room(folder: Path, *, pictures: int, measured: bool, rank: int = 0, calls: int | None = None) -> dict[str, str]:
-    """Environment of processes whose card holds `pictures`: all of them, or `rank` alone once it made so many `calls`.
+def room(folder: Path, *, most_images: int, measured: bool, rank: int = 0, calls: int | None = None) -> dict[str, str]:
+    """Environment of processes whose card holds `most_images`: all, or `rank` alone once it made so many `calls`.
 
     Before that there is room for all. Whether it is `measured` says whether training takes the device for a GPU.
     `folder` must not exist.
     """
-    less = {"pictures": pictures, "measured": measured, "rank": rank, "calls": calls, "marker": str(folder / "less")}
+    less = {"pictures": most_images, "measured": measured, "rank": rank, "calls": calls, "marker": str(folder / "less")}
     return {**at_start(folder, _SITE), ROOM: json.dumps(less)}
 
 
 def install() -> None:
-    """In a process of its own: have a step of too many pictures run out of memory, as ROOM says."""
+    """In a process of its own: have a step of too many images run out of memory, as ROOM says."""
     settings = json.loads(os.environ[ROOM])
     marker, calls = Path(settings["marker"]), 0
     honest = TrainingStep.forward
@@ -59,14 +59,14 @@ def install() -> None:
         autobatch.is_measured = lambda device: True
 
 
-def have_room(monkeypatch: pytest.MonkeyPatch, pictures: int, checkpointed: int | None = None) -> list[int]:
+def have_room(monkeypatch: pytest.MonkeyPatch, most_images: int, checkpointed: int | None = None) -> list[int]:
     """The same in this process, with more room where gradients are checkpointed; returns the sizes that were tried."""
     tried: list[int] = []
     honest = TrainingStep.forward
 
     def forward(step: TrainingStep, images: Tensor, masks: Tensor) -> Any:
         tried.append(len(images))
-        held = checkpointed if checkpointed is not None and step.network.gradient_checkpointing else pictures
+        held = checkpointed if checkpointed is not None and step.network.gradient_checkpointing else most_images
         if len(images) > held:
             raise torch.OutOfMemoryError("CUDA out of memory")
         return honest(step, images, masks)

@@ -1,4 +1,4 @@
-"""A data set of a few small pictures in the layout of the COD papers, and the settings that train on it in seconds."""
+"""A data set of a few small images in the layout of the COD papers, and the settings that train on it in seconds."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ from camoxpert_cli.engine.plan import Plan
 from camoxpert_cli.launch.decide import decide
 
 TEST_SET = "TINY"
-TRAINING_PICTURES = 11
-TEST_PICTURES = 3
+TRAINING_IMAGES = 11
+TEST_IMAGES = 3
 
 _KEYS = {setting.name: setting.key for setting in SETTINGS.values()}
 
 
 def write_tiny_data(root: Path) -> Path:
     """Write `TrainDataset` and `TestDataset/TINY`, each with `Imgs` and `GT`; returns `root`."""
-    _write_pairs(root / "TrainDataset", "train", TRAINING_PICTURES)
-    _write_pairs(root / "TestDataset" / TEST_SET, "test", TEST_PICTURES)
+    _write_pairs(root / "TrainDataset", "train", TRAINING_IMAGES)
+    _write_pairs(root / "TestDataset" / TEST_SET, "test", TEST_IMAGES)
     return root
 
 
@@ -71,7 +71,7 @@ def _write_pairs(folder: Path, stem: str, count: int) -> None:
 
 
 def _pair(index: int, stem: str) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
-    """A picture (H, W, 3) of noise with a brighter ellipse, and its mask (H, W); no two have the same size."""
+    """An image (H, W, 3) of noise with a brighter ellipse, and its mask (H, W); no two have the same size."""
     draw = np.random.default_rng([index, len(stem)])
     height, width = 60 + index, 90 - 2 * index
     mask = np.zeros((height, width), np.uint8)

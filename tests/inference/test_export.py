@@ -45,7 +45,7 @@ BOUND = 5e-4
 
 
 def photos(count: int, size: int = 64, seed: int = 1) -> Tensor:
-    """uint8 (B, 3, S, S), each picture of its own brightness and contrast."""
+    """uint8 (B, 3, S, S), each image of its own brightness and contrast."""
     generator = torch.Generator().manual_seed(seed)
     noise = torch.rand(count, 3, size, size, generator=generator)
     span = torch.rand(count, 3, 1, 1, generator=generator)
@@ -56,13 +56,13 @@ def photos(count: int, size: int = 64, seed: int = 1) -> Tensor:
 def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A checkpoint trained at 64 pixels, whose average sends `photos(4)` to different experts."""
     network = small_network("test_resnet", 7).eval()
-    averaged = small_network("test_resnet", 7, seed=1).eval()
-    spread_routing(averaged, Normalise(averaged.normalisation)(photos(4)))
+    ema = small_network("test_resnet", 7, seed=1).eval()
+    spread_routing(ema, Normalise(ema.normalisation)(photos(4)))
     content = {
         "backbone": "test_resnet",
         "num_experts": 7,
         "network": network.state_dict(),
-        "ema": averaged.state_dict(),
+        "ema": ema.state_dict(),
         "epoch": 3,
         "config": {"data": {"img_size": 64}},
     }
@@ -105,7 +105,7 @@ def logits_of(checkpoint: Path, images: Tensor, ema: bool = True) -> NDArray[np.
 @needs_onnx
 @pytest.mark.parametrize("batch", [1, 3, 4])
 def test_onnx_gives_the_networks_logits(checkpoint: Path, onnx_path: Path, batch: int) -> None:
-    """In batches of any size, also where the pictures of one choose different experts."""
+    """In batches of any size, also where the images of one choose different experts."""
     images = photos(4)[:batch]
     logits = run(onnx_path, images)
     network = load_model(checkpoint, ema=True)
@@ -211,7 +211,7 @@ def test_network_that_onnx_cannot_express(
 def test_original_checkpoints(name: str, weights: Any, recorded: str, tmp_path: Path) -> None:
     """Exported, a real file of the original program gives the logits that the program gave.
 
-    Its recorded pictures are normalised already, and enter behind the file's own normalisation.
+    Its recorded images are normalised already, and enter behind the file's own normalisation.
     """
     import onnx
 
@@ -273,8 +273,8 @@ def test_exported_again(checkpoint: Path, tmp_path: Path) -> None:
 
 def test_predict_reads_it(checkpoint: Path, tmp_path: Path) -> None:
     """The maps of an exported file are those of the checkpoint it came from."""
-    picture = photos(1, 80)[0].permute(1, 2, 0).numpy()
-    cv2.imwrite(str(tmp_path / "photo.png"), picture)
+    image = photos(1, 80)[0].permute(1, 2, 0).numpy()
+    cv2.imwrite(str(tmp_path / "photo.png"), image)
     export(checkpoint, tmp_path / "out.safetensors")
     maps = []
     for number, path in enumerate((checkpoint, tmp_path / "out.safetensors")):

@@ -22,7 +22,7 @@ def strength(image: np.ndarray[tuple[int, ...], np.dtype[np.uint8]]) -> np.ndarr
 
 
 def test_tint_and_outline() -> None:
-    """The object is tinted, its outline far stronger, and the rest of the picture as it was."""
+    """The object is tinted, its outline far stronger, and the rest of the image as it was."""
     drawn = overlay(GREY, square())
     distance = strength(drawn)
 
@@ -43,7 +43,7 @@ def test_what_is_under_the_tint_stays_visible() -> None:
     assert drawn[150, 150, 0] - drawn[151, 150, 0] == pytest.approx(0.7 * 60, abs=1)
 
 
-def test_the_picture_is_not_changed() -> None:
+def test_the_image_is_not_changed() -> None:
     """Drawing happens on a copy, and where nothing was found the copy is equal."""
     image = GREY.copy()
     overlay(image, square())
@@ -53,7 +53,7 @@ def test_the_picture_is_not_changed() -> None:
 
 
 def test_holes_are_outlined() -> None:
-    """The rim of a hole is drawn, its middle is the picture."""
+    """The rim of a hole is drawn, its middle is the image."""
     distance = strength(overlay(GREY, square(hole=True)))
 
     assert distance[150, 150] == 0
@@ -61,8 +61,8 @@ def test_holes_are_outlined() -> None:
 
 
 @pytest.mark.parametrize("shorter", [20, 1000])
-def test_the_outline_grows_with_the_picture(shorter: int) -> None:
-    """It can be seen when the picture fills a screen: three pixels in a small one, five in a large one."""
+def test_the_outline_grows_with_the_image(shorter: int) -> None:
+    """It can be seen when the image fills a screen: three pixels in a small one, five in a large one."""
     image, found = np.zeros((shorter, shorter, 3), np.uint8), np.zeros((shorter, shorter), bool)
     found[: shorter // 2] = True
     column = overlay(image, found)[:, shorter // 2, 0]
@@ -72,7 +72,7 @@ def test_the_outline_grows_with_the_picture(shorter: int) -> None:
 
 
 def test_one_pixel() -> None:
-    """The smallest object and the smallest picture are drawn too."""
+    """The smallest object and the smallest image are drawn too."""
     drawn = overlay(np.zeros((1, 1, 3), np.uint8), np.ones((1, 1), bool))
 
     assert drawn.max() == 255

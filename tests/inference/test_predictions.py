@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from camoxpert_cli.config.parse import NO_TTA, Tta
-from camoxpert_cli.inference.predictions import grey_map, probability_maps
+from camoxpert_cli.inference.predictions import grey_prediction, predict_probabilities
 from camoxpert_cli.model.backbone import Normalisation, create_backbone
 from camoxpert_cli.model.camoxpert import CamoXpert
 from camoxpert_cli.model.layers import resize
@@ -47,7 +47,7 @@ class LeftIsObject(RedIsObject):
 
 
 class SideIsLogit(RedIsObject):
-    """The whole picture is object, with the more certainty the larger it is."""
+    """The whole image is object, with the more certainty the larger it is."""
 
     def forward(self, images: Tensor) -> Logits:
         return Logits(torch.full_like(images[:, :1], images.shape[-1] / 32 - 4))
@@ -60,8 +60,8 @@ def columns(*reds: int, side: int = SIDE) -> Tensor:
     return image
 
 
-def map_of(network: nn.Module, images: Tensor, size: tuple[int, int], tta: Tta = NO_TTA) -> Tensor:
-    return probability_maps(network, images, [size], None, tta)[0]  # type: ignore[arg-type]
+def prediction_of(network: nn.Module, images: Tensor, size: tuple[int, int], tta: Tta = NO_TTA) -> Tensor:
+    return predict_probabilities(network, images, [size], None, tta)[0]  # type: ignore[arg-type]
 
 
 @pytest.fixture(scope="module")
@@ -72,7 +72,7 @@ def network() -> CamoXpert:
 
 def test_logits_are_resized() -> None:
     """A map is the sigmoid of resized logits; resizing probabilities would give another slope between the columns."""
-    map_ = map_of(RedIsObject(), columns(255, 0, side=8), (8, 16))
+    map_ = prediction_of(RedIsObject(), columns(255, 0, side=8), (8, 16))
     logits = torch.tensor([5.0] * 8 + [-5.0] * 8)
     # Twice the width: the two pixels beside the edge lie a quarter and three quarters of the way between the columns.
     logits[7], logits[8] = 2.5, -2.5
@@ -84,15 +84,15 @@ def test_logits_are_resized() -> None:
 
 @pytest.mark.parametrize("tta", [NO_TTA, FLIP, SCALES, BOTH])
 def test_one_map_for_each_size(network: CamoXpert, tta: Tta) -> None:
-    """Every picture gets a map of the size asked for it, of values from 0 to 1, and no gradient is recorded."""
+    """Every image gets a map of the size asked for it, of values from 0 to 1, and no gradient is recorded."""
     images = torch.randint(0, 256, (3, 3, 64, 64), dtype=torch.uint8)
     sizes = [(64, 64), (31, 100), (1, 1)]
-    maps = probability_maps(network, images, sizes, None, tta)
+    predictions = predict_probabilities(network, images, sizes, None, tta)
 
-    assert [tuple(each.shape) for each in maps] == sizes
-    assert all(each.dtype == torch.float32 for each in maps)
-    assert all(0 <= each.min() <= each.max() <= 1 for each in maps)
-    assert not any(each.requires_grad for each in maps)
+    assert [tuple(each.shape) for each in predictions] == sizes
+    assert all(each.dtype == torch.float32 for each in predictions)
+    assert all(0 <= each.min() <= each.max() <= 1 for each in predictions)
+    assert not any(each.requires_grad for each in predictions)
 
 
 @torch.no_grad()
@@ -100,27 +100,27 @@ def test_without_augmentation_it_is_the_network(network: CamoXpert) -> None:
     """Without test-time augmentation a map is the network's logits, resized, through the sigmoid: to the last bit."""
     images = torch.randint(0, 256, (2, 3, 72, 72), dtype=torch.uint8)  # no multiple of 32
     logits = network(Normalise(network.normalisation)(images)).logits
-    maps = probability_maps(network, images, [(50, 90), (72, 72)], None)
+    predictions = predict_probabilities(network, images, [(50, 90), (72, 72)], None)
 
-    assert torch.equal(maps[0], resize(logits[:1], (50, 90))[0, 0].sigmoid())
-    assert torch.equal(maps[1], logits[1, 0].sigmoid())
+    assert torch.equal(predictions[0], resize(logits[:1], (50, 90))[0, 0].sigmoid())
+    assert torch.equal(predictions[1], logits[1, 0].sigmoid())
 
 
 def test_mirrored_maps_are_mirrored_back() -> None:
     """Where the network looks at each pixel alone, mirroring changes nothing: the same bits, and on the same side."""
     image = columns(255, 0, 100, 130)
-    plain, mirrored = (map_of(RedIsObject(), image, (60, 200), tta) for tta in (NO_TTA, FLIP))
+    plain, mirrored = (prediction_of(RedIsObject(), image, (60, 200), tta) for tta in (NO_TTA, FLIP))
 
     assert torch.equal(plain, mirrored)
     assert plain[:, :40].min() > 0.99
     assert plain[:, 60:90].max() < 0.01
 
 
-def test_the_network_sees_the_mirrored_picture() -> None:
-    """With `flip` the network gets the picture and its mirror image, and a preference for one side cancels out."""
+def test_the_network_sees_the_mirrored_image() -> None:
+    """With `flip` the network gets the image and its mirror image, and a preference for one side cancels out."""
     network = RedIsObject()
-    map_of(network, columns(255, 0), (SIDE, SIDE), FLIP)
-    map_ = map_of(LeftIsObject(), columns(255, 0), (SIDE, SIDE), FLIP)
+    prediction_of(network, columns(255, 0), (SIDE, SIDE), FLIP)
+    map_ = prediction_of(LeftIsObject(), columns(255, 0), (SIDE, SIDE), FLIP)
 
     assert len(network.seen) == 2
     assert torch.equal(network.seen[1], network.seen[0].flip(-1))
@@ -130,8 +130,8 @@ def test_the_network_sees_the_mirrored_picture() -> None:
 def test_the_network_sees_other_sides() -> None:
     """With `scales` it gets three sides, multiples of 32, and with `flip` each of them twice."""
     network, both = RedIsObject(), RedIsObject()
-    map_of(network, columns(255, 0), (SIDE, SIDE), SCALES)
-    map_of(both, columns(255, 0), (SIDE, SIDE), BOTH)
+    prediction_of(network, columns(255, 0), (SIDE, SIDE), SCALES)
+    prediction_of(both, columns(255, 0), (SIDE, SIDE), BOTH)
 
     assert [tuple(image.shape[-2:]) for image in network.seen] == [(96, 96), (128, 128), (160, 160)]
     assert [image.shape[-1] for image in both.seen] == [96, 96, 128, 128, 160, 160]
@@ -149,12 +149,12 @@ def test_the_network_sees_other_sides() -> None:
     ],
 )
 def test_sides(side: int, sides: list[int]) -> None:
-    """Sides other than the picture's own are the nearest multiple of 32 (of two, an even one), at least 64.
+    """Sides other than the image's own are the nearest multiple of 32 (of two, an even one), at least 64.
 
     No side counts twice.
     """
     network = RedIsObject()
-    map_of(network, torch.zeros(1, 3, side, side, dtype=torch.uint8), (8, 8), SCALES)
+    prediction_of(network, torch.zeros(1, 3, side, side, dtype=torch.uint8), (8, 8), SCALES)
 
     assert sorted(image.shape[-1] for image in network.seen) == sorted(sides)
 
@@ -166,7 +166,7 @@ def test_scales_change_nothing_where_size_does_not_matter() -> None:
     """
     slope = torch.zeros(1, 3, SIDE, SIDE, dtype=torch.uint8)
     slope[:, 0] = torch.arange(SIDE) + 64
-    plain, scaled = (map_of(RedIsObject(), slope, (SIDE, SIDE), tta)[:, 2:-2] for tta in (NO_TTA, SCALES))
+    plain, scaled = (prediction_of(RedIsObject(), slope, (SIDE, SIDE), tta)[:, 2:-2] for tta in (NO_TTA, SCALES))
 
     assert torch.allclose(plain, scaled, atol=1e-6)
     assert plain[0, -1] - plain[0, 0] > 0.8
@@ -174,7 +174,7 @@ def test_scales_change_nothing_where_size_does_not_matter() -> None:
 
 def test_probabilities_are_averaged() -> None:
     """Three sides with logits -1, 0 and 1 and one far away: each has one vote, however sure it is of itself."""
-    map_ = map_of(SideIsLogit(), columns(0), (4, 4), Tta(False, (0.75, 1.0, 1.25, 4.0)))
+    map_ = prediction_of(SideIsLogit(), columns(0), (4, 4), Tta(False, (0.75, 1.0, 1.25, 4.0)))
     votes = torch.tensor([-1.0, 0.0, 1.0, 12.0]).sigmoid()
 
     assert torch.allclose(map_, votes.mean().expand(4, 4))
@@ -185,7 +185,7 @@ def test_grey_values() -> None:
     """A grey map is the probability times 255, rounded as numpy does it, in 8 bits."""
     probability = torch.rand(40, 50, generator=torch.Generator().manual_seed(0))
     probability[0, :2] = torch.tensor([0.0, 1.0])
-    grey = grey_map(probability)
+    grey = grey_prediction(probability)
 
     assert grey.dtype == np.uint8
     assert grey.shape == (40, 50)
@@ -201,5 +201,5 @@ def test_rounding_agrees_with_the_threshold() -> None:
         below.append(np.nextafter(below[-1], np.float32(0)))
         above.append(np.nextafter(above[-1], np.float32(1)))
 
-    assert (grey_map(torch.from_numpy(np.array(above))) > 127).all()
-    assert not (grey_map(torch.from_numpy(np.array(below[1:]))) > 127).any()
+    assert (grey_prediction(torch.from_numpy(np.array(above))) > 127).all()
+    assert not (grey_prediction(torch.from_numpy(np.array(below[1:]))) > 127).any()

@@ -95,7 +95,7 @@ def test_settings_that_work_nowhere() -> None:
     assert (caught.value.exit_code, caught.value.hint) == (2, "--backbone edgenext_base")
 
 
-def test_no_pictures_no_trials(tiny_data: Path, tmp_path: Path) -> None:
+def test_no_images_no_trials(tiny_data: Path, tmp_path: Path) -> None:
     """A folder that is not there is told before anything is tried."""
     attempts = Attempts()
     with pytest.raises(DataError, match="there is no folder"):

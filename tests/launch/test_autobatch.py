@@ -1,4 +1,4 @@
-"""What is decided of batches before a run begins, on cards that hold so many pictures and no more."""
+"""What is decided of batches before a run begins, on cards that hold so many images and no more."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from camoxpert_cli.config.schema import Config
 from camoxpert_cli.engine.plan import Plan
 from camoxpert_cli.errors import ConfigError, DeviceError, UsageError
 from camoxpert_cli.launch import autobatch, decide, start
-from camoxpert_cli.launch.autobatch import fit, on_devices, refuse_auto_on_cpu
+from camoxpert_cli.launch.autobatch import fit_batches, on_devices, refuse_auto_on_cpu
 from camoxpert_cli.launch.processes import Failure
 from camoxpert_cli.parallel.device import Placement
 from camoxpert_cli.parallel.world import World
@@ -26,7 +26,7 @@ Answer = tuple[int, int] | Failure
 
 
 def small(**settings: Any) -> Resolved:
-    """The recipe for two T4 on a small network: 32 and 24 pictures a step."""
+    """The recipe for two T4 on a small network: 32 and 24 images a step."""
     flags = {
         "model.backbone": "test_resnet",
         "model.num_experts": 2,
@@ -39,7 +39,7 @@ def small(**settings: Any) -> Resolved:
 
 
 def holds(first: int, second: int) -> Callable[[Config, tuple[int, int]], Sequence[Answer]]:
-    """A card that holds so many pictures of the stages at a time; none but one with gradient checkpointing for -1."""
+    """A card that holds so many images of the stages at a time; none but one with gradient checkpointing for -1."""
 
     def measured(config: Config, limits: tuple[int, int]) -> Sequence[Answer]:
         if first < 0:
@@ -57,17 +57,17 @@ def test_what_fits_is_left_alone(capsys: pytest.CaptureFixture[str]) -> None:
     """Nothing is changed, and nothing said but that it was tried."""
     before = small()
 
-    assert fit(before, holds(99, 99)) == before
+    assert fit_batches(before, holds(99, 99)) == before
     assert capsys.readouterr().err == "Memory: trying two steps of each stage on every GPU\n"
 
 
 @pytest.mark.parametrize("preset_goes_on", [False, True])
 def test_what_does_not_fit(capsys: pytest.CaptureFixture[str], preset_goes_on: bool) -> None:
-    """Smaller batches make the same pictures a step, with the flags that would say the same, in one sentence or two."""
+    """Smaller batches make the same images a step, with the flags that would say the same, in one sentence or two."""
     resolved = small()
     if preset_goes_on:
         resolved = Resolved(resolved.config, resolved.origins, None, resolved.config)
-    fitted = fit(resolved, holds(16, 7))
+    fitted = fit_batches(resolved, holds(16, 7))
     warning = capsys.readouterr().err.splitlines()[-1]
 
     assert batches(fitted) == (8, 6, 2)
@@ -82,18 +82,18 @@ def test_what_does_not_fit(capsys: pytest.CaptureFixture[str], preset_goes_on: b
 
 
 def test_what_whole_numbers_do_not_keep(capsys: pytest.CaptureFixture[str]) -> None:
-    """Where the pictures of a step cannot be kept, the nearest are taken, and that is said."""
-    fitted = fit(small(), holds(3, 2))
+    """Where the images of a step cannot be kept, the nearest are taken, and that is said."""
+    fitted = fit_batches(small(), holds(3, 2))
 
     assert batches(fitted) == (3, 2, 6)
     assert "make 36 and 24 pictures a step instead of 32 and 24" in capsys.readouterr().err
 
 
-def test_a_card_that_holds_no_picture() -> None:
+def test_a_card_that_holds_no_image() -> None:
     """Gradient checkpointing is turned on before giving up, and what can be tried then is told."""
-    fitted = fit(small(batch_size=4, stage2_batch_size=2), holds(-1, -1))
+    fitted = fit_batches(small(batch_size=4, stage2_batch_size=2), holds(-1, -1))
     with pytest.raises(DeviceError, match="stage 2 does not fit into the GPU's memory") as caught:
-        fit(small(), holds(5, 0))
+        fit_batches(small(), holds(5, 0))
 
     assert fitted.config.model.gradient_checkpointing
     assert batches(fitted) == (1, 1, 3)
@@ -111,13 +111,13 @@ def test_a_card_that_holds_no_picture() -> None:
     ],
 )
 def test_auto(settings: dict[str, str], room: tuple[int, int], expected: tuple[int, int, int]) -> None:
-    """The largest batches at the pictures a step that the settings make otherwise; a number beside it stays."""
-    assert batches(fit(small(**settings), holds(*room))) == expected
+    """The largest batches at the images a step that the settings make otherwise; a number beside it stays."""
+    assert batches(fit_batches(small(**settings), holds(*room))) == expected
 
 
 def test_auto_says_what_it_took(capsys: pytest.CaptureFixture[str]) -> None:
     """Also the numbers, to type them the next time."""
-    fit(small(batch_size="auto"), holds(10, 10))
+    fit_batches(small(batch_size="auto"), holds(10, 10))
 
     assert capsys.readouterr().err.splitlines()[-1] == (
         "Memory: the largest batches of 8 and 6 (stage 1 and 2) and 2 accumulation steps make the same 32 and 24 "
@@ -144,9 +144,9 @@ def test_a_measurement_that_fails(capsys: pytest.CaptureFixture[str]) -> None:
     def failing(config: Config, limits: tuple[int, int]) -> Sequence[Answer]:
         return [(1, 1), Failure("no answer within 600 s")]
 
-    after = fit(before, failing)
+    after = fit_batches(before, failing)
     with pytest.raises(DeviceError, match="the largest batch cannot be measured: no answer within 600 s"):
-        fit(small(batch_size="auto"), failing)
+        fit_batches(small(batch_size="auto"), failing)
 
     assert after == before
     assert "Warning: the memory was not measured: no answer within 600 s" in capsys.readouterr().err
@@ -157,26 +157,26 @@ def test_what_training_would_end_of(batch: str) -> None:
     """It is told at once, in its own words: a card without code, or an operation without deterministic form."""
     refused = Failure("median has no deterministic form", "--no-deterministic", 2)
     with pytest.raises(UsageError, match="median has no deterministic form") as caught:
-        fit(small(batch_size=batch), lambda config, limits: [refused])
+        fit_batches(small(batch_size=batch), lambda config, limits: [refused])
 
     assert (caught.value.hint, caught.value.exit_code) == ("--no-deterministic", 2)
 
 
 def test_the_smallest_card_counts() -> None:
     """All GPUs take what each of them holds."""
-    fitted = fit(small(), lambda config, limits: [(16, 4), (9, 12)])
+    fitted = fit_batches(small(), lambda config, limits: [(16, 4), (9, 12)])
 
     assert batches(fitted) == (4, 3, 4)
 
 
 @pytest.mark.training
 def test_real_steps(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Steps of the network find the largest batch; where one picture is too much, those with checkpointing do."""
-    tried = have_room(monkeypatch, pictures=5)
-    first = fit(small(), measure)
+    """Steps of the network find the largest batch; where one image is too much, those with checkpointing do."""
+    tried = have_room(monkeypatch, most_images=5)
+    first = fit_batches(small(), measure)
     assert max(tried) == 16
-    have_room(monkeypatch, pictures=0, checkpointed=4)
-    second = fit(small(), measure)
+    have_room(monkeypatch, most_images=0, checkpointed=4)
+    second = fit_batches(small(), measure)
 
     assert (batches(first), first.config.model.gradient_checkpointing) == ((4, 3, 4), False)
     assert (batches(second), second.config.model.gradient_checkpointing) == ((4, 3, 4), True)
@@ -232,7 +232,7 @@ def test_ranks_agree() -> None:
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 def test_on_a_gpu() -> None:
-    """A GPU finds a batch that fits and is smaller than one that cannot: 4096 pictures of 1024 pixels."""
+    """A GPU finds a batch that fits and is smaller than one that cannot: 4096 images of 1024 pixels."""
     flags = {"train.batch_size": 4096, "train.stage2_batch_size": 4096, "data.img_size": 1024, "run.gpus": 1}
     config = resolve("quickstart", {**flags, "run.device": "cuda", "train.precision": "fp32"}).config
     (found,) = on_devices([torch.device("cuda", 0)])(config, (4096, 4096))

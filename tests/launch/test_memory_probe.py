@@ -119,7 +119,7 @@ def test_the_largest(room: int, limit: int) -> None:
 
 def test_largest_batches(monkeypatch: pytest.MonkeyPatch) -> None:
     """Of each stage, up to its limit; a stage that does not train has room for all."""
-    have_room(monkeypatch, pictures=2)
+    have_room(monkeypatch, most_images=2)
 
     assert largest_batches(small(), "cpu", (3, 1)) == [2, 1]
     assert largest_batches(small(skip_stage1=True), "cpu", (9, 3)) == [9, 2]
@@ -140,7 +140,7 @@ def test_the_costliest_do_not_fit(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_part_of_the_memory_stays_free(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The steps must do with 92% of what is free, not of all; a card without room for the weights holds no picture."""
+    """The steps must do with 92% of what is free, not of all; a card without room for the weights holds no image."""
     asked: list[float] = []
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (10, 20))
     monkeypatch.setattr(torch.cuda, "set_per_process_memory_fraction", lambda part, device: asked.append(part))
@@ -157,7 +157,7 @@ def test_part_of_the_memory_stays_free(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 def test_on_a_gpu() -> None:
-    """A GPU counts; more pictures take more."""
+    """A GPU counts; more images take more."""
     first, second = (peaks(small(batch_size=size), "cuda:0")[0][2] for size in (2, 64))
 
     assert first is not None

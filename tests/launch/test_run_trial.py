@@ -13,7 +13,7 @@ import pytest
 from camoxpert_cli.data.layouts import find_data
 from camoxpert_cli.launch.processes import ABORTED, Failure
 from camoxpert_cli.launch.run_trial import run_trial
-from camoxpert_cli.launch.trial import Measurement, Pictures, Trial
+from camoxpert_cli.launch.trial import Measurement, Trial, TrialData
 from tests.helpers.dying_worker import DEATH
 from tests.helpers.tiny_data import tiny_run
 
@@ -26,11 +26,11 @@ def tiny_trial(data: Path, gpus: int, **settings: Any) -> Trial:
     strategy = "ddp" if gpus > 1 else "single"
     config = tiny_run(data, data / "unused", gpus=gpus, strategy=strategy, **settings).config
     files = find_data([data]).train
-    return Trial(config, 2, Pictures(files, tuple(range(8)), (8, 9, 10)), steps=2, repeats=2)
+    return Trial(config, 2, TrialData(files, tuple(range(8)), (8, 9, 10)), steps=2, repeats=2)
 
 
 def test_a_trial_in_its_job(tiny_data: Path) -> None:
-    """What a worker reads is the trial that was written, with and without pictures."""
+    """What a worker reads is the trial that was written, with and without images."""
     trial = tiny_trial(tiny_data, 2)
 
     def read(written: Trial) -> Trial:

@@ -69,7 +69,7 @@ def test_a_preset_as_it_is(trained: list[str], capsys: pytest.CaptureFixture[str
 def test_refused_before_anything_is_measured(trained: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     """DataParallel cannot synchronise BatchNorm: that is told before minutes of measuring memory."""
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
-    monkeypatch.setattr(autobatch, "fit", lambda *arguments: trained.append("measured"))
+    monkeypatch.setattr(autobatch, "fit_batches", lambda *arguments: trained.append("measured"))
     flags = {"train.sync_batchnorm": True, "run.gpus": "2", "run.strategy": "dp", "run.device": "cuda"}
     with pytest.raises(UsageError, match="--sync-batchnorm works between processes"):
         start.start(resolve("quickstart", flags))

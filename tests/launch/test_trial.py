@@ -16,7 +16,7 @@ from camoxpert_cli.engine.step import StepOutput, TrainingStep
 from camoxpert_cli.engine.stopping import Stop
 from camoxpert_cli.engine.train import validate
 from camoxpert_cli.launch import trial as trial_module
-from camoxpert_cli.launch.trial import Measurement, Pictures, Trial, measure
+from camoxpert_cli.launch.trial import Measurement, Trial, TrialData, measure
 from camoxpert_cli.metrics.image_scores import Scores
 from camoxpert_cli.parallel.worker import JOB
 from camoxpert_cli.parallel.world import World
@@ -58,9 +58,9 @@ def test_all_experts_work(
     chosen: list[Tensor],
     gradient_checkpointing: bool,
 ) -> None:
-    """Each step, on noise and on pictures, has images for every expert of every layer."""
-    pictures = Pictures(find_data([tiny_data]).train, tuple(range(8)), (8, 9, 10))
-    trial = replace(tiny_trial(tiny_data, gradient_checkpointing=gradient_checkpointing), pictures=pictures)
+    """Each step, on noise and on images, has images for every expert of every layer."""
+    data = TrialData(find_data([tiny_data]).train, tuple(range(8)), (8, 9, 10))
+    trial = replace(tiny_trial(tiny_data, gradient_checkpointing=gradient_checkpointing), pictures=data)
     measurement = measured(trial, tmp_path, monkeypatch)
 
     assert min(measurement.compute + measurement.end_to_end) > 0
@@ -86,7 +86,7 @@ def test_all_experts_of_replicas_work(
 
 
 def test_validation_uses_all_experts(tiny_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The average of the weights, which is what scores held-out pictures, is routed as well."""
+    """The EMA of the weights, which is what scores held-out images, is routed as well."""
     routes: list[Tensor] = []
 
     def look_and_validate(run: Run) -> Scores | Stop:
@@ -95,8 +95,8 @@ def test_validation_uses_all_experts(tiny_data: Path, tmp_path: Path, monkeypatc
         return validate(run)
 
     monkeypatch.setattr(trial_module, "validate", look_and_validate)
-    pictures = Pictures(find_data([tiny_data]).train, tuple(range(8)), (8, 9, 10))
-    measured(replace(tiny_trial(tiny_data), pictures=pictures), tmp_path, monkeypatch)
+    data = TrialData(find_data([tiny_data]).train, tuple(range(8)), (8, 9, 10))
+    measured(replace(tiny_trial(tiny_data), pictures=data), tmp_path, monkeypatch)
 
     assert routes
     assert all(set(each.flatten().tolist()) == set(range(7)) for each in routes)
@@ -106,10 +106,10 @@ def test_ranks_go_on_from_each_other(
     tiny_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, chosen: list[Tensor]
 ) -> None:
     """The images of the second of two ranks go on where those of the first end."""
-    monkeypatch.setattr(World, "sum", lambda world, tensor: tensor)
-    monkeypatch.setattr(World, "largest", lambda world, tensor: tensor)
-    monkeypatch.setattr(World, "gather", lambda world, item: [item])
-    monkeypatch.setattr(World, "from_main", lambda world, item: item)
+    monkeypatch.setattr(World, "all_reduce", lambda world, tensor: tensor)
+    monkeypatch.setattr(World, "all_reduce_max", lambda world, tensor: tensor)
+    monkeypatch.setattr(World, "all_gather", lambda world, item: [item])
+    monkeypatch.setattr(World, "broadcast", lambda world, item: item)
     config = tiny_run(tiny_data, tiny_data / "unused", num_experts=7, gpus=2, stage2_batch_size=1).config
     measured(Trial(config, 2, None, steps=1, repeats=1), tmp_path, monkeypatch, World(1, 2, 1, 2))
 

@@ -168,7 +168,7 @@ def test_one_message(
 
 
 def test_the_error_is_of_its_class() -> None:
-    """Who starts processes from Python can tell a broken picture from a broken checkpoint, as in a run of one."""
+    """Who starts processes from Python can tell a broken image from a broken checkpoint, as in a run of one."""
     error = run_workers(["fail(3, 'broken picture', 'look')"], 2, threads=1).error
 
     assert isinstance(error, DataError)
@@ -238,7 +238,7 @@ def is_running(process: int) -> bool:
 
 
 def test_no_process_is_left(capfd: pytest.CaptureFixture[str], tmp_path: Path) -> None:
-    """What a worker has started itself, such as the readers of its pictures, ends with it."""
+    """What a worker has started itself, such as the readers of its images, ends with it."""
     code = """
 import subprocess
 if rank == 0:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from camoxpert_cli.metrics.histogram import Histogram, count_levels, histogram_of
-from camoxpert_cli.metrics.thresholds import Claims, half
+from camoxpert_cli.metrics.thresholds import ConfusionCounts, half
 from tests.metrics.pairs import Grey, Mask
 
 
@@ -19,5 +19,5 @@ def histogram(grey: Grey, mask: Mask, stretch: bool = False) -> Histogram:
     return histogram_of(count_levels(grey, mask), count_levels(grey, ~mask), stretch)
 
 
-def claims(*rows: str) -> Claims:
+def confusion(*rows: str) -> ConfusionCounts:
     return half(histogram(*drawn(*rows)))

@@ -15,7 +15,7 @@ Curve = NDArray[np.float64]
 
 
 def reference_scores(grey: Grey, mask: Mask, stretch: bool) -> tuple[dict[str, float], dict[str, Curve]]:
-    """The measures of one picture, and its curves from threshold 0 to 255. The S-measure may be NaN."""
+    """The measures of one image, and its curves from threshold 0 to 255. The S-measure may be NaN."""
     results = reference_results([(grey, mask)], stretch)
     e = results["em"]
     scores = {
@@ -42,7 +42,7 @@ def reference_scores(grey: Grey, mask: Mask, stretch: bool) -> tuple[dict[str, f
 
 
 def reference_results(pairs: Sequence[tuple[Grey, Mask]], stretch: bool) -> dict[str, Any]:
-    """What its measures say of a set of pictures, put together; its curves run from threshold 255 to 0."""
+    """What its measures say of a set of images, put together; its curves run from threshold 255 to 0."""
     import py_sod_metrics as reference
 
     handlers = {

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from camoxpert_cli.data.synthetic import generate_picture
+from camoxpert_cli.data.synthetic import generate_image
 from camoxpert_cli.metrics.baselines import (
     Pair,
     all_foreground_iou,
@@ -30,7 +30,7 @@ def painted(inside: Colour, outside: Colour) -> Pair:
     return np.where(MASK[..., None] > 0, np.array(inside), np.array(outside)).astype(np.uint8), MASK
 
 
-def grey_picture(inside: NDArray[np.float64], outside: NDArray[np.float64]) -> Pair:
+def grey_image(inside: NDArray[np.float64], outside: NDArray[np.float64]) -> Pair:
     """A square of one grey pattern (64, 64) in -1..1 on a ground of another."""
     grey = np.where(MASK > 0, inside, outside) * 100 + 128
     return np.repeat(grey.astype(np.uint8)[..., None], 3, axis=-1), MASK
@@ -51,7 +51,7 @@ def brute_force(maps: Sequence[NDArray[np.int64]], masks: Sequence[NDArray[np.ui
 
 
 def test_all_foreground() -> None:
-    """It scores the mean share of the object in its picture."""
+    """It scores the mean share of the object in its image."""
     half = np.zeros((10, 10), np.uint8)
     half[:5] = 255
     whole = np.full((10, 20), 255, np.uint8)
@@ -76,24 +76,24 @@ def test_variance_finds_noise() -> None:
     noise = np.random.default_rng(0).uniform(-1, 1, (64, 64))
     flat = np.zeros((64, 64))
 
-    assert local_variance_iou([grey_picture(noise, flat)]) > 0.8
-    assert local_variance_iou([grey_picture(flat, noise)]) > 0.8
+    assert local_variance_iou([grey_image(noise, flat)]) > 0.8
+    assert local_variance_iou([grey_image(flat, noise)]) > 0.8
 
 
 def test_orientation_finds_turned_stripes() -> None:
     """Stripes across stripes are found by an oriented filter, and not by colour."""
     upright = np.broadcast_to(np.sin(2 * np.pi * np.arange(64) / 8), (64, 64)).astype(np.float64)
 
-    for pair in (grey_picture(upright, upright.T), grey_picture(upright.T, upright)):
+    for pair in (grey_image(upright, upright.T), grey_image(upright.T, upright)):
         assert orientation_energy_iou([pair]) > 0.75
         assert colour_threshold_iou([pair]) < 0.3
 
 
-@given(seed=st.integers(0, 2**32), values=st.integers(1, 12), pictures=st.integers(1, 3))
-def test_best_threshold_is_the_best(seed: int, values: int, pictures: int) -> None:
+@given(seed=st.integers(0, 2**32), values=st.integers(1, 12), images=st.integers(1, 3))
+def test_best_threshold_is_the_best(seed: int, values: int, images: int) -> None:
     """Where the maps hold few values, no threshold and polarity does better than the one it takes."""
     rng = np.random.default_rng(seed)
-    maps = [np.arange(13 * 13).reshape(13, 13) % values for _ in range(pictures)]
+    maps = [np.arange(13 * 13).reshape(13, 13) % values for _ in range(images)]
     masks = [np.where(rng.random((13, 13)) < (m + 1) / (values + 1), 255, 0).astype(np.uint8) for m in maps]
 
     assert best_threshold_iou(maps, masks) == pytest.approx(brute_force(maps, masks))
@@ -109,16 +109,16 @@ def test_a_flat_map_says_all_or_nothing(level: float) -> None:
 
 
 @pytest.mark.parametrize("baseline", BASELINES)
-def test_no_pictures(baseline: Callable[[Sequence[Pair]], float]) -> None:
-    """Without a picture there is no mean."""
+def test_no_images(baseline: Callable[[Sequence[Pair]], float]) -> None:
+    """Without an image there is no mean."""
     with pytest.raises(ValueError, match="at least one picture"):
         baseline([])
 
 
 @pytest.mark.parametrize("seed", [0, 1, 2, 42])
-def test_generated_pictures_defeat_the_baselines(seed: int) -> None:
-    """On generated validation pictures colour stays below 0.40, and variance and orientation below 0.55."""
-    pairs = [generate_picture(seed, index, "val", 96) for index in range(20)]
+def test_generated_images_defeat_the_baselines(seed: int) -> None:
+    """On generated validation images colour stays below 0.40, and variance and orientation below 0.55."""
+    pairs = [generate_image(seed, index, "val", 96) for index in range(20)]
 
     assert colour_threshold_iou(pairs) < 0.40
     assert local_variance_iou(pairs) < 0.55

@@ -5,7 +5,7 @@ import pytest
 
 from camoxpert_cli.metrics.e_measure import e_measure
 from camoxpert_cli.metrics.thresholds import every_threshold, half
-from tests.metrics.counting import claims, histogram
+from tests.metrics.counting import confusion, histogram
 from tests.metrics.pairs import generated_pair
 
 
@@ -26,11 +26,11 @@ def test_is_the_mean_alignment_of_pixels(seed: int) -> None:
 
 def test_one_class_alone() -> None:
     """Without an object what is left out counts, without a background what is claimed: over N - 1, exactly over N."""
-    assert e_measure(claims("P..."), "reference")[0] == 3 / 3
-    assert e_measure(claims("P..."), "exact")[0] == 0
-    assert e_measure(claims("...."), "exact")[0] == 1
-    assert e_measure(claims("BBBM"), "reference")[0] == 3 / 3
-    assert e_measure(claims("BBBM"), "exact")[0] == 3 / 4
+    assert e_measure(confusion("P..."), "reference")[0] == 3 / 3
+    assert e_measure(confusion("P..."), "exact")[0] == 0
+    assert e_measure(confusion("...."), "exact")[0] == 1
+    assert e_measure(confusion("BBBM"), "reference")[0] == 3 / 3
+    assert e_measure(confusion("BBBM"), "exact")[0] == 3 / 4
 
 
 def test_opposite_map() -> None:

@@ -5,13 +5,13 @@ import pytest
 
 from camoxpert_cli.metrics.f_measure import f_measure, precision, recall
 from camoxpert_cli.metrics.histogram import Empty
-from camoxpert_cli.metrics.thresholds import Claims
-from tests.metrics.counting import claims
+from camoxpert_cli.metrics.thresholds import ConfusionCounts
+from tests.metrics.counting import confusion
 
 
 def test_values() -> None:
     """Two of three claimed pixels are right, two of four of the object are found; 0.3 is the square of beta."""
-    counted = claims("BBP.", "MM..")
+    counted = confusion("BBP.", "MM..")
     rightly, found = precision(counted, "reference"), recall(counted, "reference")
 
     assert (rightly[0], found[0]) == (2 / 3, 2 / 4)
@@ -22,14 +22,14 @@ def test_nothing_claimed() -> None:
     """Where there is an object, claiming nothing scores 0, whatever is said of empty masks."""
     empties: tuple[Empty, ...] = ("reference", "exact")
     for empty in empties:
-        counted = claims("MM..")
+        counted = confusion("MM..")
 
         assert [measure(counted, empty)[0] for measure in (precision, recall, f_measure)] == [0, 0, 0]
 
 
 def test_f_lies_between() -> None:
     """It is a weighted harmonic mean: between precision and recall, nearer to precision."""
-    counted = Claims(*np.random.default_rng(0).integers(1, 1000, (4, 1000)))
+    counted = ConfusionCounts(*np.random.default_rng(0).integers(1, 1000, (4, 1000)))
     rightly, found, measured = (measure(counted, "reference") for measure in (precision, recall, f_measure))
 
     assert (np.minimum(rightly, found) <= measured + 1e-15).all()

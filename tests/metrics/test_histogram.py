@@ -17,7 +17,7 @@ def test_counts(seed: int) -> None:
 
 
 def test_counts_of_no_pixels() -> None:
-    """A part of a picture may be empty."""
+    """A part of an image may be empty."""
     assert count_levels(np.zeros((0, 5), np.uint8), np.zeros((0, 5), bool)).tolist() == [0] * 256
     assert count_levels(np.zeros((5, 0), np.uint8)).tolist() == [0] * 256
 

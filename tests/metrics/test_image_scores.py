@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
 from camoxpert_cli.metrics.histogram import Empty
-from camoxpert_cli.metrics.image_scores import PictureScores, quick_scores, score_picture
+from camoxpert_cli.metrics.image_scores import ImageScores, quick_scores, score_image
 from camoxpert_cli.metrics.measures import CURVES, MEASURES
 from tests.metrics.make_golden import GOLDEN, checksum
 from tests.metrics.pairs import Grey, Mask, generated_pair
@@ -30,7 +30,7 @@ def pairs(draw: st.DrawFn) -> tuple[Grey, Mask]:
     return draw(arrays.arrays(np.uint8, shape, elements=levels)), draw(arrays.arrays(np.bool_, shape))
 
 
-def scalars(scores: PictureScores) -> dict[str, float]:
+def scalars(scores: ImageScores) -> dict[str, float]:
     return {**scores.measures, "area": scores.area}
 
 
@@ -42,7 +42,7 @@ def empty_mask(grey: Grey) -> Mask:
 def test_golden(entry: dict[str, Any]) -> None:
     """Generated pairs score as PySODMetrics scored them, within 1e-6; where it gives NaN there is a number."""
     grey, mask = generated_pair(entry["seed"])
-    ours = score_picture(grey, mask, stretch=entry["stretch"])
+    ours = score_image(grey, mask, stretch=entry["stretch"])
     found = scalars(ours) | {f"mean {name}": float(curve.mean()) for name, curve in ours.curves.items()}
 
     assert checksum(grey, mask) == entry["checksum"], "the generator's pixels have changed: run make_golden again"
@@ -55,7 +55,7 @@ def test_golden(entry: dict[str, Any]) -> None:
 @given(pairs(), st.booleans(), st.sampled_from(["reference", "exact"]))
 def test_quick_scores_are_those_of_all(pair: tuple[Grey, Mask], stretch: bool, empty: Empty) -> None:
     """The three quick measures are the same to the last bit."""
-    scores = score_picture(*pair, stretch=stretch, empty=empty)
+    scores = score_image(*pair, stretch=stretch, empty=empty)
 
     assert quick_scores(*pair, stretch=stretch, empty=empty).measures == {
         name: scores.measures[name] for name in ("iou", "dice", "mae")
@@ -65,7 +65,7 @@ def test_quick_scores_are_those_of_all(pair: tuple[Grey, Mask], stretch: bool, e
 @given(pairs(), st.booleans())
 def test_bounds(pair: tuple[Grey, Mask], stretch: bool) -> None:
     """With exact values for what is empty all scores are in their range, but for the E-measure's N / (N - 1)."""
-    scores = score_picture(*pair, stretch=stretch, empty="exact")
+    scores = score_image(*pair, stretch=stretch, empty="exact")
     most = pair[0].size / max(pair[0].size - 1, 1)
 
     assert 0 <= scores.area <= 1
@@ -83,7 +83,7 @@ def test_bounds(pair: tuple[Grey, Mask], stretch: bool) -> None:
 @given(pairs(), st.booleans())
 def test_higher_thresholds_claim_less(pair: tuple[Grey, Mask], stretch: bool) -> None:
     """Recall never rises with the threshold; at threshold 0 all is claimed."""
-    curves = score_picture(*pair, stretch=stretch).curves
+    curves = score_image(*pair, stretch=stretch).curves
 
     assert (np.diff(curves["recall"]) <= 0).all()
     assert curves["recall"][0] == float(pair[1].any())
@@ -97,7 +97,7 @@ def test_stretching_twice_is_stretching_once(pair: tuple[Grey, Mask]) -> None:
     if grey.size > 1:
         grey.flat[0], grey.flat[-1] = 0, 255
 
-    assert scalars(score_picture(grey, mask)) == scalars(score_picture(grey, mask, stretch=False))
+    assert scalars(score_image(grey, mask)) == scalars(score_image(grey, mask, stretch=False))
 
 
 @given(pairs(), st.booleans())
@@ -106,7 +106,7 @@ def test_empty_changes_only_what_is_empty(pair: tuple[Grey, Mask], stretch: bool
     grey, mask = pair[0], pair[1].copy()
     if mask.size > 1:
         mask.flat[0], mask.flat[-1] = True, False
-        reference, exact = (score_picture(grey, mask, stretch=stretch, empty=each) for each in ("reference", "exact"))
+        reference, exact = (score_image(grey, mask, stretch=stretch, empty=each) for each in ("reference", "exact"))
 
         assert scalars(reference) == scalars(exact)
         assert all(np.array_equal(reference.curves[each.name], exact.curves[each.name]) for each in CURVES)
@@ -114,9 +114,9 @@ def test_empty_changes_only_what_is_empty(pair: tuple[Grey, Mask], stretch: bool
 
 @given(pairs())
 def test_perfect_map(pair: tuple[Grey, Mask]) -> None:
-    """The mask itself scores best in every measure, by picture and at its own thresholds."""
+    """The mask itself scores best in every measure, by image and at its own thresholds."""
     mask = pair[1]
-    scores = score_picture(mask.astype(np.uint8) * 255, mask, empty="exact")
+    scores = score_image(mask.astype(np.uint8) * 255, mask, empty="exact")
 
     assert (scores.mae, scores.ber) == (0, 0)
     assert (scores.iou, scores.dice, scores.f_max, scores.iou_max) == (1, 1, 1, 1)
@@ -129,7 +129,7 @@ def test_perfect_map(pair: tuple[Grey, Mask]) -> None:
 def test_nothing_there_and_nothing_claimed() -> None:
     """Without an object a map of zeros is right, at each threshold that claims nothing, which 0 does not."""
     grey = np.zeros((8, 9), np.uint8)
-    scores = score_picture(grey, empty_mask(grey), empty="exact")
+    scores = score_image(grey, empty_mask(grey), empty="exact")
 
     assert (scores.iou, scores.dice, scores.weighted_f, scores.f_adaptive, scores.e_adaptive) == (1, 1, 1, 1, 1)
     assert (scores.mae, scores.ber, scores.s_measure, scores.area) == (0, 0, 1, 0)
@@ -144,7 +144,7 @@ def test_nothing_there_and_something_claimed() -> None:
     """Without an object a map is wrong at each threshold at which it claims a single pixel, and right above."""
     grey = np.zeros((8, 9), np.uint8)
     grey[3, 4] = 200
-    scores = score_picture(grey, empty_mask(grey), stretch=False, empty="exact")
+    scores = score_image(grey, empty_mask(grey), stretch=False, empty="exact")
 
     assert (scores.iou, scores.dice, scores.weighted_f, scores.f_adaptive, scores.e_adaptive) == (0, 0, 0, 0, 0)
     assert scores.ber == 1 / 72
@@ -155,7 +155,7 @@ def test_nothing_there_and_something_claimed() -> None:
 def test_reference_values_of_empty_masks() -> None:
     """PySODMetrics' own: a right blank map has an F of 0 and an adaptive E of 0, a map of one level an E above 1."""
     blank = np.zeros((64, 64), np.uint8)
-    right, grey = score_picture(blank, empty_mask(blank)), score_picture(blank + 100, empty_mask(blank))
+    right, grey = score_image(blank, empty_mask(blank)), score_image(blank + 100, empty_mask(blank))
 
     assert (right.mae, right.s_measure) == (0, 1)
     assert (right.weighted_f, right.f_max, right.iou, right.e_adaptive) == (0, 0, 0, 0)
@@ -166,11 +166,11 @@ def test_reference_values_of_empty_masks() -> None:
 def test_reference_values_of_full_masks() -> None:
     """PySODMetrics' own: the adaptive threshold of a blank map is 0, so it finds an object everywhere."""
     blank, full = np.zeros((64, 64), np.uint8), np.ones((64, 64), bool)
-    scores, exact = score_picture(blank, full), score_picture(blank, full, empty="exact")
+    scores, exact = score_image(blank, full), score_image(blank, full, empty="exact")
 
     assert (scores.f_adaptive, scores.e_adaptive) == pytest.approx((1, 4096 / 4095))
     assert (exact.f_adaptive, exact.e_adaptive) == (0, 0)
-    assert score_picture(blank + 255, full, empty="exact").e_max == 1
+    assert score_image(blank + 255, full, empty="exact").e_max == 1
     assert (scores.ber, exact.ber) == (1, 1)
 
 
@@ -180,9 +180,9 @@ def test_stretch() -> None:
     mask[2:5, 2:5] = True
     grey = np.where(mask, 101, 100).astype(np.uint8)
 
-    assert score_picture(grey, mask).mae == 0
-    assert score_picture(grey, mask, stretch=False).mae == pytest.approx((55 * 100 + 9 * 154) / 255 / 64)
-    assert score_picture(grey, mask, stretch=False).iou == 0
+    assert score_image(grey, mask).mae == 0
+    assert score_image(grey, mask, stretch=False).mae == pytest.approx((55 * 100 + 9 * 154) / 255 / 64)
+    assert score_image(grey, mask, stretch=False).iou == 0
 
 
 @given(pairs())
@@ -191,10 +191,10 @@ def test_memory_layout_does_not_matter(pair: tuple[Grey, Mask]) -> None:
     grey, mask = pair
     wide, wide_mask = np.repeat(grey, 2, axis=1)[:, ::2], np.repeat(mask, 2, axis=1)[:, ::2]
     turned, turned_mask = np.asfortranarray(grey), np.asfortranarray(mask)
-    expected = scalars(score_picture(grey, mask))
+    expected = scalars(score_image(grey, mask))
 
-    assert scalars(score_picture(wide, wide_mask)) == expected
-    assert scalars(score_picture(turned, turned_mask)) == expected
+    assert scalars(score_image(wide, wide_mask)) == expected
+    assert scalars(score_image(turned, turned_mask)) == expected
 
 
 @pytest.mark.parametrize(
@@ -207,7 +207,7 @@ def test_memory_layout_does_not_matter(pair: tuple[Grey, Mask]) -> None:
         (np.zeros((0, 4), np.uint8), np.zeros((0, 4), bool)),
     ],
 )
-@pytest.mark.parametrize("score", [score_picture, quick_scores])
+@pytest.mark.parametrize("score", [score_image, quick_scores])
 def test_wrong_arrays(score: Any, grey: Any, mask: Any) -> None:
     """A mask of 0 and 1, which PySODMetrics would take for an empty one, other sizes and other types are refused."""
     with pytest.raises(ValueError, match="a map"):
@@ -216,7 +216,7 @@ def test_wrong_arrays(score: Any, grey: Any, mask: Any) -> None:
 
 def test_scores_are_plain_numbers() -> None:
     """They can be written as JSON."""
-    scores = score_picture(*generated_pair(0))
+    scores = score_image(*generated_pair(0))
 
     assert {type(score) for score in scalars(scores).values()} == {float}
     assert {type(score) for score in quick_scores(*generated_pair(0)).measures.values()} == {float}
@@ -224,7 +224,7 @@ def test_scores_are_plain_numbers() -> None:
 
 def test_scores_are_attributes() -> None:
     """Each measure is an attribute, of a copy as well, and one that is not known is missing."""
-    scores = score_picture(*generated_pair(0))
+    scores = score_image(*generated_pair(0))
     copied = copy.deepcopy(scores)
 
     assert all(getattr(copied, name) == value for name, value in scores.measures.items())

@@ -5,7 +5,7 @@ import pytest
 
 from camoxpert_cli.metrics.overlap import ber, dice, iou
 from camoxpert_cli.metrics.thresholds import every_threshold
-from tests.metrics.counting import claims, histogram
+from tests.metrics.counting import confusion, histogram
 from tests.metrics.pairs import generated_pair
 
 
@@ -21,7 +21,7 @@ from tests.metrics.pairs import generated_pair
 )
 def test_values(rows: tuple[str, ...], expected_iou: float, expected_dice: float, expected_ber: float) -> None:
     """Counted by hand: shared over united pixels, twice the shared over the sum of both, mean share told wrongly."""
-    counted = claims(*rows)
+    counted = confusion(*rows)
 
     assert iou(counted, "reference")[0] == pytest.approx(expected_iou, abs=1e-15)
     assert dice(counted, "reference")[0] == pytest.approx(expected_dice, abs=1e-15)
@@ -39,8 +39,8 @@ def test_relations(seed: int) -> None:
 
 
 def test_nothing_there_and_nothing_claimed() -> None:
-    """A picture without an object in which none is found: wrong to PySODMetrics, right to "exact"."""
-    counted = claims("...", "...")
+    """An image without an object in which none is found: wrong to PySODMetrics, right to "exact"."""
+    counted = confusion("...", "...")
 
     assert [measure(counted, "reference")[0] for measure in (iou, dice, ber)] == [0, 0, 0.5]
     assert [measure(counted, "exact")[0] for measure in (iou, dice, ber)] == [1, 1, 0]
@@ -48,8 +48,8 @@ def test_nothing_there_and_nothing_claimed() -> None:
 
 def test_one_class_alone_exactly() -> None:
     """What is absent is not told wrongly: the error is that of the other class."""
-    assert ber(claims("P..."), "exact")[0] == 1 / 4
-    assert ber(claims("BMMM"), "exact")[0] == 3 / 4
+    assert ber(confusion("P..."), "exact")[0] == 1 / 4
+    assert ber(confusion("BMMM"), "exact")[0] == 3 / 4
 
 
 def test_large_maps_are_counted_exactly() -> None:

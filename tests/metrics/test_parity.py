@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from camoxpert_cli.data.reading import SCORED_OBJECT
-from camoxpert_cli.metrics.image_scores import score_picture
+from camoxpert_cli.metrics.image_scores import score_image
 from camoxpert_cli.metrics.score_set import mean_scores
 from tests.metrics.pairs import Grey, Mask, generated_pair
 from tests.metrics.reference import reference_results, reference_scores
@@ -29,7 +29,7 @@ def largest_differences(pairs: Iterable[tuple[Grey, Mask]], stretch: bool) -> di
     """By measure and by curve; a NaN of the reference asks for a finite number."""
     largest: dict[str, float] = {}
     for grey, mask in pairs:
-        ours = score_picture(grey, mask, stretch=stretch)
+        ours = score_image(grey, mask, stretch=stretch)
         scores, curves = reference_scores(grey, mask, stretch)
         for name, score in scores.items():
             value = getattr(ours, name)
@@ -50,7 +50,7 @@ def assert_small(differences: dict[str, float]) -> None:
 
 
 def real_pairs() -> list[tuple[Path, Path]]:
-    """Prediction and mask of each real picture."""
+    """Prediction and mask of each real image."""
     folders = [
         ("cod10k_sinet", "Pred_SINet"),
         ("pysodmetrics", "Pred"),
@@ -86,9 +86,9 @@ def test_real_pairs(stretch: bool) -> None:
 
 
 def test_sets() -> None:
-    """Over a set of pictures the maxima, too, are PySODMetrics': those of the mean curve."""
+    """Over a set of images the maxima, too, are PySODMetrics': those of the mean curve."""
     pairs = [pair for pair in map(generated_pair, range(300)) if 0 < pair[1].mean() < 1]
-    ours = mean_scores([score_picture(*pair) for pair in pairs])
+    ours = mean_scores([score_image(*pair) for pair in pairs])
     theirs = reference_results(pairs, stretch=True)
 
     for ours_max, curve in (

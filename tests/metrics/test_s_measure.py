@@ -7,7 +7,7 @@ import pytest
 from numpy.typing import NDArray
 
 from camoxpert_cli.metrics.histogram import object_box
-from camoxpert_cli.metrics.image_scores import score_picture
+from camoxpert_cli.metrics.image_scores import score_image
 from camoxpert_cli.metrics.s_measure import count_regions
 from tests.metrics.counting import drawn
 from tests.metrics.pairs import Mask, generated_pair
@@ -41,13 +41,13 @@ def test_definition(seed: int) -> None:
     """Counted by regions it is what the definition gives, where maps are flat, too."""
     grey, mask = generated_pair(seed)
     mask[0, 0], mask[-1, -1] = True, False
-    ours = score_picture(grey, mask, stretch=False).s_measure
+    ours = score_image(grey, mask, stretch=False).s_measure
 
     assert ours == pytest.approx(by_definition(grey / 255, mask), abs=1e-12)
 
 
 @pytest.mark.parametrize("seed", range(20))
-def test_regions_make_up_the_picture(seed: int) -> None:
+def test_regions_make_up_the_image(seed: int) -> None:
     """They meet behind the rounded centre of the object, and their counts are those of the whole."""
     grey, mask = generated_pair(seed)
     regions = count_regions(grey, mask, object_box(mask))
@@ -64,7 +64,7 @@ def test_regions_make_up_the_picture(seed: int) -> None:
 
 
 def test_half_a_pixel_is_rounded_to_the_even_one() -> None:
-    """In the whole picture, as numpy rounds: 1.5 to 2 and 2.5 to 2, wherever the object begins."""
+    """In the whole image, as numpy rounds: 1.5 to 2 and 2.5 to 2, wherever the object begins."""
     stops = [count_regions(*pair, object_box(pair[1]))[0].box[1].stop for pair in (drawn(".MM..."), drawn("..MM.."))]
 
     assert stops == [3, 3]
@@ -74,12 +74,12 @@ def test_centre_in_the_last_row() -> None:
     """Two regions have no pixels, for which PySODMetrics gives NaN: they count nothing."""
     grey, mask = drawn(".......", "..BBM..")
 
-    assert 0 < score_picture(grey, mask).s_measure < 1
+    assert 0 < score_image(grey, mask).s_measure < 1
 
 
 def test_one_class_alone() -> None:
     """Without an object one minus the mean of the map, without a background the mean."""
     grey = np.array([[0, 51], [102, 255]], np.uint8)
 
-    assert score_picture(grey, np.zeros((2, 2), bool)).s_measure == pytest.approx(1 - 1.6 / 4, abs=1e-15)
-    assert score_picture(grey, np.ones((2, 2), bool)).s_measure == pytest.approx(1.6 / 4, abs=1e-15)
+    assert score_image(grey, np.zeros((2, 2), bool)).s_measure == pytest.approx(1 - 1.6 / 4, abs=1e-15)
+    assert score_image(grey, np.ones((2, 2), bool)).s_measure == pytest.approx(1.6 / 4, abs=1e-15)

@@ -10,19 +10,19 @@ from tests.metrics.pairs import generated_pair
 
 @pytest.mark.parametrize("stretch", [True, False])
 @pytest.mark.parametrize("seed", range(20))
-def test_claims_are_those_of_the_map(seed: int, stretch: bool) -> None:
+def test_confusion_counts_are_those_of_the_map(seed: int, stretch: bool) -> None:
     """Counts from the histogram are counts of the map's pixels, at every threshold, at half and at the adaptive one."""
     grey, mask = generated_pair(seed)
     counted = histogram(grey, mask, stretch)
     map_ = counted.values[grey]
     steps = (map_ * 255).astype(np.uint8)
-    claimed = [steps >= k for k in range(256)] + [map_ > 0.5, map_ >= min(2 * map_.mean(), 1)]
+    predicted = [steps >= k for k in range(256)] + [map_ > 0.5, map_ >= min(2 * map_.mean(), 1)]
     found = [every_threshold(counted), half(counted), adaptive(counted, grey, "reference")]
 
-    assert [count for each in found for count in each.tp] == [(each & mask).sum() for each in claimed]
-    assert [count for each in found for count in each.fp] == [(each & ~mask).sum() for each in claimed]
-    assert [count for each in found for count in each.fn] == [(~each & mask).sum() for each in claimed]
-    assert [count for each in found for count in each.tn] == [(~each & ~mask).sum() for each in claimed]
+    assert [count for each in found for count in each.tp] == [(each & mask).sum() for each in predicted]
+    assert [count for each in found for count in each.fp] == [(each & ~mask).sum() for each in predicted]
+    assert [count for each in found for count in each.fn] == [(~each & mask).sum() for each in predicted]
+    assert [count for each in found for count in each.tn] == [(~each & ~mask).sum() for each in predicted]
 
 
 @pytest.mark.parametrize("level", range(1, 128))

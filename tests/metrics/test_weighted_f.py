@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from camoxpert_cli.metrics.image_scores import score_picture
+from camoxpert_cli.metrics.image_scores import score_image
 from camoxpert_cli.metrics.weighted_f import RADIUS, SIGMA
 from tests.metrics.pairs import Mask, generated_pair
 
@@ -41,7 +41,7 @@ def test_definition(seed: int) -> None:
     grey, mask = generated_pair(seed, largest=40)
     mask[0, 0] = True
 
-    ours = score_picture(grey, mask, stretch=False).weighted_f
+    ours = score_image(grey, mask, stretch=False).weighted_f
     assert ours == pytest.approx(by_definition(grey / 255, mask), abs=2e-7)
 
 
@@ -53,7 +53,7 @@ def test_far_errors_count_more() -> None:
     for left in (31, 45, 280):
         grey = mask * np.uint8(255)
         grey[10:30, left : left + 10] = 255
-        scores.append(score_picture(grey, mask).weighted_f)
+        scores.append(score_image(grey, mask).weighted_f)
 
     assert scores[0] > scores[1] > scores[2]
     assert scores[2] == pytest.approx(2 / (2 + 2 * 200 / 400), abs=1e-6)
@@ -68,4 +68,4 @@ def test_weight_of_an_error(steps: int) -> None:
     grey[4, 4 + steps] = 255
     wrong = 2 - 0.5 ** (steps / 5)
 
-    assert score_picture(grey, mask).weighted_f == pytest.approx(2 / (2 + wrong), abs=1e-7)
+    assert score_image(grey, mask).weighted_f == pytest.approx(2 / (2 + wrong), abs=1e-7)

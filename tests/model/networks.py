@@ -1,4 +1,4 @@
-"""Small networks in which no weight is at rest, the plain reference with the same weights, and pictures for both."""
+"""Small networks in which no weight is at rest, the plain reference with the same weights, and images for both."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from camoxpert_cli.model.moe import MixtureOfExperts
 from tests.helpers.reference_network import ReferenceCamoXpert
 
 
-def pictures(count: int, height: int = 64, width: int = 64, seed: int = 0) -> Tensor:
-    """(B, 3, H, W), normalised, and as unlike each other as pictures are."""
+def random_images(count: int, height: int = 64, width: int = 64, seed: int = 0) -> Tensor:
+    """(B, 3, H, W), normalised, and as unlike each other as images are."""
     generator = torch.Generator().manual_seed(seed)
     contrast = torch.rand(count, 3, 1, 1, generator=generator) + 0.5
     brightness = torch.randn(count, 3, 1, 1, generator=generator)
@@ -20,7 +20,7 @@ def pictures(count: int, height: int = 64, width: int = 64, seed: int = 0) -> Te
 
 
 def masks_for(images: Tensor) -> Tensor:
-    """(B, 1, H, W) of 0 and 1: a rectangle in each picture, another in each."""
+    """(B, 1, H, W) of 0 and 1: a rectangle in each image, another in each."""
     masks = torch.zeros_like(images[:, :1])
     height, width = masks.shape[-2:]
     for number, mask in enumerate(masks):
@@ -42,7 +42,7 @@ def small_network(
 def stir(network: nn.Module) -> None:
     """Move vectors and running statistics off the constants they start from (layer scales start at 1e-6).
 
-    Kernels behind the backbone are doubled: from torch's initial ones the logits hardly vary over a picture. Those
+    Kernels behind the backbone are doubled: from torch's initial ones the logits hardly vary over an image. Those
     that start at zero get the numbers that torch would give them.
     """
     for name, parameter in network.named_parameters():
@@ -63,7 +63,7 @@ def stir(network: nn.Module) -> None:
 
 @torch.no_grad()
 def spread_routing(network: CamoXpert, images: Tensor) -> None:
-    """Set the gates so that these pictures are routed to many experts."""
+    """Set the gates so that these images are routed to many experts."""
 
     def centre(layer: nn.Module, inputs: tuple[Tensor, ...]) -> None:
         assert isinstance(layer, MixtureOfExperts)
@@ -88,7 +88,7 @@ def without_dropout(network: nn.Module) -> None:
 
 
 def reference_of(network: CamoXpert) -> ReferenceCamoXpert:
-    """The plain network with the same weights, in the same mode and number format."""
+    """The plain network with the same weights, in the same mode and dtype."""
     reference = ReferenceCamoXpert(network.backbone_name, network.num_experts)
     reference.to(next(network.parameters()).dtype).load_state_dict(network.state_dict())
     return reference.train(network.training)

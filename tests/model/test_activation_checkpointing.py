@@ -6,10 +6,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from camoxpert_cli.model.activation_checkpointing import recompute
+from camoxpert_cli.model.activation_checkpointing import checkpoint_activations
 from camoxpert_cli.model.camoxpert import CamoXpert
 
-from .networks import pictures, small_network
+from .networks import random_images, small_network
 
 
 def train_twice(network: CamoXpert) -> list[Tensor]:
@@ -18,7 +18,7 @@ def train_twice(network: CamoXpert) -> list[Tensor]:
     torch.manual_seed(3)
     outputs = []
     for number in range(2):
-        output = network(pictures(2, seed=number))
+        output = network(random_images(2, seed=number))
         loss = output.logits.square().mean() + output.balance
         for deep in output.deep_logits:
             loss = loss + deep.square().mean()
@@ -55,7 +55,7 @@ def test_activations_are_forgotten() -> None:
         seen: list[nn.Module] = []
         for part in parts:
             part.register_forward_pre_hook(lambda module, _, seen=seen: seen.append(module))
-        network(pictures(1)).logits.mean().backward()
+        network(random_images(1)).logits.mean().backward()
         calls[checkpointing] = len(seen)
 
     assert calls == {False: 9, True: 18}
@@ -67,9 +67,9 @@ def test_nothing_to_forget() -> None:
     blocks: list[nn.Module] = []
     for block in network.decoder_blocks:
         block.register_forward_pre_hook(lambda module, _: blocks.append(module))
-    network.eval()(pictures(1)).logits.mean().backward()
+    network.eval()(random_images(1)).logits.mean().backward()
     with torch.no_grad():
-        network.train()(pictures(1))
+        network.train()(random_images(1))
 
     assert len(blocks) == 8
 
@@ -79,7 +79,7 @@ def test_batches_counted_once() -> None:
     norm = nn.BatchNorm2d(2, momentum=1.0)
     module = nn.Sequential(norm, nn.ReLU(), nn.Conv2d(2, 2, 1))
     x = torch.randn(4, 2, 3, 3, generator=torch.Generator().manual_seed(0)) + 5
-    recompute(module, x.requires_grad_()).sum().backward()
+    checkpoint_activations(module, x.requires_grad_()).sum().backward()
 
     assert norm.num_batches_tracked == 1
     torch.testing.assert_close(norm.running_mean, x.detach().mean((0, 2, 3)))

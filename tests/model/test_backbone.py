@@ -117,7 +117,7 @@ def test_no_feature_maps(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_fixed_size() -> None:
-    """A model for pictures of one size is refused by its name, and left in the mode it was in."""
+    """A model for images of one size is refused by its name, and left in the mode it was in."""
     backbone = create_backbone("maxvit_pico_rw_256").train()
     with pytest.raises(ConfigError, match="backbone maxvit_pico_rw_256 takes pictures of one fixed size"):
         parameters_by_stage(backbone, "maxvit_pico_rw_256")
@@ -133,7 +133,7 @@ def test_fixed_size() -> None:
     ],
 )
 def test_normalisation(name: str, mean: tuple[float, ...], std: tuple[float, ...]) -> None:
-    """Pictures are normalised by what the backbone was trained with, which is not ImageNet's for all."""
+    """Images are normalised by what the backbone was trained with, which is not ImageNet's for all."""
     statistics = normalisation_of(create_backbone(name))
 
     assert statistics.mean == mean

@@ -11,9 +11,9 @@ from camoxpert_cli.model.camoxpert import LOGIT_LIMIT, CamoXpert
 from tests.helpers.reference_network import reference_loss
 from tests.helpers.whole_batch import combine
 
-from .networks import masks_for, pictures, reference_of, small_network, spread_routing, without_dropout
+from .networks import masks_for, random_images, reference_of, small_network, spread_routing, without_dropout
 
-# Backbone, experts, pictures, height, width. Together: 1, 2, 5, 7 and 9 experts; 1, 2 and 5 pictures; maps of odd
+# Backbone, experts, images, height, width. Together: 1, 2, 5, 7 and 9 experts; 1, 2 and 5 images; maps of odd
 # size; channels that 8 or 4 do not divide and a stage of 64 (edgenext_x_small: 32/64/100/192); maps that come
 # channels last (mambaout_femto).
 CASES = [
@@ -42,7 +42,7 @@ def counts(module: nn.Module) -> list[int]:
 def test_parity_in_eval_mode(backbone: str, num_experts: int, batch: int, height: int, width: int) -> None:
     """Logits, deep logits and routing are those of the reference with the same weights, in float32."""
     network = small_network(backbone, num_experts).eval()
-    images = pictures(batch, height, width)
+    images = random_images(batch, height, width)
     spread_routing(network, images)
     with torch.no_grad():
         output, expected = network(images), reference_of(network)(images)
@@ -63,7 +63,7 @@ def test_parity_in_training(backbone: str, num_experts: int, batch: int, height:
     """The loss, its terms, every gradient and BatchNorm's new statistics are those of the reference."""
     network = small_network(backbone, num_experts).double().train()
     without_dropout(network)
-    images = pictures(batch, height, width).double()
+    images = random_images(batch, height, width).double()
     masks = masks_for(images)
     spread_routing(network, images)
     reference = reference_of(network)
@@ -102,10 +102,10 @@ def test_size_of_default_network() -> None:
 
 @pytest.mark.parametrize("training", [False, True])
 def test_shapes(training: bool) -> None:
-    """Logits are as large as the picture, deep logits as the maps at strides 16, 8 and 4; each layer is routed."""
+    """Logits are as large as the image, deep logits as the maps at strides 16, 8 and 4; each layer is routed."""
     network = small_network("edgenext_xx_small", 5).train(training)
     with torch.no_grad():
-        output = network(pictures(2, 70, 131))
+        output = network(random_images(2, 70, 131))
 
     assert output.logits.shape == (2, 1, 70, 131)
     assert [tuple(deep.shape) for deep in output.deep_logits] == [(2, 1, 4, 8), (2, 1, 8, 16), (2, 1, 17, 32)]
@@ -113,10 +113,10 @@ def test_shapes(training: bool) -> None:
     assert output.balance.shape == ()
 
 
-def test_pictures_alone_in_eval_mode() -> None:
-    """In eval mode a picture's logits do not depend on the pictures beside it."""
+def test_images_alone_in_eval_mode() -> None:
+    """In eval mode an image's logits do not depend on the images beside it."""
     network = small_network().eval()
-    images = pictures(3)
+    images = random_images(3)
     spread_routing(network, images)
     with torch.no_grad():
         together = network(images).logits
@@ -134,7 +134,7 @@ def test_clamp_in_eval_mode_alone() -> None:
             assert isinstance(last, nn.Conv2d)
             assert last.bias is not None
             last.bias.fill_(60)
-    images = pictures(2)
+    images = random_images(2)
     output = network.train()(images)
     outputs = [output.logits, *output.deep_logits]
     loss = torch.stack(
@@ -160,7 +160,7 @@ def test_clamp_of_low_logits() -> None:
     with torch.no_grad():
         last.bias.fill_(-60)
 
-        assert (network(pictures(1)).logits == -LOGIT_LIMIT).all()
+        assert (network(random_images(1)).logits == -LOGIT_LIMIT).all()
 
 
 @pytest.mark.parametrize("backbone", BACKBONES)
@@ -168,7 +168,7 @@ def test_parameters_by_stage(backbone: str) -> None:
     """Each parameter is in one of four groups; a change in the groups from s on changes maps s and later alone."""
     module = create_backbone(backbone).eval()
     groups = parameters_by_stage(module, backbone)
-    images = pictures(1)
+    images = random_images(1)
 
     found = sorted(id(parameter) for group in groups for parameter in group)
     assert found == sorted(id(parameter) for parameter in module.parameters())
@@ -205,7 +205,7 @@ def test_every_trained_parameter_has_a_gradient(backbone: str, backbone_stages: 
     """Where all experts are used, each trained parameter gets a finite gradient, and each frozen one gets none."""
     network = small_network(backbone, 2).train()
     network.set_trainable(backbone_stages, deep_heads=True)
-    images = pictures(2)
+    images = random_images(2)
     step = TrainingStep(network, deep_supervision=True, autocast_dtype=None)
     losses = combine(step((images * 40 + 128).clamp(0, 255).byte(), masks_for(images)), network.top_k)
     torch.autograd.backward(losses.total)
@@ -218,7 +218,7 @@ def test_every_trained_parameter_has_a_gradient(backbone: str, backbone_stages: 
 def test_every_kind_of_expert_has_a_gradient() -> None:
     """With all seven kinds in use, no parameter is without a gradient, and none but biases before a norm is at zero."""
     network = small_network("test_resnet", 7).train()
-    images = pictures(24)
+    images = random_images(24)
     spread_routing(network, images)
     output = network(images)
     loss = output.logits.square().mean() + output.balance
@@ -253,7 +253,7 @@ def test_frozen_backbone(backbone: str) -> None:
     maps: list[Tensor] = []
     network.backbone.register_forward_hook(lambda _, __, output: maps.extend(output))
     statistics = [buffer.clone() for buffer in network.backbone.buffers()]
-    network(pictures(2)).logits.mean().backward()
+    network(random_images(2)).logits.mean().backward()
 
     assert len(maps) == 4
     assert not any(features.requires_grad for features in maps)
@@ -271,7 +271,7 @@ def test_partly_frozen_backbone() -> None:
     network.train()
     frozen = [not any(part.requires_grad for part in norm.parameters()) for norm in norms_of(network.backbone)]
     before = [norm.running_mean.clone() for norm in norms_of(network.backbone) if norm.running_mean is not None]
-    network(pictures(2))
+    network(random_images(2))
     after = [norm.running_mean for norm in norms_of(network.backbone) if norm.running_mean is not None]
 
     same = [torch.equal(own, other) for own, other in zip(before, after, strict=True)]
@@ -285,7 +285,7 @@ def test_frozen_backbone_drops_nothing() -> None:
     torch.manual_seed(0)
     module = timm.create_model("edgenext_xx_small", features_only=True, out_indices=(0, 1, 2, 3), drop_path_rate=0.5)
     network = CamoXpert(module, "edgenext_xx_small", 1).train()
-    images = pictures(4)
+    images = random_images(4)
 
     def deepest_maps() -> tuple[Tensor, Tensor]:
         with torch.no_grad():
@@ -310,7 +310,7 @@ def test_statistics_of_a_pretrained_backbone(keep: bool) -> None:
     network.train()
     before = counts(network.backbone)
     decoder_before = counts(network.decoder_blocks)
-    network(pictures(2)).logits.mean().backward()
+    network(random_images(2)).logits.mean().backward()
 
     assert (counts(network.backbone) == before) == keep
     assert counts(network.decoder_blocks) != decoder_before

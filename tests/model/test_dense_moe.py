@@ -5,12 +5,12 @@ import torch
 
 from camoxpert_cli.model.dense_moe import AllExperts, with_all_experts
 from camoxpert_cli.model.moe import MixtureOfExperts
-from tests.model.networks import pictures, small_network, spread_routing, stir
+from tests.model.networks import random_images, small_network, spread_routing, stir
 
 
 @pytest.mark.parametrize("num_experts", [1, 2, 5, 7, 9])
 def test_same_as_the_routed_mixture(num_experts: int) -> None:
-    """Output and routing are those of the mixture, for pictures that choose different experts."""
+    """Output and routing are those of the mixture, for images that choose different experts."""
     torch.manual_seed(0)
     mixture = MixtureOfExperts(24, num_experts)
     stir(mixture)
@@ -28,7 +28,7 @@ def test_same_as_the_routed_mixture(num_experts: int) -> None:
 
 def test_whole_network() -> None:
     """The copy gives the network's outputs under the network's names, and leaves the network as it was."""
-    images = pictures(4).double()
+    images = random_images(4).double()
     network = small_network("test_resnet", 7).double().eval()
     spread_routing(network, images)
     before = network(images)

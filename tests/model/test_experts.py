@@ -21,7 +21,7 @@ HALF_PRECISIONS = [torch.bfloat16, torch.float16]
 
 
 class InputDtypes(TorchDispatchMode):  # type: ignore[no-untyped-call, unused-ignore]
-    """The number formats that operators really get, autocast's conversions included."""
+    """The dtypes that operators really get, autocast's conversions included."""
 
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call, unused-ignore]
@@ -113,7 +113,7 @@ def test_attention_in_float32(dtype: torch.dtype) -> None:
 
 
 @pytest.mark.parametrize("dtype", HALF_PRECISIONS, ids=str)
-def test_flat_picture(dtype: torch.dtype) -> None:
+def test_flat_image(dtype: torch.dtype) -> None:
     """Where nothing has an edge, the root's gradient is finite, in half precision too."""
     torch.manual_seed(0)
     expert = EdgeExpert(16)

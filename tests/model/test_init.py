@@ -9,7 +9,7 @@ from camoxpert_cli.model.camoxpert import CamoXpert
 from camoxpert_cli.model.decoder import DecoderBlock
 from camoxpert_cli.model.experts import AttentionExpert
 from camoxpert_cli.model.init import FOREGROUND, GATE
-from tests.model.networks import pictures
+from tests.model.networks import random_images
 
 
 @pytest.fixture(scope="module")
@@ -19,9 +19,9 @@ def fresh() -> CamoXpert:
 
 
 @torch.no_grad()
-def test_most_of_a_picture_is_background(fresh: CamoXpert) -> None:
+def test_most_of_an_image_is_background(fresh: CamoXpert) -> None:
     """Before any training the mean of the map is near the share that animals cover, in the side outputs too."""
-    output = fresh.train()(pictures(8))
+    output = fresh.train()(random_images(8))
     means = [logits.sigmoid().mean().item() for logits in (output.logits, *output.deep_logits)]
 
     # A head adds a projection of its features, of deviation about one, to the logit of that share.
@@ -39,7 +39,7 @@ def test_gates_start_nearly_closed(fresh: CamoXpert) -> None:
 
 @torch.no_grad()
 def test_attention_starts_as_the_identity() -> None:
-    """At any size of picture the attention expert adds nothing at first: its sum over pixels would drown its input."""
+    """At any size of image the attention expert adds nothing at first: its sum over pixels would drown its input."""
     expert = AttentionExpert(16)
     x = torch.randn(2, 16, 40, 40)
 
@@ -51,7 +51,7 @@ def test_attention_starts_as_the_identity() -> None:
 def test_all_of_it_learns(fresh: CamoXpert) -> None:
     """Zeros do not stay zeros: the first gradient moves every layer that starts at zero."""
     fresh.train().zero_grad()
-    output = fresh(pictures(24))
+    output = fresh(random_images(24))
     (output.logits.square().mean() + output.balance).backward()
     for block in fresh.sdta_blocks:
         for name in ("channel_attention.3.weight", "spatial_attention.0.weight"):

@@ -6,14 +6,14 @@ import torch.nn.functional as F
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from camoxpert_cli.model.layers import GlobalMean, LayerNorm2d, grid_means, pointwise, resize, split_in_four
+from camoxpert_cli.model.layers import GlobalAvgPool, LayerNorm2d, adaptive_avg_pool2d, pointwise, resize, split_in_four
 
 
 def test_global_mean() -> None:
     """The mean over pixels, as a map of one pixel."""
     x = torch.arange(24.0).view(1, 2, 3, 4)
 
-    assert GlobalMean()(x).tolist() == [[[[5.5]], [[17.5]]]]
+    assert GlobalAvgPool()(x).tolist() == [[[[5.5]], [[17.5]]]]
 
 
 @given(height=st.integers(1, 24), width=st.integers(1, 24), cells=st.sampled_from([1, 2, 4, 8]), last=st.booleans())
@@ -24,7 +24,7 @@ def test_grid_means(height: int, width: int, cells: int, last: bool) -> None:
     x = x.to(memory_format=torch.channels_last if last else torch.contiguous_format)
     probe = torch.randn(2, 3, cells, cells, dtype=torch.float64, generator=generator)
     own, other = x.clone().requires_grad_(), x.clone().requires_grad_()
-    means, expected = grid_means(own, cells), F.adaptive_avg_pool2d(other, cells)
+    means, expected = adaptive_avg_pool2d(own, cells), F.adaptive_avg_pool2d(other, cells)
     torch.autograd.backward([(means * probe).sum(), (expected * probe).sum()])
 
     torch.testing.assert_close(means, expected, rtol=1e-12, atol=1e-12)
@@ -37,7 +37,7 @@ def test_grid_means_in_half_precision(size: int, cells: int, value: float) -> No
     """Of equal values they are that value, as far as sums in half precision go: no bias, and no overflow."""
     for dtype, tolerance in ((torch.float16, 2e-3), (torch.bfloat16, 1.6e-2)):
         x = torch.full((1, 2, size, size), value, dtype=dtype)
-        means = grid_means(x, cells)
+        means = adaptive_avg_pool2d(x, cells)
 
         assert means.dtype == dtype
         torch.testing.assert_close(means, x[:, :, :1, :1].expand(-1, -1, cells, cells), rtol=tolerance, atol=1e-6)

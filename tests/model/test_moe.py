@@ -68,7 +68,7 @@ def mixture(num_experts: int = 7) -> MixtureOfExperts:
 
 
 def set_gate(layer: MixtureOfExperts, logits: list[list[float]]) -> Tensor:
-    """Make the gate give these logits (B, E), and return the pictures (B, C, 6, 5) for which it does."""
+    """Make the gate give these logits (B, E), and return the images (B, C, 6, 5) for which it does."""
     x = torch.randn(len(logits), CHANNELS, 6, 5, generator=torch.Generator().manual_seed(1))
     x[:, : len(logits)] += torch.eye(len(logits)).view(len(logits), len(logits), 1, 1) - x[:, : len(logits)].mean(
         (-2, -1), keepdim=True
@@ -108,7 +108,7 @@ def test_kinds_repeat() -> None:
 @pytest.mark.parametrize("num_experts", [1, 2, 5, 7, 9])
 @pytest.mark.parametrize("batch", [1, 2, 5])
 def test_parity(num_experts: int, batch: int) -> None:
-    """Output, routing and all gradients are those of the reference, which runs one picture and expert at a time."""
+    """Output, routing and all gradients are those of the reference, which runs one image and expert at a time."""
     layer = mixture(num_experts).double()
     without_dropout(layer)
     generator = torch.Generator().manual_seed(batch)
@@ -132,25 +132,25 @@ def test_parity(num_experts: int, batch: int) -> None:
         torch.testing.assert_close(own.grad, other.grad, rtol=1e-9, atol=1e-9, msg=name)
 
 
-def test_pictures_do_not_mix() -> None:
-    """A picture's output does not depend on the pictures beside it or on their order."""
+def test_images_do_not_mix() -> None:
+    """An image's output does not depend on the images beside it or on their order."""
     layer = mixture().eval()
     x = set_gate(layer, torch.randn(5, 7, generator=torch.Generator().manual_seed(0)).tolist())
     order = [3, 0, 4, 1, 2]
     with torch.no_grad():
         together, _ = layer(x)
         shuffled, _ = layer(x[order])
-        alone = torch.cat([layer(picture[None])[0] for picture in x])
+        alone = torch.cat([layer(image[None])[0] for image in x])
 
     torch.testing.assert_close(together[order], shuffled)
     torch.testing.assert_close(together, alone)
 
 
-@pytest.mark.parametrize("pictures", [1, 3])
-def test_channels_stay_last(pictures: int) -> None:
-    """Pictures reach experts with their channels last, and so do gradients; other layouts would be turned each time."""
+@pytest.mark.parametrize("images", [1, 3])
+def test_channels_stay_last(images: int) -> None:
+    """Images reach experts with their channels last, and so do gradients; other layouts would be turned each time."""
     layer = mixture().to(memory_format=torch.channels_last)
-    x = set_gate(layer, torch.randn(pictures, 7, generator=torch.Generator().manual_seed(0)).tolist())
+    x = set_gate(layer, torch.randn(images, 7, generator=torch.Generator().manual_seed(0)).tolist())
     x = x.contiguous(memory_format=torch.channels_last).requires_grad_()
     seen: list[Tensor] = []
     for expert in layer.experts:
@@ -164,7 +164,7 @@ def test_channels_stay_last(pictures: int) -> None:
 
 
 def test_one_call_for_each_expert() -> None:
-    """An expert is called once with all pictures routed to it, and one that no picture chose is not called."""
+    """An expert is called once with all images routed to it, and one that no image chose is not called."""
     layer = mixture()
     x = set_gate(layer, [[9, 8, 7, 0, 0, 0, 0], [9, 8, 0, 7, 0, 0, 0], [9, 8, 0, 7, 0, 0, 0]])
     calls: list[tuple[int, int]] = []
@@ -191,7 +191,7 @@ def test_one_host_read(monkeypatch: pytest.MonkeyPatch, num_experts: int) -> Non
 
 
 def test_host_reads_are_counted(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The counter of the test above sees the reference read one number for each picture and choice."""
+    """The counter of the test above sees the reference read one number for each image and choice."""
     reference = reference_network.MixtureOfExperts(CHANNELS, 7)
     with HostReads(monkeypatch) as reads:
         reference(torch.randn(6, CHANNELS, 5, 5))
@@ -200,7 +200,7 @@ def test_host_reads_are_counted(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_unchosen_expert_has_no_gradient() -> None:
-    """Experts that no picture chose have gradient None, not zero: the optimizer leaves them alone."""
+    """Experts that no image chose have gradient None, not zero: the optimizer leaves them alone."""
     layer = mixture()
     x = set_gate(layer, [[9, 8, 7, 0, 0, 0, 0], [9, 8, 0, 7, 0, 0, 0]])
     output, routing = layer(x)
@@ -246,7 +246,7 @@ def test_balance_of_even_use(num_experts: int, top_k: int) -> None:
     """The loss is one for each layer where the experts are evenly used."""
     first = torch.arange(num_experts)
     chosen = torch.stack([(first + step) % num_experts for step in range(top_k)], dim=1)
-    layer = Routing(torch.eye(num_experts) * 3, chosen)  # probabilities differ in each picture, not in their mean
+    layer = Routing(torch.eye(num_experts) * 3, chosen)  # probabilities differ in each image, not in their mean
 
     balance = balance_loss(routing_sums((layer,) * 4), num_experts, top_k)
 
@@ -254,7 +254,7 @@ def test_balance_of_even_use(num_experts: int, top_k: int) -> None:
 
 
 def test_balance_of_one_sided_use() -> None:
-    """Where all pictures go to the same K of E experts with certainty, a layer's loss is E / K."""
+    """Where all images go to the same K of E experts with certainty, a layer's loss is E / K."""
     logits = torch.full((5, 7), -100.0)
     logits[:, :3] = 0
     layer = Routing(logits, torch.tensor([[0, 1, 2]] * 5))

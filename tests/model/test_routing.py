@@ -16,7 +16,7 @@ from camoxpert_cli.model.camoxpert import CamoXpert
 from camoxpert_cli.model.routing import costliest, only, spread
 from tests.helpers.replicas import Replicas
 from tests.helpers.whole_batch import combine
-from tests.model.networks import masks_for, pictures, small_network, without_dropout
+from tests.model.networks import masks_for, random_images, small_network, without_dropout
 
 # Of five images, three experts of seven each.
 ROUTES = [{0, 1, 2}, {3, 4, 5}, {6, 0, 1}, {2, 3, 4}, {5, 6, 0}]
@@ -34,13 +34,13 @@ def step_of(network: CamoXpert) -> TrainingStep:
 
 
 def bytes_of(count: int) -> tuple[Tensor, Tensor]:
-    images = pictures(count)
+    images = random_images(count)
     return (images * 50 + 120).clamp(0, 255).to(torch.uint8), masks_for(images).to(torch.uint8)
 
 
 def test_images_take_turns() -> None:
     """Each image goes to the next K experts in every layer, from `first` on; afterwards gates choose again."""
-    network, images = small_network(), pictures(5)
+    network, images = small_network(), random_images(5)
     before = chosen_by(network, images)
     with spread(network):
         spread_out = chosen_by(network, images)
@@ -57,7 +57,7 @@ def test_only() -> None:
     network = small_network()
     choice = [[0, 1, 2], [4, 5, 6], [0, 3, 6], [1, 2, 5]]
     with only(network, choice):
-        chosen = chosen_by(network, pictures(2))
+        chosen = chosen_by(network, random_images(2))
 
     assert chosen == [[set(experts)] * 2 for experts in choice]
 
@@ -67,7 +67,7 @@ def test_half_precision(dtype: torch.dtype) -> None:
     """Under autocast the same experts are chosen."""
     network = small_network()
     with spread(network), torch.autocast("cpu", dtype):
-        assert chosen_by(network, pictures(5)) == [ROUTES] * 4
+        assert chosen_by(network, random_images(5)) == [ROUTES] * 4
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
@@ -77,12 +77,12 @@ def test_gates_that_overflow(value: float) -> None:
     for layer in network.moe_layers:
         nn.init.constant_(layer.get_submodule("gate.1").get_parameter("bias"), value)
     with spread(network):
-        assert chosen_by(network, pictures(5)) == [ROUTES] * 4
+        assert chosen_by(network, random_images(5)) == [ROUTES] * 4
 
 
 def test_a_copy_made_inside() -> None:
     """It is routed alike, also where its weights move on."""
-    network, images = small_network(), pictures(5)
+    network, images = small_network(), random_images(5)
     with spread(network):
         other = deepcopy(network)
         for parameter in network.parameters():
@@ -171,7 +171,7 @@ def test_the_costliest() -> None:
 
     Counted in its own forward passes: layer by layer the most, and as much in the rest whatever is chosen.
     """
-    network, images = small_network().train(), pictures(1)
+    network, images = small_network().train(), random_images(1)
     found = costliest(network, images, None)
     kept = kept_by_layer(network, images, found)
     others = [kept_by_layer(network, images, [list(choice)] * 4) for choice in itertools.combinations(range(7), 3)]
@@ -188,7 +188,7 @@ def test_the_costliest_leaves_no_trace() -> None:
     network = small_network().train()
     network.set_trainable(0, deep_heads=True)  # with a part in eval mode
     before = deepcopy(network)
-    costliest(network, pictures(2), torch.bfloat16)
+    costliest(network, random_images(2), torch.bfloat16)
 
     for name, value in network.state_dict().items():
         assert torch.equal(value, before.state_dict()[name]), name
@@ -203,6 +203,6 @@ def test_the_costliest_in_half_precision() -> None:
     network.moe_layers[0].get_submodule("experts.0").register_forward_pre_hook(
         lambda module, inputs: seen.add((inputs[0].dtype, inputs[0].requires_grad, tuple(inputs[0].shape)))
     )
-    costliest(network, pictures(2), torch.bfloat16)
+    costliest(network, random_images(2), torch.bfloat16)
 
     assert (torch.bfloat16, True, (2, 32, 16, 16)) in seen

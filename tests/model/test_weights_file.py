@@ -235,7 +235,7 @@ def test_old_torch_is_warned_of_once(
 
 
 def test_checksum_sees_everything() -> None:
-    """Names, shapes, number formats and values all count; the order in the dict does not."""
+    """Names, shapes, dtypes and values all count; the order in the dict does not."""
     state = {"a": torch.ones(2, 3), "b": torch.zeros(4)}
     others = [
         {"a": torch.ones(3, 2), "b": torch.zeros(4)},

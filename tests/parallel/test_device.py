@@ -134,7 +134,7 @@ def test_processes_that_do_not_match(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_count_becomes_a_setting() -> None:
-    """The number of devices that were found is written down, so that the pictures of a step can be kept elsewhere."""
+    """The number of devices that were found is written down, so that the images of a step can be kept elsewhere."""
     two = Placement("ddp", (gpu(0), gpu(1)), 2)
 
     assert with_count(RunConfig(gpus="all"), two).gpus == 2

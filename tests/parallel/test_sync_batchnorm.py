@@ -1,4 +1,4 @@
-"""Synchronised BatchNorm: several processes normalise as one with all of their pictures, and change nothing else."""
+"""Synchronised BatchNorm: several processes normalise as one with all of their images, and change nothing else."""
 
 from __future__ import annotations
 
@@ -30,8 +30,8 @@ from tests.helpers.batch_effects import train_without_dropout
 from tests.helpers.gpus_on_cpu import place_on_gpus, run_sync_batchnorm
 from tests.helpers.plain_training import assert_same_training, train_plainly
 from tests.helpers.ranks import in_ranks
-from tests.helpers.tiny_data import TRAINING_PICTURES, tiny_plan, tiny_run
-from tests.model.networks import pictures, small_network
+from tests.helpers.tiny_data import TRAINING_IMAGES, tiny_plan, tiny_run
+from tests.model.networks import random_images, small_network
 
 # With timm's BatchNorm that is an activation as well.
 ACTIVATING = "tf_efficientnet_lite0"
@@ -59,7 +59,7 @@ def test_nothing_else_changes(backbone: str) -> None:
     assert all(one is other for one, other in zip(parameters, network.parameters(), strict=True))
     pairs = zip(before.state_dict().items(), network.state_dict().items(), strict=True)
     assert all(name == other and torch.equal(value, same) for (name, value), (other, same) in pairs)
-    images = pictures(2)
+    images = random_images(2)
     with torch.no_grad():
         assert torch.equal(network(images).logits, before(images).logits)
 
@@ -96,24 +96,24 @@ def test_what_rests_keeps_resting(keeps: bool) -> None:
     assert any(modes[0])
 
 
-def test_the_average_and_the_optimizer() -> None:
+def test_the_ema_and_the_optimizer() -> None:
     """Both work on a synchronised network: the average scores on the CPU, and groups are those of the plain one."""
     network = small_network(ACTIVATING)
     plain = deepcopy(network)
     synchronise(network)
-    averages = [Ema(each, 0.9) for each in (network, plain)]
+    emas = [Ema(each, 0.9) for each in (network, plain)]
     groups = []
-    for each, average in zip((network, plain), averages, strict=True):
+    for each, ema in zip((network, plain), emas, strict=True):
         with torch.no_grad():
             for parameter in each.parameters():
                 parameter.mul_(1.1)
-        average.update(each)
+        ema.update(each)
         optimizer = build_optimizer(each, weight_decay=0.1, backbone_lr_factor=0.1)
         groups.append([[parameter.shape for parameter in group["params"]] for group in optimizer.param_groups])
-    images = pictures(2)
+    images = random_images(2)
 
     with torch.no_grad():
-        assert torch.equal(*(average.network(images).logits for average in averages))
+        assert torch.equal(*(ema.network(images).logits for ema in emas))
     assert groups[0] == groups[1]
 
 
@@ -121,10 +121,10 @@ def test_the_average_and_the_optimizer() -> None:
 def test_where_it_is_done(
     tiny_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, processes: int, expected: bool
 ) -> None:
-    """Network and average of a run of several processes with a GPU each; one process has nothing to synchronise."""
+    """Network and EMA of a run of several processes with a GPU each; one process has nothing to synchronise."""
     place_on_gpus(monkeypatch, processes)
-    monkeypatch.setattr(World, "gather", lambda world, item: [item])
-    monkeypatch.setattr(World, "from_main", lambda world, item: item)
+    monkeypatch.setattr(World, "all_gather", lambda world, item: [item])
+    monkeypatch.setattr(World, "broadcast", lambda world, item: item)
     world = World(0, processes, 0, processes)
     run, _ = prepare(tiny_plan(tiny_data, tmp_path / "run", sync_batchnorm=True), None, world)
     without, _ = prepare(tiny_plan(tiny_data, tmp_path / "without"), None, world)
@@ -186,7 +186,7 @@ def test_gpus_are_not_refused(monkeypatch: pytest.MonkeyPatch, gpus: int, strate
 
 
 def test_experts_hold_no_batch_norm() -> None:
-    """Ranks whose pictures chose different experts still call the same BatchNorm layers in the same order."""
+    """Ranks whose images chose different experts still call the same BatchNorm layers in the same order."""
     network = small_network("test_resnet", 14)
 
     assert norms_of(network.moe_layers) == []
@@ -204,12 +204,12 @@ def _small_network() -> nn.Sequential:
     return nn.Sequential(*layers).double()
 
 
-# Pictures in a batch over three ranks: 2 + 2 + 3, one each for the last two, and one for the last.
+# Images in a batch over three ranks: 2 + 2 + 3, one each for the last two, and one for the last.
 BATCHES = (7, 2, 1)
 
 
 def normalise_in_groups(world: World) -> list[list[Tensor]]:
-    """This rank's part of what `_normalise` gives, batch after batch; nothing where it has no picture."""
+    """This rank's part of what `_normalise` gives, batch after batch; nothing where it has no image."""
     kernels = run_sync_batchnorm(pytest.MonkeyPatch())
     network = _small_network()
     synchronise(network)
@@ -223,7 +223,7 @@ def normalise_in_groups(world: World) -> list[list[Tensor]]:
 
 
 def _normalise(network: nn.Module, size: int, own: slice) -> list[Tensor]:
-    """Output and gradient of the pictures, gradients of the weights, and all buffers."""
+    """Output and gradient of the images, gradients of the weights, and all buffers."""
     x = (_values(size, 3, 8, 8, seed=size) + 2)[own].requires_grad_()
     network.zero_grad()
     y = network(x)
@@ -235,7 +235,7 @@ def _normalise(network: nn.Module, size: int, own: slice) -> list[Tensor]:
 
 @pytest.mark.training
 def test_three_ranks() -> None:
-    """Outputs, gradients and statistics are those of one process, also where ranks have no picture, to 1e-10.
+    """Outputs, gradients and statistics are those of one process, also where ranks have no image, to 1e-10.
 
     Gradients of weights are each rank's own part: their sum over ranks is that of the whole batch.
     """
@@ -257,7 +257,7 @@ def test_three_ranks() -> None:
 
 
 def look_at_groups(world: World, data: Path, folder: Path) -> dict[str, Any]:
-    """The ranks that layers look at, for batches of 4, 1 and 4 pictures; statistics kept after a step of 3 + 1."""
+    """The ranks that layers look at, for batches of 4, 1 and 4 images; statistics kept after a step of 3 + 1."""
     monkeypatch = pytest.MonkeyPatch()
     place_on_gpus(monkeypatch, world.size)
     settings: dict[str, Any] = {"gpus": world.size, "batch_size": 2}
@@ -290,13 +290,13 @@ def _average(run: Run, images: int, world: World) -> set[float]:
 
 @pytest.mark.training
 def test_groups(tiny_data: Path, tmp_path: Path) -> None:
-    """Layers look at all ranks, or at those that have pictures of a batch, in a group that is made once.
+    """Layers look at all ranks, or at those that have images of a batch, in a group that is made once.
 
     Of running statistics the last rank's stand, which saw every batch; without synchronising all count by their images.
     """
     first, second = in_ranks(2, look_at_groups, tiny_data, tmp_path)
 
-    assert first["groups"] == [{None}] * 4  # without a picture it does not call them
+    assert first["groups"] == [{None}] * 4  # without an image it does not call them
     assert second["groups"] == [{None}, {(1,)}, {None}, {(1,)}]
     assert first["after"] == second["after"] == {None}
     assert first["made"] == second["made"] == 1
@@ -326,7 +326,7 @@ def test_two_ranks_are_one_process(tiny_data: Path, tmp_path: Path) -> None:
         (7, {"accumulation_steps": 2}),  # a step of batches of 2 + 2 and 1 + 2
         (5, {"accumulation_steps": 2, "gradient_checkpointing": True}),  # of 2 + 2 and 0 + 1: none for one rank
     ]
-    common = [{"val_fraction": 1 - pictures / TRAINING_PICTURES, **settings} for pictures, settings in sizes]
+    common = [{"val_fraction": 1 - random_images / TRAINING_IMAGES, **settings} for random_images, settings in sizes]
     shared = [{**each, "batch_size": 2, "stage2_batch_size": 2, "gpus": 2} for each in common]
     alone = [{**each, "batch_size": 4, "stage2_batch_size": 4} for each in common]
     cases = [*({**each, "sync_batchnorm": True} for each in shared), shared[0]]
@@ -348,8 +348,8 @@ def train_on_gpus(world: World, data: Path, folder: Path, case: dict[str, Any]) 
 @pytest.mark.gpu
 @pytest.mark.skipif(torch.cuda.device_count() < 2, reason="needs two GPUs")
 def test_two_gpus_are_one(tiny_data: Path, tmp_path: Path) -> None:
-    """With torch's own kernels and NCCL, where one GPU has no picture of a batch: weights and statistics to 1e-9."""
-    case = {"val_fraction": 1 - 5 / TRAINING_PICTURES, "accumulation_steps": 2}
+    """With torch's own kernels and NCCL, where one GPU has no image of a batch: weights and statistics to 1e-9."""
+    case = {"val_fraction": 1 - 5 / TRAINING_IMAGES, "accumulation_steps": 2}
     shared = {**case, "batch_size": 2, "stage2_batch_size": 2, "gpus": 2, "sync_batchnorm": True}
     alone = {**case, "batch_size": 4, "stage2_batch_size": 4}
     first, second = in_ranks(2, train_on_gpus, tiny_data, tmp_path / "two", shared)
@@ -359,13 +359,13 @@ def test_two_gpus_are_one(tiny_data: Path, tmp_path: Path) -> None:
 
 
 def train_really(world: World, data: Path, folder: Path) -> dict[str, Any]:
-    """With nothing held still, in steps of 4 + 4 and of 1 picture, then of 6 + 3: what each rank holds at the end."""
+    """With nothing held still, in steps of 4 + 4 and of 1 image, then of 6 + 3: what each rank holds at the end."""
     monkeypatch = pytest.MonkeyPatch()
     kernels = run_sync_batchnorm(monkeypatch)
     place_on_gpus(monkeypatch, world.size)
     settings: dict[str, Any] = {
         **{"epochs": 3, "stage1_epochs": 1, "num_experts": 7, "gpus": 2, "sync_batchnorm": True},
-        **{"val_fraction": 1 - 9 / TRAINING_PICTURES, "batch_size": 2, "stage2_batch_size": 3, "accumulation_steps": 2},
+        **{"val_fraction": 1 - 9 / TRAINING_IMAGES, "batch_size": 2, "stage2_batch_size": 3, "accumulation_steps": 2},
     }
     resolved = tiny_run(data, folder, **settings)
     run, _ = prepare(decide(resolved), None, world)
@@ -387,7 +387,7 @@ def train_really(world: World, data: Path, folder: Path) -> dict[str, Any]:
 
 @pytest.mark.slow
 def test_ranks_stay_the_same_to_the_bit(tiny_data: Path, tmp_path: Path) -> None:
-    """Network, average, their statistics and the optimizer; what would be saved has the names it always has."""
+    """Network, EMA, their statistics and the optimizer; what would be saved has the names it always has."""
     (tmp_path / "run").mkdir()
     first, second = in_ranks(2, train_really, tiny_data, tmp_path / "run")
 

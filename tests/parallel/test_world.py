@@ -70,7 +70,7 @@ class RecordingWorld(World):
     size: int = 2
     calls: list[str] = field(default_factory=list)
 
-    def sum(self, tensor: Tensor) -> Tensor:
+    def all_reduce(self, tensor: Tensor) -> Tensor:
         self.calls.append(tensor.device.type if tensor.numel() > 1 or tensor.device.type != "cpu" else "require_all")
         return tensor
 
@@ -81,7 +81,7 @@ def test_the_used_mask_stays_on_the_cpu() -> None:
     for weight in weights:
         weight.grad = torch.empty(3, device="meta")
     world = RecordingWorld()
-    gradients.sum_gradients(weights, world)
+    gradients.all_reduce_gradients(weights, world)
 
     assert world.calls == ["cpu", "meta"]
 
@@ -91,7 +91,7 @@ def test_all_are_there_before_the_losses_are_summed(
 ) -> None:
     """The first collective of each batch is the one whose time-out names a rank that does not come."""
     calls: list[str] = []
-    honest = {name: getattr(World, name) for name in ("require_all", "sum")}
+    honest = {name: getattr(World, name) for name in ("require_all", "all_reduce")}
     for name in honest:
 
         def call(world: World, *arguments: Any, name: str = name) -> Any:
@@ -105,7 +105,7 @@ def test_all_are_there_before_the_losses_are_summed(
     images = torch.zeros(1, 3, 64, 64, dtype=torch.uint8)
     backward(run, images, images[:, :1], 0, 1, 1.0)
 
-    assert calls[:2] == ["require_all", "sum"]
+    assert calls[:2] == ["require_all", "all_reduce"]
     assert len(calls) > 2
 
 

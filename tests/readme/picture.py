@@ -1,8 +1,8 @@
-"""The picture at the head of the README, from a run of `camox train --preset quickstart`.
+"""The image at the head of the README, from a run of `camox train --preset quickstart`.
 
     python tests/readme/picture.py RUN
 
-Writes quickstart.png beside this file: a column each of `COLUMNS` held-out pictures, with the picture, its mask and the
+Writes quickstart.png beside this file: a column each of `COLUMNS` held-out images, with the image, its mask and the
 map that the run's best weights make of it. Nobody chooses them: ranked by IoU they stand at equal steps from the worst
 to the best.
 """
@@ -32,20 +32,20 @@ def equal_steps(names: list[str], count: int) -> list[str]:
 
 
 def ranked(per_image: Path) -> list[str]:
-    """Names of the validation pictures in a run's per_image.csv, the worst IoU first."""
+    """Names of the validation images in a run's per_image.csv, the worst IoU first."""
     with per_image.open(encoding="utf-8", newline="") as file:
         rows = [row for row in csv.DictReader(file) if row["dataset"] == "validation"]
     return [row["name"] for row in sorted(rows, key=lambda row: (float(row["iou"]), row["name"]))]
 
 
 def draw(columns: list[list[NDArray[np.uint8]]]) -> NDArray[np.uint8]:
-    """Pictures uint8 (h, w, 3), a list for each column, enlarged to `_SIDE` pixels without smoothing, on white."""
+    """Images uint8 (h, w, 3), a list for each column, enlarged to `_SIDE` pixels without smoothing, on white."""
     height, width = (count * (_SIDE + _GAP) - _GAP for count in (len(columns[0]), len(columns)))
     page = np.full((height, width, 3), _WHITE, np.uint8)
     for x, column in enumerate(columns):
-        for y, picture in enumerate(column):
+        for y, image in enumerate(column):
             top, left = y * (_SIDE + _GAP), x * (_SIDE + _GAP)
-            large = cv2.resize(picture, (_SIDE, _SIDE), interpolation=cv2.INTER_NEAREST)
+            large = cv2.resize(image, (_SIDE, _SIDE), interpolation=cv2.INTER_NEAREST)
             page[top : top + _SIDE, left : left + _SIDE] = large
     return page
 
@@ -65,10 +65,10 @@ def main(run: Path) -> None:
 
 
 def _read(path: Path) -> NDArray[np.uint8]:
-    picture = cv2.imread(str(path), cv2.IMREAD_COLOR)
-    if picture is None:
+    source = cv2.imread(str(path), cv2.IMREAD_COLOR)
+    if source is None:
         raise SystemExit(f"{path} cannot be read")
-    return np.asarray(picture, dtype=np.uint8)
+    return np.asarray(source, dtype=np.uint8)
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from camoxpert_cli.report.page import write_report
-from tests.helpers.example_report import example_report, picture
+from tests.helpers.example_report import example_report, shown_image
 
 webdriver = pytest.importorskip("selenium.webdriver", reason="selenium is not installed")
 CHROMIUM, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
@@ -43,7 +43,7 @@ def address(tmp_path_factory: pytest.TempPathFactory) -> str:
     """Of a page with everything in it, long names included."""
     path = tmp_path_factory.mktemp("report") / "report.html"
     report = example_report(size=96)
-    long = replace(picture("a", "best", 3, 96), name="a_name_without_a_single_space_" * 4 + ".jpg")
+    long = replace(shown_image("a", "best", 3, 96), name="a_name_without_a_single_space_" * 4 + ".jpg")
     sets = [replace(each, shown=[*each.shown, long]) for each in report.sets]
     settings = {"data": {"dataset_path": "/" + "a_folder_with_a_long_name/" * 8}}
     write_report(path, replace(report, sets=sets, configuration=settings))
@@ -66,7 +66,7 @@ def press(page: Any, key: str) -> None:
 
 
 def test_loads_without_a_complaint(page: Any) -> None:
-    """Nothing on the console, its own policy included, and every picture is decoded."""
+    """Nothing on the console, its own policy included, and every image is decoded."""
     widths = page.execute_script("return [...document.querySelectorAll('main img')].map(each => each.naturalWidth)")
 
     assert page.get_log("browser") == []
@@ -75,7 +75,7 @@ def test_loads_without_a_complaint(page: Any) -> None:
 
 
 def test_click_enlarges_and_escape_closes(page: Any) -> None:
-    """A click shows the same data larger; Esc brings back the page, with the focus on that picture."""
+    """A click shows the same data larger; Esc brings back the page, with the focus on that image."""
     button = page.find_elements("css selector", "button.enlarge")[5]
     small = button.find_element("css selector", "img")
     button.click()
@@ -91,7 +91,7 @@ def test_click_enlarges_and_escape_closes(page: Any) -> None:
 
 
 def test_keyboard_alone(page: Any) -> None:
-    """Enter enlarges the picture that has the focus, which is seen; arrow keys step to its neighbours."""
+    """Enter enlarges the image that has the focus, which is seen; arrow keys step to its neighbours."""
     buttons = page.find_elements("css selector", "button.enlarge")
     page.execute_script("arguments[0].focus()", buttons[0])
     press(page, "TAB")
@@ -109,7 +109,7 @@ def test_keyboard_alone(page: Any) -> None:
 
 
 def test_buttons_of_the_enlarged_view(page: Any) -> None:
-    """One steps on, one closes, and so does a click beside the picture."""
+    """One steps on, one closes, and so does a click beside the image."""
     first = page.find_element("css selector", "button.enlarge")
     first.click()
     page.find_element("css selector", "dialog [data-step='1']").click()

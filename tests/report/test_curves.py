@@ -46,7 +46,7 @@ def test_what_is_missing_is_not_drawn() -> None:
     assert titles([{"epoch": 1, "iou": None, "train_loss": float("inf")}]) == []
 
 
-def test_picture(tmp_path: Path) -> None:
+def test_image(tmp_path: Path) -> None:
     """A PNG of four charts that is the same each time and leaves nothing beside it."""
     for name in ("a.png", "b.png"):
         write_training_curves(tmp_path / name, example_history(5), MEASURES)
@@ -68,7 +68,7 @@ def test_one_epoch_is_a_dot(tmp_path: Path) -> None:
         assert {line.get_marker() for line in axes.lines} == {"o"}
 
 
-def test_no_epoch_no_picture(tmp_path: Path) -> None:
+def test_no_epoch_no_image(tmp_path: Path) -> None:
     """A run that ended within its first epoch has nothing to draw, which is no error."""
     write_training_curves(tmp_path / "curves.png", [], MEASURES)
 

@@ -9,9 +9,9 @@ import cv2
 import numpy as np
 import pytest
 
-from camoxpert_cli.report.content import MeasureWords, Report, ReportSet, ShownPicture
+from camoxpert_cli.report.content import MeasureWords, Report, ReportSet, ShownImage
 from camoxpert_cli.report.page import render, write_report
-from tests.helpers.example_report import example_report, picture
+from tests.helpers.example_report import example_report, shown_image
 from tests.helpers.html_tree import HtmlTree
 
 EMPTY = Report(title="Nothing", subtitle="", sets=[], published={}, history=[], configuration={}, environment={})
@@ -41,7 +41,7 @@ def rows(page: str) -> list[str]:
 
 
 def test_shows_everything(report: Report, page: str) -> None:
-    """Scores, parts of a set, pictures, settings, versions and notes are all on the page."""
+    """Scores, parts of a set, images, settings, versions and notes are all on the page."""
     text = "\n".join(HtmlTree(page).texts)
     expected = [report.title, report.subtitle, *report.notes, "model.backbone", "edgenext_base", "gpus", "Aquatic"]
     expected += [shown.name for each in report.sets for shown in each.shown]
@@ -70,19 +70,19 @@ def test_published_systems_stand_beside_their_set(page: str) -> None:
 
 
 def test_needs_nothing_else(page: str) -> None:
-    """No address leads out of the file: pictures are data, links stay within the page, and the browser is told so."""
+    """No address leads out of the file: images are data, links stay within the page, and the browser is told so."""
     tree = HtmlTree(page)
     ids = tree.attributes("id")
     sources = tree.attributes("src")
     links = tree.attributes("href")
-    without_pictures = re.sub(r"data:image/webp;base64,[A-Za-z0-9+/=]+", "", page)
+    without_images = re.sub(r"data:image/webp;base64,[A-Za-z0-9+/=]+", "", page)
 
     assert len(sources) == 4 * 8
     assert all(source.startswith("data:image/webp;base64,") for source in sources)
     assert links
     assert {link.removeprefix("#") for link in links} <= set(ids)
-    assert {use.removeprefix("url(#") for use in re.findall(r"url\([^)]*", without_pictures)} <= set(ids)
-    assert re.findall(r"https?:|//[a-z]|@import|<link|<iframe", without_pictures) == []
+    assert {use.removeprefix("url(#") for use in re.findall(r"url\([^)]*", without_images)} <= set(ids)
+    assert re.findall(r"https?:|//[a-z]|@import|<link|<iframe", without_images) == []
     assert "default-src 'none'" in page
 
 
@@ -93,8 +93,8 @@ def test_identifiers_are_unique(page: str) -> None:
     assert len(ids) == len(set(ids))
 
 
-def test_every_picture_has_words(page: str) -> None:
-    """Pictures, charts and buttons say what they are to those who do not see them."""
+def test_every_image_has_words(page: str) -> None:
+    """Images, charts and buttons say what they are to those who do not see them."""
     tree = HtmlTree(page)
 
     assert all(image["alt"] for image in tree.tags("img") if "src" in image)
@@ -105,7 +105,7 @@ def test_every_picture_has_words(page: str) -> None:
 def test_names_from_outside_are_escaped() -> None:
     """Whatever stands in a name, a setting or a note is text: no element and no attribute comes of it."""
     evil = """</title></script><script>alert(1)</script><img src=x onerror="alert(2)">&amp;"'{{ 7 * 7 }}"""
-    shown = replace(picture("a", "best", 0, 64), name=evil, place=evil, scores={evil: 0.5})
+    shown = replace(shown_image("a", "best", 0, 64), name=evil, place=evil, scores={evil: 0.5})
     harmful = bare_set(
         name=evil,
         means={evil: 0.5},
@@ -144,8 +144,8 @@ def test_nothing_to_show() -> None:
 
 
 def test_set_without_data_has_its_scores_alone() -> None:
-    """Without curves, pixels, parts and pictures a set shows no empty chart, table or strip."""
-    page = render(replace(EMPTY, sets=[bare_set(pictures=0, means={"iou": float("nan")})]))
+    """Without curves, pixels, parts and images a set shows no empty chart, table or strip."""
+    page = render(replace(EMPTY, sets=[bare_set(images=0, means={"iou": float("nan")})]))
     tree = HtmlTree(page)
 
     assert rows(page)[1:] == ["set|0|–"]
@@ -153,9 +153,9 @@ def test_set_without_data_has_its_scores_alone() -> None:
 
 
 @pytest.mark.parametrize("shape", [(1, 1), (3, 700), (1000, 640)])
-def test_picture_of_any_size(shape: tuple[int, int]) -> None:
+def test_image_of_any_size(shape: tuple[int, int]) -> None:
     """All four of a strip have the same size, at most 480 pixels a side and never enlarged."""
-    shown = ShownPicture(
+    shown = ShownImage(
         "worst", "one", np.full((*shape, 3), 90, np.uint8), np.ones(shape, bool), np.zeros(shape, np.uint8), {}
     )
     page = render(replace(EMPTY, sets=[bare_set(shown=[shown])]))
@@ -176,10 +176,10 @@ def test_same_content_same_bytes(tmp_path: Path, report: Report, page: str) -> N
 
 
 def test_old_page_stays_where_the_new_one_fails(tmp_path: Path) -> None:
-    """A mask that does not fit its picture is an error, and what was written before is still there."""
+    """A mask that does not fit its image is an error, and what was written before is still there."""
     path = tmp_path / "report.html"
     path.write_text("old")
-    shown = replace(picture("a", "best", 0, 64), mask=np.ones((3, 3), bool))
+    shown = replace(shown_image("a", "best", 0, 64), mask=np.ones((3, 3), bool))
     with pytest.raises(ValueError, match="a: picture"):
         write_report(path, replace(EMPTY, sets=[bare_set(shown=[shown])]))
 
@@ -188,8 +188,8 @@ def test_old_page_stays_where_the_new_one_fails(tmp_path: Path) -> None:
 
 
 def test_size_of_a_page() -> None:
-    """Twelve large pictures make a page of less than four megabytes."""
-    one = render(replace(EMPTY, sets=[bare_set(shown=[picture("large.jpg", "median", 0, 500)])]))
+    """Twelve large images make a page of less than four megabytes."""
+    one = render(replace(EMPTY, sets=[bare_set(shown=[shown_image("large.jpg", "median", 0, 500)])]))
     none = render(replace(EMPTY, sets=[bare_set()]))
 
     assert 12 * (len(one) - len(none)) < 4e6

@@ -12,7 +12,7 @@ from tests.gpu.report import Report
 from tests.gpu.run_command import Ended, run_well
 from tests.helpers.processes import camox
 from tests.helpers.run_files import read_json
-from tests.helpers.tiny_data import TEST_PICTURES, TEST_SET, write_tiny_data
+from tests.helpers.tiny_data import TEST_IMAGES, TEST_SET, write_tiny_data
 
 _SECONDS = 80
 _LIMIT = 1e-3  # between scores of CPU and GPU
@@ -45,7 +45,7 @@ def check(report: Report) -> None:
             report.number("doctor: findings that are not well", ", ".join(doubts) or "none")
         with report.part("predict", seconds=_SECONDS):
             started["predict"].result()
-            assert len(list((report.folder / "maps").glob("*.png"))) == TEST_PICTURES, "not a map for each picture"
+            assert len(list((report.folder / "maps").glob("*.png"))) == TEST_IMAGES, "not a map for each picture"
         with report.part("export", seconds=_SECONDS):
             started["export"].result()
             report.number("export: MB", (report.folder / "network.safetensors").stat().st_size / 1e6)
@@ -55,11 +55,11 @@ def check(report: Report) -> None:
 
 def on_checkpoint(report: Report, data: Path, checkpoint: Path) -> dict[str, list[str]]:
     """Command lines of what takes a trained network, by name; `eval` on the device and on the CPU."""
-    pictures, maps = str(data / "TestDataset" / TEST_SET / "Imgs"), str(report.folder / "maps")
+    images, maps = str(data / "TestDataset" / TEST_SET / "Imgs"), str(report.folder / "maps")
     scoring = ["eval", str(checkpoint), "--dataset-path", str(data), "--json", "--device"]
     return {
         **{f"eval {each}": [*scoring, each] for each in dict.fromkeys((report.device, "cpu"))},
-        "predict": ["predict", str(checkpoint), pictures, "--out", maps, "--device", report.device],
+        "predict": ["predict", str(checkpoint), images, "--out", maps, "--device", report.device],
         "export": ["export", str(checkpoint), str(report.folder / "network.safetensors")],
     }
 

@@ -30,9 +30,11 @@ def check(report: Report) -> None:
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
     data = write_tiny_data(report.folder / "data")
     for precision, limit in _LIMITS.items():
-        for recomputes in (False, True):
-            name = f"{precision}{' recomputed' if recomputes else ''}"
-            runs = [run_of(data, report.folder / f"{name} {cards}", cards, precision, recomputes) for cards in (1, 2)]
+        for checkpointing in (False, True):
+            name = f"{precision}{' recomputed' if checkpointing else ''}"
+            runs = [
+                run_of(data, report.folder / f"{name} {cards}", cards, precision, checkpointing) for cards in (1, 2)
+            ]
             # Even parts, uneven ones, and one card without an image.
             for images in (2, 7, 1):
                 with report.part(f"{name}, {images} images", seconds=20):
@@ -44,9 +46,9 @@ def check(report: Report) -> None:
                     assert images > 1 or idle, "every expert was used, so nothing was seen of idle ones"
 
 
-def run_of(data: Path, folder: Path, cards: int, precision: str, recomputes: bool) -> Run:
+def run_of(data: Path, folder: Path, cards: int, precision: str, checkpointing: bool) -> Run:
     """A run in which no image sees its batch, on a card that is taken so many times."""
-    settings = {**_SETTINGS, "precision": precision, "gradient_checkpointing": recomputes}
+    settings = {**_SETTINGS, "precision": precision, "gradient_checkpointing": checkpointing}
     run, _ = prepare(tiny_plan(data, folder, **settings))
     enter_phase(run, run.phases[0])
     train_without_batch_effects(run.state.network)
@@ -58,9 +60,9 @@ def run_of(data: Path, folder: Path, cards: int, precision: str, recomputes: boo
 
 def gradients(run: Run, images: int) -> list[Tensor | None]:
     generator = torch.Generator().manual_seed(3)
-    pictures = torch.randint(256, (images, 3, _SIDE, _SIDE), dtype=torch.uint8, generator=generator)
+    inputs = torch.randint(256, (images, 3, _SIDE, _SIDE), dtype=torch.uint8, generator=generator)
     masks = torch.randint(2, (images, 1, _SIDE, _SIDE), dtype=torch.uint8, generator=generator)
     run.state.network.zero_grad(set_to_none=True)
-    _, chosen = backward(run, pictures, masks, 0, images, 1.0)
+    _, chosen = backward(run, inputs, masks, 0, images, 1.0)
     run.strategy.reduce_gradients(list(run.state.network.parameters()), chosen)
     return gradients_of(run.state.network.parameters(), run.state.scaler.get_scale())

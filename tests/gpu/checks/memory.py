@@ -17,7 +17,7 @@ from typing import Any
 import torch
 
 from camoxpert_cli.checkpoints.format import read_checkpoint
-from camoxpert_cli.launch.autobatch import fit, on_devices
+from camoxpert_cli.launch.autobatch import fit_batches, on_devices
 from camoxpert_cli.model.routing import spread
 from camoxpert_cli.parallel.world import World
 from tests.benchmarks.loops import camox_run, camox_steps, noise
@@ -102,7 +102,7 @@ def largest_batch(report: Report, data: Path) -> None:
     asked = tiny_run(data, folder, **{**_LARGE, **batches, "skip_stage1": False})
     with ballast(report.folder / "ballast", _LEFT):
         free, _ = torch.cuda.mem_get_info()
-        config = fit(asked, on_devices([torch.device("cuda", 0)])).config
+        config = fit_batches(asked, on_devices([torch.device("cuda", 0)])).config
         batch = config.train.stage2_batch_size or 0
         report.number("auto: images at a time in 12 GiB", batch)
         run = camox_run(replace(config, train=replace(config.train, skip_stage1=True)), World(), folder)
@@ -121,7 +121,7 @@ def largest_batch_by_decree(report: Report, data: Path) -> None:
     command = train_command(tiny_run(data, folder / "run", **{**_SETTINGS, "epochs": 1}))
     for flag in ("--batch-size", "--stage2-batch-size"):
         command[command.index(flag) + 1] = "auto"
-    start = room(folder, pictures=3, measured=True)
+    start = room(folder, most_images=3, measured=True)
     run_well(folder / "command", command, seconds=_SECONDS, environment=start)
     train = read_checkpoint(folder / "run" / "last.pth")["config"]["train"]
     batches = f"{train['batch_size']} and {train['stage2_batch_size']}, {train['accumulation_steps']} accumulated"
@@ -146,7 +146,7 @@ def ballast_grows(report: Report, data: Path) -> None:
 def out_of_memory_by_decree(report: Report, data: Path) -> None:
     """From the third step on there is room for half of its images."""
     folder = report.folder / "decree"
-    start = room(folder, pictures=2, measured=False, calls=_STEP)
+    start = room(folder, most_images=2, measured=False, calls=_STEP)
     command = train_command(tiny_run(data, folder / "run", **_SETTINGS))
     expect_restart(run_well(folder / "command", command, seconds=_SECONDS, environment=start))
 

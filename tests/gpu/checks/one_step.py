@@ -1,4 +1,4 @@
-"""One training step in each number format beside the same step in float64 on the CPU.
+"""One training step in each dtype beside the same step in float64 on the CPU.
 
 Loss and gradients of the whole network, with every expert in use and nothing dropped; in float16 the scale of the loss
 has to settle first. A GPU may be twice as far off as the CPU is in the same format.

@@ -24,11 +24,11 @@ from tests.helpers.batch_effects import train_without_batch_effects, train_witho
 from tests.helpers.compare import differences
 from tests.helpers.plain_training import train_plainly
 from tests.helpers.ranks import in_ranks
-from tests.helpers.tiny_data import TRAINING_PICTURES, tiny_run, write_tiny_data
+from tests.helpers.tiny_data import TRAINING_IMAGES, tiny_run, write_tiny_data
 
 # Four epochs with steps of 2, 2, 2, 2 and 1 images, the last of rank 1 alone.
-_PICTURES = 9
-_SETTINGS: dict[str, Any] = {"val_fraction": 1 - _PICTURES / TRAINING_PICTURES}
+_IMAGES = 9
+_SETTINGS: dict[str, Any] = {"val_fraction": 1 - _IMAGES / TRAINING_IMAGES}
 _OVERFLOW = 12  # the step in which rank 1's gradients do: by then float16 has found its scale
 _LIMIT = 1e-3
 
