@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import get_args
 
 from camoxpert_cli.config.parse import parse_counts, parse_names
+from camoxpert_cli.config.schema import Strategy
 from camoxpert_cli.errors import UsageError
 
-STRATEGIES = ("ddp", "dp")
+# In the order in which they are compared where none is named: the last of the setting first.
+STRATEGIES = tuple(name for name in reversed(get_args(Strategy)) if name not in ("auto", "single"))
 
 
 def check_counts(text: str) -> tuple[int, ...]:

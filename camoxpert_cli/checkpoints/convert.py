@@ -19,14 +19,14 @@ from camoxpert_cli.checkpoints.keys import (
     shared_prefix,
     strip_prefixes,
 )
-from camoxpert_cli.checkpoints.layouts import (
+from camoxpert_cli.checkpoints.load import misfits
+from camoxpert_cli.checkpoints.program_layouts import (
     Layout,
     architecture_of,
     layout_of,
     said_architecture,
     state_dicts_in,
 )
-from camoxpert_cli.checkpoints.load import misfits
 from camoxpert_cli.checkpoints.repack import as_before, as_original, dropped, meta_network, metadata
 from camoxpert_cli.config.eval_options import Weights
 from camoxpert_cli.errors import CheckpointError, UsageError

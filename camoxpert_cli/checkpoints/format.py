@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from camoxpert_cli import atomic, console
 from camoxpert_cli.checkpoints.keys import strip_prefixes
-from camoxpert_cli.checkpoints.layouts import CAMOX, layout_of, state_dicts_in
+from camoxpert_cli.checkpoints.program_layouts import CAMOX, layout_of, state_dicts_in
 from camoxpert_cli.errors import CheckpointError, first_line
 from camoxpert_cli.model.weights_file import CHECKSUM, checksum, read_weights_file, verify_archive
 

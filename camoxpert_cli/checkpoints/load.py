@@ -11,7 +11,13 @@ from torch import Tensor
 
 from camoxpert_cli import console
 from camoxpert_cli.checkpoints.format import read_checkpoint
-from camoxpert_cli.checkpoints.layouts import architecture_of, ema_in, fitting_architecture, said_size, weights_of
+from camoxpert_cli.checkpoints.program_layouts import (
+    architecture_of,
+    ema_in,
+    fitting_architecture,
+    said_size,
+    weights_of,
+)
 from camoxpert_cli.config.eval_options import Weights
 from camoxpert_cli.errors import CheckpointError, ConfigError
 from camoxpert_cli.model.backbone import create_backbone

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from camoxpert_cli import __version__
-from camoxpert_cli.checkpoints.layouts import CAMOX, ORIGINAL, Layout, epochs_complete
+from camoxpert_cli.checkpoints.program_layouts import CAMOX, ORIGINAL, Layout, epochs_complete
 from camoxpert_cli.errors import CheckpointError
 from camoxpert_cli.model.backbone import create_backbone
 from camoxpert_cli.model.camoxpert import CamoXpert

@@ -12,6 +12,7 @@ from typing import Any, Literal, get_type_hints
 from camoxpert_cli.config.parse import parse_cache, parse_devices, parse_duration, parse_interval
 
 Scheduler = Literal["cosine", "onecycle", "cosine_restart", "none"]
+Strategy = Literal["auto", "single", "dp", "ddp"]
 Device = Literal["auto", "cuda", "cpu"]
 
 # Of a picture, in pixels: the network's coarsest maps have a pixel for 32 of it.
@@ -149,7 +150,7 @@ class RunConfig:
     devices: str | None = setting(
         None, "the GPUs to take by their numbers, such as 0,2", parse=parse_devices, stands_for="N,N"
     )
-    strategy: Literal["auto", "single", "dp", "ddp"] = setting(
+    strategy: Strategy = setting(
         "auto",
         "how several GPUs work together: ddp is a process for each, dp one process; auto tries both on two or three "
         "GPUs and takes ddp on more",

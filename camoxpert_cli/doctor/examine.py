@@ -11,9 +11,9 @@ from camoxpert_cli.doctor.check_machine import machine_findings
 from camoxpert_cli.doctor.check_multi_gpu import team_findings
 from camoxpert_cli.doctor.check_preset import recipe_findings
 from camoxpert_cli.doctor.finding import Finding, Question
-from camoxpert_cli.doctor.measure import take_readings
 from camoxpert_cli.doctor.readings import Readings
 from camoxpert_cli.doctor.recommend import Recommendation, recommend
+from camoxpert_cli.doctor.take_readings import take_readings
 from camoxpert_cli.errors import DeviceError
 
 # Its network and batches stand for a recipe where none was asked about.

@@ -17,7 +17,7 @@ from typing import Any
 
 from camoxpert_cli.doctor.readings import StageMemory
 from camoxpert_cli.errors import one_line
-from camoxpert_cli.launch.asking import answer
+from camoxpert_cli.launch.run_probe import answer
 
 # Whatever training imports and another package may have broken.
 IMPORTS = ("torchvision", "cv2", "timm", "albumentations", "safetensors", "huggingface_hub")

@@ -12,7 +12,7 @@ import torch
 
 from camoxpert_cli.config.resolve import from_mapping, to_mapping
 from camoxpert_cli.config.schema import Config
-from camoxpert_cli.engine.choice import Choice
+from camoxpert_cli.engine.strategy_choice import Choice
 from camoxpert_cli.engine.time_limit import Deadline
 from camoxpert_cli.parallel.device import Placement
 from camoxpert_cli.run_folder import RunFolder

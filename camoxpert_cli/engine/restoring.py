@@ -7,8 +7,8 @@ from pathlib import Path
 
 from camoxpert_cli import atomic, console
 from camoxpert_cli.checkpoints.format import Checkpoint, TrainingContent, read_checkpoint
-from camoxpert_cli.checkpoints.layouts import ema_in, epochs_complete, weights_of
 from camoxpert_cli.checkpoints.load import load_weights
+from camoxpert_cli.checkpoints.program_layouts import ema_in, epochs_complete, weights_of
 from camoxpert_cli.config.diff import changes
 from camoxpert_cli.config.resolve import from_mapping
 from camoxpert_cli.config.schema import Config

@@ -9,9 +9,9 @@ import torch
 
 from camoxpert_cli import console
 from camoxpert_cli.checkpoints.format import Checkpoint, checkpoint_bytes, read_checkpoint
-from camoxpert_cli.checkpoints.layouts import CAMOX, layout_of, weights_of
 from camoxpert_cli.checkpoints.load import load_weights
 from camoxpert_cli.checkpoints.newest import find_checkpoint
+from camoxpert_cli.checkpoints.program_layouts import CAMOX, layout_of, weights_of
 from camoxpert_cli.config.parse import Interval, parse_interval
 from camoxpert_cli.config.schema import Config
 from camoxpert_cli.data.cache import open_cache

@@ -42,6 +42,8 @@ def learning_rate(
         return peak
     if scheduler == "cosine_restart":
         step, total_steps = _within_cycle(step, total_steps, t_mult)
+    elif scheduler != "cosine":
+        raise ValueError(f"there is no schedule {scheduler!r}")
     return _cosine(peak, minimum, step / max(1, total_steps))
 
 

@@ -21,6 +21,7 @@ from camoxpert_cli.config.schema import Config
 from camoxpert_cli.engine.build import rate_at
 from camoxpert_cli.engine.closing import close_run
 from camoxpert_cli.engine.expert_use import DEAD, added, expert_use, format_dead_experts
+from camoxpert_cli.engine.opening import announce
 from camoxpert_cli.engine.optimizer import learning_rates, parameters_of, set_learning_rate
 from camoxpert_cli.engine.out_of_memory import OutOfMemory
 from camoxpert_cli.engine.outcome import Outcome
@@ -32,7 +33,6 @@ from camoxpert_cli.engine.stages import Phase, Stage
 from camoxpert_cli.engine.status import epoch_line, memory_bytes, report_step, tell_forecast
 from camoxpert_cli.engine.step import LossValues, StepOutput, combine
 from camoxpert_cli.engine.stopping import Stop
-from camoxpert_cli.engine.summary import announce
 from camoxpert_cli.errors import Interrupted, TrainingError
 from camoxpert_cli.evaluation.score import Scoring
 from camoxpert_cli.metrics.image_scores import Scores, quick_scores

@@ -23,7 +23,7 @@ from camoxpert_cli.config.schema import Config
 from camoxpert_cli.data.cache import default_folder
 from camoxpert_cli.data.cores import usable_cores
 from camoxpert_cli.engine.build import build_phases, find_given
-from camoxpert_cli.engine.choice import Choice
+from camoxpert_cli.engine.strategy_choice import Choice
 from camoxpert_cli.errors import DeviceError
 from camoxpert_cli.launch.processes import Failure
 from camoxpert_cli.launch.run_trial import TrialResult, run_trial

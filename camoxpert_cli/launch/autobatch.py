@@ -21,8 +21,8 @@ from camoxpert_cli.config.schema import SETTINGS, Config
 from camoxpert_cli.config.values import AUTO
 from camoxpert_cli.engine.build import find_given
 from camoxpert_cli.errors import ConfigError, DeviceError
-from camoxpert_cli.launch.asking import ask
 from camoxpert_cli.launch.processes import Failure
+from camoxpert_cli.launch.run_probe import ask
 
 _PROBE = "camoxpert_cli.launch.memory_probe"
 # Seconds: of starting on a cold disk, and some steps that are too large.

@@ -11,8 +11,8 @@ from camoxpert_cli.config.diff import keep_preset_batches
 from camoxpert_cli.config.lr_scaling import lr_scaling_warning
 from camoxpert_cli.config.parse import parse_duration
 from camoxpert_cli.config.resolve import Resolved, with_absolute_paths
-from camoxpert_cli.engine.choice import Choice
 from camoxpert_cli.engine.plan import Plan
+from camoxpert_cli.engine.strategy_choice import Choice
 from camoxpert_cli.engine.tensorboard import summary_writer
 from camoxpert_cli.engine.time_limit import find_deadline
 from camoxpert_cli.launch import autobatch

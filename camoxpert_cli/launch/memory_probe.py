@@ -24,7 +24,7 @@ from camoxpert_cli.engine.ema import Ema
 from camoxpert_cli.engine.optimizer import build_optimizer, set_learning_rate
 from camoxpert_cli.engine.stages import Stage
 from camoxpert_cli.engine.step import TrainingStep, combine
-from camoxpert_cli.launch.asking import answer
+from camoxpert_cli.launch.run_probe import answer
 from camoxpert_cli.model.camoxpert import CamoXpert
 from camoxpert_cli.model.routing import costliest, only
 from camoxpert_cli.parallel.cuda_errors import is_out_of_memory

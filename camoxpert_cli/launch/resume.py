@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from camoxpert_cli.checkpoints.format import Checkpoint
-from camoxpert_cli.checkpoints.layouts import CAMOX, ORIGINAL, layout_of
 from camoxpert_cli.checkpoints.newest import find_checkpoint
 from camoxpert_cli.checkpoints.original_settings import settings_of_original
+from camoxpert_cli.checkpoints.program_layouts import CAMOX, ORIGINAL, layout_of
 from camoxpert_cli.config.batches import BATCH_SETTINGS
 from camoxpert_cli.config.diff import changes, keep_global_batches
 from camoxpert_cli.config.resolve import Resolved, from_mapping, gpu_count, resolve, with_absolute_paths

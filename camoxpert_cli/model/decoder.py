@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from camoxpert_cli.model.init import init_foreground_prior_, shrink_init_
+from camoxpert_cli.model.initial_weights import init_foreground_prior_, shrink_init_
 from camoxpert_cli.model.layers import resize
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from camoxpert_cli.model.init import init_gate_
+from camoxpert_cli.model.initial_weights import init_gate_
 from camoxpert_cli.model.layers import GlobalAvgPool
 
 

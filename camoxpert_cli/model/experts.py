@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from camoxpert_cli.model.init import zero_init_residual_
+from camoxpert_cli.model.initial_weights import zero_init_residual_
 from camoxpert_cli.model.layers import (
     GlobalAvgPool,
     LayerNorm2d,

@@ -1,8 +1,8 @@
 """How the devices of a run work together: one alone, several by DataParallel, or several in a process for each.
 
 A run has one strategy, chosen once, and asks it for whatever depends on that; nobody else looks at its name, but to
-show it. A new one is a class here, a value of the setting `run.strategy`, and, where its network's tensors are not
-whole on each rank, how `checkpoints/` writes and reads them.
+show it. A new one is a class here and a value of the setting `run.strategy`. Where its tensors are not whole on each
+rank, the checkpoint has to be made of them and handed out to them as well: in `engine/saving.py` and `restoring.py`.
 """
 
 from __future__ import annotations

@@ -10,8 +10,8 @@ from torch import Tensor
 
 import camoxpert_cli
 from camoxpert_cli.checkpoints.format import read_checkpoint
-from camoxpert_cli.checkpoints.layouts import ema_in, weights_of
 from camoxpert_cli.checkpoints.load import load_model, load_weights
+from camoxpert_cli.checkpoints.program_layouts import ema_in, weights_of
 from camoxpert_cli.errors import CheckpointError
 from camoxpert_cli.model.camoxpert import CamoXpert
 from tests.helpers.checkpoints import content_of, original, refusal, save, write_content

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from camoxpert_cli.launch.asking import ask
 from camoxpert_cli.launch.processes import Failure
+from camoxpert_cli.launch.run_probe import ask
 
 PROBES = "camoxpert_cli.doctor.probes"
 GENEROUS = 120.0

@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 
 from camoxpert_cli.doctor import selftests
-from camoxpert_cli.doctor.measure import read_ddp
 from camoxpert_cli.doctor.readings import GpuTrial, TeamTrial
+from camoxpert_cli.doctor.take_readings import read_ddp
 from camoxpert_cli.launch.processes import Failure
 from camoxpert_cli.model.camoxpert import CamoXpert
 from camoxpert_cli.parallel import strategy

@@ -12,9 +12,9 @@ import torch
 
 from camoxpert_cli.config.resolve import Resolved
 from camoxpert_cli.config.schema import Config, RunConfig
-from camoxpert_cli.engine.choice import Choice
 from camoxpert_cli.engine.outcome import Outcome
 from camoxpert_cli.engine.plan import Plan
+from camoxpert_cli.engine.strategy_choice import Choice
 from camoxpert_cli.engine.train import train
 from camoxpert_cli.errors import CamoxError, DataError, DeviceError
 from camoxpert_cli.launch import auto_strategy, autobatch, decide, start

@@ -8,6 +8,7 @@ from typing import get_args
 import pytest
 import torch
 
+from camoxpert_cli.benchmark.options import STRATEGIES as COMPARED
 from camoxpert_cli.config.schema import SETTINGS
 from camoxpert_cli.engine.run import enter_phase, prepare
 from camoxpert_cli.engine.step import StepOutput
@@ -20,6 +21,7 @@ def test_every_strategy_can_be_asked_for() -> None:
     assert set(STRATEGIES) == set(get_args(StrategyName))
     assert set(get_args(SETTINGS["run.strategy"].type)) == {"auto", *STRATEGIES}
     assert {"single", *FOR_SEVERAL} == set(STRATEGIES)
+    assert set(FOR_SEVERAL) == set(COMPARED)
 
 
 @pytest.mark.parametrize(("strategy", "expected"), [("single", 1), ("dp", 1), ("ddp", 4), ("auto", 1)])

@@ -25,8 +25,8 @@ from camoxpert_cli.doctor.readings import (
     Torch,
 )
 from camoxpert_cli.doctor.system import on_kaggle, read_environment, read_packages, read_ram, read_space
-from camoxpert_cli.launch.asking import ask, ask_together, run_together
 from camoxpert_cli.launch.processes import Failure
+from camoxpert_cli.launch.run_probe import ask, ask_together, run_together
 from camoxpert_cli.parallel.worker import ONE_MACHINE
 
 Answer = TypeVar("Answer")

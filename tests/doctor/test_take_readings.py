@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from camoxpert_cli.config.resolve import resolve
-from camoxpert_cli.doctor import measure
+from camoxpert_cli.doctor import take_readings
 from camoxpert_cli.doctor.examine import examine
 from camoxpert_cli.doctor.finding import Question
 from camoxpert_cli.doctor.readings import Driver, Gpu, GpuTrial, Peers, StageMemory, TeamTrial
@@ -74,16 +74,16 @@ def answering(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Script]:
         *cards: Mapping[str, Any], smi: str | Failure = "580.1, Tesla T4\n580.1, Tesla T4\n", **answers: Any
     ) -> Script:
         script = Script(cards, **answers)
-        monkeypatch.setattr(measure, "ask", script.ask)
-        monkeypatch.setattr(measure, "ask_together", script.ask_together)
-        monkeypatch.setattr(measure, "run_together", lambda commands, seconds: [smi])
+        monkeypatch.setattr(take_readings, "ask", script.ask)
+        monkeypatch.setattr(take_readings, "ask_together", script.ask_together)
+        monkeypatch.setattr(take_readings, "run_together", lambda commands, seconds: [smi])
         return script
 
     return answer
 
 
 def readings(preset: str | None = None) -> Any:
-    return measure.take_readings(Question(preset, resolve(preset or "kaggle-2xT4", {}).config), lambda text: None)
+    return take_readings.take_readings(Question(preset, resolve(preset or "kaggle-2xT4", {}).config), lambda text: None)
 
 
 def test_two_cards(answering: Callable[..., Script]) -> None:

@@ -8,7 +8,7 @@ from camoxpert_cli.model.backbone import create_backbone
 from camoxpert_cli.model.camoxpert import CamoXpert
 from camoxpert_cli.model.decoder import DecoderBlock
 from camoxpert_cli.model.experts import AttentionExpert
-from camoxpert_cli.model.init import FOREGROUND, GATE
+from camoxpert_cli.model.initial_weights import FOREGROUND, GATE
 from tests.model.networks import random_images
 
 

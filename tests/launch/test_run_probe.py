@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from camoxpert_cli.launch import asking
-from camoxpert_cli.launch.asking import run_together
+from camoxpert_cli.launch import run_probe
 from camoxpert_cli.launch.processes import Failure
+from camoxpert_cli.launch.run_probe import run_together
 
 # A second is enough to start Python in; what hangs is not waited for longer.
 SHORT = 1.0
@@ -109,4 +109,4 @@ def test_an_error_that_can_be_mended() -> None:
     """What a probe says of camox's own errors arrives whole: hint and exit code too."""
     answer = '{"error": "no GPU has code for it", "hint": "camox doctor", "exit_code": 5}'
 
-    assert asking._decode(f"a library's line\n{answer}\n") == Failure("no GPU has code for it", "camox doctor", 5)
+    assert run_probe._decode(f"a library's line\n{answer}\n") == Failure("no GPU has code for it", "camox doctor", 5)

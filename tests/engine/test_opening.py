@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 import torch
 
+from camoxpert_cli.engine.opening import announce
 from camoxpert_cli.engine.run import prepare
-from camoxpert_cli.engine.summary import announce
 from camoxpert_cli.engine.time_limit import Deadline
 from camoxpert_cli.parallel.strategy import Dp
 from tests.helpers.gpus_on_cpu import place_on_gpus
