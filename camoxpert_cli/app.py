@@ -37,6 +37,10 @@ _REFUSALS = (errno.EACCES, errno.EPERM, errno.EROFS)
 class _ErrorBoundary(TyperGroup):
     """A user's mistake ends with one sentence; a mistake of ours keeps its traceback."""
 
+    def list_commands(self, ctx: Any) -> list[str]:
+        """Those to show and to suggest: not what camox itself calls."""
+        return [name for name in super().list_commands(ctx) if not self.commands[name].hidden]
+
     def invoke(self, ctx: Any) -> Any:
         try:
             with explaining_cuda_errors():

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from camoxpert_cli import console
+from camoxpert_cli.checkpoints.format import CheckpointNotWritten
 from camoxpert_cli.config.parse import format_duration
 from camoxpert_cli.engine.outcome import Outcome
 from camoxpert_cli.metrics.measures import SUMMARY
@@ -16,7 +17,7 @@ _SHOWN = {each.heading: each.name for each in SUMMARY}
 
 
 def print_outcome(outcome: Outcome, *, as_json: bool = False) -> None:
-    """Print the scores and what to type next, or all as JSON."""
+    """Print the scores and what to type next, or all as JSON. Raises CheckpointNotWritten where a save failed last."""
     if outcome.stop is not None:
         if as_json:
             left = {"complete": False, "run_folder": str(outcome.folder.path), "reason": outcome.stop.reason}
@@ -30,6 +31,8 @@ def print_outcome(outcome: Outcome, *, as_json: bool = False) -> None:
             console.result(json.dumps(content, indent=2))
         else:
             _print_summary(outcome, outcome.results)
+    if outcome.unsaved is not None:
+        raise CheckpointNotWritten(*outcome.unsaved)
 
 
 def _print_summary(outcome: Outcome, results: Mapping[str, Any]) -> None:
@@ -46,9 +49,8 @@ def _print_summary(outcome: Outcome, results: Mapping[str, Any]) -> None:
     console.say(f"Best weights     {folder.best}, epoch {results['epoch']} of {outcome.epochs}")
     if config.run.report:
         console.say(f"Report           {folder.report}")
-    seconds, target = results["seconds"], config.run.target_iou
-    speed = f", {outcome.images / seconds:.1f} img/s with validation and saving" if seconds else ""
-    console.say(f"Training time    {format_duration(seconds)}{speed}")
+    target, speed = config.run.target_iou, outcome.images / outcome.seconds
+    console.say(f"Training time    {format_duration(outcome.seconds)}, {speed:.1f} img/s with validation and saving")
     if target is not None:
         passed = results["seconds_to_target"]
         when = "not reached" if passed is None else f"passed after {format_duration(passed)}"

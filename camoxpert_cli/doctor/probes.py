@@ -151,4 +151,5 @@ PROBES: dict[str, Callable[..., dict[str, Any]]] = {
 
 if __name__ == "__main__":
     name, *arguments = sys.argv[1:]
+    os.environ["NO_ALBUMENTATIONS_UPDATE"] = "1"  # it would ask the internet as it is imported
     answer(lambda: PROBES[name](*arguments))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import closing
 from functools import partial
 from typing import Any
 
@@ -97,8 +98,8 @@ def _score(run: Run, network: CamoXpert, name: str, pairs: Sequence[Pair]) -> Sc
         job=lambda _: score_image,
         workers=scoring_workers(run.world),
     )
-    with console.progress(f"Scoring {name}", len(pairs)) as advance:
-        for images in scoring:
+    with console.progress(f"Scoring {name}", len(pairs)) as advance, closing(iter(scoring)) as batches:
+        for images in batches:
             advance(images, "")
             if (stop := run.clock.stop_before_batch()) is not None:
                 return stop

@@ -42,7 +42,7 @@ def _synchronised(run: Run) -> list[tuple[str, str]]:
 
 def _devices(run: Run) -> list[str]:
     """A line for each kind of device, over all machines, and the versions that compute."""
-    computed_with = run.computed_with
+    computed_with = run.saver.computed_with
     versions = f"{computed_with['number format']}, {computed_with['version']}"
     if run.device.type == "cpu":
         return [f"{computed_with['device']}, {versions}"]

@@ -23,7 +23,7 @@ class OutOfMemory(TrainingError):
     """
 
     def __init__(self, message: str, folder: RunFolder, config: Config, stage: int, details: str = "") -> None:
-        self.folder, self.smaller = folder, smaller(config, stage)
+        self.smaller = smaller(config, stage)
         hint = SMALLER
         if self.smaller is None:
             hint = "a smaller --img-size or --backbone, which is another run, or a GPU with more memory"

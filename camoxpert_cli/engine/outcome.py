@@ -15,24 +15,29 @@ from camoxpert_cli.run_folder import RunFolder
 
 @dataclass(frozen=True)
 class Outcome:
-    """`results` are what results.json holds, on the main process of a complete run; `stop` says why a run ended early.
+    """`results` are what results.json holds of a complete run; `stop` says why a run ended early.
 
-    `epochs` are complete, and `images` were trained on in them, over all sessions. `generated` says that the images
-    were made by camox itself.
+    `unsaved` is why the last attempt to save failed, and what to type. Only the main process has these three. `epochs`
+    are complete, and `images` were trained on in them, in so many `seconds`, over all sessions. `generated` says that
+    the images were made by camox itself.
     """
 
     folder: RunFolder
     config: Config
     epochs: int
     images: int
+    seconds: float
     generated: bool
     results: Mapping[str, Any] | None = None
     stop: Stop | None = None
+    unsaved: tuple[str, str] | None = None
 
     def to_mapping(self) -> dict[str, Any]:
         """Plain types for JSON."""
         return {
-            **{name: getattr(self, name) for name in ("epochs", "images", "generated", "results")},
+            **{
+                name: getattr(self, name) for name in ("epochs", "images", "seconds", "generated", "results", "unsaved")
+            },
             "folder": str(self.folder.path),
             "config": to_mapping(self.config),
             "stop": None if self.stop is None else asdict(self.stop),
@@ -41,10 +46,11 @@ class Outcome:
     @classmethod
     def from_mapping(cls, content: Mapping[str, Any]) -> Outcome:
         """What `to_mapping` wrote."""
-        stop = content["stop"]
+        stop, unsaved = content["stop"], content["unsaved"]
         made = {
             "folder": RunFolder(Path(content["folder"])),
             "config": from_mapping(content["config"], "the outcome"),
             "stop": None if stop is None else Stop(**stop),
+            "unsaved": None if unsaved is None else tuple(unsaved),
         }
         return cls(**{**content, **made})

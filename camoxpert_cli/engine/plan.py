@@ -37,8 +37,10 @@ class Plan:
 
     def going_on(self, config: Config) -> Plan:
         """The plan of another attempt: with these settings, from what the run has saved by now, where it has."""
-        saved = self.folder if RunFolder(self.folder).holds_checkpoint else self.checkpoint
-        return replace(self, config=config, checkpoint=saved)
+        folder = RunFolder(self.folder)
+        # The best weights alone may be older than what this run went on from.
+        saved = folder.last.exists() or folder.previous.exists() or (self.checkpoint is None and folder.best.exists())
+        return replace(self, config=config, checkpoint=self.folder if saved else self.checkpoint)
 
     def to_mapping(self) -> dict[str, Any]:
         """Plain types for JSON."""

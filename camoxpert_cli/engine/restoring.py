@@ -72,8 +72,8 @@ def _restore_training(run: Run, training: TrainingContent, path: Path) -> None:
         run.state.ema.updates = training.ema_updates
     within = f", {run.state.progress.samples} pictures into the next" if run.state.progress.samples else ""
     console.say(f"Going on from {path}: {run.state.progress.epoch} epochs are complete{within}")
-    before = training.computed_with or run.computed_with
-    for name, value in run.computed_with.items():
+    before = training.computed_with or run.saver.computed_with
+    for name, value in run.saver.computed_with.items():
         if before[name] != value:
             console.say(f"The {name} was {before[name]} and is {value} now: results differ by rounding")
 

@@ -22,7 +22,7 @@ from camoxpert_cli.engine.ema import Ema
 from camoxpert_cli.engine.feed import Feed
 from camoxpert_cli.engine.plan import Plan
 from camoxpert_cli.engine.reporter import Reporter
-from camoxpert_cli.engine.saving import Saver, computed_with
+from camoxpert_cli.engine.saving import Saver
 from camoxpert_cli.engine.stages import WHOLE_BACKBONE, Phase
 from camoxpert_cli.engine.state import Progress, TrainingState, set_trained
 from camoxpert_cli.engine.step import TrainingStep
@@ -32,6 +32,7 @@ from camoxpert_cli.model.camoxpert import CamoXpert
 from camoxpert_cli.parallel.device import Placement, own_device
 from camoxpert_cli.parallel.precision import build_scaler, choose_dtype
 from camoxpert_cli.parallel.strategy import STRATEGIES, Strategy
+from camoxpert_cli.parallel.worker import tell_begun
 from camoxpert_cli.parallel.world import World
 from camoxpert_cli.run_folder import RunFolder
 
@@ -65,11 +66,6 @@ class Run:
         """Where this process's tensors lie."""
         return self.strategy.device
 
-    @property
-    def computed_with(self) -> dict[str, str]:
-        """What rounding depends on."""
-        return computed_with(self.device, self.dtype)
-
 
 def prepare(
     plan: Plan, checkpoint: Checkpoint | None = None, world: World | None = None
@@ -96,6 +92,7 @@ def prepare(
     if checkpoint is not None:
         load_weights(network, weights_of(checkpoint.content, ema=False), checkpoint.path)
     folder.create()
+    tell_begun()
     folder.require_space(3 * checkpoint_bytes(network, config.train.use_ema))
     return assemble(config, folder, data, network, placement, world, plan.deadline), checkpoint
 

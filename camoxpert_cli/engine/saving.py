@@ -146,13 +146,13 @@ class Saver:
             optimizer=state.optimizer.state_dict(),
             scaler=state.scaler.state_dict(),
             ema_updates=state.ema.updates if state.ema else 0,
-            computed_with=computed_with(self._device, self._dtype),
+            computed_with=self.computed_with,
         )
 
-
-def computed_with(device: torch.device, dtype: torch.dtype | None) -> dict[str, str]:
-    """What rounding depends on; `dtype` is autocast's."""
-    on_cpu = device.type == "cpu"
-    name = f"CPU, threads {torch.get_num_threads()}" if on_cpu else torch.cuda.get_device_name(device)
-    format_name = str(dtype or torch.float32).removeprefix("torch.")
-    return {"device": name, "number format": format_name, "version": f"torch {torch.__version__}"}
+    @property
+    def computed_with(self) -> dict[str, str]:
+        """What rounding depends on."""
+        on_cpu = self._device.type == "cpu"
+        name = f"CPU, threads {torch.get_num_threads()}" if on_cpu else torch.cuda.get_device_name(self._device)
+        format_name = str(self._dtype or torch.float32).removeprefix("torch.")
+        return {"device": name, "number format": format_name, "version": f"torch {torch.__version__}"}

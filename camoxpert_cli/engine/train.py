@@ -6,6 +6,7 @@ import math
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import closing, contextmanager
+from dataclasses import replace
 from functools import partial
 from typing import Any, NamedTuple, TypeAlias
 
@@ -83,9 +84,7 @@ def train(plan: Plan, world: World | None = None, checkpoint: Checkpoint | None 
         results = close_run(run)
         if isinstance(results, Stop):
             return end_early(run, results)
-        if run.saver.unsaved is not None:
-            raise run.saver.unsaved
-        return outcome_of(run, results=results if run.world.is_main else None)
+        return outcome_of(run, results=results)
 
 
 def begin(run: Run, asked: Config, checkpoint: Checkpoint | None) -> None:
@@ -277,8 +276,8 @@ def validate(run: Run) -> Scores | Stop:
         run.world,
         job=lambda _: quick_scores,
     )
-    with console.progress("Validation", len(run.data.validation)) as advance:
-        for images in scoring:
+    with console.progress("Validation", len(run.data.validation)) as advance, closing(iter(scoring)) as batches:
+        for images in batches:
             advance(images, "")
             if (stop := run.clock.stop_before_batch()) is not None:
                 return stop
@@ -366,7 +365,12 @@ def outcome_of(run: Run, *, results: dict[str, Any] | None = None, stop: Stop | 
     """What came out so far."""
     progress = run.state.progress
     images = len(progress.history) * len(run.data.train)
-    return Outcome(run.folder, run.config, progress.epoch, images, run.data.generated, results, stop)
+    outcome = Outcome(run.folder, run.config, progress.epoch, images, progress.seconds, run.data.generated)
+    if not run.world.is_main:
+        return outcome
+    failure = run.saver.unsaved
+    unsaved = None if failure is None else (failure.message, failure.hint)
+    return replace(outcome, results=results, stop=stop, unsaved=unsaved)
 
 
 @contextmanager

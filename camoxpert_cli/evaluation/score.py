@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import Future
 from typing import Generic, TypeVar
 
@@ -54,7 +54,7 @@ class Scoring(Generic[Score]):
         self.scores: list[Score] = []
         """Of all images in the order of their indices, on every rank and to the bits of one process."""
 
-    def __iter__(self) -> Iterator[int]:
+    def __iter__(self) -> Generator[int, None, None]:
         """Raises DataError, on every rank, for an image that any of them cannot read."""
         rows: list[tuple[int, Future[Score]]] = []
         problem: DataError | None = None

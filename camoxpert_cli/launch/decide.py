@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from camoxpert_cli import console
+from camoxpert_cli.checkpoints.format import Checkpoint, read_checkpoint
 from camoxpert_cli.config.diff import keep_preset_batches
 from camoxpert_cli.config.lr_scaling import lr_scaling_warning
 from camoxpert_cli.config.parse import parse_duration
@@ -21,9 +21,6 @@ from camoxpert_cli.parallel.device import Placement, is_undecided, own_device, p
 from camoxpert_cli.parallel.world import World, expected_size
 from camoxpert_cli.run_folder import RunFolder, default_path
 
-if TYPE_CHECKING:
-    from camoxpert_cli.checkpoints.format import Checkpoint
-
 
 def decide(resolved: Resolved, checkpoint: Checkpoint | None = None, began: float | None = None) -> Plan:
     """The plan of a run with these settings, which goes on from `checkpoint` or what `run.resume_from` names.
@@ -35,6 +32,8 @@ def decide(resolved: Resolved, checkpoint: Checkpoint | None = None, began: floa
     run = resolved.config.run
     source = checkpoint.path if checkpoint is not None else None if run.resume_from is None else Path(run.resume_from)
     folder = Path(run.checkpoint_dir) if run.checkpoint_dir else default_path(resolved.preset)
+    if checkpoint is None and source is not None and source.is_dir():
+        read_checkpoint(source)  # raises: the folder of a run is for camox resume
     RunFolder(folder).refuse_other_run(source)
     time_limit, session_limit = (
         None if text is None else parse_duration(text) for text in (run.time_limit, run.session_limit)
@@ -59,16 +58,17 @@ def decide(resolved: Resolved, checkpoint: Checkpoint | None = None, began: floa
     elif not worker.is_worker():
         resolved = autobatch.fit_batches(resolved, autobatch.on_devices(placement.devices))
     if not worker.is_worker():
-        choice = _choose(resolved, placement, source)
+        choice = _choose(resolved, placement, checkpoint)
         if choice is not None:
             placement = replace(placement, strategy=choice.strategy)
     return Plan(resolved.config, folder, source, placement, choice, deadline)
 
 
 def agree(plan: Plan, resolved: Resolved, world: World) -> Plan:
-    """One plan for processes that torchrun started, each of which decided for itself.
+    """The plan of a process that torchrun started, as far as all need the same: the batches and the run folder.
 
-    Each measures its own GPU, and all take the batches that all hold. `resolved` is what each decided from.
+    Each measures its own GPU, and all take the batches that all hold. Paths are those of each one's machine. `resolved`
+    is what this one decided from.
     """
     device = own_device(plan.placement, world)
     if autobatch.is_measured(device):
@@ -78,14 +78,16 @@ def agree(plan: Plan, resolved: Resolved, world: World) -> Plan:
             lambda config, limits: [each for one in world.all_gather(own(config, limits)) for each in one],
         )
         plan = replace(plan, config=fitted.config)
-    return replace(world.broadcast(plan), placement=plan.placement)
+    folder = world.broadcast(plan.folder)
+    run = replace(plan.config.run, checkpoint_dir=str(folder))
+    return replace(plan, config=replace(plan.config, run=run), folder=folder)
 
 
-def _choose(resolved: Resolved, placement: Placement, source: Path | None) -> Choice | None:
+def _choose(resolved: Resolved, placement: Placement, checkpoint: Checkpoint | None) -> Choice | None:
     """What trials choose, where they have to."""
     if not is_undecided(resolved.config.run, placement) or resolved.config.train.sync_batchnorm:
         return None  # synchronised BatchNorm leaves ddp alone
     # Loads what a run that needs no trial does without.
     from camoxpert_cli.launch.auto_strategy import choose
 
-    return choose(resolved.config, placement, None if source is None else source.parent)
+    return choose(resolved.config, placement, None if checkpoint is None else checkpoint.path.parent)

@@ -35,7 +35,7 @@ def run_trial(trial: Trial, *, threads: int, patience: float = PATIENCE, worker:
         try:
             for rank in range(processes):
                 environment = worker_environment(folder, rank, processes, threads)
-                children.start([sys.executable, "-m", worker, temporary], environment)
+                children.start([sys.executable, "-m", worker], environment)
             if not children.wait(patience):
                 return Failure(f"gave no sign of life for {patience:.0f} s and was ended")
             if (end := children.cause()) is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import TYPE_CHECKING
 
 from camoxpert_cli import console
@@ -43,6 +44,7 @@ def work() -> None:
     """What a process does that `start` started: train by the plan in its job."""
     job = worker.read_job()
     console.be_quiet(job["quiet"])
+    sys.argv[:] = job["argv"]  # what the user typed, for env.json and the report
     plan = Plan.from_mapping(job["plan"])
     with (
         deterministic(plan.config.train.deterministic),
@@ -96,7 +98,7 @@ def _train_in_workers(plan: Plan) -> Outcome:
         error, remedy = attempt.error, attempt.remedy
         has_remedy = error.exit_code == TrainingError.exit_code and remedy is not None and not remedied
         # A GPU that fails in the middle of a run may be well the next time; one that was never there is not.
-        has_begun = RunFolder(plan.folder).holds_checkpoint
+        has_begun = attempt.began and RunFolder(plan.folder).holds_checkpoint
         final = error.exit_code in workers.FINAL and not (error.exit_code == DeviceError.exit_code and has_begun)
         if not has_remedy and (final or restarts == plan.config.run.max_restarts):
             raise error
@@ -113,6 +115,6 @@ def _train_in_workers(plan: Plan) -> Outcome:
 
 
 def _again(plan: Plan, smaller: Config) -> str:
-    start_point = "from the last checkpoint" if RunFolder(plan.folder).last.exists() else "from the beginning"
+    start_point = "from the beginning" if plan.going_on(smaller).checkpoint is None else "from the last checkpoint"
     kept = autobatch.format_global_batches(plan.config, smaller)
     return f"{start_point} with {autobatch.format_batches(smaller)}, which {kept}"

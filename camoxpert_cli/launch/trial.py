@@ -1,8 +1,8 @@
 """A short measurement of training, made by processes of its own so that whatever they die of harms nobody else.
 
-    python -m camoxpert_cli.launch.trial FOLDER
+    python -m camoxpert_cli.launch.trial
 
-`run_trial.py` starts them. FOLDER holds the trial and gets its measurement.
+`run_trial.py` starts them. Their job says what to try; beside it goes the measurement.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ from camoxpert_cli.parallel.cuda_errors import is_out_of_memory, to_camox_error
 from camoxpert_cli.parallel.determinism import deterministic
 from camoxpert_cli.parallel.device import place
 from camoxpert_cli.parallel.memory import peak_of_gpus
-from camoxpert_cli.parallel.worker import JOB, ending_at_once, read_job, tell_launcher
+from camoxpert_cli.parallel.worker import ending_at_once, read_job, shared_folder, tell_launcher
 from camoxpert_cli.parallel.world import World, end_with_parent, joined
 from camoxpert_cli.run_folder import RunFolder
 
@@ -158,7 +158,7 @@ def _measure(run: Run, stage: Stage, trial: Trial, alive: Alive) -> Measurement:
         end_to_end, data_wait = watch.with_images(stage, lambda batches: _steps(run, stage, batches))
         validation = watch.validation() if run.data.validation else None
     return Measurement(
-        run.computed_with["device"],
+        run.saver.computed_with["device"],
         run.feed.workers,
         torch.get_num_threads(),
         compute,
@@ -270,7 +270,7 @@ def _begin(trial: Trial, world: World) -> Run:
     network = build_network(config.model, config.train.seed, weights_follow=True)
     return assemble(
         config,
-        RunFolder(Path(os.environ[JOB]).parent, writes=False),
+        RunFolder(shared_folder() or Path(), writes=False),
         _data(trial.pictures, at_least=steps * largest, validation=_VALIDATION_BATCHES * largest),
         network,
         placement,
@@ -317,7 +317,8 @@ def _peak_memory(run: Run) -> float:
 def main() -> None:
     """What one process of a trial does."""
     end_with_parent()
-    folder, rank = Path(sys.argv[1]), os.environ["RANK"]
+    folder, rank = shared_folder(), os.environ["RANK"]
+    assert folder is not None
     trial = Trial.from_mapping(read_job()["trial"])
     try:
         # A single process has no need to join, and so nothing of that can fail.

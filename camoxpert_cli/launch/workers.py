@@ -2,7 +2,7 @@
 
 torch's own launcher ends with exit code 1 and a traceback whatever a worker ended with, and reports whichever worker
 died first, which may be one that lost its partner. It can start the same workers all the same, on several machines too:
-see `is_worker`.
+see `parallel.worker`.
 """
 
 from __future__ import annotations
@@ -24,7 +24,15 @@ from typing import Any
 from camoxpert_cli import console
 from camoxpert_cli.errors import CamoxError, error_of
 from camoxpert_cli.launch.processes import BadEnd, ChildProcesses, last_lines
-from camoxpert_cli.parallel.worker import ASKED, PEER_LOST, outcome_in, told_by, worker_environment, write_job
+from camoxpert_cli.parallel.worker import (
+    ASKED,
+    PEER_LOST,
+    has_begun,
+    outcome_in,
+    told_by,
+    worker_environment,
+    write_job,
+)
 from camoxpert_cli.run_folder import RunFolder
 
 # Whoever read the output has gone, and nobody is there to be told.
@@ -46,6 +54,7 @@ class Attempt:
     """
 
     error: CamoxError | None
+    began: bool = False
     remedy: dict[str, Any] | None = None
     outcome: dict[str, Any] | None = None
 
@@ -59,10 +68,11 @@ def run_workers(
     where nobody is left to be told how they ended.
     """
     with tempfile.TemporaryDirectory(prefix="camox-") as folder:
-        write_job(Path(folder), quiet=console.is_quiet(), **job)
+        write_job(Path(folder), argv=sys.argv, quiet=console.is_quiet(), **job)
         command = [sys.executable, "-m", "camoxpert_cli", *arguments]
         workers = _Workers(Path(folder), command, processes, threads, run_folder)
-        return Attempt(workers.run(), workers.remedy, outcome_in(Path(folder)))
+        error = workers.run()
+        return Attempt(error, has_begun(Path(folder)), workers.remedy, outcome_in(Path(folder)))
 
 
 class _Workers:
@@ -82,8 +92,8 @@ class _Workers:
 
     @property
     def run_folder(self) -> Path | None:
-        """The folder of the run, once it is there."""
-        return self._run_folder if self._run_folder is not None and self._run_folder.is_dir() else None
+        """The folder of the run, once it is that."""
+        return self._run_folder if has_begun(self.folder) else None
 
     @property
     def remedy(self) -> dict[str, Any] | None:
@@ -160,9 +170,9 @@ class _Workers:
         return f"{self._go_on() or 'camox doctor'}; NCCL_P2P_DISABLE=1 helps where GPUs cannot reach each other"
 
     def _go_on(self) -> str:
-        if self._run_folder is None or not RunFolder(self._run_folder).holds_checkpoint:
+        if self.run_folder is None or not RunFolder(self.run_folder).holds_checkpoint:
             return ""
-        return RunFolder(self._run_folder).resume_command
+        return RunFolder(self.run_folder).resume_command
 
     def _pass_on(self, number: int, frame: FrameType | None) -> None:
         now = time.monotonic()

@@ -19,7 +19,7 @@ PEER_LOST = 75
 # The file from which a worker of ours learns what to do. It lies in a folder that the workers and their launcher share,
 # and is all that the environment says beside the variables that torchrun sets too.
 JOB = "CAMOX_JOB"
-_JOB_FILE, _OUTCOME_FILE = "job.json", "outcome.json"
+_JOB_FILE, _BEGUN_FILE, _OUTCOME_FILE = "job.json", "begun", "outcome.json"
 # How a worker ends that was asked to: it has saved, and the others may still be about to.
 ASKED = (130, 143)
 # A process with one of these is a worker.
@@ -129,6 +129,18 @@ def tell_remedy(settings: Mapping[str, Any]) -> None:
         # The launcher may have been killed, and its folder removed.
         with suppress(OSError):
             (folder / f"remedy{os.environ['RANK']}.json").write_text(json.dumps(settings), encoding="utf-8")
+
+
+def tell_begun() -> None:
+    """Let the launcher know that the run's folder is there and training is about to begin; the first rank says it."""
+    folder = shared_folder()
+    if folder is not None and os.environ["RANK"] == "0":
+        (folder / _BEGUN_FILE).touch()
+
+
+def has_begun(folder: Path) -> bool:
+    """Whether the workers that meet in `folder` came as far as `tell_begun`."""
+    return (folder / _BEGUN_FILE).exists()
 
 
 def tell_outcome(outcome: Mapping[str, Any]) -> None:

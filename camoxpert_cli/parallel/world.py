@@ -106,7 +106,7 @@ def joined(timeout: int) -> Iterator[World]:
     """The world that this process was started for, by camox or torchrun; it is left again at the end.
 
     A collective for which others keep it waiting longer than `timeout` seconds raises PeerLostError. After an error the
-    process is still in the world: it has to end by `launch.ending_at_once`.
+    process is still in the world: it has to end by `worker.ending_at_once`.
     """
     if not is_worker():
         yield World()

@@ -61,6 +61,7 @@ def test_a_run_of_two(uncut: Path) -> None:
     assert steps(uncut) == [(epoch, samples) for epoch in (1, 2, 3) for samples in (4, 8)]
     assert (uncut / "results.json").exists()
     assert "Epoch 3/3" in (uncut / "logs" / "rank1.log").read_text()
+    assert json.loads((uncut / "env.json").read_text())["command"][1] == "train"  # what the user typed
 
 
 @pytest.mark.slow

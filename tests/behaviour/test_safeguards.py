@@ -15,7 +15,8 @@ from camoxpert_cli.engine import train as train_module
 from camoxpert_cli.engine.train import train
 from camoxpert_cli.errors import CheckpointError, DeviceError, PeerLostError, TrainingError, UsageError
 from camoxpert_cli.inference.predict import Outputs, predict
-from tests.helpers.tiny_data import TEST_SET, tiny_plan
+from camoxpert_cli.launch.decide import decide
+from tests.helpers.tiny_data import TEST_SET, tiny_plan, tiny_run
 
 pytestmark = pytest.mark.training
 
@@ -50,6 +51,12 @@ def test_foreign_weights_are_not_replaced_by_the_run_that_starts_from_them(
         train(tiny_plan(tiny_data, tmp_path, resume_from=str(path)))
 
     assert path.read_bytes() == before
+
+
+def test_a_run_folder_is_no_file_of_weights(finished: Path, tiny_data: Path, tmp_path: Path) -> None:
+    """`--resume-from` takes a file; which of a folder's checkpoints it is to be is for `camox resume` to find."""
+    with pytest.raises(CheckpointError, match="is a folder"):
+        decide(tiny_run(tiny_data, tmp_path / "run", resume_from=str(finished)))
 
 
 @pytest.mark.parametrize("changed", [{"seed": 7}, {"val_fraction": 0.5}])

@@ -71,7 +71,8 @@ def main() -> None:
             del run  # the plain loop needs nothing of it
             print(memory_of(loop))
             return
-        what = f"{format_arguments(asked)}, {run.computed_with['device']}, {run.computed_with['number format']}"
+        computed_with = run.saver.computed_with
+        what = f"{format_arguments(asked)}, {computed_with['device']}, {computed_with['number format']}"
         print(what)
         compare(run, images, masks)
         loops = [loop(run, images, masks) for loop in (camox_steps, plain_steps, bare_steps)]

@@ -129,6 +129,7 @@ def test_help_names_every_setting_with_its_default() -> None:
         ("train --nonsense", "No such option: --nonsense"),
         ("work", "camox work is for the processes that camox train starts"),
         ("trian", "No such command 'trian'"),
+        ("worl", "No such command 'worl'.\n"),
     ],
 )
 def test_a_slip_of_the_fingers_is_one_sentence(arguments: str, expected: str) -> None:

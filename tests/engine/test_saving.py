@@ -10,8 +10,10 @@ from typing import Any
 import pytest
 
 from camoxpert_cli.checkpoints.format import CheckpointNotWritten, read_checkpoint, write_checkpoint
+from camoxpert_cli.commands.training_outcome import print_outcome
 from camoxpert_cli.engine import saving as saving_module
 from camoxpert_cli.engine import train as train_module
+from camoxpert_cli.engine.outcome import Outcome
 from camoxpert_cli.engine.train import train
 from camoxpert_cli.errors import TrainingError
 from camoxpert_cli.metrics.image_scores import Scores
@@ -54,10 +56,13 @@ def test_full_to_the_end(
 ) -> None:
     """Where the last save fails, results are written, last.pth is the last that was, and the end is an error."""
     full_where(monkeypatch, lambda path, count: path.name == "last.pth" and count > 2)
+    outcome = train(tiny_plan(tiny_data, tmp_path / "run", **SETTINGS))
     with pytest.raises(CheckpointNotWritten, match="No space left on device") as caught:
-        train(tiny_plan(tiny_data, tmp_path / "run", **SETTINGS))
+        print_outcome(outcome)
 
     assert caught.value.exit_code == 4
+    assert "test TINY" in capsys.readouterr().out  # the scores are told all the same
+    assert Outcome.from_mapping(json.loads(json.dumps(outcome.to_mapping()))).unsaved == outcome.unsaved
     assert (tmp_path / "run" / "results.json").exists()
     assert read_checkpoint(tmp_path / "run" / "last.pth")["epoch"] == 2
 

@@ -230,7 +230,7 @@ class Started:
     def run_workers(self, arguments: object, processes: int, *, plan: dict[str, Any], **rest: object) -> Attempt:
         self.launched = processes
         self.handed_on = Plan.from_mapping(plan).choice
-        outcome = Outcome(RunFolder(Path("run")), Config(), 1, 8, generated=False)
+        outcome = Outcome(RunFolder(Path("run")), Config(), 1, 8, 2.0, generated=False)
         return Attempt(None, outcome=outcome.to_mapping())
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
@@ -95,14 +96,16 @@ def test_several_processes_are_told_once(
     resolved = resolve("quickstart", {"run.gpus": "2", "train.lr": "1"})
     start.start(resolved)
     by_launcher = warnings(capsys)
-    write_job(tmp_path, plan=decide.decide(resolved).to_mapping(), quiet=False)
+    write_job(tmp_path, plan=decide.decide(resolved).to_mapping(), argv=["camox", "train"], quiet=False)
     warnings(capsys)
     for name, value in worker_environment(tmp_path, 0, 1, 1).items():
         monkeypatch.setenv(name, value)
     monkeypatch.setattr(start, "joined", lambda timeout: nullcontext(World()))
+    monkeypatch.setattr(sys, "argv", ["camox", "work"])
     start.work()
 
     assert trained == ["launch", "train"]
+    assert sys.argv == ["camox", "train"]
     assert len(by_launcher) == 1
     assert warnings(capsys) == []
 
@@ -120,14 +123,23 @@ class Attempts:
         return self.ends.pop(0)
 
 
-def failed(code: int, remedy: dict[str, Any] | None = None) -> Attempt:
-    return Attempt(error_of(code, "it failed"), remedy)
+def failed(code: int, remedy: dict[str, Any] | None = None, *, began: bool = True) -> Attempt:
+    return Attempt(error_of(code, "it failed"), began, remedy)
 
 
 DONE = Attempt(
     None,
     outcome={
-        **{"epochs": 1, "images": 8, "generated": True, "results": {}, "folder": "runs/x", "stop": None},
+        **{
+            "epochs": 1,
+            "images": 8,
+            "seconds": 2.0,
+            "unsaved": None,
+            "generated": True,
+            "results": {},
+            "folder": "runs/x",
+            "stop": None,
+        },
         "config": to_mapping(resolve("quickstart", {}).config),
     },
 )
@@ -190,6 +202,22 @@ def test_a_gpu_that_fails_on_the_way(tmp_path: Path, monkeypatch: pytest.MonkeyP
     start._train_in_workers(plan)
 
     assert [each.checkpoint for each in attempts.plans] == [None, tmp_path / "run"]
+    # The folder of a run that was to go on held a checkpoint before.
+    attempts = Attempts(monkeypatch, failed(5, began=False))
+    with pytest.raises(DeviceError):
+        start._train_in_workers(plan)
+
+
+def test_best_weights_alone_are_no_place_to_go_on_from(tmp_path: Path) -> None:
+    """Of a run that goes on from elsewhere, which has saved nothing yet: they were copied, and are older."""
+    elsewhere = tmp_path / "source" / "last.pth"
+    plan = replace(decide.decide(two_processes(tmp_path, 0)), checkpoint=elsewhere)
+    RunFolder(tmp_path).best.touch()
+    before = plan.going_on(plan.config)
+    RunFolder(tmp_path).previous.touch()
+
+    assert before == plan
+    assert plan.going_on(plan.config).checkpoint == tmp_path
 
 
 def test_a_remedy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

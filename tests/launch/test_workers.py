@@ -22,7 +22,7 @@ from camoxpert_cli.parallel.worker import JOB, PEER_LOST, is_first
 WORKER = """
 import os, signal, sys, time
 from pathlib import Path
-from camoxpert_cli.parallel.worker import read_job, tell_launcher
+from camoxpert_cli.parallel.worker import read_job, tell_begun, tell_launcher
 
 rank = int(os.environ["RANK"])
 launcher = read_job()["launcher"]
@@ -64,13 +64,14 @@ def end_of(code: str, capfd: pytest.CaptureFixture[str], run_folder: Path | None
 
 
 RUN = Path("run")
+BEGIN = "tell_begun()\n"
 WAIT = "time.sleep(60)"
 NO_PEERS = "Try:   camox doctor; NCCL_P2P_DISABLE=1 helps where GPUs cannot reach each other\n"
 
 
 def test_all_end_well(capfd: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     """Rank 0 speaks on the terminal, the others into their logs in the run folder."""
-    exit_code, said = end_of("print('I am', rank, os.environ['WORLD_SIZE'])", capfd, RUN)
+    exit_code, said = end_of(BEGIN + "print('I am', rank, os.environ['WORLD_SIZE'])", capfd, RUN)
 
     assert (exit_code, said) == (0, "I am 0 2\n")
     assert (tmp_path / "run" / "logs" / "rank1.log").read_text() == "I am 1 2\n"
@@ -164,7 +165,7 @@ def test_one_message(
     monkeypatch.setattr(processes, "GRACE_SECONDS", 0.3 if code.endswith(WAIT) else 30.0)
     log = tmp_path / "run" / "logs" / "rank1.log"
 
-    assert end_of(code, capfd, RUN) == (expected, message.format(log=log))
+    assert end_of(BEGIN + code, capfd, RUN) == (expected, message.format(log=log))
 
 
 def test_the_error_is_of_its_class() -> None:
@@ -183,9 +184,10 @@ def test_from_a_thread() -> None:
 
 def test_before_there_is_a_run_folder(capfd: pytest.CaptureFixture[str]) -> None:
     """Where no log can be kept, its end is shown."""
-    exit_code, said = end_of("if rank: print('this is why', flush=True); os._exit(9)", capfd)
+    exit_code, said = end_of("if rank: print('this is why', flush=True); os._exit(9)", capfd, RUN)
 
     assert (exit_code, said) == (9, "Error: rank 1 ended with exit code 9\nthis is why\n")
+    assert list(RUN.iterdir()) == []
 
 
 @pytest.mark.parametrize(
