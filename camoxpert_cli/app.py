@@ -28,7 +28,7 @@ from camoxpert_cli.commands import eval as eval_command
 from camoxpert_cli.commands.help import SectionedCommand
 from camoxpert_cli.errors import CamoxError
 from camoxpert_cli.parallel.cuda_errors import explaining_cuda_errors
-from camoxpert_cli.parallel.worker import ending_at_once, tell_launcher
+from camoxpert_cli.parallel.worker import ending_at_once, is_launched, tell_launcher
 
 # What the system refuses a user: no permission, or a read-only file system.
 _REFUSALS = (errno.EACCES, errno.EPERM, errno.EROFS)
@@ -36,10 +36,6 @@ _REFUSALS = (errno.EACCES, errno.EPERM, errno.EROFS)
 
 class _ErrorBoundary(TyperGroup):
     """A user's mistake ends with one sentence; a mistake of ours keeps its traceback."""
-
-    def list_commands(self, ctx: Any) -> list[str]:
-        """Those to show and to suggest: not what camox itself calls."""
-        return [name for name in super().list_commands(ctx) if not self.commands[name].hidden]
 
     def invoke(self, ctx: Any) -> Any:
         try:
@@ -106,7 +102,8 @@ app.command("eval", cls=SectionedCommand)(eval_command.evaluate)
 app.command("predict", cls=SectionedCommand)(predict.predict)
 app.command("export", cls=SectionedCommand)(export.export)
 app.add_typer(presets.app, name="presets")
-app.command("work", hidden=True)(work.work)
+if is_launched():  # what camox train starts its processes with is no command for people
+    app.command("work", hidden=True)(work.work)
 
 
 def _print_version(wanted: bool) -> None:

@@ -127,7 +127,7 @@ def test_help_names_every_setting_with_its_default() -> None:
         ("train --lr abc --img-size 7", "--lr: train.lr is 'abc'"),
         ("train --preset kagle-2xT4", "did you mean kaggle-2xT4?"),
         ("train --nonsense", "No such option: --nonsense"),
-        ("work", "camox work is for the processes that camox train starts"),
+        ("work", "No such command 'work'"),
         ("trian", "No such command 'trian'"),
         ("worl", "No such command 'worl'.\n"),
     ],

@@ -17,7 +17,7 @@ _PROGRAM = re.compile(r"(?:camox|\S+ -m camoxpert_cli)\s")
 
 
 def commands() -> Iterator[tuple[str, Any]]:
-    """Name, such as `presets show`, and command; groups too, camox itself as the empty name. Without hidden ones."""
+    """Name, such as `presets show`, and command; groups too, camox itself as the empty name."""
     yield from _below("", typer.main.get_command(app))
 
 
@@ -48,8 +48,7 @@ def parse(line: str) -> tuple[str, dict[str, Any]] | None:
 def _below(name: str, command: Any) -> Iterator[tuple[str, Any]]:
     yield name, command
     for word, child in getattr(command, "commands", {}).items():
-        if not child.hidden:
-            yield from _below(f"{name} {word}".strip(), child)
+        yield from _below(f"{name} {word}".strip(), child)
 
 
 def _lines(text: str) -> Iterator[str]:
