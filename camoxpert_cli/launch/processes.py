@@ -109,16 +109,16 @@ class ChildProcesses:
             )
         self._processes.append(process)
 
-    def wait(self, patience: float = math.inf) -> bool:
+    def wait(self, patience: float = math.inf, *, well: Sequence[int] = (0,)) -> bool:
         """Until all have ended, or one has failed, or they are hurried, and the others had their grace.
 
-        False where that took `patience` seconds from the start or from the last sign of life: files alive* that they
-        touch.
+        One that ends with an exit code in `well` has not failed. False where that took `patience` seconds from the
+        start or from the last sign of life: files alive* that they touch.
         """
         end, alive_at, last_sign = math.inf, time.monotonic(), 0.0
         while None in (codes := self.codes):
             now = time.monotonic()
-            if end == math.inf and (self.is_hurried or any(code not in (None, 0, *ASKED) for code in codes)):
+            if end == math.inf and (self.is_hurried or any(code not in (None, *well) for code in codes)):
                 end = now + GRACE_SECONDS
             if patience < math.inf and (sign := self._last_sign()) > last_sign:
                 alive_at, last_sign = now, sign

@@ -117,7 +117,7 @@ class _Workers:
             for rank in range(self._processes):
                 environment = worker_environment(self.folder, rank, self._processes, self._threads)
                 self._children.start(self._command, environment, log=rank > 0)
-            self._children.wait()
+            self._children.wait(well=(0, *ASKED))  # who was asked to end has saved, and the others may still be
             return self._explain()
         finally:
             self._children.kill()

@@ -50,6 +50,17 @@ def test_hurried(children: ChildProcesses, monkeypatch: pytest.MonkeyPatch) -> N
     assert children.cause() is None
 
 
+def test_who_was_asked_to_end(children: ChildProcesses, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It has failed, unless that exit code is called well: then the others are waited for."""
+    monkeypatch.setattr("camoxpert_cli.launch.processes.GRACE_SECONDS", 0.1)
+    start(children, "sys.exit(143)")
+    start(children, "time.sleep(60)")
+
+    assert children.wait(30)
+    assert children.codes == [143, None]
+    assert not children.wait(0.3, well=(0, 143))
+
+
 def test_what_they_write(children: ChildProcesses) -> None:
     """All of it is in the log, but for what is printed where that is kept apart."""
     code = "print('printed', flush=True); sys.stderr.write('said\\n\\n')"
