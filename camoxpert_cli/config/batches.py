@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from dataclasses import replace
 
-from camoxpert_cli.config.resolve import global_batches, gpu_count, stage2_batch_size
 from camoxpert_cli.config.schema import SETTINGS, Config
 
 # What the images of an optimizer step are made of.
@@ -14,7 +13,7 @@ BATCH_SETTINGS = {"train.batch_size", "train.stage2_batch_size", "train.accumula
 
 def own_batches(config: Config) -> tuple[int, int]:
     """Images at a time on each GPU, in stage 1 and in stage 2."""
-    return config.train.batch_size, stage2_batch_size(config)
+    return config.train.batch_size, config.stage2_batch_size
 
 
 def exact_batches(wanted: tuple[int, int], gpus: int) -> list[tuple[int, int, int]]:
@@ -35,7 +34,7 @@ def batches_within(config: Config, most: tuple[int, int]) -> Config:
 
     Where no whole numbers keep them, those that come nearest in both stages.
     """
-    gpus, wanted = gpu_count(config), global_batches(config)
+    gpus, wanted = config.gpu_count, config.global_batches
     for first, second, steps in exact_batches(wanted, gpus):
         if first <= most[0] and second <= most[1]:
             return _with(config, first, second, steps)

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from camoxpert_cli.config.batches import BATCH_SETTINGS, exact_batches
-from camoxpert_cli.config.resolve import Resolved, global_batches, gpu_count, stage2_batch_size
+from camoxpert_cli.config.resolve import Resolved
 from camoxpert_cli.config.schema import SETTINGS, Config
 from camoxpert_cli.errors import ConfigError
 
@@ -63,7 +63,7 @@ class Change:
 
 def changes(before: Config, after: Config) -> list[Change]:
     """The settings that differ, in the schema's order."""
-    same_batches = global_batches(before) == global_batches(after)
+    same_batches = before.global_batches == after.global_batches
     found = []
     for key, setting in SETTINGS.items():
         old, new = (getattr(getattr(config, setting.section), setting.name) for config in (before, after))
@@ -78,20 +78,20 @@ def keep_global_batches(before: Config, after: Config, given: Sequence[str]) -> 
     `given` are the dotted keys that the user typed: a batch size among them stays. Raises ConfigError where no whole
     numbers do it.
     """
-    gpus = gpu_count(after)
-    wanted = global_batches(before)
+    gpus = after.gpu_count
+    wanted = before.global_batches
     choices = exact_batches(wanted, gpus)
     typed = {
         index: value
         for index, (key, value) in enumerate(
-            [("train.batch_size", after.train.batch_size), ("train.stage2_batch_size", stage2_batch_size(after))]
+            [("train.batch_size", after.train.batch_size), ("train.stage2_batch_size", after.stage2_batch_size)]
         )
         if key in given
     }
     if typed:
         fitting = [choice for choice in choices if all(choice[index] == value for index, value in typed.items())]
     else:
-        limits = (before.train.batch_size, stage2_batch_size(before))
+        limits = (before.train.batch_size, before.stage2_batch_size)
         fitting = [choice for choice in choices if choice[0] <= limits[0] and choice[1] <= limits[1]]
     if not fitting:
         pairs = ", ".join(f"{first} and {second}" for first, second, _ in choices) or "none"

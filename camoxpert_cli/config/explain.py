@@ -10,7 +10,7 @@ from typing import Any
 import yaml
 
 from camoxpert_cli.config.presets import PRESET_FOLDER, Preset, own_presets, preset_names, read_chain, read_preset
-from camoxpert_cli.config.resolve import DEFAULT_ORIGIN, global_batches, resolve, stage2_rate, to_mapping
+from camoxpert_cli.config.resolve import DEFAULT_ORIGIN, resolve, to_mapping
 from camoxpert_cli.config.schema import SETTINGS, Config
 from camoxpert_cli.errors import ConfigError
 
@@ -129,8 +129,8 @@ def account(explained: Explained) -> list[str]:
     if config.run.gpus == "all":
         config, where = replace(config, run=replace(config.run, gpus=1)), " on each GPU"
     epochs = (0 if train.skip_stage1 else train.stage1_epochs, train.epochs - train.stage1_epochs)
-    rates = (train.lr, stage2_rate(config))
-    for number, (count, images, rate) in enumerate(zip(epochs, global_batches(config), rates, strict=True), start=1):
+    rates = (train.lr, config.stage2_rate)
+    for number, (count, images, rate) in enumerate(zip(epochs, config.global_batches, rates, strict=True), start=1):
         if count:
             lines.append(f"Stage {number}: {count} epochs, {images} pictures a step{where}, learning rate {rate:g}")
     return lines

@@ -15,7 +15,7 @@ from typing import Any
 from camoxpert_cli.config.batches import BATCH_SETTINGS
 from camoxpert_cli.config.parse import parse_devices
 from camoxpert_cli.config.presets import PRESET_FOLDER, preset_names
-from camoxpert_cli.config.resolve import ASSIGNED, Resolved, global_batches, gpu_count, resolve, stage2_rate
+from camoxpert_cli.config.resolve import ASSIGNED, Resolved, resolve
 from camoxpert_cli.config.schema import SETTINGS, Config
 
 # How far from linear scaling a rate may be.
@@ -74,10 +74,10 @@ def stage_lrs(config: Config, owner: str = "") -> dict[int, StageLr]:
     """The stages that train, by number."""
     train = config.train
     epochs = (0 if train.skip_stage1 else train.stage1_epochs, train.epochs - train.stage1_epochs)
-    rates = (train.lr, stage2_rate(config))
+    rates = (train.lr, config.stage2_rate)
     return {
         number: StageLr(rate, images, owner)
-        for number, count, rate, images in zip((1, 2), epochs, rates, global_batches(config), strict=True)
+        for number, count, rate, images in zip((1, 2), epochs, rates, config.global_batches, strict=True)
         if count > 0 and rate / images > 0
     }
 
@@ -102,7 +102,7 @@ def _starting_points(resolved: Resolved) -> list[tuple[str, Config]]:
         files = {name: PRESET_FOLDER / f"{name}.yaml" for name in preset_names()}
         built_in = [(f"preset {name}", resolve(str(path), {}).config) for name, path in files.items()]
         found = [("the defaults", resolved.base), *built_in]
-    return [(name, _counted(config, gpu_count(resolved.config))) for name, config in found]
+    return [(name, _counted(config, resolved.config.gpu_count)) for name, config in found]
 
 
 def _counted(config: Config, gpus: int) -> Config:

@@ -110,29 +110,6 @@ def to_mapping(config: Config) -> dict[str, Any]:
     }
 
 
-def stage2_rate(config: Config) -> float:
-    """Stage 2's learning rate: stage 1's where none is given."""
-    return config.train.lr if config.train.stage2_lr is None else config.train.stage2_lr
-
-
-def stage2_batch_size(config: Config) -> int:
-    """Stage 2's images per GPU: half of stage 1's, at least one, where none is given."""
-    given = config.train.stage2_batch_size
-    return max(1, config.train.batch_size // 2) if given is None else given
-
-
-def gpu_count(config: Config) -> int:
-    """Devices that work together, one where none is asked for. "all" has been counted before this is asked."""
-    assert config.run.gpus != "all"
-    return config.run.gpus or 1
-
-
-def global_batches(config: Config) -> tuple[int, int]:
-    """Images of an optimizer step over all GPUs, in stage 1 and in stage 2."""
-    devices = config.train.accumulation_steps * gpu_count(config)
-    return config.train.batch_size * devices, stage2_batch_size(config) * devices
-
-
 def with_absolute_paths(data: DataConfig) -> DataConfig:
     """The same folders, wherever the program is started."""
     return replace(

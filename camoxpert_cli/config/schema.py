@@ -194,6 +194,29 @@ class Config:
     train: TrainConfig = field(default_factory=TrainConfig)
     run: RunConfig = field(default_factory=RunConfig)
 
+    @property
+    def stage2_rate(self) -> float:
+        """Stage 2's learning rate: stage 1's where none is given."""
+        return self.train.lr if self.train.stage2_lr is None else self.train.stage2_lr
+
+    @property
+    def stage2_batch_size(self) -> int:
+        """Stage 2's images per GPU: half of stage 1's, at least one, where none is given."""
+        given = self.train.stage2_batch_size
+        return max(1, self.train.batch_size // 2) if given is None else given
+
+    @property
+    def gpu_count(self) -> int:
+        """Devices that work together, one where none is asked for. "all" has been counted before this is asked."""
+        assert self.run.gpus != "all"
+        return self.run.gpus or 1
+
+    @property
+    def global_batches(self) -> tuple[int, int]:
+        """Images of an optimizer step over all GPUs, in stage 1 and in stage 2."""
+        devices = self.train.accumulation_steps * self.gpu_count
+        return self.train.batch_size * devices, self.stage2_batch_size * devices
+
 
 @dataclass(frozen=True)
 class Setting:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from camoxpert_cli import console
-from camoxpert_cli.config.resolve import stage2_batch_size
 from camoxpert_cli.data.cores import workers_for
 from camoxpert_cli.doctor.check_gpus import KAGGLE_CHOICE
 from camoxpert_cli.doctor.finding import Finding, Question, Status
@@ -47,7 +46,7 @@ def shared_memory_needed(readings: Readings, question: Question) -> int:
     config = question.config
     pixels = config.data.img_size**2
     image = max(4 * pixels, 3 * pixels + _MASK)
-    batch = max(config.train.batch_size, stage2_batch_size(config))
+    batch = max(config.train.batch_size, config.stage2_batch_size)
     workers = _workers(readings, question)
     return 0 if workers == 0 else processes(readings) * (_AHEAD * workers + _IN_HAND) * batch * image
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from camoxpert_cli import console
 from camoxpert_cli.config.parse import parse_devices
-from camoxpert_cli.config.resolve import gpu_count, stage2_batch_size
 from camoxpert_cli.doctor.check_multi_gpu import best_strategy
 from camoxpert_cli.doctor.finding import Finding, Question
 from camoxpert_cli.doctor.readings import Readings, StageMemory
@@ -29,7 +28,7 @@ def recipe_findings(readings: Readings, question: Question) -> list[Finding]:
 def _gpus(readings: Readings, question: Question) -> Finding:
     name, ran = "recipe", f"settings of {question.preset}"
     run, train, working = question.config.run, question.config.train, readings.working
-    wanted = 1 if run.gpus == "all" else gpu_count(question.config)
+    wanted = 1 if run.gpus == "all" else question.config.gpu_count
     here = f"{len(working) or 'none'} work{'s' if len(working) < 2 else ''} here"
     if train.precision == "bf16" and any(not readings.seen[number].native_bf16 for number in working):
         return Finding(
@@ -52,7 +51,7 @@ def _gpus(readings: Readings, question: Question) -> Finding:
 
 def _alone(question: Question) -> tuple[str, str]:
     """Advice and command for one GPU that makes the steps of several."""
-    steps = question.config.train.accumulation_steps * gpu_count(question.config)
+    steps = question.config.train.accumulation_steps * question.config.gpu_count
     return (
         "one GPU makes the same steps from several batches, which takes longer:",
         f"camox train --preset {question.preset} --gpus 1 --accumulation-steps {steps}",
@@ -92,5 +91,5 @@ def _memory_of(stages: list[StageMemory] | tuple[StageMemory, ...]) -> str:
 def halved_batches(question: Question) -> str:
     """Flags that make a recipe's steps from batches of half the size."""
     train = question.config.train
-    stage1, stage2 = (-(-batch // 2) for batch in (train.batch_size, stage2_batch_size(question.config)))
+    stage1, stage2 = (-(-batch // 2) for batch in (train.batch_size, question.config.stage2_batch_size))
     return f"--batch-size {stage1} --stage2-batch-size {stage2} --accumulation-steps {2 * train.accumulation_steps}"

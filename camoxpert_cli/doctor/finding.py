@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from typing import Literal
 
 from camoxpert_cli.config.parse import parse_devices
-from camoxpert_cli.config.resolve import gpu_count
 from camoxpert_cli.config.schema import Config
 from camoxpert_cli.doctor.readings import Readings
 
@@ -47,4 +46,4 @@ class Question:
         run = self.config.run
         if run.devices is not None:
             return tuple(number for number in parse_devices(run.devices) if number in readings.working)
-        return readings.working if run.gpus == "all" else readings.working[: gpu_count(self.config)]
+        return readings.working if run.gpus == "all" else readings.working[: self.config.gpu_count]

@@ -6,7 +6,7 @@ from collections.abc import Collection
 from dataclasses import dataclass
 
 from camoxpert_cli import console
-from camoxpert_cli.config.resolve import global_batches, gpu_count, resolve
+from camoxpert_cli.config.resolve import resolve
 from camoxpert_cli.doctor.check_machine import shared_memory_too_small
 from camoxpert_cli.doctor.check_multi_gpu import best_strategy, works_without_peers
 from camoxpert_cli.doctor.check_preset import MEMORY, halved_batches
@@ -83,12 +83,12 @@ def _adapted(preset: str, readings: Readings, used: tuple[int, ...]) -> tuple[li
     """Flags that fit a preset to so many cards, keeping its images a step, and what to say about it."""
     config = resolve(preset, {}).config
     flags: list[str] = []
-    why = [f"Made for {count(gpu_count(config), 'GPU')} of 14.7 GiB; the nearest to this machine."]
+    why = [f"Made for {count(config.gpu_count, 'GPU')} of 14.7 GiB; the nearest to this machine."]
     number = len(used)
-    if number != gpu_count(config):
-        stages = [max(1, round(images / number)) for images in global_batches(config)]
+    if number != config.gpu_count:
+        stages = [max(1, round(images / number)) for images in config.global_batches]
         flags = ["--gpus", str(number), "--batch-size", str(stages[0]), "--stage2-batch-size", str(stages[1])]
-        exact = [size * number for size in stages] == list(global_batches(config))
+        exact = [size * number for size in stages] == list(config.global_batches)
         why.append(
             f"Its learning rates belong to its pictures a step, which these batches keep{'' if exact else ', nearly'}."
         )

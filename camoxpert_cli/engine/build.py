@@ -10,7 +10,6 @@ from pathlib import Path
 
 from camoxpert_cli import console
 from camoxpert_cli.checkpoints.format import Checkpoint
-from camoxpert_cli.config.resolve import gpu_count, stage2_batch_size, stage2_rate
 from camoxpert_cli.config.schema import Config, DataConfig, ModelConfig
 from camoxpert_cli.data.layouts import DataSet, find_data, find_under
 from camoxpert_cli.data.pairs import Pair
@@ -126,7 +125,7 @@ def build_phases(config: Config) -> list[Phase]:
     stage1_end = 0 if train.skip_stage1 else train.stage1_epochs
     stage1 = Stage(1, 0, stage1_end, train.batch_size, train.lr, warmup_epochs=0)
     stage2 = Stage(
-        2, train.stage1_epochs, train.epochs, stage2_batch_size(config), stage2_rate(config), train.warmup_epochs
+        2, train.stage1_epochs, train.epochs, config.stage2_batch_size, config.stage2_rate, train.warmup_epochs
     )
     return plan_phases(stage1, stage2, progressive_unfreeze=train.progressive_unfreeze)
 
@@ -136,7 +135,7 @@ def describe_batches(config: Config, unit: str = "GPU", units: str = "GPUs") -> 
 
     `unit` and `units` are what one and several that work together are called.
     """
-    train, gpus = config.train, gpu_count(config)
+    train, gpus = config.train, config.gpu_count
     lines = []
     for stage in dict.fromkeys(phase.stage for phase in build_phases(config)):
         epochs = f"epoch {stage.end}" if stage.first + 1 == stage.end else f"epochs {stage.first + 1} to {stage.end}"
@@ -154,7 +153,7 @@ def describe_batches(config: Config, unit: str = "GPU", units: str = "GPUs") -> 
 
 def steps_per_epoch(config: Config, stage: Stage, images: int) -> int:
     """Optimizer steps in an epoch of `stage` over so many training images."""
-    return math.ceil(images / (stage.batch_size * config.train.accumulation_steps * gpu_count(config)))
+    return math.ceil(images / (stage.batch_size * config.train.accumulation_steps * config.gpu_count))
 
 
 def rate_at(config: Config, stage: Stage, images: int, epoch: int, step: int) -> float:

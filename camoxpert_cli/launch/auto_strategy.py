@@ -18,7 +18,6 @@ from typing import Any
 import torch
 
 from camoxpert_cli import atomic, console
-from camoxpert_cli.config.resolve import stage2_batch_size
 from camoxpert_cli.config.schema import Config
 from camoxpert_cli.data.cache import default_folder
 from camoxpert_cli.data.cores import usable_cores
@@ -110,7 +109,7 @@ def identity(config: Config, placement: Placement) -> str:
     facts = [
         [torch.__version__, torch.version.cuda, *names, usable_cores()],
         asdict(replace(config.model, backbone_weights=None)),
-        [config.data.img_size, train.batch_size, stage2_batch_size(config), train.accumulation_steps],
+        [config.data.img_size, train.batch_size, config.stage2_batch_size, train.accumulation_steps],
         [train.precision, train.deterministic, train.use_ema, build_phases(config)[-1].stage.number],
     ]
     return hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:32]

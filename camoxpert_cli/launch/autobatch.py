@@ -16,7 +16,7 @@ import torch
 
 from camoxpert_cli import console
 from camoxpert_cli.config.batches import batch_flags, batches_within, own_batches
-from camoxpert_cli.config.resolve import Resolved, global_batches, gpu_count, to_mapping
+from camoxpert_cli.config.resolve import Resolved, to_mapping
 from camoxpert_cli.config.schema import SETTINGS, Config
 from camoxpert_cli.config.values import AUTO
 from camoxpert_cli.engine.build import find_given
@@ -107,7 +107,7 @@ def format_batches(config: Config) -> str:
 
 def format_global_batches(before: Config, after: Config) -> str:
     """Whether a step has the images that it had."""
-    old, new = global_batches(before), global_batches(after)
+    old, new = before.global_batches, after.global_batches
     if old == new:
         return f"make the same {new[0]} and {new[1]} pictures a step"
     return f"make {new[0]} and {new[1]} pictures a step instead of {old[0]} and {old[1]}, as near as whole numbers come"
@@ -147,5 +147,5 @@ def _tell(resolved: Resolved, config: Config) -> None:
         by_hand = f"; the same by hand: {flags}" if flags else ", as they are without auto"
         console.say(console.wrapped(f"Memory: the largest {result}{by_hand}"))
     elif flags:
-        each = "each GPU's" if gpu_count(config) > 1 else "the GPU's"
+        each = "each GPU's" if config.gpu_count > 1 else "the GPU's"
         console.warn(f"{each} memory does not hold the batches asked for: {result}. The same by hand: {flags}")

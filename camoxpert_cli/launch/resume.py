@@ -15,7 +15,7 @@ from camoxpert_cli.checkpoints.original_settings import settings_of_original
 from camoxpert_cli.checkpoints.program_layouts import CAMOX, ORIGINAL, layout_of
 from camoxpert_cli.config.batches import BATCH_SETTINGS
 from camoxpert_cli.config.diff import changes, keep_global_batches
-from camoxpert_cli.config.resolve import Resolved, from_mapping, gpu_count, resolve, with_absolute_paths
+from camoxpert_cli.config.resolve import Resolved, from_mapping, resolve, with_absolute_paths
 from camoxpert_cli.config.schema import Config
 from camoxpert_cli.engine.build import build_phases, check_images, describe_batches, open_data, rate_at
 from camoxpert_cli.engine.outcome import Outcome
@@ -134,7 +134,7 @@ def _next_step(config: Config, checkpoint: Checkpoint, epoch: int, samples: int)
     phase = next((phase for phase in phases if phase.end > epoch), None)
     if phase is None:
         return f"all {config.train.epochs} epochs are complete: the best weights would be scored"
-    step = math.ceil(samples / (phase.stage.batch_size * config.train.accumulation_steps * gpu_count(config)))
+    step = math.ceil(samples / (phase.stage.batch_size * config.train.accumulation_steps * config.gpu_count))
     rate = rate_at(config, phase.stage, images, epoch, step)
     return f"epoch {epoch + 1} of {config.train.epochs}, stage {phase.stage.number}, learning rate {rate:.3g}"
 

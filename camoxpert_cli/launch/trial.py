@@ -24,7 +24,7 @@ from typing import Any
 import torch
 
 from camoxpert_cli import console
-from camoxpert_cli.config.resolve import from_mapping, stage2_batch_size, to_mapping
+from camoxpert_cli.config.resolve import from_mapping, to_mapping
 from camoxpert_cli.config.schema import Config
 from camoxpert_cli.data.cores import auto_workers
 from camoxpert_cli.data.noise import noise
@@ -262,7 +262,7 @@ def _begin(trial: Trial, world: World) -> Run:
     config = trial.config
     placement = place(config.run, world.size, sync_batchnorm=config.train.sync_batchnorm)
     accumulated = config.train.accumulation_steps * placement.count
-    largest = max(config.train.batch_size, stage2_batch_size(config)) * accumulated
+    largest = max(config.train.batch_size, config.stage2_batch_size) * accumulated
     asked = config.data.num_workers
     workers = auto_workers(world.local_size) if asked == "auto" else asked
     ahead = _prefetched(workers)

@@ -8,7 +8,7 @@ import pytest
 from typer.testing import CliRunner
 
 from camoxpert_cli.app import app
-from camoxpert_cli.config.resolve import Resolved, stage2_batch_size, stage2_rate
+from camoxpert_cli.config.resolve import Resolved
 from camoxpert_cli.config.schema import SETTINGS
 
 DOCUMENT_COMMAND = """
@@ -59,9 +59,9 @@ def test_the_documents_command_means_the_same(resolved: list[Resolved]) -> None:
     assert (config.model.backbone, config.model.num_experts) == ("edgenext_base", 7)
     assert config.model.deep_supervision
     train = config.train
-    assert (train.batch_size, stage2_batch_size(config)) == (16, 12)
+    assert (train.batch_size, config.stage2_batch_size) == (16, 12)
     assert (train.epochs, train.stage1_epochs, train.warmup_epochs) == (140, 30, 10)
-    assert (train.lr, stage2_rate(config), train.min_lr) == (6.5e-4, 1.5e-4, 1e-5)
+    assert (train.lr, config.stage2_rate, train.min_lr) == (6.5e-4, 1.5e-4, 1e-5)
     assert train.scheduler == "cosine"
     assert train.progressive_unfreeze
     # The document's global batches (32 = 16 x 2) leave no room for accumulation.

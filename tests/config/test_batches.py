@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from camoxpert_cli.config.batches import batch_flags, batches_within, own_batches
-from camoxpert_cli.config.resolve import global_batches, resolve
+from camoxpert_cli.config.resolve import resolve
 from camoxpert_cli.config.schema import Config
 
 
@@ -52,13 +52,13 @@ def test_no_other_batches_come_nearer(first: int, second: int, steps: int, gpus:
     """Of all batches within the bounds, tried one by one, none makes steps nearer to those before."""
     before = config(first, second, steps, gpus)
     after = batches_within(before, most)
-    wanted = global_batches(before)
+    wanted = before.global_batches
     sizes = itertools.product(range(1, most[0] + 1), range(1, most[1] + 1), range(1, 40))
     best = min(off((a * count * gpus, b * count * gpus), wanted) for a, b, count in sizes)
 
     assert own_batches(after)[0] <= most[0]
     assert own_batches(after)[1] <= most[1]
-    assert off(global_batches(after), wanted) == pytest.approx(best, abs=1e-12)
+    assert off(after.global_batches, wanted) == pytest.approx(best, abs=1e-12)
 
 
 @pytest.mark.parametrize("assigned", [False, True])

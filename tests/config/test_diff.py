@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from camoxpert_cli.config.diff import changes, keep_global_batches, keep_preset_batches
-from camoxpert_cli.config.resolve import global_batches, resolve, stage2_batch_size
+from camoxpert_cli.config.resolve import resolve
 from camoxpert_cli.config.schema import SETTINGS, Config
 from camoxpert_cli.errors import ConfigError
 
@@ -85,7 +85,7 @@ def test_global_batches_are_kept(batch: int, stage2: int, steps: int, gpus: int,
     """On any number of GPUs the steps have the images they had, on no GPU more than before, or it is refused."""
     before = config(batch_size=batch, stage2_batch_size=stage2, accumulation_steps=steps, gpus=gpus)
     after = config(batch_size=batch, stage2_batch_size=stage2, accumulation_steps=steps, gpus=new_gpus)
-    wanted = global_batches(before)
+    wanted = before.global_batches
     possible = any(
         wanted[0] % (new_gpus * count) == wanted[1] % (new_gpus * count) == 0
         for count in range(1, 97)
@@ -97,7 +97,7 @@ def test_global_batches_are_kept(batch: int, stage2: int, steps: int, gpus: int,
         return
     kept = keep_global_batches(before, after, ["run.gpus"])
 
-    assert global_batches(kept) == wanted
+    assert kept.global_batches == wanted
     assert kept.train.batch_size <= batch
     assert kept.run.gpus == new_gpus
 
@@ -140,7 +140,7 @@ def test_preset_on_other_gpus(preset: str | None, flags: dict[str, str], expecte
     """A preset for two GPUs keeps the images of a step on one or four, unless a batch size says otherwise."""
     kept = keep_preset_batches(resolve(preset, flags)).config
 
-    assert (kept.train.batch_size, stage2_batch_size(kept), kept.train.accumulation_steps) == expected
+    assert (kept.train.batch_size, kept.stage2_batch_size, kept.train.accumulation_steps) == expected
 
 
 def test_preset_on_gpus_that_do_not_divide() -> None:

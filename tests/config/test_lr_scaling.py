@@ -18,7 +18,7 @@ from camoxpert_cli.config import presets
 from camoxpert_cli.config.diff import keep_preset_batches
 from camoxpert_cli.config.lr_scaling import StageLr, follows_scaling, lr_scaling_warning
 from camoxpert_cli.config.presets import preset_names
-from camoxpert_cli.config.resolve import Resolved, global_batches, resolve, to_mapping
+from camoxpert_cli.config.resolve import Resolved, resolve, to_mapping
 from camoxpert_cli.config.schema import SETTINGS, Config
 from camoxpert_cli.errors import ConfigError
 
@@ -82,7 +82,7 @@ def test_a_recipe_on_other_gpus(name: str, gpus: str) -> None:
     resolved = resolve(name, {"run.gpus": gpus})
     kept = keep_preset_batches(resolved)
 
-    assert global_batches(kept.config) == global_batches(resolved.base)
+    assert kept.config.global_batches == resolved.base.global_batches
     assert lr_scaling_warning(kept) is None
 
 
@@ -166,7 +166,7 @@ def test_proportional_changes_never_warn(
 ) -> None:
     """Any batch, accumulation and number of GPUs with rates that follow, within a factor of two."""
     base = resolve(preset, {}).config
-    scales = [size * steps * gpus / before for size, before in zip((batch, stage2), global_batches(base), strict=True)]
+    scales = [size * steps * gpus / before for size, before in zip((batch, stage2), base.global_batches, strict=True)]
     flags = {
         "train.batch_size": batch,
         "train.stage2_batch_size": stage2,

@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from camoxpert_cli.config.presets import own_folder, own_presets, preset_names, read_chain, read_preset
-from camoxpert_cli.config.resolve import from_mapping, resolve, stage2_batch_size, stage2_rate, to_mapping
+from camoxpert_cli.config.resolve import from_mapping, resolve, to_mapping
 from camoxpert_cli.errors import ConfigError
 
 PRESETS = Path(__file__).parents[2] / "presets"
@@ -117,10 +117,10 @@ def test_every_recipe_has_the_values_of_the_table(name: str) -> None:
     found = (
         config.run.gpus,
         config.train.batch_size,
-        stage2_batch_size(config),
+        config.stage2_batch_size,
         config.data.img_size,
         config.train.lr,
-        stage2_rate(config),
+        config.stage2_rate,
     )
 
     assert found == TABLE[name]

@@ -10,8 +10,6 @@ from camoxpert_cli.config.resolve import (
     DEFAULT_ORIGIN,
     from_mapping,
     resolve,
-    stage2_batch_size,
-    stage2_rate,
     to_mapping,
 )
 from camoxpert_cli.config.schema import SETTINGS, Config
@@ -266,7 +264,7 @@ def test_stage2_batch_is_half_where_not_given(batch: int, given: int | None, wan
     """Half of stage 1's, rounded down, but at least one image."""
     train = replace(Config().train, batch_size=batch, stage2_batch_size=given)
 
-    assert stage2_batch_size(replace(Config(), train=train)) == wanted
+    assert replace(Config(), train=train).stage2_batch_size == wanted
 
 
 @pytest.mark.parametrize(("given", "wanted"), [(None, 1e-3), (2e-4, 2e-4), (0.0, 0.0)])
@@ -274,7 +272,7 @@ def test_stage2_rate_is_that_of_stage1_where_not_given(given: float | None, want
     """A given rate counts even when it is zero."""
     train = replace(Config().train, lr=1e-3, stage2_lr=given)
 
-    assert stage2_rate(replace(Config(), train=train)) == wanted
+    assert replace(Config(), train=train).stage2_rate == wanted
 
 
 def test_a_mapping_holds_only_plain_types() -> None:
