@@ -20,7 +20,7 @@ from camoxpert_cli.config.presets import read_preset
 from camoxpert_cli.config.resolve import Resolved, resolve
 from camoxpert_cli.config.schema import Config, DataConfig
 from camoxpert_cli.data.cache import open_cache
-from camoxpert_cli.data.cores import usable_cores
+from camoxpert_cli.data.cores import cores_each, usable_cores
 from camoxpert_cli.data.synthetic import PHOTOGRAPH_SIZE, write_photographs
 from camoxpert_cli.engine.build import build_phases, open_data
 from camoxpert_cli.engine.stages import Stage
@@ -135,7 +135,7 @@ def benchmark(
         # On the CPU a process stands for a GPU: each has the same cores, however many there are.
         rows = []
         for count, strategy, each in plan:
-            threads = max(1, usable_cores() // (max(counts) if on_cpu else processes_of(strategy, count)))
+            threads = cores_each(max(counts) if on_cpu else processes_of(strategy, count))
             for stage in dict.fromkeys(phase.stage for phase in build_phases(each.config)):
                 trial = Trial(replace(each.config, data=data), stage.number, images, steps, repeats)
                 outcome = run_trial(trial, threads=threads)

@@ -102,7 +102,8 @@ class Checkpoint(NamedTuple):
     @property
     def training(self) -> TrainingContent | None:
         """The training state, where the file has one of camox. Raises CheckpointError as `own`."""
-        return None if self.own is None else self.own.training
+        own = self.own
+        return None if own is None else own.training
 
 
 class CheckpointNotWritten(CheckpointError):

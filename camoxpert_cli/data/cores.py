@@ -16,6 +16,11 @@ def usable_cores(cgroup: Path = Path("/sys/fs/cgroup")) -> int:
     return max(1, math.floor(min(cores, _cpu_quota(cgroup))))
 
 
+def cores_each(processes: int) -> int:
+    """An even share of the usable cores for each of so many processes, at least 1."""
+    return max(1, usable_cores() // processes)
+
+
 def auto_workers(ranks: int = 1) -> int:
     """Workers for each of `ranks` processes on this machine: an even share of the cores, at most 8; may be 0."""
     return workers_for(usable_cores(), ranks)

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from contextlib import closing
 from dataclasses import dataclass
 from types import TracebackType
+from typing import Any
 
 import torch
 
+from camoxpert_cli.console import Advance
 from camoxpert_cli.engine.stopping import Stop, Stopping
 from camoxpert_cli.engine.time_limit import Reserve
+from camoxpert_cli.evaluation.score import Scoring
 from camoxpert_cli.parallel.world import World
 
 
@@ -27,6 +31,15 @@ class Clock:
     def stop_before_batch(self) -> Stop | None:
         """Why no further batch shall be scored; every rank asks this at once."""
         return self._agree(self.stopping.due(self.reserve.to_save))
+
+    def score(self, scoring: Scoring[Any], advance: Advance) -> Stop | None:
+        """Score to the end, and tell `advance` how far it is; returns why not all were scored, where that is so."""
+        with closing(iter(scoring)) as batches:
+            for images in batches:
+                advance(images, "")
+                if (stop := self.stop_before_batch()) is not None:
+                    return stop
+        return None
 
     def _agree(self, stop: Stop | None) -> Stop | None:
         """What ends any rank ends all, for the same reason."""

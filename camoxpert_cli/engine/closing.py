@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import closing
 from functools import partial
 from typing import Any
 
@@ -98,11 +97,10 @@ def _score(run: Run, network: CamoXpert, name: str, pairs: Sequence[Pair]) -> Sc
         job=lambda _: score_image,
         workers=scoring_workers(run.world),
     )
-    with console.progress(f"Scoring {name}", len(pairs)) as advance, closing(iter(scoring)) as batches:
-        for images in batches:
-            advance(images, "")
-            if (stop := run.clock.stop_before_batch()) is not None:
-                return stop
+    with console.progress(f"Scoring {name}", len(pairs)) as advance:
+        stop = run.clock.score(scoring, advance)
+    if stop is not None:
+        return stop
     return ScoredSet(name, [pair.name for pair in pairs], scoring.scores)
 
 

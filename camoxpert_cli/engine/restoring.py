@@ -97,8 +97,8 @@ def _restore_epoch_only(run: Run, checkpoint: Checkpoint) -> None:
 
 def epochs_done(config: Config, checkpoint: Checkpoint) -> int:
     """Epochs that are complete for a run that goes on from a checkpoint; without stage 1, that one counts as such."""
-    if checkpoint.training is not None:
-        return int(checkpoint.training.progress["epoch"])
+    if (training := checkpoint.training) is not None:
+        return int(training.progress["epoch"])
     return max(config.train.stage1_epochs if config.train.skip_stage1 else 0, epochs_complete(checkpoint.content))
 
 

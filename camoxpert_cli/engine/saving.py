@@ -65,10 +65,10 @@ class Saver:
         was, `unsaved` says why, and training goes on: space may come back. A `last.pth` that this session has neither
         read nor written may be damaged, and never takes the place of `previous.pth`.
         """
-        started = time.perf_counter()
-        content = replace(self._weights(), training=self._training())
         if not self._world.is_main:
             return
+        started = time.perf_counter()
+        content = replace(self._weights(), training=self._training())
         failure = self._write_last(content)
         if failure is not None and self._make_room():
             failure = self._write_last(content)
@@ -85,13 +85,13 @@ class Saver:
 
         False, on every rank, where the disk is full and it stays what it was.
         """
-        return self._world.broadcast(self._write_best(self._weights()))
+        return self._world.broadcast(self._write_best())
 
-    def _write_best(self, content: CheckpointContent) -> bool:
+    def _write_best(self) -> bool:
         if not self._world.is_main:
             return False
         try:
-            write_checkpoint(self._folder.best, content)
+            write_checkpoint(self._folder.best, self._weights())
         except CheckpointNotWritten as error:
             console.warn(f"{error.message}; training goes on with the best weights before these")
             return False

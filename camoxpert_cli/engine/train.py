@@ -276,11 +276,10 @@ def validate(run: Run) -> Scores | Stop:
         run.world,
         job=lambda _: quick_scores,
     )
-    with console.progress("Validation", len(run.data.validation)) as advance, closing(iter(scoring)) as batches:
-        for images in batches:
-            advance(images, "")
-            if (stop := run.clock.stop_before_batch()) is not None:
-                return stop
+    with console.progress("Validation", len(run.data.validation)) as advance:
+        stop = run.clock.score(scoring, advance)
+    if stop is not None:
+        return stop
     seconds = time.perf_counter() - started
     run.state.progress.epoch_seconds += seconds
     run.clock.reserve.note_validation(seconds)

@@ -20,7 +20,7 @@ import torch
 from camoxpert_cli import atomic, console
 from camoxpert_cli.config.schema import Config
 from camoxpert_cli.data.cache import default_folder
-from camoxpert_cli.data.cores import usable_cores
+from camoxpert_cli.data.cores import cores_each, usable_cores
 from camoxpert_cli.engine.build import build_phases, find_given
 from camoxpert_cli.engine.strategy_choice import Choice
 from camoxpert_cli.errors import DeviceError
@@ -93,7 +93,7 @@ def choose(
         settings = replace(config.run, strategy=name, gpus=placement.count, resume_from=None)
         trial = Trial(replace(config, run=settings), stage, seconds=_SECONDS)
         processes = processes_of(name, placement.count)
-        outcomes[name] = attempt(trial, max(1, usable_cores() // processes))
+        outcomes[name] = attempt(trial, cores_each(processes))
         if isinstance(failure := outcomes[name], Failure):
             console.warn(f"{name} does not work here: {failure.why}")
     choice = fastest(outcomes, key)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from camoxpert_cli.config.eval_options import Inference, Protocol, TestData
 from camoxpert_cli.config.schema import RunConfig
-from camoxpert_cli.data.cores import usable_cores
+from camoxpert_cli.data.cores import cores_each
 from camoxpert_cli.evaluation.results import Evaluation
 from camoxpert_cli.evaluation.test_sets import evaluate_checkpoint
 from camoxpert_cli.launch.workers import run_workers
@@ -33,7 +33,7 @@ def evaluate(
     """
     placement = place(run, expected_size())
     if placement.count > 1 and not is_worker():
-        threads = max(1, usable_cores() // placement.count)
+        threads = cores_each(placement.count)
         if (error := run_workers(command, placement.count, threads=threads).error) is not None:
             raise error
         return None

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from camoxpert_cli import console
 from camoxpert_cli.config.parse import parse_duration
 from camoxpert_cli.config.resolve import Resolved, from_mapping, to_mapping
-from camoxpert_cli.data.cores import usable_cores
+from camoxpert_cli.data.cores import cores_each
 from camoxpert_cli.engine.outcome import Outcome
 from camoxpert_cli.engine.plan import Plan
 from camoxpert_cli.errors import DeviceError, TrainingError
@@ -88,22 +88,22 @@ def _train_in_workers(plan: Plan) -> Outcome:
     128 + a signal's number; SystemExit where nobody is left to be told.
     """
     count = plan.placement.processes
-    threads = max(1, usable_cores() // count)
+    threads = cores_each(count)
     restarts, remedied = 0, False
     while True:
         attempt = workers.run_workers(["work"], count, threads=threads, run_folder=plan.folder, plan=plan.to_mapping())
         if attempt.error is None:
             assert attempt.outcome is not None  # the first rank ended well
             return Outcome.from_mapping(attempt.outcome)
-        error, remedy = attempt.error, attempt.remedy
-        has_remedy = error.exit_code == TrainingError.exit_code and remedy is not None and not remedied
+        error = attempt.error
+        remedy = None if remedied or error.exit_code != TrainingError.exit_code else attempt.remedy
         # A GPU that fails in the middle of a run may be well the next time; one that was never there is not.
         has_begun = attempt.began and RunFolder(plan.folder).holds_checkpoint
         final = error.exit_code in workers.FINAL and not (error.exit_code == DeviceError.exit_code and has_begun)
-        if not has_remedy and (final or restarts == plan.config.run.max_restarts):
+        if remedy is None and (final or restarts == plan.config.run.max_restarts):
             raise error
         console.fail(error.message, error.hint, error.details)
-        if has_remedy and remedy is not None:
+        if remedy is not None:
             remedied = True
             smaller = from_mapping(remedy, "the remedy")
             console.warn(f"all {count} processes start again {_again(plan, smaller)}")

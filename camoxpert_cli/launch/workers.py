@@ -7,7 +7,6 @@ see `parallel.worker`.
 
 from __future__ import annotations
 
-import json
 import shutil
 import signal
 import sys
@@ -29,6 +28,7 @@ from camoxpert_cli.parallel.worker import (
     PEER_LOST,
     has_begun,
     outcome_in,
+    remedy_in,
     told_by,
     worker_environment,
     write_job,
@@ -67,12 +67,12 @@ def run_workers(
     `job` is what each finds in its job, and `run_folder` where it keeps what the user will look for. Raises SystemExit
     where nobody is left to be told how they ended.
     """
-    with tempfile.TemporaryDirectory(prefix="camox-") as folder:
-        write_job(Path(folder), argv=sys.argv, quiet=console.is_quiet(), **job)
+    with tempfile.TemporaryDirectory(prefix="camox-") as temporary:
+        folder = Path(temporary)
+        write_job(folder, argv=sys.argv, quiet=console.is_quiet(), **job)
         command = [sys.executable, "-m", "camoxpert_cli", *arguments]
-        workers = _Workers(Path(folder), command, processes, threads, run_folder)
-        error = workers.run()
-        return Attempt(error, has_begun(Path(folder)), workers.remedy, outcome_in(Path(folder)))
+        error = _Workers(folder, command, processes, threads, run_folder).run()
+        return Attempt(error, has_begun(folder), remedy_in(folder), outcome_in(folder))
 
 
 class _Workers:
@@ -94,15 +94,6 @@ class _Workers:
     def run_folder(self) -> Path | None:
         """The folder of the run, once it is that."""
         return self._run_folder if has_begun(self.folder) else None
-
-    @property
-    def remedy(self) -> dict[str, Any] | None:
-        """What a worker left with `tell_remedy`."""
-        for path in sorted(self.folder.glob("remedy*.json")):
-            with suppress(OSError, ValueError):
-                remedy: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-                return remedy
-        return None
 
     def run(self) -> CamoxError | None:
         """Wait for all; end all once one has failed. Returns why they did not all end well, where they did not."""

@@ -109,10 +109,7 @@ def tell_launcher(message: str, hint: str, details: str) -> bool:
 
 def told_by(folder: Path, rank: int) -> dict[str, str] | None:
     """What a worker left for its launcher with `tell_launcher`; None where it left nothing."""
-    with suppress(OSError, ValueError):
-        told: dict[str, str] = json.loads((folder / f"error{rank}.json").read_text(encoding="utf-8"))
-        return told
-    return None
+    return _read(folder / f"error{rank}.json")
 
 
 def told_at(folder: Path, rank: int) -> float:
@@ -129,6 +126,12 @@ def tell_remedy(settings: Mapping[str, Any]) -> None:
         # The launcher may have been killed, and its folder removed.
         with suppress(OSError):
             (folder / f"remedy{os.environ['RANK']}.json").write_text(json.dumps(settings), encoding="utf-8")
+
+
+def remedy_in(folder: Path) -> dict[str, Any] | None:
+    """What a worker left with `tell_remedy`, the first of them; None where none did."""
+    found = (_read(path) for path in sorted(folder.glob("remedy*.json")))
+    return next((each for each in found if each is not None), None)
 
 
 def tell_begun() -> None:
@@ -152,10 +155,7 @@ def tell_outcome(outcome: Mapping[str, Any]) -> None:
 
 def outcome_in(folder: Path) -> dict[str, Any] | None:
     """What a worker left with `tell_outcome`; None where none did."""
-    with suppress(OSError, ValueError):
-        outcome: dict[str, Any] = json.loads((folder / _OUTCOME_FILE).read_text(encoding="utf-8"))
-        return outcome
-    return None
+    return _read(folder / _OUTCOME_FILE)
 
 
 def worker_environment(folder: Path, rank: int, processes: int, threads: int) -> dict[str, str]:
@@ -170,3 +170,11 @@ def worker_environment(folder: Path, rank: int, processes: int, threads: int) ->
         "LOCAL_WORLD_SIZE": str(processes),
         "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", str(threads)),
     }
+
+
+def _read(path: Path) -> dict[str, Any] | None:
+    """What a worker wrote; None where it wrote nothing, or died as it did."""
+    with suppress(OSError, ValueError):
+        content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        return content
+    return None

@@ -30,11 +30,6 @@ needs_compat = pytest.mark.skipif(
 
 
 @pytest.fixture(scope="module")
-def network() -> CamoXpert:
-    return small_network("test_resnet", 2).eval()
-
-
-@pytest.fixture(scope="module")
 def state(network: CamoXpert) -> dict[str, Tensor]:
     return network.state_dict()
 

@@ -22,18 +22,7 @@ from camoxpert_cli.checkpoints.format import (
 )
 from camoxpert_cli.errors import CheckpointError
 from camoxpert_cli.model.camoxpert import CamoXpert
-from tests.helpers.checkpoints import content_of, original, refusal, save, write_content
-from tests.model.networks import small_network
-
-
-@pytest.fixture(scope="module")
-def network() -> CamoXpert:
-    return small_network("test_resnet", 2).eval()
-
-
-@pytest.fixture
-def content(network: CamoXpert) -> dict[str, Any]:
-    return content_of(network)
+from tests.helpers.checkpoints import original, refusal, save, write_content
 
 
 def test_round_trip(tmp_path: Path, content: dict[str, Any]) -> None:

@@ -14,22 +14,12 @@ from camoxpert_cli.checkpoints.load import load_model, load_weights
 from camoxpert_cli.checkpoints.program_layouts import ema_in, weights_of
 from camoxpert_cli.errors import CheckpointError
 from camoxpert_cli.model.camoxpert import CamoXpert
-from tests.helpers.checkpoints import content_of, original, refusal, save, write_content
-from tests.model.networks import random_images, small_network
+from tests.helpers.checkpoints import original, refusal, save, write_content
+from tests.model.networks import random_images
 
 # Checkpoints of the original program with the logits they must give lie beside the repository.
 COMPAT = Path(__file__).parents[3] / "shared" / "compat"
 ORIGINALS = ["camoxpert_xxs_7experts", "camoxpert_xxs_7experts_module_prefix"]
-
-
-@pytest.fixture(scope="module")
-def network() -> CamoXpert:
-    return small_network("test_resnet", 2).eval()
-
-
-@pytest.fixture
-def content(network: CamoXpert) -> dict[str, Any]:
-    return content_of(network)
 
 
 def worst(output: Tensor, expected: Tensor) -> float:

@@ -6,7 +6,7 @@ import torch
 
 from camoxpert_cli.data.dataset import ScoringBatch
 from camoxpert_cli.data.loader import ImageLoader
-from camoxpert_cli.evaluation.score import Scoring
+from camoxpert_cli.evaluation.score import score_images
 from camoxpert_cli.metrics.image_scores import quick_scores
 from camoxpert_cli.metrics.score_set import SetScores, mean_scores
 from camoxpert_cli.model.camoxpert import CamoXpert
@@ -15,7 +15,7 @@ from camoxpert_cli.parallel.world import World
 
 def evaluate(network: CamoXpert, batches: ImageLoader[ScoringBatch], world: World | None = None) -> SetScores:
     """On the CPU, in float32."""
-    scoring = Scoring(network, batches, torch.device("cpu"), None, world, job=lambda _: quick_scores)
-    for _ in scoring:
-        pass
-    return mean_scores(scoring.scores)
+    scores = score_images(
+        network, batches, torch.device("cpu"), None, lambda count, note: None, world, job=lambda _: quick_scores
+    )
+    return mean_scores(scores)
