@@ -5,12 +5,13 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from hypothesis import settings
 
 if TYPE_CHECKING:
+    from camoxpert_cli.model.camoxpert import CamoXpert
     from camoxpert_cli.run_folder import RunFolder
 
 # Read when torch is imported; more threads would add numbers up in another order, and slow down runs side by side.
@@ -53,3 +54,30 @@ def plain_run(tiny_data: Path, tmp_path_factory: pytest.TempPathFactory) -> RunF
     from tests.helpers.tiny_data import tiny_plan
 
     return train(tiny_plan(tiny_data, tmp_path_factory.mktemp("plain") / "run")).folder
+
+
+@pytest.fixture(scope="module")
+def network() -> CamoXpert:
+    from tests.helpers.networks import small_network
+
+    return small_network("test_resnet", 2).eval()
+
+
+@pytest.fixture
+def content(network: CamoXpert) -> dict[str, Any]:
+    """What a checkpoint of the network holds."""
+    from tests.helpers.checkpoints import content_of
+
+    return content_of(network)
+
+
+@pytest.fixture
+def double_precision(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let networks compute in float64 throughout: `.float()`, their guard against half precision, does nothing.
+
+    In float32 a rounding error flips a ReLU here and there and so moves whole gradients by percents; in float64 two
+    programs of the same formula agree to twelve digits, and a tolerance can be tight enough to see a wrong term.
+    """
+    from torch import Tensor
+
+    monkeypatch.setattr(Tensor, "float", lambda self: self)

@@ -20,8 +20,6 @@ from tests.helpers.cut_runs import SETTINGS, differing
 from tests.helpers.processes import camox, finish, run, start, train_command, wait_for
 from tests.helpers.tiny_data import tiny_run
 
-pytestmark = pytest.mark.training
-
 
 @pytest.fixture(scope="module")
 def uncut(tiny_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:

@@ -72,7 +72,6 @@ def test_smaller_than_one_image() -> None:
     assert smaller(found, 1) is None
 
 
-@pytest.mark.training
 def test_a_run_goes_on(
     tiny_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -119,7 +118,6 @@ def fit_in_stage_1(monkeypatch: pytest.MonkeyPatch, most_images: int) -> None:
     monkeypatch.setattr(train_module, "backward", backward)
 
 
-@pytest.mark.training
 def test_a_run_without_a_checkpoint(tiny_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """It begins again, in its folder."""
     have_room(monkeypatch, most_images=2)
@@ -142,7 +140,6 @@ def test_one_image_at_a_time(tiny_data: Path, tmp_path: Path, monkeypatch: pytes
     assert settings_of(folder) == (1, 1, 4, True)
 
 
-@pytest.mark.training
 def test_a_second_time_ends_it(tiny_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """With the command that goes on with smaller batches, which does."""
     fit_in_stage_1(monkeypatch, 1)

@@ -21,8 +21,6 @@ from tests.helpers.processes import camox, finish, run, start, train_command
 from tests.helpers.sabotage import kill, sabotage
 from tests.helpers.tiny_data import tiny_run
 
-pytestmark = pytest.mark.training
-
 
 def settings(data: Path, folder: Path, **more: Any) -> Resolved:
     """An epoch of stage 1, two phases of stage 2; 8 images in steps of 2 ranks x 1 image x 2 batches."""

@@ -30,8 +30,6 @@ from tests.helpers.ranks import in_ranks
 from tests.helpers.scoring import evaluate
 from tests.helpers.tiny_data import TRAINING_IMAGES, tiny_run
 
-pytestmark = pytest.mark.training
-
 
 def train_held_still(world: World, data: Path, folder: Path, cases: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     """For each of `cases` what `train_plainly` gives, where no image sees its batch."""

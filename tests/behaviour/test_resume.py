@@ -22,11 +22,9 @@ from camoxpert_cli.errors import CheckpointError, ConfigError, UsageError
 from camoxpert_cli.launch.resume import settings_to_go_on
 from camoxpert_cli.run_folder import RunFolder
 from tests.helpers.checkpoints import write_content
+from tests.helpers.places import COMPAT
 from tests.helpers.tiny_data import tiny_plan
 
-pytestmark = pytest.mark.training
-
-COMPAT = Path(__file__).parents[3] / "shared" / "compat"
 SETTINGS: dict[str, Any] = {"epochs": 3, "stage1_epochs": 1, "batch_size": 4, "stage2_batch_size": 2, "save_every": "1"}
 
 

@@ -46,7 +46,6 @@ def test_files(plain_run: RunFolder) -> None:
     assert {path.name for path in plain_run.path.iterdir()} == {*names.split(), "per_image.csv"}
 
 
-@pytest.mark.training
 def test_report(tiny_data: Path, tmp_path: Path) -> None:
     """A run asked for a report leaves a page with its epochs, sets and images, and its curves as PNG."""
     folder = train(tiny_plan(tiny_data, tmp_path / "run", epochs=1, stage1_epochs=0, report=True)).folder
@@ -176,7 +175,6 @@ def test_expert_use_is_counted(tiny_data: Path, tmp_path: Path, capsys: pytest.C
     assert f"of the pictures of epoch 2 chose {dead[1]} of the network's 28 experts" in said[0]
 
 
-@pytest.mark.training
 def test_best_weights(tiny_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """best_model.pth has weights, EMA and scores of the best epoch, the first of two equal ones; nothing later."""
     ious = iter([0.3, 0.5, 0.4, 0.5])
@@ -264,7 +262,6 @@ def test_folder_that_is_a_file(tiny_data: Path, tmp_path: Path, below: str) -> N
     assert [path.read_bytes() for path in tmp_path.iterdir()] == [b"mine"]
 
 
-@pytest.mark.training
 def test_interrupted_between_two_files(tiny_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Ctrl-C while an epoch is written down waits until all files tell of it, checkpoints whole; the exit code is 130.
 

@@ -18,8 +18,6 @@ from camoxpert_cli.inference.predict import Outputs, predict
 from camoxpert_cli.launch.decide import decide
 from tests.helpers.tiny_data import TEST_SET, tiny_plan, tiny_run
 
-pytestmark = pytest.mark.training
-
 
 @pytest.fixture(scope="module")
 def finished(tiny_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:

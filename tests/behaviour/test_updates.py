@@ -258,7 +258,6 @@ def test_gradients_are_clipped(tiny_data: Path, tmp_path: Path) -> None:
     assert norms == pytest.approx([1.0], rel=1e-3)
 
 
-@pytest.mark.training
 def test_scaled_run(tiny_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A run whose loss is scaled by a power of two, as in float16, ends with the very weights of one without."""
     plain = train(tiny_plan(tiny_data, tmp_path / "plain")).folder

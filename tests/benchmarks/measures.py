@@ -26,8 +26,8 @@ import numpy as np
 from camoxpert_cli.evaluation.score_pool import score_pool
 from camoxpert_cli.metrics.image_scores import quick_scores, score_image
 from tests.benchmarks.table import Row, compared, report
-from tests.metrics.pairs import Grey, Mask
-from tests.metrics.reference import reference_scores
+from tests.unit.metrics.pairs import Grey, Mask
+from tests.unit.metrics.reference import reference_scores
 
 SIZES = ((737, 964), (352, 352))
 IMAGES = 8

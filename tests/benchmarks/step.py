@@ -46,8 +46,8 @@ from tests.benchmarks.loops import (
     steps_on,
 )
 from tests.benchmarks.table import compared, report
+from tests.helpers.networks import reference_of, spread_routing, without_dropout
 from tests.helpers.reference_network import ReferenceCamoXpert, reference_loss
-from tests.model.networks import reference_of, spread_routing, without_dropout
 
 MEMORY_STEPS = 2  # the first makes the optimizer's moments
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-_ROOT = Path(__file__).parents[2]
+from tests.helpers.places import ROOT
 
 
 def at_start(folder: Path, program: str) -> dict[str, str]:
@@ -16,4 +16,4 @@ def at_start(folder: Path, program: str) -> dict[str, str]:
     folder.mkdir()
     (folder / "sitecustomize.py").write_text(program)
     known = os.environ.get("PYTHONPATH")
-    return {"PYTHONPATH": os.pathsep.join([str(folder), str(_ROOT), *([known] if known else [])])}
+    return {"PYTHONPATH": os.pathsep.join([str(folder), str(ROOT), *([known] if known else [])])}

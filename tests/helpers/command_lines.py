@@ -5,14 +5,13 @@ from __future__ import annotations
 import re
 import shlex
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import typer
 
 from camoxpert_cli.app import app
+from tests.helpers.places import README
 
-README = Path(__file__).parents[2] / "README.md"
 _PROGRAM = re.compile(r"(?:camox|\S+ -m camoxpert_cli)\s")
 
 

@@ -6,11 +6,11 @@ import os
 import subprocess
 import sys
 import time
-from pathlib import Path
 from typing import Any
 
 from camoxpert_cli.config.resolve import Resolved, to_mapping
 from camoxpert_cli.config.schema import SETTINGS
+from tests.helpers.places import ROOT
 
 # Generous: the machine may be busy with other tests.
 TIMEOUT = 180
@@ -44,7 +44,7 @@ def start(command: list[str], **environment: str) -> subprocess.Popen[str]:
         stderr=subprocess.STDOUT,
         text=True,
         start_new_session=True,
-        cwd=Path(__file__).parents[2],
+        cwd=ROOT,
         env={**os.environ, "OMP_NUM_THREADS": "1", **environment},
     )
 

@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from camoxpert_cli.parallel.worker import ending_at_once, shared_folder, worker_environment, write_job
+from tests.helpers.places import ROOT
 
 TIMEOUT = 180
-ROOT = Path(__file__).parents[2]
 
 
 def in_ranks(count: int, function: Callable[..., Any], *arguments: Any) -> list[Any]:

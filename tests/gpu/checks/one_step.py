@@ -20,7 +20,7 @@ from camoxpert_cli.parallel.world import World
 from tests.benchmarks.loops import arguments, noise, settings
 from tests.gpu.distance import distance, gradients_of
 from tests.gpu.report import Report
-from tests.model.networks import without_dropout
+from tests.helpers.networks import without_dropout
 
 # How far gradients may be from the CPU's in float64, in parts of their norm, also where the CPU's are nearer. ReLUs
 # that float32's rounding flips move them by some thousandths, on an H200 by 0.014; float64 shows whether

@@ -1,0 +1,262 @@
+from __future__ import annotations
+
+import errno
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from camoxpert_cli.checkpoints.format import read_checkpoint
+from camoxpert_cli.data import cache
+from camoxpert_cli.data.cache import ImageCache, default_folder, open_cache
+from camoxpert_cli.data.layouts import find_data
+from camoxpert_cli.data.pairs import Pair
+from camoxpert_cli.data.resizing import read_resized
+from camoxpert_cli.engine.train import train
+from camoxpert_cli.errors import DataError, UsageError
+from camoxpert_cli.run_folder import RunFolder
+from tests.helpers.compare import differences
+from tests.helpers.run_files import events, read_json
+from tests.helpers.tiny_data import TRAINING_IMAGES, tiny_plan
+
+SIDE = 16
+# Python 3.12 warns of any fork while threads run; workers use none of the parent's.
+pytestmark = pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
+
+
+@pytest.fixture(scope="module")
+def pairs(tiny_data: Path) -> tuple[Pair, ...]:
+    return find_data([tiny_data]).train
+
+
+@pytest.fixture(autouse=True)
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The user's folder for caches, which is not there yet."""
+    folder = tmp_path / "home" / "caches"
+    monkeypatch.setenv("XDG_CACHE_HOME", str(folder))
+    return folder
+
+
+def opened(choice: str, pairs: tuple[Pair, ...]) -> ImageCache:
+    cache = open_cache(choice, pairs, SIDE)
+    assert cache is not None
+    for pair in pairs:
+        assert all(np.array_equal(a, b) for a, b in zip(cache.read(pair), read_resized(pair, SIDE), strict=True))
+    return cache
+
+
+def test_auto_goes_to_the_users_caches(home: Path, pairs: tuple[Pair, ...], capsys: pytest.CaptureFixture[str]) -> None:
+    """`auto` makes `camox` in the user's folder for caches, and says how much goes where."""
+    cache = opened("auto", pairs)
+    output = capsys.readouterr()
+
+    assert cache.path.parent == home / "camox" == default_folder()
+    assert [*cache.path.parent.iterdir()] == [cache.path]
+    assert f"{TRAINING_IMAGES} pairs at {SIDE} px, 0 MiB, are resized once into {home / 'camox'}" in output.err
+    assert f"Cache: {cache.path}\n" in output.err
+    assert output.out == ""
+
+
+@pytest.mark.parametrize("value", [None, ""])
+def test_default_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, value: str | None) -> None:
+    """Where no folder for caches is named it is `.cache` in the home folder."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    if value is None:
+        monkeypatch.delenv("XDG_CACHE_HOME")
+    else:
+        monkeypatch.setenv("XDG_CACHE_HOME", value)
+
+    assert default_folder() == tmp_path / ".cache" / "camox"
+
+
+def test_off(home: Path, pairs: tuple[Pair, ...], capsys: pytest.CaptureFixture[str]) -> None:
+    """`off` gives no cache, writes nothing and says nothing."""
+    assert open_cache("off", pairs, SIDE) is None
+    assert not home.exists()
+    assert capsys.readouterr().err == ""
+
+
+def test_explicit_folder(home: Path, tmp_path: Path, pairs: tuple[Pair, ...]) -> None:
+    """A folder that is named is made and used, and no other."""
+    cache = opened(str(tmp_path / "some" / "where"), pairs)
+
+    assert cache.path.parent == tmp_path / "some" / "where"
+    assert not home.exists()
+
+
+def test_second_call_reuses_the_file(
+    pairs: tuple[Pair, ...], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A cache that is there is opened as it is, even where the disk has no room for another."""
+    first = opened("auto", pairs)
+    before = first.path.stat()
+    capsys.readouterr()
+    no_room(monkeypatch)
+    second = opened("auto", pairs)
+
+    assert second.path == first.path
+    assert (second.path.stat().st_ino, second.path.stat().st_size) == (before.st_ino, before.st_size)
+    assert capsys.readouterr().err == f"Cache: {first.path}\n"
+
+
+def test_other_images_get_another_file(pairs: tuple[Pair, ...]) -> None:
+    """Caches of several data sets lie side by side."""
+    assert opened("auto", pairs).path != opened("auto", pairs[1:]).path
+    assert len([*default_folder().iterdir()]) == 2
+
+
+def no_room(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A disk on which 2 GiB are free, which is what is kept."""
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(total=2**40, used=0, free=2**31))
+
+
+def full_disk(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A disk that fills while the cache is built."""
+
+    def fail(*arguments: Any, **settings: Any) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(cache, "build_cache", fail)
+
+
+def file_in_the_way(monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
+    folder.parent.mkdir(parents=True)
+    folder.touch()
+
+
+PROBLEMS: dict[str, tuple[Callable[[pytest.MonkeyPatch, Path], None], str]] = {
+    "no room": (lambda patch, folder: no_room(patch), "2.0 GiB are free, of which 2 are kept"),
+    "full disk": (lambda patch, folder: full_disk(patch), "cannot hold the cache of 0 MiB: No space left on device"),
+    "cannot be made": (file_in_the_way, "cannot hold the cache of 0 MiB: Not a directory"),
+}
+
+
+@pytest.mark.parametrize("problem", PROBLEMS)
+def test_auto_goes_without_where_there_is_no_place(
+    home: Path,
+    pairs: tuple[Pair, ...],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    problem: str,
+) -> None:
+    """Where `auto` finds no place, a warning says why and the run goes on without a cache."""
+    happen, words = PROBLEMS[problem]
+    happen(monkeypatch, home)
+
+    assert open_cache("auto", pairs, SIDE) is None
+    (warning,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("Warning: ")]
+    assert "pictures are not cached, and decoded in every epoch" in warning
+    assert words in warning
+
+
+@pytest.mark.parametrize("problem", PROBLEMS)
+def test_explicit_folder_without_place(
+    tmp_path: Path, pairs: tuple[Pair, ...], monkeypatch: pytest.MonkeyPatch, problem: str
+) -> None:
+    """A folder that was asked for and cannot hold the cache ends the run, with what else to choose."""
+    happen, words = PROBLEMS[problem]
+    happen(monkeypatch, tmp_path / "asked" / "for")
+
+    with pytest.raises(UsageError) as caught:
+        open_cache(str(tmp_path / "asked" / "for" / "cache"), pairs, SIDE)
+
+    assert words in caught.value.message
+    assert "\n" not in caught.value.message
+    assert "--cache off" in caught.value.hint
+
+
+def test_just_enough_room(pairs: tuple[Pair, ...], monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is kept on the disk, and the cache, are all that has to be free."""
+    size = len(pairs) * 4 * SIDE * SIDE
+    for free, expected in ((2**31 + size - 1, False), (2**31 + size, True)):
+        usage = SimpleNamespace(total=2**40, used=0, free=free)
+        monkeypatch.setattr(shutil, "disk_usage", lambda path, usage=usage: usage)
+        assert (open_cache("auto", pairs, SIDE) is not None) == expected
+
+
+@pytest.mark.parametrize("choice", ["auto", "explicit"])
+def test_image_that_cannot_be_read(tmp_path: Path, home: Path, pairs: tuple[Pair, ...], choice: str) -> None:
+    """A broken image is an error in either case: a run would stop at it later."""
+    broken = tmp_path / "broken.png"
+    broken.write_bytes(b"not a picture")
+    folder = home / "camox" if choice == "auto" else tmp_path / "cache"
+
+    with pytest.raises(DataError, match=r"broken\.png cannot be read"):
+        open_cache("auto" if choice == "auto" else str(folder), (*pairs, Pair("broken", broken, pairs[0].mask)), SIDE)
+
+    assert [*folder.iterdir()] == []
+
+
+CIRCUMSTANCES = {"seconds", "epoch_seconds", "time", "data_wait", "num_workers", "checkpoint_dir", "cache"}
+
+
+@pytest.mark.parametrize("num_workers", [0, 2])
+def test_run_with_a_cache(tiny_data: Path, tmp_path: Path, plain_run: RunFolder, num_workers: int) -> None:
+    """A run with a cache has the losses and weights of one without, to the last bit."""
+    folder = train(
+        tiny_plan(tiny_data, tmp_path / "run", cache=str(tmp_path / "cache"), num_workers=num_workers)
+    ).folder
+
+    assert len([*(tmp_path / "cache").iterdir()]) == 1
+    assert len(read_json(folder.history)) == 2
+    assert differences(read_json(folder.history), read_json(plain_run.history), CIRCUMSTANCES, "history") == []
+    assert differences(events(folder, "step"), events(plain_run, "step"), CIRCUMSTANCES, "steps") == []
+    for name in ("last.pth", "best_model.pth"):
+        own, other = (read_checkpoint(each.path / name) for each in (folder, plain_run))
+        assert differences(own, other, CIRCUMSTANCES, name) == []
+
+
+def test_another_seed_takes_the_same_cache(tiny_data: Path, tmp_path: Path) -> None:
+    """The cache holds what is held out too, so that a run with another seed, and another split, finds it there."""
+    for seed in (1, 2):
+        settings = {"cache": str(tmp_path / "cache"), "epochs": 1, "stage1_epochs": 1, "seed": seed}
+        train(tiny_plan(tiny_data, tmp_path / f"run{seed}", **settings))
+
+    assert len([*(tmp_path / "cache").iterdir()]) == 1
+
+
+@pytest.mark.slow
+def test_generated_images_are_not_cached(home: Path, tmp_path: Path) -> None:
+    """Generated images have the size of the network and are read as fast: no cache is made of them."""
+    settings = {"dataset_path": [], "generated_pictures": 4, "cache": "auto", "epochs": 1, "stage1_epochs": 1}
+    train(tiny_plan(tmp_path, tmp_path / "run", **settings))
+
+    assert not home.exists()
+
+
+def test_auto_without_a_home(
+    pairs: tuple[Pair, ...], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A user without a home folder trains without a cache, and is told how to have one."""
+
+    def no_home() -> Path:
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    monkeypatch.setattr(Path, "home", no_home)
+
+    assert open_cache("auto", pairs, SIDE) is None
+    assert "XDG_CACHE_HOME" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("choice", ["auto", "explicit"])
+def test_folder_that_may_not_be_entered(
+    tmp_path: Path, pairs: tuple[Pair, ...], monkeypatch: pytest.MonkeyPatch, choice: str
+) -> None:
+    """A place without permission is as good as none for auto, and an error where it was asked for."""
+
+    def refuse(path: Path) -> bool:
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setattr(Path, "is_file", refuse)
+
+    if choice == "auto":
+        assert open_cache("auto", pairs, SIDE) is None
+    else:
+        with pytest.raises(UsageError, match="Permission denied"):
+            open_cache(str(tmp_path / "cache"), pairs, SIDE)

@@ -1,0 +1,111 @@
+"""Questions in processes of their own: whatever those do, there is an answer or a reason."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from camoxpert_cli.launch import run_probe
+from camoxpert_cli.launch.processes import Failure
+from camoxpert_cli.launch.run_probe import run_together
+
+# A second is enough to start Python in; what hangs is not waited for longer.
+SHORT = 1.0
+GENEROUS = 120.0
+
+
+def python(code: str) -> list[str]:
+    return [sys.executable, "-S", "-c", code]
+
+
+def outcome(code: str, seconds: float = GENEROUS) -> str | Failure:
+    (only,) = run_together([python(code)], seconds=seconds)
+    return only
+
+
+def is_running(pid: str) -> bool:
+    try:
+        return not Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2].startswith(("Z", "X"))
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+
+
+def test_output() -> None:
+    """What a command prints is its answer."""
+    assert outcome("print('fine')") == "fine\n"
+
+
+def test_hang() -> None:
+    """What does not end is ended."""
+    assert outcome("import time; time.sleep(600)", SHORT) == Failure("no answer within 1 s")
+
+
+def test_hang_that_ignores_signals(tmp_path: Path) -> None:
+    """Also where it ignores a request to terminate, and with all it has started, which holds its output open."""
+    pid = tmp_path / "pid"
+    code = (
+        "import os, signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); child = os.fork(); "
+        f"open({str(pid)!r}, 'w').write(str(child)) if child else None; time.sleep(600)"
+    )
+
+    assert outcome(code, 5.0) == Failure("no answer within 5 s")
+    end = time.monotonic() + GENEROUS
+    while is_running(pid.read_text()):  # it may take the system a moment
+        assert time.monotonic() < end
+        time.sleep(0.01)
+
+
+@pytest.mark.parametrize(
+    ("code", "why"),
+    [
+        ("import os; os.abort()", "its process was ended by SIGABRT"),
+        ("import os; os.kill(os.getpid(), 11)", "its process was ended by SIGSEGV"),
+        ("raise RuntimeError('no such card')", "RuntimeError: no such card"),
+        ("print('bad luck'); raise SystemExit(3)", "bad luck"),
+        ("raise SystemExit(3)", "it ended with exit code 3"),
+    ],
+)
+def test_crash(code: str, why: str) -> None:
+    """A crash is told by its signal or by the last thing that was said."""
+    assert outcome(code) == Failure(why)
+
+
+def test_command_that_is_not_there() -> None:
+    """A missing program is a reason too."""
+    (only,) = run_together([["/nowhere/nvidia-smi"]], seconds=GENEROUS)
+
+    assert only == Failure("there is no nvidia-smi on this machine")
+
+
+def test_others_end_with_the_one_that_failed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where one of several fails, the others are not waited for until the time is up."""
+    monkeypatch.setattr("camoxpert_cli.launch.processes.GRACE_SECONDS", 0.1)
+    commands = [python("import time; time.sleep(600)"), python("raise ValueError('lost')"), python("print(1)")]
+
+    waiting, failed, _ = run_together(commands, seconds=GENEROUS)
+
+    assert waiting == Failure("ended because another process failed")
+    assert failed == Failure("ValueError: lost")
+
+
+def test_launcher_variables_do_not_reach_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a launcher left in the environment would make torch wait for other processes."""
+    monkeypatch.setenv("RANK", "3")
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "1")
+    code = "import os; print(os.environ.get('RANK'), os.environ['CUDA_VISIBLE_DEVICES'], os.environ['MORE'])"
+
+    (seen,) = run_together([python(code)], seconds=GENEROUS, environment={"MORE": "2"})
+
+    assert seen == "None 1 2\n"
+    assert os.environ["RANK"] == "3"
+
+
+def test_an_error_that_can_be_mended() -> None:
+    """What a probe says of camox's own errors arrives whole: hint and exit code too."""
+    answer = '{"error": "no GPU has code for it", "hint": "camox doctor", "exit_code": 5}'
+
+    assert run_probe._decode(f"a library's line\n{answer}\n") == Failure("no GPU has code for it", "camox doctor", 5)

@@ -1,0 +1,195 @@
+"""camox from Python: what a notebook gets back, and what it is told."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+
+from camoxpert_cli import evaluate, load_model, predict, train
+from camoxpert_cli.data.reading import read_image
+from camoxpert_cli.errors import CamoxError, CheckpointError, ConfigError, DataError, UsageError
+from camoxpert_cli.model.backbone import create_backbone
+from camoxpert_cli.model.camoxpert import CamoXpert
+from camoxpert_cli.run_folder import RunFolder
+from tests.helpers.checkpoints import content_of, save
+from tests.helpers.places import ROOT
+from tests.helpers.processes import TIMEOUT
+from tests.helpers.tiny_data import TEST_IMAGES, TEST_SET
+
+# Of a run of seconds.
+SMALL: dict[str, Any] = {
+    "backbone": "test_resnet", "num_experts": 2, "pretrained": False, "img_size": 64, "val_fraction": 0.25,
+    "num_workers": 0, "cache": "off", "epochs": 2, "stage1_epochs": 1, "batch_size": 4, "stage2_batch_size": 3,
+    "device": "cpu", "report": False,
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def run(tiny_data: Path, tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
+    return train(dataset_path=tiny_data, checkpoint_dir=tmp_path_factory.mktemp("api") / "run", **SMALL)
+
+
+@pytest.fixture
+def images(tiny_data: Path) -> list[Path]:
+    return sorted((tiny_data / "TestDataset" / TEST_SET / "Imgs").iterdir())
+
+
+def test_train(run: RunFolder) -> None:
+    """The run has ended, and its folder knows where weights and scores are."""
+    assert run.best.exists()
+    assert json.loads(run.results.read_text())["tests"][TEST_SET]["pictures"] == TEST_IMAGES
+    assert repr(run) == f"RunFolder({str(run.path)!r})"
+
+
+def test_one_image_and_several(run: RunFolder, images: list[Path]) -> None:
+    """An image gives its map at its own size, a list a list in its order; arrays are as good as files."""
+    arrays = [read_image(path)[0] for path in images]
+    first = predict(run.best, images[0])
+    mixed: list[Any] = [images[1], arrays[0]]
+    several = predict(str(run.best), mixed, device="cpu")
+
+    assert first.dtype == np.float32
+    assert first.shape == arrays[0].shape[:2]
+    assert 0 <= first.min() <= first.max() <= 1
+    assert [each.shape for each in several] == [arrays[1].shape[:2], arrays[0].shape[:2]]
+    assert np.array_equal(several[1], first)
+    assert predict(run.best, []) == []
+
+
+def test_a_network_gives_the_maps_of_its_checkpoint(run: RunFolder, images: list[Path]) -> None:
+    """`load_model` takes the weights and the size that `predict` takes; views and sizes are those asked for."""
+    network = load_model(run.best)
+
+    assert np.array_equal(predict(network, images[0]), predict(run.best, images[0]))
+    assert np.array_equal(predict(network, images[0], img_size=96), predict(run.best, images[0], img_size=96))
+    mirrored = predict(network, np.ascontiguousarray(read_image(images[0])[0][:, ::-1]), tta="flip")
+    assert np.allclose(mirrored[:, ::-1], predict(network, images[0], tta="flip"), atol=1e-6)
+
+
+def test_files(run: RunFolder, images: list[Path], tmp_path: Path) -> None:
+    """With `out` the maps are files, as the command writes them, of folders too."""
+    written = predict(run.best, images[0].parent, out=tmp_path / "maps", overlay=True)
+    map_ = cv2.imread(str(written[0]), cv2.IMREAD_UNCHANGED)
+    values = predict(run.best, images[0])
+
+    assert written == [tmp_path / "maps" / path.name for path in images]
+    assert map_ is not None
+    assert np.abs(map_ / 255 - values).max() <= 0.5 / 255 + 1e-6
+    assert len(list((tmp_path / "maps" / "overlays").iterdir())) == TEST_IMAGES
+
+
+def test_evaluate(run: RunFolder, tiny_data: Path, tmp_path: Path) -> None:
+    """Scores of each image and their means, equal to those that ended the run; files where they are asked for."""
+    scored = evaluate(run.best, dataset_path=[tiny_data], device="cpu", out=tmp_path / "scores")
+    only = scored.sets[0]
+
+    assert (only.name, len(only.scores)) == (TEST_SET, TEST_IMAGES)
+    assert only.means.iou == pytest.approx(json.loads(run.results.read_text())["tests"][TEST_SET]["iou"])
+    assert json.loads((tmp_path / "scores" / "results.json").read_text()) == scored.to_json()
+    assert (tmp_path / "scores" / "report.html").exists()
+    folder = tiny_data / "TestDataset" / TEST_SET
+    by_folders = evaluate(run.best, images=folder / "Imgs", masks=str(folder / "GT"), device="cpu")
+    assert by_folders.sets[0].means.iou == only.means.iou
+
+
+GREY = np.zeros((70, 80), np.uint8)
+REFUSALS: dict[str, tuple[Callable[[Path, Path], object], type[CamoxError], str]] = {
+    "grey": (lambda best, _: predict(best, GREY), DataError, r"uint8 of shape \(70, 80\), expected uint8 of shape"),
+    "float": (lambda best, _: predict(best, [np.zeros((9, 9, 3))]), DataError, "an array float64 of shape"),  # type: ignore[type-var]
+    "type": (lambda best, _: predict(best, 7), UsageError, "a picture is of type int"),  # type: ignore[call-overload]
+    "folder": (lambda best, data: predict(best, data), DataError, r"is a folder, expected a picture\nTry: .*glob"),
+    "nowhere": (lambda best, _: predict(best, "no.jpg"), DataError, "cannot read no.jpg"),
+    "nameless": (lambda best, _: predict(best, GREY[..., None].repeat(3, 2), out="maps"), UsageError, "has no name"),
+    "no out": (lambda best, _: predict(best, "a.jpg", threshold=0.5), UsageError, "no out="),  # type: ignore[call-overload]
+    "size": (lambda best, _: predict(best, "a.jpg", img_size=32), UsageError, "img_size is 32, expected .* 64"),
+    "views": (lambda best, _: predict(best, "a.jpg", tta="rotate"), UsageError, "expected flip, scales"),
+    "checkpoint": (lambda *_: predict("no.pth", GREY[..., None].repeat(3, 2)), CheckpointError, "no.pth"),
+    "training": (lambda best, _: predict(load_model(best).train(), []), UsageError, "training mode"),
+    "moved": (lambda best, _: predict(load_model(best), [], device="cpu"), UsageError, "stays where it is"),
+    "no data": (lambda best, _: evaluate(best), UsageError, "no test set was given"),
+    "no masks": (lambda best, data: evaluate(best, images=data), UsageError, "belong together"),
+    "precision": (
+        lambda best, data: evaluate(best, dataset_path=data, precision="fp8"),  # type: ignore[arg-type]
+        UsageError, "precision is 'fp8', expected one of 'fp32'",
+    ),
+    "batch": (lambda best, data: evaluate(best, dataset_path=data, batch_size=0), UsageError, "batch_size is 0"),
+    "device": (lambda best, data: evaluate(best, dataset_path=data, device="tpu"), ConfigError, "run.device is 'tpu'"),
+    "set": (lambda best, data: evaluate(best, dataset_path=data, sets="CAMO", device="cpu"), UsageError, "only TINY"),
+    "settings": (lambda *_: train(epoch=3, learning=1), ConfigError, "no setting epoch; did you mean epochs"),
+    "value": (lambda *_: train(epochs=0, lr="abc"), ConfigError, r"epochs is 0[\s\S]*lr is 'abc'"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", REFUSALS)
+def test_refusals(run: RunFolder, tiny_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    """Bad input is one error of its kind whose text says what was expected, before anything is written."""
+    monkeypatch.chdir(tmp_path)
+    call, kind, message = REFUSALS[name]
+    with pytest.raises(kind, match=message):
+        call(run.best, tiny_data)
+
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_network_of_unknown_size(tmp_path: Path) -> None:
+    """Where the file does not say at which size it was trained, the caller has to."""
+    path = save(content_of(CamoXpert(create_backbone("test_resnet"), "test_resnet", 2)), tmp_path)
+    image = np.zeros((70, 80, 3), np.uint8)
+    with pytest.raises(UsageError, match="at which size"):
+        predict(load_model(path), image)
+
+    assert predict(load_model(path), image, img_size=64).shape == (70, 80)
+
+
+def test_time_limits_count_from_the_call(
+    run: RunFolder, tiny_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A notebook may be older than the limit; the run it starts goes on until its own time is over."""
+    monkeypatch.setattr("camoxpert_cli.engine.time_limit.process_start", lambda *_: 0.0)
+    later = train(dataset_path=tiny_data, checkpoint_dir=tmp_path / "run", time_limit="1h", **SMALL | {"epochs": 1})
+
+    assert later.results.exists()
+
+
+# No `if __name__ == "__main__"`: what a notebook's cell would be.
+SCRIPT = """
+import sys
+from camoxpert_cli import evaluate, train
+from camoxpert_cli.errors import CamoxError
+
+data, settings = sys.argv[1], {settings}
+run = train(dataset_path=data, gpus=2, **settings)
+print("trained", run.path, run.results.exists(), (run.path / "logs" / "rank1.log").exists())
+print("scored", evaluate(run.best, dataset_path=data, device="cpu").sets[0].name)
+try:
+    train(dataset_path=data, gpus=2, checkpoint_dir=run.path, **settings)
+except CamoxError as error:
+    print(type(error).__name__, error.exit_code, error.message, error.hint, sep="|")
+"""
+
+
+@pytest.mark.slow
+def test_two_processes_from_a_script_without_a_guard(tiny_data: Path, tmp_path: Path) -> None:
+    """Two processes train for a caller that cannot be imported; what goes wrong in one is an error of its class."""
+    script = tmp_path / "cell.py"
+    script.write_text(SCRIPT.format(settings={**SMALL, "epochs": 1, "tensorboard": False, "save_every": None}))
+    done = subprocess.run(
+        [sys.executable, str(script), str(tiny_data)], capture_output=True, text=True, timeout=TIMEOUT, cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+    )  # fmt: skip
+    said = [line for line in done.stdout.splitlines() if line.startswith(("trained", "scored", "UsageError"))]
+
+    assert done.returncode == 0, done.stderr
+    (folder,) = (tmp_path / "runs").iterdir()
+    assert said[:2] == [f"trained {folder.relative_to(tmp_path)} True True", f"scored {TEST_SET}"]
+    assert said[2].startswith(f"UsageError|2|the folder {folder.relative_to(tmp_path)} holds another run")
+    assert "Traceback" not in done.stderr

@@ -1,0 +1,85 @@
+"""`camox train` as people start it: in a process of its own, with its output in a pipe."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from camoxpert_cli.checkpoints.format import read_checkpoint
+from tests.helpers.tiny_data import tiny_run
+
+LIMIT = 120  # seconds after which a process has hung
+
+
+def command(data: Path, *more: str) -> list[str]:
+    flags = "--backbone test_resnet --num-experts 2 --no-pretrained --img-size 64 --val-fraction 0.25 --device cpu"
+    sizes = (
+        "--batch-size 4 --stage2-batch-size 3 --lr 1e-3 --stage2-lr 5e-4 --cache off --checkpoint-dir run --no-report"
+    )
+    given = ["--dataset-path", os.path.relpath(data, Path.cwd()), *flags.split(), *sizes.split(), *more]
+    return [sys.executable, "-m", "camoxpert_cli", "train", *given]
+
+
+@pytest.fixture(autouse=True)
+def _in_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+
+def test_piped_run(tiny_data: Path, tmp_path: Path) -> None:
+    """A run ends with code 0 and its results on stdout; a pipe gets plain lines that fit 120 columns.
+
+    The settings are those that `tiny_run` makes, so the flags arrive in the configuration as they were typed.
+    """
+    (tmp_path / "data").symlink_to(tiny_data)
+    arguments = command(tmp_path / "data", "--epochs", "2", "--stage1-epochs", "1", "--num-workers", "0")
+    done = subprocess.run(arguments, capture_output=True, text=True, timeout=LIMIT, check=False)
+    written = json.loads((tmp_path / "run" / "results.json").read_text(encoding="utf-8"))
+    expected = tiny_run(tmp_path / "data", Path("run")).config
+
+    assert done.returncode == 0, done.stderr
+    for text in (done.stdout, done.stderr):
+        assert "\r" not in text
+        assert "\x1b" not in text
+        assert max(map(len, text.splitlines())) <= 120
+    assert "Traceback" not in done.stderr
+    assert done.stdout.splitlines()[0].split() == ["pictures", "IoU", "Dice", "MAE", "S", "E", "wF"]
+    assert [line.split()[0] for line in done.stdout.splitlines()[1:]] == ["validation", "test"]
+    assert f"{written['validation']['iou']:.4f}" in done.stdout
+    assert "Epoch 2/2  loss " in done.stderr
+    config = read_checkpoint(tmp_path / "run" / "last.pth")["config"]
+    assert config == json.loads(json.dumps(expected, default=vars))
+
+
+def test_ctrl_c(tiny_data: Path, tmp_path: Path) -> None:
+    """Ctrl-C, which reaches the loader's workers too, ends with code 130 and one sentence, without any traceback."""
+    arguments = command(tiny_data, "--epochs", "500", "--stage1-epochs", "500", "--num-workers", "2")
+    run = tmp_path / "run"
+    with subprocess.Popen(
+        arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
+    ) as process:
+        try:
+            end = time.monotonic() + LIMIT
+            while not (run / "metrics.jsonl").exists() and process.poll() is None and time.monotonic() < end:
+                time.sleep(0.02)
+            os.killpg(process.pid, signal.SIGINT)
+            stdout, stderr = process.communicate(timeout=LIMIT)
+        finally:
+            process.kill()
+    errors = [line for line in stderr.splitlines() if line.startswith("Error")]
+
+    assert process.returncode == 130, stderr
+    assert stdout == ""
+    assert len(errors) == 1
+    assert errors[0].startswith("Error: stopped by Ctrl-C, in epoch ")
+    assert errors[0].endswith(f"; the last good weights are in {Path('run') / 'last.pth'}")
+    assert "Traceback" not in stderr
+    assert "Interrupt" not in stderr
+    assert not list(run.glob(".*"))
+    assert "training" in read_checkpoint(run / "last.pth")

@@ -1,0 +1,113 @@
+"""What is built for others to install, and what it says of itself."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+import tarfile
+import tomllib
+import zipfile
+from email.message import Message
+from email.parser import Parser
+from pathlib import Path
+
+import pytest
+
+import camoxpert_cli
+from tests.helpers.places import ROOT
+
+
+def test_the_version_is_that_of_the_changelog() -> None:
+    """The newest section of the change log is about the version that the package says it has."""
+    newest = re.search(r"^## (\S+?),? ", (ROOT / "CHANGELOG.md").read_text(encoding="utf-8"), re.MULTILINE)
+
+    assert newest is not None
+    assert newest[1] == camoxpert_cli.__version__
+
+
+def test_names_for_users() -> None:
+    """The dependency is the OpenCV without windows alone, and torch has a lower bound only: Kaggle's stays in place."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    names = {re.split(r"[<>=\[ ]", text)[0]: text for text in project["dependencies"]}
+
+    assert [name for name in names if name.startswith("opencv")] == ["opencv-python-headless"]
+    assert names["torch"] == "torch>=2.10"
+    assert names["torchvision"] == "torchvision"
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the sdist of this checkout, and the wheel that is built from the sdist alone."""
+    pytest.importorskip("build", reason="needs the package build")
+    folder = tmp_path_factory.mktemp("dist")
+    done = subprocess.run(
+        [sys.executable, "-m", "build", "--outdir", str(folder), str(ROOT)], capture_output=True, text=True, timeout=600
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return folder
+
+
+def checked_in(*folders: str) -> set[str]:
+    """Files of this checkout, those that are about to be checked in included."""
+    command = ["git", "ls-files", "--cached", "--others", "--exclude-standard", *folders]
+    return set(subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout.splitlines())
+
+
+@pytest.mark.slow
+def test_what_the_wheel_holds(built: Path) -> None:
+    """The package with its types, presets and the report's templates; no tests, and nothing else."""
+    (path,) = built.glob("*.whl")
+    with zipfile.ZipFile(path) as wheel:
+        names = set(wheel.namelist())
+        (metadata,) = (name for name in names if name.endswith(".dist-info/METADATA"))
+        said = Parser().parsestr(wheel.read(metadata).decode())
+    own = {name for name in names if ".dist-info/" not in name}
+
+    assert path.name == f"camox-{camoxpert_cli.__version__}-py3-none-any.whl"
+    assert own == checked_in("camoxpert_cli") | {f"camoxpert_cli/{name}" for name in checked_in("presets")}
+    assert {"camoxpert_cli/py.typed", "camoxpert_cli/report/page.html", "camoxpert_cli/presets/quickstart.yaml"} <= own
+    check_metadata(said)
+
+
+def check_metadata(said: Message) -> None:
+    """The licence is that of another repository, and named where people read, in words: no file or code of its own."""
+    description = said.get_payload()
+
+    assert isinstance(description, str)
+    assert "## Licence\n\nThat of the main CamoXpert repository." in description
+    assert [said[name] for name in ("License", "License-Expression", "License-File")] == [None, None, None]
+    assert said["Requires-Python"] == ">=3.11"
+
+
+@pytest.mark.slow
+def test_what_the_sdist_holds(built: Path) -> None:
+    """All that is needed to build, test and read, as it is checked in, and none of what lies about."""
+    (path,) = built.glob("*.tar.gz")
+    with tarfile.open(path) as sdist:
+        names = {name.partition("/")[2] for name in sdist.getnames()}
+    listed = checked_in("camoxpert_cli", "presets", "tests")
+
+    assert names == {*listed, "README.md", "CHANGELOG.md", "pyproject.toml", ".gitignore", "PKG-INFO"}
+
+
+@pytest.mark.slow
+def test_from_the_wheel_alone(built: Path, tmp_path: Path) -> None:
+    """Unpacked away from the checkout, the wheel runs: presets resolve, the report finds its templates."""
+    (path,) = built.glob("*.whl")
+    with zipfile.ZipFile(path) as wheel:
+        wheel.extractall(tmp_path / "site")
+    code = (
+        "import sys; sys.path.insert(0, 'site'); import camoxpert_cli; "
+        "from camoxpert_cli.config.resolve import resolve; "
+        "from camoxpert_cli.report import page; from pathlib import Path; "
+        "print(resolve('quickstart', {}).config.data.generated_pictures > 0, "
+        "(Path(page.__file__).with_name('page.html')).exists(), camoxpert_cli.__file__)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-P", "-c", code], capture_output=True, text=True, timeout=120, cwd=tmp_path, env={"PATH": ""}
+    )
+
+    assert done.stdout.split() == ["True", "True", str(tmp_path / "site" / "camoxpert_cli" / "__init__.py")], (
+        done.stderr
+    )

@@ -1,0 +1,144 @@
+"""`camox benchmark`: what it prints, writes and exits with."""
+
+from __future__ import annotations
+
+import errno
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from typer.testing import CliRunner
+
+from camoxpert_cli.app import app
+from tests.helpers.tiny_data import TRAINING_IMAGES
+
+NO_GPU = pytest.mark.skipif(torch.cuda.is_available(), reason="for machines without a GPU")
+SMALL = (
+    "--device cpu --backbone test_resnet --no-pretrained --img-size 64 --num-experts 2 --skip-stage1 --num-workers 0"
+)
+
+
+def run(*arguments: object) -> Any:
+    return CliRunner().invoke(app, ["benchmark", *map(str, arguments)])
+
+
+@pytest.mark.slow
+def test_processes(tiny_data: Path, tmp_path: Path) -> None:
+    """One and two processes over given data: JSON alone on stdout, sentences beside it, a page of Markdown."""
+    out = tmp_path / "speed.md"
+    outcome = run(
+        *SMALL.split(),
+        *("--gpus", "1,2", "--steps", 1, "--repeats", 2, "--dataset-path", tiny_data),
+        *("--val-fraction", 0.25, "--out", out, "--json"),
+    )
+
+    assert outcome.exit_code == 0, outcome.output
+    content = json.loads(outcome.stdout)
+    assert set(content) == {"machine", "results"}
+    assert content["machine"]["device"] == "CPU"
+    assert content["machine"]["threads_a_process"] == 1
+    assert [(each["gpus"], each["strategy"], each["stage"]) for each in content["results"]] == [
+        (1, "single", 2),
+        (2, "ddp", 2),
+    ]
+    for each in content["results"]:
+        assert set(each) == {
+            *("gpus", "strategy", "stage", "images_per_s", "minutes_per_epoch"),
+            *("speedup", "efficiency", "data_wait", "peak_memory_mib"),
+        }
+        training = TRAINING_IMAGES - 3
+        assert each["minutes_per_epoch"] == pytest.approx(training / each["images_per_s"] / 60, rel=0.02, abs=1e-4)
+        assert each["efficiency"] == pytest.approx(each["speedup"] / each["gpus"], abs=1e-4)
+    assert "2 processes by ddp are" in outcome.stderr
+    page = out.read_text()
+    assert page.startswith("# camox benchmark\n")
+    assert page.count("| 2 ddp") == 3
+
+
+def test_generated_images(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without data images are generated, which is said; the default is one process where there is no GPU."""
+    monkeypatch.setattr("camoxpert_cli.benchmark.benchmark._GENERATED", 2)
+    outcome = run(*SMALL.split(), "--steps", 1, "--repeats", 1)
+
+    assert outcome.exit_code == 0, outcome.output
+    text = " ".join(outcome.stdout.split())
+    assert "4040 pictures an epoch, 404 to validate on; no data was given: extrapolated from 2 generated JPEGs" in text
+    assert "1 single, stage 2" in text
+    assert "2 ddp" not in text
+    assert max(map(len, outcome.stdout.splitlines())) <= 80
+
+
+@NO_GPU
+@pytest.mark.parametrize("arguments", [["--gpus", "1,2"], ["--gpus", "1"], ["--device", "cuda"]])
+def test_more_gpus_than_there_are(arguments: list[str]) -> None:
+    """One sentence says how many there are, one what to do, before anything is generated."""
+    outcome = run(*arguments)
+
+    assert outcome.exit_code == 5
+    message, hint = outcome.stderr.splitlines()
+    assert message.endswith("asked for, and this machine has none")
+    assert "--device cpu --gpus 1,2" in hint
+    assert "accelerator" in hint
+    assert outcome.stdout == ""
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        ("--gpus two", "--gpus is 'two', expected different counts above zero"),
+        ("--gpus 1,1", "--gpus is '1,1', expected"),
+        ("--gpus 0,1", "--gpus is '0,1', expected"),
+        ("--gpus 1,", "--gpus is '1,', expected"),
+        ("--gpus -1", "--gpus is '-1', expected"),
+        ("--strategy fsdp", "--strategy is 'fsdp', expected one or both of dp and ddp"),
+        ("--strategy ddp,ddp", "--strategy is 'ddp,ddp', expected"),
+        ("--strategy dp --device cpu --gpus 1,2", "strategy dp needs GPUs"),
+        ("--sync-batchnorm --device cpu --gpus 1,2", "--sync-batchnorm works between GPUs"),
+        ("--out nowhere/x.md", "cannot be written"),
+        ("--out .", "is a folder"),
+        ("--img-size 1", "data.img_size is '1'"),
+        ("--preset kaggle", "there is no preset 'kaggle'"),
+    ],
+)
+def test_bad_input(arguments: str, expected: str) -> None:
+    """A wrong flag exits with 2 and one sentence that holds the value."""
+    outcome = run(*arguments.split())
+
+    assert outcome.exit_code == 2
+    assert expected in outcome.stderr
+    assert outcome.stdout == ""
+    assert "Traceback" not in outcome.output
+
+
+def test_a_page_that_cannot_be_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the disk refuses at the end, the tables were printed, and one sentence says so."""
+
+    def refuse(path: Path, text: str) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("camoxpert_cli.benchmark.benchmark.benchmark", lambda *_, **__: None)
+    monkeypatch.setattr("camoxpert_cli.benchmark.report.to_text", lambda _: "the tables")
+    monkeypatch.setattr("camoxpert_cli.benchmark.report.to_markdown", lambda _: "# the tables")
+    monkeypatch.setattr("camoxpert_cli.atomic.write_text", refuse)
+    outcome = run("--device", "cpu", "--out", tmp_path / "speed.md")
+
+    assert outcome.exit_code == 2
+    assert outcome.stdout == "the tables\n"
+    assert f"Error: --out {tmp_path / 'speed.md'} cannot be written: No space left on device\n" in outcome.stderr
+
+
+def test_no_data_where_it_was_said_to_be(tmp_path: Path) -> None:
+    """A folder that is not there exits with 3."""
+    assert run(*SMALL.split(), "--dataset-path", tmp_path / "gone").exit_code == 3
+
+
+@pytest.mark.slow
+def test_nothing_works(tiny_data: Path) -> None:
+    """Where no configuration can be measured the command ends with the reason and its exit code."""
+    outcome = run(*SMALL.split(), "--dataset-path", tiny_data, "--precision", "fp16")
+
+    assert outcome.exit_code == 5
+    assert "Error: nothing could be measured: precision fp16 needs a GPU" in outcome.stderr
+    assert outcome.stdout == ""

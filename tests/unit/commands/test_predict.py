@@ -1,0 +1,119 @@
+"""`camox predict`: what it prints, writes and exits with."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from typer.testing import CliRunner
+
+from camoxpert_cli.app import app
+from camoxpert_cli.data.resizing import resize_image
+from camoxpert_cli.inference.predictions import predict_probabilities
+from camoxpert_cli.model.backbone import create_backbone
+from camoxpert_cli.model.camoxpert import CamoXpert
+from tests.helpers.checkpoints import content_of, save
+from tests.helpers.image_files import noise, write
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An untrained network for images of 64 pixels, whose last layer is changed so that maps have dark and bright."""
+    torch.manual_seed(0)
+    network = CamoXpert(create_backbone("test_resnet"), "test_resnet", 2).eval()
+    image = torch.from_numpy(resize_image(noise(0), 64)).permute(2, 0, 1)[None]
+    logits = predict_probabilities(network, image, [(64, 64)], None)[0].logit()
+    last = network.final_conv[-1]
+    assert isinstance(last, torch.nn.Conv2d)
+    assert last.bias is not None
+    with torch.no_grad():
+        last.weight *= 2 / logits.std()
+        last.bias.copy_((last.bias - logits.mean()) * 2 / logits.std())
+    content = content_of(network) | {"config": {"data": {"img_size": 64}}, "ema": None}
+    return save(content, tmp_path_factory.mktemp("checkpoint"))
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The current folder, with three images in `photos` and one below it."""
+    for index, name in enumerate(("a.png", "b.png", "c.png", "deep/d.png")):
+        write(tmp_path / "photos" / name, noise(index))
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def run(checkpoint: Path, *arguments: str) -> Any:
+    return CliRunner().invoke(app, ["predict", str(checkpoint), *arguments])
+
+
+def written(folder: Path) -> list[str]:
+    return sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
+
+
+def values(path: Path) -> set[int]:
+    map_ = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
+    assert map_ is not None
+    return set(np.unique(map_).tolist())
+
+
+def test_maps_of_a_folder(checkpoint: Path, folder: Path) -> None:
+    """The images directly in it, one grey map each, and one line that says so."""
+    outcome = run(checkpoint, "photos", "--out", "maps")
+
+    assert outcome.exit_code == 0, outcome.output
+    assert outcome.stdout == "3 maps in maps\n"
+    assert written(folder / "maps") == ["a.png", "b.png", "c.png"]
+    assert len(values(folder / "maps" / "a.png")) > 2
+
+
+def test_one_map(checkpoint: Path, folder: Path) -> None:
+    """A single one is counted as such."""
+    assert run(checkpoint, "photos/a.png", "--out", "maps").stdout == "1 map in maps\n"
+
+
+def test_pattern_threshold_overlay_and_views(checkpoint: Path, folder: Path) -> None:
+    """A pattern of any depth, binary maps, overlays in a folder of their own, and the mean over two views."""
+    flags = "--out maps --threshold 0.5 --overlay --tta flip --device cpu".split()
+    outcome = run(checkpoint, "photos/**/*.png", *flags)
+
+    assert outcome.exit_code == 0, outcome.output
+    assert outcome.stdout == f"4 maps in maps, overlays in {Path('maps', 'overlays')}\n"
+    names = ["a", "b", "c", "d"]
+    assert written(folder / "maps") == [f"{name}.png" for name in names] + [f"overlays/{name}.jpg" for name in names]
+    assert all(values(folder / "maps" / f"{name}.png") <= {0, 255} for name in names)
+
+
+def test_one_broken_image(checkpoint: Path, folder: Path) -> None:
+    """It is named, the others get maps and overlays, and the exit code is 3."""
+    (folder / "photos" / "b.png").write_bytes((folder / "photos" / "b.png").read_bytes()[:500])
+    outcome = run(checkpoint, "photos", "--out", "maps", "--overlay")
+
+    assert outcome.exit_code == 3
+    assert outcome.stdout == ""
+    assert f"Warning: {Path('photos', 'b.png')} is cut off" in outcome.stderr
+    assert "Error: 1 of 3 pictures could not be predicted" in outcome.stderr
+    assert written(folder / "maps") == ["a.png", "c.png", "overlays/a.jpg", "overlays/c.jpg"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"),
+    [
+        (["photos/*.tif"], 3, "no picture matches photos/*.tif"),
+        (["photos", "--tta", "rotate"], 2, "--tta is 'rotate', expected flip, scales or flip,scales"),
+        (["photos", "--threshold", "128"], 2, "--threshold is 128, expected above 0 and below 1"),
+        (["photos", "--out", "photos", "--overwrite"], 2, "would take the place of"),
+    ],
+)
+def test_refusals(checkpoint: Path, folder: Path, arguments: list[str], code: int, message: str) -> None:
+    """What cannot be done is one message with a hint, before anything is written."""
+    before = written(folder)
+    outcome = run(checkpoint, "--out", "maps", *arguments)
+
+    assert outcome.exit_code == code
+    assert message in outcome.stderr
+    assert "Try:" in outcome.stderr
+    assert written(folder) == before

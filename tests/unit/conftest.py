@@ -1,0 +1,72 @@
+"""What makes a test a unit test: no process, no training, and no more than 0.2 seconds of processor time."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from collections.abc import Iterator
+from typing import Any, NoReturn
+
+import pytest
+
+SECONDS = 0.2
+# How long `_machine` takes where the limit was chosen, undisturbed: a slower or busier machine gets as much more time.
+_REFERENCE_SECONDS = 0.06
+_STARTING = {"subprocess.Popen", "os.fork", "os.forkpty", "os.posix_spawn"}
+_ELSEWHERE = "it belongs in tests/behaviour"
+_running: str | None = None
+
+
+def _no_processes(event: str, arguments: tuple[Any, ...]) -> None:
+    # A process that was forked before inherits the hook.
+    if _running is not None and event in _STARTING and os.getpid() == _PID:
+        raise AssertionError(f"a unit test starts no process ({event}); {_ELSEWHERE}")
+
+
+_PID = os.getpid()
+sys.addaudithook(_no_processes)
+
+
+@pytest.fixture(autouse=True)
+def _no_training(monkeypatch: pytest.MonkeyPatch) -> None:
+    from camoxpert_cli.engine import train
+
+    def refuse(*arguments: Any) -> NoReturn:
+        raise AssertionError(f"a unit test trains nothing; {_ELSEWHERE}")
+
+    monkeypatch.setattr(train, "train_epoch", refuse)
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _all_loaded() -> None:
+    """What a first use costs is not on the account of the test that happens to come first."""
+    import albumentations  # noqa: F401
+    import cv2  # noqa: F401
+    import matplotlib.figure  # noqa: F401
+    import torch
+
+    from tests.helpers.networks import random_images, small_network
+
+    small_network(num_experts=2)(random_images(2)).logits.sum().backward()
+    torch.zeros(1).numpy()
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call(item: pytest.Item) -> Iterator[None]:
+    global _running
+    _running, before = item.nodeid, time.process_time()
+    try:
+        yield
+    finally:
+        _running = None
+    taken = time.process_time() - before
+    if taken > SECONDS and taken > SECONDS * _machine():
+        pytest.fail(f"took {taken:.2f} s of processor time, and unit tests have {SECONDS} s; {_ELSEWHERE}")
+
+
+def _machine() -> float:
+    """How much slower than where the limit was chosen this machine is at this moment; at least 1."""
+    before = time.process_time()
+    sorted(range(400_000), key=lambda number: -number % 7919)
+    return max(1.0, (time.process_time() - before) / _REFERENCE_SECONDS)

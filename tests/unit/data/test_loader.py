@@ -1,0 +1,254 @@
+from __future__ import annotations
+
+import contextlib
+import itertools
+import multiprocessing
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import cv2
+import pytest
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset, default_collate
+
+from camoxpert_cli.data.cache import ImageCache
+from camoxpert_cli.data.dataset import ScoringImages, TrainingImages
+from camoxpert_cli.data.loader import ImageLoader, scoring_loader, training_loader
+from camoxpert_cli.data.pairs import Pair
+from camoxpert_cli.data.sampling import EpochBatches, epoch_order
+from camoxpert_cli.errors import DataError
+from tests.helpers.image_files import build, write_pairs
+
+COUNT = 7
+SEED = 5
+# Python 3.12 warns of any fork while threads run; workers use none of the parent's.
+pytestmark = pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
+# torch warns of more workers than there are cores; that is slower, and changes nothing else.
+any_number_of_workers = pytest.mark.filterwarnings("ignore:This DataLoader will create .* worker:UserWarning")
+
+
+@pytest.fixture(scope="module")
+def pairs(tmp_path_factory: pytest.TempPathFactory) -> tuple[Pair, ...]:
+    return write_pairs(tmp_path_factory.mktemp("pictures"), COUNT)
+
+
+@pytest.fixture(scope="module")
+def cache(pairs: tuple[Pair, ...], tmp_path_factory: pytest.TempPathFactory) -> ImageCache:
+    return build(tmp_path_factory.mktemp("cache"), pairs, 16)
+
+
+def loader_of(
+    pairs: tuple[Pair, ...], num_workers: int, rank: int = 0, world: int = 1, cache: ImageCache | None = None
+) -> tuple[EpochBatches, ImageLoader[tuple[Tensor, Tensor]]]:
+    batches = EpochBatches(len(pairs), 2, SEED, rank, world)
+    return batches, training_loader(TrainingImages(pairs, 16, SEED, cache), batches, num_workers)
+
+
+def samples_of(loader: ImageLoader[tuple[Tensor, Tensor]]) -> list[Tensor]:
+    """Image and mask of every sample of a loop, each as one tensor (4, S, S)."""
+    return [sample for images, masks in loader for sample in torch.cat([images, masks], 1)]
+
+
+def epochs(pairs: tuple[Pair, ...], num_workers: int, count: int = 2) -> list[Tensor]:
+    """Every sample of the first epochs."""
+    batches, loader = loader_of(pairs, num_workers)
+    samples: list[Tensor] = []
+    for epoch in range(count):
+        batches.start_at(epoch)
+        samples += samples_of(loader)
+    return samples
+
+
+def same(first: list[Tensor], second: list[Tensor]) -> bool:
+    return len(first) == len(second) and all(torch.equal(a, b) for a, b in zip(first, second, strict=True))
+
+
+@pytest.fixture(scope="module")
+def stream(pairs: tuple[Pair, ...]) -> list[Tensor]:
+    """Two epochs as the order of samples and the augmentation define them, without a loader."""
+    dataset = TrainingImages(pairs, 16, SEED)
+    samples = [dataset[epoch, int(index)] for epoch in range(2) for index in epoch_order(COUNT, SEED, epoch)]
+    return [torch.cat([image.permute(2, 0, 1), mask[None]]) for image, mask in samples]
+
+
+@pytest.mark.parametrize("cached", [False, True])
+@pytest.mark.parametrize("world", [1, 2])
+@pytest.mark.parametrize("num_workers", [0, 1, 4])
+@any_number_of_workers
+def test_stream(
+    pairs: tuple[Pair, ...], cache: ImageCache, stream: list[Tensor], num_workers: int, world: int, cached: bool
+) -> None:
+    """Over two epochs workers, ranks and the cache change neither a sample nor the order."""
+    ranks = [loader_of(pairs, num_workers, rank, world, cache if cached else None) for rank in range(world)]
+    samples: list[Tensor] = []
+    for epoch in range(2):
+        for batches, _ in ranks:
+            batches.start_at(epoch)
+        for shares in zip(*(loader for _, loader in ranks), strict=True):
+            samples += [sample for images, masks in shares for sample in torch.cat([images, masks], 1)]
+
+    assert same(samples, stream)
+
+
+def test_epochs_differ(pairs: tuple[Pair, ...]) -> None:
+    """The second epoch is neither the order nor the augmentation of the first."""
+    samples = epochs(pairs, 0)
+
+    assert {each.numpy().tobytes() for each in samples[:COUNT]} != {each.numpy().tobytes() for each in samples[COUNT:]}
+
+
+@pytest.mark.parametrize("cached", [False, True])
+@pytest.mark.parametrize("num_workers", [0, 2])
+def test_cut_changes_nothing(
+    pairs: tuple[Pair, ...], cache: ImageCache, stream: list[Tensor], num_workers: int, cached: bool
+) -> None:
+    """An epoch cut after any batch goes on with the very samples that were left, on the same loader."""
+    batches, loader = loader_of(pairs, num_workers, cache=cache if cached else None)
+
+    for position in (2, 4, 6):
+        batches.start_at(0, position)
+        assert same(samples_of(loader), stream[position:COUNT])
+
+
+@pytest.mark.parametrize("cached", [False, True])
+def test_cut_where_ranks_change(pairs: tuple[Pair, ...], cache: ImageCache, stream: list[Tensor], cached: bool) -> None:
+    """What two ranks leave of an epoch, one rank goes on with."""
+    ranks = [loader_of(pairs, 0, rank, 2, cache if cached else None)[1] for rank in range(2)]
+    first = [torch.cat(next(iter(loader)), 1) for loader in ranks]
+    batches, loader = loader_of(pairs, 0, cache=cache if cached else None)
+    batches.start_at(0, 4)
+
+    assert same([*torch.cat(first), *samples_of(loader)], stream[:COUNT])
+
+
+@pytest.mark.parametrize("num_workers", [0, 1])
+def test_waited(pairs: tuple[Pair, ...], num_workers: int) -> None:
+    """The time spent in waiting grows with every batch, over all iterations of a loader."""
+    _, loader = loader_of(pairs, num_workers)
+    seen = [loader.waited]
+    for _ in range(2):
+        seen += [loader.waited for _ in loader]
+
+    assert seen[0] == 0
+    assert len(seen) == 9
+    assert seen == sorted(set(seen))
+
+
+def test_waited_leaves_out_what_is_done_with_batches(pairs: tuple[Pair, ...], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Time that passes between two batches, while the caller works, is no waiting."""
+    ticks = itertools.count()
+    monkeypatch.setattr("camoxpert_cli.data.loader.time", SimpleNamespace(perf_counter=lambda: next(ticks)))
+    _, loader = loader_of(pairs, 0)
+    for _ in loader:
+        for _ in range(100):
+            next(ticks)
+
+    # One tick for each of four batches, and for the end.
+    assert loader.waited == 5
+
+
+def test_iteration_left_in_the_middle(pairs: tuple[Pair, ...]) -> None:
+    """A loop left early does not leak what its workers had prepared into the next one."""
+    batches, loader = loader_of(pairs, 2)
+    next(iter(loader))
+
+    assert same(samples_of(loader), epochs(pairs, 0, count=1))
+    assert len(loader) == len(batches) == 4
+
+
+@pytest.mark.parametrize("num_workers", [0, 1])
+def test_a_rank_without_a_sample(pairs: tuple[Pair, ...], num_workers: int) -> None:
+    """Where the last batch has fewer samples than ranks, a rank gets a batch of none, so that all have as many."""
+    batches, loader = loader_of(pairs, num_workers, 0, world=2)
+    batches.start_at(0, len(pairs) - 1)
+    (batch,) = loader
+    images, masks = batch
+
+    assert (images.dtype, images.shape[0], images.shape[1]) == (torch.uint8, 0, 3)
+    assert (masks.dtype, masks.shape[0], masks.shape[1]) == (torch.uint8, 0, 1)
+    assert images.shape[2:] == masks.shape[2:]
+
+
+def test_global_random_numbers_are_left_alone(pairs: tuple[Pair, ...]) -> None:
+    """Reading an epoch draws nothing from torch's global generator."""
+    before = torch.random.get_rng_state()
+    epochs(pairs, 0)
+    epochs(pairs, 1, count=1)
+
+    assert torch.equal(torch.random.get_rng_state(), before)
+
+
+@pytest.mark.parametrize("num_workers", [0, 2])
+def test_error_of_a_worker(tmp_path: Path, num_workers: int) -> None:
+    """A DataError reaches the caller as it was raised: message and hint, without a traceback in its text."""
+    pairs = write_pairs(tmp_path, COUNT)
+    pairs[3].image.write_bytes(b"not a picture")
+    _, training = loader_of(pairs, num_workers)
+    scoring = scoring_loader(ScoringImages(pairs, 16), 2, num_workers)
+
+    for error in (error_of(training), error_of(scoring)):
+        assert error.message == f"{pairs[3].image} cannot be read as a picture"
+        assert "viewer" in error.hint
+        assert "Traceback" not in str(error)
+
+
+def test_workers_end_after_an_error(tmp_path: Path) -> None:
+    """Once the error and the loader are dropped the workers are gone, without the help of the garbage collector."""
+    pairs = write_pairs(tmp_path, COUNT)
+    pairs[3].image.write_bytes(b"not a picture")
+    _, loader = loader_of(pairs, 2)
+    with contextlib.suppress(DataError):
+        list(loader)
+    running = len(multiprocessing.active_children())
+    del loader
+
+    assert running - len(multiprocessing.active_children()) == 2
+
+
+def error_of(loader: ImageLoader[Any]) -> DataError:
+    """The error of a loop, without its traceback: the frames there hold the loader and so its workers."""
+    try:
+        list(loader)
+    except DataError as error:
+        return error.with_traceback(None)
+    raise AssertionError("no error was raised")
+
+
+class Threads(Dataset[Any]):
+    """Tells how many threads the process that reads has."""
+
+    def __getitem__(self, key: Any) -> tuple[int, int]:
+        return torch.get_num_threads(), cv2.getNumThreads()
+
+    def collate(self, samples: Any) -> Any:
+        return default_collate(samples)
+
+
+def test_workers_run_one_thread() -> None:
+    """A worker uses one thread in torch and in OpenCV: there are as many workers as cores."""
+    loader = training_loader(Threads(), EpochBatches(1, 1, 0), num_workers=1)  # type: ignore[arg-type]
+
+    assert [[int(each) for each in batch] for batch in loader] == [[1, 1]]
+
+
+@pytest.mark.parametrize(("world", "num_workers"), [(1, 0), (1, 2), (2, 0), (3, 0)])
+def test_scoring_loader(pairs: tuple[Pair, ...], world: int, num_workers: int) -> None:
+    """Each image comes exactly once over all ranks, with its own mask, twice the same."""
+    dataset = ScoringImages(pairs, 16)
+    seen = []
+    for rank in range(world):
+        loader = scoring_loader(dataset, 3, num_workers, rank=rank, world=world)
+        for _ in range(2):
+            for images, masks, indices in loader:
+                seen += indices.tolist()
+                assert all(torch.equal(mask, dataset[int(i)][1]) for mask, i in zip(masks, indices, strict=True))
+                assert all(torch.equal(image, dataset[int(i)][0]) for image, i in zip(images, indices, strict=True))
+
+    assert sorted(seen) == sorted([*range(COUNT)] * 2)
+
+
+def test_scoring_rank_without_images(pairs: tuple[Pair, ...]) -> None:
+    """A rank beyond the number of images has no batch."""
+    assert list(scoring_loader(ScoringImages(pairs[:1], 16), 3, 0, rank=1, world=2)) == []

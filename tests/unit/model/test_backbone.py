@@ -1,0 +1,352 @@
+from __future__ import annotations
+
+import socket
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import timm
+import torch
+from huggingface_hub import constants
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from camoxpert_cli.errors import CheckpointError, ConfigError
+from camoxpert_cli.model import backbone as backbone_module
+from camoxpert_cli.model.backbone import (
+    create_backbone,
+    create_pretrained_backbone,
+    maps_of,
+    normalisation_of,
+    parameters_by_stage,
+)
+from tests.helpers.networks import stir
+
+# DLA has more maps than timm returns unless asked, and the first of them is not among those.
+BACKBONES = ["edgenext_xx_small", "test_resnet", "tf_efficientnet_lite0", "mambaout_femto", "dla46_c"]
+
+
+def whole_model(name: str = "test_resnet") -> nn.Module:
+    """timm's classifier, every weight off its initial constant."""
+    torch.manual_seed(7)
+    model: nn.Module = timm.create_model(name)
+    stir(model)
+    return model
+
+
+def save(weights: dict[str, Any], path: Path) -> Path:
+    if path.suffix == ".safetensors":
+        save_file(weights, path)
+    else:
+        torch.save(weights, path)
+    return path
+
+
+def same_weights(backbone: nn.Module, weights: dict[str, Tensor]) -> bool:
+    """Whether each tensor of a feature extractor is the classifier's: `stages.0` there is `stages_0` here."""
+    by_name = {name.replace(".", "_"): value for name, value in weights.items()}
+    return all(torch.equal(value, by_name[name.replace(".", "_")]) for name, value in backbone.state_dict().items())
+
+
+@pytest.mark.parametrize("name", BACKBONES)
+def test_maps(name: str) -> None:
+    """Four maps (B, C, H, W) at strides 4, 8, 16 and 32 with the channels that the backbone claims."""
+    backbone = create_backbone(name).eval()
+    info: Any = backbone.feature_info
+    with torch.no_grad():
+        maps = maps_of(backbone, torch.zeros(2, 3, 128, 64))
+
+    expected = [
+        (2, channels, 128 // stride, 64 // stride)
+        for channels, stride in zip(info.channels(), (4, 8, 16, 32), strict=True)
+    ]
+    assert [tuple(features.shape) for features in maps] == expected
+
+
+def test_building_without_values(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A timm that reads weights while it builds, as older ones do, gives a backbone too."""
+    create = timm.create_model
+
+    def old_create(*args: Any, **kwargs: Any) -> nn.Module:
+        torch.linspace(0, 1, 2).tolist()
+        if torch.get_default_device().type == "meta":
+            raise NotImplementedError("Cannot copy out of meta tensor; no data!")
+        return create(*args, **kwargs)
+
+    monkeypatch.setattr(timm, "create_model", old_create)
+
+    assert next(create_backbone("test_resnet").parameters()).device.type == "cpu"
+
+
+def test_unknown_name() -> None:
+    """A name that timm does not know is refused with the nearest names it knows."""
+    with pytest.raises(ConfigError) as caught:
+        create_backbone("edgenext_bose")
+
+    assert "no backbone named edgenext_bose" in caught.value.message
+    assert "edgenext_base" in caught.value.message
+
+
+def test_hopeless_name() -> None:
+    """Where no name is near, none is suggested."""
+    with pytest.raises(ConfigError) as caught:
+        create_backbone("qqqqqqqqqq")
+
+    assert "did you mean" not in caught.value.message
+    assert "edgenext_base" in caught.value.hint
+
+
+@pytest.mark.parametrize("create", [create_backbone, lambda name: create_pretrained_backbone(name, None)])
+def test_missing_strides(create: Callable[[str], nn.Module]) -> None:
+    """A model without maps at all four strides is refused by its name, with the strides it has."""
+    with pytest.raises(ConfigError, match=r"backbone vit_tiny_patch16_224 has maps at strides \[16\], .*\[4, 8, 32\]"):
+        create("vit_tiny_patch16_224")
+
+
+def test_no_feature_maps(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A model that timm cannot turn into a feature extractor is refused by its name."""
+
+    def refuse(*_: Any, **__: Any) -> nn.Module:
+        raise RuntimeError("features_only not implemented")
+
+    monkeypatch.setattr(timm, "create_model", refuse)
+    with pytest.raises(ConfigError, match="backbone test_resnet cannot give feature maps: features_only"):
+        create_backbone("test_resnet")
+
+
+def test_fixed_size() -> None:
+    """A model for images of one size is refused by its name, and left in the mode it was in."""
+    backbone = create_backbone("maxvit_pico_rw_256").train()
+    with pytest.raises(ConfigError, match="backbone maxvit_pico_rw_256 takes pictures of one fixed size"):
+        parameters_by_stage(backbone, "maxvit_pico_rw_256")
+
+    assert backbone.training
+
+
+@pytest.mark.parametrize(
+    ("name", "mean", "std"),
+    [
+        ("edgenext_xx_small", (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
+        ("tf_efficientnet_lite0", (0.5, 0.5, 0.5), (0.5, 0.5, 0.5)),
+    ],
+)
+def test_normalisation(name: str, mean: tuple[float, ...], std: tuple[float, ...]) -> None:
+    """Images are normalised by what the backbone was trained with, which is not ImageNet's for all."""
+    statistics = normalisation_of(create_backbone(name))
+
+    assert statistics.mean == mean
+    assert statistics.std == std
+
+
+@pytest.mark.parametrize(
+    ("name", "suffix"),
+    [
+        ("edgenext_xx_small", ".pth"),
+        ("edgenext_xx_small", ".safetensors"),
+        ("test_resnet", ".pth"),
+        ("tf_efficientnet_lite0", ".safetensors"),
+        ("mambaout_femto", ".pth"),
+    ],
+)
+def test_weights_from_file(tmp_path: Path, name: str, suffix: str) -> None:
+    """The backbone has exactly the weights of a saved classifier, its running statistics too."""
+    weights = whole_model(name).state_dict()
+    backbone = create_pretrained_backbone(name, save(weights, tmp_path / f"weights{suffix}"))
+
+    assert same_weights(backbone, weights)
+    assert not same_weights(create_backbone(name), weights)
+
+
+@pytest.mark.parametrize("change", ["no classifier", "other classes", "half precision", "state_dict", "model"])
+def test_variants_of_files(tmp_path: Path, change: str) -> None:
+    """The classifier may be missing or have other classes, numbers may be float16, and the weights may be wrapped."""
+    weights: Any = whole_model().state_dict()
+    content = weights
+    if change == "no classifier":
+        content = {name: value for name, value in weights.items() if not name.startswith("fc.")}
+    elif change == "other classes":
+        content = {name: value[:10] if name.startswith("fc.") else value for name, value in weights.items()}
+    elif change == "half precision":
+        content = weights = {name: value.half() if value.ndim > 1 else value for name, value in weights.items()}
+        weights = {name: value.float() if value.ndim > 1 else value for name, value in weights.items()}
+    else:
+        content = {change: weights, "epoch": 3}
+
+    assert same_weights(create_pretrained_backbone("test_resnet", save(content, tmp_path / "weights.pth")), weights)
+
+
+def test_fresh_weights_from_file(tmp_path: Path) -> None:
+    """Weights that are still at the constants they start from are weights as good as any."""
+    torch.manual_seed(7)
+    weights = timm.create_model("edgenext_xx_small").state_dict()
+
+    assert same_weights(create_pretrained_backbone("edgenext_xx_small", save(weights, tmp_path / "w.pth")), weights)
+
+
+def test_file_is_not_kept(tmp_path: Path) -> None:
+    """The file's weights are not carried along beside the backbone's own."""
+    path = save(whole_model().state_dict(), tmp_path / "weights.pth")
+
+    assert "state_dict" not in create_pretrained_backbone("test_resnet", path).pretrained_cfg  # type: ignore[operator]
+
+
+def test_random_state_after_file(tmp_path: Path) -> None:
+    """What is random after the backbone does not depend on the file: the random state is that of one build."""
+    path = save(whole_model().state_dict(), tmp_path / "weights.pth")
+    after = []
+    for create in (create_backbone, lambda name: create_pretrained_backbone(name, path)):
+        torch.manual_seed(0)
+        create("test_resnet")
+        after.append(torch.rand(1).item())
+
+    assert after[0] == after[1]
+
+
+def test_quiet(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """timm does not warn of the classifier's weights, which no backbone needs."""
+    create_pretrained_backbone(
+        "tf_efficientnet_lite0", save(whole_model("tf_efficientnet_lite0").state_dict(), tmp_path / "weights.pth")
+    )
+
+    assert caplog.text == ""
+
+
+@pytest.mark.parametrize("lacking", ["layer3.", "conv1.", "layer2.0.bn1.", "layer4.0.bn2.running_mean"])
+def test_incomplete_file(tmp_path: Path, lacking: str) -> None:
+    """A file that lacks a stage, a layer or a single tensor is refused, and what it lacks is named."""
+    weights = {name: value for name, value in whole_model().state_dict().items() if not name.startswith(lacking)}
+    path = save(weights, tmp_path / "weights.pth")
+    with pytest.raises(CheckpointError) as caught:
+        create_pretrained_backbone("test_resnet", path)
+
+    assert "does not fit backbone test_resnet: it holds nothing for" in caught.value.message
+    assert lacking in caught.value.message
+    assert caught.value.hint == "give weights of timm's test_resnet"
+
+
+@pytest.mark.parametrize("other", ["edgenext_xx_small", "edgenext_small", "tf_efficientnet_lite0"])
+def test_weights_of_another_model(tmp_path: Path, other: str) -> None:
+    """Weights of another model, of the same family too, are refused."""
+    path = save(timm.create_model(other).state_dict(), tmp_path / "weights.pth")
+    with pytest.raises(CheckpointError, match="does not fit backbone edgenext_x_small"):
+        create_pretrained_backbone("edgenext_x_small", path)
+
+
+@pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
+@pytest.mark.parametrize("content", [b"", b"\x00" * 100, b"<html>not found</html>", b"PK\x03\x04 torn"])
+def test_garbage(tmp_path: Path, suffix: str, content: bytes) -> None:
+    """A file that is no weights at all is refused by its path."""
+    path = tmp_path / f"weights{suffix}"
+    path.write_bytes(content)
+    with pytest.raises(
+        CheckpointError,
+        match=f"weights{suffix} (is empty|is damaged|is no file of weights|asks for more than plain types)",
+    ):
+        create_pretrained_backbone("test_resnet", path)
+
+
+@pytest.mark.parametrize(
+    "content", [[1, 2], {}, {"model": {}}, {"epoch": 3}, {"state_dict": {"a": "b"}}, {1: 2.0}, torch.zeros(3)]
+)
+def test_no_state_dict(tmp_path: Path, content: Any) -> None:
+    """A file of something other than tensors by name is refused by its path."""
+    path = tmp_path / "weights.pth"
+    torch.save(content, path)
+    with pytest.raises(CheckpointError, match=r"weights\.pth holds no state dict"):
+        create_pretrained_backbone("test_resnet", path)
+
+
+@pytest.mark.parametrize("weights", [{"a": torch.ones(3)}, {1: torch.ones(3)}])
+def test_foreign_state_dict(tmp_path: Path, weights: dict[Any, Tensor]) -> None:
+    """Tensors of no timm model never leave the backbone random."""
+    path = tmp_path / "weights.pth"
+    torch.save(weights, path)
+    for name in ("test_resnet", "edgenext_xx_small", "mambaout_femto"):
+        with pytest.raises(CheckpointError):
+            create_pretrained_backbone(name, path)
+
+
+def test_missing_file(tmp_path: Path) -> None:
+    """A file that is not there is refused by its path, and so is a folder."""
+    with pytest.raises(CheckpointError, match=r"there is no file .*weights\.pth"):
+        create_pretrained_backbone("test_resnet", tmp_path / "weights.pth")
+    with pytest.raises(CheckpointError, match="is a folder"):
+        create_pretrained_backbone("test_resnet", tmp_path)
+
+
+def test_damaged_weights(tmp_path: Path) -> None:
+    """One flipped bit in a backbone's weights is noticed."""
+    path = save(timm.create_model("test_resnet").state_dict(), tmp_path / "weights.pth")
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(data)
+    with pytest.raises(CheckpointError, match="is damaged"):
+        create_pretrained_backbone("test_resnet", path)
+
+
+@pytest.fixture
+def no_network(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: Any, **__: Any) -> socket.socket:
+        raise OSError("Name or service not known")
+
+    monkeypatch.setattr(socket, "create_connection", refuse)
+    monkeypatch.setattr(backbone_module, "getproxies", dict)
+
+
+@pytest.mark.usefixtures("no_network")
+@pytest.mark.parametrize("reason", ["We couldn't connect to the hub\nfor many reasons", ""])
+def test_no_network(monkeypatch: pytest.MonkeyPatch, reason: str) -> None:
+    """Where weights cannot be fetched, the options that help are named; the backbone is not left random.
+
+    timm is told to look at its cache alone, for that once.
+    """
+    create = timm.create_model
+    offline: list[bool] = []
+
+    def without_hub(*args: Any, **kwargs: Any) -> nn.Module:
+        if kwargs.get("pretrained"):
+            offline.append(constants.HF_HUB_OFFLINE)
+            raise OSError(reason)
+        return create(*args, **kwargs)
+
+    monkeypatch.setattr(timm, "create_model", without_hub)
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    with pytest.raises(ConfigError) as caught:
+        create_pretrained_backbone("test_resnet", None)
+
+    assert "test_resnet" in caught.value.message
+    assert (reason.splitlines() or ["OSError"])[0] in caught.value.message
+    assert "\n" not in caught.value.message
+    assert "--backbone-weights" in caught.value.hint
+    assert "--no-pretrained" in caught.value.hint
+    assert offline == [True]
+    assert constants.HF_HUB_OFFLINE is False
+
+
+def test_network(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the hub answers, timm may ask it."""
+    create = timm.create_model
+    offline: list[bool] = []
+
+    def with_hub(*args: Any, **kwargs: Any) -> nn.Module:
+        if kwargs.pop("pretrained", False):
+            offline.append(constants.HF_HUB_OFFLINE)
+        return create(*args, **kwargs)
+
+    monkeypatch.setattr(timm, "create_model", with_hub)
+    monkeypatch.setattr(socket, "create_connection", lambda *_, **__: socket.socket())
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    create_pretrained_backbone("test_resnet", None)
+
+    assert offline == [False]
+
+
+def test_no_weights_published() -> None:
+    """A model for which timm has no weights is refused, with the options that help."""
+    name = next(name for name in timm.list_models("darknet*") if not timm.get_pretrained_cfg(name).has_weights)
+    with pytest.raises(ConfigError, match=f"timm has no pretrained weights for backbone {name}") as caught:
+        create_pretrained_backbone(name, None)
+
+    assert "--backbone-weights" in caught.value.hint
+    assert "--no-pretrained" in caught.value.hint
