@@ -1,8 +1,10 @@
-"""What all tests share: one thread, the environment as it was, and a tiny data set."""
+"""What all tests share: one thread, the environment as it was, forks for programs, and a tiny data set and run."""
 
 from __future__ import annotations
 
 import os
+import subprocess
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,6 +22,42 @@ os.environ["OMP_NUM_THREADS"] = "1"
 # The time an example takes says more about the machine than about the code.
 settings.register_profile("camox", deadline=None)
 settings.load_profile("camox")
+
+
+TESTS = Path(__file__).parent
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--slow-part", metavar="N/M", help="of tests/slow only the Nth of M parts, N from 1: by what a test is called"
+    )
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave out the slow tests that belong to another part than the one that was asked for."""
+    asked = config.getoption("--slow-part")
+    if asked is None:
+        return
+    part, parts = map(int, asked.split("/"))
+    slow = (item for item in items if _folder(item) == "slow")
+    others = {item for item in slow if zlib.crc32(item.nodeid.encode()) % parts + 1 != part}
+    config.hook.pytest_deselected(items=others)
+    items[:] = [item for item in items if item not in others]
+
+
+def _folder(item: pytest.Item) -> str:
+    return item.path.relative_to(TESTS).parts[0]
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _forked_programs(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Python programs that tests of behaviour start, and those that such a program starts, are forks."""
+    with pytest.MonkeyPatch.context() as patch:
+        if request.path.relative_to(TESTS).parts[0] in ("behaviour", "slow"):
+            from tests.helpers.forked import ForkedPopen
+
+            patch.setattr(subprocess, "Popen", ForkedPopen)
+        yield
 
 
 @pytest.fixture(autouse=True, scope="session")

@@ -11,6 +11,7 @@ import atexit
 import ctypes
 import gc
 import importlib
+import io
 import json
 import os
 import runpy
@@ -135,11 +136,11 @@ def _run(request: dict[str, Any], base: list[str]) -> None:
     torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", os.cpu_count() or 1)))
     warnings.filters[:] = _DEFAULT_WARNINGS  # type: ignore[index]
     sys.stdin = sys.__stdin__ = open(0, closefd=False)  # type: ignore[misc]  # noqa: SIM115
+    unbuffered = bool(os.environ.get("PYTHONUNBUFFERED"))
     for name, descriptor, errors in (("stdout", 1, "strict"), ("stderr", 2, "backslashreplace")):
-        is_terminal = os.isatty(descriptor)
-        stream = open(  # noqa: SIM115
-            descriptor, "w", errors=errors, buffering=1 if is_terminal or descriptor == 2 else -1, closefd=False
-        )
+        raw = open(descriptor, "wb", buffering=0 if unbuffered else -1, closefd=False)  # noqa: SIM115
+        by_line = not unbuffered and (os.isatty(descriptor) or descriptor == 2)
+        stream = io.TextIOWrapper(raw, errors=errors, line_buffering=by_line, write_through=unbuffered)
         setattr(sys, name, stream)
         setattr(sys, f"__{name}__", stream)
     path = [each for each in os.environ.get("PYTHONPATH", "").split(os.pathsep) if each]
