@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from camoxpert_cli.checkpoints import format as format_module
 from camoxpert_cli.checkpoints.format import (
     Checkpoint,
     CheckpointContent,
@@ -224,7 +224,7 @@ def test_a_damaged_file_never_takes_the_place(tmp_path: Path, monkeypatch: pytes
     write({"more": LARGE})
     before = path.read_bytes()
     monkeypatch.setattr(torch, "save", damaging(torch.save))
-    monkeypatch.setattr(format_module, "save_file", damaging(format_module.save_file))
+    monkeypatch.setattr("camoxpert_cli.checkpoints.format.save_file", damaging(save_file))
     with pytest.raises(CheckpointNotWritten, match=f"last{suffix} cannot be written: .* is damaged"):
         write({"more": LARGE + 1})
 

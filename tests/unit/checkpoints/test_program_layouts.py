@@ -17,6 +17,7 @@ from camoxpert_cli.checkpoints.program_layouts import (
     said_size,
     weights_of,
 )
+from camoxpert_cli.config.eval_options import Weights
 from camoxpert_cli.errors import CheckpointError
 from tests.helpers.checkpoints import Stub, original, refusal, save, write_content
 from tests.helpers.compare import differences
@@ -54,7 +55,7 @@ def test_no_ema(tmp_path: Path, content: dict[str, Any]) -> None:
 def test_which_weights_are_meant(content: dict[str, Any]) -> None:
     """The average where there is one, unless the weights themselves are asked for; it is never asked for in vain."""
     without = {**content, "ema": None}
-    asked = (None, "ema", "model")
+    asked: tuple[Weights | None, ...] = (None, "ema", "model")
 
     assert [uses_ema(content, Path("last.pth"), weights) for weights in asked] == [True, True, False]
     assert [uses_ema(without, Path("last.pth"), weights) for weights in (None, "model")] == [False, False]
