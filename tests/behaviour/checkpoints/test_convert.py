@@ -23,6 +23,8 @@ def test_network_is_recognised(tmp_path: Path, content: dict[str, Any]) -> None:
     said = CliRunner().invoke(app, ["convert-ckpt", str(source), str(tmp_path / "out.pth"), "--dry-run"]).stdout
 
     assert "Network: test_resnet with 2 experts, every tensor fits" in said
+    assert f"Would be written: {tmp_path / 'out.pth'}" in said
+    assert not (tmp_path / "out.pth").exists()
 
 
 def test_dry_run(tmp_path: Path, content: dict[str, Any], network: CamoXpert) -> None:

@@ -14,6 +14,8 @@ import pytest
 from typer.testing import CliRunner
 
 from camoxpert_cli.app import app
+from camoxpert_cli.checkpoints.load import load_model
+from camoxpert_cli.inference.predict import Outputs, predict
 from camoxpert_cli.metrics.image_scores import score_image
 from camoxpert_cli.run_folder import RunFolder
 from tests.helpers.processes import camox
@@ -110,6 +112,19 @@ def test_views_of_a_pair_of_folders(scored: Path, vivid: Path, masks: Path) -> N
     assert plain["sets"][TEST_SET]["mae"] != flipped["sets"][TEST_SET]["mae"]
 
 
+def test_weights_and_size(vivid: Path, tiny_data: Path, masks: Path, tmp_path: Path) -> None:
+    """The weights themselves, at another size: maps are those that `predict` writes of them."""
+    outcome = run(
+        vivid, "--dataset-path", tiny_data, *ONE_BY_ONE, "--weights", "model", "--img-size", "96",
+        "--json", "--save-maps", tmp_path / "maps",
+    )  # fmt: skip
+    network, outputs = load_model(vivid, ema=False), Outputs(tmp_path / "predicted")
+    predict(network, [masks.parent / "Imgs"], outputs, device=None, img_size=96, overwrite=False)
+
+    assert json.loads(outcome.stdout)["img_size"] == 96
+    assert files(tmp_path / "maps" / TEST_SET) == files(tmp_path / "predicted")
+
+
 def test_table(scored: Path, masks: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Without --json a table of at most 80 columns goes to stdout."""
     monkeypatch.chdir(scored / "maps")
@@ -133,6 +148,14 @@ def test_perfect_maps(maps: Path, masks: Path) -> None:
     assert content["mae"] == 0
     assert content["iou"] == content["dice"] == content["f_max"] == 1
     assert content["s_measure"] == pytest.approx(1, abs=1e-9)
+
+
+def test_protocol(maps: Path, masks: Path) -> None:
+    """How maps are scored can be chosen, and the results say so."""
+    outcome = run("--maps", maps, "--masks", masks, "--no-stretch", "--empty-masks", "exact", "--json")
+    content = json.loads(outcome.stdout)
+
+    assert (content["stretch"], content["empty_masks"]) == (False, "exact")
 
 
 def test_maps_of_another_size_are_resized(maps: Path, masks: Path) -> None:

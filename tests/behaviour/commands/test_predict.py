@@ -63,9 +63,13 @@ def test_maps_of_a_folder(checkpoint: Path, network: CamoXpert, folder: Path) ->
         assert (folder / "maps" / name).read_bytes() == (folder / "same" / name).read_bytes()
 
 
-def test_one_map(checkpoint: Path, folder: Path) -> None:
-    """A single one is counted as such."""
-    assert run(checkpoint, "photos/a.png", "--out", "maps").stdout == "1 map in maps\n"
+def test_size(checkpoint: Path, network: CamoXpert, folder: Path) -> None:
+    """The network sees images at the size asked for. A single map is counted as such."""
+    outcome = run(checkpoint, "photos/a.png", "--out", "maps", "--img-size", "96")
+    predict(network, [Path("photos", "a.png")], Outputs(Path("same")), device=None, img_size=96, overwrite=False)
+
+    assert outcome.stdout == "1 map in maps\n"
+    assert (folder / "maps" / "a.png").read_bytes() == (folder / "same" / "a.png").read_bytes()
 
 
 def test_pattern_threshold_overlay_and_views(checkpoint: Path, folder: Path) -> None:

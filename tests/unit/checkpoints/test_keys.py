@@ -95,6 +95,7 @@ def test_a_wrapper_and_nothing_else() -> None:
     """A tensor that is itself called module keeps its name: nothing of it would be left."""
     assert strip_prefixes({"module": 1}) == {"module": 1}
     assert strip_prefixes({"module.module": 1}) == {"module": 1}
+    assert strip_prefixes({"module.": 1}) == {"module.": 1}
 
 
 def test_averaged_model() -> None:

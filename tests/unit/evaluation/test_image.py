@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 import pytest
 
-from camoxpert_cli.config.eval_options import Protocol
+from camoxpert_cli.config.eval_options import EmptyMasks, Protocol
 from camoxpert_cli.evaluation.given_predictions import evaluate_predictions
 from camoxpert_cli.evaluation.image import read_map, score_and_save, score_files
 from camoxpert_cli.metrics.image_scores import score_image
@@ -43,9 +43,20 @@ def test_protocol(tmp_path: Path, stretch: bool) -> None:
     assert expected != score_image(grey, MASK > 0, stretch=not stretch).measures
 
 
+@pytest.mark.parametrize(("empty", "iou"), [("exact", 1), ("reference", 0)])
+def test_a_mask_without_object(tmp_path: Path, empty: EmptyMasks, iou: float) -> None:
+    """What it is scored as is part of the protocol."""
+    nothing = np.zeros((20, 30), np.uint8)
+    scores, _ = score_files(
+        write(tmp_path / "map.png", nothing), write(tmp_path / "mask.png", nothing), Protocol(empty=empty)
+    )
+
+    assert scores.iou == iou
+
+
 def test_given_maps(tmp_path: Path) -> None:
-    """Each map is scored by the mask of its own name; both are shown, and the image where it is at hand."""
-    names = ["a", "b", "c"]
+    """Each map is scored by the mask of its own name, whatever it shows; both are shown, and the image if at hand."""
+    names = ["COD10K-NonCAM-7-Other-1", "a", "b"]
     for at, name in enumerate(names):
         write(tmp_path / "maps" / f"{name}.png", np.roll(GREY, at, axis=0))
         write(tmp_path / "SET" / "GT" / f"{name}.png", np.roll(MASK, at, axis=1))
