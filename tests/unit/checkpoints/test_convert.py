@@ -15,6 +15,7 @@ from camoxpert_cli.app import app
 from camoxpert_cli.checkpoints.convert import convert_checkpoint
 from camoxpert_cli.checkpoints.format import read_checkpoint
 from camoxpert_cli.checkpoints.program_layouts import architecture_of, weights_of
+from camoxpert_cli.checkpoints.repack import meta_network
 from camoxpert_cli.errors import CheckpointError, UsageError
 from camoxpert_cli.model.weights_file import read_weights_file
 from tests.helpers.checkpoints import Stub, content_of
@@ -25,6 +26,12 @@ from tests.helpers.compare import differences
 @pytest.fixture(scope="module")
 def network() -> Stub:
     return Stub()
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _first_network_without_memory() -> None:
+    """Its cost is not on the account of the test that happens to come first."""
+    meta_network("test_resnet", 2)
 
 
 @pytest.fixture(scope="module")
