@@ -31,7 +31,7 @@ def network() -> Stub:
 
 @pytest.fixture(autouse=True, scope="module")
 def _first_network_without_memory() -> None:
-    """Its cost is not on the account of the test that happens to come first, and neither is a full garbage collection."""
+    """Neither its cost nor that of a full garbage collection is on the account of the test that happens to meet it."""
     meta_network("test_resnet", 2)
     gc.collect()
     gc.freeze()
