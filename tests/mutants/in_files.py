@@ -149,7 +149,12 @@ MUTANTS = [
         "(probability * 255)",
         f"{_PREDICTIONS}::test_grey_values",
     ),
-    Mutant("inference/predict.py", "found = grey >= 255", "found = grey > 255", f"{_PREDICT}::test_binary_maps"),
+    Mutant(
+        "inference/predict.py",
+        "found = grey >= 255",
+        "found = grey > 255",
+        f"{_PREDICT}::test_a_threshold_is_inclusive",
+    ),
     Mutant(
         "inference/predict.py",
         "        if not other.samefile(path):",
@@ -201,8 +206,8 @@ MUTANTS = [
     ),
     Mutant(
         "evaluation/score.py",
-        "batch = None if problem is not None else next(mine, None)",
-        "batch = next(mine, None)",
+        "batch, problem = None, error",
+        "batch = None",
         f"{_SCORE}::test_an_image_that_one_rank_cannot_read",
     ),
     Mutant("evaluation/test_sets.py", "        world.rank,\n        world.size,\n", "", _TEST_SETS),

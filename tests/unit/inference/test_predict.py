@@ -172,15 +172,19 @@ def test_an_image_named_twice(
     assert count == TEST_IMAGES
 
 
-def test_images_are_not_overwritten(network: CamoXpert, images: Path, tmp_path: Path) -> None:
-    """Maps into the folder of their own PNG images would destroy these, and are refused."""
+def test_images_are_not_overwritten(
+    network: CamoXpert, images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Maps into the folder of their own PNG images would destroy these: refused, however the two are written."""
+    monkeypatch.chdir(tmp_path)
     folder = tmp_path / "folder"
     shutil.copytree(images, folder)
     before = {path.name: path.read_bytes() for path in folder.iterdir()}
-    with pytest.raises(UsageError, match="would take the place of") as caught:
-        run(network, [folder], tmp_path / "maps" / ".." / "folder", overwrite=True)
+    for paths, out in ((folder, tmp_path / "maps" / ".." / "folder"), (Path("folder"), folder)):
+        with pytest.raises(UsageError, match="would take the place of") as caught:
+            run(network, [paths], out, overwrite=True)
+        assert caught.value.exit_code == 2
 
-    assert caught.value.exit_code == 2
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
 
 
@@ -210,6 +214,13 @@ def test_binary_maps(network: CamoXpert, images: Path, maps: Path, tmp_path: Pat
 
     assert np.array_equal(binary, np.where(grey >= threshold * 255, 255, 0))
     assert set(np.unique(binary)) == {0, 255}
+
+
+def test_a_threshold_is_inclusive(tmp_path: Path) -> None:
+    """A grey value of exactly that part of 255 counts as object, as in the overlay."""
+    Outputs(tmp_path, 0.8).write(Path("photo.jpg"), torch.tensor([[203.0, 204.0, 205.0]]) / 255)
+
+    assert read(tmp_path / "photo.png").tolist() == [[0, 255, 255]]
 
 
 @pytest.mark.parametrize("threshold", [0.0, 1.0, -0.5, 128.0, float("nan")])
