@@ -123,6 +123,7 @@ MUTANTS = [
         f"{_LOAD}::test_nothing_is_loaded_in_part",
     ),
     Mutant("checkpoints/load.py", "    return network.eval()", "    return network", f"{_LOAD}::test_load_model"),
+    Mutant("checkpoints/load.py", "    network.img_size = said_size(content)\n", "", f"{_LOAD}::test_load_model"),
     # From the network's logits to a file.
     Mutant(
         "inference/predictions.py",
@@ -229,8 +230,14 @@ MUTANTS = [
         "size = trained_size(content, checkpoint)",
         f"{_EVAL}::test_weights_and_size",
     ),
+    Mutant(
+        "evaluation/score_pool.py",
+        "pool.shutdown(cancel_futures=True)",
+        "pool.shutdown()",
+        "unit/evaluation/test_score_pool.py::test_an_exception_drops_what_waits",
+    ),
     Mutant("evaluation/image.py", "(size[1], size[0])", "size", f"{_IMAGE}::test_a_map_of_another_size"),
-    Mutant("evaluation/image.py", ", empty=protocol.empty", "", f"{_IMAGE}::test_protocol"),
+    Mutant("evaluation/image.py", ", empty=protocol.empty", "", f"{_IMAGE}::test_a_mask_without_object"),
     Mutant(
         "evaluation/given_predictions.py",
         "list_files(predictions, masks, include_noncam=True)",

@@ -44,14 +44,14 @@ def test_original_checkpoints(name: str) -> None:
 
 
 def test_load_model(tmp_path: Path, content: dict[str, Any], network: CamoXpert) -> None:
-    """The network comes in eval mode, with the average's weights or, by `ema=False`, the logits it gave before."""
+    """In eval mode and with its size; with the average's weights or, by `ema=False`, the logits it gave before."""
     path = tmp_path / "best_model.pth"
-    write_content(path, content)
+    write_content(path, {**content, "config": {"data": {"img_size": 64}}})
     images = random_images(2)
     loaded, ema = load_model(path, ema=False), load_model(str(path))
 
     assert not any(module.training for module in loaded.modules())
-    assert (loaded.img_size, ema.img_size) == (None, None)
+    assert (loaded.img_size, ema.img_size) == (64, 64)
     with torch.no_grad():
         assert torch.equal(loaded(images).logits, network(images).logits)
     assert all(torch.equal(value, content["ema"][name]) for name, value in ema.state_dict().items())
