@@ -237,8 +237,8 @@ def test_out_is_in(tmp_path: Path, network: Stub) -> None:
     convert_checkpoint(source, None, in_place=True)
 
     assert differences(entries(source), original(network)) == []
-    for target, add in ((None, True), (source, False), (tmp_path / "link.pth", True)):
-        convert_checkpoint(tmp_path / "link.pth", target, in_place=True, add=add)
+    for named, add in ((None, True), (source, False), (tmp_path / "link.pth", True)):
+        convert_checkpoint(tmp_path / "link.pth", named, in_place=True, add=add)
 
         assert (tmp_path / "link.pth").is_symlink()
         assert differences(entries(source), original(network, "module." if add else "")) == []
