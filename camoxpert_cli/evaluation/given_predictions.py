@@ -35,7 +35,7 @@ def evaluate_predictions(predictions: Path, masks: Path, images: Path | None, pr
         )
     scored = ScoredSet(_set_name(masks), [pair.name for pair in pairs], [scores for scores, _ in rows])
     about = {"maps": str(predictions), "stretch": protocol.stretch, "empty_masks": protocol.empty}
-    image_files = {} if images is None else list_files(images, masks).images
+    image_files = {} if images is None else list_files(images, masks, include_noncam=True).images
 
     def show(_: str, index: int) -> Shown:
         pair = pairs[index]

@@ -32,12 +32,22 @@ def write_evaluation_report(
     configuration: Mapping[str, Any] | None = None,
     history: Sequence[Mapping[str, Any]] = (),
 ) -> None:
-    """The page at `path`: scores, curves, slices and images of an evaluation.
+    """The page at `path`: what `report_of` gives."""
+    write_report(path, report_of(evaluation, configuration=configuration, history=history))
+
+
+def report_of(
+    evaluation: Evaluation,
+    *,
+    configuration: Mapping[str, Any] | None = None,
+    history: Sequence[Mapping[str, Any]] = (),
+) -> Report:
+    """Scores, curves, slices and images of an evaluation.
 
     After training with the `history` of the run; `configuration` is what the evaluation says of itself where not given.
     """
     sets = evaluation.sets
-    report = Report(
+    return Report(
         title=evaluation.title,
         subtitle=", ".join(f"{each.name}: {len(each.scores)} pictures" for each in sets),
         sets=[_report_set(each, evaluation.show) for each in sets],
@@ -49,7 +59,6 @@ def write_evaluation_report(
         environment=environment(),
         measures=MEASURE_WORDS,
     )
-    write_report(path, report)
 
 
 def _report_set(each: ScoredSet, show: Callable[[str, int], Shown]) -> ReportSet:

@@ -62,7 +62,7 @@ class Scoring(Generic[Score]):
         with score_pool(self._workers) as submit:
             for _ in range(max(self._world.all_gather(len(self._batches)))):
                 try:
-                    batch = None if problem is not None else next(mine, None)
+                    batch = next(mine, None)  # None, too, after an error: that ends the iteration
                 except DataError as error:
                     batch, problem = None, error
                 if batch is not None:

@@ -13,7 +13,7 @@ from camoxpert_cli.checkpoints.format import read_checkpoint
 from camoxpert_cli.checkpoints.load import network_of, trained_size, uses_ema
 from camoxpert_cli.config.eval_options import Inference, Protocol, TestData
 from camoxpert_cli.config.parse import Tta
-from camoxpert_cli.data.cores import auto_workers, usable_cores
+from camoxpert_cli.data.cores import auto_workers, cores_each
 from camoxpert_cli.data.dataset import ScoringImages
 from camoxpert_cli.data.layouts import find_data
 from camoxpert_cli.data.loader import scoring_loader
@@ -135,7 +135,7 @@ def score_set(
 
 def scoring_workers(world: World) -> int:
     """Threads that score beside the one that computes maps; none where that one has a core alone."""
-    return usable_cores() // world.local_size - 1
+    return cores_each(world.local_size) - 1
 
 
 def show_image(

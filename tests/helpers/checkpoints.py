@@ -1,4 +1,4 @@
-"""Contents of checkpoints, as camox and the original program write them, of one small network."""
+"""Contents of checkpoints, as camox and the original program write them, of a small network or of a stub of one."""
 
 from __future__ import annotations
 
@@ -10,21 +10,36 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
 from camoxpert_cli.checkpoints.format import FORMAT, VERSION, write_verified
 from camoxpert_cli.checkpoints.load import load_model
 from camoxpert_cli.errors import CheckpointError
-from camoxpert_cli.model.camoxpert import CamoXpert
+from tests.helpers.networks import stir
 
 
-def content_of(network: CamoXpert) -> dict[str, Any]:
+class Stub(nn.Module):
+    """Seven tensors under names as CamoXpert has them, running statistics among them.
+
+    Enough for whatever reads, writes and renames; building and loading a real network takes a tenth of a second.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.backbone = nn.BatchNorm2d(2)
+        self.moe_layers = nn.ModuleList([nn.Linear(2, 3)])
+        stir(self)
+
+
+def content_of(network: nn.Module) -> dict[str, Any]:
     """A checkpoint of camox, three epochs old, whose average is the network with every number doubled."""
     state = network.state_dict()
     ema = {name: 2 * value for name, value in state.items()}
     return {"backbone": "test_resnet", "num_experts": 2, "network": state, "ema": ema, "epoch": 3}
 
 
-def original(content: dict[str, Any], network: CamoXpert, prefix: str = "") -> dict[str, Any]:
+def original(content: dict[str, Any], network: nn.Module, prefix: str = "") -> dict[str, Any]:
     """The same as the original program would have saved it."""
     return {
         "epoch": 2,
@@ -44,6 +59,13 @@ def save(content: Any, folder: Path) -> Path:
     """By torch alone: without format and version."""
     torch.save(content, folder / "checkpoint.pth")
     return folder / "checkpoint.pth"
+
+
+def flip_a_byte(path: Path) -> None:
+    """In the middle of the file, where a large tensor is."""
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(data)
 
 
 def refusal(path: Path) -> CheckpointError:

@@ -1,10 +1,7 @@
 from __future__ import annotations
 
 import os
-import signal
 import stat
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -73,34 +70,6 @@ def test_no_folder(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_killed_while_writing(tmp_path: Path) -> None:
-    """A process killed in the middle leaves the old file and a temporary one, which does not outlive the next sweep."""
-    path = tmp_path / "file"
-    path.write_bytes(OLD)
-    script = f"""
-import sys, time
-from pathlib import Path
-from camoxpert_cli import atomic
-
-with atomic.replacing(Path({str(path)!r})) as temporary:
-    temporary.write_bytes({NEW!r} * 1000)
-    print("writing", flush=True)
-    time.sleep(60)
-"""
-    with subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True) as process:
-        assert process.stdout is not None
-        said = process.stdout.readline()
-        process.send_signal(signal.SIGKILL)
-        code = process.wait(timeout=30)
-
-    assert (said, code) == ("writing\n", -signal.SIGKILL)
-    assert path.read_bytes() == OLD
-    atomic.write_text(path, "next")
-    assert len(list(tmp_path.iterdir())) == 2
-    atomic.sweep(path)
-    assert {each.name: each.read_bytes() for each in tmp_path.iterdir()} == {"file": b"next"}
-
-
 def test_text_is_utf8(tmp_path: Path) -> None:
     """Text is UTF-8 with its line ends as they are, whatever the locale."""
     atomic.write_text(tmp_path / "file", "Größe: 3 µm\nзмея\n")
@@ -116,6 +85,20 @@ def test_files_of_others_are_left_alone(tmp_path: Path) -> None:
     atomic.sweep(tmp_path / "file")
 
     assert all((tmp_path / name).read_bytes() == OLD for name in ("file.tmp", ".files.tmp"))
+
+
+def test_what_is_flushed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The new file's content before it takes the name, and then the folder, without which the name is not durable."""
+    path = tmp_path / "file"
+    path.write_bytes(OLD)
+    flushed: list[tuple[int, bytes]] = []
+    monkeypatch.setattr(
+        os, "fsync", lambda descriptor: flushed.append((os.fstat(descriptor).st_ino, path.read_bytes()))
+    )
+    with atomic.replacing(path) as temporary:
+        temporary.write_bytes(NEW)
+
+    assert flushed == [(path.stat().st_ino, OLD), (tmp_path.stat().st_ino, NEW)]
 
 
 def test_folder_that_cannot_be_flushed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,9 +9,7 @@ import torch
 from torch import Tensor
 
 import camoxpert_cli
-from camoxpert_cli.checkpoints.format import read_checkpoint
 from camoxpert_cli.checkpoints.load import load_model, load_weights
-from camoxpert_cli.checkpoints.program_layouts import ema_in, weights_of
 from camoxpert_cli.errors import CheckpointError
 from camoxpert_cli.model.camoxpert import CamoXpert
 from tests.helpers.checkpoints import original, refusal, save, write_content
@@ -46,82 +44,17 @@ def test_original_checkpoints(name: str) -> None:
 
 
 def test_load_model(tmp_path: Path, content: dict[str, Any], network: CamoXpert) -> None:
-    """The network comes in eval mode, with the average's weights or, by `ema=False`, the logits it gave before."""
+    """In eval mode and with its size; with the average's weights or, by `ema=False`, the logits it gave before."""
     path = tmp_path / "best_model.pth"
-    write_content(path, content)
+    write_content(path, {**content, "config": {"data": {"img_size": 64}}})
     images = random_images(2)
     loaded, ema = load_model(path, ema=False), load_model(str(path))
 
     assert not any(module.training for module in loaded.modules())
-    assert (loaded.img_size, ema.img_size) == (None, None)
+    assert (loaded.img_size, ema.img_size) == (64, 64)
     with torch.no_grad():
         assert torch.equal(loaded(images).logits, network(images).logits)
     assert all(torch.equal(value, content["ema"][name]) for name, value in ema.state_dict().items())
-
-
-@pytest.mark.parametrize("prefix", ["", "module.", "_orig_mod.module."])
-def test_original_format(tmp_path: Path, content: dict[str, Any], network: CamoXpert, prefix: str) -> None:
-    """The original program's dict is read with its NumPy score and prefixes; its average has no buffers of its own."""
-    path = save(original(content, network, prefix), tmp_path)
-    loaded, ema = load_model(path, ema=False).state_dict(), load_model(path, ema=True).state_dict()
-    parameters = {name for name, _ in network.named_parameters()}
-
-    assert read_checkpoint(path)["best_iou"] == 0.25
-    for name, value in content["network"].items():
-        assert torch.equal(loaded[name], value)
-        assert torch.equal(ema[name], content["ema"][name] if name in parameters else value)
-
-
-def test_no_ema(tmp_path: Path, content: dict[str, Any]) -> None:
-    """Asking for an average that is not there is an error, never the bare weights."""
-    path = tmp_path / "last.pth"
-    write_content(path, {**content, "ema": None})
-
-    assert ema_in(read_checkpoint(path)) is None
-    with pytest.raises(CheckpointError, match="no moving average"):
-        load_model(path, ema=True)
-
-
-@pytest.mark.parametrize("args", [None, {}, {"backbone": "test_resnet"}, {"num_experts": 2}, "--backbone x"])
-def test_nameless_network(tmp_path: Path, content: dict[str, Any], network: CamoXpert, args: Any) -> None:
-    """A file that does not say which network it holds is recognised by its tensors' sizes, where these are known."""
-    known = {**original(content, network), "args": args}
-    strange = {f"{name}_of_another": value for name, value in known["model_state_dict"].items()}
-    path = save({**known, "model_state_dict": strange, "ema_state_dict": None}, tmp_path)
-    error = refusal(path)
-
-    assert "does not say which backbone and how many experts" in error.message
-    assert load_model(save(known, tmp_path)).backbone_name == "test_resnet"
-
-
-def test_unknown_backbone(tmp_path: Path, content: dict[str, Any]) -> None:
-    """A backbone that the timm here does not know is named."""
-    error = refusal(save({**content, "backbone": "resnet_of_tomorrow"}, tmp_path))
-
-    assert "timm has no backbone named resnet_of_tomorrow" in error.message
-
-
-@pytest.mark.parametrize(
-    ("change", "first"),
-    [
-        ({"num_experts": 3}, "moe_layers.0.gate.1.weight"),
-        ({"backbone": "test_efficientnet"}, "backbone.conv_stem.weight"),
-        ({"backbone": "edgenext_xx_small"}, "backbone.stem_0.weight"),
-    ],
-)
-def test_another_network(tmp_path: Path, content: dict[str, Any], change: dict[str, Any], first: str) -> None:
-    """Where weights and description do not fit, a short table shows how, and what would fit is named."""
-    path = save({**content, **change}, tmp_path)
-    name, experts = change.get("backbone", "test_resnet"), change.get("num_experts", 2)
-    with pytest.raises(CheckpointError, match=rf"does not fit {name} with {experts} experts: [0-9]+ tensors") as caught:
-        load_model(path)
-    lines = caught.value.details.splitlines()
-
-    assert caught.value.hint == "it fits --backbone test_resnet --num-experts 2"
-    assert len(lines) <= 7
-    assert lines[1].split()[0] == first
-    assert lines[0].split("  ")[0] == "tensor"
-    assert re.fullmatch(r"and [0-9]+ more", lines[-1])
 
 
 @pytest.mark.parametrize(
@@ -149,9 +82,43 @@ def test_nothing_is_loaded_in_part(
     assert all(torch.equal(value, before[key]) for key, value in network.state_dict().items())
 
 
-def test_mixed_prefixes(content: dict[str, Any]) -> None:
-    """Weights of which only some carry a wrapper's prefix are refused."""
-    first, *others = content["network"]
-    mixed = {f"module.{first}": content["network"][first], **{key: content["network"][key] for key in others}}
-    with pytest.raises(CheckpointError, match="mixed"):
-        weights_of({**content, "network": mixed}, ema=False)
+@pytest.mark.parametrize("ema", [False, True])
+def test_original_format(tmp_path: Path, content: dict[str, Any], network: CamoXpert, ema: bool) -> None:
+    """The original program's average has no buffers of its own: those are the network's."""
+    loaded = load_model(save(original(content, network, "module."), tmp_path), ema=ema).state_dict()
+    parameters = {name for name, _ in network.named_parameters()}
+
+    for name, value in content["network"].items():
+        assert torch.equal(loaded[name], content["ema"][name] if ema and name in parameters else value)
+
+
+def test_nameless_network(tmp_path: Path, content: dict[str, Any], network: CamoXpert) -> None:
+    """A file that does not say which network it holds is recognised by its tensors' sizes, where these are known."""
+    known = {**original(content, network), "args": None}
+    strange = {f"{name}_of_another": value for name, value in known["model_state_dict"].items()}
+    error = refusal(save({**known, "model_state_dict": strange, "ema_state_dict": None}, tmp_path))
+
+    assert "does not say which backbone and how many experts" in error.message
+    assert load_model(save(known, tmp_path)).backbone_name == "test_resnet"
+
+
+@pytest.mark.parametrize(
+    ("change", "first"),
+    [
+        ({"num_experts": 3}, "moe_layers.0.gate.1.weight"),
+        ({"backbone": "test_efficientnet"}, "backbone.conv_stem.weight"),
+    ],
+)
+def test_another_network(tmp_path: Path, content: dict[str, Any], change: dict[str, Any], first: str) -> None:
+    """Where weights and description do not fit, a short table shows how, and what would fit is named."""
+    path = save({**content, **change}, tmp_path)
+    name, experts = change.get("backbone", "test_resnet"), change.get("num_experts", 2)
+    with pytest.raises(CheckpointError, match=rf"does not fit {name} with {experts} experts: [0-9]+ tensors") as caught:
+        load_model(path)
+    lines = caught.value.details.splitlines()
+
+    assert caught.value.hint == "it fits --backbone test_resnet --num-experts 2"
+    assert len(lines) <= 7
+    assert lines[1].split()[0] == first
+    assert lines[0].split("  ")[0] == "tensor"
+    assert re.fullmatch(r"and [0-9]+ more", lines[-1])

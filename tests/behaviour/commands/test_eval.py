@@ -14,14 +14,16 @@ import pytest
 from typer.testing import CliRunner
 
 from camoxpert_cli.app import app
-from camoxpert_cli.data.layouts import find_data
-from camoxpert_cli.engine.train import train
+from camoxpert_cli.checkpoints.load import load_model
+from camoxpert_cli.inference.predict import Outputs, predict
 from camoxpert_cli.metrics.image_scores import score_image
 from camoxpert_cli.run_folder import RunFolder
 from tests.helpers.processes import camox
 from tests.helpers.processes import run as run_process
-from tests.helpers.tiny_data import TEST_IMAGES, TEST_SET, tiny_plan
-from tests.helpers.vivid import write_vivid_checkpoint
+from tests.helpers.tiny_data import TEST_IMAGES, TEST_SET
+from tests.helpers.vivid import vivid_network, write_vivid_checkpoint
+
+ONE_BY_ONE = ("--device", "cpu", "--batch-size", "1")
 
 
 def run(*arguments: object) -> Any:
@@ -29,14 +31,8 @@ def run(*arguments: object) -> Any:
 
 
 @pytest.fixture(scope="module")
-def trained(tiny_data: Path, tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
-    """A run with two tiny epochs behind it."""
-    return train(tiny_plan(tiny_data, tmp_path_factory.mktemp("trained") / "run")).folder
-
-
-@pytest.fixture(scope="module")
-def vivid(trained: RunFolder, tiny_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_vivid_checkpoint(trained.best, tiny_data, tmp_path_factory.mktemp("vivid") / "vivid.pth")
+def vivid(tiny_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_vivid_checkpoint(vivid_network(tiny_data), tmp_path_factory.mktemp("vivid") / "vivid.pth")
 
 
 @pytest.fixture(scope="module")
@@ -44,56 +40,60 @@ def masks(tiny_data: Path) -> Path:
     return tiny_data / "TestDataset" / TEST_SET / "GT"
 
 
+@pytest.fixture(scope="module")
+def scored(vivid: Path, tiny_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Scores, maps and what was printed of the vivid checkpoint, by one process."""
+    out = tmp_path_factory.mktemp("scored")
+    outcome = run(vivid, "--dataset-path", tiny_data, *ONE_BY_ONE, "--json", "--out", out, "--save-maps", out / "maps")
+    assert outcome.exit_code == 0, outcome.output
+    (out / "stdout").write_text(outcome.stdout, encoding="utf-8")
+    return out
+
+
 def files(folder: Path) -> dict[str, bytes]:
     return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
 
 
-def test_checkpoint_and_its_maps(vivid: Path, tiny_data: Path, masks: Path, tmp_path: Path) -> None:
+def test_checkpoint_and_its_maps(scored: Path, masks: Path) -> None:
     """A checkpoint's scores are those of the maps it saves, whatever program made them."""
-    scored = run(
-        vivid, "--dataset-path", tiny_data, "--device", "cpu", "--batch-size", 4, "--json",
-        "--save-maps", tmp_path / "maps", "--out", tmp_path / "scores",
-    )  # fmt: skip
-    again = run("--maps", tmp_path / "maps" / TEST_SET, "--masks", masks, "--json", "--out", tmp_path / "again")
+    again = run("--maps", scored / "maps" / TEST_SET, "--masks", masks, "--json")
 
-    assert scored.exit_code == 0, scored.output
     assert again.exit_code == 0, again.output
-    content = json.loads(scored.stdout)
-    assert content == json.loads((tmp_path / "scores" / "results.json").read_text(encoding="utf-8"))
+    content = json.loads((scored / "results.json").read_text(encoding="utf-8"))
+    assert json.loads((scored / "stdout").read_text(encoding="utf-8")) == content
     assert content["sets"] == json.loads(again.stdout)["sets"]
-    assert files(tmp_path / "scores")["per_image.csv"] == files(tmp_path / "again")["per_image.csv"]
-    rows = list(csv.DictReader((tmp_path / "scores" / "per_image.csv").read_text(encoding="utf-8").splitlines()))
+    rows = list(csv.DictReader((scored / "per_image.csv").read_text(encoding="utf-8").splitlines()))
     assert len(rows) == TEST_IMAGES
     for row in rows:
         grey, mask = (
-            cv2.imread(str(folder / f"{row['name']}.png"), 0) for folder in (tmp_path / "maps" / TEST_SET, masks)
+            cv2.imread(str(folder / f"{row['name']}.png"), 0) for folder in (scored / "maps" / TEST_SET, masks)
         )
         assert grey is not None
         assert mask is not None
         expected = score_image(np.asarray(grey, dtype=np.uint8), np.asarray(mask) > 128)
         assert float(row["weighted_f"]) == expected.weighted_f
-    assert (tmp_path / "scores" / "report.html").stat().st_size > 10_000
+    assert (scored / "report.html").stat().st_size > 10_000
 
 
-def test_closing_scores(trained: RunFolder, tiny_data: Path) -> None:
+def test_closing_scores(plain_run: RunFolder, tiny_data: Path) -> None:
     """Scores of the best weights are those that training ended with."""
-    outcome = run(trained.best, "--dataset-path", tiny_data, "--device", "cpu", "--batch-size", 4, "--json")
-    closing = json.loads(trained.results.read_text(encoding="utf-8"))["tests"]
+    outcome = run(plain_run.best, "--dataset-path", tiny_data, "--device", "cpu", "--batch-size", 4, "--json")
+    closing = json.loads(plain_run.results.read_text(encoding="utf-8"))["tests"]
 
     assert json.loads(outcome.stdout)["sets"] == closing
 
 
-def test_two_processes(vivid: Path, tiny_data: Path, tmp_path: Path) -> None:
+def test_two_processes(scored: Path, vivid: Path, tiny_data: Path, tmp_path: Path) -> None:
     """Two processes write the files that one writes, byte for byte."""
-    for gpus in ("1", "2"):
-        code, output = run_process(
-            camox(
-                "eval", str(vivid), "--dataset-path", str(tiny_data), "--device", "cpu", "--gpus", gpus,
-                "--batch-size", "2", "--out", str(tmp_path / gpus), "--save-maps", str(tmp_path / gpus / "maps"),
-            )
-        )  # fmt: skip
-        assert code == 0, output
-    one, two = (files(tmp_path / gpus) for gpus in ("1", "2"))
+    code, output = run_process(
+        camox(
+            "eval", str(vivid), "--dataset-path", str(tiny_data), *ONE_BY_ONE, "--gpus", "2",
+            "--out", str(tmp_path), "--save-maps", str(tmp_path / "maps"),
+        )
+    )  # fmt: skip
+    assert code == 0, output
+    one, two = files(scored), files(tmp_path)
+    del one["stdout"]
     for each in (one, two):
         each.pop("report.html")  # it shows the command
 
@@ -101,20 +101,34 @@ def test_two_processes(vivid: Path, tiny_data: Path, tmp_path: Path) -> None:
     assert one == two
 
 
-def test_views_change_maps(vivid: Path, tiny_data: Path) -> None:
-    """Test-time augmentation gives other scores, and says so in the results."""
-    plain, flipped = (
-        json.loads(run(vivid, "--dataset-path", tiny_data, "--device", "cpu", "--json", *more).stdout)
-        for more in ((), ("--tta", "flip"))
-    )
+def test_views_of_a_pair_of_folders(scored: Path, vivid: Path, masks: Path) -> None:
+    """Any two folders are a test set. Test-time augmentation gives other scores, and the results say so."""
+    plain = json.loads((scored / "results.json").read_text(encoding="utf-8"))
+    outcome = run(vivid, "--images", masks.parent / "Imgs", "--masks", masks, *ONE_BY_ONE, "--tta", "flip", "--json")
+    flipped = json.loads(outcome.stdout)
 
     assert (plain["tta"]["flip"], flipped["tta"]["flip"]) == (False, True)
+    assert flipped["sets"][TEST_SET]["pictures"] == TEST_IMAGES
     assert plain["sets"][TEST_SET]["mae"] != flipped["sets"][TEST_SET]["mae"]
 
 
-def test_pair_of_folders_and_table(vivid: Path, masks: Path) -> None:
-    """Any two folders are a test set; without --json a table of at most 80 columns goes to stdout."""
-    outcome = run(vivid, "--images", masks.parent / "Imgs", "--masks", masks, "--device", "cpu")
+def test_weights_and_size(vivid: Path, tiny_data: Path, masks: Path, tmp_path: Path) -> None:
+    """The weights themselves, at another size: maps are those that `predict` writes of them."""
+    outcome = run(
+        vivid, "--dataset-path", tiny_data, *ONE_BY_ONE, "--weights", "model", "--img-size", "96",
+        "--json", "--save-maps", tmp_path / "maps",
+    )  # fmt: skip
+    network, outputs = load_model(vivid, ema=False), Outputs(tmp_path / "predicted")
+    predict(network, [masks.parent / "Imgs"], outputs, device=None, img_size=96, overwrite=False)
+
+    assert json.loads(outcome.stdout)["img_size"] == 96
+    assert files(tmp_path / "maps" / TEST_SET) == files(tmp_path / "predicted")
+
+
+def test_table(scored: Path, masks: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without --json a table of at most 80 columns goes to stdout."""
+    monkeypatch.chdir(scored / "maps")
+    outcome = run("--maps", TEST_SET, "--masks", masks)
 
     assert outcome.exit_code == 0, outcome.output
     assert f"{TEST_SET}" in outcome.stdout.splitlines()[0]
@@ -134,6 +148,14 @@ def test_perfect_maps(maps: Path, masks: Path) -> None:
     assert content["mae"] == 0
     assert content["iou"] == content["dice"] == content["f_max"] == 1
     assert content["s_measure"] == pytest.approx(1, abs=1e-9)
+
+
+def test_protocol(maps: Path, masks: Path) -> None:
+    """How maps are scored can be chosen, and the results say so."""
+    outcome = run("--maps", maps, "--masks", masks, "--no-stretch", "--empty-masks", "exact", "--json")
+    content = json.loads(outcome.stdout)
+
+    assert (content["stretch"], content["empty_masks"]) == (False, "exact")
 
 
 def test_maps_of_another_size_are_resized(maps: Path, masks: Path) -> None:
@@ -187,20 +209,3 @@ def test_wrong_arguments(arguments: str, complaint: str) -> None:
 
     assert outcome.exit_code == 2
     assert complaint in outcome.stderr
-
-
-def test_unknown_set(trained: RunFolder, tiny_data: Path) -> None:
-    """A misspelt test set is named with the nearest one."""
-    outcome = run(trained.best, "--dataset-path", tiny_data, "--set", "TIMY", "--device", "cpu")
-
-    assert outcome.exit_code == 2
-    assert f"--set {TEST_SET}" in outcome.stderr
-
-
-def test_training_images_only(trained: RunFolder, tiny_data: Path) -> None:
-    """A folder of training images has no test set."""
-    outcome = run(trained.best, "--dataset-path", tiny_data / "TrainDataset", "--device", "cpu")
-
-    assert outcome.exit_code == 3
-    assert "holds training pictures only" in outcome.stderr
-    assert find_data([tiny_data / "TrainDataset"]).train

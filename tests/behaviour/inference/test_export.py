@@ -2,154 +2,38 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import math
 from pathlib import Path
 from typing import Any
 
-import cv2
-import numpy as np
 import pytest
 import torch
-from numpy.typing import NDArray
-from torch import Tensor
+from typer.testing import CliRunner
 
 from camoxpert_cli import __version__
+from camoxpert_cli.app import app
 from camoxpert_cli.checkpoints.convert import convert_checkpoint
-from camoxpert_cli.checkpoints.load import load_model
 from camoxpert_cli.errors import CheckpointError, UsageError
 from camoxpert_cli.inference import onnx
 from camoxpert_cli.inference.export import export
-from camoxpert_cli.inference.predict import Outputs, predict
+from camoxpert_cli.inference.predict import ready_network
 from camoxpert_cli.model.camoxpert import CamoXpert
-from camoxpert_cli.model.dense_moe import with_all_experts
-from camoxpert_cli.model.normalise import Normalise
 from camoxpert_cli.model.weights_file import read_weights_file
 from tests.helpers.checkpoints import content_of, original, save, write_content
 from tests.helpers.compare import differences
-from tests.helpers.networks import small_network, spread_routing
-from tests.helpers.places import COMPAT
-
-missing = [name for name in ("onnx", "onnxruntime", "onnxscript") if importlib.util.find_spec(name) is None]
-_needs_packages = pytest.mark.skipif(bool(missing), reason=f"not installed: {', '.join(missing)} (see `camox[export]`)")
-
-
-def needs_onnx(test: Any) -> Any:
-    """Tracing a network takes torch half a minute and more, so these are slow tests."""
-    return pytest.mark.slow(_needs_packages(test))
-
-
-needs_compat = pytest.mark.skipif(
-    not COMPAT.is_dir(), reason="the checkpoints of the original program are not beside the repository"
-)
-# What float32 rounding may move a logit by; the recorded logits of the original program have the same bound.
-BOUND = 5e-4
-
-
-def photos(count: int, size: int = 64, seed: int = 1) -> Tensor:
-    """uint8 (B, 3, S, S), each image of its own brightness and contrast."""
-    generator = torch.Generator().manual_seed(seed)
-    noise = torch.rand(count, 3, size, size, generator=generator)
-    span = torch.rand(count, 3, 1, 1, generator=generator)
-    return ((noise * span + torch.rand(count, 3, 1, 1, generator=generator) * (1 - span)) * 255).to(torch.uint8)
 
 
 @pytest.fixture(scope="module")
-def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A checkpoint trained at 64 pixels, whose average sends `photos(4)` to different experts."""
-    network = small_network("test_resnet", 7).eval()
-    ema = small_network("test_resnet", 7, seed=1).eval()
-    spread_routing(ema, Normalise(ema.normalisation)(photos(4)))
-    content = {
-        "backbone": "test_resnet",
-        "num_experts": 7,
-        "network": network.state_dict(),
-        "ema": ema.state_dict(),
-        "epoch": 3,
-        "config": {"data": {"img_size": 64}},
-    }
+def checkpoint(network: CamoXpert, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Of the network and, as its average, of the doubled one; trained at 64 pixels."""
     path = tmp_path_factory.mktemp("checkpoint") / "best_model.pth"
-    write_content(path, content)
+    write_content(path, {**content_of(network), "config": {"data": {"img_size": 64}}})
     return path
-
-
-@pytest.fixture(scope="module")
-def small() -> CamoXpert:
-    return small_network("test_resnet", 2).eval()
-
-
-@pytest.fixture
-def small_checkpoint(small: CamoXpert, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Two experts, which are traced faster than seven, and no word about its size."""
-    return save(content_of(small), tmp_path_factory.mktemp("small"))
-
-
-@pytest.fixture(scope="module")
-def onnx_path(checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("onnx") / "out.onnx"
-    export(checkpoint, path)
-    return path
-
-
-def run(path: Path, images: Tensor, output: str = "logits") -> NDArray[np.float32]:
-    import onnxruntime
-
-    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
-    return np.asarray(session.run([output], {"images": images.numpy()})[0], dtype=np.float32)
-
-
-@torch.no_grad()
-def logits_of(checkpoint: Path, images: Tensor, ema: bool = True) -> NDArray[np.float32]:
-    network = load_model(checkpoint, ema=ema)
-    return np.asarray(network(Normalise(network.normalisation)(images)).logits.numpy(), dtype=np.float32)
-
-
-@needs_onnx
-@pytest.mark.parametrize("batch", [1, 3, 4])
-def test_onnx_gives_the_networks_logits(checkpoint: Path, onnx_path: Path, batch: int) -> None:
-    """In batches of any size, also where the images of one choose different experts."""
-    images = photos(4)[:batch]
-    logits = run(onnx_path, images)
-    network = load_model(checkpoint, ema=True)
-    with torch.no_grad():
-        routing = network(Normalise(network.normalisation)(photos(4))).routing
-    other_weights = logits_of(checkpoint, images, ema=False)
-
-    assert logits.shape == (batch, 1, 64, 64)
-    assert np.abs(logits - logits_of(checkpoint, images)).max() < BOUND
-    assert np.abs(logits - other_weights).max() > 100 * BOUND
-    assert all(len({tuple(sorted(row)) for row in layer.chosen.tolist()}) > 1 for layer in routing)
-
-
-@needs_onnx
-def test_onnx_probability(onnx_path: Path) -> None:
-    """The second output is the sigmoid of the first."""
-    logits, probability = run(onnx_path, photos(2)), run(onnx_path, photos(2), "probability")
-
-    np.testing.assert_allclose(probability, 1 / (1 + np.exp(-logits)), atol=1e-6)
-
-
-@needs_onnx
-def test_onnx_describes_itself(onnx_path: Path) -> None:
-    """One file with a uint8 input of a free batch and a fixed size, and all in its metadata that using it takes."""
-    import onnxruntime
-
-    session = onnxruntime.InferenceSession(str(onnx_path), providers=["CPUExecutionProvider"])
-    (images,), outputs = session.get_inputs(), session.get_outputs()
-
-    assert (images.name, images.type, images.shape[1:]) == ("images", "tensor(uint8)", [3, 64, 64])
-    assert isinstance(images.shape[0], str)
-    assert [(each.name, each.type, each.shape[1:]) for each in outputs] == [
-        ("logits", "tensor(float)", [1, 64, 64]),
-        ("probability", "tensor(float)", [1, 64, 64]),
-    ]
-    assert all(each.shape[0] == images.shape[0] for each in outputs)
-    metadata = session.get_modelmeta().custom_metadata_map
-    assert {name: metadata[name] for name in EXPECTED} == EXPECTED
-    assert [path.name for path in onnx_path.parent.iterdir()] == ["out.onnx"]
 
 
 EXPECTED = {
     "backbone": "test_resnet",
-    "num_experts": "7",
+    "num_experts": "2",
     "img_size": "64",
     "mean": json.dumps([0.5, 0.5, 0.5]),
     "std": json.dumps([0.5, 0.5, 0.5]),
@@ -160,100 +44,23 @@ EXPECTED = {
 }
 
 
-@needs_onnx
-def test_onnx_at_another_size(small_checkpoint: Path, tmp_path: Path) -> None:
-    """A size that no stride divides, and the weights without their average."""
-    export(small_checkpoint, tmp_path / "out.onnx", img_size=75, weights="model")
-    images = photos(2, 75)
+@pytest.mark.parametrize("weights", [None, "model"])
+def test_safetensors(checkpoint: Path, network: CamoXpert, tmp_path: Path, weights: Any) -> None:
+    """The file holds the network alone, says all about it, and loads; the average goes first where not said.
 
-    assert np.abs(run(tmp_path / "out.onnx", images) - logits_of(small_checkpoint, images, ema=False)).max() < BOUND
-
-
-@needs_onnx
-def test_onnx_that_differs_is_not_kept(small_checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A file whose logits are not the network's is refused, and what was there before stays."""
-
-    def disturbed(network: CamoXpert) -> CamoXpert:
-        other = with_all_experts(network)
-        with torch.no_grad():
-            for parameter in other.final_conv.parameters():
-                parameter.add_(0.01)
-        return other
-
-    monkeypatch.setattr(onnx, "with_all_experts", disturbed)
-    (tmp_path / "out.onnx").write_text("precious")
-    with pytest.raises(CheckpointError, match="differ by"):
-        export(small_checkpoint, tmp_path / "out.onnx", img_size=64, weights="model", overwrite=True)
-
-    assert (tmp_path / "out.onnx").read_text() == "precious"
-    assert [path.name for path in tmp_path.iterdir()] == ["out.onnx"]
-
-
-@needs_onnx
-def test_network_that_onnx_cannot_express(
-    small_checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """What the exporter cannot translate ends with one sentence and exit code 4, and no file."""
-    monkeypatch.setattr(onnx, "with_all_experts", lambda network: network)
-    with pytest.raises(CheckpointError, match="test_resnet at 64 pixels cannot be written as ONNX: ") as caught:
-        export(small_checkpoint, tmp_path / "out.onnx", img_size=64)
-
-    assert "\n" not in caught.value.message
-    assert list(tmp_path.iterdir()) == []
-
-
-@needs_onnx
-@needs_compat
-@pytest.mark.parametrize(
-    ("name", "weights", "recorded"),
-    [("camoxpert_xxs_7experts", "model", "logits"), ("camoxpert_xxs_7experts_module_prefix", "ema", "ema_logits")],
-)
-def test_original_checkpoints(name: str, weights: Any, recorded: str, tmp_path: Path) -> None:
-    """Exported, a real file of the original program gives the logits that the program gave.
-
-    Its recorded images are normalised already, and enter behind the file's own normalisation.
+    One that was there before is replaced where that is meant.
     """
-    import onnx
+    path = tmp_path / "out.safetensors"
+    path.write_text("old")
+    done = export(checkpoint, path, weights=weights, overwrite=True)
+    content, expected = read_weights_file(path), content_of(network)["network" if weights == "model" else "ema"]
 
-    expected = torch.load(COMPAT / f"{name}.expected.pt", weights_only=True)
-    export(COMPAT / f"{name}.pth", tmp_path / "out.onnx", img_size=128, weights=weights)
-    model = onnx.load(tmp_path / "out.onnx")
-    (normalised,) = [node.output[0] for node in model.graph.node if node.op_type == "Div"][:1]
-    part = onnx.utils.Extractor(model).extract_model([normalised], ["logits"])
-    part.graph.input[0].name = "images"
-    for node in part.graph.node:
-        for at, value in enumerate(node.input):
-            if value == normalised:
-                node.input[at] = "images"
-    onnx.save(part, tmp_path / "part.onnx")
-
-    for batch in (1, 4):
-        logits = run(tmp_path / "part.onnx", expected["image"][:batch])
-        assert np.abs(logits - expected[recorded][:batch].numpy()).max() < BOUND
-
-
-@pytest.mark.parametrize("absent", [["onnx"], ["onnx", "onnxscript"]])
-def test_missing_packages(checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, absent: list[str]) -> None:
-    """Without what writes ONNX one sentence says what to install; .safetensors needs none of it."""
-    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name in absent else object())
-    with pytest.raises(UsageError, match=f"(?m)takes packages that are not installed: {', '.join(absent)}$") as caught:
-        export(checkpoint, tmp_path / "out.onnx")
-
-    assert caught.value.hint == "python -m pip install onnx onnxruntime onnxscript"
-    assert export(checkpoint, tmp_path / "out.safetensors").difference is None
-
-
-@pytest.mark.parametrize("weights", [None, "ema", "model"])
-def test_safetensors(checkpoint: Path, tmp_path: Path, weights: Any) -> None:
-    """The file holds the network alone, says all about it, and loads; the average goes first where not said."""
-    export(checkpoint, tmp_path / "out.safetensors", weights=weights)
-    content = read_weights_file(tmp_path / "out.safetensors")
-    network = load_model(checkpoint, ema=weights != "model")
-    described = EXPECTED if weights != "model" else {**EXPECTED, "weights": "model"}
-
-    assert {name: content["metadata"].get(name) for name in EXPECTED} == described
-    assert differences(content["state_dict"], dict(network.state_dict())) == []
-    assert differences(dict(load_model(tmp_path / "out.safetensors").state_dict()), dict(network.state_dict())) == []
+    assert (done.difference, done.bytes) == (None, path.stat().st_size)
+    assert {name: content["metadata"].get(name) for name in EXPECTED} == {**EXPECTED, "weights": weights or "ema"}
+    assert differences(content["state_dict"], dict(expected)) == []
+    loaded, size = ready_network(path, "cpu", None)
+    assert size == 64
+    assert differences(dict(loaded.state_dict()), dict(expected)) == []
 
 
 def test_exported_again(checkpoint: Path, tmp_path: Path) -> None:
@@ -271,42 +78,26 @@ def test_exported_again(checkpoint: Path, tmp_path: Path) -> None:
     assert differences(torch.load(tmp_path / "back.pth", weights_only=True), once["state_dict"]) == []
 
 
-def test_predict_reads_it(checkpoint: Path, tmp_path: Path) -> None:
-    """The maps of an exported file are those of the checkpoint it came from."""
-    image = photos(1, 80)[0].permute(1, 2, 0).numpy()
-    cv2.imwrite(str(tmp_path / "photo.png"), image)
-    export(checkpoint, tmp_path / "out.safetensors")
-    maps = []
-    for number, path in enumerate((checkpoint, tmp_path / "out.safetensors")):
-        out = tmp_path / str(number)
-        predict(path, [tmp_path / "photo.png"], Outputs(out), device="cpu", img_size=None, overwrite=False)
-        maps.append((out / "photo.png").read_bytes())
-
-    assert maps[0] == maps[1]
-
-
-@pytest.mark.parametrize("prefix", ["", "module."])
-def test_of_the_original_program(small: CamoXpert, tmp_path: Path, prefix: str) -> None:
-    """Its checkpoints are taken with or without a prefix, with the size in their options."""
-    content = original(content_of(small), small, prefix)
+def test_of_the_original_program(network: CamoXpert, tmp_path: Path) -> None:
+    """Its checkpoints are taken, with the size in their options."""
+    content = original(content_of(network), network, "module.")
     content["args"]["img_size"] = 128
     done = export(save(content, tmp_path), tmp_path / "out.safetensors")
     # The original averages parameters only; buffers are the network's.
-    expected = {**small.state_dict(), **{name: 2 * value.detach() for name, value in small.named_parameters()}}
+    expected = {**network.state_dict(), **{name: 2 * value.detach() for name, value in network.named_parameters()}}
 
     assert (done.description["img_size"], done.description["weights"]) == ("128", "ema")
     assert differences(read_weights_file(tmp_path / "out.safetensors")["state_dict"], expected) == []
 
 
-@pytest.mark.parametrize("size", [None, 0, -64, "large", True])
-def test_unknown_size(small: CamoXpert, tmp_path: Path, size: Any) -> None:
-    """A checkpoint that does not say its size, or says what is none, asks for `--img-size`."""
-    path = save({**content_of(small), "config": {"data": {"img_size": size}}}, tmp_path)
-    with pytest.raises(CheckpointError, match="does not say at which size") as caught:
-        export(path, tmp_path / "out.safetensors")
+@pytest.mark.parametrize("absent", [["onnx"], ["onnx", "onnxscript"]])
+def test_missing_packages(checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, absent: list[str]) -> None:
+    """Without what writes ONNX one sentence says what to install."""
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name in absent else object())
+    with pytest.raises(UsageError, match=f"(?m)takes packages that are not installed: {', '.join(absent)}$") as caught:
+        export(checkpoint, tmp_path / "out.onnx")
 
-    assert "--img-size" in caught.value.hint
-    assert export(path, tmp_path / "out.safetensors", img_size=80).description["img_size"] == "80"
+    assert caught.value.hint == "python -m pip install onnx onnxruntime onnxscript"
 
 
 @pytest.mark.parametrize(
@@ -335,9 +126,38 @@ def test_targets_that_are_refused(checkpoint: Path, tmp_path: Path, target: str,
     assert checkpoint.read_bytes() == content
 
 
-def test_overwrite(checkpoint: Path, tmp_path: Path) -> None:
-    """Where it is meant, a file is replaced."""
-    (tmp_path / "out.safetensors").write_text("old")
-    export(checkpoint, tmp_path / "out.safetensors", overwrite=True)
+def test_command(checkpoint: Path, tmp_path: Path) -> None:
+    """Two lines on stdout say which network it is, which of its weights, at which size, and where they are."""
+    path = tmp_path / "out.safetensors"
+    ema, model = (
+        CliRunner().invoke(app, ["export", str(checkpoint), str(path), "--img-size", "96", *more])
+        for more in ([], ["--weights", "model", "--overwrite"])
+    )
 
-    assert load_model(tmp_path / "out.safetensors").num_experts == 7
+    assert (ema.exit_code, model.exit_code) == (0, 0), ema.output + model.output
+    first, last = ema.stdout.splitlines()
+    assert first == f"{checkpoint}: test_resnet with 2 experts, the average of the weights, 96 pixels"
+    assert last == f"Written: {path}, {path.stat().st_size / 2**20:.1f} MiB"
+    assert "the weights themselves" in model.stdout
+
+
+@pytest.mark.parametrize("difference", [1e-4, 1e-3, math.nan])
+def test_onnx_that_differs_is_not_kept(
+    network: CamoXpert, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, difference: float
+) -> None:
+    """A file whose logits are not the network's, up to rounding, never takes its name.
+
+    Tracing a network takes half a minute: tests/slow does it.
+    """
+    monkeypatch.setattr(onnx, "_traced", lambda *_: b"new")
+    monkeypatch.setattr(onnx, "_difference", lambda *_: difference)
+    path = tmp_path / "out.onnx"
+    path.write_text("precious")
+    if difference == 1e-4:
+        assert onnx.write_onnx(path, network, 64, {}) == difference
+        assert path.read_text() == "new"
+    else:
+        with pytest.raises(CheckpointError, match="differ by"):
+            onnx.write_onnx(path, network, 64, {})
+        assert path.read_text() == "precious"
+    assert [each.name for each in tmp_path.iterdir()] == ["out.onnx"]

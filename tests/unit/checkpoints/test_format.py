@@ -12,17 +12,30 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import save_file
+from torch import Tensor, nn
 
 from camoxpert_cli.checkpoints.format import (
     Checkpoint,
     CheckpointContent,
+    CheckpointNotWritten,
     TrainingContent,
+    checkpoint_bytes,
     read_checkpoint,
     write_checkpoint,
+    write_safetensors,
+    write_verified,
 )
 from camoxpert_cli.errors import CheckpointError
-from camoxpert_cli.model.camoxpert import CamoXpert
-from tests.helpers.checkpoints import original, refusal, save, write_content
+from tests.helpers.checkpoints import Stub, flip_a_byte, original, refusal, save, write_content
+
+
+@pytest.fixture(scope="module")
+def network() -> Stub:
+    return Stub()
+
+
+LARGE = torch.arange(60_000.0)
 
 
 def test_round_trip(tmp_path: Path, content: dict[str, Any]) -> None:
@@ -42,7 +55,7 @@ def test_round_trip(tmp_path: Path, content: dict[str, Any]) -> None:
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_numpy_1_format(tmp_path: Path, content: dict[str, Any], network: CamoXpert) -> None:
+def test_numpy_1_format(tmp_path: Path, content: dict[str, Any], network: Stub) -> None:
     """A score stored under NumPy 1, which had its scalars in another module, is read too."""
     new = save(original(content, network), tmp_path)
     old = tmp_path / "old.pth"
@@ -57,7 +70,7 @@ def test_numpy_1_format(tmp_path: Path, content: dict[str, Any], network: CamoXp
     assert read_checkpoint(old)["best_iou"] == 0.25
 
 
-def test_legacy_format(tmp_path: Path, content: dict[str, Any], network: CamoXpert) -> None:
+def test_legacy_format(tmp_path: Path, content: dict[str, Any], network: Stub) -> None:
     """Files in torch's format from before version 1.6 are read too."""
     path = tmp_path / "legacy.pth"
     torch.save(original(content, network), path, _use_new_zipfile_serialization=False)
@@ -81,7 +94,7 @@ def test_missing_file(tmp_path: Path) -> None:
 def test_truncated_file(tmp_path: Path, content: dict[str, Any], part: float) -> None:
     """A file that was cut off anywhere, to nothing even, is refused."""
     path = tmp_path / "last.pth"
-    write_content(path, content)
+    write_content(path, {**content, "more": LARGE})
     whole = path.read_bytes()
     path.write_bytes(whole[: int(part * len(whole))])
 
@@ -140,15 +153,20 @@ def file_size_limit(limit: int) -> Iterator[None]:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
-@pytest.mark.parametrize("limit", [0, 10_000, 1_000_000])
+@pytest.mark.parametrize("limit", [0, 10_000, 200_000])
 def test_full_disk(tmp_path: Path, content: dict[str, Any], limit: int) -> None:
-    """Where the disk is full, the file before it is kept, no other is left, and the message says so."""
+    """Where the disk is full, the file before it is kept, no other is left, and the message says so.
+
+    Nothing holds on to the space of the one that was being written, though the error is still at hand.
+    """
     path = tmp_path / "last.pth"
     write_content(path, content)
     before = path.read_bytes()
     with file_size_limit(limit), pytest.raises(CheckpointError) as caught:
-        write_content(path, {**content, "epoch": 4})
+        write_content(path, {**content, "more": LARGE})
 
+    held = [path.readlink() for path in Path("/proc/self/fd").iterdir() if path.is_symlink()]
+    assert not [each for each in held if each.is_relative_to(tmp_path)]
     assert f"{path} cannot be written" in caught.value.message
     assert "free some space" in caught.value.hint
     assert path.read_bytes() == before
@@ -190,11 +208,81 @@ def test_interrupted_write(tmp_path: Path, content: dict[str, Any], monkeypatch:
     assert list(tmp_path.iterdir()) == [path]
 
 
+@pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
+def test_a_damaged_file_never_takes_the_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, suffix: str) -> None:
+    """What the disk did not keep as it was written is noticed at once: the file before it stays."""
+    path, kept = tmp_path / f"last{suffix}", tmp_path / "previous.pth"
+
+    def write(content: dict[str, Tensor]) -> None:
+        if suffix == ".pth":
+            write_verified(path, content, kept)
+        else:
+            write_safetensors(path, content, {})
+
+    def damaging(save: Any) -> Any:
+        def save_damaged(content: Any, target: Path, **more: Any) -> None:
+            save(content, target, **more)
+            flip_a_byte(target)
+
+        return save_damaged
+
+    write({"more": LARGE})
+    before = path.read_bytes()
+    monkeypatch.setattr(torch, "save", damaging(torch.save))
+    monkeypatch.setattr("camoxpert_cli.checkpoints.format.save_file", damaging(save_file))
+    with pytest.raises(CheckpointNotWritten, match=f"last{suffix} cannot be written: .* is damaged"):
+        write({"more": LARGE + 1})
+
+    assert {each.name: each.read_bytes() for each in tmp_path.iterdir()} == {path.name: before}
+
+
+@pytest.mark.parametrize("links", [True, False], ids=["links", "no links"])
+def test_the_file_before_it_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, links: bool) -> None:
+    """Under the second name lies the file that was replaced, whole, and under no other; a first file keeps none."""
+    path, kept = tmp_path / "last.pth", tmp_path / "previous.pth"
+
+    def refuse(*_: Any) -> None:
+        raise OSError(95, "Operation not supported")
+
+    if not links:
+        monkeypatch.setattr(os, "link", refuse)
+    found = []
+    for epoch in (1, 2, 3):
+        write_verified(path, {"epoch": epoch}, kept)
+        found.append({each.name: torch.load(each)["epoch"] for each in sorted(tmp_path.iterdir())})
+
+    assert found == [
+        {"last.pth": 1},
+        {"last.pth": 2, "previous.pth": 1},
+        {"last.pth": 3, "previous.pth": 2},
+    ]
+
+
+def test_two_names_of_one_file(tmp_path: Path) -> None:
+    """A process died between the second name and the new file: the old one is kept, and nothing else is left."""
+    path, kept = tmp_path / "last.pth", tmp_path / "previous.pth"
+    write_verified(path, {"epoch": 1})
+    os.link(path, kept)
+    write_verified(path, {"epoch": 2}, kept)
+
+    assert {each.name: torch.load(each)["epoch"] for each in tmp_path.iterdir()} == {"last.pth": 2, "previous.pth": 1}
+
+
+def test_size_that_is_reckoned_with(tmp_path: Path) -> None:
+    """Weights, their average where there is one, and two moments of each parameter, as last.pth will have them."""
+    network = nn.Linear(300, 300)
+    average, moments = nn.Linear(300, 300), [torch.zeros(300, 301), torch.zeros(300, 301)]
+    for ema in (None, average.state_dict()):
+        write_verified(tmp_path / "last.pth", {"network": network.state_dict(), "ema": ema, "moments": moments})
+        size = (tmp_path / "last.pth").stat().st_size
+        assert checkpoint_bytes(network, ema is not None) == pytest.approx(size, rel=0.01)
+
+
 def training_state() -> TrainingContent:
     return TrainingContent({"epoch": 2}, 0, "digest", {"state": {}}, {}, 7)
 
 
-def test_fields_of_a_file(tmp_path: Path, network: CamoXpert) -> None:
+def test_fields_of_a_file(tmp_path: Path, network: Stub) -> None:
     """A file has these entries in this order, whatever the class behind them becomes; weights alone have no state."""
     weights = CheckpointContent(
         "test_resnet", 2, dict(network.state_dict()), None, 3, None, [], {"train": {}}, {"camox": "0"}

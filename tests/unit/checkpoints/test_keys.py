@@ -3,7 +3,7 @@ from __future__ import annotations
 from collections import OrderedDict
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
@@ -24,6 +24,7 @@ STATES = st.dictionaries(KEYS, st.integers(), min_size=1, max_size=6)
 WRAPPERS = st.lists(st.sampled_from(WRAPPER_PREFIXES), max_size=4).map("".join)
 
 
+@settings(max_examples=20)
 @given(STATES, WRAPPERS)
 def test_round_trip(state: dict[str, int], wrappers: str) -> None:
     """What any nesting of wrappers puts in front is taken away, and nothing else; order and values stay."""
@@ -33,6 +34,7 @@ def test_round_trip(state: dict[str, int], wrappers: str) -> None:
     assert shared_prefix(wrapped) == wrappers
 
 
+@settings(max_examples=20)
 @given(STATES, WRAPPERS)
 def test_idempotent(state: dict[str, int], wrappers: str) -> None:
     """A second time changes nothing, taking away as well as adding."""
@@ -45,6 +47,7 @@ def test_idempotent(state: dict[str, int], wrappers: str) -> None:
     assert all(key.startswith("module.") for key in added)
 
 
+@settings(max_examples=20)
 @given(st.dictionaries(st.text(max_size=20), st.integers(), max_size=6))
 def test_any_text(state: dict[str, int]) -> None:
     """Whatever the keys are, as many come out as went in, each the end of its own, or it is refused."""
@@ -66,6 +69,7 @@ def test_middle_of_a_key() -> None:
     assert strip_prefixes({f"module.{key}": value for key, value in state.items()}) == state
 
 
+@settings(max_examples=20)
 @given(STATES, STATES, st.sampled_from(WRAPPER_PREFIXES), WRAPPERS)
 def test_mixed(without: dict[str, int], wrapped: dict[str, int], prefix: str, wrappers: str) -> None:
     """Where only some keys have a prefix, also below one that all have, the state dict is refused."""
@@ -91,6 +95,7 @@ def test_a_wrapper_and_nothing_else() -> None:
     """A tensor that is itself called module keeps its name: nothing of it would be left."""
     assert strip_prefixes({"module": 1}) == {"module": 1}
     assert strip_prefixes({"module.module": 1}) == {"module": 1}
+    assert strip_prefixes({"module.": 1}) == {"module.": 1}
 
 
 def test_averaged_model() -> None:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,11 +14,14 @@ from camoxpert_cli.data.dataset import ScoringBatch, ScoringImages
 from camoxpert_cli.data.layouts import find_data
 from camoxpert_cli.data.loader import scoring_loader
 from camoxpert_cli.data.reading import read_mask
+from camoxpert_cli.errors import DataError
+from camoxpert_cli.evaluation.score import Job, Scoring
 from camoxpert_cli.inference.predictions import predict_probabilities
 from camoxpert_cli.metrics.score_set import SetScores
 from camoxpert_cli.model.backbone import Normalisation, create_backbone
 from camoxpert_cli.model.camoxpert import CamoXpert
-from tests.helpers.scoring import evaluate
+from camoxpert_cli.parallel.world import World
+from tests.helpers.scoring import evaluate, in_thread_ranks
 from tests.helpers.tiny_data import TEST_SET
 
 CPU = torch.device("cpu")
@@ -99,13 +103,11 @@ def network() -> CamoXpert:
     return CamoXpert(create_backbone("test_resnet"), "test_resnet", 3).eval()
 
 
-@pytest.mark.parametrize("num_workers", [0, 2])
-@pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
-def test_batches_and_workers_change_nothing(tiny_data: Path, network: CamoXpert, num_workers: int) -> None:
+def test_batches_change_nothing(tiny_data: Path, network: CamoXpert) -> None:
     """Test images score the same one by one and in one batch, up to rounding in the network (measured: 6e-8)."""
     dataset = ScoringImages(find_data([tiny_data]).tests[TEST_SET], 64)
     one_by_one = score(network, scoring_loader(dataset, 1, 0))
-    together = score(network, scoring_loader(dataset, len(dataset), num_workers))
+    together = score(network, scoring_loader(dataset, len(dataset), 0))
 
     assert together.images == one_by_one.images == len(dataset)
     assert together.mae == pytest.approx(one_by_one.mae, abs=1e-6)
@@ -129,3 +131,75 @@ def test_masks_are_not_resized(tiny_data: Path, network: CamoXpert) -> None:
 
     assert scores.mae == pytest.approx(np.mean(distances), abs=1e-12)
     assert scores.iou == pytest.approx(np.mean(overlaps), abs=1e-12)
+
+
+class Batches(list[ScoringBatch]):
+    """Those of one rank; the image with index `broken` cannot be read."""
+
+    def __init__(self, rank: int, ranks: int, broken: int | None = None) -> None:
+        super().__init__(batches(IMAGES, MASKS, 1)[rank::ranks])
+        self.broken = broken
+
+    def __iter__(self) -> Iterator[ScoringBatch]:
+        for batch in super().__iter__():
+            if int(batch[2]) == self.broken:
+                raise DataError(f"image {self.broken} is broken")
+            yield batch
+
+
+def index_of(index: int) -> Job[int]:
+    return lambda grey, mask: index
+
+
+@pytest.mark.parametrize("ranks", [1, 2, 3, 5])
+def test_several_ranks(ranks: int) -> None:
+    """Every rank ends with all scores in the order of the images, and comes by as often as every other one.
+
+    Of five ranks one has no image.
+    """
+
+    def of(world: World) -> tuple[list[int], list[int]]:
+        own: Any = Batches(world.rank, ranks)
+        scoring = Scoring(RedIsObject(), own, CPU, None, world, job=index_of)  # type: ignore[arg-type]
+        return list(scoring), scoring.scores
+
+    found = in_thread_ranks(ranks, of)
+
+    rounds = -(-len(IMAGES) // ranks)
+    counts = [[int(rank + turn * ranks < len(IMAGES)) for turn in range(rounds)] for rank in range(ranks)]
+    assert found == [(count, [0, 1, 2, 3]) for count in counts]
+
+
+@pytest.mark.parametrize("broken", [0, 1, 3])
+def test_an_image_that_one_rank_cannot_read(broken: int) -> None:
+    """It is an error on every rank, after all have come by as often as they would have."""
+    rounds = [0, 0]
+
+    def of(world: World) -> None:
+        own: Any = Batches(world.rank, 2, broken)
+        for _ in Scoring(RedIsObject(), own, CPU, None, world, job=index_of):  # type: ignore[arg-type]
+            rounds[world.rank] += 1
+
+    found = in_thread_ranks(2, of)
+
+    assert [str(error) for error in found] == [f"image {broken} is broken"] * 2
+    assert rounds == [2, 2]
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_each_image_is_scored_by_its_own_job(workers: int) -> None:
+    """On threads too: with its index, its map and its mask."""
+
+    def job(index: int) -> Job[Any]:
+        return lambda grey, mask: (index, grey.shape, mask.shape, bool(mask.all()), int(grey[0, 0]))
+
+    whole: Any = batches(IMAGES, MASKS, 3)
+    scoring = Scoring(RedIsObject(), whole, CPU, None, job=job, workers=workers)  # type: ignore[arg-type]
+
+    assert list(scoring) == [3, 1]
+    assert scoring.scores == [
+        (0, (6, 10), (6, 10), False, 253),
+        (1, (9, 4), (9, 4), True, 253),
+        (2, (9, 4), (9, 4), True, 2),
+        (3, (6, 10), (6, 10), False, 253),
+    ]

@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from camoxpert_cli.evaluation.results import slices
@@ -22,6 +22,7 @@ def test_what_tells_nothing_is_left_out() -> None:
     assert slices([], []) == {}
 
 
+@settings(max_examples=20)
 @given(st.lists(st.tuples(st.sampled_from([CRAB, OWL, PLAIN]), st.floats(0, 1)), max_size=20))
 def test_every_image_has_one_size(rows: list[tuple[str, float]]) -> None:
     """The two slices by size are both there or neither is, and share the images out."""

@@ -106,6 +106,21 @@ def test_without_augmentation_it_is_the_network(network: CamoXpert) -> None:
     assert torch.equal(predictions[1], logits[1, 0].sigmoid())
 
 
+def test_half_precision() -> None:
+    """Where the network computes in half precision, its logits are resized and made probabilities in float32."""
+
+    class Half(RedIsObject):
+        def forward(self, images: Tensor) -> Logits:
+            assert torch.is_autocast_enabled("cpu")
+            return Logits(super().forward(images).logits.bfloat16())
+
+    image = columns(255, 0, 100, 130)
+    (half,) = predict_probabilities(Half(), image, [(60, 200)], torch.bfloat16)  # type: ignore[arg-type]
+
+    assert half.dtype == torch.float32
+    assert torch.allclose(half, prediction_of(RedIsObject(), image, (60, 200)), atol=0.01)
+
+
 def test_mirrored_maps_are_mirrored_back() -> None:
     """Where the network looks at each pixel alone, mirroring changes nothing: the same bits, and on the same side."""
     image = columns(255, 0, 100, 130)

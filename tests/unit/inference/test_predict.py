@@ -10,38 +10,42 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from camoxpert_cli.checkpoints.format import read_checkpoint
-from camoxpert_cli.checkpoints.load import load_model
 from camoxpert_cli.config.parse import NO_TTA, Tta
 from camoxpert_cli.data.dataset import ScoringImages
 from camoxpert_cli.data.layouts import find_data
 from camoxpert_cli.data.loader import scoring_loader
 from camoxpert_cli.data.reading import read_image, read_mask
 from camoxpert_cli.data.resizing import resize_image
-from camoxpert_cli.errors import CamoxError, CheckpointError, DataError, UsageError
+from camoxpert_cli.errors import CamoxError, DataError, UsageError
 from camoxpert_cli.inference.overlay import overlay
 from camoxpert_cli.inference.predict import Outputs, predict
 from camoxpert_cli.inference.predictions import grey_prediction, predict_probabilities
-from camoxpert_cli.run_folder import RunFolder
+from camoxpert_cli.model.camoxpert import CamoXpert
 from tests.helpers.scoring import evaluate
 from tests.helpers.tiny_data import TEST_IMAGES, TEST_SET
-from tests.helpers.vivid import write_vivid_checkpoint
-
-CPU = torch.device("cpu")
+from tests.helpers.vivid import vivid_network
 
 
 @pytest.fixture(scope="module")
-def checkpoint(plain_run: RunFolder, tiny_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_vivid_checkpoint(plain_run.best, tiny_data, tmp_path_factory.mktemp("weights") / "best_model.pth")
+def network(tiny_data: Path) -> CamoXpert:
+    return vivid_network(tiny_data)
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def images(tiny_data: Path) -> Path:
     return tiny_data / "TestDataset" / TEST_SET / "Imgs"
 
 
+@pytest.fixture(scope="module")
+def maps(network: CamoXpert, images: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of all images' maps, which did not exist before, nor did the one above it."""
+    folder = tmp_path_factory.mktemp("deep") / "deep" / "maps"
+    assert run(network, [images], folder) == TEST_IMAGES
+    return folder
+
+
 def run(
-    checkpoint: Path,
+    network: CamoXpert,
     paths: Sequence[Path],
     out: Path | Outputs,
     img_size: int | None = None,
@@ -50,7 +54,7 @@ def run(
 ) -> int:
     """Number of maps; they are where it is said that they are."""
     outputs = out if isinstance(out, Outputs) else Outputs(out)
-    predictions = predict(checkpoint, paths, outputs, device="cpu", img_size=img_size, overwrite=overwrite, tta=tta)
+    predictions = predict(network, paths, outputs, device=None, img_size=img_size, overwrite=overwrite, tta=tta)
     assert all(path.exists() for path in predictions)
     return len(predictions)
 
@@ -61,49 +65,46 @@ def read(path: Path) -> NDArray[np.uint8]:
     return np.asarray(map_, dtype=np.uint8)
 
 
-def refusal(checkpoint: Path, paths: Sequence[Path], out: Path) -> CamoxError:
+def refusal(network: CamoXpert, paths: Sequence[Path], out: Path) -> CamoxError:
     """The error of a prediction that must leave no map behind."""
     with pytest.raises(CamoxError) as caught:
-        run(checkpoint, paths, out)
+        run(network, paths, out)
     assert not out.exists() or not list(out.glob("*.png"))
     return caught.value
 
 
-def test_maps(checkpoint: Path, tiny_data: Path, images: Path, tmp_path: Path) -> None:
-    """A map is grey, of its image's own size, and the probability of the average's network times 255, rounded."""
-    count = run(checkpoint, [images], tmp_path / "deep" / "maps")
+def test_maps(network: CamoXpert, tiny_data: Path, maps: Path) -> None:
+    """A map is grey, of its image's own size, and the network's probability times 255, rounded."""
     pairs = find_data([tiny_data]).tests[TEST_SET]
     samples = ScoringImages(pairs, 64)
-    network = load_model(checkpoint, ema=True)
 
-    assert count == len(pairs) == TEST_IMAGES
-    assert {path.name for path in (tmp_path / "deep" / "maps").iterdir()} == {f"{pair.name}.png" for pair in pairs}
+    assert {path.name for path in maps.iterdir()} == {f"{pair.name}.png" for pair in pairs}
     for at, pair in enumerate(pairs):
         size = read_mask(pair.mask).shape
         probability = predict_probabilities(network, samples[at][0][None], [size], None)[0].numpy()
-        written = read(tmp_path / "deep" / "maps" / f"{pair.name}.png")
+        written = read(maps / f"{pair.name}.png")
         assert written.shape == size
         assert np.array_equal(written, np.rint(probability * 255))
         assert written.min() < 64
         assert written.max() > 192
 
 
-def test_written_maps_score_as_evaluated(checkpoint: Path, tiny_data: Path, images: Path, tmp_path: Path) -> None:
-    """The IoU of the written maps above 127 is the one that `evaluate` gives the network, exactly."""
-    run(checkpoint, [images], tmp_path / "maps")
+def test_written_maps_score_as_evaluated(network: CamoXpert, tiny_data: Path, maps: Path) -> None:
+    """The IoU of the written maps, stretched to 0..1, is the one that `evaluate` gives the network, exactly."""
     pairs = find_data([tiny_data]).tests[TEST_SET]
     overlaps = []
     for pair in pairs:
-        found, truth = read(tmp_path / "maps" / f"{pair.name}.png") > 127, read_mask(pair.mask) > 0
+        grey, truth = read(maps / f"{pair.name}.png").astype(np.float64), read_mask(pair.mask) > 0
+        found = (grey - grey.min()) / (grey.max() - grey.min()) > 0.5
         overlaps.append((found & truth).sum() / (found | truth).sum())
     batches = scoring_loader(ScoringImages(pairs, 64), 1, 0)
-    scores = evaluate(load_model(checkpoint, ema=True), batches)
+    scores = evaluate(network, batches)
 
     assert scores.iou == pytest.approx(np.mean(overlaps), abs=1e-12)
     assert 0 < min(overlaps) < max(overlaps) < 1
 
 
-def test_files_and_folders(checkpoint: Path, images: Path, tmp_path: Path) -> None:
+def test_files_and_folders(network: CamoXpert, images: Path, tmp_path: Path) -> None:
     """Images and folders can be given together; what is no image, or hidden, is passed over in a folder."""
     folder = tmp_path / "folder"
     folder.mkdir()
@@ -111,117 +112,115 @@ def test_files_and_folders(checkpoint: Path, images: Path, tmp_path: Path) -> No
     shutil.copy(images / names[0], folder / "one.PNG")
     (folder / "notes.txt").write_text("no picture", encoding="utf-8")
     (folder / "._one.jpg").write_bytes(b"what macOS adds to archives")
-    count = run(checkpoint, [folder, images / names[1], images / names[2]], tmp_path / "maps")
+    count = run(network, [folder, images / names[1], images / names[2]], tmp_path / "maps")
 
     assert count == 3
     assert {path.name for path in (tmp_path / "maps").iterdir()} == {"one.png", names[1], names[2]}
 
 
-def test_size(checkpoint: Path, images: Path, tmp_path: Path) -> None:
+def test_size(network: CamoXpert, images: Path, maps: Path, tmp_path: Path) -> None:
     """The network sees images at the size it was trained at, unless another is asked for."""
+    first = min(images.iterdir())
     predictions = []
-    for name, size in (("trained", None), ("same", 64), ("larger", 96)):
-        run(checkpoint, [images], tmp_path / name, size)
-        predictions.append(read(sorted((tmp_path / name).iterdir())[0]))
+    for size in (64, 96):
+        run(network, [first], tmp_path / str(size), size)
+        predictions.append(read(tmp_path / str(size) / first.name))
 
-    assert np.array_equal(predictions[0], predictions[1])
-    assert not np.array_equal(predictions[0], predictions[2])
-
-
-def test_checkpoint_without_a_size(checkpoint: Path, images: Path, tmp_path: Path) -> None:
-    """A checkpoint that does not say at which size it was trained asks for one; the original program's says it."""
-    content = read_checkpoint(checkpoint)
-    network = content["network"]
-    original = {"epoch": 3, "model_state_dict": network, "args": {"backbone": "test_resnet", "num_experts": 2}}
-    torch.save(original, tmp_path / "no_size.pth")
-    original["args"]["img_size"] = 64
-    torch.save(original, tmp_path / "size.pth")
-    error = refusal(tmp_path / "no_size.pth", [images], tmp_path / "maps")
-
-    assert isinstance(error, CheckpointError)
-    assert "--img-size" in error.hint
-    assert run(tmp_path / "size.pth", [images], tmp_path / "maps") == TEST_IMAGES
+    assert np.array_equal(predictions[0], read(maps / first.name))
+    assert not np.array_equal(predictions[1], read(maps / first.name))
 
 
-def test_unreadable_image(checkpoint: Path, images: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_unreadable_image(network: CamoXpert, images: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """An image that cannot be read is named, all others get their maps, and the exit code is 3."""
     folder = tmp_path / "folder"
     shutil.copytree(images, folder)
     (folder / "a-first.jpg").write_bytes(b"not a picture")
     with pytest.raises(DataError, match=r"1 of 4 pictures could not be predicted, the first .*a-first\.jpg") as caught:
-        run(checkpoint, [folder], tmp_path / "maps")
+        run(network, [folder], tmp_path / "maps")
 
     assert caught.value.exit_code == 3
     assert str(folder / "a-first.jpg") in capsys.readouterr().err
     assert {path.name for path in (tmp_path / "maps").iterdir()} == {path.name for path in images.iterdir()}
 
 
-def test_two_images_of_one_name(checkpoint: Path, images: Path, tmp_path: Path) -> None:
+def test_two_images_of_one_name(network: CamoXpert, images: Path, tmp_path: Path) -> None:
     """Two images whose maps would have one name are refused before any map is written."""
     other = tmp_path / "other"
     other.mkdir()
     name = sorted(path.name for path in images.iterdir())[-1]
     shutil.copy(images / name, (other / name).with_suffix(".jpg"))
-    error = refusal(checkpoint, [images, other], tmp_path / "maps")
+    error = refusal(network, [images, other], tmp_path / "maps")
 
     assert (error.exit_code, f"would both be written to {name}" in error.message) == (3, True)
 
 
-def test_missing_path(checkpoint: Path, images: Path, tmp_path: Path) -> None:
+def test_missing_path(network: CamoXpert, images: Path, tmp_path: Path) -> None:
     """A path that is not there is named before anything is computed."""
-    error = refusal(checkpoint, [images, tmp_path / "nowhere"], tmp_path / "maps")
+    error = refusal(network, [images, tmp_path / "nowhere"], tmp_path / "maps")
 
     assert (error.exit_code, error.message) == (3, f"there is no picture or folder {tmp_path / 'nowhere'}")
 
 
-def test_an_image_named_twice(checkpoint: Path, images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_image_named_twice(
+    network: CamoXpert, images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """An image that a folder, a pattern and a relative path all give is done once."""
     monkeypatch.chdir(images)
     first = min(path.name for path in images.iterdir())
-    count = run(checkpoint, [Path(first), images, Path("*.png"), Path("..", "Imgs", first)], tmp_path / "maps")
+    count = run(network, [Path(first), images, Path("*.png"), Path("..", "Imgs", first)], tmp_path / "maps")
 
     assert count == TEST_IMAGES
 
 
-def test_images_are_not_overwritten(checkpoint: Path, images: Path, tmp_path: Path) -> None:
-    """Maps into the folder of their own PNG images would destroy these, and are refused."""
+def test_images_are_not_overwritten(
+    network: CamoXpert, images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Maps into the folder of their own PNG images would destroy these: refused, however the two are written."""
+    monkeypatch.chdir(tmp_path)
     folder = tmp_path / "folder"
     shutil.copytree(images, folder)
     before = {path.name: path.read_bytes() for path in folder.iterdir()}
-    with pytest.raises(UsageError, match="would take the place of") as caught:
-        run(checkpoint, [folder], tmp_path / "maps" / ".." / "folder", overwrite=True)
+    for paths, out in ((folder, tmp_path / "maps" / ".." / "folder"), (Path("folder"), folder)):
+        with pytest.raises(UsageError, match="would take the place of") as caught:
+            run(network, [paths], out, overwrite=True)
+        assert caught.value.exit_code == 2
 
-    assert caught.value.exit_code == 2
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
 
 
-def test_folder_that_cannot_be_made(checkpoint: Path, images: Path, tmp_path: Path) -> None:
+def test_folder_that_cannot_be_made(network: CamoXpert, images: Path, tmp_path: Path) -> None:
     """A file in the place of the folder for maps is refused with exit code 2 and kept."""
     (tmp_path / "file").write_bytes(b"mine")
-    error = refusal(checkpoint, [images], tmp_path / "file")
+    error = refusal(network, [images], tmp_path / "file")
 
     assert error.exit_code == 2
     assert (tmp_path / "file").read_bytes() == b"mine"
 
 
-def test_map_that_cannot_be_written(checkpoint: Path, images: Path, tmp_path: Path) -> None:
+def test_map_that_cannot_be_written(network: CamoXpert, images: Path, tmp_path: Path) -> None:
     """A map that the disk refuses is an error: OpenCV alone would say nothing."""
     name = sorted(path.name for path in images.iterdir())[0]
     (tmp_path / "maps" / name).mkdir(parents=True)
     with pytest.raises(UsageError, match=f"{name} cannot be written: Is a directory"):
-        run(checkpoint, [images], tmp_path / "maps", overwrite=True)
+        run(network, [images], tmp_path / "maps", overwrite=True)
 
 
 @pytest.mark.parametrize("threshold", [0.5, 0.8])
-def test_binary_maps(checkpoint: Path, images: Path, tmp_path: Path, threshold: float) -> None:
+def test_binary_maps(network: CamoXpert, images: Path, maps: Path, tmp_path: Path, threshold: float) -> None:
     """With a threshold a map is 255 where the grey map reaches that part of 255, and 0 elsewhere."""
     first = min(images.iterdir())
-    run(checkpoint, [first], tmp_path / "grey")
-    run(checkpoint, [first], Outputs(tmp_path / "binary", threshold))
-    grey, binary = (read(tmp_path / folder / first.name) for folder in ("grey", "binary"))
+    run(network, [first], Outputs(tmp_path / "binary", threshold))
+    grey, binary = (read(folder / first.name) for folder in (maps, tmp_path / "binary"))
 
     assert np.array_equal(binary, np.where(grey >= threshold * 255, 255, 0))
     assert set(np.unique(binary)) == {0, 255}
+
+
+def test_a_threshold_is_inclusive(tmp_path: Path) -> None:
+    """A grey value of exactly that part of 255 counts as object, as in the overlay."""
+    Outputs(tmp_path, 0.8).write(Path("photo.jpg"), torch.tensor([[203.0, 204.0, 205.0]]) / 255)
+
+    assert read(tmp_path / "photo.png").tolist() == [[0, 255, 255]]
 
 
 @pytest.mark.parametrize("threshold", [0.0, 1.0, -0.5, 128.0, float("nan")])
@@ -234,12 +233,11 @@ def test_thresholds_are_between_0_and_1(tmp_path: Path, threshold: float) -> Non
 
 
 @pytest.mark.parametrize("threshold", [None, 0.8])
-def test_overlays(checkpoint: Path, images: Path, tmp_path: Path, threshold: float | None) -> None:
+def test_overlays(network: CamoXpert, images: Path, maps: Path, tmp_path: Path, threshold: float | None) -> None:
     """An overlay is the whole image, drawn on where its map reaches the threshold, in a folder of its own."""
     first = min(images.iterdir())
-    run(checkpoint, [first], Outputs(tmp_path / "maps", threshold, overlays=True))
-    run(checkpoint, [first], tmp_path / "grey")
-    found = read(tmp_path / "grey" / first.name) >= 255 * (threshold or 0.5)
+    run(network, [first], Outputs(tmp_path / "maps", threshold, overlays=True))
+    found = read(maps / first.name) >= 255 * (threshold or 0.5)
     expected = overlay(read_image(first)[0], found)
 
     assert {path.name for path in (tmp_path / "maps").iterdir()} == {first.name, "overlays"}
@@ -248,7 +246,7 @@ def test_overlays(checkpoint: Path, images: Path, tmp_path: Path, threshold: flo
     assert written == cv2.imencode(".jpg", expected[..., ::-1])[1].tobytes()
 
 
-def test_overlays_are_not_overwritten(checkpoint: Path, images: Path, tmp_path: Path) -> None:
+def test_overlays_are_not_overwritten(network: CamoXpert, images: Path, tmp_path: Path) -> None:
     """An overlay of an earlier call is kept, and so is an image in the overlays' own folder."""
     outputs = Outputs(tmp_path / "maps", overlays=True)
     name = min(path.stem for path in images.iterdir())
@@ -258,30 +256,31 @@ def test_overlays_are_not_overwritten(checkpoint: Path, images: Path, tmp_path: 
     before = kept.read_bytes()
     for paths, overwrite in (([images], False), ([outputs.overlay_folder], True)):
         with pytest.raises(UsageError, match="would take the place of"):
-            run(checkpoint, paths, outputs, overwrite=overwrite)
+            run(network, paths, outputs, overwrite=overwrite)
 
     assert kept.read_bytes() == before
     assert not list(outputs.folder.glob("*.png"))
 
 
-def test_an_image_too_long_for_an_overlay(checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_image_too_long_for_an_overlay(
+    network: CamoXpert, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     """A JPEG cannot hold every image: one that is longer gets its map, and is named."""
     cv2.imwrite(str(tmp_path / "long.png"), np.zeros((2, 65501, 3), np.uint8))
     with pytest.raises(DataError, match="1 of 1 pictures"):
-        run(checkpoint, [tmp_path / "long.png"], Outputs(tmp_path / "maps", overlays=True))
+        run(network, [tmp_path / "long.png"], Outputs(tmp_path / "maps", overlays=True))
 
     assert "long.png is too long for an overlay" in capsys.readouterr().err
     assert read(tmp_path / "maps" / "long.png").shape == (2, 65501)
 
 
-def test_views(checkpoint: Path, images: Path, tmp_path: Path) -> None:
+def test_views(network: CamoXpert, images: Path, tmp_path: Path) -> None:
     """With test-time augmentation the map is the grey map of the mean over views."""
     tta = Tta(flip=True, scales=(1.0, 1.5))
     first = min(images.iterdir())
-    run(checkpoint, [first], tmp_path / "maps", tta=tta)
+    run(network, [first], tmp_path / "maps", tta=tta)
     image, size = read_image(first, 64)
     tensor = torch.from_numpy(resize_image(image, 64)).permute(2, 0, 1)[None]
-    network = load_model(checkpoint, ema=True)
     written = read(tmp_path / "maps" / f"{first.stem}.png")
 
     assert np.array_equal(written, grey_prediction(predict_probabilities(network, tensor, [size], None, tta)[0]))
@@ -289,7 +288,7 @@ def test_views(checkpoint: Path, images: Path, tmp_path: Path) -> None:
 
 
 def test_whatever_ends_it_leaves_whole_files(
-    checkpoint: Path, images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    network: CamoXpert, images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Ctrl-C in the middle of writing leaves the maps written before, and nothing of the one being written."""
     original = Path.write_bytes
@@ -302,7 +301,7 @@ def test_whatever_ends_it_leaves_whole_files(
 
     monkeypatch.setattr(Path, "write_bytes", interrupted)
     with pytest.raises(KeyboardInterrupt):
-        run(checkpoint, [images], tmp_path / "maps")
+        run(network, [images], tmp_path / "maps")
 
     names = sorted(path.name for path in images.iterdir())
     assert sorted(path.name for path in (tmp_path / "maps").iterdir()) == names[:2]

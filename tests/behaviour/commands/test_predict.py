@@ -8,33 +8,23 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
-import torch
 from typer.testing import CliRunner
 
 from camoxpert_cli.app import app
-from camoxpert_cli.data.resizing import resize_image
-from camoxpert_cli.inference.predictions import predict_probabilities
-from camoxpert_cli.model.backbone import create_backbone
+from camoxpert_cli.inference.predict import Outputs, predict
 from camoxpert_cli.model.camoxpert import CamoXpert
-from tests.helpers.checkpoints import content_of, save
 from tests.helpers.image_files import noise, write
+from tests.helpers.vivid import vivid_network, write_vivid_checkpoint
 
 
 @pytest.fixture(scope="module")
-def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An untrained network for images of 64 pixels, whose last layer is changed so that maps have dark and bright."""
-    torch.manual_seed(0)
-    network = CamoXpert(create_backbone("test_resnet"), "test_resnet", 2).eval()
-    image = torch.from_numpy(resize_image(noise(0), 64)).permute(2, 0, 1)[None]
-    logits = predict_probabilities(network, image, [(64, 64)], None)[0].logit()
-    last = network.final_conv[-1]
-    assert isinstance(last, torch.nn.Conv2d)
-    assert last.bias is not None
-    with torch.no_grad():
-        last.weight *= 2 / logits.std()
-        last.bias.copy_((last.bias - logits.mean()) * 2 / logits.std())
-    content = content_of(network) | {"config": {"data": {"img_size": 64}}, "ema": None}
-    return save(content, tmp_path_factory.mktemp("checkpoint"))
+def network(tiny_data: Path) -> CamoXpert:
+    return vivid_network(tiny_data)
+
+
+@pytest.fixture(scope="module")
+def checkpoint(network: CamoXpert, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_vivid_checkpoint(network, tmp_path_factory.mktemp("checkpoint") / "best_model.pth")
 
 
 @pytest.fixture(autouse=True)
@@ -60,19 +50,26 @@ def values(path: Path) -> set[int]:
     return set(np.unique(map_).tolist())
 
 
-def test_maps_of_a_folder(checkpoint: Path, folder: Path) -> None:
-    """The images directly in it, one grey map each, and one line that says so."""
+def test_maps_of_a_folder(checkpoint: Path, network: CamoXpert, folder: Path) -> None:
+    """The images directly in it, one grey map each, of the average and at the size it was trained at, and one line."""
     outcome = run(checkpoint, "photos", "--out", "maps")
+    predict(network, [Path("photos")], Outputs(Path("same")), device=None, img_size=64, overwrite=False)
 
     assert outcome.exit_code == 0, outcome.output
     assert outcome.stdout == "3 maps in maps\n"
     assert written(folder / "maps") == ["a.png", "b.png", "c.png"]
     assert len(values(folder / "maps" / "a.png")) > 2
+    for name in ("a.png", "b.png", "c.png"):
+        assert (folder / "maps" / name).read_bytes() == (folder / "same" / name).read_bytes()
 
 
-def test_one_map(checkpoint: Path, folder: Path) -> None:
-    """A single one is counted as such."""
-    assert run(checkpoint, "photos/a.png", "--out", "maps").stdout == "1 map in maps\n"
+def test_size(checkpoint: Path, network: CamoXpert, folder: Path) -> None:
+    """The network sees images at the size asked for. A single map is counted as such."""
+    outcome = run(checkpoint, "photos/a.png", "--out", "maps", "--img-size", "96")
+    predict(network, [Path("photos", "a.png")], Outputs(Path("same")), device=None, img_size=96, overwrite=False)
+
+    assert outcome.stdout == "1 map in maps\n"
+    assert (folder / "maps" / "a.png").read_bytes() == (folder / "same" / "a.png").read_bytes()
 
 
 def test_pattern_threshold_overlay_and_views(checkpoint: Path, folder: Path) -> None:

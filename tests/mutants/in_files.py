@@ -1,0 +1,272 @@
+"""Mistakes in checkpoints, predictions, evaluations and exports: what a user would keep for results."""
+
+from __future__ import annotations
+
+from tests.mutants.mutant import Mutant
+
+_KEYS = "unit/checkpoints/test_keys.py"
+_FORMAT = "unit/checkpoints/test_format.py"
+_LAYOUTS = "unit/checkpoints/test_program_layouts.py"
+_CONVERT = "unit/checkpoints/test_convert.py"
+_LOAD = "behaviour/checkpoints/test_load.py"
+_PREDICTIONS = "unit/inference/test_predictions.py"
+_PREDICT = "unit/inference/test_predict.py"
+_EXPORT = "behaviour/inference/test_export.py"
+_SCORE = "unit/evaluation/test_score.py"
+_TEST_SETS = "unit/evaluation/test_test_sets.py"
+_IMAGE = "unit/evaluation/test_image.py"
+_EVAL = "behaviour/commands/test_eval.py"
+
+MUTANTS = [
+    # Files that are the old one or the whole new one.
+    Mutant("atomic.py", "        _flush(path.parent)", "        pass", "unit/test_atomic.py::test_what_is_flushed"),
+    Mutant("atomic.py", "        _flush(temporary)\n", "", "unit/test_atomic.py::test_what_is_flushed"),
+    Mutant("atomic.py", "except BaseException:", "except Exception:", "unit/test_atomic.py::test_error_while_writing"),
+    Mutant("atomic.py", '.tmp*"', '*"', "unit/test_atomic.py::test_files_of_others_are_left_alone"),
+    Mutant(
+        "checkpoints/format.py",
+        "            verify_archive(temporary)\n",
+        "",
+        f"{_FORMAT}::test_a_damaged_file_never_takes_the_place",
+    ),
+    Mutant(
+        "checkpoints/format.py",
+        "            read_weights_file(temporary)\n",
+        "",
+        f"{_FORMAT}::test_a_damaged_file_never_takes_the_place",
+    ),
+    Mutant(
+        "checkpoints/format.py",
+        "if other.exists() and path.samefile(other):",
+        "if False:",
+        f"{_FORMAT}::test_two_names_of_one_file",
+    ),
+    Mutant("checkpoints/format.py", "os.link(path, temporary)", "os.link(other, temporary)", _FORMAT),
+    Mutant("checkpoints/format.py", "        _let_go_of(error)\n", "", f"{_FORMAT}::test_full_disk"),
+    Mutant("checkpoints/format.py", "(2 if ema else 1) + moments", "(1 if ema else 2) + moments", _FORMAT),
+    Mutant(
+        "checkpoints/format.py",
+        "value.clone() if memory in seen else value",
+        "value",
+        f"{_CONVERT}::test_tied_tensors",
+    ),
+    # Which file, which weights, under which names.
+    Mutant(
+        "checkpoints/newest.py",
+        "for path in (folder / name for name in CHECKPOINTS):",
+        "for path in (folder / name for name in CHECKPOINTS[::-1]):",
+        "unit/checkpoints/test_newest.py::test_the_newest_that_is_whole",
+    ),
+    Mutant("checkpoints/keys.py", " or len(wrappers) > 1:", ":", f"{_KEYS}::test_different_wrappers"),
+    Mutant("checkpoints/keys.py", " and key != prefix", "", f"{_KEYS}::test_a_wrapper_and_nothing_else"),
+    Mutant(
+        "checkpoints/keys.py",
+        "averaged = len(others) < len(state) and all(key.startswith(DATA_PARALLEL) for key in others)",
+        "averaged = len(others) < len(state)",
+        f"{_KEYS}::test_averaged_model",
+    ),
+    Mutant(
+        "checkpoints/convert.py",
+        "chosen.update(add_prefix(stripped) if add else stripped)",
+        "chosen.update(stripped)",
+        f"{_CONVERT}::test_the_ema_becomes_the_network",
+    ),
+    Mutant(
+        "checkpoints/convert.py",
+        'training=weights == "model"',
+        "training=True",
+        f"{_CONVERT}::test_the_ema_becomes_the_network",
+    ),
+    Mutant(
+        "checkpoints/convert.py",
+        "weights = {key.removeprefix(prefix): value for key, value in network.items()}",
+        "weights = dict(network)",
+        f"{_CONVERT}::test_dry_run_with_a_prefix",
+    ),
+    Mutant(
+        "checkpoints/convert.py", "target = target.resolve() if same else target", "", f"{_CONVERT}::test_out_is_in"
+    ),
+    Mutant(
+        "checkpoints/repack.py",
+        "ema = {key: value for key, value in ema.items() if key in parameters}",
+        "ema = dict(ema)",
+        "behaviour/checkpoints/test_convert.py::test_to_the_original_program",
+    ),
+    Mutant(
+        "checkpoints/repack.py",
+        '"epoch": epochs_complete(content) - 1',
+        '"epoch": epochs_complete(content)',
+        "behaviour/checkpoints/test_convert.py::test_to_the_original_program",
+    ),
+    Mutant(
+        "checkpoints/program_layouts.py",
+        "return {**strip_prefixes(network), **strip_prefixes(ema_weights)}",
+        "return {**strip_prefixes(ema_weights), **strip_prefixes(network)}",
+        f"{_LAYOUTS}::test_original_format",
+    ),
+    Mutant(
+        "checkpoints/program_layouts.py",
+        "epoch if layout_of(content) is CAMOX else epoch + 1",
+        "epoch",
+        f"{_LAYOUTS}::test_epochs_that_are_complete",
+    ),
+    Mutant(
+        "checkpoints/load.py",
+        'return there if weights is None else weights == "ema"',
+        'return weights != "model"',
+        f"{_LAYOUTS}::test_which_weights_are_meant",
+    ),
+    Mutant(
+        "checkpoints/load.py",
+        "for name in [*own, *weights]}",
+        "for name in own}",
+        f"{_LOAD}::test_nothing_is_loaded_in_part",
+    ),
+    Mutant("checkpoints/load.py", "    return network.eval()", "    return network", f"{_LOAD}::test_load_model"),
+    Mutant("checkpoints/load.py", "    network.img_size = said_size(content)\n", "", f"{_LOAD}::test_load_model"),
+    # From the network's logits to a file.
+    Mutant(
+        "inference/predictions.py",
+        "yield _logits(network, view.flip(-1), dtype).flip(-1)",
+        "yield _logits(network, view.flip(-1), dtype)",
+        f"{_PREDICTIONS}::test_mirrored_maps_are_mirrored_back",
+    ),
+    Mutant(
+        "inference/predictions.py",
+        "[0, 0].sigmoid() for index, size",
+        "[0, 0] for index, size",
+        f"{_PREDICTIONS}::test_logits_are_resized",
+    ),
+    Mutant(
+        "inference/predictions.py",
+        "dict.fromkeys(_scaled(side, scale) for scale in tta.scales)",
+        "[_scaled(side, scale) for scale in tta.scales]",
+        f"{_PREDICTIONS}::test_sides",
+    ),
+    Mutant("inference/predictions.py", ".logits.float()", ".logits", f"{_PREDICTIONS}::test_half_precision"),
+    Mutant(
+        "inference/predictions.py",
+        "(probability * 255).round()",
+        "(probability * 255)",
+        f"{_PREDICTIONS}::test_grey_values",
+    ),
+    Mutant(
+        "inference/predict.py",
+        "found = grey >= 255",
+        "found = grey > 255",
+        f"{_PREDICT}::test_a_threshold_is_inclusive",
+    ),
+    Mutant(
+        "inference/predict.py",
+        "        if not other.samefile(path):",
+        "        if False:",
+        f"{_PREDICT}::test_two_images_of_one_name",
+    ),
+    Mutant(
+        "inference/predict.py",
+        "originals = {path.resolve() for path in images}",
+        "originals = set(images)",
+        f"{_PREDICT}::test_images_are_not_overwritten",
+    ),
+    Mutant(
+        "inference/predict.py",
+        "return network, img_size or trained_size(content, source)",
+        "return network, trained_size(content, source)",
+        "behaviour/commands/test_predict.py::test_size",
+    ),
+    Mutant(
+        "inference/export.py",
+        'is_ema = is_ema or _described(content).get("weights") == "ema"',
+        "",
+        f"{_EXPORT}::test_exported_again",
+    ),
+    Mutant(
+        "inference/export.py",
+        "network = network_of(content, checkpoint, is_ema)",
+        "network = network_of(content, checkpoint)",
+        f"{_EXPORT}::test_safetensors",
+    ),
+    Mutant(
+        "inference/onnx.py",
+        "if not difference <= LARGEST_DIFFERENCE:",
+        "if difference > LARGEST_DIFFERENCE:",
+        f"{_EXPORT}::test_onnx_that_differs_is_not_kept",
+    ),
+    # Scores.
+    Mutant(
+        "evaluation/score.py",
+        "sorted((row for rows, _ in gathered for row in rows), key=lambda row: row[0])",
+        "(row for rows, _ in gathered for row in rows)",
+        f"{_TEST_SETS}::test_ranks_score_as_one_process",
+    ),
+    Mutant(
+        "evaluation/score.py",
+        "max(self._world.all_gather(len(self._batches)))",
+        "len(self._batches)",
+        f"{_SCORE}::test_several_ranks",
+    ),
+    Mutant(
+        "evaluation/score.py",
+        "batch, problem = None, error",
+        "batch = None",
+        f"{_SCORE}::test_an_image_that_one_rank_cannot_read",
+    ),
+    Mutant("evaluation/test_sets.py", "        world.rank,\n        world.size,\n", "", _TEST_SETS),
+    Mutant(
+        "evaluation/test_sets.py",
+        "cores_each(world.local_size) - 1",
+        "cores_each(1) // world.local_size - 1",
+        f"{_TEST_SETS}::test_scoring_workers",
+    ),
+    Mutant(
+        "evaluation/test_sets.py",
+        "uses_ema(content, checkpoint, inference.weights)",
+        "uses_ema(content, checkpoint, None)",
+        f"{_EVAL}::test_weights_and_size",
+    ),
+    Mutant(
+        "evaluation/test_sets.py",
+        "size = inference.img_size or trained_size(content, checkpoint)",
+        "size = trained_size(content, checkpoint)",
+        f"{_EVAL}::test_weights_and_size",
+    ),
+    Mutant(
+        "evaluation/score_pool.py",
+        "pool.shutdown(cancel_futures=True)",
+        "pool.shutdown()",
+        "unit/evaluation/test_score_pool.py::test_an_exception_drops_what_waits",
+    ),
+    Mutant("evaluation/image.py", "(size[1], size[0])", "size", f"{_IMAGE}::test_a_map_of_another_size"),
+    Mutant("evaluation/image.py", ", empty=protocol.empty", "", f"{_IMAGE}::test_a_mask_without_object"),
+    Mutant(
+        "evaluation/given_predictions.py",
+        "list_files(predictions, masks, include_noncam=True)",
+        "list_files(predictions, masks)",
+        f"{_IMAGE}::test_given_maps",
+    ),
+    Mutant(
+        "evaluation/results.py",
+        "for index, area in enumerate(areas) if area < SMALL_OBJECT]",
+        "for index, area in enumerate(areas) if area <= SMALL_OBJECT]",
+        "unit/evaluation/test_slices.py::test_super_classes_and_sizes",
+    ),
+    Mutant(
+        "evaluation/results.py",
+        "(len(indices), mean_scores([self.scores[index] for index in indices]))",
+        "(len(indices), mean_scores(self.scores[: len(indices)]))",
+        "unit/evaluation/test_output.py::test_results",
+    ),
+    Mutant(
+        "evaluation/report.py",
+        "order[::-1][:",
+        "order[:",
+        "unit/evaluation/test_report.py::test_places",
+    ),
+    Mutant(
+        "evaluation/report.py",
+        "background=np.sum([score.background for",
+        "background=np.sum([score.foreground for",
+        "unit/evaluation/test_report.py",
+    ),
+    Mutant("commands/eval.py", "Protocol(stretch, empty_masks)", "Protocol(stretch)", f"{_EVAL}::test_protocol"),
+]

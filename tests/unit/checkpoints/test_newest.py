@@ -1,0 +1,80 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from camoxpert_cli.checkpoints.newest import find_checkpoint
+from camoxpert_cli.errors import CheckpointError
+from tests.helpers.checkpoints import Stub, content_of, flip_a_byte, write_content
+
+
+def write_run(folder: Path, *names: str) -> Path:
+    """A run folder with these checkpoints, each of another epoch."""
+    folder.mkdir(parents=True)
+    for epoch, name in enumerate(names):
+        write_content(folder / name, {**content_of(Stub()), "epoch": epoch, "more": torch.zeros(10_000)})
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("damaged", "taken"),
+    [((), "last.pth"), (("last.pth",), "previous.pth"), (("last.pth", "previous.pth"), "best_model.pth")],
+)
+def test_the_newest_that_is_whole(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], damaged: tuple[str, ...], taken: str
+) -> None:
+    """Damaged ones are named and passed over, in the order in which they were written."""
+    names = ["best_model.pth", "previous.pth", "last.pth"]
+    run = write_run(tmp_path / "run", *names)
+    for name in damaged:
+        flip_a_byte(run / name)
+    path, content = find_checkpoint(run)
+    said = capsys.readouterr().err
+
+    assert (path, content["epoch"]) == (run / taken, names.index(taken))
+    assert [f"{run / name} is damaged" in said for name in names] == [name in damaged for name in names]
+    assert said.count("it is passed over") == len(damaged)
+
+
+def test_none_that_is_whole(tmp_path: Path) -> None:
+    """Where all are damaged, all are named."""
+    run = write_run(tmp_path / "run", "last.pth", "previous.pth")
+    for path in run.iterdir():
+        flip_a_byte(path)
+    with pytest.raises(CheckpointError, match=r"no checkpoint in .*run can be read: last\.pth, previous\.pth"):
+        find_checkpoint(run)
+
+
+def test_a_damaged_file(tmp_path: Path) -> None:
+    """A file that was asked for by its name is taken or refused, with a hint to what else is there."""
+    run = write_run(tmp_path / "run", "last.pth", "previous.pth")
+    flip_a_byte(run / "last.pth")
+    with pytest.raises(CheckpointError, match="is damaged") as caught:
+        find_checkpoint(run / "last.pth")
+
+    assert caught.value.hint == f"camox resume {run} takes the newest checkpoint there that is whole"
+    assert find_checkpoint(run / "previous.pth").path == run / "previous.pth"
+
+
+def test_the_only_run_below_a_folder(tmp_path: Path) -> None:
+    """A run is found up to four folders below the one given; of two, none is taken."""
+    run = write_run(tmp_path / "runs" / "a" / "b" / "c", "last.pth")
+    assert find_checkpoint(tmp_path).path == run / "last.pth"
+
+    write_run(tmp_path / "runs" / "second", "best_model.pth")
+    with pytest.raises(CheckpointError, match=r"holds 2 runs: .*second"):
+        find_checkpoint(tmp_path)
+
+
+def test_no_run(tmp_path: Path) -> None:
+    """A folder too deep, an empty one, and a name that is nearly right."""
+    write_run(tmp_path / "1" / "2" / "3" / "4" / "5", "last.pth")
+    with pytest.raises(CheckpointError, match="holds no checkpoint"):
+        find_checkpoint(tmp_path)
+    (tmp_path / "first").mkdir()
+    with pytest.raises(CheckpointError, match="there is no run folder or checkpoint") as caught:
+        find_checkpoint(tmp_path / "frist")
+
+    assert caught.value.hint == f"did you mean {tmp_path / 'first'}?"
