@@ -78,7 +78,7 @@ def test_an_error_of_training(tiny_data: Path) -> None:
         (1, "11", "a process was killed by SIGSEGV"),
         (1, "6", f"a process {ABORTED}"),
         (1, "exit", "a process ended with exit code 1: ValueError: a bug"),
-        (2, "hang", "gave no sign of life for 1 s and was ended"),
+        (2, "hang", "gave no sign of life for 0.4 s and was ended"),
         (2, "partner", "a process was killed by SIGKILL, which is how the system ends a process where memory runs out"),
     ],
 )
@@ -88,10 +88,9 @@ def test_a_worker_that_dies_or_hangs(
     """The trial fails, says of what, and leaves no process behind."""
     monkeypatch.chdir(ROOT)
     monkeypatch.setenv(DEATH, death)
-    monkeypatch.setattr("camoxpert_cli.launch.processes.GRACE_SECONDS", 0.2)
-    patience = 1 if death == "hang" else 60
+    patience = 0.4 if death == "hang" else 60
     started = time.monotonic()
-    outcome = run_trial(tiny_trial(tiny_data, gpus), threads=1, patience=patience, worker=DYING)
+    outcome = run_trial(tiny_trial(tiny_data, gpus), threads=1, patience=patience, grace=0.1, worker=DYING)
 
     assert isinstance(outcome, Failure)
     assert outcome.why == expected
