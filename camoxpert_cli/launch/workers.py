@@ -71,9 +71,9 @@ def run_workers(
 ) -> Attempt:
     """Run `camox <arguments>` in so many processes, `threads` for each, and wait until all have ended.
 
-    `job` is what each finds in its job, and `run_folder` where it keeps what the user will look for. Once one has failed
-    the others have `grace` seconds; a signal that comes again within `one_press` is still the same. Raises SystemExit
-    where nobody is left to be told how they ended.
+    `job` is what each finds in its job, and `run_folder` where it keeps what the user will look for. Once one has
+    failed the others have `grace` seconds; a signal that comes again within `one_press` is still the same. Raises
+    SystemExit where nobody is left to be told how they ended.
     """
     with tempfile.TemporaryDirectory(prefix="camox-") as temporary:
         folder = Path(temporary)

@@ -171,14 +171,15 @@ def test_the_smallest_card_counts() -> None:
 
 def test_real_steps(monkeypatch: pytest.MonkeyPatch) -> None:
     """Steps of the network find the largest batch; where one image is too much, those with checkpointing do."""
-    tried = have_room(monkeypatch, most_images=5)
-    first = fit_batches(small(), measure)
-    assert max(tried) == 16
-    have_room(monkeypatch, most_images=0, checkpointed=4)
-    second = fit_batches(small(), measure)
+    resolved = small(batch_size=2, stage2_batch_size=2, use_ema=False)
+    tried = have_room(monkeypatch, most_images=1)
+    first = fit_batches(resolved, measure)
+    assert max(tried) == 2
+    have_room(monkeypatch, most_images=0, checkpointed=1)
+    second = fit_batches(resolved, measure)
 
-    assert (batches(first), first.config.model.gradient_checkpointing) == ((4, 3, 4), False)
-    assert (batches(second), second.config.model.gradient_checkpointing) == ((4, 3, 4), True)
+    assert (batches(first), first.config.model.gradient_checkpointing) == ((1, 1, 2), False)
+    assert (batches(second), second.config.model.gradient_checkpointing) == ((1, 1, 2), True)
 
 
 @pytest.mark.slow

@@ -95,7 +95,7 @@ def test_hurried(children: ChildProcesses, clock: Clock) -> None:
 
 
 def test_who_was_asked_to_end(children: ChildProcesses, clock: Clock) -> None:
-    """It has failed, and the others have their grace, unless that exit code is called well: then they are waited for."""
+    """It has failed, and the others have their grace; where its exit code is called well they are waited for."""
     start(children, "raise SystemExit(143)")
     start_sleeping(children)
     wait_for(children, [143, None])
