@@ -36,6 +36,8 @@ _GPU_VALUES = 16 * 2**20
 _CPU_VALUES = 2**18
 _WARM_UP, _REPETITIONS = 3, 10
 _SECONDS = 60
+# Of quickstart. An average of the weights is not looked at.
+SETTINGS = {"train.precision": "fp32", "train.use_ema": "off", "run.device": "auto"}
 # As training does in float16, in which small gradients vanish.
 _LOSS_SCALE = 1024
 
@@ -133,7 +135,7 @@ def _training_gradients(
     Of the quickstart's network, with the functions that train it. `first` is the place of the first image in the
     batch: experts then take turns by it, else gates choose. None for experts that no image was sent to.
     """
-    config = resolve("quickstart", {"train.precision": "fp32", "run.device": "auto"}).config
+    config = resolve("quickstart", SETTINGS).config
     network = build_network(config.model, config.train.seed, weights_follow=False)
     data = RunData((), [Pair("", Path(), Path())] * size, [], {}, generated=True)
     run = assemble(config, RunFolder(Path(), writes=False), data, network, placement, world, Deadline())
