@@ -47,8 +47,8 @@ def measure_memory(config: Config, device_name: str, steps: Steps | None = None)
     """The peak of each stage with the most that it ever trains and the costliest experts, at its batch on one device.
 
     It is what torch's allocator held, in bytes; None where memory ran out, 0 on the CPU, which does not count it.
-    Weights are random. `steps` takes the place of `two_steps`. Raises ConfigError for a network that cannot be built, DeviceError for a dtype that the
-    device lacks.
+    Weights are random. `steps` takes the place of `two_steps`. Raises ConfigError for a network that cannot be built,
+    DeviceError for a dtype that the device lacks.
     """
     device = torch.device(device_name)
     network, ema = _build(config, device)
@@ -58,9 +58,7 @@ def measure_memory(config: Config, device_name: str, steps: Steps | None = None)
     }
 
 
-def largest_batches(
-    config: Config, device_name: str, limits: Sequence[int], steps: Steps | None = None
-) -> list[int]:
+def largest_batches(config: Config, device_name: str, limits: Sequence[int], steps: Steps | None = None) -> list[int]:
     """The most images at a time, up to `limits`, that two steps of stages 1 and 2 have room for on one device.
 
     0 where not even one has; the limit for a stage that the settings leave out. Part of the memory is kept free.

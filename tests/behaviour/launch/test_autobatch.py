@@ -18,8 +18,6 @@ from camoxpert_cli.launch import autobatch, decide, start
 from camoxpert_cli.launch.autobatch import fit_batches, on_devices, refuse_auto_on_cpu
 from camoxpert_cli.launch.processes import Failure
 from camoxpert_cli.parallel.device import Placement
-from camoxpert_cli.parallel.world import World
-from tests.helpers.ranks import in_ranks
 from tests.helpers.small_card import have_room, measure
 
 Answer = tuple[int, int] | Failure
@@ -182,18 +180,6 @@ def test_real_steps(monkeypatch: pytest.MonkeyPatch) -> None:
     assert (batches(second), second.config.model.gradient_checkpointing) == ((1, 1, 2), True)
 
 
-@pytest.mark.slow
-def test_in_processes_of_their_own() -> None:
-    """Each device is measured by a process, and what was wrong there is told."""
-    measured = on_devices([torch.device("cpu")] * 2)(small().config, (3, 2))
-    wrong = on_devices([torch.device("cpu")])(small(precision="fp16").config, (3, 2))
-
-    assert measured == [(3, 2), (3, 2)]
-    assert isinstance(wrong[0], Failure)
-    assert "fp16" in wrong[0].why
-    assert wrong[0].exit_code == DeviceError.exit_code
-
-
 def test_measured_once_for_all_processes(monkeypatch: pytest.MonkeyPatch) -> None:
     """The process that starts others measures all their GPUs, and they take what it found."""
     asked: list[int] = []
@@ -211,22 +197,6 @@ def test_measured_once_for_all_processes(monkeypatch: pytest.MonkeyPatch) -> Non
     assert Plan.from_mapping(json.loads(json.dumps(plan.to_mapping()))) == plan
     assert batches(plan) == (8, 6, 2)
     assert asked == [2]
-
-
-def taken(world: World, rooms: Sequence[tuple[int, int]]) -> tuple[int, int, int]:
-    """What a rank under torchrun takes, whose own card holds its part of `rooms`."""
-    autobatch.is_measured = lambda device: True
-    autobatch.on_devices = lambda devices: holds(*rooms[world.rank])
-    placement = Placement("ddp", (torch.device("cpu"),) * 2, 2)
-    decide.__dict__["place"] = lambda run, processes, sync_batchnorm: placement
-    resolved = small()
-    return batches(decide.agree(decide.decide(resolved), resolved, world))
-
-
-@pytest.mark.slow
-def test_ranks_agree() -> None:
-    """Where nobody measured for all, each rank does for its own card, and all take the same."""
-    assert in_ranks(2, taken, [(99, 4), (9, 99)]) == [(4, 3, 4), (4, 3, 4)]
 
 
 @pytest.mark.gpu

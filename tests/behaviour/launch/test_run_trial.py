@@ -13,7 +13,7 @@ import pytest
 from camoxpert_cli.data.layouts import find_data
 from camoxpert_cli.launch.processes import ABORTED, Failure
 from camoxpert_cli.launch.run_trial import run_trial
-from camoxpert_cli.launch.trial import Measurement, Trial, TrialData
+from camoxpert_cli.launch.trial import Trial, TrialData
 from tests.helpers.dying_worker import DEATH
 from tests.helpers.places import ROOT
 from tests.helpers.tiny_data import tiny_run
@@ -38,37 +38,6 @@ def test_a_trial_in_its_job(tiny_data: Path) -> None:
 
     assert read(trial) == trial
     assert read(replace(trial, pictures=None, steps=None)).pictures is None
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("gpus", [1, 2])
-def test_measuring(tiny_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, gpus: int) -> None:
-    """Every part has a value for each repeat; summing gradients takes time where there is more than one process."""
-    monkeypatch.chdir(tmp_path)
-    outcome = run_trial(tiny_trial(tiny_data, gpus, num_workers=1), threads=1)
-
-    assert isinstance(outcome, Measurement), outcome
-    for rates in (outcome.compute, outcome.loader, outcome.end_to_end):
-        assert len(rates) == 2
-        assert min(rates) > 0
-    assert outcome.data_wait is not None
-    assert 0 <= outcome.data_wait < 1
-    assert (outcome.communication == 0) == (gpus == 1)
-    assert outcome.validation is not None
-    assert outcome.validation > 0
-    assert outcome.peak_memory_mib > 100
-    assert outcome.workers == 1
-    assert list(tmp_path.iterdir()) == []
-
-
-@pytest.mark.slow
-def test_an_error_of_training(tiny_data: Path) -> None:
-    """What camox itself refuses keeps its sentence, its hint and its exit code."""
-    trial = tiny_trial(tiny_data, 1, precision="fp16")
-
-    assert run_trial(trial, threads=1) == Failure(
-        "precision fp16 needs a GPU, and this run is on the CPU", "--precision fp32, or leave it out", 5
-    )
 
 
 @pytest.mark.parametrize(

@@ -164,9 +164,7 @@ def test_threads_are_shared_out(capfd: pytest.CaptureFixture[str], monkeypatch: 
         ("if rank == 0: sys.exit(141)\n" + WAIT, 141, ""),
     ],
 )
-def test_one_message(
-    capfd: pytest.CaptureFixture[str], tmp_path: Path, code: str, expected: int, message: str
-) -> None:
+def test_one_message(capfd: pytest.CaptureFixture[str], tmp_path: Path, code: str, expected: int, message: str) -> None:
     """The cause is told once, with rank and log, and its exit code is the launcher's; who does not end is ended."""
     grace = SHORT if code.endswith(WAIT) else LONG
     log = tmp_path / "run" / "logs" / "rank1.log"

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import warnings
 from contextlib import suppress
-from pathlib import Path
 
 import pytest
 import torch
@@ -14,12 +13,10 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from camoxpert_cli.engine.step import TrainingStep
-from camoxpert_cli.launch.start import start
 from camoxpert_cli.model.backbone import create_backbone
 from camoxpert_cli.model.camoxpert import CamoXpert
 from camoxpert_cli.model.moe import MixtureOfExperts, Routing
 from camoxpert_cli.parallel.determinism import deterministic
-from tests.helpers.tiny_data import tiny_run
 
 WORKSPACE = "CUBLAS_WORKSPACE_CONFIG"
 # The operations that torch refuses on CUDA (the docstring of torch.use_deterministic_algorithms), by the names of their
