@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Callable
 from contextlib import nullcontext
 from datetime import timedelta
 from pathlib import Path
@@ -104,7 +105,7 @@ def try_ddp(rank: int, devices: list[str], store: str) -> TeamTrial:
         gradients = _training_gradients(placement, world, images[own], masks[own], len(images), first=first)
         alone = Placement("single", (device,), 1)
         difference = _accept(gradients, _training_gradients(alone, World(), images, masks, len(images), first=0))
-        bandwidth = _all_reduce_bandwidth(device, world)
+        bandwidth = all_reduce_bandwidth(device, world)
         world.require_all()  # none leaves while another one still sums
     return TeamTrial(difference, bandwidth)
 
@@ -160,17 +161,18 @@ def _accept(gradients: list[Tensor | None], expected: list[Tensor | None]) -> fl
     return difference
 
 
-def _all_reduce_bandwidth(device: torch.device, world: World) -> float:
+def all_reduce_bandwidth(device: torch.device, world: World, clock: Callable[[], float] = time.perf_counter) -> float:
+    """Bytes a second over each link of a ring; `clock` gives seconds. Raises RuntimeError where sums are wrong."""
     values = torch.ones(_GPU_VALUES if device.type == "cuda" else _CPU_VALUES, device=device)
     started = 0.0
     for repetition in range(_WARM_UP + _REPETITIONS):
         if repetition == _WARM_UP:
             _finish(device)
-            started = time.perf_counter()
+            started = clock()
         values.fill_(1.0)
         world.all_reduce(values)
     _finish(device)
-    seconds = (time.perf_counter() - started) / _REPETITIONS
+    seconds = (clock() - started) / _REPETITIONS
     if not bool((values == world.size).all()):
         raise RuntimeError(f"the sum of {world.size} ones is not {world.size}")
     return 2 * (world.size - 1) / world.size * values.numel() * values.element_size() / seconds

@@ -57,7 +57,10 @@ _ENDS = [
         "behaviour/launch/test_run_probe.py::test_launcher_variables_do_not_reach_it",
     ),
     Mutant(
-        "launch/run_trial.py", "end.code if end.code in _ANNOUNCED else None", "end.code", "unit/launch/test_trials.py"
+        "launch/run_trial.py",
+        "end.code if end.code in _ANNOUNCED else None",
+        "end.code",
+        "behaviour/launch/test_run_trial.py::test_a_worker_that_tells_why",
     ),
 ]
 
@@ -196,19 +199,19 @@ _TRIALS = [
         "launch/trial.py",
         "rates.append(sum(images) / seconds)",
         "rates.append(len(images) / seconds)",
-        f"{_TRIAL}::test_rates",
+        "unit/launch/test_watch.py",
     ),
     Mutant(
         "launch/trial.py",
         "- started], dtype=torch.float64)",
         "- started / 2], dtype=torch.float64)",
-        f"{_TRIAL}::test_rates",
+        "unit/launch/test_watch.py",
     ),
     Mutant(
-        "launch/trial.py", "world.all_reduce_max(torch.tensor([time", "(torch.tensor([time", f"{_TRIAL}::test_rates"
+        "launch/trial.py", "world.all_reduce_max(torch.tensor([self", "(torch.tensor([self", "unit/launch/test_watch.py"
     ),
-    Mutant("launch/trial.py", "(count - 1)\n", "count\n", f"{_TRIAL}::test_rates"),
-    Mutant("launch/trial.py", "len(self.run.data.validation) /", "1 /", f"{_TRIAL}::test_rates"),
+    Mutant("launch/trial.py", "(count - 1)\n", "count\n", "unit/launch/test_watch.py"),
+    Mutant("launch/trial.py", "len(self.run.data.validation) /", "1 /", "unit/launch/test_watch.py"),
 ]
 
 MUTANTS = [*_ENDS, *_STARTS, *_MEMORY, *_TRIALS]

@@ -40,6 +40,17 @@ def test_a_trial_in_its_job(tiny_data: Path) -> None:
     assert read(replace(trial, pictures=None, steps=None)).pictures is None
 
 
+@pytest.mark.parametrize(("code", "expected"), [(5, 5), (6, None)])
+def test_a_worker_that_tells_why(
+    tiny_data: Path, monkeypatch: pytest.MonkeyPatch, code: int, expected: int | None
+) -> None:
+    """Its sentence and its hint are the failure's, and its exit code where a user can mend it."""
+    monkeypatch.chdir(ROOT)
+    monkeypatch.setenv(DEATH, f"told{code}")
+
+    assert run_trial(tiny_trial(tiny_data, 1), threads=1, worker=DYING) == Failure("why", "what helps", expected)
+
+
 @pytest.mark.parametrize(
     ("gpus", "death", "expected"),
     [

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
@@ -82,6 +82,7 @@ def test_another_error() -> None:
         largest_batches(small(), "cpu", (3, 1), fail)
 
 
+@settings(max_examples=40)
 @given(room=st.integers(0, 300), limit=st.integers(1, 300))
 def test_the_largest(room: int, limit: int) -> None:
     """The largest that fits is found; what fits as it was asked for is tried once, and else in halves."""
