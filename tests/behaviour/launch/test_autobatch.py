@@ -79,6 +79,11 @@ def test_what_does_not_fit(capsys: pytest.CaptureFixture[str], preset_goes_on: b
     )
 
 
+def test_stage_2_alone_does_not_fit() -> None:
+    """Its batches are smaller all the same, and with them stage 1's, which has the same accumulation."""
+    assert batches(fit_batches(small(), holds(99, 6))) == (8, 6, 2)
+
+
 def test_what_whole_numbers_do_not_keep(capsys: pytest.CaptureFixture[str]) -> None:
     """Where the images of a step cannot be kept, the nearest are taken, and that is said."""
     fitted = fit_batches(small(), holds(3, 2))
