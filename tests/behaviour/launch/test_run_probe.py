@@ -41,9 +41,11 @@ def test_output() -> None:
 def test_hang(tmp_path: Path) -> None:
     """What does not end is killed, with all that it has started, which may hold its output open."""
     pid = tmp_path / "pid"
-    (hanging,) = run_together([["sh", "-c", f"sleep 600 & echo $! > {pid}; sleep 600"]], seconds=0.5)
-
-    assert hanging == Failure("no answer within 0.5 s")
+    for seconds in (0.5, 5, 50):
+        (hanging,) = run_together([["sh", "-c", f"sleep 600 & echo $! > {pid}; sleep 600"]], seconds=seconds)
+        assert hanging == Failure(f"no answer within {seconds} s")
+        if pid.exists():  # a busy machine may need longer to start it
+            break
     end = time.monotonic() + GENEROUS
     while is_running(pid.read_text().strip()):  # it may take the system a moment
         assert time.monotonic() < end

@@ -6,6 +6,7 @@ import shlex
 import signal
 import sys
 import time
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
@@ -46,6 +47,16 @@ def _workers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
     monkeypatch.chdir(tmp_path)
     (tmp_path / "run").mkdir()
+
+
+@pytest.fixture(autouse=True)
+def _signals_are_heard() -> Iterator[None]:
+    """As in a terminal; a background job ignores Ctrl-C, and so do those that it starts."""
+    usual = {signal.SIGINT: signal.default_int_handler, signal.SIGTERM: signal.SIG_DFL}
+    before = {number: signal.signal(number, handler) for number, handler in usual.items()}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
 
 
 # Seconds. Who would wait for ever is ended soon; who ends by itself may take its time, on a busy machine too.
@@ -230,7 +241,7 @@ def test_asked_twice(capfd: pytest.CaptureFixture[str]) -> None:
 signal.signal(signal.SIGINT, signal.SIG_IGN)
 Path(f'deaf{{rank}}').touch()
 while not (Path('deaf0').exists() and Path('deaf1').exists()): time.sleep(0.01)
-if rank: os.kill(launcher, signal.SIGINT); time.sleep(0.5); os.kill(launcher, signal.SIGINT)
+while rank: os.kill(launcher, signal.SIGINT); time.sleep(0.1)
 {WAIT}
 """
     assert end_of(code, capfd) == (130, "Error: stopped at once by a second Ctrl-C\n")
