@@ -85,6 +85,12 @@ _RUN_MUTANTS = [
         "    else:\n        resolved = autobatch",
         f"{_DECIDE}::test_torchrun_measures_later",
     ),
+    Mutant(
+        "launch/decide.py",
+        "for one in world.all_gather(own(config, limits)) for",
+        "for one in [own(config, limits)] for",
+        f"{_DECIDE}::test_ranks_agree_on_batches",
+    ),
     Mutant("launch/evaluate.py", "and not is_worker()", "", "unit/launch/test_evaluate.py::test_in_one_of_several"),
 ]
 

@@ -7,11 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from camoxpert_cli.config.resolve import Resolved, resolve
 from camoxpert_cli.engine.plan import Plan
 from camoxpert_cli.launch import autobatch
 from camoxpert_cli.launch.decide import agree, decide
+from camoxpert_cli.parallel.device import Placement
 from camoxpert_cli.parallel.world import World
 from tests.helpers.thread_ranks import in_threads
 
@@ -65,6 +67,24 @@ def test_torchrun_measures_later(tmp_path: Path, measured: list[int], monkeypatc
     assert measured == []
     assert plan.config.train.batch_size == 12
     assert plan.placement.count == 2
+
+
+def test_ranks_agree_on_batches(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each measures its own card, and all take what every card holds: here 7 and 5 images at a time."""
+    for name, value in TORCHRUN.items():
+        monkeypatch.setenv(name, value)
+    resolved = quickstart(tmp_path / "run")
+    cards = (torch.device("cpu"), torch.device("meta"))
+    plan = replace(decide(resolved), placement=Placement("ddp", cards, 2))
+    rooms = {"cpu": (99, 5), "meta": (7, 99)}
+    monkeypatch.setattr(autobatch, "is_measured", lambda device: True)
+    monkeypatch.setattr(autobatch, "on_devices", lambda devices: lambda config, limits: [rooms[devices[0].type]])
+
+    def agreed(world: World) -> tuple[int, int, int]:
+        config = agree(plan, resolved, world).config
+        return config.train.batch_size, config.stage2_batch_size, config.train.accumulation_steps
+
+    assert in_threads(2, agreed) == [(4, 4, 3)] * 2
 
 
 def test_ranks_agree_on_the_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
