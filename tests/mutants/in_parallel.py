@@ -102,12 +102,6 @@ _STRATEGIES = [
         "pass",
         f"{_SYNC}::test_layers_are_left_without_a_group",
     ),
-    Mutant(
-        "parallel/sync_batchnorm.py",
-        "norm.process_group = group",
-        "pass",
-        f"{_SYNC}::test_layers_are_left_without_a_group",
-    ),
 ]
 
 _DEVICES = [
@@ -116,12 +110,6 @@ _DEVICES = [
         "return placement.devices[world.local_rank]",
         "return placement.devices[0]",
         "unit/parallel/test_device.py::test_processes_that_do_not_match",
-    ),
-    Mutant(
-        "parallel/device.py",
-        "1 < placement.count == len(placement.devices) <= 3",
-        "1 < placement.count <= 3",
-        "unit/launch/test_auto_strategy.py::test_what_is_undecided",
     ),
     Mutant(
         "parallel/device.py",
