@@ -114,6 +114,7 @@ _MEMORY_MUTANTS = [
         "_MARGIN",
         f"{_PROBE}::test_part_of_the_memory_stays_free",
     ),
+    Mutant("launch/memory_probe.py", "while high - low > 1:", "while high - low > 2:", f"{_PROBE}::test_the_largest"),
     Mutant(
         "launch/autobatch.py",
         "min(second for _, second in measured)",
@@ -135,6 +136,7 @@ _TRIAL_MUTANTS = [
         "speeds[best] > speeds[first_choice]",
         f"{_CHOICE}::test_deciding",
     ),
+    Mutant("launch/auto_strategy.py", "median(each.compute) for", "max(each.compute) for", f"{_CHOICE}::test_deciding"),
     Mutant(
         "launch/auto_strategy.py",
         "train.batch_size, config.stage2_batch_size, train",

@@ -62,6 +62,7 @@ def two_gpus(data: Path, folder: Path, **settings: Any) -> Config:
         ({"ddp": measured(90, 100, 200), "dp": measured(80)}, "ddp", []),
         ({"ddp": measured(100), "dp": measured(90, 130, 140)}, "dp", []),
         ({"ddp": measured(100), "dp": measured(101)}, "ddp", []),  # alike
+        ({"ddp": measured(100), "dp": measured(80, 90, 300)}, "ddp", []),
         ({"ddp": CRASH, "dp": measured(1)}, "dp", ["ddp"]),
         ({"ddp": measured(1), "dp": CRASH}, "ddp", ["dp"]),
     ],
