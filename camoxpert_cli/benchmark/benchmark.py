@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import platform
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -101,12 +101,15 @@ def benchmark(
     *,
     steps: int | None,
     repeats: int,
+    attempt: Callable[[Trial, int], TrialResult] | None = None,
 ) -> Benchmark:
     """Measure every stage with each of the `counts` of GPUs and each strategy that can use them.
 
     None stands for what there is: one GPU and all of them, every strategy; as many steps as some seconds hold.
-    Raises CamoxError for settings, images and devices that cannot be used, and where nothing could be measured.
+    `attempt` runs a trial with so many threads for each process. Raises CamoxError for settings, images and devices
+    that cannot be used, and where nothing could be measured.
     """
+    attempt = attempt or (lambda trial, threads: run_trial(trial, threads=threads))
     resolved = resolve(preset, flags)
     if resolved.auto:
         raise UsageError(
@@ -138,7 +141,7 @@ def benchmark(
             threads = cores_each(max(counts) if on_cpu else processes_of(strategy, count))
             for stage in dict.fromkeys(phase.stage for phase in build_phases(each.config)):
                 trial = Trial(replace(each.config, data=data), stage.number, images, steps, repeats)
-                outcome = run_trial(trial, threads=threads)
+                outcome = attempt(trial, threads)
                 rows.append(Row(count, strategy, stage, each.config.train.accumulation_steps, outcome))
                 _tell(rows[-1])
     _require_any(rows)

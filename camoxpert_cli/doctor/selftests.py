@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Callable
 from contextlib import nullcontext
 from datetime import timedelta
 from pathlib import Path
@@ -36,6 +37,8 @@ _GPU_VALUES = 16 * 2**20
 _CPU_VALUES = 2**18
 _WARM_UP, _REPETITIONS = 3, 10
 _SECONDS = 60
+# Of quickstart. An average of the weights is not looked at.
+SETTINGS = {"train.precision": "fp32", "train.use_ema": "off", "run.device": "auto"}
 # As training does in float16, in which small gradients vanish.
 _LOSS_SCALE = 1024
 
@@ -102,7 +105,7 @@ def try_ddp(rank: int, devices: list[str], store: str) -> TeamTrial:
         gradients = _training_gradients(placement, world, images[own], masks[own], len(images), first=first)
         alone = Placement("single", (device,), 1)
         difference = _accept(gradients, _training_gradients(alone, World(), images, masks, len(images), first=0))
-        bandwidth = _all_reduce_bandwidth(device, world)
+        bandwidth = all_reduce_bandwidth(device, world)
         world.require_all()  # none leaves while another one still sums
     return TeamTrial(difference, bandwidth)
 
@@ -133,7 +136,7 @@ def _training_gradients(
     Of the quickstart's network, with the functions that train it. `first` is the place of the first image in the
     batch: experts then take turns by it, else gates choose. None for experts that no image was sent to.
     """
-    config = resolve("quickstart", {"train.precision": "fp32", "run.device": "auto"}).config
+    config = resolve("quickstart", SETTINGS).config
     network = build_network(config.model, config.train.seed, weights_follow=False)
     data = RunData((), [Pair("", Path(), Path())] * size, [], {}, generated=True)
     run = assemble(config, RunFolder(Path(), writes=False), data, network, placement, world, Deadline())
@@ -158,17 +161,18 @@ def _accept(gradients: list[Tensor | None], expected: list[Tensor | None]) -> fl
     return difference
 
 
-def _all_reduce_bandwidth(device: torch.device, world: World) -> float:
+def all_reduce_bandwidth(device: torch.device, world: World, clock: Callable[[], float] = time.perf_counter) -> float:
+    """Bytes a second over each link of a ring; `clock` gives seconds. Raises RuntimeError where sums are wrong."""
     values = torch.ones(_GPU_VALUES if device.type == "cuda" else _CPU_VALUES, device=device)
     started = 0.0
     for repetition in range(_WARM_UP + _REPETITIONS):
         if repetition == _WARM_UP:
             _finish(device)
-            started = time.perf_counter()
+            started = clock()
         values.fill_(1.0)
         world.all_reduce(values)
     _finish(device)
-    seconds = (time.perf_counter() - started) / _REPETITIONS
+    seconds = (clock() - started) / _REPETITIONS
     if not bool((values == world.size).all()):
         raise RuntimeError(f"the sum of {world.size} ones is not {world.size}")
     return 2 * (world.size - 1) / world.size * values.numel() * values.element_size() / seconds

@@ -13,6 +13,7 @@ import json
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from typing import TypeAlias
 
 import torch
 
@@ -32,6 +33,9 @@ from camoxpert_cli.parallel.determinism import deterministic
 from camoxpert_cli.parallel.precision import choose_dtype
 from camoxpert_cli.parallel.world import World
 
+# Trains a stage, with so many stages of the backbone, until it has taken the most memory that it ever does.
+Steps: TypeAlias = Callable[[Config, CamoXpert, Ema | None, torch.device, Stage, int], None]
+
 # The second finds the allocator's memory as the first left it.
 _STEPS = 2
 # Part of a GPU's free memory that the steps must do with. The rest is for what comes with hours: an allocator's gaps,
@@ -39,26 +43,26 @@ _STEPS = 2
 _MARGIN = 0.92
 
 
-def measure_memory(config: Config, device_name: str) -> dict[Stage, int | None]:
+def measure_memory(config: Config, device_name: str, steps: Steps | None = None) -> dict[Stage, int | None]:
     """The peak of each stage with the most that it ever trains and the costliest experts, at its batch on one device.
 
     It is what torch's allocator held, in bytes; None where memory ran out, 0 on the CPU, which does not count it.
-    Weights are random. Raises ConfigError for a network that cannot be built, DeviceError for a dtype that the
-    device lacks.
+    Weights are random. `steps` takes the place of `two_steps`. Raises ConfigError for a network that cannot be built,
+    DeviceError for a dtype that the device lacks.
     """
     device = torch.device(device_name)
     network, ema = _build(config, device)
     return {
-        stage: _peak(config, network, ema, device, stage, backbone_stages)
+        stage: _peak(config, network, ema, device, stage, backbone_stages, steps or two_steps)
         for stage, backbone_stages in _most_trained(config).items()
     }
 
 
-def largest_batches(config: Config, device_name: str, limits: Sequence[int]) -> list[int]:
+def largest_batches(config: Config, device_name: str, limits: Sequence[int], steps: Steps | None = None) -> list[int]:
     """The most images at a time, up to `limits`, that two steps of stages 1 and 2 have room for on one device.
 
     0 where not even one has; the limit for a stage that the settings leave out. Part of the memory is kept free.
-    Raises as `measure_memory` does.
+    `steps` takes the place of `two_steps`. Raises as `measure_memory` does.
     """
     device = torch.device(device_name)
     if device.type == "cuda":
@@ -76,7 +80,7 @@ def largest_batches(config: Config, device_name: str, limits: Sequence[int]) -> 
 
         def fits(batch: int, stage: Stage = stage, backbone_stages: int = backbone_stages) -> bool:
             tried = replace(stage, batch_size=batch)
-            return _peak(config, network, ema, device, tried, backbone_stages) is not None
+            return _peak(config, network, ema, device, tried, backbone_stages, steps or two_steps) is not None
 
         found[stage.number - 1] = largest_that(fits, limits[stage.number - 1])
     return found
@@ -107,7 +111,13 @@ def _most_trained(config: Config) -> dict[Stage, int]:
 
 
 def _peak(
-    config: Config, network: CamoXpert, ema: Ema | None, device: torch.device, stage: Stage, backbone_stages: int
+    config: Config,
+    network: CamoXpert,
+    ema: Ema | None,
+    device: torch.device,
+    stage: Stage,
+    backbone_stages: int,
+    steps: Steps,
 ) -> int | None:
     network.zero_grad(set_to_none=True)
     try:
@@ -117,7 +127,7 @@ def _peak(
                 gc.collect()
                 torch.cuda.empty_cache()
                 torch.cuda.reset_peak_memory_stats(device)
-            _train(config, network, ema, device, stage, backbone_stages)
+            steps(config, network, ema, device, stage, backbone_stages)
     except RuntimeError as error:
         if is_out_of_memory(error):
             return None
@@ -131,9 +141,10 @@ def _costliest(config: Config, network: CamoXpert, device: torch.device, stage: 
     return costliest(network.train(), images, choose_dtype(config.train.precision, device))
 
 
-def _train(
+def two_steps(
     config: Config, network: CamoXpert, ema: Ema | None, device: torch.device, stage: Stage, backbone_stages: int
 ) -> None:
+    """As training makes them in the middle of a long run; `network` learns nothing."""
     network.set_trainable(backbone_stages, deep_heads=config.model.deep_supervision)
     optimizer = build_optimizer(network, weight_decay=0.0, backbone_lr_factor=config.train.backbone_lr_factor)
     set_learning_rate(optimizer, 0.0)  # noise shall teach it nothing

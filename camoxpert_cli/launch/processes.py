@@ -10,7 +10,7 @@ import os
 import signal
 import subprocess
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -74,10 +74,19 @@ class ChildProcesses:
 
     `folder` holds their logs and outputs. They are files, for a pipe would stay open as long as anything that a process
     has started. Where they are workers it is also where they meet, give signs of life and tell what they die of.
+    `grace` are the seconds that the others have once one has failed; `clock` and `sleep` are time's own.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        grace: float = GRACE_SECONDS,
+        clock: Callable[[], float] = time.monotonic,
+        sleep: Callable[[float], None] = time.sleep,
+    ) -> None:
         self.folder = folder
+        self._grace, self._clock, self._sleep = grace, clock, sleep
         self.is_hurried = False  # to be set, by a signal handler too, where they have no more than the grace left
         self._processes: list[subprocess.Popen[bytes]] = []
 
@@ -115,18 +124,18 @@ class ChildProcesses:
         One that ends with an exit code in `well` has not failed. False where that took `patience` seconds from the
         start or from the last sign of life: files alive* that they touch.
         """
-        end, alive_at, last_sign = math.inf, time.monotonic(), 0.0
+        end, alive_at, last_sign = math.inf, self._clock(), 0.0
         while None in (codes := self.codes):
-            now = time.monotonic()
+            now = self._clock()
             if end == math.inf and (self.is_hurried or any(code not in (None, *well) for code in codes)):
-                end = now + GRACE_SECONDS
+                end = now + self._grace
             if patience < math.inf and (sign := self._last_sign()) > last_sign:
                 alive_at, last_sign = now, sign
             if now >= end:
                 return True
             if now - alive_at >= patience:
                 return False
-            time.sleep(_POLL_SECONDS)
+            self._sleep(_POLL_SECONDS)
         return True
 
     def send_signal(self, number: int) -> None:
@@ -145,12 +154,11 @@ class ChildProcesses:
 
     def cause(self) -> BadEnd | None:
         """Of those that ended badly the one that the others did because of; None where there is none."""
-        ends = [
+        return cause_of(
             BadEnd(rank, code, told_by(self.folder, rank), told_at(self.folder, rank))
             for rank, code in enumerate(self.codes)
             if code
-        ]
-        return min(ends, key=_cause_first, default=None)
+        )
 
     def log(self, rank: int) -> Path:
         return self.folder / f"rank{rank}.log"
@@ -179,12 +187,16 @@ def signal_name(code: int) -> str:
     return signal.Signals(-code).name
 
 
-def _cause_first(end: BadEnd) -> tuple[object, ...]:
-    """Sorts what the others ended because of before the others.
+def cause_of(ends: Iterable[BadEnd]) -> BadEnd | None:
+    """The one that the others ended because of; None where there is none.
 
     One that lost its partners has less to tell than the one it lost, one that was aborted may have waited for another,
     and one that was asked to end has less to tell than one that failed to save. Of those that were asked the first rank
     is the one that saved; else whoever told first comes first, and one that was killed told nothing.
     """
-    was_asked = end.code in ASKED
-    return end.code == PEER_LOST, end.was_aborted, was_asked, 0.0 if was_asked else end.told_at, end.rank
+
+    def order(end: BadEnd) -> tuple[object, ...]:
+        was_asked = end.code in ASKED
+        return end.code == PEER_LOST, end.was_aborted, was_asked, 0.0 if was_asked else end.told_at, end.rank
+
+    return min(ends, key=order, default=None)

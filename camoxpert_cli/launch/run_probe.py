@@ -61,13 +61,20 @@ def answer(find: Callable[[], dict[str, Any]]) -> NoReturn:
 
 
 def run_together(
-    commands: Sequence[Sequence[str]], *, seconds: float, environment: Mapping[str, str] | None = None
+    commands: Sequence[Sequence[str]],
+    *,
+    seconds: float,
+    environment: Mapping[str, str] | None = None,
+    grace: float = GRACE_SECONDS,
 ) -> list[str | Failure]:
-    """What each command printed. Where one fails, or is not done within `seconds`, all that still run are killed."""
+    """What each command printed. Where one fails, or is not done within `seconds`, all that still run are killed.
+
+    After a failure the others have `grace` seconds to end by themselves.
+    """
     # A probe is no worker, whoever started this process.
     inherited = {name: value for name, value in os.environ.items() if name not in LAUNCHER_VARIABLES}
     with tempfile.TemporaryDirectory(prefix="camox-", ignore_cleanup_errors=True) as folder:
-        children = ChildProcesses(Path(folder))
+        children = ChildProcesses(Path(folder), grace=grace)
         try:
             for command in commands:
                 try:

@@ -8,7 +8,7 @@ import tempfile
 from pathlib import Path
 from typing import TypeAlias
 
-from camoxpert_cli.launch.processes import BadEnd, ChildProcesses, Failure, last_lines, signal_name
+from camoxpert_cli.launch.processes import GRACE_SECONDS, BadEnd, ChildProcesses, Failure, last_lines, signal_name
 from camoxpert_cli.launch.trial import Measurement, Trial
 from camoxpert_cli.parallel.strategy import processes_of
 from camoxpert_cli.parallel.worker import worker_environment, write_job
@@ -22,22 +22,30 @@ _ANNOUNCED = (2, 3, 4, 5)
 TrialResult: TypeAlias = Measurement | Failure
 
 
-def run_trial(trial: Trial, *, threads: int, patience: float = PATIENCE, worker: str = _WORKER) -> TrialResult:
+def run_trial(
+    trial: Trial,
+    *,
+    threads: int,
+    patience: float = PATIENCE,
+    grace: float = GRACE_SECONDS,
+    worker: str = _WORKER,
+) -> TrialResult:
     """Run the trial, in as many processes as its strategy needs; `worker` is the module that they run.
 
-    It fails where a process does, or where none gives a sign of life for `patience` seconds.
+    It fails where a process does, after which the others have `grace` seconds, or where none gives a sign of life for
+    `patience` seconds.
     """
     processes = processes_of(trial.config.run.strategy, trial.gpus)
     with tempfile.TemporaryDirectory(prefix="camox-", ignore_cleanup_errors=True) as temporary:
         folder = Path(temporary)
         write_job(folder, trial=trial.to_mapping())
-        children = ChildProcesses(folder)
+        children = ChildProcesses(folder, grace=grace)
         try:
             for rank in range(processes):
                 environment = worker_environment(folder, rank, processes, threads)
                 children.start([sys.executable, "-m", worker], environment)
             if not children.wait(patience):
-                return Failure(f"gave no sign of life for {patience:.0f} s and was ended")
+                return Failure(f"gave no sign of life for {patience:g} s and was ended")
             if (end := children.cause()) is not None:
                 return _explain(end, children.log(end.rank))
         finally:

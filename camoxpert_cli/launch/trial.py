@@ -142,7 +142,7 @@ def measure(trial: Trial, world: World, alive: Alive) -> Measurement:
 
 
 def _measure(run: Run, stage: Stage, trial: Trial, alive: Alive) -> Measurement:
-    watch = _Watch(run, trial, alive)
+    watch = Watch(run, trial, alive)
     steps = _steps(run, stage, _resident_batches(run, stage))
     compute = watch.rates(steps, watch.warm_up(steps, _WARMUP_STEPS))
     communication = watch.communication()
@@ -171,11 +171,11 @@ def _measure(run: Run, stage: Stage, trial: Trial, alive: Alive) -> Measurement:
     )
 
 
-class _Watch:
-    """Measures in step with the other ranks."""
+class Watch:
+    """Measures in step with the other ranks; `clock` gives seconds."""
 
-    def __init__(self, run: Run, trial: Trial, alive: Alive) -> None:
-        self.run, self.trial, self.alive = run, trial, alive
+    def __init__(self, run: Run, trial: Trial, alive: Alive, clock: Callable[[], float] = time.perf_counter) -> None:
+        self.run, self.trial, self.alive, self.clock = run, trial, alive, clock
 
     def warm_up(self, steps: Iterator[int], count: int) -> int:
         """Make `count` (at least 2) steps; returns how many each repeat shall have."""
@@ -204,9 +204,9 @@ class _Watch:
         batches, sizes = self.run.feed.training(stage, stage.first, samples=0)
         steps = steps_of(zip(sizes, batches, strict=True))
         count = max(at_least, self.warm_up(steps, max(_WARMUP_STEPS, _prefetched(self.run.feed.workers) + 1)))
-        waited, started = batches.waited, time.perf_counter()
+        waited, started = batches.waited, self.clock()
         rates = self.rates(steps, count)
-        share = (batches.waited - waited) / (time.perf_counter() - started)
+        share = (batches.waited - waited) / (self.clock() - started)
         return rates, statistics.mean(self.run.world.all_gather(share))
 
     def communication(self) -> float | None:
@@ -245,10 +245,10 @@ class _Watch:
         world = self.run.world
         self._finish()
         world.all_gather(None)
-        started = time.perf_counter()
+        started = self.clock()
         work()
         self._finish()
-        return world.all_reduce_max(torch.tensor([time.perf_counter() - started], dtype=torch.float64)).item()
+        return world.all_reduce_max(torch.tensor([self.clock() - started], dtype=torch.float64)).item()
 
     def _finish(self) -> None:
         """Wait for the GPUs, which work on while Python goes ahead."""

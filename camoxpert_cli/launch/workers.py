@@ -22,7 +22,7 @@ from typing import Any
 
 from camoxpert_cli import console
 from camoxpert_cli.errors import CamoxError, error_of
-from camoxpert_cli.launch.processes import BadEnd, ChildProcesses, last_lines
+from camoxpert_cli.launch.processes import GRACE_SECONDS, BadEnd, ChildProcesses, last_lines
 from camoxpert_cli.parallel.worker import (
     ASKED,
     PEER_LOST,
@@ -60,18 +60,26 @@ class Attempt:
 
 
 def run_workers(
-    arguments: Sequence[str], processes: int, *, threads: int, run_folder: Path | None = None, **job: Any
+    arguments: Sequence[str],
+    processes: int,
+    *,
+    threads: int,
+    run_folder: Path | None = None,
+    grace: float = GRACE_SECONDS,
+    one_press: float = _ONE_PRESS,
+    **job: Any,
 ) -> Attempt:
     """Run `camox <arguments>` in so many processes, `threads` for each, and wait until all have ended.
 
-    `job` is what each finds in its job, and `run_folder` where it keeps what the user will look for. Raises SystemExit
-    where nobody is left to be told how they ended.
+    `job` is what each finds in its job, and `run_folder` where it keeps what the user will look for. Once one has
+    failed the others have `grace` seconds; a signal that comes again within `one_press` is still the same. Raises
+    SystemExit where nobody is left to be told how they ended.
     """
     with tempfile.TemporaryDirectory(prefix="camox-") as temporary:
         folder = Path(temporary)
         write_job(folder, argv=sys.argv, quiet=console.is_quiet(), **job)
         command = [sys.executable, "-m", "camoxpert_cli", *arguments]
-        error = _Workers(folder, command, processes, threads, run_folder).run()
+        error = _Workers(folder, command, processes, threads, run_folder, grace, one_press).run()
         return Attempt(error, has_begun(folder), remedy_in(folder), outcome_in(folder))
 
 
@@ -79,16 +87,24 @@ class _Workers:
     """The workers of one attempt, each of which runs `command`. In `folder` they meet and tell what they die of."""
 
     def __init__(
-        self, folder: Path, command: Sequence[str], processes: int, threads: int, run_folder: Path | None
+        self,
+        folder: Path,
+        command: Sequence[str],
+        processes: int,
+        threads: int,
+        run_folder: Path | None,
+        grace: float,
+        one_press: float,
     ) -> None:
         self.folder = folder
         self._run_folder = None if run_folder is None else run_folder.absolute()
-        self._children = ChildProcesses(folder)
+        self._children = ChildProcesses(folder, grace=grace)
         self._command = command
         self._processes = processes
         self._threads = threads
         self._asked: signal.Signals | None = None
         self._asked_at = 0.0
+        self._one_press = one_press
 
     @property
     def run_folder(self) -> Path | None:
@@ -170,7 +186,7 @@ class _Workers:
         if self._asked is None:
             self._asked, self._asked_at = signal.Signals(number), now
         # A worker that waits for others cannot listen.
-        self._children.is_hurried |= self._asked == number and now - self._asked_at > _ONE_PRESS
+        self._children.is_hurried |= self._asked == number and now - self._asked_at > self._one_press
         self._children.send_signal(number)
 
     def _kept_log(self, rank: int) -> Path | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from typing import Any
 
 from camoxpert_cli.config.resolve import resolve
@@ -55,8 +56,13 @@ def machine(*cards: Gpu, **changes: Any) -> Readings:
     return Readings(**values)
 
 
+@cache
+def _asked(preset: str | None) -> Question:
+    return Question(preset, resolve(preset or "kaggle-2xT4", {}).config)
+
+
 def examined(readings: Readings, preset: str | None = None) -> Examination:
-    return judge(readings, Question(preset, resolve(preset or "kaggle-2xT4", {}).config))
+    return judge(readings, _asked(preset))
 
 
 def finding(examination: Examination, name: str) -> Finding:

@@ -4,11 +4,138 @@ from __future__ import annotations
 
 from tests.mutants.mutant import Mutant
 
-MUTANTS = [
+_WORLD = "unit/parallel/test_world.py"
+_GRADIENTS = "unit/parallel/test_gradients.py"
+_DATA_PARALLEL = "behaviour/parallel/test_data_parallel.py"
+_SYNC = "behaviour/parallel/test_sync_batchnorm.py"
+
+_WORLDS = [
     Mutant(
         "parallel/world.py",
         "os.getppid() != read_job",
         "os.getppid() == read_job",
         "behaviour/parallel/test_world.py::test_a_rank_that_fails_ends_at_once",
     ),
+    # Two machines would write into one run folder.
+    Mutant("parallel/world.py", "return self.rank == 0", "return self.local_rank == 0", f"{_WORLD}::test_who_speaks"),
+    Mutant(
+        "parallel/world.py",
+        '("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE")',
+        '("LOCAL_RANK", "WORLD_SIZE", "RANK", "LOCAL_WORLD_SIZE")',
+        f"{_WORLD}::test_as_torchrun_says",
+    ),
+    Mutant(
+        "parallel/world.py",
+        "            timeout=timeout,\n        )\n    yield",
+        "        )\n    yield",
+        f"{_WORLD}::test_as_torchrun_says",
+    ),
+    Mutant(
+        "parallel/world.py",
+        "if to_camox_error(error) is not None:",
+        "if to_camox_error(error) is None:",
+        f"{_WORLD}::test_what_fails_in_a_collective",
+    ),
+    Mutant("parallel/world.py", "len(key) < self.size", "len(key) <= self.size", f"{_SYNC}::test_groups"),
 ]
+
+_SUMS = [
+    Mutant("parallel/gradients.py", "strict=True) if count]", "strict=True) if count > 1]", _GRADIENTS),
+    Mutant("parallel/gradients.py", "size >= _BUCKET or at == len(tensors) - 1", "size >= _BUCKET", _GRADIENTS),
+    # Averages of BatchNorm that do not ask how many images each rank saw.
+    Mutant(
+        "parallel/gradients.py", "(1,), float(images),", "(1,), 1.0,", f"{_GRADIENTS}::test_statistics_are_averaged"
+    ),
+    Mutant("parallel/gradients.py", " and each.training]", "]", f"{_GRADIENTS}::test_statistics_are_averaged"),
+    Mutant("parallel/gradients.py", "count.copy_(most)", "pass", f"{_GRADIENTS}::test_statistics_are_averaged"),
+    Mutant(
+        "parallel/gradients.py",
+        "            if count == 0:",
+        "            if count <= 1:",
+        f"{_GRADIENTS}::test_idle_experts",
+    ),
+]
+
+_STRATEGIES = [
+    Mutant(
+        "parallel/strategy.py",
+        "leave_idle_experts(self.network, chosen)",
+        "pass",
+        f"{_DATA_PARALLEL}::test_idle_experts_do_not_decay",
+    ),
+    Mutant(
+        "parallel/strategy.py",
+        "list(self.devices))",
+        "list(self.devices[:1]))",
+        "unit/parallel/test_strategy.py::test_its_devices",
+    ),
+    Mutant(
+        "parallel/strategy.py",
+        "        self.wrap()\n",
+        "        self._wrapped = step\n",
+        "unit/parallel/test_strategy.py::test_its_devices",
+    ),
+    Mutant(
+        "parallel/strategy.py",
+        "self.world.rank == self.world.size - 1",
+        "self.world.rank == 0",
+        f"{_SYNC}::test_groups",
+    ),
+    Mutant(
+        "parallel/strategy.py",
+        "ranks_with_samples(size, self.world.size)",
+        "range(self.world.size)",
+        f"{_SYNC}::test_groups",
+    ),
+    Mutant(
+        "parallel/strategy.py", "sync_batchnorm and world.size > 1", "sync_batchnorm", f"{_SYNC}::test_where_it_is_not"
+    ),
+    Mutant(
+        "parallel/strategy.py",
+        "        self.world.require_all()  # the layers' own collectives miss nobody\n",
+        "",
+        "behaviour/parallel/test_world.py::test_all_are_there_before_batchnorm_is_synchronised",
+    ),
+    Mutant(
+        "parallel/sync_batchnorm.py",
+        "norm.process_group = None  # a network with a group cannot be copied",
+        "pass",
+        f"{_SYNC}::test_layers_are_left_without_a_group",
+    ),
+]
+
+_DEVICES = [
+    Mutant(
+        "parallel/device.py",
+        "return placement.devices[world.local_rank]",
+        "return placement.devices[0]",
+        "unit/parallel/test_device.py::test_processes_that_do_not_match",
+    ),
+    Mutant(
+        "parallel/device.py",
+        "count = processes if processes > 1 else len(devices)",
+        "count = len(devices)",
+        "unit/parallel/test_device.py::test_processes_that_were_started",
+    ),
+    # A T4 emulates bfloat16, many times slower.
+    Mutant(
+        "parallel/precision.py",
+        ">= (8, 0)",
+        ">= (7, 5)",
+        "unit/parallel/test_precision.py::test_gpu",
+    ),
+    Mutant(
+        "parallel/determinism.py",
+        "if workspace not in _REPRODUCIBLE:",
+        "if workspace is None:",
+        "behaviour/parallel/test_determinism.py::test_inside_and_afterwards",
+    ),
+    Mutant(
+        "parallel/determinism.py",
+        "        torch.set_deterministic_debug_mode(before)\n",
+        "",
+        "behaviour/parallel/test_determinism.py::test_inside_and_afterwards",
+    ),
+]
+
+MUTANTS = [*_WORLDS, *_SUMS, *_STRATEGIES, *_DEVICES]

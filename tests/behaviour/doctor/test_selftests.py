@@ -9,7 +9,6 @@ from torch import Tensor
 from camoxpert_cli.doctor import selftests
 from camoxpert_cli.doctor.readings import GpuTrial, TeamTrial
 from camoxpert_cli.doctor.take_readings import read_ddp
-from camoxpert_cli.launch.processes import Failure
 from camoxpert_cli.model.camoxpert import CamoXpert
 from camoxpert_cli.parallel import strategy
 from camoxpert_cli.parallel.gradients import leave_idle_experts
@@ -69,6 +68,7 @@ def test_a_device_without_kernels(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_strategy_that_trains_wrongly(monkeypatch: pytest.MonkeyPatch) -> None:
     """The step is training's own: what breaks it is found. On the CPU, DataParallel calls the network itself."""
     devices = ["cpu", "cpu"]
+    monkeypatch.setitem(selftests.SETTINGS, "model.num_experts", "3")
     assert selftests.try_data_parallel(devices).difference == 0
 
     def double(network: CamoXpert, chosen: Tensor) -> None:
@@ -98,15 +98,6 @@ def test_ddp() -> None:
     assert trial.difference < 1e-3  # of the largest gradient; measured 3e-5 in float32
     assert trial.bandwidth is not None
     assert trial.bandwidth > 0
-
-
-@pytest.mark.slow
-def test_ddp_with_a_rank_that_fails() -> None:
-    """The rank that failed gives the reason, not the one that waited for it."""
-    trial = read_ddp(["cpu", "nonsense"], TIMEOUT)
-
-    assert isinstance(trial, Failure)
-    assert "nonsense" in trial.why
 
 
 @pytest.mark.gpu

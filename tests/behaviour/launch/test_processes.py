@@ -1,69 +1,114 @@
-"""Child processes as such: how long they are waited for, and which of them the others failed because of."""
+"""Child processes as such: how long they are waited for, and what they leave."""
 
 from __future__ import annotations
 
 import os
 import signal
 import sys
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
-from camoxpert_cli.errors import DeviceError, TrainingError
-from camoxpert_cli.launch.processes import ABORTED, BadEnd, ChildProcesses, Failure, last_lines
+from camoxpert_cli.launch.processes import ChildProcesses, last_lines
 from camoxpert_cli.parallel.worker import PEER_LOST
+
+GRACE = 1.0
+PATIENCE = 2.0
+
+
+class Clock:
+    """Time that passes where somebody sleeps; `at_each` is called with the seconds that have passed."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+        self.at_each: Callable[[float], None] = lambda now: None
+
+    def __call__(self) -> float:
+        return self.now
+
+    def sleep(self, seconds: float) -> None:
+        self.now += seconds
+        self.at_each(self.now)
+        time.sleep(0.001)  # the others' turn
 
 
 @pytest.fixture
-def children(tmp_path: Path) -> Iterator[ChildProcesses]:
-    started = ChildProcesses(tmp_path)
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def children(tmp_path: Path, clock: Clock) -> Iterator[ChildProcesses]:
+    started = ChildProcesses(tmp_path, grace=GRACE, clock=clock, sleep=clock.sleep)
     yield started
     started.kill()
 
 
 def start(children: ChildProcesses, code: str, *, output: bool = False) -> None:
-    program = f"import os, sys, time\nfrom pathlib import Path\n{code}"
-    children.start([sys.executable, "-S", "-c", program], {**os.environ, "HERE": str(children.folder)}, output=output)
+    children.start([sys.executable, "-S", "-c", code], dict(os.environ), output=output)
 
 
-def test_signs_of_life(children: ChildProcesses) -> None:
-    """Who touches its file again and again is waited for longer than somebody who is silent."""
-    start(children, "for _ in range(30): Path(os.environ['HERE'], 'alive0').touch(); time.sleep(0.1)")
-    assert children.wait(1.5)
-    start(children, "time.sleep(60)")
+def start_sleeping(children: ChildProcesses) -> None:
+    """One that does not end by itself. It is no Python, which would be here late."""
+    children.start(["sleep", "600"], dict(os.environ))
 
-    assert not children.wait(0.3)
-    assert children.codes == [0, None]
+
+def wait_for(children: ChildProcesses, codes: list[int | None]) -> None:
+    """Until processes that end by themselves have."""
+    end = time.monotonic() + 60
+    while children.codes != codes:
+        assert time.monotonic() < end, "waited too long"
+        time.sleep(0.005)
+
+
+def test_signs_of_life(children: ChildProcesses, clock: Clock) -> None:
+    """Who touches its file again and again is waited for; who is silent has its patience, from its last sign on."""
+    start_sleeping(children)
+
+    def touch(now: float) -> None:
+        if now < 3:
+            os.utime(alive, (now, now))
+
+    alive = children.folder / "alive0"
+    alive.touch()
+    os.utime(alive, (0.5, 0.5))
+    clock.at_each = touch
+
+    assert not children.wait(PATIENCE)
+    assert clock.now == pytest.approx(3 + PATIENCE, abs=0.2)
+    assert children.codes == [None]
     children.kill()
-    assert children.codes == [0, -signal.SIGKILL]
+    assert children.codes == [-signal.SIGKILL]
 
 
-def test_hurried(children: ChildProcesses, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_hurried(children: ChildProcesses, clock: Clock) -> None:
     """Whoever is in a hurry waits for the grace alone, though none has failed."""
-    monkeypatch.setattr("camoxpert_cli.launch.processes.GRACE_SECONDS", 0.1)
-    start(children, "time.sleep(60)")
+    start_sleeping(children)
     children.is_hurried = True
 
     assert children.wait()
+    assert clock.now == pytest.approx(GRACE, abs=0.2)
     assert children.codes == [None]
     assert children.cause() is None
 
 
-def test_who_was_asked_to_end(children: ChildProcesses, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It has failed, unless that exit code is called well: then the others are waited for."""
-    monkeypatch.setattr("camoxpert_cli.launch.processes.GRACE_SECONDS", 0.1)
-    start(children, "sys.exit(143)")
-    start(children, "time.sleep(60)")
+def test_who_was_asked_to_end(children: ChildProcesses, clock: Clock) -> None:
+    """It has failed, and the others have their grace; where its exit code is called well they are waited for."""
+    start(children, "raise SystemExit(143)")
+    start_sleeping(children)
+    wait_for(children, [143, None])
 
-    assert children.wait(30)
-    assert children.codes == [143, None]
-    assert not children.wait(0.3, well=(0, 143))
+    assert children.wait(PATIENCE)
+    assert clock.now == pytest.approx(GRACE, abs=0.2)
+    assert not children.wait(PATIENCE, well=(0, 143))
+    assert clock.now == pytest.approx(GRACE + PATIENCE, abs=0.4)
 
 
 def test_what_they_write(children: ChildProcesses) -> None:
     """All of it is in the log, but for what is printed where that is kept apart."""
-    code = "print('printed', flush=True); sys.stderr.write('said\\n\\n')"
+    code = "import sys; print('printed', flush=True); sys.stderr.write('said\\n\\n')"
     start(children, code)
     start(children, code, output=True)
 
@@ -74,35 +119,17 @@ def test_what_they_write(children: ChildProcesses) -> None:
     assert last_lines(children.output(0)) == ""
 
 
-@pytest.mark.parametrize(
-    ("ends", "rank"),
-    [
-        (f"sys.exit({PEER_LOST}) if rank == 0 else os.abort()", 1),
-        ("os.abort() if rank == 0 else sys.exit(143)", 1),
-        ("sys.exit(143) if rank == 0 else sys.exit(6)", 1),
-        ("sys.exit(3)", 0),
-    ],
-)
-def test_cause(children: ChildProcesses, ends: str, rank: int) -> None:
-    """What says most comes first: a lost partner after an abort, that after a request to end, that after an error."""
-    for each in range(2):
-        start(children, f"rank = {each}\n{ends}")
-    children.wait()
+def test_the_cause(children: ChildProcesses) -> None:
+    """Of all that have ended badly by then: the one that was aborted, and not the one that lost it."""
+    start(children, f"raise SystemExit({PEER_LOST})")
+    start(children, "import os; os.abort()")
+    start(children, "pass")
+    start_sleeping(children)
+    wait_for(children, [PEER_LOST, -signal.SIGABRT, 0, None])
     cause = children.cause()
 
     assert cause is not None
-    assert cause.rank == rank
-
-
-def test_how_it_ended() -> None:
-    """In words and as shells have it; a process that told why it aborted was not simply aborted."""
-    told = {"message": "why", "hint": "", "details": ""}
-    ends = [BadEnd(0, -9, None, 0.0), BadEnd(0, 3, None, 0.0), BadEnd(0, -6, None, 0.0), BadEnd(0, -6, told, 1.0)]
-
-    assert [str(end) for end in ends] == [
-        *("was killed by SIGKILL", "ended with exit code 3", ABORTED, "was killed by SIGABRT"),
-    ]
-    assert [end.exit_code for end in ends] == [137, 3, 134, 134]
+    assert (cause.rank, cause.code) == (1, -signal.SIGABRT)
 
 
 def test_a_program_that_is_not_there(children: ChildProcesses) -> None:
@@ -111,13 +138,3 @@ def test_a_program_that_is_not_there(children: ChildProcesses) -> None:
         children.start(["/nowhere/nvidia-smi"], {})
 
     assert children.codes == []
-
-
-def test_a_failure_as_an_error() -> None:
-    """It is of the class that its exit code belongs to; training that failed where it has none."""
-    known, unknown = Failure("no GPU", "--device cpu", 5).error("no GPU"), Failure("crashed").error("nothing measured")
-
-    assert isinstance(known, DeviceError)
-    assert (known.message, known.hint) == ("no GPU", "--device cpu")
-    assert isinstance(unknown, TrainingError)
-    assert (unknown.message, unknown.exit_code) == ("nothing measured", 6)

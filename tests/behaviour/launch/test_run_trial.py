@@ -13,7 +13,7 @@ import pytest
 from camoxpert_cli.data.layouts import find_data
 from camoxpert_cli.launch.processes import ABORTED, Failure
 from camoxpert_cli.launch.run_trial import run_trial
-from camoxpert_cli.launch.trial import Measurement, Trial, TrialData
+from camoxpert_cli.launch.trial import Trial, TrialData
 from tests.helpers.dying_worker import DEATH
 from tests.helpers.places import ROOT
 from tests.helpers.tiny_data import tiny_run
@@ -40,35 +40,15 @@ def test_a_trial_in_its_job(tiny_data: Path) -> None:
     assert read(replace(trial, pictures=None, steps=None)).pictures is None
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("gpus", [1, 2])
-def test_measuring(tiny_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, gpus: int) -> None:
-    """Every part has a value for each repeat; summing gradients takes time where there is more than one process."""
-    monkeypatch.chdir(tmp_path)
-    outcome = run_trial(tiny_trial(tiny_data, gpus, num_workers=1), threads=1)
+@pytest.mark.parametrize(("code", "expected"), [(5, 5), (6, None)])
+def test_a_worker_that_tells_why(
+    tiny_data: Path, monkeypatch: pytest.MonkeyPatch, code: int, expected: int | None
+) -> None:
+    """Its sentence and its hint are the failure's, and its exit code where a user can mend it."""
+    monkeypatch.chdir(ROOT)
+    monkeypatch.setenv(DEATH, f"told{code}")
 
-    assert isinstance(outcome, Measurement), outcome
-    for rates in (outcome.compute, outcome.loader, outcome.end_to_end):
-        assert len(rates) == 2
-        assert min(rates) > 0
-    assert outcome.data_wait is not None
-    assert 0 <= outcome.data_wait < 1
-    assert (outcome.communication == 0) == (gpus == 1)
-    assert outcome.validation is not None
-    assert outcome.validation > 0
-    assert outcome.peak_memory_mib > 100
-    assert outcome.workers == 1
-    assert list(tmp_path.iterdir()) == []
-
-
-@pytest.mark.slow
-def test_an_error_of_training(tiny_data: Path) -> None:
-    """What camox itself refuses keeps its sentence, its hint and its exit code."""
-    trial = tiny_trial(tiny_data, 1, precision="fp16")
-
-    assert run_trial(trial, threads=1) == Failure(
-        "precision fp16 needs a GPU, and this run is on the CPU", "--precision fp32, or leave it out", 5
-    )
+    assert run_trial(tiny_trial(tiny_data, 1), threads=1, worker=DYING) == Failure("why", "what helps", expected)
 
 
 @pytest.mark.parametrize(
@@ -78,7 +58,7 @@ def test_an_error_of_training(tiny_data: Path) -> None:
         (1, "11", "a process was killed by SIGSEGV"),
         (1, "6", f"a process {ABORTED}"),
         (1, "exit", "a process ended with exit code 1: ValueError: a bug"),
-        (2, "hang", "gave no sign of life for 1 s and was ended"),
+        (2, "hang", "gave no sign of life for 0.4 s and was ended"),
         (2, "partner", "a process was killed by SIGKILL, which is how the system ends a process where memory runs out"),
     ],
 )
@@ -88,10 +68,9 @@ def test_a_worker_that_dies_or_hangs(
     """The trial fails, says of what, and leaves no process behind."""
     monkeypatch.chdir(ROOT)
     monkeypatch.setenv(DEATH, death)
-    monkeypatch.setattr("camoxpert_cli.launch.processes.GRACE_SECONDS", 0.2)
-    patience = 1 if death == "hang" else 60
+    patience = 0.4 if death == "hang" else 60
     started = time.monotonic()
-    outcome = run_trial(tiny_trial(tiny_data, gpus), threads=1, patience=patience, worker=DYING)
+    outcome = run_trial(tiny_trial(tiny_data, gpus), threads=1, patience=patience, grace=0.1, worker=DYING)
 
     assert isinstance(outcome, Failure)
     assert outcome.why == expected

@@ -6,18 +6,19 @@ import shlex
 import signal
 import sys
 import time
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from camoxpert_cli import console
 from camoxpert_cli.errors import DataError
-from camoxpert_cli.launch import processes
 from camoxpert_cli.launch.processes import ABORTED
 from camoxpert_cli.launch.workers import run_workers
-from camoxpert_cli.parallel.worker import JOB, PEER_LOST, is_first
+from camoxpert_cli.parallel.worker import PEER_LOST
 from tests.helpers.places import ROOT
 
 WORKER = """
@@ -46,15 +47,30 @@ def _workers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "executable", str(program))
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(processes, "GRACE_SECONDS", 0.5)
     (tmp_path / "run").mkdir()
 
 
-def end_of(code: str, capfd: pytest.CaptureFixture[str], run_folder: Path | None = None) -> tuple[int, str]:
+@pytest.fixture(autouse=True)
+def _signals_are_heard() -> Iterator[None]:
+    """As in a terminal; a background job ignores Ctrl-C, and so do those that it starts."""
+    usual: dict[signal.Signals, Any] = {signal.SIGINT: signal.default_int_handler, signal.SIGTERM: signal.SIG_DFL}
+    before = {number: signal.signal(number, handler) for number, handler in usual.items()}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
+# Seconds. Who would wait for ever is ended soon; who ends by itself may take its time, on a busy machine too.
+SHORT, LONG = 0.1, 30.0
+
+
+def end_of(
+    code: str, capfd: pytest.CaptureFixture[str], run_folder: Path | None = None, grace: float = SHORT
+) -> tuple[int, str]:
     """Exit code and what stands on the terminal after two workers ran `code`."""
     exit_code = 0
     try:
-        error = run_workers([code], 2, threads=1, run_folder=run_folder).error
+        error = run_workers([code], 2, threads=1, run_folder=run_folder, grace=grace, one_press=0.3).error
         if error is not None:
             exit_code = error.exit_code
             console.fail(error.message, error.hint, error.details)
@@ -65,7 +81,14 @@ def end_of(code: str, capfd: pytest.CaptureFixture[str], run_folder: Path | None
 
 
 RUN = Path("run")
-BEGIN = "tell_begun()\n"
+# The run has begun for both when either goes on.
+BEGIN = """
+from camoxpert_cli.parallel.worker import has_begun, shared_folder
+tell_begun()
+while not has_begun(shared_folder()): time.sleep(0.005)
+"""
+# To be told after the other one.
+LATE = "while not (shared_folder() / f'error{1 - rank}.json').exists(): time.sleep(0.005)\ntime.sleep(0.1)\n"
 WAIT = "time.sleep(60)"
 NO_PEERS = "Try:   camox doctor; NCCL_P2P_DISABLE=1 helps where GPUs cannot reach each other\n"
 
@@ -106,7 +129,7 @@ def test_threads_are_shared_out(capfd: pytest.CaptureFixture[str], monkeypatch: 
         (f"if rank == 0: os.kill(os.getpid(), signal.SIGSEGV)\n{WAIT}", 139, "Error: rank 0 was killed by SIGSEGV\n"),
         (f"if rank: os._exit(9)\n{WAIT}", 9, "Error: rank 1 ended with exit code 9; its log is {log}\n"),
         (
-            f"if rank: fail(1, 'ValueError: a bug')\ntime.sleep(0.3)\nfail({PEER_LOST}, 'lost the others')",
+            f"if rank: fail(1, 'ValueError: a bug')\n{LATE}fail({PEER_LOST}, 'lost the others')",
             1,
             "Error: rank 1: ValueError: a bug; its log is {log}\n",
         ),
@@ -128,7 +151,7 @@ def test_threads_are_shared_out(capfd: pytest.CaptureFixture[str], monkeypatch: 
             f"Error: rank 0 does not answer, and rank 1 {ABORTED}; its log is {{log}}\n{NO_PEERS}",
         ),
         (
-            "if rank == 0: os.abort()\ntime.sleep(0.3)\nfail(3, 'broken picture')",
+            "if rank == 0: os.abort()\ntime.sleep(0.1)\nfail(3, 'broken picture')",
             3,
             "Error: rank 1: broken picture; its log is {log}\n",
         ),
@@ -144,29 +167,21 @@ def test_threads_are_shared_out(capfd: pytest.CaptureFixture[str], monkeypatch: 
         ),
         # The disk is full: rank 1 has nothing to save and ends first, as asked.
         (
-            "if rank: fail(143, 'stopped')\ntime.sleep(0.3)\nfail(6, 'not saved')",
+            f"if rank: fail(143, 'stopped')\n{LATE}fail(6, 'not saved')",
             6,
             "Error: not saved\n",
         ),
         # The first rank is still saving as the other one ends.
-        ("if rank == 0: time.sleep(0.3)\nfail(143, f'stopped, says {rank}')", 143, "Error: stopped, says 0\n"),
+        (f"if rank: fail(143, 'stopped')\n{LATE}fail(143, 'saved')", 143, "Error: saved\n"),
         ("if rank == 0: sys.exit(141)\n" + WAIT, 141, ""),
     ],
 )
-def test_one_message(
-    capfd: pytest.CaptureFixture[str],
-    monkeypatch: pytest.MonkeyPatch,
-    tmp_path: Path,
-    code: str,
-    expected: int,
-    message: str,
-) -> None:
+def test_one_message(capfd: pytest.CaptureFixture[str], tmp_path: Path, code: str, expected: int, message: str) -> None:
     """The cause is told once, with rank and log, and its exit code is the launcher's; who does not end is ended."""
-    # Those that would wait for ever are ended soon, the others end by themselves however busy the machine is.
-    monkeypatch.setattr(processes, "GRACE_SECONDS", 0.3 if code.endswith(WAIT) else 30.0)
+    grace = SHORT if code.endswith(WAIT) else LONG
     log = tmp_path / "run" / "logs" / "rank1.log"
 
-    assert end_of(BEGIN + code, capfd, RUN) == (expected, message.format(log=log))
+    assert end_of(BEGIN + code, capfd, RUN, grace) == (expected, message.format(log=log))
 
 
 def test_the_error_is_of_its_class() -> None:
@@ -204,7 +219,7 @@ Path(f'ready{{rank}}').touch()
 while not Path('ready1').exists(): time.sleep(0.01)
 if rank == 0: os.kill(launcher, {int(number)})
 asked = signal.sigwait([{int(number)}])
-if rank == 0: time.sleep(1.5); print('saved', flush=True)
+if rank == 0: time.sleep(0.5); print('saved', flush=True)
 fail(128 + asked, 'stopped well')
 """
     block = f"signal.pthread_sigmask(signal.SIG_BLOCK, [{int(number)}])\n"
@@ -227,7 +242,7 @@ def test_asked_twice(capfd: pytest.CaptureFixture[str]) -> None:
 signal.signal(signal.SIGINT, signal.SIG_IGN)
 Path(f'deaf{{rank}}').touch()
 while not (Path('deaf0').exists() and Path('deaf1').exists()): time.sleep(0.01)
-if rank: os.kill(launcher, signal.SIGINT); time.sleep(1.5); os.kill(launcher, signal.SIGINT)
+while rank: os.kill(launcher, signal.SIGINT); time.sleep(0.1)
 {WAIT}
 """
     assert end_of(code, capfd) == (130, "Error: stopped at once by a second Ctrl-C\n")
@@ -270,7 +285,7 @@ if rank == 0: {WAIT}
 tell_remedy({{'batch': 2}})
 fail(6, 'too much')
 """
-    attempt = run_workers([code], 2, threads=1)
+    attempt = run_workers([code], 2, threads=1, grace=SHORT)
 
     assert attempt.error is not None
     assert attempt.error.exit_code == 6
@@ -281,21 +296,3 @@ def test_the_job(capfd: pytest.CaptureFixture[str]) -> None:
     """Each worker reads what it has to do, and whether to be quiet about it."""
     assert run_workers(["print(read_job()['plan'], read_job()['quiet'])"], 1, threads=1, plan=[1, "a"]).error is None
     assert capfd.readouterr().out == "[1, 'a'] False\n"
-
-
-@pytest.mark.parametrize(
-    ("variables", "first"),
-    [
-        ({}, True),
-        ({"TORCHELASTIC_RUN_ID": "x", "RANK": "0"}, True),
-        ({"TORCHELASTIC_RUN_ID": "x", "RANK": "1"}, False),
-        ({JOB: "folder", "RANK": "0"}, False),
-        ({JOB: "folder", "RANK": "1"}, False),
-    ],
-)
-def test_who_speaks_before_a_run(variables: dict[str, str], first: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The process that the user started, or rank 0 under torchrun; not the workers of a launcher that spoke already."""
-    for name, value in variables.items():
-        monkeypatch.setenv(name, value)
-
-    assert is_first() is first

@@ -100,6 +100,13 @@ def test_speedups_of_several_strategies() -> None:
     assert [each.speedup for each in with_speedups(rows)] == [1, 1, 1.5, 1.5, 0.5]
 
 
+def test_efficiency_from_two_on() -> None:
+    """Where the first count has two GPUs, four that are twice as fast waste nothing."""
+    pair = result(row(2, 2, measured(10)), row(4, 2, measured(20)))
+
+    assert [each["efficiency"] for each in to_json(pair)["results"]] == [1, 1]
+
+
 def test_a_failure_excludes_itself_alone(both: Benchmark) -> None:
     """What failed has no numbers, its reason is told, and the others keep theirs."""
     failed = result(*both.rows[:3], row(2, 2, Failure("the GPU ran out of memory")))
@@ -150,7 +157,8 @@ def test_no_claim_without_a_recipe_of_the_document(both: Benchmark) -> None:
 
 def test_verdict_where_loading_is_the_limit() -> None:
     """It names both rates and what helps: more cores, all cores, or the cache."""
-    slow = measured(200, compute=[390.0], loader=[210.0], data_wait=0.46)
+    # Two workers for each of two processes take all four cores.
+    slow = measured(200, compute=[390.0], loader=[210.0], data_wait=0.46, workers=2)
     limit = (
         "2 ddp, stage 1: the 4 CPU cores feed 210 images/s, 2 GPUs could take 390, and 46% of the time is waiting for"
     )
@@ -167,6 +175,16 @@ def test_verdict_where_nothing_else_is_the_limit(both: Benchmark) -> None:
     assert verdict(both)[0] == (
         "Computing is the limit: in stage 1 loading alone would feed 404 images/s, and 1 GPU could take 44."
     )
+
+
+def test_where_loading_comes_closest() -> None:
+    """The row is named whose loading has the least to spare, not the one that loads the fewest images."""
+    rows = (
+        row(1, 1, measured(40, compute=[40.0], loader=[200.0])),
+        row(2, 1, measured(80, compute=[80.0], loader=[240.0])),
+    )
+
+    assert verdict(result(*rows))[0].endswith("would feed 240 images/s, and 2 GPUs could take 80.")
 
 
 @pytest.mark.parametrize(("compute", "said"), [(2.44, "2.4"), (9.94, "9.9"), (9.96, "10"), (43.6, "44")])

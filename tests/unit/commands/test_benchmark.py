@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import json
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +11,6 @@ import torch
 from typer.testing import CliRunner
 
 from camoxpert_cli.app import app
-from tests.helpers.tiny_data import TRAINING_IMAGES
 
 NO_GPU = pytest.mark.skipif(torch.cuda.is_available(), reason="for machines without a GPU")
 SMALL = (
@@ -22,52 +20,6 @@ SMALL = (
 
 def run(*arguments: object) -> Any:
     return CliRunner().invoke(app, ["benchmark", *map(str, arguments)])
-
-
-@pytest.mark.slow
-def test_processes(tiny_data: Path, tmp_path: Path) -> None:
-    """One and two processes over given data: JSON alone on stdout, sentences beside it, a page of Markdown."""
-    out = tmp_path / "speed.md"
-    outcome = run(
-        *SMALL.split(),
-        *("--gpus", "1,2", "--steps", 1, "--repeats", 2, "--dataset-path", tiny_data),
-        *("--val-fraction", 0.25, "--out", out, "--json"),
-    )
-
-    assert outcome.exit_code == 0, outcome.output
-    content = json.loads(outcome.stdout)
-    assert set(content) == {"machine", "results"}
-    assert content["machine"]["device"] == "CPU"
-    assert content["machine"]["threads_a_process"] == 1
-    assert [(each["gpus"], each["strategy"], each["stage"]) for each in content["results"]] == [
-        (1, "single", 2),
-        (2, "ddp", 2),
-    ]
-    for each in content["results"]:
-        assert set(each) == {
-            *("gpus", "strategy", "stage", "images_per_s", "minutes_per_epoch"),
-            *("speedup", "efficiency", "data_wait", "peak_memory_mib"),
-        }
-        training = TRAINING_IMAGES - 3
-        assert each["minutes_per_epoch"] == pytest.approx(training / each["images_per_s"] / 60, rel=0.02, abs=1e-4)
-        assert each["efficiency"] == pytest.approx(each["speedup"] / each["gpus"], abs=1e-4)
-    assert "2 processes by ddp are" in outcome.stderr
-    page = out.read_text()
-    assert page.startswith("# camox benchmark\n")
-    assert page.count("| 2 ddp") == 3
-
-
-def test_generated_images(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Without data images are generated, which is said; the default is one process where there is no GPU."""
-    monkeypatch.setattr("camoxpert_cli.benchmark.benchmark._GENERATED", 2)
-    outcome = run(*SMALL.split(), "--steps", 1, "--repeats", 1)
-
-    assert outcome.exit_code == 0, outcome.output
-    text = " ".join(outcome.stdout.split())
-    assert "4040 pictures an epoch, 404 to validate on; no data was given: extrapolated from 2 generated JPEGs" in text
-    assert "1 single, stage 2" in text
-    assert "2 ddp" not in text
-    assert max(map(len, outcome.stdout.splitlines())) <= 80
 
 
 @NO_GPU
@@ -132,13 +84,3 @@ def test_a_page_that_cannot_be_written(tmp_path: Path, monkeypatch: pytest.Monke
 def test_no_data_where_it_was_said_to_be(tmp_path: Path) -> None:
     """A folder that is not there exits with 3."""
     assert run(*SMALL.split(), "--dataset-path", tmp_path / "gone").exit_code == 3
-
-
-@pytest.mark.slow
-def test_nothing_works(tiny_data: Path) -> None:
-    """Where no configuration can be measured the command ends with the reason and its exit code."""
-    outcome = run(*SMALL.split(), "--dataset-path", tiny_data, "--precision", "fp16")
-
-    assert outcome.exit_code == 5
-    assert "Error: nothing could be measured: precision fp16 needs a GPU" in outcome.stderr
-    assert outcome.stdout == ""

@@ -15,8 +15,6 @@ from camoxpert_cli.doctor.finding import Question
 from camoxpert_cli.doctor.readings import Readings, StageMemory
 from camoxpert_cli.launch.processes import Failure
 from tests.helpers.machines import GIB, T4, machine
-from tests.helpers.processes import camox
-from tests.helpers.processes import run as run_process
 
 without_gpu = pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU")
 
@@ -36,39 +34,6 @@ def on(monkeypatch: pytest.MonkeyPatch) -> Callable[[Readings], None]:
         monkeypatch.setattr("camoxpert_cli.doctor.examine.take_readings", take)
 
     return put
-
-
-@pytest.mark.slow
-@without_gpu
-def test_this_machine() -> None:
-    """Without a GPU doctor looks at all there is, ends with 5 and names what trains here; no traceback."""
-    code, output = run_process(camox("doctor"), COLUMNS="80")
-
-    assert code == 5
-    assert "Traceback" not in output
-    for name in ("driver", "torch", "packages", "OpenCV", "CPU", "RAM", "/dev/shm", "disk", "variables", "internet"):
-        assert f" {name} " in output
-    assert "Recommended until a GPU works: quickstart, strategy single" in output
-    assert "Error: this machine cannot train on GPUs as it is; the problems: GPUs" in output
-    assert max(map(len, output.splitlines())) <= 80
-
-
-@without_gpu
-def test_this_machine_as_json() -> None:
-    """The same in JSON, with the raw readings, and a preset's own findings."""
-    outcome = run("--json", "--preset", "kaggle-2xT4")
-
-    assert outcome.exit_code == 5
-    content = json.loads(outcome.stdout)
-    assert content["usable"] is False
-    assert content["preset"] == "kaggle-2xT4"
-    assert content["recommended"]["preset"] == "quickstart"
-    assert content["readings"]["torch"]["version"] == torch.__version__
-    assert content["readings"]["network"]["parameters"] > 10_000_000
-    by_name = {each["name"]: each for each in content["findings"]}
-    assert by_name["GPU memory"]["status"] == "skipped"
-    assert by_name["packages"]["status"] == "ok"
-    assert set(by_name["disk"]) == {"name", "status", "ran", "result", "advice", "command"}
 
 
 def test_a_machine_that_fits(on: Callable[[Readings], None]) -> None:

@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from camoxpert_cli.commands.doctor import to_json
@@ -407,6 +407,7 @@ def test_supported(capability: tuple[int, int], architectures: tuple[str, ...], 
 failures = st.builds(Failure, st.sampled_from(["no answer within 180 s", "its process was ended by SIGSEGV"]))
 
 
+@settings(max_examples=40)
 @given(
     st.lists(st.sampled_from([T4, P100, H100]), max_size=4),
     st.dictionaries(

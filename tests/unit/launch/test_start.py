@@ -96,18 +96,42 @@ def test_several_processes_are_told_once(
     resolved = resolve("quickstart", {"run.gpus": "2", "train.lr": "1"})
     start.start(resolved)
     by_launcher = warnings(capsys)
-    write_job(tmp_path, plan=decide.decide(resolved).to_mapping(), argv=["camox", "train"], quiet=False)
+    be_worker(decide.decide(resolved), tmp_path, monkeypatch)
     warnings(capsys)
-    for name, value in worker_environment(tmp_path, 0, 1, 1).items():
-        monkeypatch.setenv(name, value)
-    monkeypatch.setattr(start, "joined", lambda timeout: nullcontext(World()))
-    monkeypatch.setattr(sys, "argv", ["camox", "work"])
     start.work()
 
     assert trained == ["launch", "train"]
     assert sys.argv == ["camox", "train"]
     assert len(by_launcher) == 1
     assert warnings(capsys) == []
+
+
+def be_worker(plan: Plan, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have this process be one that a launcher started, with that plan."""
+    write_job(folder, plan=plan.to_mapping(), argv=["camox", "train"], quiet=False)
+    for name, value in worker_environment(folder, 0, 1, 1).items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(start, "joined", lambda timeout: nullcontext(World()))
+    monkeypatch.setattr(sys, "argv", ["camox", "work"])
+
+
+@pytest.mark.parametrize("wanted", [True, False])
+def test_deterministic(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, wanted: bool) -> None:
+    """Training takes place inside it where that is asked for, in one process and in a worker; afterwards it is off."""
+    seen: list[bool] = []
+
+    def train(*arguments: object) -> Outcome:
+        seen.append(torch.are_deterministic_algorithms_enabled())
+        return Outcome.from_mapping(DONE.outcome or {})
+
+    monkeypatch.setattr("camoxpert_cli.engine.train.train", train)
+    resolved = resolve("quickstart", {"train.deterministic": wanted})
+    start.start(resolved)
+    be_worker(decide.decide(resolved), tmp_path, monkeypatch)
+    start.work()
+
+    assert seen == [wanted] * 2
+    assert not torch.are_deterministic_algorithms_enabled()
 
 
 class Attempts:

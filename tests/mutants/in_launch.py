@@ -1,0 +1,176 @@
+"""Mistakes in how processes are started, waited for and resumed, and in what is tried before a run."""
+
+from __future__ import annotations
+
+from tests.mutants.mutant import Mutant
+
+_ENDS = "unit/launch/test_ends.py::test_the_cause"
+_PROCESSES = "behaviour/launch/test_processes.py"
+_WORKERS = "behaviour/launch/test_workers.py"
+_START = "unit/launch/test_start.py"
+_RESUME = "unit/launch/test_resume.py"
+_DECIDE = "unit/launch/test_decide.py"
+_PROBE = "unit/launch/test_memory_probe.py"
+_STEPS = "behaviour/launch/test_memory_probe.py::test_the_worst_that_a_long_run_meets"
+_BATCHES = "behaviour/launch/test_autobatch.py"
+_CHOICE = "unit/launch/test_auto_strategy.py"
+_WATCH = "unit/launch/test_watch.py"
+_TRIAL = "behaviour/launch/test_trial.py"
+
+_PROCESS_MUTANTS = [
+    # A lost partner blamed before the cause.
+    Mutant("launch/processes.py", "return end.code == PEER_LOST, end.was", "return end.was", _ENDS),
+    Mutant(
+        "launch/processes.py",
+        "os.killpg(each.pid, signal.SIGKILL)",
+        "each.kill()",
+        f"{_WORKERS}::test_no_process_is_left",
+    ),
+    Mutant(
+        "launch/processes.py",
+        "alive_at, last_sign = now, sign",
+        "last_sign = sign",
+        f"{_PROCESSES}::test_signs_of_life",
+    ),
+    Mutant("launch/workers.py", "wait(well=(0, *ASKED))", "wait()", f"{_WORKERS}::test_signals_are_passed_on"),
+    Mutant(
+        "launch/workers.py",
+        "self._asked_at > self._one_press",
+        "self._asked_at >= 0",
+        f"{_WORKERS}::test_signals_are_passed_on",
+    ),
+    Mutant(
+        "launch/run_trial.py",
+        "end.code if end.code in _ANNOUNCED else None",
+        "end.code",
+        "behaviour/launch/test_run_trial.py::test_a_worker_that_tells_why",
+    ),
+]
+
+_RUN_MUTANTS = [
+    Mutant("launch/start.py", "            remedied = True\n", "", f"{_START}::test_a_remedy"),
+    Mutant(
+        "launch/start.py", "attempt.began and RunFolder", "RunFolder", f"{_START}::test_a_gpu_that_fails_on_the_way"
+    ),
+    Mutant(
+        "launch/start.py",
+        "deterministic(plan.config.train.deterministic)",
+        "deterministic(False)",
+        f"{_START}::test_deterministic",
+    ),
+    Mutant(
+        "launch/resume.py", " or config.run.gpus != before.run.gpus)", ")", f"{_RESUME}::test_the_images_of_a_step_stay"
+    ),
+    Mutant(
+        "launch/resume.py",
+        " * config.train.accumulation_steps * config.gpu_count)",
+        ")",
+        f"{_RESUME}::test_the_next_rate",
+    ),
+    Mutant("launch/resume.py", "str(folder), resume_from=None)", "str(folder))", f"{_RESUME}::test_where_it_goes_on"),
+    Mutant(
+        "launch/decide.py",
+        "str(folder), resume_from=None)",
+        "str(folder))",
+        f"{_DECIDE}::test_settings_lead_back_to_the_run",
+    ),
+    Mutant(
+        "launch/decide.py", "world.broadcast(plan.folder)", "plan.folder", f"{_DECIDE}::test_ranks_agree_on_the_folder"
+    ),
+    Mutant(
+        "launch/decide.py",
+        "    elif not worker.is_worker():\n        resolved = autobatch",
+        "    else:\n        resolved = autobatch",
+        f"{_DECIDE}::test_torchrun_measures_later",
+    ),
+    Mutant(
+        "launch/decide.py",
+        "for one in world.all_gather(own(config, limits)) for",
+        "for one in [own(config, limits)] for",
+        f"{_DECIDE}::test_ranks_agree_on_batches",
+    ),
+    Mutant("launch/evaluate.py", "and not is_worker()", "", "unit/launch/test_evaluate.py::test_in_one_of_several"),
+]
+
+_MEMORY_MUTANTS = [
+    # The second step finds the memory as the first left it, and the optimizer's moments come with the first.
+    Mutant("launch/memory_probe.py", "_STEPS = 2", "_STEPS = 1", _STEPS),
+    Mutant("launch/memory_probe.py", "    optimizer.step()\n    for _", "    for _", _STEPS),
+    Mutant(
+        "launch/memory_probe.py",
+        "only(network, _costliest(config, network, device, stage))",
+        "only(network, [[0, 1]] * 4)",
+        _STEPS,
+    ),
+    Mutant(
+        "launch/memory_probe.py",
+        "max(most.get(phase.stage, 0), phase.backbone_stages)",
+        "most.get(phase.stage, phase.backbone_stages)",
+        f"{_PROBE}::test_each_stage_once",
+    ),
+    Mutant(
+        "launch/memory_probe.py",
+        "_MARGIN * free / total",
+        "_MARGIN",
+        f"{_PROBE}::test_part_of_the_memory_stays_free",
+    ),
+    Mutant("launch/memory_probe.py", "while high - low > 1:", "while high - low > 2:", f"{_PROBE}::test_the_largest"),
+    Mutant(
+        "launch/autobatch.py",
+        "min(second for _, second in measured)",
+        "max(second for _, second in measured)",
+        f"{_BATCHES}::test_the_smallest_card_counts",
+    ),
+    Mutant(
+        "launch/autobatch.py",
+        "any(few < own for few, own in zip(most, own_batches(asked), strict=True))",
+        "most[0] < own_batches(asked)[0]",
+        f"{_BATCHES}::test_stage_2_alone_does_not_fit",
+    ),
+]
+
+_TRIAL_MUTANTS = [
+    Mutant(
+        "launch/auto_strategy.py",
+        "speeds[best] > _MARGIN * speeds[first_choice]",
+        "speeds[best] > speeds[first_choice]",
+        f"{_CHOICE}::test_deciding",
+    ),
+    Mutant("launch/auto_strategy.py", "median(each.compute) for", "max(each.compute) for", f"{_CHOICE}::test_deciding"),
+    Mutant(
+        "launch/auto_strategy.py",
+        "train.batch_size, config.stage2_batch_size, train",
+        "train.batch_size, train",
+        f"{_CHOICE}::test_other_sizes_are_tried_anew",
+    ),
+    Mutant(
+        "launch/trial.py",
+        "first = world.rank * stage.batch_size",
+        "first = world.rank",
+        f"{_TRIAL}::test_ranks_go_on_from_each_other",
+    ),
+    Mutant("launch/trial.py", ", spread(run.state.scored_network, first):", ":", f"{_TRIAL}::test_all_experts_work"),
+    Mutant(
+        "launch/trial.py", "noise(size // run.world.size,", "noise(size,", f"{_TRIAL}::test_ranks_go_on_from_each_other"
+    ),
+    Mutant("launch/trial.py", "rates.append(sum(images)", "rates.append(len(images)", f"{_WATCH}::test_rates"),
+    Mutant(
+        "launch/trial.py", "world.all_reduce_max(torch.tensor([self", "(torch.tensor([self", f"{_WATCH}::test_rates"
+    ),
+    Mutant(
+        "launch/trial.py",
+        "self._next(steps)  # starts workers and chooses kernels\n",
+        "\n",
+        f"{_WATCH}::test_how_many_steps",
+    ),
+    Mutant("launch/trial.py", "(batches.waited - waited)", "batches.waited", f"{_WATCH}::test_with_images"),
+    Mutant(
+        "launch/trial.py",
+        "statistics.median(seconds[1:])",
+        "statistics.median(seconds)",
+        f"{_WATCH}::test_communication",
+    ),
+    Mutant("launch/trial.py", "        validate(self.run)\n", "", f"{_WATCH}::test_validation"),
+]
+
+MUTANTS = [*_PROCESS_MUTANTS, *_RUN_MUTANTS, *_MEMORY_MUTANTS, *_TRIAL_MUTANTS]

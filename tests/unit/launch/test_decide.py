@@ -1,0 +1,102 @@
+"""What is decided before a run, and on what processes that torchrun started agree."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from camoxpert_cli.config.resolve import Resolved, resolve
+from camoxpert_cli.engine.plan import Plan
+from camoxpert_cli.launch import autobatch
+from camoxpert_cli.launch.decide import agree, decide
+from camoxpert_cli.parallel.device import Placement
+from camoxpert_cli.parallel.world import World
+from tests.helpers.thread_ranks import in_threads
+
+TORCHRUN = {"TORCHELASTIC_RUN_ID": "x", "RANK": "0", "WORLD_SIZE": "2", "LOCAL_RANK": "0", "LOCAL_WORLD_SIZE": "2"}
+
+
+def quickstart(folder: Path, **settings: Any) -> Resolved:
+    return resolve("quickstart", {"run.checkpoint_dir": str(folder), **settings})
+
+
+@pytest.fixture
+def measured(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """How many devices were measured at a time; each holds one image."""
+    found: list[int] = []
+
+    def fit_batches(resolved: Resolved, measure: object) -> Resolved:
+        found.append(1)
+        train = replace(resolved.config.train, batch_size=1)
+        return replace(resolved, config=replace(resolved.config, train=train))
+
+    monkeypatch.setattr(autobatch, "is_measured", lambda device: True)
+    monkeypatch.setattr(autobatch, "fit_batches", fit_batches)
+    return found
+
+
+def test_settings_lead_back_to_the_run(tmp_path: Path) -> None:
+    """What is written down names the run's own folder, and not the checkpoint that this session begins with."""
+    source = tmp_path / "elsewhere.pth"
+    source.touch()
+    plan = decide(quickstart(tmp_path / "run", **{"run.resume_from": str(source)}))
+
+    assert plan.checkpoint == source
+    assert plan.folder == tmp_path / "run"
+    assert (plan.config.run.checkpoint_dir, plan.config.run.resume_from) == (str(tmp_path / "run"), None)
+
+
+def test_memory_is_measured_before_a_run(tmp_path: Path, measured: list[int]) -> None:
+    """By the process that the user started, once."""
+    plan = decide(quickstart(tmp_path / "run"))
+
+    assert measured == [1]
+    assert plan.config.train.batch_size == 1
+
+
+def test_torchrun_measures_later(tmp_path: Path, measured: list[int], monkeypatch: pytest.MonkeyPatch) -> None:
+    """What it started tries nothing until all are there to agree on it."""
+    for name, value in TORCHRUN.items():
+        monkeypatch.setenv(name, value)
+    plan = decide(quickstart(tmp_path / "run"))
+
+    assert measured == []
+    assert plan.config.train.batch_size == 12
+    assert plan.placement.count == 2
+
+
+def test_ranks_agree_on_batches(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each measures its own card, and all take what every card holds: here 7 and 5 images at a time."""
+    for name, value in TORCHRUN.items():
+        monkeypatch.setenv(name, value)
+    resolved = quickstart(tmp_path / "run")
+    cards = (torch.device("cpu"), torch.device("meta"))
+    plan = replace(decide(resolved), placement=Placement("ddp", cards, 2))
+    rooms = {"cpu": (99, 5), "meta": (7, 99)}
+    monkeypatch.setattr(autobatch, "is_measured", lambda device: True)
+    monkeypatch.setattr(autobatch, "on_devices", lambda devices: lambda config, limits: [rooms[devices[0].type]])
+
+    def agreed(world: World) -> tuple[int, int, int]:
+        config = agree(plan, resolved, world).config
+        return config.train.batch_size, config.stage2_batch_size, config.train.accumulation_steps
+
+    assert in_threads(2, agreed) == [(4, 4, 3)] * 2
+
+
+def test_ranks_agree_on_the_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first one's, whatever time of day stands in the names that others chose."""
+    for name, value in TORCHRUN.items():
+        monkeypatch.setenv(name, value)
+    resolved = [quickstart(tmp_path / f"run{rank}") for rank in range(2)]
+    plans = [decide(each) for each in resolved]
+
+    def agreed(world: World) -> Plan:
+        return agree(plans[world.rank], resolved[world.rank], world)
+
+    for plan in in_threads(2, agreed):
+        assert plan.folder == tmp_path / "run0"
+        assert plan.config.run.checkpoint_dir == str(tmp_path / "run0")
