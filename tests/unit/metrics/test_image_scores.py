@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
@@ -20,6 +20,8 @@ ENTRIES: list[dict[str, Any]] = json.loads(GOLDEN.read_text())
 # What scores 1 where nothing is there and nothing is claimed, and 0 where something is.
 OVERLAPS = ["precision", "f", "e", "iou", "dice"]
 
+# An example takes four milliseconds; tests/slow compares thousands of pairs with PySODMetrics.
+few = settings(max_examples=25)
 shapes = st.tuples(st.integers(1, 9), st.integers(1, 9))
 levels = st.one_of(st.integers(0, 255), st.sampled_from([0, 127, 128, 255]))
 
@@ -52,6 +54,7 @@ def test_golden(entry: dict[str, Any]) -> None:
     assert {name: found[name] for name in known} == pytest.approx(known, abs=1e-6)
 
 
+@few
 @given(pairs(), st.booleans(), st.sampled_from(["reference", "exact"]))
 def test_quick_scores_are_those_of_all(pair: tuple[Grey, Mask], stretch: bool, empty: Empty) -> None:
     """The three quick measures are the same to the last bit."""
@@ -62,6 +65,7 @@ def test_quick_scores_are_those_of_all(pair: tuple[Grey, Mask], stretch: bool, e
     }
 
 
+@few
 @given(pairs(), st.booleans())
 def test_bounds(pair: tuple[Grey, Mask], stretch: bool) -> None:
     """With exact values for what is empty all scores are in their range, but for the E-measure's N / (N - 1)."""
@@ -80,6 +84,7 @@ def test_bounds(pair: tuple[Grey, Mask], stretch: bool) -> None:
         assert curve.max() <= (most if name == "e" else 1) + 1e-9
 
 
+@few
 @given(pairs(), st.booleans())
 def test_higher_thresholds_claim_less(pair: tuple[Grey, Mask], stretch: bool) -> None:
     """Recall never rises with the threshold; at threshold 0 all is claimed."""
@@ -90,6 +95,7 @@ def test_higher_thresholds_claim_less(pair: tuple[Grey, Mask], stretch: bool) ->
     assert curves["precision"][0] == pytest.approx(pair[1].mean(), abs=1e-15)
 
 
+@few
 @given(pairs())
 def test_stretching_twice_is_stretching_once(pair: tuple[Grey, Mask]) -> None:
     """A map that holds 0 and 255 scores the same whether it is stretched or not."""
@@ -100,6 +106,7 @@ def test_stretching_twice_is_stretching_once(pair: tuple[Grey, Mask]) -> None:
     assert scalars(score_image(grey, mask)) == scalars(score_image(grey, mask, stretch=False))
 
 
+@few
 @given(pairs(), st.booleans())
 def test_empty_changes_only_what_is_empty(pair: tuple[Grey, Mask], stretch: bool) -> None:
     """Masks with an object and a background score alike under both."""
@@ -112,6 +119,7 @@ def test_empty_changes_only_what_is_empty(pair: tuple[Grey, Mask], stretch: bool
         assert all(np.array_equal(reference.curves[each.name], exact.curves[each.name]) for each in CURVES)
 
 
+@few
 @given(pairs())
 def test_perfect_map(pair: tuple[Grey, Mask]) -> None:
     """The mask itself scores best in every measure, by image and at its own thresholds."""
@@ -185,6 +193,7 @@ def test_stretch() -> None:
     assert score_image(grey, mask, stretch=False).iou == 0
 
 
+@few
 @given(pairs())
 def test_memory_layout_does_not_matter(pair: tuple[Grey, Mask]) -> None:
     """Parts of larger arrays and transposed ones score like copies of them."""

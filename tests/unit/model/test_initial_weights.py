@@ -9,6 +9,7 @@ from camoxpert_cli.model.camoxpert import CamoXpert
 from camoxpert_cli.model.decoder import DecoderBlock
 from camoxpert_cli.model.experts import AttentionExpert
 from camoxpert_cli.model.initial_weights import FOREGROUND, GATE
+from camoxpert_cli.model.routing import spread
 from tests.helpers.networks import random_images
 
 
@@ -51,7 +52,8 @@ def test_attention_starts_as_the_identity() -> None:
 def test_all_of_it_learns(fresh: CamoXpert) -> None:
     """Zeros do not stay zeros: the first gradient moves every layer that starts at zero."""
     fresh.train().zero_grad()
-    output = fresh(random_images(24))
+    with spread(fresh):  # three images use all experts
+        output = fresh(random_images(3))
     (output.logits.square().mean() + output.balance).backward()
     for block in fresh.sdta_blocks:
         for name in ("channel_attention.3.weight", "spatial_attention.0.weight"):
@@ -61,7 +63,8 @@ def test_all_of_it_learns(fresh: CamoXpert) -> None:
     experts = [module for module in fresh.modules() if isinstance(module, AttentionExpert)]
     gradients = [expert.attention.proj.weight.grad for expert in experts]
 
-    assert any(gradient is not None and gradient.abs().max() > 0 for gradient in gradients)
+    assert len(gradients) == 4
+    assert all(gradient is not None and gradient.abs().max() > 0 for gradient in gradients)
 
 
 @torch.no_grad()
