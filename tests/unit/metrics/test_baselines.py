@@ -94,7 +94,8 @@ def test_best_threshold_is_the_best(seed: int, values: int, images: int) -> None
     """Where the maps hold few values, no threshold and polarity does better than the one it takes."""
     rng = np.random.default_rng(seed)
     maps = [np.arange(13 * 13).reshape(13, 13) % values for _ in range(images)]
-    masks = [np.where(rng.random((13, 13)) < (m + 1) / (values + 1), 255, 0).astype(np.uint8) for m in maps]
+    likely = [(values - m if seed % 2 else m + 1) / (values + 1) for m in maps]  # darker, or lighter, is the object
+    masks = [np.where(rng.random((13, 13)) < each, 255, 0).astype(np.uint8) for each in likely]
 
     assert best_threshold_iou(maps, masks) == pytest.approx(brute_force(maps, masks))
 

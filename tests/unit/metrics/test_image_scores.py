@@ -12,7 +12,7 @@ from hypothesis.extra import numpy as arrays
 
 from camoxpert_cli.metrics.histogram import Empty
 from camoxpert_cli.metrics.image_scores import ImageScores, quick_scores, score_image
-from camoxpert_cli.metrics.measures import CURVES, MEASURES
+from camoxpert_cli.metrics.measures import CURVES, MEASURES, Measure
 from tests.unit.metrics.make_golden import GOLDEN, checksum
 from tests.unit.metrics.pairs import Grey, Mask, generated_pair
 
@@ -134,6 +134,16 @@ def test_perfect_map(pair: tuple[Grey, Mask]) -> None:
     assert scores.s_measure == pytest.approx(1) or mask.sum() == 1 or (~mask).sum() == 1
 
 
+@pytest.mark.parametrize("measure", MEASURES, ids=lambda measure: measure.name)
+def test_which_way_is_better(measure: Measure) -> None:
+    """The mask itself scores better than its opposite, in the direction that the table tells."""
+    mask = np.zeros((8, 8), bool)
+    mask[2:5, 2:6] = True
+    right, wrong = (score_image(each.astype(np.uint8) * 255, mask).measures[measure.name] for each in (mask, ~mask))
+
+    assert right < wrong if measure.best == "lowest" else right > wrong
+
+
 def test_nothing_there_and_nothing_claimed() -> None:
     """Without an object a map of zeros is right, at each threshold that claims nothing, which 0 does not."""
     grey = np.zeros((8, 9), np.uint8)
@@ -188,7 +198,7 @@ def test_stretch() -> None:
     mask[2:5, 2:5] = True
     grey = np.where(mask, 101, 100).astype(np.uint8)
 
-    assert score_image(grey, mask).mae == 0
+    assert score_image(grey, mask).mae == quick_scores(grey, mask).mae == 0
     assert score_image(grey, mask, stretch=False).mae == pytest.approx((55 * 100 + 9 * 154) / 255 / 64)
     assert score_image(grey, mask, stretch=False).iou == 0
 

@@ -38,14 +38,15 @@ def test_text_is_text_and_escaped() -> None:
 
 def test_settings_of_others_are_left_alone(chart: str) -> None:
     """matplotlib's settings are after a chart what they were before, and a chart does not depend on them."""
-    before = dict(rcParams)
+    names = ("font.size", "axes.grid", "svg.hashsalt")
+    before = {name: rcParams[name] for name in names}
     try:
         rcParams["font.size"] = 30
         rcParams["axes.grid"] = True
         changed = charts.svg(draw, "name", "words")
-        after = dict(rcParams)
+        after = [rcParams[name] for name in names]
     finally:
-        rcParams.update({name: before[name] for name in ("font.size", "axes.grid")})
+        rcParams.update(before)
 
     assert changed == chart
-    assert (after["font.size"], after["axes.grid"], after["svg.hashsalt"]) == (30, True, None)
+    assert after == [30, True, None]
