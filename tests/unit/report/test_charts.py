@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import re
+from typing import Any
 from xml.etree import ElementTree
 
 import pytest
@@ -38,8 +39,8 @@ def test_text_is_text_and_escaped() -> None:
 
 def test_settings_of_others_are_left_alone(chart: str) -> None:
     """matplotlib's settings are after a chart what they were before, and a chart does not depend on them."""
-    names = ("font.size", "axes.grid", "svg.hashsalt")
-    before = {name: rcParams[name] for name in names}
+    names: Any = ("font.size", "axes.grid", "svg.hashsalt")
+    before: Any = {name: rcParams[name] for name in names}
     try:
         rcParams["font.size"] = 30
         rcParams["axes.grid"] = True
