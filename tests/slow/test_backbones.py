@@ -27,17 +27,20 @@ BACKBONES = ["edgenext_xx_small", "tf_efficientnet_lite0", "mambaout_femto"]
 
 @pytest.mark.parametrize(("backbone", "num_experts", "batch", "height", "width"), CASES)
 def test_parity_in_eval_mode(backbone: str, num_experts: int, batch: int, height: int, width: int) -> None:
+    """Logits, deep logits and routing are those of the reference."""
     network.test_parity_in_eval_mode(backbone, num_experts, batch, height, width)
 
 
 @pytest.mark.usefixtures("double_precision")
 @pytest.mark.parametrize(("backbone", "num_experts", "batch", "height", "width"), CASES)
 def test_parity_in_training(backbone: str, num_experts: int, batch: int, height: int, width: int) -> None:
+    """Loss, gradients and new statistics are those of the reference."""
     network.test_parity_in_training(backbone, num_experts, batch, height, width)
 
 
 @pytest.mark.parametrize("backbone", BACKBONES)
 def test_stages(backbone: str) -> None:
+    """They are found, train as far as they are asked to, and rest otherwise."""
     network.test_parameters_by_stage(backbone)
     network.test_set_trainable(backbone)
     network.test_every_trained_parameter_has_a_gradient(backbone, 2)
@@ -46,15 +49,18 @@ def test_stages(backbone: str) -> None:
 
 @pytest.mark.parametrize("backbone", BACKBONES)
 def test_maps(backbone: str) -> None:
+    """There are four, at strides 4 to 32."""
     backbones.test_maps(backbone)
 
 
 @pytest.mark.parametrize("backbone", BACKBONES)
 @pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
 def test_weights_from_file(tmp_path: Path, backbone: str, suffix: str) -> None:
+    """Both formats give exactly the classifier's weights."""
     backbones.test_weights_from_file(tmp_path, backbone, suffix)
 
 
 @pytest.mark.parametrize("other", ["edgenext_xx_small", "edgenext_small", "tf_efficientnet_lite0"])
 def test_weights_of_another_model(tmp_path: Path, other: str) -> None:
+    """They are refused, those of another size of the same family too."""
     backbones.test_weights_of_another_model(tmp_path, "edgenext_x_small", other)

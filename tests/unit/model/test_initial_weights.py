@@ -22,7 +22,7 @@ def fresh() -> CamoXpert:
 @torch.no_grad()
 def test_most_of_an_image_is_background(fresh: CamoXpert) -> None:
     """Before any training the mean of the map is near the share that animals cover, in the side outputs too."""
-    output = fresh.train()(random_images(8))
+    output = fresh.train()(random_images(4))
     means = [logits.sigmoid().mean().item() for logits in (output.logits, *output.deep_logits)]
 
     # A head adds a projection of its features, of deviation about one, to the logit of that share.
