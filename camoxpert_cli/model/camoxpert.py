@@ -17,7 +17,7 @@ from camoxpert_cli.model.backbone import STRIDES, maps_of, normalisation_of, par
 from camoxpert_cli.model.decoder import DecoderBlock, final_head, logit_head
 from camoxpert_cli.model.enhancement import ChannelSpatialGate
 from camoxpert_cli.model.layers import resize
-from camoxpert_cli.model.moe import MixtureOfExperts, Routing, balance_loss, routing_sums
+from camoxpert_cli.model.moe import MixtureOfExperts, Routing
 
 LOGIT_LIMIT = 15.0
 _LAST_WIDTH = 64
@@ -30,12 +30,6 @@ class CamoXpertOutput:
     logits: Tensor
     deep_logits: tuple[Tensor, ...]
     routing: tuple[Routing, ...]
-
-    @property
-    def balance(self) -> Tensor:
-        """The load balancing loss of this batch, 0-dimensional; one per layer when the experts are evenly used."""
-        images, top_k = self.routing[0].chosen.shape
-        return balance_loss(routing_sums(self.routing), images, top_k)
 
 
 class CamoXpert(nn.Module):

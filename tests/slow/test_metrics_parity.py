@@ -1,4 +1,4 @@
-"""Against PySODMetrics itself: `pip install camox[parity]`, then `pytest -m slow tests/metrics/test_parity.py -s`."""
+"""Against PySODMetrics itself: `pip install camox[parity]`, then `pytest tests/slow/test_metrics_parity.py -s`."""
 
 from __future__ import annotations
 
@@ -19,7 +19,6 @@ from tests.unit.metrics.pairs import Grey, Mask, generated_pair
 from tests.unit.metrics.reference import reference_results, reference_scores
 
 pytest.importorskip("py_sod_metrics", reason="PySODMetrics is not installed: pip install camox[parity]")
-pytestmark = pytest.mark.slow
 
 REAL = SHARED_DATA / "metric_pairs"
 # Ours takes distances and errors on the object in single precision; all else is in double (measured: 1.1e-7 and 4e-16).

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from camoxpert_cli.engine.step import TrainingStep
 from camoxpert_cli.model.backbone import create_backbone, maps_of, parameters_by_stage
 from camoxpert_cli.model.camoxpert import LOGIT_LIMIT, CamoXpert
+from camoxpert_cli.model.routing import spread
 from tests.helpers.networks import (
     masks_for,
     random_images,
@@ -19,20 +20,10 @@ from tests.helpers.networks import (
 from tests.helpers.reference_network import reference_loss
 from tests.helpers.whole_batch import combine
 
-# Backbone, experts, images, height, width. Together: 1, 2, 5, 7 and 9 experts; 1, 2 and 5 images; maps of odd
-# size; channels that 8 or 4 do not divide and a stage of 64 (edgenext_x_small: 32/64/100/192); maps that come
-# channels last (mambaout_femto).
-CASES = [
-    ("test_resnet", 7, 5, 64, 64),
-    ("test_resnet", 9, 2, 100, 100),
-    ("test_resnet", 1, 1, 64, 96),
-    ("edgenext_xx_small", 5, 5, 64, 64),
-    ("edgenext_xx_small", 2, 1, 96, 64),
-    ("edgenext_x_small", 7, 2, 76, 68),
-    ("mambaout_femto", 7, 2, 64, 64),
-    ("tf_efficientnet_lite0", 7, 2, 72, 64),
-]
-BACKBONES = ["edgenext_xx_small", "test_resnet", "tf_efficientnet_lite0", "mambaout_femto"]
+# Backbone, experts, images, height, width: maps of odd size that come channels last, and every kind of expert, one of
+# them twice; a single expert and a single image. tests/slow has backbones that people train.
+CASES = [("test_mambaout", 9, 3, 68, 72), ("test_efficientnet", 1, 1, 64, 96)]
+BACKBONES = ["test_resnet", "test_mambaout"]
 
 
 def norms_of(module: nn.Module) -> list[nn.BatchNorm2d]:
@@ -99,7 +90,8 @@ def test_parity_in_training(backbone: str, num_experts: int, batch: int, height:
 
 def test_size_of_default_network() -> None:
     """With edgenext_base and seven experts the parts have the parameters that the original has, in millions."""
-    network = CamoXpert(create_backbone("edgenext_base"), "edgenext_base")
+    with torch.device("meta"):
+        network = CamoXpert(create_backbone("edgenext_base"), "edgenext_base")
     parts: list[nn.Module] = [network, network.backbone, network.moe_layers, network.decoder_blocks]
     sizes = [round(sum(parameter.numel() for parameter in part.parameters()) / 1e6, 2) for part in parts]
 
@@ -109,19 +101,18 @@ def test_size_of_default_network() -> None:
 @pytest.mark.parametrize("training", [False, True])
 def test_shapes(training: bool) -> None:
     """Logits are as large as the image, deep logits as the maps at strides 16, 8 and 4; each layer is routed."""
-    network = small_network("edgenext_xx_small", 5).train(training)
+    network = small_network("test_convnext", 3).train(training)
     with torch.no_grad():
         output = network(random_images(2, 70, 131))
 
     assert output.logits.shape == (2, 1, 70, 131)
     assert [tuple(deep.shape) for deep in output.deep_logits] == [(2, 1, 4, 8), (2, 1, 8, 16), (2, 1, 17, 32)]
     assert [tuple(layer.chosen.shape) for layer in output.routing] == [(2, 2)] * 4
-    assert output.balance.shape == ()
 
 
 def test_images_alone_in_eval_mode() -> None:
     """In eval mode an image's logits do not depend on the images beside it."""
-    network = small_network().eval()
+    network = small_network(num_experts=5).eval()
     images = random_images(3)
     spread_routing(network, images)
     with torch.no_grad():
@@ -189,7 +180,7 @@ def test_parameters_by_stage(backbone: str) -> None:
             assert same == [True] * stage + [False] * (4 - stage)
 
 
-@pytest.mark.parametrize("backbone", BACKBONES)
+@pytest.mark.parametrize("backbone", BACKBONES[:1])
 def test_set_trainable(backbone: str) -> None:
     """The last stages of the backbone train, more with each, and always everything behind it."""
     network = small_network(backbone, 2)
@@ -205,7 +196,7 @@ def test_set_trainable(backbone: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("backbone", "backbone_stages"), [("test_resnet", 0), ("test_resnet", 4), *((name, 2) for name in BACKBONES)]
+    ("backbone", "backbone_stages"), [("test_resnet", 0), ("test_resnet", 4), ("test_mambaout", 2)]
 )
 def test_every_trained_parameter_has_a_gradient(backbone: str, backbone_stages: int) -> None:
     """Where all experts are used, each trained parameter gets a finite gradient, and each frozen one gets none."""
@@ -224,10 +215,9 @@ def test_every_trained_parameter_has_a_gradient(backbone: str, backbone_stages: 
 def test_every_kind_of_expert_has_a_gradient() -> None:
     """With all seven kinds in use, no parameter is without a gradient, and none but biases before a norm is at zero."""
     network = small_network("test_resnet", 7).train()
-    images = random_images(24)
-    spread_routing(network, images)
-    output = network(images)
-    loss = output.logits.square().mean() + output.balance
+    with spread(network):
+        output = network(random_images(3))
+    loss = output.logits.square().mean()
     for deep in output.deep_logits:
         loss = loss + deep.square().mean()
     loss.backward()
@@ -248,7 +238,7 @@ def test_deep_heads_frozen() -> None:
     assert all(parameter.requires_grad for parameter in network.parameters())
 
 
-@pytest.mark.parametrize("backbone", BACKBONES)
+@pytest.mark.parametrize("backbone", BACKBONES[:1])
 def test_frozen_backbone(backbone: str) -> None:
     """A frozen backbone builds no graph and stays in eval mode, its norms' statistics at rest, also after eval()."""
     network = small_network(backbone, 2).train()
@@ -267,6 +257,21 @@ def test_frozen_backbone(backbone: str) -> None:
     assert all(map(torch.equal, statistics, network.backbone.buffers()))
     behind = len(counts(network)) - len(counts(network.backbone))
     assert sum(counts(network)) == sum(before) + behind
+
+
+def test_thawed_backbone() -> None:
+    """Stages that were frozen at first learn once they are to train, and their norms count batches again."""
+    network = small_network("test_resnet", 2).train()
+    network.backbone.requires_grad_(False)  # as whoever used the network before may have left it
+    network.set_trainable(0, deep_heads=True)
+    network.set_trainable(2, deep_heads=True)
+    before = counts(network.backbone)
+    network(random_images(2)).logits.square().mean().backward()
+
+    thawed = [parameter for group in network.backbone_stages[2:] for parameter in group]
+    assert all(parameter.grad is not None and parameter.grad.any() for parameter in thawed)
+    trained = [any(part.requires_grad for part in norm.parameters()) for norm in norms_of(network.backbone)]
+    assert counts(network.backbone) == [count + more for count, more in zip(before, trained, strict=True)]
 
 
 def test_partly_frozen_backbone() -> None:
@@ -289,8 +294,8 @@ def test_partly_frozen_backbone() -> None:
 def test_frozen_backbone_drops_nothing() -> None:
     """Drop path is off in a frozen backbone, and on again once it trains."""
     torch.manual_seed(0)
-    module = timm.create_model("edgenext_xx_small", features_only=True, out_indices=(0, 1, 2, 3), drop_path_rate=0.5)
-    network = CamoXpert(module, "edgenext_xx_small", 1).train()
+    module = timm.create_model("test_convnext", features_only=True, out_indices=(0, 1, 2, 3), drop_path_rate=0.5)
+    network = CamoXpert(module, "test_convnext", 1).train()
     images = random_images(4)
 
     def deepest_maps() -> tuple[Tensor, Tensor]:

@@ -4,11 +4,10 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from camoxpert_cli.data.synthetic import generate_image
 from camoxpert_cli.metrics.baselines import (
     Pair,
     all_foreground_iou,
@@ -89,12 +88,14 @@ def test_orientation_finds_turned_stripes() -> None:
         assert colour_threshold_iou([pair]) < 0.3
 
 
+@settings(max_examples=30)
 @given(seed=st.integers(0, 2**32), values=st.integers(1, 12), images=st.integers(1, 3))
 def test_best_threshold_is_the_best(seed: int, values: int, images: int) -> None:
     """Where the maps hold few values, no threshold and polarity does better than the one it takes."""
     rng = np.random.default_rng(seed)
     maps = [np.arange(13 * 13).reshape(13, 13) % values for _ in range(images)]
-    masks = [np.where(rng.random((13, 13)) < (m + 1) / (values + 1), 255, 0).astype(np.uint8) for m in maps]
+    likely = [(values - m if seed % 2 else m + 1) / (values + 1) for m in maps]  # darker, or lighter, is the object
+    masks = [np.where(rng.random((13, 13)) < each, 255, 0).astype(np.uint8) for each in likely]
 
     assert best_threshold_iou(maps, masks) == pytest.approx(brute_force(maps, masks))
 
@@ -113,13 +114,3 @@ def test_no_images(baseline: Callable[[Sequence[Pair]], float]) -> None:
     """Without an image there is no mean."""
     with pytest.raises(ValueError, match="at least one picture"):
         baseline([])
-
-
-@pytest.mark.parametrize("seed", [0, 1, 2, 42])
-def test_generated_images_defeat_the_baselines(seed: int) -> None:
-    """On generated validation images colour stays below 0.40, and variance and orientation below 0.55."""
-    pairs = [generate_image(seed, index, "val", 96) for index in range(20)]
-
-    assert colour_threshold_iou(pairs) < 0.40
-    assert local_variance_iou(pairs) < 0.55
-    assert orientation_energy_iou(pairs) < 0.55

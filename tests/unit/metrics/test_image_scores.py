@@ -6,13 +6,13 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
 from camoxpert_cli.metrics.histogram import Empty
 from camoxpert_cli.metrics.image_scores import ImageScores, quick_scores, score_image
-from camoxpert_cli.metrics.measures import CURVES, MEASURES
+from camoxpert_cli.metrics.measures import CURVES, MEASURES, Measure
 from tests.unit.metrics.make_golden import GOLDEN, checksum
 from tests.unit.metrics.pairs import Grey, Mask, generated_pair
 
@@ -20,6 +20,8 @@ ENTRIES: list[dict[str, Any]] = json.loads(GOLDEN.read_text())
 # What scores 1 where nothing is there and nothing is claimed, and 0 where something is.
 OVERLAPS = ["precision", "f", "e", "iou", "dice"]
 
+# An example takes four milliseconds; tests/slow compares thousands of pairs with PySODMetrics.
+few = settings(max_examples=25)
 shapes = st.tuples(st.integers(1, 9), st.integers(1, 9))
 levels = st.one_of(st.integers(0, 255), st.sampled_from([0, 127, 128, 255]))
 
@@ -52,6 +54,7 @@ def test_golden(entry: dict[str, Any]) -> None:
     assert {name: found[name] for name in known} == pytest.approx(known, abs=1e-6)
 
 
+@few
 @given(pairs(), st.booleans(), st.sampled_from(["reference", "exact"]))
 def test_quick_scores_are_those_of_all(pair: tuple[Grey, Mask], stretch: bool, empty: Empty) -> None:
     """The three quick measures are the same to the last bit."""
@@ -62,6 +65,7 @@ def test_quick_scores_are_those_of_all(pair: tuple[Grey, Mask], stretch: bool, e
     }
 
 
+@few
 @given(pairs(), st.booleans())
 def test_bounds(pair: tuple[Grey, Mask], stretch: bool) -> None:
     """With exact values for what is empty all scores are in their range, but for the E-measure's N / (N - 1)."""
@@ -80,6 +84,7 @@ def test_bounds(pair: tuple[Grey, Mask], stretch: bool) -> None:
         assert curve.max() <= (most if name == "e" else 1) + 1e-9
 
 
+@few
 @given(pairs(), st.booleans())
 def test_higher_thresholds_claim_less(pair: tuple[Grey, Mask], stretch: bool) -> None:
     """Recall never rises with the threshold; at threshold 0 all is claimed."""
@@ -90,6 +95,7 @@ def test_higher_thresholds_claim_less(pair: tuple[Grey, Mask], stretch: bool) ->
     assert curves["precision"][0] == pytest.approx(pair[1].mean(), abs=1e-15)
 
 
+@few
 @given(pairs())
 def test_stretching_twice_is_stretching_once(pair: tuple[Grey, Mask]) -> None:
     """A map that holds 0 and 255 scores the same whether it is stretched or not."""
@@ -100,6 +106,7 @@ def test_stretching_twice_is_stretching_once(pair: tuple[Grey, Mask]) -> None:
     assert scalars(score_image(grey, mask)) == scalars(score_image(grey, mask, stretch=False))
 
 
+@few
 @given(pairs(), st.booleans())
 def test_empty_changes_only_what_is_empty(pair: tuple[Grey, Mask], stretch: bool) -> None:
     """Masks with an object and a background score alike under both."""
@@ -112,6 +119,7 @@ def test_empty_changes_only_what_is_empty(pair: tuple[Grey, Mask], stretch: bool
         assert all(np.array_equal(reference.curves[each.name], exact.curves[each.name]) for each in CURVES)
 
 
+@few
 @given(pairs())
 def test_perfect_map(pair: tuple[Grey, Mask]) -> None:
     """The mask itself scores best in every measure, by image and at its own thresholds."""
@@ -124,6 +132,16 @@ def test_perfect_map(pair: tuple[Grey, Mask]) -> None:
     assert (scores.e_max, scores.e_adaptive) == pytest.approx((1, 1), abs=1 / max(mask.size - 1, 1))
     # One pixel among others has no variance to agree in, and what is said of it by the region does not count as alike.
     assert scores.s_measure == pytest.approx(1) or mask.sum() == 1 or (~mask).sum() == 1
+
+
+@pytest.mark.parametrize("measure", MEASURES, ids=lambda measure: measure.name)
+def test_which_way_is_better(measure: Measure) -> None:
+    """The mask itself scores better than its opposite, in the direction that the table tells."""
+    mask = np.zeros((8, 8), bool)
+    mask[2:5, 2:6] = True
+    right, wrong = (score_image(each.astype(np.uint8) * 255, mask).measures[measure.name] for each in (mask, ~mask))
+
+    assert right < wrong if measure.best == "lowest" else right > wrong
 
 
 def test_nothing_there_and_nothing_claimed() -> None:
@@ -180,11 +198,12 @@ def test_stretch() -> None:
     mask[2:5, 2:5] = True
     grey = np.where(mask, 101, 100).astype(np.uint8)
 
-    assert score_image(grey, mask).mae == 0
+    assert score_image(grey, mask).mae == quick_scores(grey, mask).mae == 0
     assert score_image(grey, mask, stretch=False).mae == pytest.approx((55 * 100 + 9 * 154) / 255 / 64)
     assert score_image(grey, mask, stretch=False).iou == 0
 
 
+@few
 @given(pairs())
 def test_memory_layout_does_not_matter(pair: tuple[Grey, Mask]) -> None:
     """Parts of larger arrays and transposed ones score like copies of them."""

@@ -35,6 +35,15 @@ def test_adaptive_threshold_on_a_level(level: int) -> None:
     assert adaptive_threshold(counted, grey) == 2 * (grey / 255).mean()
 
 
+def test_one_half_is_not_claimed() -> None:
+    """Half way between the lowest and the highest level, as of three levels, is no claim."""
+    grey = np.array([[0, 1, 2]], np.uint8)
+    counted = histogram(grey, grey > 0, stretch=True)
+
+    assert counted.values[1] == 0.5
+    assert half(counted).tp.tolist() == half(counted).fn.tolist() == [1]
+
+
 def test_adaptive_threshold_is_at_most_one() -> None:
     """A map of ones claims all of itself."""
     grey = np.full((4, 4), 255, np.uint8)

@@ -24,7 +24,7 @@ from camoxpert_cli.model.backbone import (
 from tests.helpers.networks import stir
 
 # DLA has more maps than timm returns unless asked, and the first of them is not among those.
-BACKBONES = ["edgenext_xx_small", "test_resnet", "tf_efficientnet_lite0", "mambaout_femto", "dla46_c"]
+BACKBONES = ["edgenext_xx_small", "test_resnet", "test_efficientnet", "test_mambaout", "dla46_c"]
 
 
 def whole_model(name: str = "test_resnet") -> nn.Module:
@@ -117,9 +117,9 @@ def test_no_feature_maps(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_fixed_size() -> None:
     """A model for images of one size is refused by its name, and left in the mode it was in."""
-    backbone = create_backbone("maxvit_pico_rw_256").train()
-    with pytest.raises(ConfigError, match="backbone maxvit_pico_rw_256 takes pictures of one fixed size"):
-        parameters_by_stage(backbone, "maxvit_pico_rw_256")
+    backbone = create_backbone("test_maxvit").train()
+    with pytest.raises(ConfigError, match="backbone test_maxvit takes pictures of one fixed size"):
+        parameters_by_stage(backbone, "test_maxvit")
 
     assert backbone.training
 
@@ -141,13 +141,7 @@ def test_normalisation(name: str, mean: tuple[float, ...], std: tuple[float, ...
 
 @pytest.mark.parametrize(
     ("name", "suffix"),
-    [
-        ("edgenext_xx_small", ".pth"),
-        ("edgenext_xx_small", ".safetensors"),
-        ("test_resnet", ".pth"),
-        ("tf_efficientnet_lite0", ".safetensors"),
-        ("mambaout_femto", ".pth"),
-    ],
+    [("test_resnet", ".pth"), ("test_efficientnet", ".safetensors")],
 )
 def test_weights_from_file(tmp_path: Path, name: str, suffix: str) -> None:
     """The backbone has exactly the weights of a saved classifier, its running statistics too."""
@@ -179,9 +173,9 @@ def test_variants_of_files(tmp_path: Path, change: str) -> None:
 def test_fresh_weights_from_file(tmp_path: Path) -> None:
     """Weights that are still at the constants they start from are weights as good as any."""
     torch.manual_seed(7)
-    weights = timm.create_model("edgenext_xx_small").state_dict()
+    weights = timm.create_model("test_convnext").state_dict()
 
-    assert same_weights(create_pretrained_backbone("edgenext_xx_small", save(weights, tmp_path / "w.pth")), weights)
+    assert same_weights(create_pretrained_backbone("test_convnext", save(weights, tmp_path / "w.pth")), weights)
 
 
 def test_file_is_not_kept(tmp_path: Path) -> None:
@@ -205,9 +199,8 @@ def test_random_state_after_file(tmp_path: Path) -> None:
 
 def test_quiet(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     """timm does not warn of the classifier's weights, which no backbone needs."""
-    create_pretrained_backbone(
-        "tf_efficientnet_lite0", save(whole_model("tf_efficientnet_lite0").state_dict(), tmp_path / "weights.pth")
-    )
+    weights = whole_model("test_efficientnet").state_dict()
+    create_pretrained_backbone("test_efficientnet", save(weights, tmp_path / "weights.pth"))
 
     assert caplog.text == ""
 
@@ -225,12 +218,12 @@ def test_incomplete_file(tmp_path: Path, lacking: str) -> None:
     assert caught.value.hint == "give weights of timm's test_resnet"
 
 
-@pytest.mark.parametrize("other", ["edgenext_xx_small", "edgenext_small", "tf_efficientnet_lite0"])
-def test_weights_of_another_model(tmp_path: Path, other: str) -> None:
+@pytest.mark.parametrize(("name", "other"), [("test_convnext", "test_convnext2"), ("test_efficientnet", "test_resnet")])
+def test_weights_of_another_model(tmp_path: Path, name: str, other: str) -> None:
     """Weights of another model, of the same family too, are refused."""
     path = save(timm.create_model(other).state_dict(), tmp_path / "weights.pth")
-    with pytest.raises(CheckpointError, match="does not fit backbone edgenext_x_small"):
-        create_pretrained_backbone("edgenext_x_small", path)
+    with pytest.raises(CheckpointError, match=f"does not fit backbone {name}"):
+        create_pretrained_backbone(name, path)
 
 
 @pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
@@ -257,14 +250,14 @@ def test_no_state_dict(tmp_path: Path, content: Any) -> None:
         create_pretrained_backbone("test_resnet", path)
 
 
+@pytest.mark.parametrize("name", ["test_resnet", "test_convnext", "test_mambaout"])
 @pytest.mark.parametrize("weights", [{"a": torch.ones(3)}, {1: torch.ones(3)}])
-def test_foreign_state_dict(tmp_path: Path, weights: dict[Any, Tensor]) -> None:
+def test_foreign_state_dict(tmp_path: Path, weights: dict[Any, Tensor], name: str) -> None:
     """Tensors of no timm model never leave the backbone random."""
     path = tmp_path / "weights.pth"
     torch.save(weights, path)
-    for name in ("test_resnet", "edgenext_xx_small", "mambaout_femto"):
-        with pytest.raises(CheckpointError):
-            create_pretrained_backbone(name, path)
+    with pytest.raises(CheckpointError):
+        create_pretrained_backbone(name, path)
 
 
 def test_missing_file(tmp_path: Path) -> None:
@@ -344,7 +337,9 @@ def test_network(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_no_weights_published() -> None:
     """A model for which timm has no weights is refused, with the options that help."""
-    name = next(name for name in timm.list_models("darknet*") if not timm.get_pretrained_cfg(name).has_weights)
+    name = "mnasnet_050"
+    assert timm.is_model(name)
+    assert not timm.get_pretrained_cfg(name) or not timm.get_pretrained_cfg(name).has_weights
     with pytest.raises(ConfigError, match=f"timm has no pretrained weights for backbone {name}") as caught:
         create_pretrained_backbone(name, None)
 

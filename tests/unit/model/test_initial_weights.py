@@ -9,6 +9,7 @@ from camoxpert_cli.model.camoxpert import CamoXpert
 from camoxpert_cli.model.decoder import DecoderBlock
 from camoxpert_cli.model.experts import AttentionExpert
 from camoxpert_cli.model.initial_weights import FOREGROUND, GATE
+from camoxpert_cli.model.routing import spread
 from tests.helpers.networks import random_images
 
 
@@ -21,7 +22,7 @@ def fresh() -> CamoXpert:
 @torch.no_grad()
 def test_most_of_an_image_is_background(fresh: CamoXpert) -> None:
     """Before any training the mean of the map is near the share that animals cover, in the side outputs too."""
-    output = fresh.train()(random_images(8))
+    output = fresh.train()(random_images(4))
     means = [logits.sigmoid().mean().item() for logits in (output.logits, *output.deep_logits)]
 
     # A head adds a projection of its features, of deviation about one, to the logit of that share.
@@ -40,19 +41,22 @@ def test_gates_start_nearly_closed(fresh: CamoXpert) -> None:
 @torch.no_grad()
 def test_attention_starts_as_the_identity() -> None:
     """At any size of image the attention expert adds nothing at first: its sum over pixels would drown its input."""
+    torch.manual_seed(0)
     expert = AttentionExpert(16)
     x = torch.randn(2, 16, 40, 40)
 
     assert torch.equal(expert(x), x)
     nn.init.kaiming_uniform_(expert.attention.proj.weight, a=5**0.5)
-    assert (expert.eval()(x) - x).square().mean() > 100 * x.square().mean()
+    # Over forty seeds it is 37 times as much and more.
+    assert (expert.eval()(x) - x).square().mean() > 20 * x.square().mean()
 
 
 def test_all_of_it_learns(fresh: CamoXpert) -> None:
     """Zeros do not stay zeros: the first gradient moves every layer that starts at zero."""
     fresh.train().zero_grad()
-    output = fresh(random_images(24))
-    (output.logits.square().mean() + output.balance).backward()
+    with spread(fresh):  # three images use all experts
+        output = fresh(random_images(3))
+    output.logits.square().mean().backward()
     for block in fresh.sdta_blocks:
         for name in ("channel_attention.3.weight", "spatial_attention.0.weight"):
             gradient = block.get_parameter(name).grad
@@ -61,7 +65,8 @@ def test_all_of_it_learns(fresh: CamoXpert) -> None:
     experts = [module for module in fresh.modules() if isinstance(module, AttentionExpert)]
     gradients = [expert.attention.proj.weight.grad for expert in experts]
 
-    assert any(gradient is not None and gradient.abs().max() > 0 for gradient in gradients)
+    assert len(gradients) == 4
+    assert all(gradient is not None and gradient.abs().max() > 0 for gradient in gradients)
 
 
 @torch.no_grad()

@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 import torch.nn.functional as F
-from hypothesis import example, given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from camoxpert_cli.model.layers import GlobalAvgPool, LayerNorm2d, adaptive_avg_pool2d, pointwise, resize, split_in_four
@@ -16,6 +16,7 @@ def test_global_mean() -> None:
     assert GlobalAvgPool()(x).tolist() == [[[[5.5]], [[17.5]]]]
 
 
+@settings(max_examples=40)
 @given(height=st.integers(1, 24), width=st.integers(1, 24), cells=st.sampled_from([1, 2, 4, 8]), last=st.booleans())
 def test_grid_means(height: int, width: int, cells: int, last: bool) -> None:
     """Adaptive pooling and its gradient in float64, also where cells overlap, and where there are more than pixels."""
@@ -31,6 +32,7 @@ def test_grid_means(height: int, width: int, cells: int, last: bool) -> None:
     torch.testing.assert_close(own.grad, other.grad, rtol=1e-12, atol=1e-12)
 
 
+@settings(max_examples=40)
 @given(size=st.integers(1, 90), cells=st.sampled_from([1, 2, 4, 8]), value=st.floats(-6e4, 6e4))
 @example(size=44, cells=1, value=1.0)
 def test_grid_means_in_half_precision(size: int, cells: int, value: float) -> None:

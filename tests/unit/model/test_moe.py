@@ -131,6 +131,17 @@ def test_parity(num_experts: int, batch: int) -> None:
         torch.testing.assert_close(own.grad, other.grad, rtol=1e-9, atol=1e-9, msg=name)
 
 
+def test_half_precision() -> None:
+    """Under autocast gate logits and weights are float32, so that near ones are told apart; the map stays as it is."""
+    layer = mixture()
+    x = set_gate(layer, torch.randn(3, 7, generator=torch.Generator().manual_seed(0)).tolist()).bfloat16()
+    with torch.autocast("cpu", torch.bfloat16):
+        output, routing = layer(x)
+
+    assert routing.gate_logits.dtype == torch.float32
+    assert output.dtype == torch.bfloat16
+
+
 def test_images_do_not_mix() -> None:
     """An image's output does not depend on the images beside it or on their order."""
     layer = mixture().eval()

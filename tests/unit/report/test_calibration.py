@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from camoxpert_cli.report.calibration import calibration
@@ -47,6 +47,7 @@ def test_no_pixels() -> None:
     assert calibration(NOTHING, NOTHING) is None
 
 
+@settings(max_examples=40)
 @given(st.lists(st.tuples(st.integers(0, 255), st.booleans()), min_size=1, max_size=60))
 def test_as_pixel_by_pixel(each: list[tuple[int, bool]]) -> None:
     """The histograms give what a loop over bins of pixels gives."""

@@ -1,8 +1,10 @@
 from __future__ import annotations
 
 import re
+from typing import Any
 from xml.etree import ElementTree
 
+import pytest
 from matplotlib import rcParams
 from matplotlib.axes import Axes
 
@@ -16,10 +18,13 @@ def draw(axes: Axes) -> None:
     charts.from_0_to_1(axes, "x & y", "share")
 
 
-def test_colours_follow_the_page() -> None:
-    """A chart has no colour of its own, ground included: the page gives them in light and in dark mode."""
-    chart = charts.svg(draw, "name", "words")
+@pytest.fixture(scope="module")
+def chart() -> str:
+    return charts.svg(draw, "name", "words")
 
+
+def test_colours_follow_the_page(chart: str) -> None:
+    """A chart has no colour of its own, ground included: the page gives them in light and in dark mode."""
     assert re.findall(r"#[0-9a-fA-F]{3,8}\b", re.sub(r'"#[^"]*"|url\(#[^)]*\)', "", chart)) == []
     assert {f"--line-{n}" for n in range(4)} | {"--ink", "--faint"} == set(re.findall(r"var\((.*?)\)", chart))
 
@@ -32,17 +37,17 @@ def test_text_is_text_and_escaped() -> None:
     assert {"x & y", "share", "line 3"} <= {element.text for element in root.iter("text")}
 
 
-def test_settings_of_others_are_left_alone() -> None:
+def test_settings_of_others_are_left_alone(chart: str) -> None:
     """matplotlib's settings are after a chart what they were before, and a chart does not depend on them."""
-    usual = charts.svg(draw, "name", "words")
-    before = dict(rcParams)
+    names: Any = ("font.size", "axes.grid", "svg.hashsalt")
+    before: Any = {name: rcParams[name] for name in names}
     try:
         rcParams["font.size"] = 30
         rcParams["axes.grid"] = True
         changed = charts.svg(draw, "name", "words")
-        after = dict(rcParams)
+        after = [rcParams[name] for name in names]
     finally:
-        rcParams.update({name: before[name] for name in ("font.size", "axes.grid")})
+        rcParams.update(before)
 
-    assert changed == usual
-    assert (after["font.size"], after["axes.grid"], after["svg.hashsalt"]) == (30, True, None)
+    assert changed == chart
+    assert after == [30, True, None]

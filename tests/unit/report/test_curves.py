@@ -3,7 +3,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 from matplotlib.figure import Figure
 
@@ -44,19 +43,6 @@ def test_what_is_missing_is_not_drawn() -> None:
     """Rows of other programs may lack keys or have no finite number: what no row has gets no chart."""
     assert titles([{"epoch": 1, "iou": 0.5}, {"epoch": 2, "iou": float("nan")}]) == ["Validation IoU"]
     assert titles([{"epoch": 1, "iou": None, "train_loss": float("inf")}]) == []
-
-
-def test_image(tmp_path: Path) -> None:
-    """A PNG of four charts that is the same each time and leaves nothing beside it."""
-    for name in ("a.png", "b.png"):
-        write_training_curves(tmp_path / name, example_history(5), MEASURES)
-    image = cv2.imread(str(tmp_path / "a.png"))
-
-    assert image is not None
-    assert image.shape == (1100, 1440, 3)
-    assert image.std() > 10
-    assert (tmp_path / "a.png").read_bytes() == (tmp_path / "b.png").read_bytes()
-    assert len(list(tmp_path.iterdir())) == 2
 
 
 def test_one_epoch_is_a_dot(tmp_path: Path) -> None:
