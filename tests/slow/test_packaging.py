@@ -21,9 +21,9 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with the sdist of this checkout, and the wheel that is built from the sdist alone."""
     pytest.importorskip("build", reason="needs the package build")
     folder = tmp_path_factory.mktemp("dist")
-    done = subprocess.run(
-        [sys.executable, "-m", "build", "--outdir", str(folder), str(ROOT)], capture_output=True, text=True, timeout=600
-    )
+    # -I also keeps it from being a fork of these tests.
+    command = [sys.executable, "-I", "-m", "build", "--outdir", str(folder), str(ROOT)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stdout + done.stderr
     return folder
 
