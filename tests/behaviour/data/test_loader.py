@@ -3,6 +3,8 @@ from __future__ import annotations
 import contextlib
 import itertools
 import multiprocessing
+import os
+import signal
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -225,6 +227,29 @@ class Threads(Dataset[Any]):
         return default_collate(samples)
 
 
+class Signalled(Threads):
+    """Sends the process that reads what Ctrl-C and a request to terminate send it, and tells which process that is."""
+
+    def __getitem__(self, key: Any) -> int:  # type: ignore[override]
+        for number in (signal.SIGINT, signal.SIGTERM):
+            os.kill(os.getpid(), number)
+        return os.getpid()
+
+
+def test_workers_outlive_signals_and_epochs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A worker leaves Ctrl-C and SIGTERM to the main process, which may have to save first, and serves all epochs."""
+    before = [signal.signal(signal.SIGINT, signal.default_int_handler), signal.signal(signal.SIGTERM, signal.SIG_DFL)]
+    try:
+        loader = training_loader(Signalled(), EpochBatches(3, 1, 0), num_workers=1)  # type: ignore[arg-type]
+        readers = [int(batch) for _ in range(2) for batch in loader]
+    finally:
+        for number, handler in zip((signal.SIGINT, signal.SIGTERM), before, strict=True):
+            signal.signal(number, handler)
+
+    assert len(readers) == 6
+    assert len({*readers, os.getpid()}) == 2
+
+
 def test_workers_run_one_thread() -> None:
     """A worker uses one thread in torch and in OpenCV: there are as many workers as cores."""
     loader = training_loader(Threads(), EpochBatches(1, 1, 0), num_workers=1)  # type: ignore[arg-type]
@@ -246,6 +271,19 @@ def test_scoring_loader(pairs: tuple[Pair, ...], world: int, num_workers: int) -
                 assert all(torch.equal(image, dataset[int(i)][0]) for image, i in zip(images, indices, strict=True))
 
     assert sorted(seen) == sorted([*range(COUNT)] * 2)
+
+
+@pytest.mark.parametrize(("batch_size", "world"), [(2, 2), (2, 3), (3, 2)])
+def test_scoring_batches_of_ranks_are_those_of_one(pairs: tuple[Pair, ...], batch_size: int, world: int) -> None:
+    """Each image is scored in the same company as by one process."""
+
+    def batches(rank: int = 0, world: int = 1) -> list[list[int]]:
+        loader = scoring_loader(ScoringImages(pairs, 16), batch_size, 0, rank=rank, world=world)
+        return [indices.tolist() for _, _, indices in loader]
+
+    alone = batches()
+    assert sorted(itertools.chain.from_iterable(batches(rank, world) for rank in range(world))) == alone
+    assert sum(alone, []) == list(range(COUNT))  # noqa: RUF017  # a few numbers
 
 
 def test_scoring_rank_without_images(pairs: tuple[Pair, ...]) -> None:
