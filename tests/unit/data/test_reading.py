@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from camoxpert_cli.data.reading import CutOffError, read_image, read_mask, read_pair
+from camoxpert_cli.data.reading import CutOffError, read_image, read_mask, read_pair, read_scored_mask
 from camoxpert_cli.data.resizing import resize_image
 from camoxpert_cli.errors import DataError
 from tests.helpers.image_files import jpeg, noise, scene, square_mask, with_exif, write
@@ -53,6 +53,14 @@ def test_mask_threshold(tmp_path: Path) -> None:
 
     assert mask.dtype == np.uint8
     assert mask.tolist() == [[0, 0, 0, 1, 1, 1]]
+
+
+def test_scored_mask_threshold(tmp_path: Path) -> None:
+    """Maps are scored as the field's tools do: what counts as object is above 128."""
+    mask = read_scored_mask(write(tmp_path / "mask.png", np.array([[0, 127, 128, 129, 255]], np.uint8)))
+
+    assert mask.dtype == np.uint8
+    assert mask.tolist() == [[0, 0, 0, 1, 1]]
 
 
 @pytest.mark.parametrize("channels", [1, 3, 4])
