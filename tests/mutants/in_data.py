@@ -52,7 +52,7 @@ MUTANTS = [
         "data/duplicates.py",
         "@ details[: start + _BLOCK].T",
         "@ details[: start + 1].T",
-        "unit/data/test_duplicates.py::test_blocks_change_nothing",
+        "unit/data/test_duplicates.py::test_changed_images_are_found",
     ),
     # Pixels, and augmentation of image and mask together.
     Mutant(

@@ -234,7 +234,7 @@ def test_encodings(monkeypatch: pytest.MonkeyPatch, encoding: str, expected: str
     for stream in streams:
         stream.flush()
 
-    assert [stream.buffer.getvalue().decode(encoding) for stream in streams] == [f"{expected}\n"] * 2  # type: ignore[attr-defined]
+    assert [stream.buffer.getvalue().decode(encoding) for stream in streams] == [f"{expected}\n"] * 2
 
 
 def test_words_stay_whole_on_a_terminal(capsys: Capture, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -236,11 +236,11 @@ class Signalled(Threads):
         return os.getpid()
 
 
-def test_workers_outlive_signals_and_epochs(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_workers_outlive_signals_and_epochs() -> None:
     """A worker leaves Ctrl-C and SIGTERM to the main process, which may have to save first, and serves all epochs."""
     before = [signal.signal(signal.SIGINT, signal.default_int_handler), signal.signal(signal.SIGTERM, signal.SIG_DFL)]
     try:
-        loader = training_loader(Signalled(), EpochBatches(3, 1, 0), num_workers=1)  # type: ignore[arg-type]
+        loader: Any = training_loader(Signalled(), EpochBatches(3, 1, 0), num_workers=1)  # type: ignore[arg-type]
         readers = [int(batch) for _ in range(2) for batch in loader]
     finally:
         for number, handler in zip((signal.SIGINT, signal.SIGTERM), before, strict=True):

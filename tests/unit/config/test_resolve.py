@@ -341,7 +341,7 @@ def test_auto_that_is_typed_last_wins() -> None:
     """An assignment of auto takes back what a flag said."""
     resolved = resolve("kaggle-2xT4", {"train.batch_size": "9"}, ["train.batch_size=auto"])
 
-    assert (resolved.auto, resolved.config.train.batch_size) == ({"train.batch_size"}, 16)
+    assert (resolved.auto, resolved.config.train.batch_size) == (frozenset({"train.batch_size"}), 16)
 
 
 def test_a_preset_wins_over_what_was_saved(tmp_path: Path) -> None:
