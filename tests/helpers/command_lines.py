@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import shlex
 from collections.abc import Iterator
+from functools import cache
 from typing import Any
 
 import typer
@@ -35,13 +36,21 @@ def in_readme() -> list[str]:
 
 def parse(line: str) -> tuple[str, dict[str, Any]] | None:
     """The command that a line calls and its parameters; None where it only prints help. Raises a usage error."""
+    group, seen = _listener()
+    seen.clear()
+    group.main(args=shlex.split(line), prog_name="camox", standalone_mode=False)
+    return seen[0] if seen else None
+
+
+@cache
+def _listener() -> tuple[Any, list[tuple[str, dict[str, Any]]]]:
+    """camox with commands that only note their parameters, and what they noted."""
     group = typer.main.get_command(app)
     seen: list[tuple[str, dict[str, Any]]] = []
     for name, command in _below("", group):
         if not hasattr(command, "commands"):
             command.callback = lambda name=name, **parameters: seen.append((name, parameters))
-    group.main(args=shlex.split(line), prog_name="camox", standalone_mode=False)
-    return seen[0] if seen else None
+    return group, seen
 
 
 def _below(name: str, command: Any) -> Iterator[tuple[str, Any]]:

@@ -1,12 +1,10 @@
-"""What is built for others to install, and what it says of itself."""
+"""What is built for others to install."""
 
 from __future__ import annotations
 
-import re
 import subprocess
 import sys
 import tarfile
-import tomllib
 import zipfile
 from email.message import Message
 from email.parser import Parser
@@ -18,32 +16,14 @@ import camoxpert_cli
 from tests.helpers.places import ROOT
 
 
-def test_the_version_is_that_of_the_changelog() -> None:
-    """The newest section of the change log is about the version that the package says it has."""
-    newest = re.search(r"^## (\S+?),? ", (ROOT / "CHANGELOG.md").read_text(encoding="utf-8"), re.MULTILINE)
-
-    assert newest is not None
-    assert newest[1] == camoxpert_cli.__version__
-
-
-def test_names_for_users() -> None:
-    """The dependency is the OpenCV without windows alone, and torch has a lower bound only: Kaggle's stays in place."""
-    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    names = {re.split(r"[<>=\[ ]", text)[0]: text for text in project["dependencies"]}
-
-    assert [name for name in names if name.startswith("opencv")] == ["opencv-python-headless"]
-    assert names["torch"] == "torch>=2.10"
-    assert names["torchvision"] == "torchvision"
-
-
 @pytest.fixture(scope="module")
 def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with the sdist of this checkout, and the wheel that is built from the sdist alone."""
     pytest.importorskip("build", reason="needs the package build")
     folder = tmp_path_factory.mktemp("dist")
-    done = subprocess.run(
-        [sys.executable, "-m", "build", "--outdir", str(folder), str(ROOT)], capture_output=True, text=True, timeout=600
-    )
+    # -I also keeps it from being a fork of these tests.
+    command = [sys.executable, "-I", "-m", "build", "--outdir", str(folder), str(ROOT)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stdout + done.stderr
     return folder
 
@@ -54,7 +34,6 @@ def checked_in(*folders: str) -> set[str]:
     return set(subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout.splitlines())
 
 
-@pytest.mark.slow
 def test_what_the_wheel_holds(built: Path) -> None:
     """The package with its types, presets and the report's templates; no tests, and nothing else."""
     (path,) = built.glob("*.whl")
@@ -80,7 +59,6 @@ def check_metadata(said: Message) -> None:
     assert said["Requires-Python"] == ">=3.11"
 
 
-@pytest.mark.slow
 def test_what_the_sdist_holds(built: Path) -> None:
     """All that is needed to build, test and read, as it is checked in, and none of what lies about."""
     (path,) = built.glob("*.tar.gz")
@@ -91,7 +69,6 @@ def test_what_the_sdist_holds(built: Path) -> None:
     assert names == {*listed, "README.md", "CHANGELOG.md", "pyproject.toml", ".gitignore", "PKG-INFO"}
 
 
-@pytest.mark.slow
 def test_from_the_wheel_alone(built: Path, tmp_path: Path) -> None:
     """Unpacked away from the checkout, the wheel runs: presets resolve, the report finds its templates."""
     (path,) = built.glob("*.whl")

@@ -8,10 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-import pytest
 
-
-@pytest.mark.slow
 def test_the_quickstart_learns_what_trivial_methods_cannot(tmp_path: Path) -> None:
     """The quickstart reaches an IoU of 0.70 where thresholds stay far below, and says what is next."""
     command = [str(Path(sys.executable).with_name("camox")), "train", "--preset", "quickstart"]

@@ -1,8 +1,6 @@
 from __future__ import annotations
 
 import io
-import os
-import subprocess
 import sys
 import threading
 import time
@@ -225,18 +223,18 @@ def test_no_bar_where_none_can_move(clock: list[float], monkeypatch: pytest.Monk
 @pytest.mark.parametrize(
     ("encoding", "expected"), [("ascii", "2 x 3 ... caf\\xe9\\udcff"), ("latin-1", "2 × 3 ... café\\udcff")]
 )
-def test_encodings(encoding: str, expected: str) -> None:
+def test_encodings(monkeypatch: pytest.MonkeyPatch, encoding: str, expected: str) -> None:
     """What a stream's encoding lacks is spelled out in ASCII; what is no letter at all is escaped."""
-    code = (
-        "from camoxpert_cli import console\n"
-        "console.prepare_streams()\n"
-        "console.result('2 × 3 … café\\udcff')\n"
-        "console.say('2 × 3 … café\\udcff')\n"
-    )
-    environment = {**os.environ, "PYTHONIOENCODING": encoding}
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, timeout=60, check=True, env=environment)
+    streams = [io.TextIOWrapper(io.BytesIO(), encoding) for _ in range(2)]
+    for name, stream in zip(("stdout", "stderr"), streams, strict=True):
+        monkeypatch.setattr(sys, name, stream)
+    console.prepare_streams()
+    console.result("2 × 3 … café\udcff")
+    console.say("2 × 3 … café\udcff")
+    for stream in streams:
+        stream.flush()
 
-    assert done.stdout.decode(encoding) == done.stderr.decode(encoding) == expected + "\n"
+    assert [stream.buffer.getvalue().decode(encoding) for stream in streams] == [f"{expected}\n"] * 2
 
 
 def test_words_stay_whole_on_a_terminal(capsys: Capture, monkeypatch: pytest.MonkeyPatch) -> None:

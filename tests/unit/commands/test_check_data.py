@@ -12,8 +12,7 @@ from typer.testing import CliRunner
 
 from camoxpert_cli.app import app
 from camoxpert_cli.data.layouts import find_data
-from tests.helpers.image_files import needs_shared_data, noise, square_mask, write, write_pairs
-from tests.helpers.places import SHARED_DATA
+from tests.helpers.image_files import noise, square_mask, write, write_pairs
 
 
 def run(*arguments: object) -> Any:
@@ -246,16 +245,6 @@ def test_folder_that_is_no_data_set(tmp_path: Path, name: str, expected: str) ->
 def test_no_folder_given() -> None:
     """Without a folder the command line is wrong."""
     assert run().exit_code == 2
-
-
-@pytest.mark.slow
-@needs_shared_data
-def test_photographs_of_cats() -> None:
-    """Of 500 photographs seven are twice in their set, and nothing else is wrong."""
-    content = json.loads(run(SHARED_DATA / "feral_cats", "--json").stdout)
-
-    assert [fault["kind"] for fault in content["faults"]] == ["duplicate"] * 7
-    assert [each["pairs"] for each in content["sets"]] == [400, 100]
 
 
 def test_overlapping_folders(clean: Path) -> None:

@@ -67,6 +67,22 @@ def test_every_setting_has_an_effect() -> None:
             assert key in effects(default, changed)
 
 
+def test_whatever_is_drawn_or_learned_otherwise_makes_another_run() -> None:
+    """A run that goes on with other images, weights, numbers or updates is told to be another one."""
+    others = {
+        **{"model.backbone": "resnet18", "model.num_experts": 3, "model.pretrained": False},
+        **{"model.deep_supervision": False, "data.img_size": 352, "data.val_fraction": 0.2},
+        **{"data.include_noncam": True, "data.generated_pictures": 9, "train.stage1_epochs": 3, "train.lr": 1e-3},
+        **{"train.stage2_lr": 1e-3, "train.backbone_lr_factor": 0.5, "train.weight_decay": 0.1},
+        **{"train.scheduler": "none", "train.min_lr": 1e-7, "train.warmup_epochs": 1, "train.t_mult": 3},
+        **{"train.progressive_unfreeze": False, "train.skip_stage1": True, "train.use_ema": False},
+        **{"train.ema_decay": 0.9, "train.sync_batchnorm": True, "train.precision": "fp16", "train.seed": 7},
+    }
+    found = {key: effects(Config(), resolve(None, {key: value}).config) for key, value in others.items()}
+
+    assert found == {key: {key: "another run"} for key in others}
+
+
 def test_a_change_in_words() -> None:
     """A change names the setting, both values and what it means."""
     (change,) = changes(config(lr=1e-3), config(lr=2e-3))

@@ -51,7 +51,7 @@ values = st.fixed_dictionaries(
 )
 
 
-@settings(max_examples=40)
+@settings(max_examples=15)
 @given(values)
 def test_any_recipe_stands_alone(tmp_path_factory: pytest.TempPathFactory, said: dict[str, Any]) -> None:
     """Whatever a preset says, what is shown of it resolves to the same configuration."""

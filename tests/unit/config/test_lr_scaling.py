@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import assume, given, reject
+from hypothesis import assume, given, reject, settings
 from hypothesis import strategies as st
 
 from camoxpert_cli.config import presets
@@ -160,6 +160,7 @@ def test_both_ways_of_scaling_fit(images: int, others: int, rate: float) -> None
         assert not follows_scaling(StageLr(rate * change, others), recipe)
 
 
+@settings(max_examples=30)
 @given(STARTS, BATCH, BATCH, st.integers(1, 8), st.sampled_from([1, 2, 4]), st.floats(0.51, 1.96))
 def test_proportional_changes_never_warn(
     preset: str | None, batch: int, stage2: int, steps: int, gpus: int, off: float
@@ -179,6 +180,7 @@ def test_proportional_changes_never_warn(
     assert lr_scaling_warning(started(preset, flags)) is None
 
 
+@settings(max_examples=25)
 @given(STARTS, TYPED, st.booleans(), st.sampled_from(["0", "1e-6", "1e-4"]))
 def test_advice_that_is_followed_silences(
     preset: str | None, flags: dict[str, Any], assigned: bool, min_lr: str
@@ -203,6 +205,7 @@ def test_advice_that_is_followed_silences(
         assert lr_scaling_warning(followed) is None
 
 
+@settings(max_examples=30)
 @given(TYPED)
 def test_a_run_that_goes_on(flags: dict[str, Any]) -> None:
     """A run of any rates goes on without a word; a rate that changes tenfold is told beside the run so far."""

@@ -49,3 +49,11 @@ def test_what_is_no_interval_is_refused(text: str) -> None:
     """The refusal names both forms, time and steps."""
     with pytest.raises(ValueError, match="a time such as 30s, 10m or 1h, or a number of optimizer steps above zero"):
         parse_interval(text)
+
+
+def test_when_an_interval_is_over() -> None:
+    """A time is over once it has passed, whatever the steps; steps are over at each of their multiples."""
+    half_minute, ten_steps = Interval(seconds=30), Interval(steps=10)
+
+    assert [half_minute.is_due(*passed) for passed in ((29.9, 30), (30, 1), (31, 1))] == [False, True, True]
+    assert [ten_steps.is_due(1000, steps) for steps in (1, 9, 10, 11, 20)] == [False, False, True, False, True]

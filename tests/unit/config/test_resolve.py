@@ -11,8 +11,9 @@ from camoxpert_cli.config.resolve import (
     from_mapping,
     resolve,
     to_mapping,
+    with_absolute_paths,
 )
-from camoxpert_cli.config.schema import SETTINGS, Config
+from camoxpert_cli.config.schema import SETTINGS, Config, DataConfig
 from camoxpert_cli.errors import ConfigError
 
 
@@ -195,6 +196,10 @@ def test_a_preset_that_cannot_be_read_does_not_hide_the_rest() -> None:
             ],
         ),
         (
+            {"train.lr": 0.0, "train.stage2_lr": 1e-4},
+            ["train.min_lr is 1e-06 (default), expected at most the rate it ends: train.lr is 0.0 (--lr)"],
+        ),
+        (
             {"train.min_lr": 1e-3, "train.lr": 1e-4, "train.stage2_lr": 2e-4},
             [
                 "train.min_lr is 0.001 (--min-lr), expected at most the rate it ends: train.lr is 0.0001 (--lr)",
@@ -330,3 +335,42 @@ def test_auto_is_a_word_of_the_command_line(tmp_path: Path) -> None:
     assert len(found) == 1
     assert "'auto', expected a whole number, at least 1, or auto on the command line" in found[0]
     assert "train.epochs is 'auto'" in problems_of(None, {"train.epochs": "auto"})[0]
+
+
+def test_auto_that_is_typed_last_wins() -> None:
+    """An assignment of auto takes back what a flag said."""
+    resolved = resolve("kaggle-2xT4", {"train.batch_size": "9"}, ["train.batch_size=auto"])
+
+    assert (resolved.auto, resolved.config.train.batch_size) == (frozenset({"train.batch_size"}), 16)
+
+
+def test_a_preset_wins_over_what_was_saved(tmp_path: Path) -> None:
+    """What a checkpoint saved stands below a preset, key by key, and what is typed below neither."""
+    name = preset(tmp_path, "train:\n  seed: 2\n  t_mult: 3\n")
+    saved = ({"train": {"seed": 1, "t_mult": 5, "epochs": 51}}, "the checkpoint")
+    resolved = resolve(name, {"train.t_mult": 4}, saved=saved)
+    train = resolved.config.train
+
+    assert (train.seed, train.t_mult, train.epochs) == (2, 4, 51)
+    assert (resolved.base.train.seed, resolved.base.train.t_mult) == (2, 3)
+    assert [resolved.origins[f"train.{key}"] for key in ("seed", "t_mult", "epochs")] == [
+        name,
+        "--t-mult",
+        "the checkpoint",
+    ]
+
+
+def test_folders_are_the_same_from_anywhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Relative paths, and those below the home folder, become absolute; the words for a cache stay words."""
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.chdir(tmp_path)
+    data = DataConfig(dataset_path=("a", "~/b"), images=("i",), masks=("m",), cache="c")
+
+    assert with_absolute_paths(data) == DataConfig(
+        dataset_path=(f"{tmp_path}/a", f"{tmp_path}/home/b"),
+        images=(f"{tmp_path}/i",),
+        masks=(f"{tmp_path}/m",),
+        cache=f"{tmp_path}/c",
+    )
+    for word in ("auto", "off"):
+        assert with_absolute_paths(DataConfig(cache=word)).cache == word

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from camoxpert_cli.data.cores import auto_workers, usable_cores
+from camoxpert_cli.data.cores import auto_workers, cores_each, usable_cores
 
 
 @pytest.mark.parametrize(
@@ -36,3 +36,10 @@ def test_auto_workers(monkeypatch: pytest.MonkeyPatch, cores: int, ranks: int, e
     monkeypatch.setattr("camoxpert_cli.data.cores.usable_cores", lambda: cores)
 
     assert auto_workers(ranks) == expected
+
+
+def test_cores_of_each_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Processes share the cores evenly, and each has one where there are more of them than cores."""
+    monkeypatch.setattr("camoxpert_cli.data.cores.usable_cores", lambda: 5)
+
+    assert [cores_each(processes) for processes in (1, 2, 5, 8)] == [5, 2, 1, 1]

@@ -8,10 +8,11 @@ import pytest
 import torch
 
 from camoxpert_cli.data.dataset import ScoringImages, TrainingImages, collate_scoring
+from camoxpert_cli.data.pairs import Pair
 from camoxpert_cli.data.reading import read_image, read_mask
 from camoxpert_cli.data.resizing import resize_image
 from camoxpert_cli.errors import DataError
-from tests.helpers.image_files import build, square_mask, write, write_pairs
+from tests.helpers.image_files import build, jpeg, scene, square_mask, write, write_pairs
 
 
 def test_training_sample(tmp_path: Path) -> None:
@@ -109,6 +110,10 @@ def test_lengths(tmp_path: Path) -> None:
 def test_cache_changes_nothing(tmp_path: Path) -> None:
     """Samples from a cache, which may be of more pairs in another order, are those read from the files."""
     pairs = write_pairs(tmp_path, 4)
+    # One that is decoded at a quarter of its size.
+    large = tmp_path / "large.jpg"
+    large.write_bytes(jpeg(scene(0, 120, 150)))
+    pairs = (*pairs[:2], Pair("large", large, write(tmp_path / "large.png", square_mask(0, 120, 150))), *pairs[2:])
     cache = build(tmp_path / "cache", pairs[::-1], 16)
     cached, plain = TrainingImages(pairs[1:3], 16, 7, cache), TrainingImages(pairs[1:3], 16, 7)
     scored, scored_plain = ScoringImages(pairs[:3], 16, cache), ScoringImages(pairs[:3], 16)

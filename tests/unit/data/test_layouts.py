@@ -220,7 +220,7 @@ def test_explicit_folders_absolute_and_relative(tmp_path: Path, monkeypatch: pyt
     assert names(find_data([], folders=[(Path("photos"), tmp_path / "cutouts")])) == (["a"], {})
 
 
-def test_pair_that_comes_twice(tmp_path: Path) -> None:
+def test_pair_that_comes_twice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A data set beside its own training folder, or beside a list of its pairs, trains on each pair once."""
     touch_pairs(tmp_path / "D" / "TrainDataset", "Imgs", "GT")
     root = tmp_path / "D"
@@ -228,6 +228,9 @@ def test_pair_that_comes_twice(tmp_path: Path) -> None:
 
     assert names(find_data([root, root / "TrainDataset"])) == (["a", "b"], {})
     assert names(find_data([tmp_path / "list.json", root])) == (["a", "b"], {})
+    # It would be held out and trained on at once.
+    monkeypatch.chdir(tmp_path)
+    assert names(find_data([Path("D"), root / "TrainDataset"])) == (["a", "b"], {})
 
 
 def test_explicit_folders_to_score_on(tmp_path: Path) -> None:

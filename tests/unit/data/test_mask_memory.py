@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import multiprocessing
 import pickle
 from pathlib import Path
 
@@ -10,7 +9,7 @@ import pytest
 from camoxpert_cli.data.mask_memory import MaskMemory
 from camoxpert_cli.data.resizing import read_resized
 from camoxpert_cli.errors import DataError
-from tests.helpers.image_files import square_mask, write, write_pairs
+from tests.helpers.image_files import write, write_pairs
 
 # 23 × 23 pixels are no whole number of bytes.
 SIZE = 23
@@ -42,21 +41,6 @@ def test_image_that_no_longer_fits(tmp_path: Path) -> None:
 
     with pytest.raises(DataError, match="is 9×9 pixels"):
         memory.read(0, pair)
-
-
-@pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
-def test_forked_workers_share_it(tmp_path: Path) -> None:
-    """What one process read is in the memory of the others."""
-    (pair,) = write_pairs(tmp_path, 1)
-    expected = read_resized(pair, SIZE)[1]
-    memory = MaskMemory(1, SIZE)
-    worker = multiprocessing.get_context("fork").Process(target=memory.read, args=(0, pair))
-    worker.start()
-    worker.join(60)
-    write(pair.mask, square_mask(5))
-
-    assert worker.exitcode == 0
-    assert np.array_equal(memory.read(0, pair)[1], expected)
 
 
 def test_copy_through_pickle_is_empty(tmp_path: Path) -> None:

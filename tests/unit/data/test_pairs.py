@@ -13,9 +13,9 @@ from camoxpert_cli.data.pairs import Pair, read_list, write_list
 from camoxpert_cli.errors import DataError
 from tests.helpers.image_files import touch
 
-# What a file may be called: no separators, and no more than a file system takes.
-FILE_NAMES = st.text(st.characters(codec="utf-8", exclude_characters="/\0"), min_size=1, max_size=40).filter(
-    lambda name: name not in (".", "..") and len(name.encode()) < 200
+# Letters of some scripts, and whatever else a file may be called but separators; no more than a file system takes.
+FILE_NAMES = st.text(" .'\"\\\n\r\t\x01\x7f\u2028\u200faZ0-_,:*?<>|&%#~äßжأ中😀\u0301", min_size=1, max_size=40).filter(
+    lambda name: name not in (".", "..")
 )
 
 
@@ -38,7 +38,7 @@ def test_round_trip(tmp_path: Path) -> None:
     assert list(tests) == ["NC4K", "CAMO"]
 
 
-@settings(max_examples=50)
+@settings(max_examples=20)
 @given(st.lists(FILE_NAMES, unique=True, min_size=1, max_size=3), FILE_NAMES)
 def test_round_trip_of_odd_names(names: list[str], test_set: str) -> None:
     """Names may have any characters: spaces, quotes, line breaks, dots, letters of any script."""
@@ -242,7 +242,7 @@ def test_list_of_nothing(tmp_path: Path) -> None:
 
 def test_deeply_nested_list(tmp_path: Path) -> None:
     """Brackets without end are no list, and no crash."""
-    (tmp_path / "list.json").write_text("[" * 200_000)
+    (tmp_path / "list.json").write_text("[" * 20_000)
 
     with pytest.raises(DataError, match="is no list of pictures"):
         read_list(tmp_path / "list.json")

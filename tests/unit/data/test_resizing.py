@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 
@@ -30,6 +31,15 @@ def test_growing_an_image_is_bilinear() -> None:
     assert grown.shape == (4, 4, 3)
     assert grown.dtype == np.uint8
     assert np.array_equal(grown[..., 0], [[0, 25, 75, 100]] * 4)
+
+
+def test_an_image_that_grows_on_one_side_is_bilinear() -> None:
+    """Means over areas, which only an image that shrinks on both sides has, would repeat the rows of this one."""
+    image = noise(0, 6, 60)
+
+    resized = resize_image(image, 12)
+
+    assert np.array_equal(resized, cv2.resize(image, (12, 12), interpolation=cv2.INTER_LINEAR))
 
 
 def test_a_mask_keeps_its_values() -> None:

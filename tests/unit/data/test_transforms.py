@@ -1,16 +1,18 @@
 from __future__ import annotations
 
-import subprocess
+import importlib.util
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from camoxpert_cli.data import transforms
 from camoxpert_cli.data.transforms import Augmentation
 from tests.helpers.image_files import noise, square_mask
 
-CALLS = 3000
+CALLS = 1200
 
 
 def corners() -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
@@ -110,8 +112,10 @@ def test_geometry_comes_as_often_as_it_should(outcomes: dict[tuple[tuple[int, in
                 key = place(horizontal, vertical, turns)
                 expected[key] = expected.get(key, 0.0) + p_horizontal * p_vertical * p_turns
 
-    # Five standard deviations of a count.
-    assert all(abs(outcomes.get(key, 0) - CALLS * p) < 5 * (CALLS * p * (1 - p)) ** 0.5 for key, p in expected.items())
+    # Three and a half standard deviations of a count; the seeds are the same each time.
+    assert all(
+        abs(outcomes.get(key, 0) - CALLS * p) < 3.5 * (CALLS * p * (1 - p)) ** 0.5 for key, p in expected.items()
+    )
     assert sum(outcomes.values()) == CALLS
     assert len(expected) == 8
 
@@ -128,17 +132,28 @@ def test_colours_change_in_half_of_the_calls() -> None:
     assert 110 < max(means) < 130
 
 
-def test_import_is_light_and_quiet() -> None:
-    """Importing the module imports no albumentations, and augmenting does not let it ask the network."""
-    script = (
-        "import os, socket, sys\n"
-        "os.environ.pop('NO_ALBUMENTATIONS_UPDATE', None)\n"
-        "socket.getaddrinfo = lambda *_, **__: os._exit(9)\n"
-        "from camoxpert_cli.data.transforms import Augmentation\n"
-        "assert 'albumentations' not in sys.modules\n"
-        "Augmentation()\n"
-        "assert 'albumentations' in sys.modules\n"
-    )
-    result = subprocess.run([sys.executable, "-W", "error", "-c", script], capture_output=True, text=True, check=False)
+STAND_IN = """
+import os
+quiet_when_imported = os.environ.get("NO_ALBUMENTATIONS_UPDATE")
+Compose = ColorJitter = lambda *arguments, **settings: None
+"""
 
-    assert result.returncode == 0, result.stderr
+
+def test_import_is_light_and_quiet(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Scoring, which augments nothing, imports no albumentations; augmenting does not let it ask the network.
+
+    It reads that when it is imported, so here another module is in its place.
+    """
+    (tmp_path / "albumentations.py").write_text(STAND_IN)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "albumentations")
+    monkeypatch.delenv("NO_ALBUMENTATIONS_UPDATE", raising=False)
+    specification = importlib.util.spec_from_file_location("transforms_anew", transforms.__file__)
+    assert specification is not None
+    assert specification.loader is not None
+    anew = importlib.util.module_from_spec(specification)
+    specification.loader.exec_module(anew)
+    assert "albumentations" not in sys.modules
+    anew.Augmentation()
+
+    assert sys.modules.pop("albumentations").quiet_when_imported == "1"

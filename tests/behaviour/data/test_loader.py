@@ -3,11 +3,14 @@ from __future__ import annotations
 import contextlib
 import itertools
 import multiprocessing
+import os
+import signal
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import cv2
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -16,10 +19,12 @@ from torch.utils.data import Dataset, default_collate
 from camoxpert_cli.data.cache import ImageCache
 from camoxpert_cli.data.dataset import ScoringImages, TrainingImages
 from camoxpert_cli.data.loader import ImageLoader, scoring_loader, training_loader
+from camoxpert_cli.data.mask_memory import MaskMemory
 from camoxpert_cli.data.pairs import Pair
+from camoxpert_cli.data.resizing import read_resized
 from camoxpert_cli.data.sampling import EpochBatches, epoch_order
 from camoxpert_cli.errors import DataError
-from tests.helpers.image_files import build, write_pairs
+from tests.helpers.image_files import build, square_mask, write, write_pairs
 
 COUNT = 7
 SEED = 5
@@ -73,9 +78,9 @@ def stream(pairs: tuple[Pair, ...]) -> list[Tensor]:
     return [torch.cat([image.permute(2, 0, 1), mask[None]]) for image, mask in samples]
 
 
-@pytest.mark.parametrize("cached", [False, True])
-@pytest.mark.parametrize("world", [1, 2])
-@pytest.mark.parametrize("num_workers", [0, 1, 4])
+@pytest.mark.parametrize(
+    ("num_workers", "world", "cached"), [(0, 1, False), (0, 2, True), (0, 3, False), (1, 1, True), (3, 2, False)]
+)
 @any_number_of_workers
 def test_stream(
     pairs: tuple[Pair, ...], cache: ImageCache, stream: list[Tensor], num_workers: int, world: int, cached: bool
@@ -99,8 +104,7 @@ def test_epochs_differ(pairs: tuple[Pair, ...]) -> None:
     assert {each.numpy().tobytes() for each in samples[:COUNT]} != {each.numpy().tobytes() for each in samples[COUNT:]}
 
 
-@pytest.mark.parametrize("cached", [False, True])
-@pytest.mark.parametrize("num_workers", [0, 2])
+@pytest.mark.parametrize(("num_workers", "cached"), [(0, True), (2, False)])
 def test_cut_changes_nothing(
     pairs: tuple[Pair, ...], cache: ImageCache, stream: list[Tensor], num_workers: int, cached: bool
 ) -> None:
@@ -112,21 +116,19 @@ def test_cut_changes_nothing(
         assert same(samples_of(loader), stream[position:COUNT])
 
 
-@pytest.mark.parametrize("cached", [False, True])
-def test_cut_where_ranks_change(pairs: tuple[Pair, ...], cache: ImageCache, stream: list[Tensor], cached: bool) -> None:
+def test_cut_where_ranks_change(pairs: tuple[Pair, ...], stream: list[Tensor]) -> None:
     """What two ranks leave of an epoch, one rank goes on with."""
-    ranks = [loader_of(pairs, 0, rank, 2, cache if cached else None)[1] for rank in range(2)]
+    ranks = [loader_of(pairs, 0, rank, 2)[1] for rank in range(2)]
     first = [torch.cat(next(iter(loader)), 1) for loader in ranks]
-    batches, loader = loader_of(pairs, 0, cache=cache if cached else None)
+    batches, loader = loader_of(pairs, 0)
     batches.start_at(0, 4)
 
     assert same([*torch.cat(first), *samples_of(loader)], stream[:COUNT])
 
 
-@pytest.mark.parametrize("num_workers", [0, 1])
-def test_waited(pairs: tuple[Pair, ...], num_workers: int) -> None:
+def test_waited(pairs: tuple[Pair, ...]) -> None:
     """The time spent in waiting grows with every batch, over all iterations of a loader."""
-    _, loader = loader_of(pairs, num_workers)
+    _, loader = loader_of(pairs, 1)
     seen = [loader.waited]
     for _ in range(2):
         seen += [loader.waited for _ in loader]
@@ -158,10 +160,9 @@ def test_iteration_left_in_the_middle(pairs: tuple[Pair, ...]) -> None:
     assert len(loader) == len(batches) == 4
 
 
-@pytest.mark.parametrize("num_workers", [0, 1])
-def test_a_rank_without_a_sample(pairs: tuple[Pair, ...], num_workers: int) -> None:
+def test_a_rank_without_a_sample(pairs: tuple[Pair, ...]) -> None:
     """Where the last batch has fewer samples than ranks, a rank gets a batch of none, so that all have as many."""
-    batches, loader = loader_of(pairs, num_workers, 0, world=2)
+    batches, loader = loader_of(pairs, 1, 0, world=2)
     batches.start_at(0, len(pairs) - 1)
     (batch,) = loader
     images, masks = batch
@@ -226,6 +227,29 @@ class Threads(Dataset[Any]):
         return default_collate(samples)
 
 
+class Signalled(Threads):
+    """Sends the process that reads what Ctrl-C and a request to terminate send it, and tells which process that is."""
+
+    def __getitem__(self, key: Any) -> int:  # type: ignore[override]
+        for number in (signal.SIGINT, signal.SIGTERM):
+            os.kill(os.getpid(), number)
+        return os.getpid()
+
+
+def test_workers_outlive_signals_and_epochs() -> None:
+    """A worker leaves Ctrl-C and SIGTERM to the main process, which may have to save first, and serves all epochs."""
+    before = [signal.signal(signal.SIGINT, signal.default_int_handler), signal.signal(signal.SIGTERM, signal.SIG_DFL)]
+    try:
+        loader: Any = training_loader(Signalled(), EpochBatches(3, 1, 0), num_workers=1)  # type: ignore[arg-type]
+        readers = [int(batch) for _ in range(2) for batch in loader]
+    finally:
+        for number, handler in zip((signal.SIGINT, signal.SIGTERM), before, strict=True):
+            signal.signal(number, handler)
+
+    assert len(readers) == 6
+    assert len({*readers, os.getpid()}) == 2
+
+
 def test_workers_run_one_thread() -> None:
     """A worker uses one thread in torch and in OpenCV: there are as many workers as cores."""
     loader = training_loader(Threads(), EpochBatches(1, 1, 0), num_workers=1)  # type: ignore[arg-type]
@@ -233,7 +257,7 @@ def test_workers_run_one_thread() -> None:
     assert [[int(each) for each in batch] for batch in loader] == [[1, 1]]
 
 
-@pytest.mark.parametrize(("world", "num_workers"), [(1, 0), (1, 2), (2, 0), (3, 0)])
+@pytest.mark.parametrize(("world", "num_workers"), [(1, 2), (2, 0), (3, 0)])
 def test_scoring_loader(pairs: tuple[Pair, ...], world: int, num_workers: int) -> None:
     """Each image comes exactly once over all ranks, with its own mask, twice the same."""
     dataset = ScoringImages(pairs, 16)
@@ -249,6 +273,33 @@ def test_scoring_loader(pairs: tuple[Pair, ...], world: int, num_workers: int) -
     assert sorted(seen) == sorted([*range(COUNT)] * 2)
 
 
+@pytest.mark.parametrize(("batch_size", "world"), [(2, 2), (2, 3), (3, 2)])
+def test_scoring_batches_of_ranks_are_those_of_one(pairs: tuple[Pair, ...], batch_size: int, world: int) -> None:
+    """Each image is scored in the same company as by one process."""
+
+    def batches(rank: int = 0, world: int = 1) -> list[list[int]]:
+        loader = scoring_loader(ScoringImages(pairs, 16), batch_size, 0, rank=rank, world=world)
+        return [indices.tolist() for _, _, indices in loader]
+
+    alone = batches()
+    assert sorted(itertools.chain.from_iterable(batches(rank, world) for rank in range(world))) == alone
+    assert sum(alone, []) == list(range(COUNT))  # noqa: RUF017  # a few numbers
+
+
 def test_scoring_rank_without_images(pairs: tuple[Pair, ...]) -> None:
     """A rank beyond the number of images has no batch."""
     assert list(scoring_loader(ScoringImages(pairs[:1], 16), 3, 0, rank=1, world=2)) == []
+
+
+def test_forked_workers_share_masks(tmp_path: Path) -> None:
+    """What one process read is in the memory of the others."""
+    (pair,) = write_pairs(tmp_path, 1)
+    expected = read_resized(pair, 16)[1]
+    memory = MaskMemory(1, 16)
+    worker = multiprocessing.get_context("fork").Process(target=memory.read, args=(0, pair))
+    worker.start()
+    worker.join(60)
+    write(pair.mask, square_mask(5))
+
+    assert worker.exitcode == 0
+    assert np.array_equal(memory.read(0, pair)[1], expected)
