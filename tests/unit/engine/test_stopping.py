@@ -4,6 +4,7 @@ import math
 import signal
 import threading
 import time
+from collections.abc import Iterator
 
 import pytest
 
@@ -11,6 +12,16 @@ from camoxpert_cli.engine.stopping import Stopping
 from camoxpert_cli.engine.time_limit import Deadline
 
 NEVER = Deadline()
+
+
+@pytest.fixture(autouse=True)
+def _signals_of_a_terminal() -> Iterator[None]:
+    """Signals do what they do in a terminal, however pytest was started."""
+    own = {signal.SIGINT: signal.default_int_handler, signal.SIGTERM: signal.SIG_DFL}
+    before = {number: signal.signal(number, handler) for number, handler in own.items()}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
 
 
 @pytest.mark.parametrize(
@@ -30,14 +41,13 @@ def test_a_signal_waits_for_the_check(number: signal.Signals, code: int, reason:
     assert (stop.exit_code, stop.reason) == (code, f"stopped by {reason}")
 
 
-def test_pressed_twice_it_does_not_wait(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_pressed_twice_it_does_not_wait() -> None:
     """Whoever presses again means it: a step that hangs can be left. Twice in an instant is one press."""
     moments = iter([10.0, 10.1, 10.9, 12.0])
-    monkeypatch.setattr(time, "monotonic", lambda: next(moments))
     done = []
 
     def press_twice() -> None:
-        with Stopping(NEVER):
+        with Stopping(NEVER, clock=lambda: next(moments)):
             for _ in range(3):
                 signal.raise_signal(signal.SIGINT)
                 done.append("went on")
