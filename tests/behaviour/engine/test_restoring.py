@@ -82,15 +82,22 @@ def test_cut_and_uncut_runs_end_alike(uncut: Uncut, tiny_data: Path, tmp_path: P
     assert differing(folder, uncut.folder) == []
 
 
+class Content(dict[str, Any]):
+    """What a checkpoint holds, without all its numbers where a test that fails tells its arguments."""
+
+    def __repr__(self) -> str:
+        return f"Content({', '.join(self)})"
+
+
 @pytest.fixture(scope="module")
 def saved(plain_run: RunFolder) -> Checkpoint:
     """What `plain_run` has left, in memory. Change nothing in it."""
-    return Checkpoint(plain_run.last, read_checkpoint(plain_run.last))
+    return Checkpoint(plain_run.last, Content(read_checkpoint(plain_run.last)))
 
 
 def with_training(saved: Checkpoint, path: Path, **fields: Any) -> Checkpoint:
     """The same at another place, with other training state."""
-    return Checkpoint(path, {**saved.content, "training": {**saved.content["training"], **fields}})
+    return Checkpoint(path, Content(saved.content, training={**saved.content["training"], **fields}))
 
 
 def restored(data: Path, folder: Path, checkpoint: Checkpoint, **settings: Any) -> Run:

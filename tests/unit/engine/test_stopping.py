@@ -60,6 +60,17 @@ def test_pressed_twice_it_does_not_wait() -> None:
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
+def test_the_first_signal_counts() -> None:
+    """A service that terminates what Ctrl-C has asked to end does not change why it ends."""
+    with Stopping(NEVER) as stopping:
+        signal.raise_signal(signal.SIGINT)
+        signal.raise_signal(signal.SIGTERM)
+        stop = stopping.due(0.0)
+
+    assert stop is not None
+    assert stop.exit_code == 130
+
+
 def test_handlers_are_given_back() -> None:
     """After the block, and after an error in it, signals do what they did before."""
     before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}

@@ -86,3 +86,20 @@ def test_reserve_is_estimated_then_measured() -> None:
     assert estimated == pytest.approx(1.2 * (2 + 40 * 2 / 16 + 2 * 10))
     assert reserve.seconds == pytest.approx(1.2 * (2 + 3 + 2 * 1))
     assert reserve.to_save == pytest.approx(1.2 * 2)
+
+
+def test_the_slowest_counts() -> None:
+    """What a step, a save and a validation took at most is kept for the next; the first step does not count."""
+    reserve = Reserve(estimated_saving=10.0, validation_images=40)
+    for seconds in (60.0, 2.0, 3.0, 1.0):
+        reserve.note_step(seconds, images=4)
+        reserve.note_saving(seconds / 10)
+        reserve.note_validation(seconds * 10)
+
+    assert (reserve.step, reserve.saving, reserve.validation) == (3.0, 6.0, 600.0)
+    assert reserve.per_image == 1.0 / 4
+    reserve = Reserve(estimated_saving=10.0, validation_images=40)
+    for seconds in (1.0, 2.0):
+        reserve.note_saving(seconds)
+        reserve.note_validation(seconds)
+    assert (reserve.saving, reserve.validation) == (2.0, 2.0)
