@@ -23,7 +23,7 @@ from camoxpert_cli.model.camoxpert import CamoXpert
 from tests.helpers.compare import differences
 from tests.helpers.reference_network import ReferenceOutput, reference_loss
 from tests.helpers.run_files import events
-from tests.helpers.steered_runs import Disk, make_idle, run_in_hand
+from tests.helpers.steered_runs import Disk, last_layer, make_idle, run_in_hand
 from tests.helpers.tiny_data import tiny_plan
 
 FINITE = LossValues(1.0, 1.0, 1.0, 1.0, 1.0, 1.0)
@@ -204,7 +204,7 @@ def test_only_many_skipped_steps_in_a_row_end_a_run(tiny_data: Path, tmp_path: P
 def test_run_outlives_skipped_steps(tiny_data: Path, tmp_path: Path) -> None:
     """After a step that overflows the run goes on; metrics.jsonl has no gradient norm for it, and counts it."""
     run = run_in_hand(tiny_data, tmp_path / "run", num_experts=1)
-    bias = run.state.network.final_conv[3].bias
+    _, bias = last_layer(run.state.network)
     bias.register_hook(lambda gradient: gradient * (math.inf if run.state.progress.samples == 0 else 1.0))
     before = bias.detach().clone()
     train_epoch(run, run.phases[0], 0)
@@ -245,7 +245,7 @@ def test_scaled_run(tiny_data: Path, tmp_path: Path) -> None:
     run.saver.save_last()
     (_, saved) = disk.written[0]
 
-    assert differences(*ends) == []
+    assert differences(ends[0], ends[1]) == []
     assert saved.training is not None
     assert saved.training.scaler["scale"] == 2.0**12
 

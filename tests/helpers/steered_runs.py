@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from camoxpert_cli.checkpoints.format import CheckpointContent, CheckpointNotWritten, write_checkpoint
 from camoxpert_cli.engine.run import Run, enter_phase, prepare
 from camoxpert_cli.engine.step import StepOutput
+from camoxpert_cli.model.camoxpert import CamoXpert
 from tests.helpers.tiny_data import tiny_plan
 
 
@@ -20,6 +21,14 @@ def run_in_hand(data: Path, folder: Path, **settings: Any) -> Run:
     run = prepare(tiny_plan(data, folder, **settings))[0]
     enter_phase(run, run.phases[0])
     return run
+
+
+def last_layer(network: CamoXpert) -> tuple[nn.Parameter, nn.Parameter]:
+    """Weight and bias of what gives the logits."""
+    layer = network.final_conv[-1]
+    assert isinstance(layer, nn.Conv2d)
+    assert isinstance(layer.bias, nn.Parameter)
+    return layer.weight, layer.bias
 
 
 class IdleStep(nn.Module):

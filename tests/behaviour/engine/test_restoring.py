@@ -44,7 +44,7 @@ class Uncut(NamedTuple):
     copies: dict[tuple[int, int], Path]
 
 
-def write_at(run: Run, places: list[tuple[int, int]], then: Callable[[tuple[int, int]], None]) -> None:
+def write_at(run: Run, places: list[tuple[int, int]], then: Callable[[tuple[int, int]], object]) -> None:
     """Have last.pth written at some places and at the end only, which saves a second, and do something after that."""
 
     def write(path: Path, content: CheckpointContent, keep_as: Path | None) -> None:

@@ -15,8 +15,9 @@ def test_start_of_a_process() -> None:
     before = time.time()
     command = "import os, sys; from camoxpert_cli.engine.time_limit import process_start; "
     command += "print(process_start(os.getpid()), flush=True); sys.stdin.read()"
-    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
-    with subprocess.Popen([sys.executable, "-c", command], text=True, **pipes) as process:
+    with subprocess.Popen(
+        [sys.executable, "-c", command], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as process:
         assert process.stdout is not None
         inside = float(process.stdout.readline())
         outside = process_start(process.pid)

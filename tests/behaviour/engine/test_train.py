@@ -31,7 +31,7 @@ from tests.behaviour.engine.conftest import OtherRun
 from tests.helpers.compare import differences
 from tests.helpers.run_files import events, read_json
 from tests.helpers.scoring import evaluate
-from tests.helpers.steered_runs import Disk, make_idle, run_in_hand
+from tests.helpers.steered_runs import Disk, last_layer, make_idle, run_in_hand
 from tests.helpers.tiny_data import TEST_IMAGES, TRAINING_IMAGES, tiny_plan
 
 # Python 3.12 warns of any fork while threads run; workers use none of the parent's.
@@ -118,8 +118,9 @@ def test_what_is_validated(tiny_data: Path, tmp_path: Path, use_ema: bool) -> No
     scored = run.state.scored_network
     with torch.no_grad():  # white and black images: no rounding makes them alike
         for network, bias in ((run.state.network, -50.0), (scored, 50.0)):
-            network.final_conv[3].weight.zero_()
-            network.final_conv[3].bias.fill_(bias)
+            weight, logit = last_layer(network)
+            weight.zero_()
+            logit.fill_(bias)
     scores = validate(run)
     disk = run.saver.write = Disk()
     run.saver.save_best()
