@@ -36,13 +36,20 @@ from camoxpert_cli.parallel.worker import tell_begun
 from camoxpert_cli.parallel.world import World
 from camoxpert_cli.run_folder import RunFolder
 
+CLIP_NORM = 1.0
 # Until the first checkpoint shows better: what a slow network disk writes.
 _DISK_BYTES_PER_SECOND = 50e6
 
 
 @dataclass
 class Run:
-    """A run in hand: what was decided before its first step, and its parts, each of which changes what is its own."""
+    """A run in hand: what was decided before its first step, and its parts, each of which changes what is its own.
+
+    Between `prepare` and `train.carry_out` a part may be exchanged, to watch or to steer a run, and nothing of the
+    package has to be patched for that. What each batch goes through: `strategy.step`, a module with torch's hooks, from
+    the next phase on any other that gives a `StepOutput`. An update: `clip_norm`, `state.scaler`, `state.ema`. The
+    moment when it ends: `clock.stopping.deadline`. The disk: `saver.write`.
+    """
 
     config: Config
     folder: RunFolder
@@ -60,6 +67,7 @@ class Run:
     save_every: Interval | None
     phase: Phase | None = None  # under way
     skipped_in_a_row: int = 0  # steps whose gradients overflowed
+    clip_norm: float = CLIP_NORM  # of a step's gradient
 
     @property
     def device(self) -> torch.device:

@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import shutil
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import asdict, replace
+from pathlib import Path
 
 import torch
 
@@ -47,6 +49,8 @@ class Saver:
         """How long saving takes is noted in `reserve`."""
         self._folder, self._config, self._data, self._state = folder, config, data, state
         self._world, self._reserve, self._device, self._dtype = world, reserve, device, dtype
+        self.write: Callable[[Path, CheckpointContent, Path | None], None] = write_checkpoint
+        """Puts a checkpoint on the disk, and keeps the file before it where the last argument says."""
         self.trusts_last = False
         """Whether `last.pth` is whole: this session wrote it, or goes on from it."""
         self.unsaved: CheckpointNotWritten | None = None
@@ -91,7 +95,7 @@ class Saver:
         if not self._world.is_main:
             return False
         try:
-            write_checkpoint(self._folder.best, self._weights())
+            self.write(self._folder.best, self._weights(), None)
         except CheckpointNotWritten as error:
             console.warn(f"{error.message}; training goes on with the best weights before these")
             return False
@@ -101,7 +105,7 @@ class Saver:
         """Why it could not be written; None where it was."""
         try:
             keep_as = self._folder.previous if self.trusts_last else None
-            write_checkpoint(self._folder.last, content, keep_as=keep_as)
+            self.write(self._folder.last, content, keep_as)
         except CheckpointNotWritten as error:
             return CheckpointNotWritten(error.message, error.hint)  # without the frames that the other one holds
         return None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from types import FrameType, TracebackType
 from typing import Any
@@ -32,8 +33,9 @@ class Stopping:
     charge of stay as they are, and so do all of them outside of the main thread, which alone may set handlers.
     """
 
-    def __init__(self, deadline: Deadline) -> None:
-        self.deadline = deadline
+    def __init__(self, deadline: Deadline, clock: Callable[[], float] = time.monotonic) -> None:
+        """`clock` gives the seconds that lie between two presses."""
+        self.deadline, self._clock = deadline, clock
         self._received: signal.Signals | None = None
         self._received_at = 0.0
         self._before: dict[signal.Signals, Any] = {}
@@ -64,7 +66,7 @@ class Stopping:
         self._restore()
 
     def _receive(self, number: int, frame: FrameType | None) -> None:
-        now = time.monotonic()
+        now = self._clock()
         if self._received == number and now - self._received_at > _ONE_PRESS:
             self._restore()
             signal.raise_signal(number)

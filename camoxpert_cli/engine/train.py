@@ -41,7 +41,6 @@ from camoxpert_cli.metrics.score_set import mean_scores
 from camoxpert_cli.parallel.cuda_errors import out_of_memory_line, to_camox_error
 from camoxpert_cli.parallel.world import World, peer_lost
 
-CLIP_NORM = 1.0
 # float16 skips a step now and then while it finds its scale; so many in a row mean that it finds none.
 MOST_SKIPPED_STEPS = 50
 
@@ -68,6 +67,14 @@ def train(plan: Plan, world: World | None = None, checkpoint: Checkpoint | None 
     share the work; each of them calls this.
     """
     run, checkpoint = prepare(plan, checkpoint, world)
+    return carry_out(run, plan, checkpoint)
+
+
+def carry_out(run: Run, plan: Plan, checkpoint: Checkpoint | None) -> Outcome:
+    """`train` for a run that `prepare` has made of the plan.
+
+    Whoever wants to watch or to steer a run changes its parts before: see `Run`.
+    """
     announce(run)
     with run.folder.locked(), _explaining_errors(run), run.clock, closing(run.reporter):
         begin(run, plan.config, checkpoint)
@@ -242,7 +249,7 @@ def optimizer_step(run: Run, rate: float, losses: LossValues, epoch: int) -> flo
     progress.rate = rate
     set_learning_rate(optimizer, rate)
     scaler.unscale_(optimizer)
-    norm = run.strategy.clip_gradients(parameters_of(optimizer), CLIP_NORM)
+    norm = run.strategy.clip_gradients(parameters_of(optimizer), run.clip_norm)
     if math.isfinite(norm):
         scaler.step(optimizer)
         run.skipped_in_a_row = 0

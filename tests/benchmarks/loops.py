@@ -18,12 +18,12 @@ from camoxpert_cli.config.schema import Config
 from camoxpert_cli.data.pairs import Pair
 from camoxpert_cli.engine.build import RunData, build_network
 from camoxpert_cli.engine.optimizer import build_optimizer, set_learning_rate
-from camoxpert_cli.engine.run import Run, assemble
+from camoxpert_cli.engine.run import CLIP_NORM, Run, assemble
 from camoxpert_cli.engine.stages import WHOLE_BACKBONE
 from camoxpert_cli.engine.state import set_trained
 from camoxpert_cli.engine.step import TrainingStep, combine
 from camoxpert_cli.engine.time_limit import Deadline
-from camoxpert_cli.engine.train import CLIP_NORM, training_steps
+from camoxpert_cli.engine.train import training_steps
 from camoxpert_cli.parallel.device import place
 from camoxpert_cli.parallel.precision import build_scaler
 from camoxpert_cli.parallel.world import World

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,6 @@ import pytest
 from torch.optim import SGD
 
 from camoxpert_cli.engine import state as state_module
-from camoxpert_cli.engine import train as train_module
 from camoxpert_cli.engine.optimizer import build_optimizer
 from camoxpert_cli.engine.run import enter_phase, prepare
 from camoxpert_cli.engine.train import begin, train_epoch
@@ -27,10 +27,10 @@ def train_plainly(world: World, data: Path, folder: Path, case: dict[str, Any]) 
 
     For a process of its own: it leaves the package changed.
     """
-    train_module.CLIP_NORM = float("inf")
     state_module.__dict__["build_optimizer"] = _plain
     resolved = tiny_run(data, folder, **STAGES, **case, lr=1e-2, stage2_lr=1e-2, scheduler="none")
     run, _ = prepare(decide(resolved), None, world)
+    run.clip_norm = math.inf
     begin(run, resolved.config, None)
     run.strategy.step.double()
     states = []

@@ -1,378 +1,345 @@
+"""How a run goes on from a checkpoint. `tests/slow/test_restoring.py` cuts it everywhere."""
+
 from __future__ import annotations
 
-import functools
 import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
 import torch
 from torch.amp.grad_scaler import GradScaler
 
-from camoxpert_cli.checkpoints.format import read_checkpoint
-from camoxpert_cli.engine import run as run_module
-from camoxpert_cli.engine import train as train_module
-from camoxpert_cli.engine.run import Run, prepare
-from camoxpert_cli.engine.stopping import Stop
-from camoxpert_cli.engine.train import train
+from camoxpert_cli.checkpoints.format import Checkpoint, CheckpointContent, read_checkpoint, write_checkpoint
+from camoxpert_cli.engine.run import Run, enter_phase, prepare
+from camoxpert_cli.engine.train import begin, close_epoch, train, train_epochs
 from camoxpert_cli.errors import CheckpointError, UsageError
 from camoxpert_cli.metrics.image_scores import Scores
 from camoxpert_cli.run_folder import RunFolder
 from tests.helpers.checkpoints import write_content
 from tests.helpers.compare import differences
-from tests.helpers.cut_runs import CIRCUMSTANCES, SETTINGS, differing, history
+from tests.helpers.cut_runs import SETTINGS, differing, history
+from tests.helpers.networks import small_network
+from tests.helpers.steered_runs import Disk
 from tests.helpers.tiny_data import tiny_plan
 
-# Python 3.12 warns of any fork while threads run; workers use none of the parent's.
-pytestmark = [
-    pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning"),
-]
+# Of `plain_run`: an epoch of stage 1 and one of stage 2.
+STEPS = 2 + 3
 
 
-class Cut(Exception):
-    """Stands for whatever ends a process."""
+# An epoch of stage 1 and two phases of one epoch each, two steps an epoch.
+SHORT: dict[str, Any] = {**SETTINGS, "epochs": 3, "stage1_epochs": 1, "scheduler": "cosine_restart"}
+# Where a run is cut, by complete epochs and images of the next one: within an epoch, and where more of the backbone
+# begins to train.
+PLACES = [(1, 6), (2, 0)]
 
 
-def cut_after(monkeypatch: pytest.MonkeyPatch, steps: int, before_validation: bool = False) -> None:
-    """End training after so many optimizer steps: when the next one begins, or before the epoch is validated."""
-    original, validate = train_module.optimizer_step, train_module.validate
-    done = 0
+class Uncut(NamedTuple):
+    """The folder of a run at its end, and copies of it as it was at `PLACES`."""
 
-    def limited(*arguments: Any) -> float | None:
-        nonlocal done
-        if done == steps:
-            raise Cut
-        done += 1
-        return original(*arguments)
-
-    def limited_validate(run: Run) -> Scores | Stop:
-        if done == steps and before_validation:
-            raise Cut
-        return validate(run)
-
-    monkeypatch.setattr(train_module, "optimizer_step", limited)
-    monkeypatch.setattr(train_module, "validate", limited_validate)
+    folder: Path
+    copies: dict[tuple[int, int], Path]
 
 
-@pytest.fixture(scope="module")
-def uncut(tiny_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return train(tiny_plan(tiny_data, tmp_path_factory.mktemp("uncut") / "run", **SETTINGS)).folder.path
+def write_at(run: Run, places: list[tuple[int, int]], then: Callable[[tuple[int, int]], object]) -> None:
+    """Have last.pth written at some places and at the end only, which saves a second, and do something after that."""
 
+    def write(path: Path, content: CheckpointContent, keep_as: Path | None) -> None:
+        place = (run.state.progress.epoch, run.state.progress.samples)
+        if path == run.folder.best or place in [*places, (3, 0)]:
+            write_checkpoint(path, content, None)
+        if path == run.folder.last and place in places:
+            then(place)
 
-# Where a run is cut: after so many optimizer steps, saving after each or at ends of epochs only, and whether between
-# the epoch's last step and its validation.
-CUTS: dict[str, tuple[int, str | None, bool]] = {
-    "within the first epoch": (1, "1", False),
-    "end of an epoch": (2, None, False),
-    "within a group of accumulated batches": (3, "1", False),
-    "stage boundary": (4, None, False),
-    "within stage 2": (5, "1", False),
-    "unfreezing": (6, None, False),
-    "before validation": (6, "1", True),
-    "within the last epoch": (7, "1", False),
-}
-SCHEDULERS = ["cosine", "onecycle", "cosine_restart", "none"]
+    run.saver.write = write
 
 
 @pytest.fixture(scope="module")
-def uncut_runs(tiny_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, bool], Path]:
-    """The uncut run with a scheduler, with or without an EMA of the weights; each is trained once."""
-
-    @functools.cache
-    def train_once(scheduler: str, use_ema: bool) -> Path:
-        settings = {**SETTINGS, "scheduler": scheduler, "use_ema": use_ema}
-        return train(tiny_plan(tiny_data, tmp_path_factory.mktemp("uncut") / "run", **settings)).folder.path
-
-    return train_once
-
-
-def cut_and_compare(data: Path, folder: Path, uncut: Path, cut: str, **settings: Any) -> None:
-    """Cut a run, go on, and find no bit of the end that differs from the uncut run's."""
-    steps, save_every, before_validation = CUTS[cut]
-    settings = {**SETTINGS, **settings, "save_every": save_every}
-    with pytest.MonkeyPatch.context() as patch:
-        cut_after(patch, steps, before_validation)
-        with pytest.raises(Cut):
-            train(tiny_plan(data, folder, **settings))
-    train(tiny_plan(data, folder, resume_from=str(folder / "last.pth"), **settings))
-
-    assert differing(folder, uncut) == []
-    results = [json.loads((each / "results.json").read_text(encoding="utf-8")) for each in (folder, uncut)]
-    assert differences(results[0], results[1], CIRCUMSTANCES) == []
+def uncut(tiny_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Uncut:
+    """A run that was never cut, with what a cut one would have left."""
+    folder = tmp_path_factory.mktemp("uncut")
+    run, _ = prepare(tiny_plan(tiny_data, folder / "run", **SHORT))
+    copies = {place: folder / str(number) for number, place in enumerate(PLACES)}
+    write_at(run, PLACES, lambda place: shutil.copytree(run.folder.path, copies[place]))
+    begin(run, run.config, None)
+    assert train_epochs(run) is None
+    return Uncut(run.folder.path, copies)
 
 
-def some_cuts() -> list[tuple[str, str, bool, int]]:
-    """Two cuts of one uncut run; slow tests have every combination."""
-    return [
-        ("within the first epoch", "cosine_restart", True, 2),
-        ("unfreezing", "cosine_restart", True, 0),
-    ]
-
-
-@pytest.mark.parametrize(("cut", "scheduler", "use_ema", "num_workers"), some_cuts())
-def test_settings_do_not_matter(
-    tiny_data: Path,
-    tmp_path: Path,
-    uncut_runs: Callable[[str, bool], Path],
-    cut: str,
-    scheduler: str,
-    use_ema: bool,
-    num_workers: int,
-) -> None:
-    """Cut anywhere and resumed, a run ends with the bits of the uncut one, whatever its settings."""
-    uncut = uncut_runs(scheduler, use_ema)
-    cut_and_compare(
-        tiny_data, tmp_path / "run", uncut, cut, scheduler=scheduler, use_ema=use_ema, num_workers=num_workers
-    )
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("num_workers", [0, 2])
-@pytest.mark.parametrize("use_ema", [True, False])
-@pytest.mark.parametrize("scheduler", SCHEDULERS)
-@pytest.mark.parametrize("cut", CUTS)
-def test_every_combination(
-    tiny_data: Path,
-    tmp_path: Path,
-    uncut_runs: Callable[[str, bool], Path],
-    cut: str,
-    scheduler: str,
-    use_ema: bool,
-    num_workers: int,
-) -> None:
-    """The full product of the above."""
-    uncut = uncut_runs(scheduler, use_ema)
-    cut_and_compare(
-        tiny_data, tmp_path / "run", uncut, cut, scheduler=scheduler, use_ema=use_ema, num_workers=num_workers
-    )
-
-
-def test_scale_goes_on(tiny_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The gradient scale that float16 found, and how long it has held, survive the cut."""
-    monkeypatch.setattr(run_module, "build_scaler", lambda dtype, device: GradScaler("cpu", init_scale=64.0))
-    with pytest.MonkeyPatch.context() as patch:
-        cut_after(patch, 3)
-        with pytest.raises(Cut):
-            train(tiny_plan(tiny_data, tmp_path / "run"))
-    last = tmp_path / "run" / "last.pth"
-    content = read_checkpoint(last)
-    content["training"]["scaler"].update(scale=16.0)
-    write_content(last, content)
-    train(tiny_plan(tiny_data, tmp_path / "run", resume_from=str(last)))
-    scaler = read_checkpoint(last)["training"]["scaler"]
-
-    assert (scaler["scale"], scaler["_growth_tracker"]) == (16.0, 5)
-
-
-def test_what_resuming_tells(uncut: Path, tiny_data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """A run that goes on says from where, and writes it between the steps in metrics.jsonl."""
+@pytest.mark.parametrize("place", PLACES)
+def test_cut_and_uncut_runs_end_alike(uncut: Uncut, tiny_data: Path, tmp_path: Path, place: tuple[int, int]) -> None:
+    """A run that was cut ends with the bits of the uncut one: weights, average, moments, history and log."""
     folder = tmp_path / "run"
-    shutil.copytree(uncut, folder)
+    shutil.copytree(uncut.copies[place], folder)
+    run, checkpoint = prepare(tiny_plan(tiny_data, folder, resume_from=str(folder / "last.pth"), **SHORT))
+    write_at(run, [], lambda place: None)
+    begin(run, run.config, checkpoint)
+    assert train_epochs(run) is None
+
+    assert differing(folder, uncut.folder) == []
+
+
+class Content(dict[str, Any]):
+    """What a checkpoint holds, without all its numbers where a test that fails tells its arguments."""
+
+    def __repr__(self) -> str:
+        return f"Content({', '.join(self)})"
+
+
+@pytest.fixture(scope="module")
+def saved(plain_run: RunFolder) -> Checkpoint:
+    """What `plain_run` has left, in memory. Change nothing in it."""
+    return Checkpoint(plain_run.last, Content(read_checkpoint(plain_run.last)))
+
+
+def with_training(saved: Checkpoint, path: Path, **fields: Any) -> Checkpoint:
+    """The same at another place, with other training state."""
+    return Checkpoint(path, Content(saved.content, training={**saved.content["training"], **fields}))
+
+
+def restored(data: Path, folder: Path, checkpoint: Checkpoint, **settings: Any) -> Run:
+    """A run that stands where `checkpoint` was saved."""
+    run, _ = prepare(tiny_plan(data, folder, **settings), checkpoint)
+    begin(run, run.config, checkpoint)
+    return run
+
+
+def with_best(saved: Checkpoint, folder: Path, **scores: Any) -> Checkpoint:
+    """The last of a longer run than `plain_run`, beside a best_model.pth that has such `scores`.
+
+    Its best epoch was the first, with an IoU of 2.
+    """
+    folder.mkdir()
+    progress = {**saved.content["training"]["progress"], "best_epoch": 1, "best_iou": 2.0}
+    small = {name: saved.content[name] for name in ("backbone", "num_experts", "epoch", "config", "versions")}
+    weights = dict.fromkeys(saved.content["network"], torch.zeros(1))
+    write_content(folder / "best_model.pth", {**small, "network": weights, "scores": scores})
+    checkpoint = with_training(saved, folder / "last.pth", progress=progress)
+    checkpoint.path.touch()
+    return checkpoint
+
+
+def test_all_that_is_saved_comes_back(saved: Checkpoint, tiny_data: Path, tmp_path: Path) -> None:
+    """What a run that goes on would save at once is what it goes on from: weights, average, moments, position."""
+    run = restored(tiny_data, tmp_path / "run", saved, epochs=3)
+    disk = run.saver.write = Disk()
+    run.saver.save_last()
+    own = disk.written[0][1].to_dict()
+
+    assert differences(own, saved.content, {"config", "versions", "checksum"}) == []
+    assert own["training"]["ema_updates"] == STEPS
+    assert own["training"]["backbone_stages"] == 4
+
+
+def test_scale_goes_on(saved: Checkpoint, tiny_data: Path, tmp_path: Path) -> None:
+    """The gradient scale that float16 found, and how long it has held, survive the cut."""
+    scaler = {**GradScaler("cpu", init_scale=16.0).state_dict(), "_growth_tracker": 5}
+    checkpoint = with_training(saved, saved.path, scaler=scaler)
+    run, _ = prepare(tiny_plan(tiny_data, tmp_path / "run", epochs=3), checkpoint)
+    run.state.scaler = GradScaler("cpu", init_scale=64.0)
+    begin(run, run.config, checkpoint)
+
+    assert run.state.scaler.get_scale() == 16.0
+    assert run.state.scaler.state_dict()["_growth_tracker"] == 5
+
+
+def test_changed_rates_and_decay_count_from_here_on(saved: Checkpoint, tiny_data: Path, tmp_path: Path) -> None:
+    """Weight decay and the backbone's part of the rate are those asked for now, with the moments of before."""
+    asked = {"weight_decay": 0.25, "backbone_lr_factor": 0.5, "epochs": 3}
+    run = restored(tiny_data, tmp_path / "run", saved, **asked)
+    assert run.state.optimizer is not None
+
+    assert [group["weight_decay"] for group in run.state.optimizer.param_groups] == [0.25, 0.25]
+    assert [group["lr_factor"] for group in run.state.optimizer.param_groups] == [1.0, 0.5]
+    assert {int(state["step"]) for state in run.state.optimizer.state.values()} == {3, STEPS}
+
+
+def test_a_longer_run_freezes_nothing_again(saved: Checkpoint, tiny_data: Path, tmp_path: Path) -> None:
+    """Extended, a run's plan would unfreeze later; what trains already goes on training, to the end."""
+    run = restored(tiny_data, tmp_path / "run", saved, epochs=9)
+    coming = [phase for phase in run.phases if phase.end > 2]
+
+    assert [(phase.first, phase.end, phase.backbone_stages) for phase in coming] == [(1, 9, 4)]
+
+
+def test_what_resuming_tells(
+    plain_run: RunFolder, tiny_data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Resuming a run that is complete says from where, trains nothing, and writes the same results.
+
+    Where it went on stands between the steps in metrics.jsonl.
+    """
+    folder = tmp_path / "run"
+    shutil.copytree(plain_run.path, folder)
+    (folder / "results.json").unlink()
     lines = (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
-    train(tiny_plan(tiny_data, folder, resume_from=str(folder / "last.pth"), **SETTINGS))
+    train(tiny_plan(tiny_data, folder, resume_from=str(folder / "last.pth")))
     after = (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
     added = json.loads(after[-1])
 
     assert after[:-1] == lines
-    assert (added["event"], added["epoch"], added["samples"]) == ("resume", 4, 0)
-    assert f"Going on from {folder / 'last.pth'}: 4 epochs are complete" in capsys.readouterr().err
+    assert (added["event"], added["epoch"], added["samples"]) == ("resume", 2, 0)
+    assert f"Going on from {folder / 'last.pth'}: 2 epochs are complete" in capsys.readouterr().err
+    assert (folder / "results.json").read_bytes() == plain_run.results.read_bytes()
+    assert (folder / "last.pth").read_bytes() == plain_run.last.read_bytes()
 
 
-def test_finished_run_is_scored_again(uncut: Path, tiny_data: Path, tmp_path: Path) -> None:
-    """Resuming a run that is complete trains nothing and writes the same results."""
-    folder = tmp_path / "run"
-    shutil.copytree(uncut, folder)
-    (folder / "results.json").unlink()
-    train(tiny_plan(tiny_data, folder, resume_from=str(folder / "last.pth"), **SETTINGS))
-
-    assert (folder / "results.json").read_bytes() == (uncut / "results.json").read_bytes()
-    assert (folder / "last.pth").read_bytes() == (uncut / "last.pth").read_bytes()
-
-
-def at_phase_boundary(uncut: Path) -> dict[str, Any]:
-    """What last.pth would be in the middle of `uncut`: the weights do not matter here."""
-    content = read_checkpoint(uncut / "last.pth")
-    content["training"]["progress"].update(epoch=3, best_epoch=1, best_iou=2.0)
-    return content
-
-
-@pytest.mark.slow
-def test_best_weights_move_to_another_folder(uncut: Path, tiny_data: Path, tmp_path: Path) -> None:
+def test_best_weights_move_to_another_folder(saved: Checkpoint, tiny_data: Path, tmp_path: Path) -> None:
     """Resumed into a new folder, a run has its best weights there, though no later epoch is better."""
-    source = tmp_path / "source"
-    source.mkdir()
-    best = read_checkpoint(uncut / "best_model.pth")
-    write_content(source / "best_model.pth", {**best, "scores": {**best["scores"], "epoch": 1, "iou": 2.0}})
-    write_content(source / "last.pth", at_phase_boundary(uncut))
-    folder = train(tiny_plan(tiny_data, tmp_path / "run", resume_from=str(source / "last.pth"), **SETTINGS)).folder
+    source = with_best(saved, tmp_path / "source", epoch=1, iou=2.0)
+    run = restored(tiny_data, tmp_path / "run", source, epochs=3)
+    disk = run.saver.write = Disk()
+    close_epoch(run, run.phases[-1], Scores({"iou": 0.9, "dice": 0.0, "mae": 1.0}))
 
-    assert folder.best.read_bytes() == (source / "best_model.pth").read_bytes()
-    assert json.loads(folder.results.read_text(encoding="utf-8"))["epoch"] == 1
-    assert json.loads(folder.history.read_text(encoding="utf-8"))[0]["epoch"] == 1
+    assert run.folder.best.read_bytes() == (source.path.parent / "best_model.pth").read_bytes()
+    assert [name for name, _ in disk.written] == ["last.pth"]
+    assert (run.state.progress.best_epoch, run.state.progress.best_iou) == (1, 2.0)
+    assert [row["epoch"] for row in history(run.folder.path)] == [1, 2, 3]
 
 
-@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("epoch", "iou", "beside"), [(1, 1.5, True), (1, 1.5, False), (2, 2.0, True)], ids=["new", "same", "later"]
+)
+def test_best_weights_of_another_run(
+    saved: Checkpoint,
+    tiny_data: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    epoch: int,
+    iou: float,
+    beside: bool,
+) -> None:
+    """best_model.pth of another epoch, or of the same one in another run, is not taken for the best of this run.
+
+    Neither where it lies in the run folder, nor where it would be copied from beside the checkpoint.
+    """
+    source = with_best(saved, tmp_path / "source", epoch=epoch, iou=iou)
+    folder = tmp_path / "run" if beside else source.path.parent
+    run = restored(tiny_data, folder, source, epochs=3, resume_from=str(source.path))
+
+    assert (run.state.progress.best_epoch, run.state.progress.best_iou) == (0, -1.0)
+    assert "other weights than the best of this run, epoch 1: only epochs from here on" in capsys.readouterr().err
+    assert run.folder.best.exists() != beside
+
+
 def test_best_weights_that_are_nowhere(
-    uncut: Path, tiny_data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    saved: Checkpoint, tiny_data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Where last.pth comes alone, the best is sought among the epochs to come, and that is said."""
-    write_content(tmp_path / "last.pth", at_phase_boundary(uncut))
-    folder = train(tiny_plan(tiny_data, tmp_path / "run", resume_from=str(tmp_path / "last.pth"), **SETTINGS)).folder
+    source = with_best(saved, tmp_path / "source", epoch=1, iou=2.0)
+    (source.path.parent / "best_model.pth").unlink()
+    run = restored(tiny_data, tmp_path / "run", source, epochs=3)
+    disk = run.saver.write = Disk()
+    close_epoch(run, run.phases[-1], Scores({"iou": 0.0, "dice": 0.0, "mae": 1.0}))
 
-    assert read_checkpoint(folder.best)["epoch"] == 4
-    assert json.loads(folder.results.read_text(encoding="utf-8"))["epoch"] == 4
-    assert f"there is no file {tmp_path / 'best_model.pth'}: only epochs from here" in capsys.readouterr().err
+    assert [(name, content.epoch) for name, content in disk.written] == [("best_model.pth", 3), ("last.pth", 3)]
+    assert run.state.progress.best_epoch == 3
+    assert f"there is no file {source.path.parent / 'best_model.pth'}: only epochs" in capsys.readouterr().err
 
 
-def test_nothing_left_to_do(uncut: Path, tiny_data: Path, tmp_path: Path) -> None:
+def test_nothing_left_to_do(plain_run: RunFolder, tiny_data: Path, tmp_path: Path) -> None:
     """A checkpoint with all the epochs asked for and without the best weights beside it is refused, exit code 2."""
-    shutil.copy(uncut / "last.pth", tmp_path / "last.pth")
-    with pytest.raises(UsageError, match="has 4 complete epochs") as caught:
-        train(tiny_plan(tiny_data, tmp_path / "run", resume_from=str(tmp_path / "last.pth"), **SETTINGS))
+    shutil.copy(plain_run.last, tmp_path / "last.pth")
+    with pytest.raises(UsageError, match="has 2 complete epochs") as caught:
+        train(tiny_plan(tiny_data, tmp_path / "run", resume_from=str(tmp_path / "last.pth")))
 
     assert caught.value.exit_code == 2
     assert "--epochs" in caught.value.hint
 
 
-def test_other_settings(uncut: Path, tiny_data: Path, tmp_path: Path) -> None:
+def test_other_settings(plain_run: RunFolder, tiny_data: Path, tmp_path: Path) -> None:
     """Training state of other parameters is refused with exit code 4, and the run folder keeps what it had."""
     folder = tmp_path / "run"
-    shutil.copytree(uncut, folder)
+    shutil.copytree(plain_run.path, folder)
     before = {path.name: path.read_bytes() for path in folder.iterdir()}
-    settings = {**SETTINGS, "deep_supervision": False}
     with pytest.raises(CheckpointError, match="does not fit these settings") as caught:
-        train(tiny_plan(tiny_data, folder, resume_from=str(folder / "last.pth"), **settings))
+        train(tiny_plan(tiny_data, folder, resume_from=str(folder / "last.pth"), deep_supervision=False))
 
     assert caught.value.exit_code == 4
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
 
 
-@pytest.mark.slow
-def test_another_network(uncut: Path, tiny_data: Path, tmp_path: Path) -> None:
+def test_another_network(saved: Checkpoint, tiny_data: Path, tmp_path: Path) -> None:
     """A checkpoint of another network is refused before the run folder is made."""
-    settings = {**SETTINGS, "num_experts": 2}
-    with pytest.raises(CheckpointError, match="does not fit test_resnet with 2 experts"):
-        train(tiny_plan(tiny_data, tmp_path / "run", resume_from=str(uncut / "last.pth"), **settings))
+    with pytest.raises(CheckpointError, match="does not fit test_resnet with 3 experts"):
+        prepare(tiny_plan(tiny_data, tmp_path / "run", num_experts=3), saved)
 
     assert not (tmp_path / "run").exists()
 
 
-def watch(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, dict[str, Any]]]:
-    """The epoch number of each step (from 0) and the run's state before it."""
-    seen: list[tuple[int, dict[str, Any]]] = []
-    original = train_module.optimizer_step
-
-    def watched(run: Run, rate: float, losses: Any, epoch: int) -> float | None:
-        assert run.state.ema is not None
-        assert run.state.optimizer is not None
-        ema = {name: value.clone() for name, value in run.state.ema.network.state_dict().items()}
-        parameters = {name: value.detach().clone() for name, value in run.state.network.named_parameters()}
-        moments = len(run.state.optimizer.state)
-        state = {"average": ema, "parameters": parameters, "updates": run.state.ema.updates, "moments": moments}
-        seen.append((epoch, state))
-        return original(run, rate, losses, epoch)
-
-    monkeypatch.setattr(train_module, "optimizer_step", watched)
-    return seen
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("elsewhere", [False, True])
 def test_from_best_model(
-    uncut: Path,
-    tiny_data: Path,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-    elsewhere: bool,
+    saved: Checkpoint, tiny_data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """best_model.pth gives weights, EMA and epoch; what starts anew is said, and no worse epoch replaces it."""
-    source, folder = tmp_path / "run", tmp_path / ("other" if elsewhere else "run")
-    source.mkdir()
-    content = read_checkpoint(uncut / "last.pth")
-    content["epoch"], content["history"] = 3, content["history"][:3]
-    content["scores"] = content["history"][-1]
+    content = {**saved.content, "scores": saved.content["history"][-1]}
     del content["training"]
-    write_content(source / "best_model.pth", content)
-    seen = watch(monkeypatch)
-    monkeypatch.setattr(
-        train_module, "validate", lambda run: Scores({"iou": content["scores"]["iou"] - 0.1, "dice": 0.0, "mae": 1.0})
-    )
-    train(tiny_plan(tiny_data, folder, resume_from=str(source / "best_model.pth"), **SETTINGS))
+    source = tmp_path / "source" / "best_model.pth"
+    source.parent.mkdir()
+    write_content(source, content)
+    run = restored(tiny_data, tmp_path / "run", Checkpoint(source, content), epochs=3)
     said = capsys.readouterr().err
-    first = seen[0][1]
+    progress, ema = run.state.progress, run.state.ema
+    assert ema is not None
 
-    assert {epoch for epoch, _ in seen} == {3}
-    assert f"Going on from {source / 'best_model.pth'}: 3 epochs are complete" in said
+    assert f"Going on from {source}: 2 epochs are complete" in said
     assert "what is not in it starts anew: optimizer, gradient scale, position" in said
-    assert differences(first["average"], content["ema"]) == []
-    assert differences(first["parameters"], {name: content["network"][name] for name in first["parameters"]}) == []
-    # Two steps in each of three epochs: an average that began its ramp anew would forget what it holds.
-    assert (first["updates"], first["moments"]) == (6, 0)
-    assert differences(read_checkpoint(folder / "best_model.pth"), content) == []
-    assert [row["epoch"] for row in history(folder)] == [1, 2, 3, 4]
-    assert json.loads((folder / "results.json").read_text(encoding="utf-8"))["epoch"] == 3
+    # An average that began its ramp anew would forget what it holds.
+    assert (progress.epoch, progress.samples, progress.best_epoch, ema.updates) == (2, 0, 2, STEPS)
+    assert differences(dict(ema.network.state_dict()), dict(content["ema"])) == []
+    assert differences(dict(run.state.network.state_dict()), dict(content["network"])) == []
+
+    enter_phase(run, run.phases[-1])
+    disk = run.saver.write = Disk()
+    close_epoch(run, run.phases[-1], Scores({"iou": content["scores"]["iou"], "dice": 0.0, "mae": 1.0}))
+    assert run.folder.best.read_bytes() == source.read_bytes()
+    assert [name for name, _ in disk.written] == ["last.pth"]
+    assert run.state.optimizer is not None
+    assert not run.state.optimizer.state
+    assert [row["epoch"] for row in history(run.folder.path)] == [1, 2, 3]
+    assert progress.best_epoch == 2
 
 
 def test_from_the_original_program(
-    uncut: Path,
-    tiny_data: Path,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
+    saved: Checkpoint, tiny_data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """A checkpoint of the original program, which counts epochs from 0, goes on with the epoch after the one it names.
 
     Its average has parameters only, so BatchNorm's statistics are those of the network.
     """
-    run = prepare(tiny_plan(tiny_data, tmp_path / "unused", **SETTINGS))[0]
-    parameters = {name for name, _ in run.state.network.named_parameters()}
-    content = read_checkpoint(uncut / "last.pth")
+    content = saved.content
+    network = small_network("test_resnet", 2)
+    parameters = {name for name, _ in network.named_parameters()}
     original = {
         "epoch": 2,
         "model_state_dict": {f"module.{name}": value for name, value in content["network"].items()},
         "ema_state_dict": {name: value for name, value in content["ema"].items() if name in parameters},
-        "args": {"backbone": "test_resnet", "num_experts": 3, "img_size": 64},
+        "args": {"backbone": "test_resnet", "num_experts": 2, "img_size": 64},
         "best_iou": np.float64(0.71),
     }
-    torch.save(original, tmp_path / "original.pth")
-    seen = watch(monkeypatch)
-    folder = train(
-        tiny_plan(tiny_data, tmp_path / "run", resume_from=str(tmp_path / "original.pth"), **SETTINGS)
-    ).folder
+    path = tmp_path / "original.pth"
+    torch.save(original, path)
+    run = restored(tiny_data, tmp_path / "run", Checkpoint(path, read_checkpoint(path)), epochs=4)
     said = capsys.readouterr().err
-    first = seen[0][1]
+    assert run.state.ema is not None
 
-    assert {epoch for epoch, _ in seen} == {3}
-    assert f"Going on from {tmp_path / 'original.pth'}: 3 epochs are complete" in said
+    assert run.state.progress.epoch == 3
+    assert run.state.progress.best_epoch == 0
+    assert f"Going on from {path}: 3 epochs are complete" in said
     assert "what is not in it starts anew: optimizer, gradient scale, position" in said
     expected = {name: content["ema" if name in parameters else "network"][name] for name in content["ema"]}
-    assert differences(first["average"], expected) == []
-    assert differences(first["parameters"], {name: content["network"][name] for name in parameters}) == []
-    assert [row["epoch"] for row in history(folder.path)] == [4]
-    assert read_checkpoint(folder.best)["epoch"] == 4
+    assert differences(dict(run.state.ema.network.state_dict()), expected) == []
+    assert differences(dict(run.state.network.state_dict()), dict(content["network"])) == []
 
 
-@pytest.mark.slow
-def test_skip_stage1_from_weights(uncut: Path, tiny_data: Path, tmp_path: Path) -> None:
+def test_skip_stage1_from_weights(saved: Checkpoint, tiny_data: Path, tmp_path: Path) -> None:
     """Weights of an early epoch, resumed without stage 1, begin with stage 2's first epoch."""
-    content = read_checkpoint(uncut / "last.pth")
+    content = {**saved.content, "epoch": 1, "scores": None}
     del content["training"]
-    write_content(tmp_path / "weights.pth", {**content, "epoch": 1, "scores": None})
-    settings = {**SETTINGS, "skip_stage1": True, "resume_from": str(tmp_path / "weights.pth")}
-    folder: RunFolder = train(tiny_plan(tiny_data, tmp_path / "run", **settings)).folder
+    settings = {"skip_stage1": True, "epochs": 4, "stage1_epochs": 2}
+    run = restored(tiny_data, tmp_path / "run", Checkpoint(saved.path, content), **settings)
 
-    assert [(row["epoch"], row["stage"]) for row in history(folder.path)] == [(3, 2), (4, 2)]
-
-
-def test_scores_belong_to_the_weights(tiny_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A checkpoint from the middle of an epoch has no scores: those of the epoch before are of other weights."""
-    cut_after(monkeypatch, 3)
-    with pytest.raises(Cut):
-        train(tiny_plan(tiny_data, tmp_path / "run", save_every="1"))
-
-    assert read_checkpoint(tmp_path / "run" / "last.pth")["scores"] is None
-    assert read_checkpoint(tmp_path / "run" / "best_model.pth")["scores"] == history(tmp_path / "run")[0]
+    assert run.state.progress.epoch == 2
+    assert [phase for phase in run.phases if phase.stage.number == 1] == []

@@ -1,96 +1,100 @@
-"""What a run does where the disk is full."""
+"""What a run keeps of itself, and what it does where the disk is full."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from camoxpert_cli.checkpoints.format import CheckpointNotWritten, read_checkpoint, write_checkpoint
+from camoxpert_cli.checkpoints.format import CheckpointNotWritten, checkpoint_bytes, read_checkpoint
 from camoxpert_cli.commands.training_outcome import print_outcome
-from camoxpert_cli.engine import saving as saving_module
-from camoxpert_cli.engine import train as train_module
+from camoxpert_cli.config.parse import Interval
 from camoxpert_cli.engine.outcome import Outcome
-from camoxpert_cli.engine.train import train
+from camoxpert_cli.engine.run import Run, prepare
+from camoxpert_cli.engine.train import carry_out, close_epoch, train_epoch
 from camoxpert_cli.errors import TrainingError
 from camoxpert_cli.metrics.image_scores import Scores
 from camoxpert_cli.run_folder import RunFolder
+from tests.helpers.run_files import read_json
+from tests.helpers.steered_runs import Disk, make_idle, run_in_hand
 from tests.helpers.tiny_data import tiny_plan
 
-SETTINGS: dict[str, Any] = {"epochs": 4, "stage1_epochs": 4}
+SETTINGS: dict[str, Any] = {"epochs": 4, "stage1_epochs": 4, "num_experts": 1}
 
 
-def full_where(monkeypatch: pytest.MonkeyPatch, is_full: Callable[[Path, int], bool]) -> None:
-    """The disk is full for the writes that `is_full` says: of which file, and the how manieth of it (from 1)."""
-    written: dict[str, int] = {}
-
-    def write(path: Path, content: Any, keep_as: Path | None = None) -> None:
-        written[path.name] = written.get(path.name, 0) + 1
-        if is_full(path, written[path.name]):
-            raise CheckpointNotWritten(f"{path} cannot be written: No space left on device", "free some space")
-        write_checkpoint(path, content, keep_as)
-
-    monkeypatch.setattr(saving_module, "write_checkpoint", write)
+def close_epochs(run: Run, *ious: float) -> None:
+    """As if so many epochs had been trained and scored so."""
+    for iou in ious:
+        close_epoch(run, run.phases[0], Scores({"iou": iou, "dice": 0.0, "mae": 1.0}))
 
 
-def test_full_for_a_while(
-    tiny_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_full_for_a_while(tiny_data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Training goes on where the disk is full, and the next save that succeeds has everything."""
-    full_where(monkeypatch, lambda path, count: path.name == "last.pth" and count in (1, 2))
-    folder = train(tiny_plan(tiny_data, tmp_path / "run", **SETTINGS)).folder
+    run = run_in_hand(tiny_data, tmp_path / "run", **SETTINGS)
+    disk = run.saver.write = Disk(lambda name, count: name == "last.pth" and count in (1, 2))
+    close_epochs(run, 0.1, 0.1)
+    unsaved, current = run.saver.unsaved, run.saver.is_up_to_date
+    close_epochs(run, 0.1)
     said = capsys.readouterr().err
+    last = [content for name, content in disk.written if name == "last.pth"]
 
     assert said.count("No space left on device; training goes on, and the next save tries again") == 2
-    assert read_checkpoint(folder.last)["epoch"] == 4
-    assert len(json.loads(folder.history.read_text())) == 4
+    assert unsaved is not None
+    assert not current
+    assert [content.epoch for content in last] == [3]
+    assert run.saver.unsaved is None
+    assert run.saver.is_up_to_date
+    assert len(read_json(run.folder.history)) == 3
 
 
-def test_full_to_the_end(
-    tiny_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_full_to_the_end(tiny_data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Where the last save fails, results are written, last.pth is the last that was, and the end is an error."""
-    full_where(monkeypatch, lambda path, count: path.name == "last.pth" and count > 2)
-    outcome = train(tiny_plan(tiny_data, tmp_path / "run", **SETTINGS))
+    plan = tiny_plan(tiny_data, tmp_path / "run", **{**SETTINGS, "epochs": 2, "stage1_epochs": 2})
+    run, _ = prepare(plan)
+    make_idle(run)
+    run.saver.write = Disk(lambda name, count: name == "last.pth" and count > 1, keeps=True)
+    outcome = carry_out(run, plan, None)
     with pytest.raises(CheckpointNotWritten, match="No space left on device") as caught:
         print_outcome(outcome)
 
     assert caught.value.exit_code == 4
     assert "test TINY" in capsys.readouterr().out  # the scores are told all the same
     assert Outcome.from_mapping(json.loads(json.dumps(outcome.to_mapping()))).unsaved == outcome.unsaved
-    assert (tmp_path / "run" / "results.json").exists()
-    assert read_checkpoint(tmp_path / "run" / "last.pth")["epoch"] == 2
+    assert run.folder.results.exists()
+    assert read_checkpoint(run.folder.last)["epoch"] == 1
 
 
 def test_best_weights_that_cannot_be_written(
-    tiny_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    tiny_data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """An epoch whose weights could not be kept is not called the best: the file and the summary agree."""
-    scores = iter([0.1, 0.3, 0.2, 0.2])
-    monkeypatch.setattr(train_module, "validate", lambda run: Scores({"iou": next(scores), "dice": 0.0, "mae": 1.0}))
-    full_where(monkeypatch, lambda path, count: path.name == "best_model.pth" and count == 2)
-    folder = train(tiny_plan(tiny_data, tmp_path / "run", **SETTINGS)).folder
-    best, results = read_checkpoint(folder.best), json.loads(folder.results.read_text())
+    run = run_in_hand(tiny_data, tmp_path / "run", **SETTINGS)
+    disk = run.saver.write = Disk(lambda name, count: name == "best_model.pth" and count == 2)
+    close_epochs(run, 0.1, 0.3, 0.2, 0.2)
+    best = [content for name, content in disk.written if name == "best_model.pth"][-1]
 
     assert "training goes on with the best weights before these" in capsys.readouterr().err
-    assert (best["epoch"], best["scores"]["iou"]) == (3, 0.2)
-    assert results["epoch"] == 3
+    assert best.scores is not None
+    assert (best.epoch, best.scores["iou"]) == (3, 0.2)
+    assert run.state.progress.best_epoch == 3
 
 
-def test_no_weights_at_all(tiny_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_weights_at_all(tiny_data: Path, tmp_path: Path) -> None:
     """A run none of whose weights could be kept ends with that, not in the middle of its summary."""
-    full_where(monkeypatch, lambda path, count: True)
+    plan = tiny_plan(tiny_data, tmp_path / "run", **{**SETTINGS, "epochs": 1, "stage1_epochs": 1})
+    run, _ = prepare(plan)
+    make_idle(run)
+    run.saver.write = Disk(lambda name, count: True)
     with pytest.raises(TrainingError, match="no weights could be kept") as caught:
-        train(tiny_plan(tiny_data, tmp_path / "run", **SETTINGS))
+        carry_out(run, plan, None)
 
     assert caught.value.exit_code == 6
 
 
 def test_too_little_space_is_told_before_training(
-    tiny_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    plain_run: RunFolder, tiny_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A disk that cannot hold three checkpoints is refused before the first step."""
     asked: list[int] = []
@@ -99,11 +103,65 @@ def test_too_little_space_is_told_before_training(
         asked.append(size)
         raise TrainingError("too little")
 
-    with monkeypatch.context() as patched:
-        patched.setattr(RunFolder, "require_space", refuse)
-        with pytest.raises(TrainingError, match="too little"):
-            train(tiny_plan(tiny_data, tmp_path / "run", **SETTINGS))
-    folder = train(tiny_plan(tiny_data, tmp_path / "run", epochs=2, stage1_epochs=0, progressive_unfreeze=False)).folder
+    monkeypatch.setattr(RunFolder, "require_space", refuse)
+    with pytest.raises(TrainingError, match="too little"):
+        prepare(tiny_plan(tiny_data, tmp_path / "run"))
 
     # The estimate leaves out what is small: names, settings, history.
-    assert folder.last.stat().st_size == pytest.approx(asked[0] / 3, rel=0.1)
+    assert plain_run.last.stat().st_size == pytest.approx(asked[0] / 3, rel=0.1)
+
+
+def test_scores_belong_to_the_weights(tiny_data: Path, tmp_path: Path) -> None:
+    """A checkpoint from the middle of an epoch has no scores: those of the epoch before are of other weights."""
+    run = run_in_hand(tiny_data, tmp_path / "run", **SETTINGS)
+    disk = run.saver.write = Disk()
+    close_epochs(run, 0.5)
+    run.state.progress.samples = 4
+    run.saver.save_last()
+    scores = [(name, content.scores) for name, content in disk.written]
+
+    row = read_json(run.folder.history)[0]
+    assert scores == [("best_model.pth", row), ("last.pth", row), ("last.pth", None)]
+
+
+def test_how_often_it_saves(tiny_data: Path, tmp_path: Path) -> None:
+    """Within an epoch after every so many steps of it, or seconds, as the settings say."""
+    run = run_in_hand(tiny_data, tmp_path / "run", batch_size=2, accumulation_steps=2, **SETTINGS)
+    run.data.train[:] = (run.data.train * 2)[:12]
+    make_idle(run)
+    positions: list[int] = []
+    run.saver.write = lambda *_: positions.append(run.state.progress.samples)
+    found = []
+    for save_every in (Interval(steps=1), Interval(steps=2), Interval(seconds=60), Interval(seconds=0), None):
+        run.save_every = save_every
+        run.state.progress.samples = 0
+        positions.clear()
+        train_epoch(run, run.phases[0], 0)
+        found.append([*positions])
+
+    assert found == [[4, 8, 12], [8], [], [4, 8, 12], []]
+
+
+def test_the_file_before_is_kept(tiny_data: Path, tmp_path: Path) -> None:
+    """The first save of a session keeps nothing: that file may be damaged. Each later one keeps what it replaces."""
+    run = run_in_hand(tiny_data, tmp_path / "run", **SETTINGS)
+    kept: list[Path | None] = []
+    run.saver.write = lambda path, content, keep_as: kept.append(keep_as)
+    for _ in range(2):
+        run.saver.save_last()
+    run.saver.save_best()
+
+    assert kept == [None, run.folder.previous, None]
+
+
+def test_reserve_knows_how_long_saving_takes(tiny_data: Path, tmp_path: Path) -> None:
+    """What the clock keeps for the end is what saves took, no longer an estimate."""
+    run = run_in_hand(tiny_data, tmp_path / "run", **SETTINGS)
+    run.saver.write = Disk()
+    estimated = run.clock.reserve.to_save
+    run.saver.save_last()
+
+    size = checkpoint_bytes(run.state.network, True)
+    assert estimated == pytest.approx(1.2 * 2 * size / 50e6)
+    assert run.clock.reserve.saving > 0
+    assert run.clock.reserve.to_save == 1.2 * 2 * run.clock.reserve.saving

@@ -13,10 +13,9 @@ from typer.testing import CliRunner
 from camoxpert_cli.app import app
 from camoxpert_cli.engine import tensorboard as curves_module
 from camoxpert_cli.engine.tensorboard import Curves
-from camoxpert_cli.engine.train import train
 from camoxpert_cli.run_folder import RunFolder
-from tests.helpers.run_files import events, read_json
-from tests.helpers.tiny_data import tiny_plan
+from tests.behaviour.engine.conftest import OtherRun
+from tests.helpers.run_files import events
 
 accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator", exc_type=ImportError)
 
@@ -32,11 +31,10 @@ def values(rows: list[dict[str, Any]], name: str) -> list[float]:
     return [row[name] for row in rows]
 
 
-@pytest.fixture(scope="module")
-def drawn(tiny_data: Path, tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
+@pytest.fixture
+def drawn(other_run: OtherRun) -> RunFolder:
     """A finished run of two epochs with curves, saved after every step. Read it, but change nothing in it."""
-    folder = tmp_path_factory.mktemp("drawn") / "run"
-    return train(tiny_plan(tiny_data, folder, tensorboard=True, save_every="1")).folder
+    return other_run.folder
 
 
 def test_what_is_drawn(drawn: RunFolder) -> None:
@@ -117,11 +115,3 @@ def test_a_full_disk_costs_curves(
     drawing.close()
 
     assert capsys.readouterr().err.count("No space left on device; training goes on without it") == 1
-
-
-def test_history_is_the_same_with_curves(drawn: RunFolder, plain_run: RunFolder) -> None:
-    """Drawing changes nothing about the run."""
-    rows, plain = read_json(drawn.history), read_json(plain_run.history)
-
-    assert values(rows, "train_loss") == values(plain, "train_loss")
-    assert values(rows, "mae") == values(plain, "mae")

@@ -1,43 +1,50 @@
 from __future__ import annotations
 
 import signal
+from collections.abc import Iterator
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from camoxpert_cli.checkpoints.format import read_checkpoint
 from camoxpert_cli.checkpoints.load import load_model
-from camoxpert_cli.config.schema import Config, Scheduler
+from camoxpert_cli.config.schema import Scheduler
 from camoxpert_cli.data.dataset import ScoringImages
 from camoxpert_cli.data.loader import scoring_loader
 from camoxpert_cli.engine import train as train_module
-from camoxpert_cli.engine.run import Run, enter_phase, prepare
-from camoxpert_cli.engine.saving import Saver
+from camoxpert_cli.engine.run import enter_phase, prepare
 from camoxpert_cli.engine.schedule import learning_rate
-from camoxpert_cli.engine.stopping import Stop
-from camoxpert_cli.engine.train import train
+from camoxpert_cli.engine.seed import seed_step
+from camoxpert_cli.engine.time_limit import Deadline
+from camoxpert_cli.engine.train import begin, carry_out, close_epoch, train_epoch, training_steps, validate
 from camoxpert_cli.errors import DataError, Interrupted
-from camoxpert_cli.launch.decide import decide
 from camoxpert_cli.metrics.image_scores import Scores
-from camoxpert_cli.model import camoxpert
-from camoxpert_cli.model.activation_checkpointing import checkpoint_activations
 from camoxpert_cli.model.camoxpert import CamoXpert
+from camoxpert_cli.parallel.world import World
 from camoxpert_cli.run_folder import RunFolder
+from tests.behaviour.engine.conftest import OtherRun
 from tests.helpers.compare import differences
 from tests.helpers.run_files import events, read_json
 from tests.helpers.scoring import evaluate
-from tests.helpers.tiny_data import TEST_IMAGES, TRAINING_IMAGES, tiny_plan, tiny_run
+from tests.helpers.steered_runs import Disk, last_layer, make_idle, run_in_hand
+from tests.helpers.tiny_data import TEST_IMAGES, TRAINING_IMAGES, tiny_plan
 
 # Python 3.12 warns of any fork while threads run; workers use none of the parent's.
 pytestmark = pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
 
 CPU = torch.device("cpu")
-# What may differ between two runs that do the same.
-CIRCUMSTANCES = {"seconds", "epoch_seconds", "time", "num_workers", "checkpoint_dir", "gradient_checkpointing"}
+# What may differ between two runs that learn the same.
+CIRCUMSTANCES = {
+    *("seconds", "epoch_seconds", "time", "num_workers", "checkpoint_dir"),
+    *("gradient_checkpointing", "tensorboard", "save_every"),
+}
+SCORES = Scores({"iou": 0.5, "dice": 0.5, "mae": 0.5})
+PASSED = Deadline(0.0, "the time limit of 1s")
 
 
 def differing(first: RunFolder, second: RunFolder) -> list[str]:
@@ -62,156 +69,312 @@ def test_no_image_is_seen_twice(tiny_data: Path, tmp_path: Path) -> None:
     assert [len(pairs) for pairs in data.tests.values()] == [TEST_IMAGES]
 
 
-@pytest.mark.parametrize("num_workers", [0, 2])
-def test_same_run_again(plain_run: RunFolder, tiny_data: Path, tmp_path: Path, num_workers: int) -> None:
-    """The same seed gives the same run to the last bit, with workers too."""
-    assert differing(train(tiny_plan(tiny_data, tmp_path / "run", num_workers=num_workers)).folder, plain_run) == []
+def test_same_run_again(plain_run: RunFolder, other_run: OtherRun) -> None:
+    """The same seed gives the same run to the last bit: dropout, BatchNorm, order and augmentation, all of it.
+
+    Though workers load the images, activations are computed twice, curves are drawn, and it saves after every step.
+    """
+    assert differing(other_run.folder, plain_run) == []
 
 
-def test_gradient_checkpointing(
-    plain_run: RunFolder, tiny_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Computing activations twice saves memory and changes no bit of the run, dropout and BatchNorm included."""
-    checkpointed = []
-
-    def watched(module: nn.Module, *inputs: Any) -> Any:
-        checkpointed.append(module)
-        return checkpoint_activations(module, *inputs)
-
-    monkeypatch.setattr(camoxpert, "checkpoint_activations", watched)
-    folder = train(tiny_plan(tiny_data, tmp_path / "run", gradient_checkpointing=True)).folder
-
-    # In each of five steps four mixtures and four decoder blocks, in stage 2's three steps the backbone too.
-    assert len(checkpointed) == 5 * 8 + 3
-    assert differing(folder, plain_run) == []
+def test_gradient_checkpointing(other_run: OtherRun) -> None:
+    """In each of five steps mixtures and decoder blocks are computed twice, in stage 2's three the backbone too."""
+    assert other_run.computed == {"moe_layers.0": 2 * 5, "decoder_blocks.3": 2 * 5, "backbone": 2 + 2 * 3}
 
 
-def test_another_seed(plain_run: RunFolder, tiny_data: Path, tmp_path: Path) -> None:
-    """Another seed gives other weights, another split and another course."""
-    folder = train(tiny_plan(tiny_data, tmp_path / "run", seed=7, epochs=1)).folder
+def test_another_seed(tiny_data: Path, tmp_path: Path) -> None:
+    """Another seed gives other weights, another split and other augmentation."""
+    first, second = (run_in_hand(tiny_data, tmp_path / str(seed), seed=seed) for seed in (42, 7))
+    weights = [run.state.network.state_dict()["final_conv.0.weight"] for run in (first, second)]
+    names = [{pair.name for pair in run.data.validation} for run in (first, second)]
+    for run in (first, second):  # the same image throughout, so that the order does not count
+        run.data.train[:] = [first.data.train[0]] * 8
+    batches = [next(iter(run.feed.training(run.phases[0].stage, 0, 0)[0])) for run in (first, second)]
 
-    assert read_json(folder.history)[0]["train_loss"] != read_json(plain_run.history)[0]["train_loss"]
-    assert differences(read_checkpoint(folder.last)["network"], read_checkpoint(plain_run.last)["network"]) != []
+    assert not torch.equal(*weights)
+    assert names[0] != names[1]
+    assert not torch.equal(batches[0][0], batches[1][0])
 
 
 def test_without_deep_supervision(tiny_data: Path, tmp_path: Path) -> None:
     """The side outputs take no part in the loss, are frozen, and keep the weights they began with."""
-    settings = tiny_run(tiny_data, tmp_path / "run", epochs=1, deep_supervision=False)
-    run = prepare(decide(settings))[0]
-    enter_phase(run, run.phases[0])
+    run = run_in_hand(tiny_data, tmp_path / "run", batch_size=8, deep_supervision=False)
     before = {name: value.clone() for name, value in run.state.network.state_dict().items()}
-    folder = train(decide(settings)).folder
-    after = read_checkpoint(folder.last)["network"]
+    train_epoch(run, run.phases[0], 0)
+    after = run.state.network.state_dict()
     heads = [name for name in after if name.startswith("deep_heads.")]
 
-    assert {line["deep"] for line in events(folder, "step")} == {0.0}
+    assert [line["deep"] for line in events(run.folder, "step")] == [0.0]
     assert not any(parameter.requires_grad for parameter in run.state.network.deep_heads.parameters())
     assert len(heads) == 6
     assert all(torch.equal(after[name], before[name]) for name in heads)
     assert not torch.equal(after["final_conv.0.weight"], before["final_conv.0.weight"])
 
 
-def test_without_ema(tiny_data: Path, tmp_path: Path) -> None:
-    """Without an average the network itself is validated and kept."""
-    settings = tiny_run(tiny_data, tmp_path / "run", epochs=1, use_ema=False)
-    folder = train(decide(settings)).folder
-    dataset = ScoringImages(
-        prepare(decide(replace(settings, config=elsewhere(settings.config))))[0].data.validation, 64
-    )
-    scores = evaluate(load_model(folder.best), scoring_loader(dataset, 4, 0))
+@pytest.mark.parametrize("use_ema", [True, False])
+def test_what_is_validated(tiny_data: Path, tmp_path: Path, use_ema: bool) -> None:
+    """The average, where there is one, and else the network itself; that is what a checkpoint has for it."""
+    run = run_in_hand(tiny_data, tmp_path / "run", use_ema=use_ema)
+    scored = run.state.scored_network
+    with torch.no_grad():  # white and black images: no rounding makes them alike
+        for network, bias in ((run.state.network, -50.0), (scored, 50.0)):
+            weight, logit = last_layer(network)
+            weight.zero_()
+            logit.fill_(bias)
+    scores = validate(run)
+    disk = run.saver.write = Disk()
+    run.saver.save_best()
+    expected = evaluate(scored, scoring_loader(ScoringImages(run.data.validation, 64), 4, 0))
 
-    assert read_checkpoint(folder.best)["ema"] is None
-    assert read_json(folder.history)[0]["mae"] == scores.mae
+    assert isinstance(scores, Scores)
+    assert scores.measures["mae"] == expected.mae > 0.5
+    assert (disk.written[0][1].ema is not None) == use_ema
+    assert (scored is run.state.network) != use_ema
 
 
-def elsewhere(config: Config) -> Config:
-    """The same settings for another folder."""
-    return replace(config, run=replace(config.run, checkpoint_dir=f"{config.run.checkpoint_dir}-other"))
-
-
-def test_ema_is_validated(plain_run: RunFolder, tiny_data: Path, tmp_path: Path) -> None:
-    """With an average it is the average whose scores the history has.
-
-    After so few steps its maps and the network's may be the same in eight bits: which one is scored is looked at too.
-    """
+def test_scores_are_those_of_the_best_weights(plain_run: RunFolder, tiny_data: Path, tmp_path: Path) -> None:
+    """The history has the scores of what best_model.pth holds, read from the file."""
     run, _ = prepare(tiny_plan(tiny_data, tmp_path / "run"))
-    dataset = ScoringImages(run.data.validation, 64)
     best = read_json(plain_run.results)["epoch"]
-    ema = load_model(plain_run.best, ema=True)
-    scores = evaluate(ema, scoring_loader(dataset, 4, 0))
+    scores = evaluate(load_model(plain_run.best), scoring_loader(ScoringImages(run.data.validation, 64), 4, 0))
 
-    assert run.state.ema is not None
-    assert run.state.scored_network is run.state.ema.network is not run.state.network
     assert read_json(plain_run.history)[best - 1]["mae"] == scores.mae
 
 
 def test_skip_stage1(tiny_data: Path, tmp_path: Path) -> None:
     """Without stage 1 the run begins with stage 2's first epoch and trains the backbone at once."""
-    settings = tiny_run(tiny_data, tmp_path / "run", skip_stage1=True)
-    before = prepare(decide(settings))[0].state.network.state_dict()["backbone.conv1.0.weight"].clone()
-    folder = train(decide(settings)).folder
+    run = run_in_hand(tiny_data, tmp_path / "run", skip_stage1=True, stage2_batch_size=8)
+    before = run.state.network.state_dict()["backbone.conv1.0.weight"].clone()
+    run.saver.write = Disk()
+    train_epoch(run, run.phases[0], run.state.progress.epoch)
+    close_epoch(run, run.phases[0], SCORES)
 
-    assert [(row["epoch"], row["stage"]) for row in read_json(folder.history)] == [(2, 2)]
-    assert not torch.equal(read_checkpoint(folder.last)["network"]["backbone.conv1.0.weight"], before)
+    assert [(phase.first, phase.end) for phase in run.phases] == [(1, 2)]
+    assert [(row["epoch"], row["stage"]) for row in read_json(run.folder.history)] == [(2, 2)]
+    assert not torch.equal(run.state.network.state_dict()["backbone.conv1.0.weight"], before)
 
 
-@pytest.fixture
-def idle(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, float]]:
-    """Makes training compute and write nothing; gives the rates of all groups at each optimizer step."""
-    rates: list[dict[str, float]] = []
-    step = train_module.optimizer_step
-
-    def watched(run: Run, *arguments: Any) -> float | None:
-        norm = step(run, *arguments)
+def test_thawing_keeps_what_was_learned(tiny_data: Path, tmp_path: Path) -> None:
+    """Each phase trains all that the one before did, with the same moments, and a part of the backbone besides."""
+    run, _ = prepare(tiny_plan(tiny_data, tmp_path / "run", epochs=4, num_experts=1))
+    trained: list[set[int]] = []
+    for phase in run.phases:
+        enter_phase(run, phase)
         assert run.state.optimizer is not None
-        rates.append({group["name"]: group["lr"] for group in run.state.optimizer.param_groups})
-        return norm
+        parameters = [each for each in run.state.network.parameters() if each.requires_grad]
+        assert {id(each) for group in run.state.optimizer.param_groups for each in group["params"]} == set(
+            map(id, parameters)
+        )
+        assert {id(each) for each in run.state.optimizer.state} == (trained[-1] if trained else set())
+        trained.append(set(map(id, parameters)))
+        for parameter in parameters:
+            parameter.grad = torch.ones_like(parameter)
+        run.state.optimizer.step()
 
-    monkeypatch.setattr(train_module, "optimizer_step", watched)
-    monkeypatch.setattr(train_module, "backward", lambda *arguments, share: (torch.zeros(6), torch.zeros(1)))
-    monkeypatch.setattr(train_module, "validate", lambda run: Scores({"iou": 0.5, "dice": 0.5, "mae": 0.5}))
-    for name in ("save_last", "save_best"):
-        monkeypatch.setattr(Saver, name, lambda saver: True)
-    monkeypatch.setattr(train_module, "close_run", lambda run: {})
-    return rates
+    assert [phase.backbone_stages for phase in run.phases] == [0, 1, 2, 4]
+    assert all(before < after for before, after in pairwise(trained))
+    assert trained[-1] == set(map(id, run.state.network.parameters()))
 
 
 @pytest.mark.parametrize("scheduler", ["cosine", "onecycle", "cosine_restart", "none"])
-def test_rates_of_a_run(tiny_data: Path, tmp_path: Path, idle: list[dict[str, float]], scheduler: Scheduler) -> None:
+def test_rates_of_a_run(tiny_data: Path, tmp_path: Path, scheduler: Scheduler) -> None:
     """Each stage runs its schedule to the end, over unfreezings too, and the backbone keeps a tenth of every rate.
 
     The original program's warm-up gave the backbone the whole rate, and its rate froze at the first unfreezing.
     """
-    settings = {"epochs": 11, "stage1_epochs": 2, "warmup_epochs": 2, "scheduler": scheduler, "use_ema": False}
-    folder = train(tiny_plan(tiny_data, tmp_path / "run", min_lr=1e-6, stage2_batch_size=4, **settings)).folder
+    settings: dict[str, Any] = {"epochs": 11, "stage1_epochs": 2, "warmup_epochs": 2, "scheduler": scheduler}
+    plan = tiny_plan(tiny_data, tmp_path / "run", min_lr=1e-6, stage2_batch_size=4, use_ema=False, **settings)
+    run, _ = prepare(plan)
+    make_idle(run)
+    run.saver.write = Disk()
+    begin(run, plan.config, None)
+    rates: list[dict[str, float]] = []
+    for phase in run.phases:
+        enter_phase(run, phase)
+        assert run.state.optimizer is not None
+        run.state.optimizer.register_step_pre_hook(
+            lambda optimizer, *_: rates.append({group["name"]: group["lr"] for group in optimizer.param_groups})
+        )
+        for epoch in range(phase.first, phase.end):
+            assert train_epoch(run, phase, epoch) is None
+            close_epoch(run, phase, SCORES)
     # Two steps an epoch; unfreezing comes before steps 6 and 12 of stage 2.
     stage1 = [learning_rate(step, 4, scheduler=scheduler, peak=1e-3, minimum=1e-6) for step in range(4)]
     stage2 = [
         learning_rate(step, 18, scheduler=scheduler, peak=5e-4, minimum=1e-6, warmup_steps=4) for step in range(18)
     ]
-    rates = [each["network"] for each in idle]
+    of_network = [each["network"] for each in rates]
 
-    assert rates == stage1 + stage2
-    assert ["backbone" in each for each in idle] == [False] * 4 + [True] * 18
-    assert [each["backbone"] for each in idle[4:]] == pytest.approx([rate / 10 for rate in stage2])
-    assert [line["lr"] for line in events(folder, "step")] == rates
-    assert [row["lr"] for row in read_json(folder.history)] == rates[1::2]
+    assert of_network == stage1 + stage2
+    assert ["backbone" in each for each in rates] == [False] * 4 + [True] * 18
+    assert [each["backbone"] for each in rates[4:]] == pytest.approx([rate / 10 for rate in stage2])
+    assert [line["lr"] for line in events(run.folder, "step")] == of_network
+    assert [row["lr"] for row in read_json(run.folder.history)] == of_network[1::2]
 
 
-def test_interrupted_at_the_end(
-    tiny_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, idle: list[dict[str, float]]
-) -> None:
-    """Ctrl-C after the last epoch does not speak of an epoch that the run does not have."""
+def test_other_batches_within_an_epoch_go_on_with_the_schedule(tiny_data: Path, tmp_path: Path) -> None:
+    """A run that goes on with larger batches in the middle of an epoch makes no step at a rate that it had before.
 
-    def pressing(run: Run) -> Stop | None:
-        signal.raise_signal(signal.SIGINT)
-        return run.clock.stop_before_batch()
+    2 of 8 images were seen in the epoch, by a batch of 2: its step 0. Batches of 4 follow, their steps are 1 and 2.
+    """
+    run = run_in_hand(tiny_data, tmp_path / "run", batch_size=4, epochs=4, stage1_epochs=4)
+    make_idle(run)
+    run.state.progress.samples = 2
+    stage = run.phases[0].stage
+    loader, sizes = run.feed.training(stage, 1, 2)
+    steps = list(training_steps(run, stage, 1, zip(sizes, loader, strict=True)))
 
-    monkeypatch.setattr(train_module, "close_run", pressing)
-    with pytest.raises(Interrupted, match=r"after the last epoch, .*; no weights were saved"):
-        train(tiny_plan(tiny_data, tmp_path / "run"))
+    # Of 2 steps in each of 4 epochs, of which one is complete.
+    minimum = run.config.train.min_lr
+    expected = [learning_rate(2 + step, 8, scheduler="cosine", peak=1e-3, minimum=minimum) for step in (1, 2)]
+    assert [(step.number, step.images) for step in steps] == [(1, 4), (2, 2)]
+    assert [step.rate for step in steps] == expected
 
-    assert len(idle) == 5
+
+def test_steps_are_told_apart(tiny_data: Path, tmp_path: Path) -> None:
+    """Losses and choices of experts are each step's own; an epoch's are the mean and the sum over its images."""
+    run = run_in_hand(tiny_data, tmp_path / "run", batch_size=2, accumulation_steps=2, val_fraction=0.36)
+    step = make_idle(run)
+
+    def grow(module: object, inputs: object, output: Any) -> None:
+        output.terms.mul_(float(step.batches))
+
+    step.register_forward_hook(grow)
+    run.saver.write = Disk()
+    train_epoch(run, run.phases[0], 0)
+    steps = events(run.folder, "step")
+    chosen = [list(layer) for layer in run.state.progress.experts_chosen]
+    close_epoch(run, run.phases[0], SCORES)
+    total = events(run.folder, "epoch")[0]["train_loss"]
+
+    # Batches of 2 + 2 and 2 + 1 images, with losses of 1, 2, 3 and 4.
+    assert [line["bce"] for line in steps] == pytest.approx([(2 * 1 + 2 * 2) / 4, (2 * 3 + 4) / 3])
+    assert chosen == [[7.0, 7.0]] * 4
+    assert total == pytest.approx((4 * steps[0]["total"] + 3 * steps[1]["total"]) / 7)
+
+
+def test_epochs_begin_anew(tiny_data: Path, tmp_path: Path) -> None:
+    """What is summed up over an epoch starts at nothing in the next; seconds of the run are those of its epochs."""
+    run = run_in_hand(tiny_data, tmp_path / "run", epochs=3, stage1_epochs=3)
+    make_idle(run)
+    run.saver.write = Disk()
+    progress = run.state.progress
+    for epoch in range(2):
+        train_epoch(run, run.phases[0], epoch)
+        progress.epoch_seconds, progress.skipped_steps = 10.0, 1
+        close_epoch(run, run.phases[0], SCORES)
+    rows, lines = progress.history, events(run.folder, "epoch")
+
+    assert rows[0]["train_loss"] == rows[1]["train_loss"] == lines[1]["train_loss"]
+    assert (progress.epoch, progress.samples, progress.loss_sum, progress.skipped_steps) == (2, 0, 0.0, 0)
+    assert progress.experts_chosen == []
+    assert progress.seconds == 20.0
+
+
+def test_the_best_epoch_and_the_target(tiny_data: Path, tmp_path: Path) -> None:
+    """The first of equal epochs is the best; the target is passed once, by an epoch that just reaches it."""
+    run = run_in_hand(tiny_data, tmp_path / "run", epochs=6, stage1_epochs=6, target_iou=0.5)
+    disk = run.saver.write = Disk()
+    seconds: list[float | None] = []
+    for iou in (0.3, 0.5, 0.5, 0.4, 0.9):
+        run.state.progress.epoch_seconds = 10.0
+        close_epoch(run, run.phases[0], Scores({"iou": iou, "dice": 0.0, "mae": 1.0}))
+        seconds.append(run.state.progress.target_seconds)
+    best = [content.epoch for name, content in disk.written if name == "best_model.pth"]
+
+    assert best == [1, 2, 5]
+    assert (run.state.progress.best_epoch, run.state.progress.best_iou) == (5, 0.9)
+    assert seconds == [None, 20.0, 20.0, 20.0, 20.0]
+
+
+@pytest.fixture
+def _terminated_by_default() -> Iterator[None]:
+    """However pytest was started."""
+    before = signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    yield
+    signal.signal(signal.SIGTERM, before)
+
+
+@pytest.mark.usefixtures("_terminated_by_default")
+def test_a_signal_ends_a_run_within_an_epoch(tiny_data: Path, tmp_path: Path) -> None:
+    """A request to terminate during the first step lets it end, and no other begin; the run can go on from there."""
+    plan = tiny_plan(tiny_data, tmp_path / "run", batch_size=2)
+    run, _ = prepare(plan)
+    step = make_idle(run)
+    step.register_forward_hook(lambda *_: signal.raise_signal(signal.SIGTERM))
+    with pytest.raises(Interrupted, match="in epoch 1 of 2, 2 pictures into it") as caught:
+        carry_out(run, plan, None)
+    saved = read_checkpoint(run.folder.last)
+
+    assert caught.value.exit_code == 143
+    assert step.batches == 1
+    assert (saved["epoch"], saved["training"]["progress"]["samples"]) == (0, 2)
+
+
+@pytest.mark.parametrize("samples", [2, 8])
+def test_the_clock_ends_a_run_within_an_epoch(tiny_data: Path, tmp_path: Path, samples: int) -> None:
+    """When the time is up after a step, also after the last one, all of it is saved, and the end is no error."""
+    plan = tiny_plan(tiny_data, tmp_path / "run", batch_size=2)
+    run, _ = prepare(plan)
+    step = make_idle(run)
+
+    def pass_time(*_: Any) -> None:
+        if run.state.progress.samples + 2 == samples:
+            run.clock.stopping.deadline = PASSED
+
+    step.register_forward_hook(pass_time)
+    disk = run.saver.write = Disk()
+    outcome = carry_out(run, plan, None)
+    (name, saved) = disk.written[-1]
+
+    assert outcome.stop is not None
+    assert outcome.stop.exit_code == 0
+    assert 2 * step.batches == samples
+    assert name == "last.pth"
+    assert saved.training is not None
+    assert (saved.epoch, saved.training.progress["samples"]) == (0, samples)
+
+
+def test_a_run_that_has_no_time_makes_no_step(tiny_data: Path, tmp_path: Path) -> None:
+    """What is left after an epoch, or at the start, has to do for a step and all that follows."""
+    plan = tiny_plan(tiny_data, tmp_path / "run")
+    run, _ = prepare(plan)
+    step = make_idle(run)
+    run.saver.write = Disk()
+    run.clock.stopping.deadline = PASSED
+
+    assert carry_out(run, plan, None).stop is not None
+    assert step.batches == 0
+
+
+def test_stopped_at_the_end(plain_run: RunFolder, tiny_data: Path, tmp_path: Path) -> None:
+    """A run stopped after its last epoch, before the scores, does not speak of an epoch that it does not have."""
+    source = {"resume_from": str(plain_run.last)}
+    plan = tiny_plan(tiny_data, tmp_path / "run", **source)
+    run, checkpoint = prepare(plan)
+    run.clock.stopping.deadline = PASSED
+    outcome = carry_out(run, plan, checkpoint)
+
+    assert outcome.stop is not None
+    assert outcome.results is None
+    assert outcome.epochs == 2
+    assert not run.folder.results.exists()
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+def test_dropout_depends_on_place_and_rank(tiny_data: Path, tmp_path: Path, rank: int) -> None:
+    """Each batch of each rank draws numbers of its own, which a resumed run draws again."""
+    run = run_in_hand(tiny_data, tmp_path / "run", num_experts=1, use_ema=False)
+    step = make_idle(run)
+    run.state.progress.samples = 4
+    run.world = World(rank=rank)  # of a single process: collectives have no partner
+    seeds: list[int] = []
+    step.register_forward_pre_hook(lambda *_: seeds.append(torch.initial_seed()))
+    images, masks = torch.zeros(2, 3, 64, 64, dtype=torch.uint8), torch.zeros(2, 1, 64, 64, dtype=torch.uint8)
+    train_module.backward(run, images, masks, 3, 2, share=1.0)
+    seed_step(run.config.train.seed, 3, 4, rank)
+
+    assert seeds == [torch.initial_seed()]
 
 
 def test_training_images_that_cannot_be_read(tmp_path: Path, tiny_data: Path) -> None:
@@ -222,7 +385,7 @@ def test_training_images_that_cannot_be_read(tmp_path: Path, tiny_data: Path) ->
     run.data.train[:] = [replace(pair, image=broken) for pair in run.data.train]
     enter_phase(run, run.phases[0])
     with pytest.raises(DataError, match=r"broken\.png") as caught:
-        train_module.train_epoch(run, run.phases[0], 0)
+        train_epoch(run, run.phases[0], 0)
 
     assert caught.value.exit_code == 3
 

@@ -56,19 +56,6 @@ def test_no_data_at_all_points_to_the_quickstart(kaggle_input: Path, tmp_path: P
     assert not (tmp_path / "run").exists()
 
 
-def test_generated_images_depend_on_the_seed_and_are_kept_in_the_run_folder(tmp_path: Path) -> None:
-    """`--seed` changes the images; validation images are none of the training ones and there is no test set."""
-    first, second = (
-        open_data(DataConfig(generated_pictures=4, img_size=64), seed, RunFolder(tmp_path / str(seed)))
-        for seed in (1, 2)
-    )
-
-    assert [len(first.train), len(first.validation), first.tests] == [4, build.GENERATED_VALIDATION, {}]
-    assert first.train[0].image.is_relative_to(tmp_path / "1" / "pictures")
-    assert not {pair.image for pair in first.train} & {pair.image for pair in first.validation}
-    assert first.train[0].image.read_bytes() != second.train[0].image.read_bytes()
-
-
 @pytest.mark.parametrize("pretrained", [True, False])
 def test_only_a_pretrained_backbone_keeps_its_statistics(monkeypatch: pytest.MonkeyPatch, pretrained: bool) -> None:
     """Statistics of random weights are worth nothing: those are left to training, also where weights follow."""

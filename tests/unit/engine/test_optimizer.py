@@ -30,9 +30,9 @@ def groups(optimizer: AdamW) -> dict[str, dict[str, Any]]:
 
 
 def step(network: CamoXpert, optimizer: AdamW) -> None:
-    """One update with random gradients for whatever requires one."""
+    """One update for whatever requires a gradient, which differs from number to number."""
     for parameter in network.parameters():
-        parameter.grad = torch.randn_like(parameter) if parameter.requires_grad else None
+        parameter.grad = parameter.detach() + 0.1 if parameter.requires_grad else None
     optimizer.step()
 
 
@@ -100,7 +100,7 @@ def test_unfreezing_keeps_moments(network: CamoXpert) -> None:
 
 
 def test_steps_are_those_of_plain_adamw(network: CamoXpert) -> None:
-    """Three steps move the weights as torch's AdamW does without fused kernels, each group at its own rate."""
+    """Two steps move the weights as torch's AdamW does without fused kernels, each group at its own rate."""
     twin = deepcopy(network)
     fused = optimizer_over(network, 2)
     set_learning_rate(fused, 1e-2)
@@ -108,8 +108,7 @@ def test_steps_are_those_of_plain_adamw(network: CamoXpert) -> None:
     groups = [{**group, "fused": None} for group in fused.state_dict()["param_groups"]]
     plain.load_state_dict({"state": {}, "param_groups": groups})
     for each, optimizer in ((network, fused), (twin, plain)):
-        torch.manual_seed(1)
-        for _ in range(3):
+        for _ in range(2):
             step(each, optimizer)
 
     assert fused.param_groups[0]["fused"]
@@ -133,7 +132,6 @@ def test_goes_on_with_moments_of_another_kind(network: CamoXpert) -> None:
     other = optimizer_over(twin, 4)
     load_state(other, state)
     for each, own in ((network, optimizer), (twin, other)):
-        torch.manual_seed(1)
         step(each, own)
 
     assert other.param_groups[0]["fused"]

@@ -45,3 +45,15 @@ def test_weights_seed() -> None:
 
     assert torch.equal(draws[0], draws[1])
     assert not torch.equal(draws[0], draws[2])
+
+
+def test_each_rank_drops_its_own() -> None:
+    """At the same place no two ranks draw the same numbers; the first draws those of a run in one process."""
+    seeds = []
+    for rank in range(8):
+        seed_step(42, epoch=3, sample=16, rank=rank)
+        seeds.append(torch.initial_seed())
+    seed_step(42, epoch=3, sample=16)
+
+    assert len(set(seeds)) == 8
+    assert seeds[0] == torch.initial_seed()

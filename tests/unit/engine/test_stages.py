@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from camoxpert_cli.config.resolve import resolve
 from camoxpert_cli.engine.build import build_phases
-from camoxpert_cli.engine.stages import WHOLE_BACKBONE, Phase, Stage, plan_phases
+from camoxpert_cli.engine.stages import WHOLE_BACKBONE, Phase, Stage, keep_unfrozen, plan_phases
 from tests.helpers.tiny_data import tiny_run
 
 
@@ -85,3 +85,29 @@ def test_settings_reach_the_stages(tmp_path: Path) -> None:
     stages = list(dict.fromkeys(phase.stage for phase in build_phases(config)))
 
     assert stages == [Stage(1, 0, 3, 9, 0.1, warmup_epochs=0), Stage(2, 3, 7, 5, 0.01, warmup_epochs=2)]
+
+
+def test_a_longer_plan_freezes_nothing_again() -> None:
+    """Extended from 5 to 10 epochs, in its epoch 3 with two stages in training, a run goes on with those two.
+
+    The longer plan would train one of them until epoch 4; it trains all when it says so, and not before.
+    """
+    longer = plan(10, 1, progressive=True)
+
+    assert rows(longer) == [(1, 0, 1, 0), (2, 1, 4, 1), (2, 4, 7, 2), (2, 7, 10, 4)]
+    assert rows(keep_unfrozen(longer, epoch=3, backbone_stages=2)) == [(1, 0, 1, 0), (2, 1, 7, 2), (2, 7, 10, 4)]
+
+
+@given(lengths, st.booleans(), st.data())
+def test_what_trains_already_goes_on_training(length: tuple[int, int], progressive: bool, data: st.DataObject) -> None:
+    """From where a run stands each epoch trains what trains now, and what was planned for it."""
+    phases = plan(*length, progressive)
+    epoch, stages = data.draw(st.integers(0, length[0] - 1)), data.draw(st.sampled_from([0, 1, 2, 4]))
+    trained = {each: phase.backbone_stages for phase in phases for each in range(phase.first, phase.end)}
+    kept = keep_unfrozen(phases, epoch, stages)
+    now = {each: phase.backbone_stages for phase in kept for each in range(phase.first, phase.end)}
+
+    assert {each: now[each] for each in range(epoch, length[0])} == {
+        each: max(trained[each], stages) for each in range(epoch, length[0])
+    }
+    assert list(now) == list(trained)

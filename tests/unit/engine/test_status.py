@@ -108,10 +108,10 @@ def test_a_phase_that_was_not_timed_has_no_forecast(run: Run) -> None:
 
 
 def test_memory_is_that_of_the_process(run: Run) -> None:
-    """On the CPU it is what the process holds: hundreds of MiB with torch, and more with a further 200."""
+    """On the CPU it is what the process holds: hundreds of MiB with torch, and more with a further 64."""
     before = memory_bytes(run)
-    more = bytearray(b"1") * (200 * 2**20)
+    more = bytearray(b"1") * (64 * 2**20)
     after = memory_bytes(run)
 
     assert before > 100 * 2**20
-    assert after - before == pytest.approx(len(more), rel=0.1)
+    assert after - before == pytest.approx(len(more), rel=0.15)

@@ -4,6 +4,8 @@ import math
 import signal
 import threading
 import time
+from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
@@ -11,6 +13,16 @@ from camoxpert_cli.engine.stopping import Stopping
 from camoxpert_cli.engine.time_limit import Deadline
 
 NEVER = Deadline()
+
+
+@pytest.fixture(autouse=True)
+def _signals_of_a_terminal() -> Iterator[None]:
+    """Signals do what they do in a terminal, however pytest was started."""
+    own: dict[signal.Signals, Any] = {signal.SIGINT: signal.default_int_handler, signal.SIGTERM: signal.SIG_DFL}
+    before = {number: signal.signal(number, handler) for number, handler in own.items()}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
 
 
 @pytest.mark.parametrize(
@@ -30,14 +42,13 @@ def test_a_signal_waits_for_the_check(number: signal.Signals, code: int, reason:
     assert (stop.exit_code, stop.reason) == (code, f"stopped by {reason}")
 
 
-def test_pressed_twice_it_does_not_wait(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_pressed_twice_it_does_not_wait() -> None:
     """Whoever presses again means it: a step that hangs can be left. Twice in an instant is one press."""
     moments = iter([10.0, 10.1, 10.9, 12.0])
-    monkeypatch.setattr(time, "monotonic", lambda: next(moments))
     done = []
 
     def press_twice() -> None:
-        with Stopping(NEVER):
+        with Stopping(NEVER, clock=lambda: next(moments)):
             for _ in range(3):
                 signal.raise_signal(signal.SIGINT)
                 done.append("went on")
@@ -48,6 +59,17 @@ def test_pressed_twice_it_does_not_wait(monkeypatch: pytest.MonkeyPatch) -> None
         press_twice()
     assert done == ["went on"] * 3
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_the_first_signal_counts() -> None:
+    """A service that terminates what Ctrl-C has asked to end does not change why it ends."""
+    with Stopping(NEVER) as stopping:
+        signal.raise_signal(signal.SIGINT)
+        signal.raise_signal(signal.SIGTERM)
+        stop = stopping.due(0.0)
+
+    assert stop is not None
+    assert stop.exit_code == 130
 
 
 def test_handlers_are_given_back() -> None:

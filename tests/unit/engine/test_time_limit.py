@@ -2,8 +2,6 @@ from __future__ import annotations
 
 import math
 import os
-import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -12,23 +10,6 @@ import pytest
 from camoxpert_cli.engine import time_limit as deadline_module
 from camoxpert_cli.engine.time_limit import SESSION_START, Reserve, find_deadline, process_start, session_start
 from camoxpert_cli.errors import UsageError
-
-
-def test_start_of_a_process() -> None:
-    """The start of a process is read to the hundredth of a second, from inside and from outside."""
-    before = time.time()
-    command = "import os, time; from camoxpert_cli.engine.time_limit import process_start; time.sleep(0.5); "
-    done = subprocess.run(
-        [sys.executable, "-c", command + "print(process_start(os.getpid()))"],
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=True,
-    )
-    after = time.time()
-
-    # Ticks are a hundredth of a second; the two clocks it is worked out from are read one after the other.
-    assert before - 0.05 <= float(done.stdout) <= after - 0.5 + 0.05
 
 
 def test_a_name_with_brackets(tmp_path: Path) -> None:
@@ -105,3 +86,20 @@ def test_reserve_is_estimated_then_measured() -> None:
     assert estimated == pytest.approx(1.2 * (2 + 40 * 2 / 16 + 2 * 10))
     assert reserve.seconds == pytest.approx(1.2 * (2 + 3 + 2 * 1))
     assert reserve.to_save == pytest.approx(1.2 * 2)
+
+
+def test_the_slowest_counts() -> None:
+    """What a step, a save and a validation took at most is kept for the next; the first step does not count."""
+    reserve = Reserve(estimated_saving=10.0, validation_images=40)
+    for seconds in (60.0, 2.0, 3.0, 1.0):
+        reserve.note_step(seconds, images=4)
+        reserve.note_saving(seconds / 10)
+        reserve.note_validation(seconds * 10)
+
+    assert (reserve.step, reserve.saving, reserve.validation) == (3.0, 6.0, 600.0)
+    assert reserve.per_image == 1.0 / 4
+    reserve = Reserve(estimated_saving=10.0, validation_images=40)
+    for seconds in (1.0, 2.0):
+        reserve.note_saving(seconds)
+        reserve.note_validation(seconds)
+    assert (reserve.saving, reserve.validation) == (2.0, 2.0)

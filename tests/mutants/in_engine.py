@@ -1,0 +1,301 @@
+"""Mistakes in the course of a run: steps, stages, clock, saving, going on."""
+
+from __future__ import annotations
+
+from tests.mutants.mutant import Mutant
+
+_TRAIN = "behaviour/engine/test_train.py::"
+_UPDATES = "behaviour/test_updates.py::"
+_SAVING = "behaviour/engine/test_saving.py::"
+_RESTORING = "behaviour/engine/test_restoring.py::"
+
+MUTANTS = [
+    # Steps and accumulation.
+    Mutant(
+        "engine/train.py",
+        "share=size / group_images)",
+        "share=size / group_size)",
+        f"{_UPDATES}test_a_step_is_the_plain_mean_over_its_images",
+    ),
+    Mutant(
+        "engine/train.py",
+        "group_images = min(group_size, count - group_start)",
+        "group_images = min(group_size, count - progress.samples)",
+        f"{_UPDATES}test_a_step_is_the_plain_mean_over_its_images",
+    ),
+    Mutant("engine/train.py", "        group_losses.zero_()\n", "", f"{_TRAIN}test_steps_are_told_apart"),
+    Mutant("engine/train.py", "        group_chosen.zero_()\n", "", f"{_TRAIN}test_steps_are_told_apart"),
+    Mutant(
+        "engine/train.py",
+        "step.losses.total * step.images",
+        "step.losses.total * run.config.train.batch_size",
+        f"{_TRAIN}test_steps_are_told_apart",
+    ),
+    Mutant(
+        "engine/train.py",
+        "        scaler.step(optimizer)\n        run.skipped_in_a_row = 0\n",
+        "        scaler.step(optimizer)\n",
+        f"{_UPDATES}test_only_many_skipped_steps_in_a_row_end_a_run",
+    ),
+    Mutant(
+        "engine/train.py",
+        "    scaler.unscale_(optimizer)\n",
+        "",
+        f"{_UPDATES}test_scaled_run",
+    ),
+    Mutant(
+        "engine/train.py",
+        "    optimizer.zero_grad(set_to_none=True)\n",
+        "",
+        f"{_UPDATES}test_a_step_is_the_plain_mean_over_its_images",
+    ),
+    Mutant(
+        "engine/train.py",
+        "clip_gradients(parameters_of(optimizer), run.clip_norm)",
+        "clip_gradients(parameters_of(optimizer)[:1], run.clip_norm)",
+        f"{_UPDATES}test_gradients_are_clipped",
+    ),
+    # The schedule.
+    Mutant(
+        "engine/train.py",
+        "math.ceil(group_start / group_size)",
+        "group_start // group_size",
+        f"{_TRAIN}test_other_batches_within_an_epoch_go_on_with_the_schedule",
+    ),
+    Mutant(
+        "engine/build.py",
+        "(epoch - stage.first) * steps + step",
+        "epoch * steps + step",
+        f"{_TRAIN}test_rates_of_a_run",
+    ),
+    Mutant(
+        "engine/schedule.py",
+        "peak * (step + 1) / warmup_steps",
+        "peak * step / warmup_steps",
+        "unit/engine/test_schedule.py::test_warm_up_is_linear",
+    ),
+    # Stages.
+    Mutant(
+        "engine/state.py", "        previous=state.optimizer,\n", "", f"{_TRAIN}test_thawing_keeps_what_was_learned"
+    ),
+    Mutant(
+        "engine/run.py",
+        "if run.state.backbone_stages != phase.backbone_stages:",
+        "if run.state.backbone_stages is None:",
+        f"{_TRAIN}test_thawing_keeps_what_was_learned",
+    ),
+    Mutant(
+        "engine/stages.py",
+        "backbone_stages=max(phase.backbone_stages, backbone_stages)",
+        "backbone_stages=backbone_stages",
+        "unit/engine/test_stages.py::test_a_longer_plan_freezes_nothing_again",
+    ),
+    Mutant(
+        "engine/restoring.py",
+        "        run.phases = keep_unfrozen(run.phases, run.state.progress.epoch, training.backbone_stages)\n",
+        "",
+        f"{_RESTORING}test_a_longer_run_freezes_nothing_again",
+    ),
+    # The average, and what is validated.
+    Mutant(
+        "engine/train.py",
+        "if run.skipped_in_a_row == 0 and run.state.ema is not None:",
+        "if run.state.ema is not None:",
+        f"{_UPDATES}test_step_that_overflows_changes_nothing",
+    ),
+    Mutant(
+        "engine/ema.py",
+        "                ema_value.copy_(value)\n",
+        "                pass\n",
+        "unit/engine/test_ema.py::test_integers_are_copied",
+    ),
+    Mutant(
+        "engine/train.py",
+        "run.state.scored_network.eval(),",
+        "run.state.network.eval(),",
+        f"{_TRAIN}test_what_is_validated",
+    ),
+    # Ends of epochs.
+    Mutant(
+        "engine/train.py",
+        "scores.iou > progress.best_iou",
+        "scores.iou >= progress.best_iou",
+        f"{_TRAIN}test_the_best_epoch_and_the_target",
+    ),
+    Mutant(
+        "engine/train.py",
+        "progress.target_seconds is None and scores.iou >= target",
+        "scores.iou >= target",
+        f"{_TRAIN}test_the_best_epoch_and_the_target",
+    ),
+    Mutant(
+        "engine/train.py",
+        "progress.samples, progress.loss_sum, progress.epoch_seconds = 0, 0.0, 0.0",
+        "progress.samples, progress.loss_sum = 0, 0.0",
+        f"{_TRAIN}test_epochs_begin_anew",
+    ),
+    Mutant(
+        "engine/train.py",
+        "progress.experts_chosen, progress.skipped_steps = [], 0",
+        "progress.skipped_steps = 0",
+        f"{_TRAIN}test_epochs_begin_anew",
+    ),
+    # The clock and signals.
+    Mutant(
+        "engine/train.py",
+        "            if (stop := run.clock.stop_before_step()) is not None:\n                return stop\n",
+        "",
+        f"{_TRAIN}test_a_signal_ends_a_run_within_an_epoch",
+    ),
+    Mutant(
+        "engine/train.py",
+        "if (stop := run.clock.stop_before_step()) is not None:",
+        "if (stop := run.clock.stop_before_step()) is not None and stop.exit_code:",
+        f"{_TRAIN}test_the_clock_ends_a_run_within_an_epoch",
+    ),
+    Mutant(
+        "engine/train.py",
+        "stop = run.clock.stop_before_step() or train_epoch(run, phase, epoch)",
+        "stop = train_epoch(run, phase, epoch)",
+        f"{_TRAIN}test_a_run_that_has_no_time_makes_no_step",
+    ),
+    Mutant(
+        "engine/clock.py",
+        "exit_code, reason = max(reasons)",
+        "exit_code, reason = min(reasons)",
+        "unit/engine/test_clock.py::test_a_signal_outranks_the_clock",
+    ),
+    Mutant(
+        "engine/clock.py",
+        "self.stopping.due(self.reserve.to_save)",
+        "self.stopping.due(self.reserve.seconds)",
+        "unit/engine/test_clock.py::test_what_is_kept_for_the_end",
+    ),
+    Mutant(
+        "engine/time_limit.py",
+        "_MARGIN * (self.step + validation) + self.to_save",
+        "_MARGIN * self.step + self.to_save",
+        "unit/engine/test_clock.py::test_what_is_kept_for_the_end",
+    ),
+    Mutant(
+        "engine/stopping.py",
+        "now - self._received_at > _ONE_PRESS",
+        "now - self._received_at >= 0",
+        "unit/engine/test_stopping.py::test_pressed_twice_it_does_not_wait",
+    ),
+    Mutant(
+        "engine/stopping.py",
+        "if self._received is None:",
+        "if number:",
+        "unit/engine/test_stopping.py::test_the_first_signal_counts",
+    ),
+    # Saving.
+    Mutant(
+        "engine/saving.py",
+        "history[-1] if history and state.progress.samples == 0 else None",
+        "history[-1] if history else None",
+        f"{_SAVING}test_scores_belong_to_the_weights",
+    ),
+    Mutant(
+        "engine/saving.py",
+        "keep_as = self._folder.previous if self.trusts_last else None",
+        "keep_as = self._folder.previous",
+        f"{_SAVING}test_the_file_before_is_kept",
+    ),
+    Mutant(
+        "engine/saving.py",
+        "        self._saved_at = (self._state.progress.epoch, self._state.progress.samples)\n",
+        "",
+        f"{_SAVING}test_full_for_a_while",
+    ),
+    Mutant(
+        "engine/saving.py",
+        "            ema_updates=state.ema.updates if state.ema else 0,\n",
+        "            ema_updates=0,\n",
+        f"{_RESTORING}test_all_that_is_saved_comes_back",
+    ),
+    # Going on.
+    Mutant(
+        "engine/restoring.py",
+        '        if (scores.get("epoch"), scores.get("iou")) != (progress.best_epoch, progress.best_iou):\n',
+        '        if scores.get("epoch") != progress.best_epoch:\n',
+        f"{_RESTORING}test_best_weights_of_another_run",
+    ),
+    Mutant(
+        "engine/restoring.py",
+        "there = best if best.exists() else source",
+        "there = best",
+        f"{_RESTORING}test_best_weights_move_to_another_folder",
+    ),
+    Mutant(
+        "engine/restoring.py",
+        'group["lr_factor"], group["weight_decay"] = factor, decay',
+        'group["lr_factor"] = factor',
+        f"{_RESTORING}test_changed_rates_and_decay_count_from_here_on",
+    ),
+    Mutant(
+        "engine/restoring.py",
+        "        run.state.ema.updates = training.ema_updates\n",
+        "        run.state.ema.updates = 0\n",
+        f"{_RESTORING}test_all_that_is_saved_comes_back",
+    ),
+    Mutant(
+        "engine/restoring.py",
+        "load_weights(run.state.ema.network, weights_of(content, ema=True), path)",
+        "load_weights(run.state.ema.network, weights_of(content, ema=False), path)",
+        f"{_RESTORING}test_all_that_is_saved_comes_back",
+    ),
+    Mutant(
+        "engine/restoring.py",
+        "run.state.scaler.load_state_dict(training.scaler)",
+        "pass",
+        f"{_RESTORING}test_scale_goes_on",
+    ),
+    Mutant(
+        "engine/restoring.py",
+        "            len(range(phase.first, min(phase.end, progress.epoch)))\n",
+        "            len(range(phase.first, phase.end))\n",
+        f"{_RESTORING}test_from_best_model",
+    ),
+    Mutant(
+        "engine/optimizer.py",
+        "                moments[name] = torch.empty_like(parameter).copy_(value)\n",
+        "                pass\n",
+        "unit/engine/test_optimizer.py::test_goes_on_with_moments_of_another_kind",
+    ),
+    Mutant(
+        "engine/feed.py",
+        "self._sampler.start_at(epoch, samples)",
+        "self._sampler.start_at(epoch)",
+        f"{_RESTORING}test_cut_and_uncut_runs_end_alike",
+    ),
+    # Seeds.
+    Mutant(
+        "engine/seed.py", " + ([rank] if rank else [])", "", "unit/engine/test_seed.py::test_each_rank_drops_its_own"
+    ),
+    Mutant(
+        "engine/train.py",
+        "run.state.progress.samples, run.world.rank)",
+        "run.state.progress.samples)",
+        f"{_TRAIN}test_dropout_depends_on_place_and_rank",
+    ),
+    Mutant(
+        "engine/train.py",
+        "seed_step(run.config.train.seed, epoch, run.state.progress.samples",
+        "seed_step(run.config.train.seed, epoch, 0",
+        f"{_TRAIN}test_dropout_depends_on_place_and_rank",
+    ),
+    # Use of experts, and the pace.
+    Mutant(
+        "engine/expert_use.py",
+        "shares = [[top_k * count / sum(layer)",
+        "shares = [[count / sum(layer)",
+        "unit/engine/test_expert_use.py::test_shares_entropy_and_the_dead",
+    ),
+    Mutant(
+        "engine/throughput.py",
+        "epoch + 2 + int((clock - rest) / whole)",
+        "epoch + 1 + int((clock - rest) / whole)",
+        "unit/engine/test_throughput.py::test_where_the_clock_stops",
+    ),
+]
