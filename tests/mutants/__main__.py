@@ -30,6 +30,7 @@ from tests.mutants.mutant import Mutant
 _PATIENCE = 90
 _OPTIONS = [
     *("-x", "-q", "--no-header", "--no-summary", "-o", "addopts=", "-p", "no:cacheprovider", "-p", "no:xdist"),
+    "--no-time-limit",  # a test that is late on a busy machine has noticed nothing
     *("-W", "ignore::pytest.PytestAssertRewriteWarning"),  # what the fork has loaded already
 ]
 
