@@ -40,8 +40,10 @@ def _no_training(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture(autouse=True, scope="session")
-def _all_loaded() -> None:
+def _all_loaded(request: pytest.FixtureRequest) -> None:
     """What a first use costs is not on the account of the test that happens to come first."""
+    if request.config.getoption("--no-time-limit"):
+        return
     import albumentations  # noqa: F401
     import cv2  # noqa: F401
     import matplotlib.figure  # noqa: F401
