@@ -31,6 +31,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--slow-part", metavar="N/M", help="of tests/slow only the Nth of M parts, N from 1: by what a test is called"
     )
+    parser.addoption("--no-time-limit", action="store_true", help="unit tests may take as long as they like")
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

@@ -29,7 +29,20 @@ from tests.mutants.mutant import Mutant
 # A mutant may make its test wait for ever, which is to be noticed as well.
 _PATIENCE = 90
 _OPTIONS = [
-    *("-x", "-q", "--no-header", "--no-summary", "-o", "addopts=", "-p", "no:cacheprovider", "-p", "no:xdist"),
+    *(
+        "-x",
+        "-q",
+        "--no-header",
+        "--no-summary",
+        "--tb=line",
+        "-o",
+        "addopts=",
+        "-p",
+        "no:cacheprovider",
+        "-p",
+        "no:xdist",
+    ),
+    "--no-time-limit",  # a test that is late on a busy machine has noticed nothing
     *("-W", "ignore::pytest.PytestAssertRewriteWarning"),  # what the fork has loaded already
 ]
 
@@ -67,6 +80,7 @@ def judge(mutant: Mutant | None, selected: str) -> Verdict:
         process = ForkedPopen(
             [sys.executable, "-m", "pytest", *_OPTIONS, base, *where],
             cwd=copy,
+            env={**os.environ, "OMP_NUM_THREADS": "1"},
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
