@@ -91,8 +91,8 @@ def keep_global_batches(before: Config, after: Config, given: Sequence[str]) -> 
     if typed:
         fitting = [choice for choice in choices if all(choice[index] == value for index, value in typed.items())]
     else:
-        limits = (before.train.batch_size, before.stage2_batch_size)
-        fitting = [choice for choice in choices if choice[0] <= limits[0] and choice[1] <= limits[1]]
+        # Both stages shrink alike: where stage 1's batch is no larger than before, neither is stage 2's.
+        fitting = [choice for choice in choices if choice[0] <= before.train.batch_size]
     if not fitting:
         pairs = ", ".join(f"{first} and {second}" for first, second, _ in choices) or "none"
         raise ConfigError(
