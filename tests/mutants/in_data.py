@@ -298,4 +298,10 @@ MUTANTS = [
         "<= (epoch, samples)",
         "unit/test_run_folder.py::test_going_on_ends_the_log_where_the_run_goes_on",
     ),
+    Mutant(
+        "atomic.py",
+        "        temporary.replace(path)\n",
+        "        path.unlink(missing_ok=True)\n        temporary.replace(path)\n",
+        "unit/test_run_folder.py::test_there_is_a_history_at_every_moment",
+    ),
 ]

@@ -298,3 +298,21 @@ def test_history_is_never_half_written(tmp_path: Path, monkeypatch: pytest.Monke
         folder.write_history([{"epoch": 1}, {"epoch": 2}])
 
     assert json.loads(folder.history.read_bytes()) == [{"epoch": 1}]
+
+
+def test_there_is_a_history_at_every_moment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The new one takes the place of the old one, which is there until then."""
+    folder = RunFolder(tmp_path)
+    folder.write_history([{"epoch": 1}])
+    seen = []
+    replace = Path.replace
+
+    def watched(path: Path, target: Path) -> Path:
+        seen.append(json.loads(folder.history.read_bytes()))
+        return replace(path, target)
+
+    monkeypatch.setattr(Path, "replace", watched)
+    folder.write_history([{"epoch": 1}, {"epoch": 2}])
+
+    assert seen == [[{"epoch": 1}]]
+    assert json.loads(folder.history.read_bytes()) == [{"epoch": 1}, {"epoch": 2}]
