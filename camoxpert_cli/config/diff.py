@@ -91,7 +91,7 @@ def keep_global_batches(before: Config, after: Config, given: Sequence[str]) -> 
     if typed:
         fitting = [choice for choice in choices if all(choice[index] == value for index, value in typed.items())]
     else:
-        # Both stages have the same accumulation: where stage 1's batch is no larger, stage 2's is not either.
+        # Both stages shrink alike: where stage 1's batch is no larger than before, neither is stage 2's.
         fitting = [choice for choice in choices if choice[0] <= before.train.batch_size]
     if not fitting:
         pairs = ", ".join(f"{first} and {second}" for first, second, _ in choices) or "none"

@@ -49,3 +49,26 @@ with RunFolder(Path({str(tmp_path)!r})).locked():
             os.killpg(process.pid, signal.SIGKILL)
 
     assert process.returncode == -signal.SIGKILL
+
+
+def test_other_ranks_neither_write_nor_lock(tmp_path: Path) -> None:
+    """Of several processes that train together one writes; the others may do all it does, and change nothing."""
+    other = RunFolder(tmp_path / "run", writes=False)
+    other.create()
+    assert not other.path.exists()
+    other.path.mkdir()
+    for name in ("results.json", ".last.pth.tmp00", "metrics.jsonl"):
+        (other.path / name).write_bytes(b"mine")
+    before = {path.name: path.read_bytes() for path in other.path.iterdir()}
+    with RunFolder(other.path).locked(), other.locked():
+        other.sweep()
+        other.require_space(2**60)
+        other.write_settings({"train": {}})
+        other.write_strategy("{}")
+        other.log("step", epoch=1)
+        other.go_on_from(0, 0, [], Path("last.pth"))
+        other.write_history([{"epoch": 1}])
+        other.write_results({})
+        other.remove_results()
+
+    assert {path.name: path.read_bytes() for path in other.path.iterdir()} == before

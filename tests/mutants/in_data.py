@@ -241,7 +241,7 @@ MUTANTS = [
         "config/lr_scaling.py",
         "at_once = own[number].images / train.accumulation_steps",
         "at_once = own[number].images",
-        "unit/config/test_lr_scaling.py::test_advice_that_is_followed_silences",
+        "unit/config/test_lr_scaling.py::test_advice",
     ),
     Mutant(
         "config/diff.py",
@@ -251,9 +251,9 @@ MUTANTS = [
     ),
     Mutant(
         "config/diff.py",
-        "choice[0] <= limits[0] and choice[1] <= limits[1]]",
-        "choice[0] <= limits[0]]",
-        "unit/config/test_diff.py::test_global_batches_are_kept",
+        "choice for choice in choices if choice[0] <= before.train.batch_size",
+        "choice for choice in choices",
+        "unit/config/test_diff.py::test_from_two_gpus_to_one",
     ),
     # The run folder: one process's at a time, and true wherever a process dies.
     Mutant(
@@ -272,7 +272,7 @@ MUTANTS = [
         "run_folder.py",
         "        if not self.writes:\n            yield\n            return\n",
         "",
-        "unit/test_run_folder.py::test_other_ranks_neither_write_nor_lock",
+        "behaviour/test_run_folder.py::test_other_ranks_neither_write_nor_lock",
     ),
     Mutant(
         "run_folder.py",
@@ -297,5 +297,11 @@ MUTANTS = [
         "<= (epoch + 1, samples)",
         "<= (epoch, samples)",
         "unit/test_run_folder.py::test_going_on_ends_the_log_where_the_run_goes_on",
+    ),
+    Mutant(
+        "atomic.py",
+        "        temporary.replace(path)\n",
+        "        path.unlink(missing_ok=True)\n        temporary.replace(path)\n",
+        "unit/test_run_folder.py::test_there_is_a_history_at_every_moment",
     ),
 ]

@@ -284,29 +284,6 @@ def test_what_a_run_ends_with_is_removed(tmp_path: Path) -> None:
     assert {path.name for path in tmp_path.iterdir()} == kept
 
 
-def test_other_ranks_neither_write_nor_lock(tmp_path: Path) -> None:
-    """Of several processes that train together one writes; the others may do all it does, and change nothing."""
-    other = RunFolder(tmp_path / "run", writes=False)
-    other.create()
-    assert not other.path.exists()
-    other.path.mkdir()
-    for name in ("results.json", ".last.pth.tmp00", "metrics.jsonl"):
-        (other.path / name).write_bytes(b"mine")
-    before = content(other.path)
-    with RunFolder(other.path).locked(), other.locked():
-        other.sweep()
-        other.require_space(2**60)
-        other.write_settings({"train": {}})
-        other.write_strategy("{}")
-        other.log("step", epoch=1)
-        other.go_on_from(0, 0, [], Path("last.pth"))
-        other.write_history([{"epoch": 1}])
-        other.write_results({})
-        other.remove_results()
-
-    assert content(other.path) == before
-
-
 def test_history_is_never_half_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A process that dies while it writes leaves the history before it."""
     folder = RunFolder(tmp_path)
@@ -321,3 +298,21 @@ def test_history_is_never_half_written(tmp_path: Path, monkeypatch: pytest.Monke
         folder.write_history([{"epoch": 1}, {"epoch": 2}])
 
     assert json.loads(folder.history.read_bytes()) == [{"epoch": 1}]
+
+
+def test_there_is_a_history_at_every_moment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The new one takes the place of the old one, which is there until then."""
+    folder = RunFolder(tmp_path)
+    folder.write_history([{"epoch": 1}])
+    seen = []
+    replace = Path.replace
+
+    def watched(path: Path, target: Path) -> Path:
+        seen.append(json.loads(folder.history.read_bytes()))
+        return replace(path, target)
+
+    monkeypatch.setattr(Path, "replace", watched)
+    folder.write_history([{"epoch": 1}, {"epoch": 2}])
+
+    assert seen == [[{"epoch": 1}]]
+    assert json.loads(folder.history.read_bytes()) == [{"epoch": 1}, {"epoch": 2}]

@@ -115,6 +115,7 @@ def test_global_batches_are_kept(batch: int, stage2: int, steps: int, gpus: int,
 
     assert kept.global_batches == wanted
     assert kept.train.batch_size <= batch
+    assert kept.stage2_batch_size <= stage2
     assert kept.run.gpus == new_gpus
 
 

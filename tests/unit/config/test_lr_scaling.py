@@ -116,6 +116,10 @@ def test_the_collapse() -> None:
     ("flags", "lines"),
     [
         ({"train.batch_size": 2, "train.stage2_batch_size": 2}, ["--lr 0.000162 --stage2-lr 3.75e-05", 4]),
+        (
+            {"train.batch_size": 1, "train.stage2_batch_size": 1, "train.accumulation_steps": 2},
+            ["--lr 0.000162 --stage2-lr 3.75e-05", 8],
+        ),
         ({"train.lr": 6.5e-3}, ["--lr 0.00065"]),
         ({"train.stage2_lr": 1.5e-5}, ["--stage2-lr 0.00015"]),
         ({"train.accumulation_steps": 4}, ["--lr 0.0026 --stage2-lr 0.0006", 1]),
