@@ -23,11 +23,11 @@ def run_in_hand(data: Path, folder: Path, **settings: Any) -> Run:
     return run
 
 
-def last_layer(network: CamoXpert) -> tuple[nn.Parameter, nn.Parameter]:
+def last_layer(network: CamoXpert) -> tuple[Tensor, Tensor]:
     """Weight and bias of what gives the logits."""
     layer = network.final_conv[-1]
     assert isinstance(layer, nn.Conv2d)
-    assert isinstance(layer.bias, nn.Parameter)
+    assert layer.bias is not None
     return layer.weight, layer.bias
 
 

@@ -5,7 +5,7 @@ from itertools import pairwise
 from typing import get_args
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from camoxpert_cli.config.schema import Scheduler
@@ -28,14 +28,11 @@ def rises(values: list[float]) -> list[int]:
     return [step for step, (before, after) in enumerate(pairwise(values), start=1) if after > before]
 
 
-@given(
-    st.sampled_from(SCHEDULERS),
-    st.integers(1, 400).flatmap(lambda total: st.tuples(st.just(total), st.integers(0, total))),
-    st.integers(1, 6),
-)
-def test_every_rate_is_usable(scheduler: Scheduler, length: tuple[int, int], t_mult: int) -> None:
+@settings(max_examples=60)
+@given(st.sampled_from(SCHEDULERS), st.integers(1, 150), st.integers(0, 150), st.integers(1, 6))
+def test_every_rate_is_usable(scheduler: Scheduler, total: int, warmup: int, t_mult: int) -> None:
     """For any length, warm-up and cycle the rate is finite, never above the peak and never zero or below."""
-    total, warmup = length
+    warmup = min(warmup, total)
     values = rates(scheduler, total, warmup, t_mult)[:-1]
 
     assert all(math.isfinite(value) and 0 < value <= PEAK * (1 + 1e-12) for value in values)
@@ -94,7 +91,7 @@ def test_restarts(t_mult: int, starts: list[int]) -> None:
         assert values[start:end] == pytest.approx(rates("cosine", length)[:-1])
 
 
-@given(st.integers(1, 4), st.integers(0, 300))
+@given(st.integers(1, 4), st.integers(0, 100))
 def test_always_three_cycles(t_mult: int, more: int) -> None:
     """Whatever the number of steps, from one per cycle on, the peak comes three times."""
     total = 1 + t_mult + t_mult**2 + more

@@ -4,7 +4,7 @@ from itertools import pairwise
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from camoxpert_cli.config.resolve import resolve
@@ -98,6 +98,7 @@ def test_a_longer_plan_freezes_nothing_again() -> None:
     assert rows(keep_unfrozen(longer, epoch=3, backbone_stages=2)) == [(1, 0, 1, 0), (2, 1, 7, 2), (2, 7, 10, 4)]
 
 
+@settings(max_examples=40)
 @given(lengths, st.booleans(), st.data())
 def test_what_trains_already_goes_on_training(length: tuple[int, int], progressive: bool, data: st.DataObject) -> None:
     """From where a run stands each epoch trains what trains now, and what was planned for it."""
