@@ -1,0 +1,117 @@
+"""What going on with a run takes from its checkpoint, and what may be asked for on top."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from camoxpert_cli.checkpoints.format import FORMAT, VERSION, Checkpoint
+from camoxpert_cli.config.resolve import to_mapping
+from camoxpert_cli.errors import ConfigError, UsageError
+from camoxpert_cli.launch.resume import settings_to_go_on
+from camoxpert_cli.run_folder import RunFolder
+from tests.helpers.tiny_data import tiny_run
+
+
+def checkpoint_of(folder: Path, **settings: Any) -> Checkpoint:
+    """Of a run of three epochs in `folder`; steps of 4 and 2 images."""
+    folder.mkdir()
+    (folder / "config.yaml").touch()
+    config = tiny_run(Path("/images"), folder, epochs=3, stage2_batch_size=2, gpus=1, **settings).config
+    content = {"format": FORMAT, "version": VERSION, "network": {"weight": torch.ones(1)}, "config": to_mapping(config)}
+    return Checkpoint(folder / "last.pth", content)
+
+
+@pytest.fixture
+def checkpoint(tmp_path: Path) -> Checkpoint:
+    return checkpoint_of(tmp_path / "run")
+
+
+def batches(config: Any) -> tuple[int, int, int]:
+    return config.train.batch_size, config.train.stage2_batch_size, config.train.accumulation_steps
+
+
+def test_settings_come_from_the_checkpoint(checkpoint: Checkpoint) -> None:
+    """Nothing given, nothing changes; the folder is the run's own."""
+    config = settings_to_go_on(checkpoint, {}, []).config
+
+    assert to_mapping(config) == checkpoint.content["config"]
+
+
+def test_batch_size_keeps_the_steps(checkpoint: Checkpoint) -> None:
+    """`--batch-size` is one GPU's: accumulation makes up for it, in both stages."""
+    with pytest.raises(ConfigError, match="cannot be kept with 3 per GPU"):
+        settings_to_go_on(checkpoint, {"train.batch_size": "3"}, [])
+
+    assert batches(settings_to_go_on(checkpoint, {"train.batch_size": "2"}, []).config) == (2, 1, 2)
+
+
+def test_another_number_of_processes_keeps_the_steps(checkpoint: Checkpoint) -> None:
+    """Two share the images of a step that one had, with no batch size asked for."""
+    config = settings_to_go_on(checkpoint, {"run.gpus": "2"}, []).config
+
+    assert batches(config) == (2, 1, 1)
+    assert config.run.gpus == 2
+
+
+def test_auto_keeps_the_steps(checkpoint: Checkpoint) -> None:
+    """The saved numbers say how many images a step has until memory was measured."""
+    found = settings_to_go_on(checkpoint, {"train.batch_size": "auto"}, [])
+
+    assert found.auto == {"train.batch_size"}
+    assert found.config == settings_to_go_on(checkpoint, {}, []).config
+
+
+def test_assigned_batch_size_is_another_run(checkpoint: Checkpoint) -> None:
+    """With `--set` batch sizes and accumulation are taken as they are."""
+    alone = settings_to_go_on(checkpoint, {}, ["train.batch_size=3"]).config
+    beside = settings_to_go_on(checkpoint, {"train.batch_size": "2"}, ["train.accumulation_steps=1"]).config
+
+    assert batches(alone) == (3, 2, 1)
+    assert batches(beside) == (2, 2, 1)
+
+
+def test_fewer_epochs(checkpoint: Checkpoint) -> None:
+    """`--epochs` extends; ending earlier changes the schedule and takes `--set`."""
+    with pytest.raises(UsageError, match="it can be extended only") as caught:
+        settings_to_go_on(checkpoint, {"train.epochs": "2"}, [])
+
+    assert "--set train.epochs=2" in caught.value.hint
+    assert settings_to_go_on(checkpoint, {}, ["train.epochs=2"]).config.train.epochs == 2
+    assert settings_to_go_on(checkpoint, {"train.epochs": "3"}, []).config.train.epochs == 3
+
+
+def test_where_it_goes_on(checkpoint: Checkpoint, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In the folder asked for by a flag or `--set`, else in the run's own; one that cannot be written is left alone."""
+    by_flag = settings_to_go_on(checkpoint, {"run.checkpoint_dir": "new"}, []).config
+    assigned = settings_to_go_on(checkpoint, {}, ["run.checkpoint_dir=new"]).config
+    monkeypatch.setattr(RunFolder, "is_writable", lambda self: False)
+    read_only = settings_to_go_on(checkpoint, {}, []).config
+
+    assert by_flag.run.checkpoint_dir == assigned.run.checkpoint_dir == "new"
+    assert str(read_only.run.checkpoint_dir).startswith("runs/run-")
+
+
+def test_a_folder_with_a_checkpoint_alone_is_no_runs_own(checkpoint: Checkpoint) -> None:
+    """Somebody put the file there, beside files of their own."""
+    (checkpoint.path.parent / "config.yaml").unlink()
+
+    assert str(settings_to_go_on(checkpoint, {}, []).config.run.checkpoint_dir).startswith("runs/run-")
+
+
+def test_images_that_lie_elsewhere_now(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """They take the place of where they lay, as a data set or as two folders; relative paths are kept as absolute."""
+    monkeypatch.chdir(tmp_path)
+    as_set = checkpoint_of(tmp_path / "run")
+    folders = {"dataset_path": [], "images": ["/old/images"], "masks": ["/old/masks"]}
+    as_folders = checkpoint_of(tmp_path / "other", **folders)
+    now_folders = settings_to_go_on(as_set, {"data.images": ["images"], "data.masks": ["masks"]}, []).config.data
+    now_set = settings_to_go_on(as_folders, {"data.dataset_path": ["data"]}, []).config.data
+
+    assert now_folders.dataset_path == ()
+    assert (now_folders.images, now_folders.masks) == ((str(tmp_path / "images"),), (str(tmp_path / "masks"),))
+    assert now_set.dataset_path == (str(tmp_path / "data"),)
+    assert (now_set.images, now_set.masks) == ((), ())
