@@ -29,7 +29,7 @@ def train_plainly(world: World, data: Path, folder: Path, case: dict[str, Any]) 
     """
     train_module.CLIP_NORM = float("inf")
     state_module.__dict__["build_optimizer"] = _plain
-    resolved = tiny_run(data, folder, **STAGES, **case, lr=1e-2, stage2_lr=1e-2, scheduler="none")
+    resolved = tiny_run(data, folder, **{**STAGES, "lr": 1e-2, "stage2_lr": 1e-2, **case}, scheduler="none")
     run, _ = prepare(decide(resolved), None, world)
     begin(run, resolved.config, None)
     run.strategy.step.double()
