@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import weakref
 from pathlib import Path
 from typing import Any
@@ -22,17 +21,12 @@ from camoxpert_cli.engine.out_of_memory import smaller
 from camoxpert_cli.errors import TrainingError
 from camoxpert_cli.launch.resume import resume
 from camoxpert_cli.launch.start import start
+from tests.helpers.cut_runs import steps
 from tests.helpers.small_card import have_room
 from tests.helpers.tiny_data import tiny_run
 
 # 8 images in steps of 4, saved after each; stage 2 alone.
 SETTINGS: dict[str, Any] = {"epochs": 1, "stage1_epochs": 0, "batch_size": 4, "stage2_batch_size": 4, "save_every": "1"}
-
-
-def steps(folder: Path) -> list[tuple[int, int]]:
-    """(epoch, samples) after each optimizer step."""
-    rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-    return [(row["epoch"], row["samples"]) for row in rows if row["event"] == "step"]
 
 
 UNCUT = [(1, 4), (1, 8)]

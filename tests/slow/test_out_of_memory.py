@@ -14,7 +14,8 @@ from camoxpert_cli.engine import run as run_module
 from camoxpert_cli.engine import train as train_module
 from camoxpert_cli.engine.build import build_network
 from camoxpert_cli.launch.start import start
-from tests.behaviour.test_out_of_memory import settings_of, steps
+from tests.behaviour.test_out_of_memory import settings_of
+from tests.helpers.cut_runs import steps
 from tests.helpers.processes import run, train_command
 from tests.helpers.small_card import have_room, room
 from tests.helpers.tiny_data import tiny_run
