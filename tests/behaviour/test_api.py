@@ -12,6 +12,9 @@ import numpy as np
 import pytest
 
 from camoxpert_cli import evaluate, load_model, predict, train
+from camoxpert_cli.config import eval_options
+from camoxpert_cli.config.eval_options import Inference, Protocol
+from camoxpert_cli.config.parse import parse_tta
 from camoxpert_cli.data.reading import read_image
 from camoxpert_cli.errors import CamoxError, CheckpointError, ConfigError, DataError, UsageError
 from camoxpert_cli.model.backbone import create_backbone
@@ -33,8 +36,10 @@ def images(tiny_data: Path) -> list[Path]:
     return sorted((tiny_data / "TestDataset" / TEST_SET / "Imgs").iterdir())
 
 
-def test_train(tiny_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The run has ended, and its folder knows where weights and scores are.
+def test_train(
+    tiny_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The run has ended, its scores are shown, and its folder knows where weights and scores are.
 
     Time limits count from the call: a notebook may be older than the limit.
     """
@@ -43,6 +48,7 @@ def test_train(tiny_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     run = train(dataset_path=tiny_data, checkpoint_dir=tmp_path / "run", **short)
 
     assert run.best.exists()
+    assert f"test {TEST_SET}" in capsys.readouterr().out
     assert json.loads(run.results.read_text())["tests"][TEST_SET]["pictures"] == TEST_IMAGES
     assert repr(run) == f"RunFolder({str(tmp_path / 'run')!r})"
 
@@ -74,9 +80,9 @@ def test_a_network_gives_the_maps_of_its_checkpoint(plain_run: RunFolder, images
 
 def test_files(plain_run: RunFolder, images: list[Path], tmp_path: Path) -> None:
     """With `out` the maps are files, as the command writes them, of folders too."""
-    written = predict(plain_run.best, images[0].parent, out=tmp_path / "maps", overlay=True)
+    written = predict(plain_run.best, images[0].parent, out=tmp_path / "maps", overlay=True, tta="flip", img_size=96)
     map_ = cv2.imread(str(written[0]), cv2.IMREAD_UNCHANGED)
-    values = predict(plain_run.best, images[0])
+    values = predict(plain_run.best, images[0], tta="flip", img_size=96)
 
     assert written == [tmp_path / "maps" / path.name for path in images]
     assert map_ is not None
@@ -96,6 +102,34 @@ def test_evaluate(plain_run: RunFolder, tiny_data: Path, tmp_path: Path) -> None
     folder = tiny_data / "TestDataset" / TEST_SET
     by_folders = evaluate(plain_run.best, images=folder / "Imgs", masks=str(folder / "GT"), device="cpu")
     assert by_folders.sets[0].means.iou == only.means.iou
+
+
+def test_an_evaluation_is_as_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each keyword arrives where it belongs, as the command's flag of its name does."""
+    asked: list[Any] = []
+    monkeypatch.setattr("camoxpert_cli.api.evaluate_checkpoint", lambda *given, **named: asked.extend([*given, named]))
+    with pytest.raises(AssertionError):  # nothing was scored
+        evaluate(
+            "best.pth",
+            dataset_path="DATA",
+            sets="CAMO",
+            include_noncam=True,
+            weights="model",
+            img_size=96,
+            batch_size=2,
+            precision="bf16",
+            tta="flip",
+            stretch=False,
+            empty_masks="exact",
+            device="cpu",
+            save_maps="maps",
+        )
+
+    checkpoint, data, inference, protocol, run, named = asked
+    assert (checkpoint, named["save_maps"], run.device) == (Path("best.pth"), Path("maps"), "cpu")
+    assert data == eval_options.TestData([Path("DATA")], [], ["CAMO"], include_noncam=True)
+    assert inference == Inference(96, 2, "bf16", parse_tta("flip"), "model")
+    assert protocol == Protocol(stretch=False, empty="exact")
 
 
 GREY = np.zeros((70, 80), np.uint8)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import weakref
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,16 +12,20 @@ import torch
 import yaml
 from torch import nn
 
-from camoxpert_cli.checkpoints.format import read_checkpoint
+from camoxpert_cli.checkpoints.format import Checkpoint, read_checkpoint
 from camoxpert_cli.config.batches import own_batches
 from camoxpert_cli.config.resolve import resolve
 from camoxpert_cli.engine import run as run_module
 from camoxpert_cli.engine import train as train_module
 from camoxpert_cli.engine.build import build_network
-from camoxpert_cli.engine.out_of_memory import smaller
+from camoxpert_cli.engine.out_of_memory import OutOfMemory, smaller
+from camoxpert_cli.engine.plan import Plan
 from camoxpert_cli.errors import TrainingError
+from camoxpert_cli.launch.decide import decide
 from camoxpert_cli.launch.resume import resume
-from camoxpert_cli.launch.start import start
+from camoxpert_cli.launch.start import _train, start
+from camoxpert_cli.parallel.world import World
+from camoxpert_cli.run_folder import RunFolder
 from tests.helpers.cut_runs import steps
 from tests.helpers.small_card import have_room
 from tests.helpers.tiny_data import tiny_run
@@ -143,6 +148,31 @@ def test_a_second_time_ends_it(tiny_data: Path, tmp_path: Path, monkeypatch: pyt
 
     assert steps(folder) == UNCUT
     assert settings_of(folder) == (1, 1, 4, False)
+
+
+def test_it_goes_on_from_its_own_last_save(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not from the checkpoint that it had gone on from, hours before; and with the same partners."""
+    resolved = tiny_run(Path("images"), tmp_path)
+    plan = replace(decide(resolved), checkpoint=tmp_path / "elsewhere" / "last.pth")
+    (tmp_path / "last.pth").touch()
+    seen: list[tuple[Plan, World, Checkpoint | None]] = []
+
+    def train(plan: Plan, world: World, checkpoint: Checkpoint | None = None) -> str:
+        seen.append((plan, world, checkpoint))
+        if len(seen) == 1:
+            raise OutOfMemory("it is full", RunFolder(tmp_path), plan.config, 1)
+        return "trained"
+
+    monkeypatch.setattr("camoxpert_cli.engine.train.train", train)
+    world, checkpoint = World(), Checkpoint(tmp_path / "elsewhere" / "last.pth", {})
+    outcome: object = _train(plan, world, checkpoint)
+
+    assert outcome == "trained"
+    (_, _, first), (again, partners, second) = seen
+    assert (first, second) == (checkpoint, None)
+    assert partners is world
+    assert again.checkpoint == tmp_path
+    assert (again.config.train.batch_size, again.config.train.accumulation_steps) == (2, 2)
 
 
 def test_nothing_smaller(

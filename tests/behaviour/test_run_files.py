@@ -232,6 +232,23 @@ def test_json(complete: Ended, early: Ended, capsys: pytest.CaptureFixture[str])
     assert "the time limit of 1s" in cut["reason"]
 
 
+@pytest.mark.parametrize(
+    ("command", "place"),
+    [
+        ("train --set train.lr=0.5", "camoxpert_cli.launch.start.start"),
+        ("resume RUN --set train.lr=0.5", "camoxpert_cli.launch.resume.resume"),
+    ],
+)
+def test_commands_print_json(complete: Ended, monkeypatch: pytest.MonkeyPatch, command: str, place: str) -> None:
+    """With `--json`, the outcome of `camox train` and `camox resume` is JSON and nothing else, and a table without."""
+    monkeypatch.setattr(place, lambda *_: complete.outcome)
+    as_json = CliRunner().invoke(app, [*command.split(), "--json"])
+    as_table = CliRunner().invoke(app, command.split())
+
+    assert json.loads(as_json.stdout)["run_folder"] == str(complete.outcome.folder.path)
+    assert as_table.stdout.split()[:2] == ["pictures", "IoU"]
+
+
 def test_best_weights(tiny_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """best_model.pth has weights, EMA and scores of the best epoch, the first of two equal ones; nothing later."""
     ious = iter([0.3, 0.5, 0.5])
