@@ -277,7 +277,8 @@ def test_too_little_space(tmp_path: Path) -> None:
 
 def test_what_is_there_needs_no_more_space(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A run that goes on has its checkpoints on the disk already."""
-    (tmp_path / "last.pth").write_bytes(bytes(600))
+    (tmp_path / "last.pth").write_bytes(bytes(400))
+    (tmp_path / "previous.pth").write_bytes(bytes(200))
     monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=500))
     RunFolder(tmp_path).require_space(1000)
     with pytest.raises(TrainingError, match="GiB more"):
