@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
+import shutil
+import signal
 import subprocess
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -78,21 +81,53 @@ def _same_environment() -> Iterator[None]:
     os.environ.update(before)
 
 
+@pytest.fixture
+def ctrl_c(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Ctrl-C interrupts, as in a terminal: under `nohup` and in the background of a shell it would be ignored."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+def made_once(factory: pytest.TempPathFactory, name: str, make: Callable[[Path], object]) -> Path:
+    """The path that `make` made something at, the first time that any of pytest-xdist's workers asked for `name`."""
+    base = factory.getbasetemp()
+    shared = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+    path, made = shared / name, shared / f"{name}.made"
+    with (shared / f"{name}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not made.exists():
+            make(path)
+            made.touch()
+    return path
+
+
 @pytest.fixture(scope="session")
 def tiny_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of a data set of eleven training and three test images."""
+    """The folder of a data set of eleven training and three test images. Read it, but change nothing in it."""
     from tests.helpers.tiny_data import write_tiny_data
 
-    return write_tiny_data(tmp_path_factory.mktemp("tiny") / "data")
+    return made_once(tmp_path_factory, "tiny", write_tiny_data)
 
 
 @pytest.fixture(scope="session")
 def plain_run(tiny_data: Path, tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
-    """The folder of a finished run with the settings of `tiny_run`. Read it, but change nothing in it."""
-    from camoxpert_cli.engine.train import train
-    from tests.helpers.tiny_data import tiny_plan
+    """The folder of a finished run with the settings of `tiny_run`. Read it, but change nothing in it.
 
-    return train(tiny_plan(tiny_data, tmp_path_factory.mktemp("plain") / "run")).folder
+    `run_copy` is one to work on. The save before the last one, previous.pth, is of the middle of the second epoch.
+    """
+    from camoxpert_cli.engine.train import train
+    from camoxpert_cli.run_folder import RunFolder
+    from tests.helpers.tiny_data import PLAIN, tiny_plan
+
+    return RunFolder(made_once(tmp_path_factory, "plain", lambda path: train(tiny_plan(tiny_data, path, **PLAIN))))
+
+
+@pytest.fixture
+def run_copy(plain_run: RunFolder, tmp_path: Path) -> Path:
+    """A copy of the plain run to work on."""
+    shutil.copytree(plain_run.path, tmp_path / "run")
+    return tmp_path / "run"
 
 
 @pytest.fixture(scope="module")

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,15 +12,17 @@ import numpy as np
 import pytest
 
 from camoxpert_cli import evaluate, load_model, predict, train
+from camoxpert_cli.config import eval_options
+from camoxpert_cli.config.eval_options import Inference, Protocol
+from camoxpert_cli.config.parse import parse_tta
 from camoxpert_cli.data.reading import read_image
 from camoxpert_cli.errors import CamoxError, CheckpointError, ConfigError, DataError, UsageError
 from camoxpert_cli.model.backbone import create_backbone
 from camoxpert_cli.model.camoxpert import CamoXpert
 from camoxpert_cli.run_folder import RunFolder
 from tests.helpers.checkpoints import content_of, save
-from tests.helpers.places import ROOT
-from tests.helpers.processes import TIMEOUT
 from tests.helpers.tiny_data import TEST_IMAGES, TEST_SET
+from tests.helpers.vivid import write_vivid_checkpoint
 
 # Of a run of seconds.
 SMALL: dict[str, Any] = {
@@ -33,53 +32,59 @@ SMALL: dict[str, Any] = {
 }  # fmt: skip
 
 
-@pytest.fixture(scope="module")
-def run(tiny_data: Path, tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
-    return train(dataset_path=tiny_data, checkpoint_dir=tmp_path_factory.mktemp("api") / "run", **SMALL)
-
-
 @pytest.fixture
 def images(tiny_data: Path) -> list[Path]:
     return sorted((tiny_data / "TestDataset" / TEST_SET / "Imgs").iterdir())
 
 
-def test_train(run: RunFolder) -> None:
-    """The run has ended, and its folder knows where weights and scores are."""
+def test_train(
+    tiny_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The run has ended, its scores are shown, and its folder knows where weights and scores are.
+
+    Time limits count from the call: a notebook may be older than the limit.
+    """
+    monkeypatch.setattr("camoxpert_cli.engine.time_limit.process_start", lambda *_: 0.0)
+    short = SMALL | {"epochs": 1, "stage1_epochs": 0, "stage2_batch_size": 8, "time_limit": "1h"}
+    run = train(dataset_path=tiny_data, checkpoint_dir=tmp_path / "run", **short)
+
     assert run.best.exists()
+    assert f"test {TEST_SET}" in capsys.readouterr().out
     assert json.loads(run.results.read_text())["tests"][TEST_SET]["pictures"] == TEST_IMAGES
-    assert repr(run) == f"RunFolder({str(run.path)!r})"
+    assert repr(run) == f"RunFolder({str(tmp_path / 'run')!r})"
 
 
-def test_one_image_and_several(run: RunFolder, images: list[Path]) -> None:
+def test_one_image_and_several(plain_run: RunFolder, images: list[Path]) -> None:
     """An image gives its map at its own size, a list a list in its order; arrays are as good as files."""
     arrays = [read_image(path)[0] for path in images]
-    first = predict(run.best, images[0])
+    first = predict(plain_run.best, images[0])
     mixed: list[Any] = [images[1], arrays[0]]
-    several = predict(str(run.best), mixed, device="cpu")
+    several = predict(str(plain_run.best), mixed, device="cpu")
 
     assert first.dtype == np.float32
     assert first.shape == arrays[0].shape[:2]
     assert 0 <= first.min() <= first.max() <= 1
     assert [each.shape for each in several] == [arrays[1].shape[:2], arrays[0].shape[:2]]
     assert np.array_equal(several[1], first)
-    assert predict(run.best, []) == []
+    assert predict(plain_run.best, []) == []
 
 
-def test_a_network_gives_the_maps_of_its_checkpoint(run: RunFolder, images: list[Path]) -> None:
+def test_a_network_gives_the_maps_of_its_checkpoint(plain_run: RunFolder, images: list[Path]) -> None:
     """`load_model` takes the weights and the size that `predict` takes; views and sizes are those asked for."""
-    network = load_model(run.best)
+    network = load_model(plain_run.best)
 
-    assert np.array_equal(predict(network, images[0]), predict(run.best, images[0]))
-    assert np.array_equal(predict(network, images[0], img_size=96), predict(run.best, images[0], img_size=96))
+    assert np.array_equal(predict(network, images[0]), predict(plain_run.best, images[0]))
+    assert np.array_equal(predict(network, images[0], img_size=96), predict(plain_run.best, images[0], img_size=96))
     mirrored = predict(network, np.ascontiguousarray(read_image(images[0])[0][:, ::-1]), tta="flip")
     assert np.allclose(mirrored[:, ::-1], predict(network, images[0], tta="flip"), atol=1e-6)
 
 
-def test_files(run: RunFolder, images: list[Path], tmp_path: Path) -> None:
-    """With `out` the maps are files, as the command writes them, of folders too."""
-    written = predict(run.best, images[0].parent, out=tmp_path / "maps", overlay=True)
+def test_files(plain_run: RunFolder, tiny_data: Path, images: list[Path], tmp_path: Path) -> None:
+    """With `out` the maps are files, as the command writes them, of folders too; size and views are those asked for."""
+    best = write_vivid_checkpoint(plain_run.best, tiny_data, tmp_path / "vivid.pth")
+    written = predict(best, images[0].parent, out=tmp_path / "maps", overlay=True, tta="flip", img_size=96)
     map_ = cv2.imread(str(written[0]), cv2.IMREAD_UNCHANGED)
-    values = predict(run.best, images[0])
+    values = predict(best, images[0], tta="flip", img_size=96)
 
     assert written == [tmp_path / "maps" / path.name for path in images]
     assert map_ is not None
@@ -87,18 +92,46 @@ def test_files(run: RunFolder, images: list[Path], tmp_path: Path) -> None:
     assert len(list((tmp_path / "maps" / "overlays").iterdir())) == TEST_IMAGES
 
 
-def test_evaluate(run: RunFolder, tiny_data: Path, tmp_path: Path) -> None:
+def test_evaluate(plain_run: RunFolder, tiny_data: Path, tmp_path: Path) -> None:
     """Scores of each image and their means, equal to those that ended the run; files where they are asked for."""
-    scored = evaluate(run.best, dataset_path=[tiny_data], device="cpu", out=tmp_path / "scores")
+    scored = evaluate(plain_run.best, dataset_path=[tiny_data], device="cpu", out=tmp_path / "scores")
     only = scored.sets[0]
 
     assert (only.name, len(only.scores)) == (TEST_SET, TEST_IMAGES)
-    assert only.means.iou == pytest.approx(json.loads(run.results.read_text())["tests"][TEST_SET]["iou"])
+    assert only.means.iou == pytest.approx(json.loads(plain_run.results.read_text())["tests"][TEST_SET]["iou"])
     assert json.loads((tmp_path / "scores" / "results.json").read_text()) == scored.to_json()
     assert (tmp_path / "scores" / "report.html").exists()
     folder = tiny_data / "TestDataset" / TEST_SET
-    by_folders = evaluate(run.best, images=folder / "Imgs", masks=str(folder / "GT"), device="cpu")
+    by_folders = evaluate(plain_run.best, images=folder / "Imgs", masks=str(folder / "GT"), device="cpu")
     assert by_folders.sets[0].means.iou == only.means.iou
+
+
+def test_an_evaluation_is_as_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each keyword arrives where it belongs, as the command's flag of its name does."""
+    asked: list[Any] = []
+    monkeypatch.setattr("camoxpert_cli.api.evaluate_checkpoint", lambda *given, **named: asked.extend([*given, named]))
+    with pytest.raises(AssertionError):  # nothing was scored
+        evaluate(
+            "best.pth",
+            dataset_path="DATA",
+            sets="CAMO",
+            include_noncam=True,
+            weights="model",
+            img_size=96,
+            batch_size=2,
+            precision="bf16",
+            tta="flip",
+            stretch=False,
+            empty_masks="exact",
+            device="cpu",
+            save_maps="maps",
+        )
+
+    checkpoint, data, inference, protocol, run, named = asked
+    assert (checkpoint, named["save_maps"], run.device) == (Path("best.pth"), Path("maps"), "cpu")
+    assert data == eval_options.TestData([Path("DATA")], [], ["CAMO"], include_noncam=True)
+    assert inference == Inference(96, 2, "bf16", parse_tta("flip"), "model")
+    assert protocol == Protocol(stretch=False, empty="exact")
 
 
 GREY = np.zeros((70, 80), np.uint8)
@@ -130,12 +163,14 @@ REFUSALS: dict[str, tuple[Callable[[Path, Path], object], type[CamoxError], str]
 
 
 @pytest.mark.parametrize("name", REFUSALS)
-def test_refusals(run: RunFolder, tiny_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+def test_refusals(
+    plain_run: RunFolder, tiny_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
     """Bad input is one error of its kind whose text says what was expected, before anything is written."""
     monkeypatch.chdir(tmp_path)
     call, kind, message = REFUSALS[name]
     with pytest.raises(kind, match=message):
-        call(run.best, tiny_data)
+        call(plain_run.best, tiny_data)
 
     assert list(tmp_path.iterdir()) == []
 
@@ -148,48 +183,3 @@ def test_a_network_of_unknown_size(tmp_path: Path) -> None:
         predict(load_model(path), image)
 
     assert predict(load_model(path), image, img_size=64).shape == (70, 80)
-
-
-def test_time_limits_count_from_the_call(
-    run: RunFolder, tiny_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A notebook may be older than the limit; the run it starts goes on until its own time is over."""
-    monkeypatch.setattr("camoxpert_cli.engine.time_limit.process_start", lambda *_: 0.0)
-    later = train(dataset_path=tiny_data, checkpoint_dir=tmp_path / "run", time_limit="1h", **SMALL | {"epochs": 1})
-
-    assert later.results.exists()
-
-
-# No `if __name__ == "__main__"`: what a notebook's cell would be.
-SCRIPT = """
-import sys
-from camoxpert_cli import evaluate, train
-from camoxpert_cli.errors import CamoxError
-
-data, settings = sys.argv[1], {settings}
-run = train(dataset_path=data, gpus=2, **settings)
-print("trained", run.path, run.results.exists(), (run.path / "logs" / "rank1.log").exists())
-print("scored", evaluate(run.best, dataset_path=data, device="cpu").sets[0].name)
-try:
-    train(dataset_path=data, gpus=2, checkpoint_dir=run.path, **settings)
-except CamoxError as error:
-    print(type(error).__name__, error.exit_code, error.message, error.hint, sep="|")
-"""
-
-
-@pytest.mark.slow
-def test_two_processes_from_a_script_without_a_guard(tiny_data: Path, tmp_path: Path) -> None:
-    """Two processes train for a caller that cannot be imported; what goes wrong in one is an error of its class."""
-    script = tmp_path / "cell.py"
-    script.write_text(SCRIPT.format(settings={**SMALL, "epochs": 1, "tensorboard": False, "save_every": None}))
-    done = subprocess.run(
-        [sys.executable, str(script), str(tiny_data)], capture_output=True, text=True, timeout=TIMEOUT, cwd=tmp_path,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-    )  # fmt: skip
-    said = [line for line in done.stdout.splitlines() if line.startswith(("trained", "scored", "UsageError"))]
-
-    assert done.returncode == 0, done.stderr
-    (folder,) = (tmp_path / "runs").iterdir()
-    assert said[:2] == [f"trained {folder.relative_to(tmp_path)} True True", f"scored {TEST_SET}"]
-    assert said[2].startswith(f"UsageError|2|the folder {folder.relative_to(tmp_path)} holds another run")
-    assert "Traceback" not in done.stderr

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import io
 import json
 import shlex
 import signal
+from contextlib import redirect_stdout
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,16 +19,16 @@ from camoxpert_cli.app import app
 from camoxpert_cli.checkpoints.format import read_checkpoint
 from camoxpert_cli.checkpoints.load import load_model
 from camoxpert_cli.commands.training_outcome import print_outcome
-from camoxpert_cli.config.resolve import resolve
+from camoxpert_cli.config.resolve import Resolved, resolve
 from camoxpert_cli.data.dataset import ScoringImages
 from camoxpert_cli.data.layouts import find_data
 from camoxpert_cli.data.loader import scoring_loader
 from camoxpert_cli.engine import train as train_module
+from camoxpert_cli.engine.outcome import Outcome
 from camoxpert_cli.engine.run import Run
 from camoxpert_cli.engine.saving import Saver
 from camoxpert_cli.engine.train import train
 from camoxpert_cli.errors import Interrupted, UsageError
-from camoxpert_cli.launch.decide import decide
 from camoxpert_cli.launch.start import start
 from camoxpert_cli.metrics.image_scores import Scores
 from camoxpert_cli.metrics.measures import COLUMNS
@@ -34,7 +37,7 @@ from tests.helpers.checkpoints import write_content
 from tests.helpers.compare import differences
 from tests.helpers.run_files import events, read_json
 from tests.helpers.scoring import evaluate
-from tests.helpers.tiny_data import TEST_IMAGES, TEST_SET, tiny_plan, tiny_run
+from tests.helpers.tiny_data import PLAIN, TEST_IMAGES, TEST_SET, tiny_plan, tiny_run
 
 CPU = torch.device("cpu")
 
@@ -44,18 +47,6 @@ def test_files(plain_run: RunFolder) -> None:
     names = "config.yaml env.json metrics.jsonl history.json last.pth previous.pth best_model.pth results.json"
 
     assert {path.name for path in plain_run.path.iterdir()} == {*names.split(), "per_image.csv"}
-
-
-def test_report(tiny_data: Path, tmp_path: Path) -> None:
-    """A run asked for a report leaves a page with its epochs, sets and images, and its curves as PNG."""
-    folder = train(tiny_plan(tiny_data, tmp_path / "run", epochs=1, stage1_epochs=0, report=True)).folder
-    page = folder.report.read_text(encoding="utf-8")
-
-    assert "validation" in page
-    assert f"{TEST_SET}" in page
-    assert "test-00" in page
-    assert "stage1_epochs" in page
-    assert folder.curves.read_bytes().startswith(b"\x89PNG")
 
 
 def test_history(plain_run: RunFolder) -> None:
@@ -79,7 +70,9 @@ def test_history(plain_run: RunFolder) -> None:
 
 def test_settings_are_kept(plain_run: RunFolder, tiny_data: Path) -> None:
     """config.yaml is a preset that resolves to the settings of the run."""
-    assert resolve(str(plain_run.path / "config.yaml"), {}).config == tiny_run(tiny_data, plain_run.path).config
+    kept = resolve(str(plain_run.path / "config.yaml"), {}).config
+
+    assert kept == tiny_run(tiny_data, plain_run.path, **PLAIN).config
 
 
 def test_metrics_lines(plain_run: RunFolder) -> None:
@@ -146,101 +139,6 @@ def test_results(plain_run: RunFolder, tiny_data: Path) -> None:
     assert results["seconds"] == pytest.approx(sum(row["seconds"] for row in history), abs=0.06)
 
 
-@pytest.mark.slow
-def test_expert_use_is_counted(tiny_data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """Each image counts once an epoch for each expert it chose; experts that none chose are warned of, once.
-
-    The first epoch begins with gates that have learned nothing, so nothing is said of it.
-    """
-    settings = tiny_run(tiny_data, tmp_path / "run", num_experts=7, epochs=4, stage1_epochs=4, lr=1e-6, save_every="1")
-    folder = train(decide(settings)).folder
-    said = [line for line in capsys.readouterr().err.splitlines() if line.startswith("Warning: fewer than 1%")]
-    rows = events(folder, "epoch")
-    for row in rows:
-        assert [sum(layer) for layer in row["expert_use"]] == pytest.approx([3.0] * 4)
-        assert all(8 * share == round(8 * share) for layer in row["expert_use"] for share in layer)
-        assert row["dead_experts"] == [layer.count(0.0) for layer in row["expert_use"]]
-        assert all(0 < entropy < 1 for entropy in row["routing_entropy"])
-    dead = [sum(row["dead_experts"]) for row in rows]
-    within, after = (
-        read_checkpoint(path)["training"]["progress"]["experts_chosen"] for path in (folder.previous, folder.last)
-    )
-
-    # Saved after the last step of the last epoch, and after its end.
-    assert [sum(layer) for layer in within] == [3 * 8] * 4
-    assert after == []
-    # With weights that hardly move, all of 8 images choose much the same experts.
-    assert dead[0] > 0
-    assert len(said) == 1
-    assert f"of the pictures of epoch 2 chose {dead[1]} of the network's 28 experts" in said[0]
-
-
-def test_best_weights(tiny_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """best_model.pth has weights, EMA and scores of the best epoch, the first of two equal ones; nothing later."""
-    ious = iter([0.3, 0.5, 0.4, 0.5])
-    weights: list[dict[str, Any]] = []
-
-    def validate(run: Run) -> Scores:
-        assert run.state.ema is not None
-        state = {"network": run.state.network.state_dict(), "ema": run.state.ema.network.state_dict()}
-        weights.append({name: {key: value.clone() for key, value in each.items()} for name, each in state.items()})
-        return Scores({"iou": next(ious), "dice": 0.1, "mae": 0.2})
-
-    monkeypatch.setattr(train_module, "validate", validate)
-    folder = train(tiny_plan(tiny_data, tmp_path / "run", epochs=4, target_iou=0.45)).folder
-    best = read_checkpoint(folder.best)
-    results = read_json(folder.results)
-
-    assert differences(best["network"], weights[1]["network"]) == []
-    assert differences(best["ema"], weights[1]["ema"]) == []
-    assert differences(best["network"], weights[3]["network"]) != []
-    assert (best["epoch"], best["scores"]["iou"], "training" in best) == (2, 0.5, False)
-    assert results["epoch"] == 2
-    seconds = [row["seconds"] for row in read_json(folder.history)]
-    assert results["seconds_to_target"] == pytest.approx(sum(seconds[:2]))
-
-
-def test_json(tiny_data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """`as_json` leaves the results and nothing else on stdout; a run that the clock ends says how to go on."""
-    folder, cut = RunFolder(tmp_path / "run"), RunFolder(tmp_path / "cut")
-    print_outcome(start(tiny_run(tiny_data, folder.path, epochs=1)), as_json=True)
-    complete = json.loads(capsys.readouterr().out)
-    with pytest.MonkeyPatch.context() as patched:
-        # No checkpoint is so small that a second suffices.
-        patched.setattr("camoxpert_cli.engine.time_limit.process_start", lambda pid: 0.0)
-        print_outcome(start(tiny_run(tiny_data, cut.path, time_limit="1s")), as_json=True)
-    early = json.loads(capsys.readouterr().out)
-
-    assert complete == {"complete": True, "run_folder": str(folder.path), **read_json(folder.results)}
-    assert (early["complete"], early["epochs"], early["next"]) == (False, 0, f"camox resume {cut.path}")
-    assert "the time limit of 1s" in early["reason"]
-
-
-def test_training_itself_prints_no_result(
-    tiny_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """What came out is returned, whether the run is complete or the clock ended it."""
-    complete = train(tiny_plan(tiny_data, tmp_path / "run", epochs=1))
-    monkeypatch.setattr("camoxpert_cli.engine.time_limit.process_start", lambda pid: 0.0)
-    early = train(tiny_plan(tiny_data, tmp_path / "cut", time_limit="1s"))
-
-    assert capsys.readouterr().out == ""
-    assert complete.results == read_json(complete.folder.results)
-    assert (complete.stop, complete.epochs, complete.images) == (None, 1, 8)
-    assert (early.results, early.epochs) == (None, 0)
-    assert early.stop is not None
-    assert early.stop.exit_code == 0
-
-
-def test_second_try(tiny_data: Path, tmp_path: Path) -> None:
-    """The steps of a run that ended before its first epoch did are not mistaken for those of the next one."""
-    (tmp_path / "run").mkdir()
-    (tmp_path / "run" / "metrics.jsonl").write_text('{"event": "step", "epoch": 1}\n', encoding="utf-8")
-    folder = train(tiny_plan(tiny_data, tmp_path / "run", epochs=1)).folder
-
-    assert len(events(folder, "step")) == 2
-
-
 def test_folder_of_another_run(plain_run: RunFolder, tiny_data: Path) -> None:
     """Training into the folder of another run is refused with exit code 2 before anything in it changes."""
     before = {path.name: (path.read_bytes(), path.stat().st_mtime_ns) for path in plain_run.path.iterdir()}
@@ -262,6 +160,122 @@ def test_folder_that_is_a_file(tiny_data: Path, tmp_path: Path, below: str) -> N
     assert [path.read_bytes() for path in tmp_path.iterdir()] == [b"mine"]
 
 
+@dataclass(frozen=True)
+class Ended:
+    """A run, and what was printed by the time it had ended."""
+
+    outcome: Outcome
+    printed: str
+
+
+def end(resolved: Resolved) -> Ended:
+    with redirect_stdout(io.StringIO()) as printed:
+        return Ended(start(resolved), printed.getvalue())
+
+
+@pytest.fixture(scope="module")
+def complete(tiny_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Ended:
+    """A run of one epoch with a report, in the folder of a try that ended before its first epoch did."""
+    folder = tmp_path_factory.mktemp("complete")
+    (folder / "metrics.jsonl").write_text('{"event": "step", "epoch": 1}\n', encoding="utf-8")
+    return end(tiny_run(tiny_data, folder, epochs=1, stage1_epochs=0, batch_size=8, stage2_batch_size=8, report=True))
+
+
+@pytest.fixture(scope="module")
+def early(tiny_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Ended:
+    """A run that the clock ends before its first step."""
+    with pytest.MonkeyPatch.context() as patched:
+        # No checkpoint is so small that a second suffices.
+        patched.setattr("camoxpert_cli.engine.time_limit.process_start", lambda pid: 0.0)
+        return end(tiny_run(tiny_data, tmp_path_factory.mktemp("early"), time_limit="1s"))
+
+
+def test_report(complete: Ended) -> None:
+    """A run asked for a report leaves a page with its epochs, sets and images, and its curves as PNG."""
+    folder = complete.outcome.folder
+    page = folder.report.read_text(encoding="utf-8")
+
+    assert "validation" in page
+    assert f"{TEST_SET}" in page
+    assert "test-00" in page
+    assert "stage1_epochs" in page
+    assert folder.curves.read_bytes().startswith(b"\x89PNG")
+
+
+def test_second_try(complete: Ended) -> None:
+    """The steps of a run that ended before its first epoch did are not mistaken for those of the next one."""
+    assert len(events(complete.outcome.folder, "step")) == 1
+
+
+def test_training_itself_prints_no_result(complete: Ended, early: Ended) -> None:
+    """What came out is returned, whether the run is complete or the clock ended it."""
+    whole, cut = complete.outcome, early.outcome
+
+    assert (complete.printed, early.printed) == ("", "")
+    assert whole.results == read_json(whole.folder.results)
+    assert (whole.stop, whole.epochs, whole.images) == (None, 1, 8)
+    assert (cut.results, cut.epochs, cut.images) == (None, 0, 0)
+    assert cut.stop is not None
+    assert cut.stop.exit_code == 0
+
+
+def test_json(complete: Ended, early: Ended, capsys: pytest.CaptureFixture[str]) -> None:
+    """`as_json` leaves the results and nothing else on stdout; a run that the clock ends says how to go on."""
+    print_outcome(complete.outcome, as_json=True)
+    whole = json.loads(capsys.readouterr().out)
+    print_outcome(early.outcome, as_json=True)
+    cut = json.loads(capsys.readouterr().out)
+    folder, other = complete.outcome.folder, early.outcome.folder
+
+    assert whole == {"complete": True, "run_folder": str(folder.path), **read_json(folder.results)}
+    assert (cut["complete"], cut["epochs"], cut["next"]) == (False, 0, f"camox resume {other.path}")
+    assert "the time limit of 1s" in cut["reason"]
+
+
+@pytest.mark.parametrize(
+    ("command", "place"),
+    [
+        ("train --set train.lr=0.5", "camoxpert_cli.launch.start.start"),
+        ("resume RUN --set train.lr=0.5", "camoxpert_cli.launch.resume.resume"),
+    ],
+)
+def test_commands_print_json(complete: Ended, monkeypatch: pytest.MonkeyPatch, command: str, place: str) -> None:
+    """With `--json`, the outcome of `camox train` and `camox resume` is JSON and nothing else, and a table without."""
+    monkeypatch.setattr(place, lambda *_: complete.outcome)
+    as_json = CliRunner().invoke(app, [*command.split(), "--json"])
+    as_table = CliRunner().invoke(app, command.split())
+
+    assert json.loads(as_json.stdout)["run_folder"] == str(complete.outcome.folder.path)
+    assert as_table.stdout.split()[:2] == ["pictures", "IoU"]
+
+
+def test_best_weights(tiny_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """best_model.pth has weights, EMA and scores of the best epoch, the first of two equal ones; nothing later."""
+    ious = iter([0.3, 0.5, 0.5])
+    weights: list[dict[str, Any]] = []
+
+    def validate(run: Run) -> Scores:
+        assert run.state.ema is not None
+        state = {"network": run.state.network.state_dict(), "ema": run.state.ema.network.state_dict()}
+        weights.append({name: {key: value.clone() for key, value in each.items()} for name, each in state.items()})
+        return Scores({"iou": next(ious), "dice": 0.1, "mae": 0.2})
+
+    monkeypatch.setattr(train_module, "validate", validate)
+    few = {"epochs": 3, "stage1_epochs": 3, "val_fraction": 0.75, "warmup_epochs": 0}
+    folder = train(tiny_plan(tiny_data, tmp_path / "run", **few, target_iou=0.5)).folder
+    best = read_checkpoint(folder.best)
+    results = read_json(folder.results)
+
+    assert differences(best["network"], weights[1]["network"]) == []
+    assert differences(best["ema"], weights[1]["ema"]) == []
+    assert differences(best["network"], weights[2]["network"]) != []
+    assert (best["epoch"], best["scores"]["iou"], "training" in best) == (2, 0.5, False)
+    assert results["epoch"] == 2
+    seconds = [row["seconds"] for row in read_json(folder.history)]
+    assert results["seconds_to_target"] == pytest.approx(sum(seconds[:2]))
+
+
+@pytest.mark.usefixtures("ctrl_c")
 def test_interrupted_between_two_files(tiny_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Ctrl-C while an epoch is written down waits until all files tell of it, checkpoints whole; the exit code is 130.
 
@@ -275,21 +289,23 @@ def test_interrupted_between_two_files(tiny_data: Path, tmp_path: Path, monkeypa
         return save_best(saver)
 
     monkeypatch.chdir(tmp_path)
-    with monkeypatch.context() as patched:
-        patched.setattr(Saver, "save_best", pressing)
-        with pytest.raises(Interrupted, match=r"stopped by Ctrl-C, in epoch 2 of 2, .* in runs/.*/last\.pth") as caught:
-            train(tiny_plan(tiny_data, tmp_path, checkpoint_dir=None))
+    monkeypatch.setattr(Saver, "save_best", pressing)
+    with pytest.raises(Interrupted, match=r"stopped by Ctrl-C, in epoch 2 of 2, .* in runs/.*/last\.pth") as caught:
+        train(tiny_plan(tiny_data, tmp_path, checkpoint_dir=None, batch_size=8))
     (folder,) = [RunFolder(path) for path in Path("runs").iterdir()]
+    dry = CliRunner().invoke(app, [*shlex.split(caught.value.hint)[1:], "--dry-run"])
 
     assert caught.value.exit_code == 130
     assert [read_checkpoint(path)["epoch"] for path in (folder.last, folder.best)] == [1, 1]
     assert [row["epoch"] for row in read_json(folder.history)] == [1]
     assert [row["epoch"] for row in events(folder, "epoch")] == [1]
     assert caught.value.hint == f"camox resume {folder.path}"
-    assert CliRunner().invoke(app, shlex.split(caught.value.hint)[1:]).exit_code == 0
-    assert [row["epoch"] for row in read_json(folder.history)] == [1, 2]
+    assert dry.exit_code == 0, dry.output
+    assert f"Run folder       {folder.path}\n" in dry.stdout
+    assert "epoch 2 of 2" in dry.stdout
 
 
+@pytest.mark.usefixtures("ctrl_c")
 def test_interrupted_save(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Ctrl-C while a checkpoint is written leaves the file before it, and is no error of the disk."""
     path = tmp_path / "last.pth"

@@ -1,4 +1,4 @@
-"""`camox train` as people start it: in a process of its own, with its output in a pipe."""
+"""`camox train` as people start it, and end it: in a process of its own, with its output in a pipe."""
 
 from __future__ import annotations
 
@@ -13,7 +13,11 @@ from pathlib import Path
 import pytest
 
 from camoxpert_cli.checkpoints.format import read_checkpoint
-from tests.helpers.tiny_data import tiny_run
+from camoxpert_cli.run_folder import RunFolder
+from tests.helpers.cut_runs import differing
+from tests.helpers.processes import all_signals_heard, camox, run, train_command
+from tests.helpers.sabotage import kill, sabotage
+from tests.helpers.tiny_data import PLAIN, tiny_run
 
 LIMIT = 120  # seconds after which a process has hung
 
@@ -38,10 +42,10 @@ def test_piped_run(tiny_data: Path, tmp_path: Path) -> None:
     The settings are those that `tiny_run` makes, so the flags arrive in the configuration as they were typed.
     """
     (tmp_path / "data").symlink_to(tiny_data)
-    arguments = command(tmp_path / "data", "--epochs", "2", "--stage1-epochs", "1", "--num-workers", "0")
+    arguments = command(tmp_path / "data", "--epochs", "1", "--stage1-epochs", "0", "--num-workers", "0")
     done = subprocess.run(arguments, capture_output=True, text=True, timeout=LIMIT, check=False)
     written = json.loads((tmp_path / "run" / "results.json").read_text(encoding="utf-8"))
-    expected = tiny_run(tmp_path / "data", Path("run")).config
+    expected = tiny_run(tmp_path / "data", Path("run"), epochs=1, stage1_epochs=0).config
 
     assert done.returncode == 0, done.stderr
     for text in (done.stdout, done.stderr):
@@ -52,7 +56,7 @@ def test_piped_run(tiny_data: Path, tmp_path: Path) -> None:
     assert done.stdout.splitlines()[0].split() == ["pictures", "IoU", "Dice", "MAE", "S", "E", "wF"]
     assert [line.split()[0] for line in done.stdout.splitlines()[1:]] == ["validation", "test"]
     assert f"{written['validation']['iou']:.4f}" in done.stdout
-    assert "Epoch 2/2  loss " in done.stderr
+    assert "Epoch 1/1  loss " in done.stderr
     config = read_checkpoint(tmp_path / "run" / "last.pth")["config"]
     assert config == json.loads(json.dumps(expected, default=vars))
 
@@ -60,13 +64,16 @@ def test_piped_run(tiny_data: Path, tmp_path: Path) -> None:
 def test_ctrl_c(tiny_data: Path, tmp_path: Path) -> None:
     """Ctrl-C, which reaches the loader's workers too, ends with code 130 and one sentence, without any traceback."""
     arguments = command(tiny_data, "--epochs", "500", "--stage1-epochs", "500", "--num-workers", "2")
-    run = tmp_path / "run"
-    with subprocess.Popen(
-        arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
-    ) as process:
+    folder = tmp_path / "run"
+    with (
+        all_signals_heard(),
+        subprocess.Popen(
+            arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
+        ) as process,
+    ):
         try:
             end = time.monotonic() + LIMIT
-            while not (run / "metrics.jsonl").exists() and process.poll() is None and time.monotonic() < end:
+            while not (folder / "metrics.jsonl").exists() and process.poll() is None and time.monotonic() < end:
                 time.sleep(0.02)
             os.killpg(process.pid, signal.SIGINT)
             stdout, stderr = process.communicate(timeout=LIMIT)
@@ -81,5 +88,20 @@ def test_ctrl_c(tiny_data: Path, tmp_path: Path) -> None:
     assert errors[0].endswith(f"; the last good weights are in {Path('run') / 'last.pth'}")
     assert "Traceback" not in stderr
     assert "Interrupt" not in stderr
-    assert not list(run.glob(".*"))
-    assert "training" in read_checkpoint(run / "last.pth")
+    assert not list(folder.glob(".*"))
+    assert "training" in read_checkpoint(folder / "last.pth")
+
+
+def test_killed_and_resumed(tiny_data: Path, tmp_path: Path, plain_run: RunFolder) -> None:
+    """Killed before its last step, a run goes on to the weights, EMA, optimizer and history of the one that was not."""
+    folder = tmp_path / "run"
+    killed = sabotage(tmp_path / "site", 0, 5, kill("self", "SIGKILL"))
+    code, output = run(train_command(tiny_run(tiny_data, folder, **PLAIN)), RANK="0", **killed)
+    assert code == -signal.SIGKILL, output
+    assert not (folder / "results.json").exists()
+
+    code, output = run(camox("resume", str(folder)))
+    assert code == 0, output
+    assert "1 epochs are complete, 6 pictures into the next" in output
+    assert differing(folder, plain_run.path) == []
+    assert list(folder.glob(".*")) == []

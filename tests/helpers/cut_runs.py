@@ -45,6 +45,12 @@ def epochs_logged(folder: Path) -> list[dict[str, Any]]:
     return [{key: line[key] for key in line.keys() - timing} for line in lines if line["event"] == "epoch"]
 
 
+def steps(folder: Path) -> list[tuple[int, int]]:
+    """(epoch, samples) after each optimizer step, in the order in which they were made."""
+    rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
+    return [(row["epoch"], row["samples"]) for row in rows if row["event"] == "step"]
+
+
 def differing(first: Path, second: Path) -> list[str]:
     """Where weights, EMA, optimizer, progress, history or log of two runs differ by a bit."""
     found = [

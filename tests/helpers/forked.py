@@ -21,6 +21,11 @@ from tests.helpers.places import ROOT
 _Popen = subprocess.Popen
 _PYTHON = sys.executable
 _ONE_AT_A_TIME = threading.Lock()
+_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+# By `nohup`, or by a shell for a job in the background. A fork of ours inherits what is ignored like any program.
+_IGNORED_AS_TESTS_BEGAN = {
+    each for each in _SIGNALS if signal.getsignal(each) == signal.SIG_IGN and SERVER not in os.environ
+}
 _server: socket.socket | None = None
 _process: subprocess.Popen[bytes] | None = None
 
@@ -83,7 +88,7 @@ class ForkedPopen(_Popen):  # type: ignore[type-arg]
             "session": bool(session),
             "group": None if group in (-1, None) else group,
             "umask": umask,
-            "signals": {each.name: _disposition(each) for each in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)},
+            "signals": {each.name: _disposition(each) for each in _SIGNALS},
         }
         with _ONE_AT_A_TIME:
             self.pid = ask(_connection(), request, streams)
@@ -92,5 +97,6 @@ class ForkedPopen(_Popen):  # type: ignore[type-arg]
 
 
 def _disposition(number: signal.Signals) -> str:
-    """A program inherits that a signal is ignored, and nothing else."""
-    return "ignored" if signal.getsignal(number) == signal.SIG_IGN else "default"
+    """A program inherits that a signal is ignored, and nothing else; how pytest was started does not count."""
+    is_ignored = signal.getsignal(number) == signal.SIG_IGN and number not in _IGNORED_AS_TESTS_BEGAN
+    return "ignored" if is_ignored else "default"

@@ -28,7 +28,7 @@ def train_plainly(world: World, data: Path, folder: Path, case: dict[str, Any]) 
     For a process of its own: it leaves the package changed.
     """
     state_module.__dict__["build_optimizer"] = _plain
-    resolved = tiny_run(data, folder, **STAGES, **case, lr=1e-2, stage2_lr=1e-2, scheduler="none")
+    resolved = tiny_run(data, folder, **{**STAGES, "lr": 1e-2, "stage2_lr": 1e-2, **case}, scheduler="none")
     run, _ = prepare(decide(resolved), None, world)
     run.clip_norm = math.inf
     begin(run, resolved.config, None)

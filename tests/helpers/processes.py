@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from camoxpert_cli.config.resolve import Resolved, to_mapping
@@ -37,16 +40,30 @@ def camox(*arguments: str) -> list[str]:
 
 
 def start(command: list[str], **environment: str) -> subprocess.Popen[str]:
-    """A process in a session of its own whose output is read as text."""
-    return subprocess.Popen(
-        command,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        start_new_session=True,
-        cwd=ROOT,
-        env={**os.environ, "OMP_NUM_THREADS": "1", **environment},
-    )
+    """A process in a session of its own whose output is read as text, and which hears every signal."""
+    with all_signals_heard():
+        return subprocess.Popen(
+            command,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            start_new_session=True,
+            cwd=ROOT,
+            env={**os.environ, "OMP_NUM_THREADS": "1", **environment},
+        )
+
+
+@contextmanager
+def all_signals_heard() -> Iterator[None]:
+    """Programs that are started here inherit no signal that is ignored, as `nohup` and shells have it for jobs."""
+    ignored = [each for each in (signal.SIGINT, signal.SIGHUP) if signal.getsignal(each) == signal.SIG_IGN]
+    for each in ignored:
+        signal.signal(each, signal.default_int_handler if each == signal.SIGINT else signal.SIG_DFL)
+    try:
+        yield
+    finally:
+        for each in ignored:
+            signal.signal(each, signal.SIG_IGN)
 
 
 def finish(process: subprocess.Popen[str]) -> tuple[int, str]:

@@ -17,6 +17,8 @@ from camoxpert_cli.launch.decide import decide
 TEST_SET = "TINY"
 TRAINING_IMAGES = 11
 TEST_IMAGES = 3
+# Of the run that tests share, beside the settings of `tiny_run`: it saves after the second of an epoch's steps too.
+PLAIN = {"save_every": "2"}
 
 _KEYS = {setting.name: setting.key for setting in SETTINGS.values()}
 

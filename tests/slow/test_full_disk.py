@@ -68,7 +68,6 @@ def train_while(disk: Path, data: Path, before: str, epochs: int = 4) -> tuple[i
     return run([camox()[0], "-c", SCRIPT.format(disk=str(disk), before=before, arguments=arguments)])
 
 
-@pytest.mark.slow
 def test_full_for_a_while(tiny_data: Path, disk: Path) -> None:
     """Saves that fail leave nothing on the disk, so that when there is space again the next one succeeds."""
     before = (
@@ -85,7 +84,6 @@ def test_full_for_a_while(tiny_data: Path, disk: Path) -> None:
     assert "Traceback" not in output
 
 
-@pytest.mark.slow
 def test_previous_gives_its_space(tiny_data: Path, disk: Path) -> None:
     """Where only its space is missing, the checkpoint before the last is given up, and every epoch is saved."""
     before = (
@@ -99,7 +97,6 @@ def test_previous_gives_its_space(tiny_data: Path, disk: Path) -> None:
     assert read_checkpoint(disk / "run" / "last.pth")["epoch"] == 4
 
 
-@pytest.mark.slow
 def test_full_to_the_end(tiny_data: Path, disk: Path) -> None:
     """A run that could not save its last epochs says so at the end, with the last checkpoint that was written whole."""
     before = (
@@ -115,7 +112,6 @@ def test_full_to_the_end(tiny_data: Path, disk: Path) -> None:
     assert read_checkpoint(disk / "run" / "last.pth")["epoch"] == 1
 
 
-@pytest.mark.slow
 def test_full_from_the_beginning(tiny_data: Path, disk: Path) -> None:
     """Too little space for the checkpoints is told before the first step."""
     fill(disk, leave=20 * MIB)
@@ -126,7 +122,6 @@ def test_full_from_the_beginning(tiny_data: Path, disk: Path) -> None:
     assert "Epoch 1/" not in output
 
 
-@pytest.mark.slow
 def test_read_only_in_the_middle(tiny_data: Path, disk: Path) -> None:
     """A disk that becomes read-only ends with one sentence and the last checkpoint whole, not with a traceback."""
     before = (
@@ -141,7 +136,6 @@ def test_read_only_in_the_middle(tiny_data: Path, disk: Path) -> None:
     assert read_checkpoint(disk / "run" / "best_model.pth")["epoch"] == 1
 
 
-@pytest.mark.slow
 def test_resume_from_a_read_only_disk(tiny_data: Path, disk: Path, tmp_path: Path) -> None:
     """A run on a read-only disk, such as a notebook's input, goes on in a new folder."""
     code, output = train_while(disk, tiny_data, "pass", epochs=1)

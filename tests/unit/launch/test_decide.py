@@ -11,11 +11,14 @@ import torch
 
 from camoxpert_cli.config.resolve import Resolved, resolve
 from camoxpert_cli.engine.plan import Plan
-from camoxpert_cli.launch import autobatch
+from camoxpert_cli.errors import CamoxError
+from camoxpert_cli.launch import autobatch, start
 from camoxpert_cli.launch.decide import agree, decide
+from camoxpert_cli.launch.workers import Attempt
 from camoxpert_cli.parallel.device import Placement
 from camoxpert_cli.parallel.world import World
 from tests.helpers.thread_ranks import in_threads
+from tests.helpers.tiny_data import tiny_run
 
 TORCHRUN = {"TORCHELASTIC_RUN_ID": "x", "RANK": "0", "WORLD_SIZE": "2", "LOCAL_RANK": "0", "LOCAL_WORLD_SIZE": "2"}
 
@@ -100,3 +103,29 @@ def test_ranks_agree_on_the_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     for plan in in_threads(2, agreed):
         assert plan.folder == tmp_path / "run0"
         assert plan.config.run.checkpoint_dir == str(tmp_path / "run0")
+
+
+def test_images_are_found_from_another_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Images are found from another folder too."""
+    monkeypatch.chdir(tmp_path)
+    config = decide(tiny_run(Path("images"), tmp_path, checkpoint_dir=None)).config
+
+    assert config.data.dataset_path == (str(tmp_path / "images"),)
+    assert str(config.run.checkpoint_dir).startswith("runs/train-")
+
+
+def test_processes_share_the_cores(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two take half of them each; all of them each would take turns."""
+    seen: dict[str, Any] = {}
+
+    def run_workers(arguments: object, processes: int, **rest: Any) -> Attempt:
+        seen.update(rest, processes=processes)
+        return Attempt(CamoxError("it failed"))
+
+    monkeypatch.setattr("camoxpert_cli.launch.workers.run_workers", run_workers)
+    monkeypatch.setattr("camoxpert_cli.data.cores.usable_cores", lambda: 8)
+    with pytest.raises(CamoxError, match="it failed"):
+        start.start(tiny_run(Path("images"), tmp_path / "run", gpus=2))
+
+    assert (seen["processes"], seen["threads"]) == (2, 4)
+    assert seen["run_folder"] == tmp_path / "run"

@@ -1,4 +1,4 @@
-"""What a run that goes on is asked to do, from settings in a checkpoint."""
+"""What going on with a run takes from its checkpoint, and what may be asked for on top."""
 
 from __future__ import annotations
 
@@ -8,101 +8,127 @@ from typing import Any
 import pytest
 import torch
 
-from camoxpert_cli.checkpoints.format import Checkpoint, CheckpointContent, TrainingContent
+from camoxpert_cli.checkpoints.format import FORMAT, VERSION, Checkpoint, CheckpointContent, TrainingContent
 from camoxpert_cli.config.resolve import resolve, to_mapping
-from camoxpert_cli.config.schema import Config
 from camoxpert_cli.engine.build import build_phases, rate_at
-from camoxpert_cli.errors import UsageError
+from camoxpert_cli.errors import ConfigError, UsageError
 from camoxpert_cli.launch import resume
 from camoxpert_cli.launch.resume import rehearse, settings_to_go_on
+from camoxpert_cli.run_folder import RunFolder
+from tests.helpers.tiny_data import tiny_run
 
-RUN: dict[str, Any] = {"train.batch_size": 8, "train.stage2_batch_size": 4, "train.accumulation_steps": 2}
 
-
-def checkpoint(folder: Path, *, epoch: int = 0, samples: int = 0, **settings: Any) -> Checkpoint:
-    """Of a quickstart with the settings in RUN, so many epochs and images on."""
-    flags = {**RUN, **{name.replace("__", "."): value for name, value in settings.items()}}
-    config = resolve("quickstart", flags).config
-    progress = {"epoch": epoch, "samples": samples}
-    training = TrainingContent(progress, 4, "", {}, {}, 0)
-    content = CheckpointContent(
-        *("test_resnet", 7, {"weight": torch.zeros(1)}, None, epoch, None, None, to_mapping(config), None, training)
-    )
+def checkpoint_of(folder: Path, **settings: Any) -> Checkpoint:
+    """Of a run of three epochs in `folder`; steps of 4 and 2 images."""
+    folder.mkdir()
     (folder / "config.yaml").touch()
-    return Checkpoint(folder / "last.pth", content.to_dict())
+    config = tiny_run(Path("/images"), folder, epochs=3, stage2_batch_size=2, gpus=1, **settings).config
+    content = {"format": FORMAT, "version": VERSION, "network": {"weight": torch.ones(1)}, "config": to_mapping(config)}
+    return Checkpoint(folder / "last.pth", content)
 
 
-def batches(config: Config) -> tuple[int, ...]:
-    train = config.train
-    return train.batch_size, config.stage2_batch_size, train.accumulation_steps
+@pytest.fixture
+def checkpoint(tmp_path: Path) -> Checkpoint:
+    return checkpoint_of(tmp_path / "run")
 
 
-@pytest.mark.parametrize(
-    ("flags", "assignments", "expected"),
-    [
-        ({}, [], (8, 4, 2)),
-        ({"run.gpus": "2"}, [], (8, 4, 1)),
-        ({"run.gpus": "4"}, [], (4, 2, 1)),
-        ({"train.batch_size": "4"}, [], (4, 2, 4)),
-        ({"run.gpus": "2", "train.batch_size": "4"}, [], (4, 2, 2)),
-        ({}, ["run.gpus=2"], (8, 4, 1)),
-        ({}, ["train.batch_size=3"], (3, 4, 2)),
-        ({"run.gpus": "2"}, ["train.batch_size = 3"], (3, 4, 2)),
-    ],
-)
-def test_the_images_of_a_step_stay(
-    tmp_path: Path, flags: dict[str, Any], assignments: list[str], expected: tuple[int, ...]
-) -> None:
-    """On another number of processes, and in other batches; one that is assigned makes another run."""
-    config = settings_to_go_on(checkpoint(tmp_path), flags, assignments).config
-
-    assert batches(config) == expected
+def batches(config: Any) -> tuple[int, int, int]:
+    return config.train.batch_size, config.train.stage2_batch_size, config.train.accumulation_steps
 
 
-def test_where_it_goes_on(tmp_path: Path) -> None:
-    """In its own folder, and not from the checkpoint that an earlier session began with."""
-    config = settings_to_go_on(checkpoint(tmp_path, run__resume_from="elsewhere.pth"), {}, []).config
+def test_settings_come_from_the_checkpoint(checkpoint: Checkpoint) -> None:
+    """Nothing given, nothing changes; the folder is the run's own."""
+    config = settings_to_go_on(checkpoint, {}, []).config
 
-    assert (config.run.checkpoint_dir, config.run.resume_from) == (str(tmp_path), None)
-
-
-def test_epochs(tmp_path: Path) -> None:
-    """As many as before, or more; fewer are refused."""
-    for epochs in (10, 12):
-        config = settings_to_go_on(checkpoint(tmp_path), {"train.epochs": str(epochs)}, []).config
-        assert config.train.epochs == epochs
-    with pytest.raises(UsageError, match="--epochs is 9, and the run has 10"):
-        settings_to_go_on(checkpoint(tmp_path), {"train.epochs": "9"}, [])
+    assert to_mapping(config) == checkpoint.content["config"]
 
 
-@pytest.mark.parametrize(
-    ("before", "flags", "expected"),
-    [
-        ({"data__images": ("a",), "data__masks": ("b",)}, {"data.dataset_path": ["d"]}, (("d",), (), ())),
-        ({"data__dataset_path": ("d",)}, {"data.images": ["a"], "data.masks": ["b"]}, ((), ("a",), ("b",))),
-    ],
-)
-def test_moved_images(
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    before: dict[str, Any],
-    flags: dict[str, Any],
-    expected: tuple[tuple[str, ...], ...],
-) -> None:
-    """Where they are now takes the place of where they were, however either was given."""
+def test_batch_size_keeps_the_steps(checkpoint: Checkpoint) -> None:
+    """`--batch-size` is one GPU's: accumulation makes up for it, in both stages."""
+    with pytest.raises(ConfigError, match="cannot be kept with 3 per GPU"):
+        settings_to_go_on(checkpoint, {"train.batch_size": "3"}, [])
+
+    assert batches(settings_to_go_on(checkpoint, {"train.batch_size": "2"}, []).config) == (2, 1, 2)
+
+
+def test_another_number_of_processes_keeps_the_steps(checkpoint: Checkpoint) -> None:
+    """Two share the images of a step that one had, with no batch size asked for."""
+    config = settings_to_go_on(checkpoint, {"run.gpus": "2"}, []).config
+
+    assert batches(config) == (2, 1, 1)
+    assert config.run.gpus == 2
+
+
+def test_auto_keeps_the_steps(checkpoint: Checkpoint) -> None:
+    """The saved numbers say how many images a step has until memory was measured."""
+    found = settings_to_go_on(checkpoint, {"train.batch_size": "auto"}, [])
+
+    assert found.auto == {"train.batch_size"}
+    assert found.config == settings_to_go_on(checkpoint, {}, []).config
+
+
+def test_assigned_batch_size_is_another_run(checkpoint: Checkpoint) -> None:
+    """With `--set` batch sizes and accumulation are taken as they are."""
+    alone = settings_to_go_on(checkpoint, {}, ["train.batch_size=3"]).config
+    beside = settings_to_go_on(checkpoint, {"train.batch_size": "2"}, ["train.accumulation_steps=1"]).config
+
+    assert batches(alone) == (3, 2, 1)
+    assert batches(beside) == (2, 2, 1)
+
+
+def test_fewer_epochs(checkpoint: Checkpoint) -> None:
+    """`--epochs` extends; ending earlier changes the schedule and takes `--set`."""
+    with pytest.raises(UsageError, match="it can be extended only") as caught:
+        settings_to_go_on(checkpoint, {"train.epochs": "2"}, [])
+
+    assert "--set train.epochs=2" in caught.value.hint
+    assert settings_to_go_on(checkpoint, {}, ["train.epochs=2"]).config.train.epochs == 2
+    assert settings_to_go_on(checkpoint, {"train.epochs": "3"}, []).config.train.epochs == 3
+
+
+def test_where_it_goes_on(checkpoint: Checkpoint, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In the folder asked for by a flag or `--set`, else in the run's own; one that cannot be written is left alone."""
+    by_flag = settings_to_go_on(checkpoint, {"run.checkpoint_dir": "new"}, []).config
+    assigned = settings_to_go_on(checkpoint, {}, ["run.checkpoint_dir=new"]).config
+    monkeypatch.setattr(RunFolder, "is_writable", lambda self: False)
+    read_only = settings_to_go_on(checkpoint, {}, []).config
+
+    assert by_flag.run.checkpoint_dir == assigned.run.checkpoint_dir == "new"
+    assert str(read_only.run.checkpoint_dir).startswith("runs/run-")
+
+
+def test_a_folder_with_a_checkpoint_alone_is_no_runs_own(checkpoint: Checkpoint) -> None:
+    """Somebody put the file there, beside files of their own."""
+    (checkpoint.path.parent / "config.yaml").unlink()
+
+    assert str(settings_to_go_on(checkpoint, {}, []).config.run.checkpoint_dir).startswith("runs/run-")
+
+
+def test_images_that_lie_elsewhere_now(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """They take the place of where they lay, as a data set or as two folders; relative paths are kept as absolute."""
     monkeypatch.chdir(tmp_path)
-    given = checkpoint(tmp_path, data__generated_pictures=0, **before)
-    data = settings_to_go_on(given, flags, []).config.data
+    as_set = checkpoint_of(tmp_path / "run")
+    folders = {"dataset_path": [], "images": ["/old/images"], "masks": ["/old/masks"]}
+    as_folders = checkpoint_of(tmp_path / "other", **folders)
+    now_folders = settings_to_go_on(as_set, {"data.images": ["images"], "data.masks": ["masks"]}, []).config.data
+    now_set = settings_to_go_on(as_folders, {"data.dataset_path": ["data"]}, []).config.data
 
-    names = [tuple(Path(path).name for path in paths) for paths in (data.dataset_path, data.images, data.masks)]
-    assert tuple(names) == expected
+    assert now_folders.dataset_path == ()
+    assert (now_folders.images, now_folders.masks) == ((str(tmp_path / "images"),), (str(tmp_path / "masks"),))
+    assert now_set.dataset_path == (str(tmp_path / "data"),)
+    assert (now_set.images, now_set.masks) == ((), ())
 
 
 @pytest.mark.parametrize(("samples", "step"), [(0, 0), (32, 2), (33, 3)])
 def test_the_next_rate(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, samples: int, step: int) -> None:
     """A dry run names the rate of the step that comes next, of 16 images, in the middle of an epoch too."""
-    settings = {"train__accumulation_steps": 1, "train__batch_size": 8, "train__stage2_batch_size": 8, "run__gpus": 2}
-    found = checkpoint(tmp_path, samples=samples, **settings)
+    (tmp_path / "config.yaml").touch()
+    settings = {"train.accumulation_steps": 1, "train.batch_size": 8, "train.stage2_batch_size": 8, "run.gpus": 2}
+    before = to_mapping(resolve("quickstart", settings).config)
+    training = TrainingContent({"epoch": 0, "samples": samples}, 4, "", {}, {}, 0)
+    network = {"weight": torch.zeros(1)}
+    content = CheckpointContent("test_resnet", 7, network, None, 0, None, None, before, None, training)
+    found = Checkpoint(tmp_path / "last.pth", content.to_dict())
     monkeypatch.setattr(resume, "find_checkpoint", lambda source: found)
     (line,) = [line for line in rehearse(tmp_path, {}, []) if line.startswith("Next")]
     config = settings_to_go_on(found, {}, []).config

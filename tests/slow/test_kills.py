@@ -58,19 +58,12 @@ def kill_and_resume(data: Path, folder: Path, seeds: range, uncut: Path) -> None
     assert list(folder.glob(".*")) == []
 
 
-def test_killed_at_random(tiny_data: Path, tmp_path: Path, uncut: Path) -> None:
-    """Killed twice, a run ends with the weights, EMA, optimizer and history of the uncut one."""
-    kill_and_resume(tiny_data, tmp_path / "run", range(1, 3), uncut)
-
-
-@pytest.mark.slow
 def test_killed_thirty_times(tiny_data: Path, tmp_path: Path, uncut: Path) -> None:
-    """The same at thirty moments."""
+    """Killed at thirty moments, a run ends with the weights, EMA, optimizer and history of the uncut one."""
     for part in range(5):
         kill_and_resume(tiny_data, tmp_path / f"run{part}", range(6 * part, 6 * part + 6), uncut)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("moment", ["torch.save", "verify_archive", "os.fsync", "Path.replace"])
 def test_killed_while_saving(tiny_data: Path, tmp_path: Path, uncut: Path, moment: str) -> None:
     """Killed within a save, between any of its parts, a run loses no more than the steps since the last one."""
@@ -109,7 +102,6 @@ app.main()
     assert list(folder.glob(".*")) == []
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     ("number", "expected", "workers"),
     [
@@ -141,7 +133,6 @@ def test_signals(
     assert differing(folder, uncut) == []
 
 
-@pytest.mark.slow
 def test_the_clock(tiny_data: Path, tmp_path: Path, uncut: Path) -> None:
     """Out of time, a run ends between two steps with exit code 0, saved, and says how to go on."""
     folder = tmp_path / "run"

@@ -1,0 +1,180 @@
+"""Mistakes that whole runs show: what they start with, go on from, leave in their folder and tell."""
+
+from __future__ import annotations
+
+from tests.mutants.mutant import Mutant
+
+MUTANTS = [
+    # A run that goes on.
+    Mutant(
+        "launch/resume.py",
+        "config.train.epochs < before.train.epochs",
+        "config.train.epochs <= before.train.epochs",
+        "unit/launch/test_resume.py::test_fewer_epochs",
+    ),
+    Mutant(
+        "launch/resume.py",
+        "(BATCH_SETTINGS & asked or config.run.gpus != before.run.gpus) and",
+        "BATCH_SETTINGS & asked and",
+        "unit/launch/test_resume.py::test_another_number_of_processes_keeps_the_steps",
+    ),
+    Mutant(
+        "launch/resume.py",
+        "and not BATCH_SETTINGS & assigned:",
+        "and not BATCH_SETTINGS & {*assignments}:",
+        "unit/launch/test_resume.py::test_assigned_batch_size_is_another_run",
+    ),
+    Mutant(
+        "launch/resume.py",
+        "replace(config.data, images=(), masks=())",
+        "replace(config.data, images=())",
+        "unit/launch/test_resume.py::test_images_that_lie_elsewhere_now",
+    ),
+    Mutant(
+        "launch/resume.py",
+        '(own / "config.yaml").exists() and ',
+        "",
+        "unit/launch/test_resume.py::test_a_folder_with_a_checkpoint_alone_is_no_runs_own",
+    ),
+    Mutant(
+        "launch/resume.py",
+        "        check_images(checkpoint, data)\n",
+        "",
+        "behaviour/test_resume.py::test_other_images",
+    ),
+    Mutant(
+        "commands/resume.py",
+        "go_on(run, flags, assignments or [])",
+        "go_on(run, flags, [])",
+        "behaviour/test_resume.py::test_going_on_elsewhere",
+    ),
+    Mutant(
+        "run_folder.py",
+        '(row["epoch"], row["samples"]) <= (epoch + 1, samples)',
+        '(row["epoch"], row["samples"]) < (epoch + 1, samples)',
+        "behaviour/test_out_of_memory.py::test_a_run_goes_on",
+    ),
+    Mutant(
+        "run_folder.py",
+        "(self.results, self.per_image, self.report, self.curves)",
+        "(self.results, self.report, self.curves)",
+        "behaviour/test_resume.py::test_an_extended_run_has_no_results_yet",
+    ),
+    Mutant(
+        "run_folder.py",
+        "there = sum(path.stat().st_size for path in (self.last, self.previous) if path.exists())",
+        "there = sum(path.stat().st_size for path in (self.last,) if path.exists())",
+        "unit/test_run_folder.py::test_what_is_there_needs_no_more_space",
+    ),
+    # What is decided, and started.
+    Mutant(
+        "launch/decide.py",
+        "data=with_absolute_paths(resolved.config.data)",
+        "data=resolved.config.data",
+        "unit/launch/test_decide.py::test_images_are_found_from_another_folder",
+    ),
+    Mutant(
+        "launch/decide.py",
+        "checkpoint_dir=str(folder), resume_from=None)",
+        "checkpoint_dir=str(folder))",
+        "unit/launch/test_decide.py::test_settings_lead_back_to_the_run",
+    ),
+    Mutant(
+        "launch/decide.py",
+        "find_deadline(time_limit, session_limit, began)",
+        "find_deadline(session_limit, time_limit, began)",
+        "behaviour/test_run_files.py::test_json",
+    ),
+    Mutant(
+        "launch/decide.py",
+        "folder = world.broadcast(plan.folder)",
+        "folder = plan.folder",
+        "unit/launch/test_decide.py::test_ranks_agree_on_the_folder",
+    ),
+    Mutant(
+        "launch/start.py",
+        "return train(plan.going_on(smaller), world)",
+        "return train(plan.going_on(smaller), world, checkpoint)",
+        "behaviour/test_out_of_memory.py::test_it_goes_on_from_its_own_last_save",
+    ),
+    Mutant(
+        "launch/start.py",
+        "    failed.let_go()\n",
+        "",
+        "behaviour/test_out_of_memory.py::test_a_run_goes_on",
+    ),
+    Mutant(
+        "launch/start.py",
+        "threads = cores_each(count)",
+        "threads = cores_each(1)",
+        "unit/launch/test_decide.py::test_processes_share_the_cores",
+    ),
+    Mutant(
+        "launch/start.py",
+        "        worker.tell_outcome(outcome.to_mapping())\n",
+        "        pass\n",
+        "behaviour/test_processes.py",
+    ),
+    # What came out.
+    Mutant(
+        "engine/closing.py",
+        "score_baselines(run.data.validation)",
+        "score_baselines(run.data.train)",
+        "unit/engine/test_closing.py::test_baselines_are_of_the_held_out_images",
+    ),
+    Mutant(
+        "engine/closing.py",
+        "    best = run.folder.best\n",
+        "    best = run.folder.last\n",
+        "behaviour/test_run_files.py::test_results",
+    ),
+    Mutant(
+        "engine/closing.py",
+        "epoch = run.state.progress.best_epoch",
+        "epoch = run.state.progress.epoch",
+        "behaviour/test_run_files.py::test_results",
+    ),
+    Mutant(
+        "engine/outcome.py",
+        '"stop": None if self.stop is None else asdict(self.stop),',
+        '"stop": None,',
+        "unit/engine/test_outcome.py::test_the_launcher_hears_all",
+    ),
+    Mutant(
+        "engine/status.py",
+        "images_left=len(data.train) - progress.samples,",
+        "images_left=len(data.train),",
+        "unit/engine/test_status.py::test_a_step",
+    ),
+    # From Python.
+    Mutant(
+        "api.py",
+        "began=time.time()",
+        "began=None",
+        "behaviour/test_api.py::test_train",
+    ),
+    Mutant(
+        "api.py",
+        "    print_outcome(outcome)\n",
+        "",
+        "behaviour/test_api.py::test_train",
+    ),
+    Mutant(
+        "api.py",
+        "img_size=img_size, overwrite=overwrite, tta=views)",
+        "img_size=img_size, overwrite=overwrite)",
+        "behaviour/test_api.py::test_files",
+    ),
+    Mutant(
+        "api.py",
+        "NO_TTA if tta is None else parse_tta(tta), weights)",
+        "NO_TTA if tta is None else parse_tta(tta))",
+        "behaviour/test_api.py::test_an_evaluation_is_as_asked",
+    ),
+    Mutant(
+        "commands/train.py",
+        "print_outcome(start(resolved), as_json=as_json)",
+        "print_outcome(start(resolved))",
+        "behaviour/test_run_files.py::test_commands_print_json",
+    ),
+]
