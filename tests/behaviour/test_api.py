@@ -22,7 +22,7 @@ from camoxpert_cli.model.camoxpert import CamoXpert
 from camoxpert_cli.run_folder import RunFolder
 from tests.helpers.checkpoints import content_of, save
 from tests.helpers.tiny_data import TEST_IMAGES, TEST_SET
-from tests.helpers.vivid import write_vivid_checkpoint
+from tests.helpers.vivid import vivid_network, write_vivid_checkpoint
 
 # Of a run of seconds.
 SMALL: dict[str, Any] = {
@@ -79,9 +79,9 @@ def test_a_network_gives_the_maps_of_its_checkpoint(plain_run: RunFolder, images
     assert np.allclose(mirrored[:, ::-1], predict(network, images[0], tta="flip"), atol=1e-6)
 
 
-def test_files(plain_run: RunFolder, tiny_data: Path, images: list[Path], tmp_path: Path) -> None:
+def test_files(tiny_data: Path, images: list[Path], tmp_path: Path) -> None:
     """With `out` the maps are files, as the command writes them, of folders too; size and views are those asked for."""
-    best = write_vivid_checkpoint(plain_run.best, tiny_data, tmp_path / "vivid.pth")
+    best = write_vivid_checkpoint(vivid_network(tiny_data), tmp_path / "vivid.pth")
     written = predict(best, images[0].parent, out=tmp_path / "maps", overlay=True, tta="flip", img_size=96)
     map_ = cv2.imread(str(written[0]), cv2.IMREAD_UNCHANGED)
     values = predict(best, images[0], tta="flip", img_size=96)

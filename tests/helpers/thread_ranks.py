@@ -69,3 +69,15 @@ def in_threads(count: int, function: Callable[[World], Result]) -> list[Result]:
     for error in sorted(errors, key=lambda each: isinstance(each, threading.BrokenBarrierError)):
         raise error
     return [each.result() for each in ranks]
+
+
+def outcomes_in_threads(count: int, function: Callable[[World], Result]) -> list[Result | BaseException]:
+    """What `function` returns or raises on each of `count` ranks, which all have to end.
+
+    As on a machine with fewer cores than ranks, so that none has workers.
+    """
+    meeting = _Meeting(count)
+    with ThreadPoolExecutor(count) as threads:
+        worlds = [ThreadWorld(rank, count, rank, 1000, meeting=meeting) for rank in range(count)]
+        ranks = [threads.submit(function, world) for world in worlds]
+    return [each.exception() or each.result() for each in ranks]

@@ -59,9 +59,6 @@ _RUN_MUTANTS = [
         f"{_START}::test_deterministic",
     ),
     Mutant(
-        "launch/resume.py", " or config.run.gpus != before.run.gpus)", ")", f"{_RESUME}::test_the_images_of_a_step_stay"
-    ),
-    Mutant(
         "launch/resume.py",
         " * config.train.accumulation_steps * config.gpu_count)",
         ")",

@@ -21,7 +21,8 @@ from camoxpert_cli.metrics.score_set import SetScores
 from camoxpert_cli.model.backbone import Normalisation, create_backbone
 from camoxpert_cli.model.camoxpert import CamoXpert
 from camoxpert_cli.parallel.world import World
-from tests.helpers.scoring import evaluate, in_thread_ranks
+from tests.helpers.scoring import evaluate
+from tests.helpers.thread_ranks import outcomes_in_threads
 from tests.helpers.tiny_data import TEST_SET
 
 CPU = torch.device("cpu")
@@ -163,7 +164,7 @@ def test_several_ranks(ranks: int) -> None:
         scoring = Scoring(RedIsObject(), own, CPU, None, world, job=index_of)  # type: ignore[arg-type]
         return list(scoring), scoring.scores
 
-    found = in_thread_ranks(ranks, of)
+    found = outcomes_in_threads(ranks, of)
 
     rounds = -(-len(IMAGES) // ranks)
     counts = [[int(rank + turn * ranks < len(IMAGES)) for turn in range(rounds)] for rank in range(ranks)]
@@ -180,7 +181,7 @@ def test_an_image_that_one_rank_cannot_read(broken: int) -> None:
         for _ in Scoring(RedIsObject(), own, CPU, None, world, job=index_of):  # type: ignore[arg-type]
             rounds[world.rank] += 1
 
-    found = in_thread_ranks(2, of)
+    found = outcomes_in_threads(2, of)
 
     assert [str(error) for error in found] == [f"image {broken} is broken"] * 2
     assert rounds == [2, 2]

@@ -20,7 +20,7 @@ from camoxpert_cli.evaluation.test_sets import find_tests, score_set, scoring_wo
 from camoxpert_cli.metrics.image_scores import score_image
 from camoxpert_cli.model.backbone import Normalisation
 from camoxpert_cli.parallel.world import World
-from tests.helpers.scoring import in_thread_ranks
+from tests.helpers.thread_ranks import outcomes_in_threads
 from tests.helpers.tiny_data import TEST_IMAGES, TEST_SET
 
 CPU = torch.device("cpu")
@@ -56,8 +56,8 @@ def test_ranks_score_as_one_process(tiny_data: Path, tmp_path: Path, ranks: int,
     Maps lie under the names of their images, whichever rank computed them.
     """
     pairs = find_data([tiny_data]).train[:5]
-    (alone,) = in_thread_ranks(1, lambda world: score(pairs, world, batch_size, tmp_path / "alone"))
-    found = in_thread_ranks(ranks, lambda world: score(pairs, world, batch_size, tmp_path / "ranks"))
+    (alone,) = outcomes_in_threads(1, lambda world: score(pairs, world, batch_size, tmp_path / "alone"))
+    found = outcomes_in_threads(ranks, lambda world: score(pairs, world, batch_size, tmp_path / "ranks"))
 
     assert isinstance(alone, ScoredSet)
     assert alone.names == [pair.name for pair in pairs]
@@ -74,7 +74,7 @@ def test_ranks_score_as_one_process(tiny_data: Path, tmp_path: Path, ranks: int,
 def test_an_image_that_is_shown(tiny_data: Path, tmp_path: Path) -> None:
     """As it is, with the mask and the map that its scores came from."""
     tests = find_data([tiny_data]).tests
-    (scored,) = in_thread_ranks(1, lambda world: score(tests[TEST_SET], world, 2, tmp_path))
+    (scored,) = outcomes_in_threads(1, lambda world: score(tests[TEST_SET], world, 2, tmp_path))
     assert isinstance(scored, ScoredSet)
     for index, pair in enumerate(tests[TEST_SET]):
         image, mask, grey = show_image(RedIsObject(), tests, 64, CPU, None, Inference().tta, TEST_SET, index)  # type: ignore[arg-type]
