@@ -87,12 +87,17 @@ def test_fewer_epochs(checkpoint: Checkpoint) -> None:
 
 
 def test_where_it_goes_on(checkpoint: Checkpoint, monkeypatch: pytest.MonkeyPatch) -> None:
-    """In the folder asked for by a flag or `--set`, else in the run's own; one that cannot be written is left alone."""
+    """In the folder asked for by a flag or `--set`, else in the run's own; one that cannot be written is left alone.
+
+    And not from the checkpoint that an earlier session began with.
+    """
     by_flag = settings_to_go_on(checkpoint, {"run.checkpoint_dir": "new"}, []).config
     assigned = settings_to_go_on(checkpoint, {}, ["run.checkpoint_dir=new"]).config
     monkeypatch.setattr(RunFolder, "is_writable", lambda self: False)
     read_only = settings_to_go_on(checkpoint, {}, []).config
+    began_elsewhere = checkpoint_of(checkpoint.path.parent.with_name("second"), resume_from="/elsewhere.pth")
 
+    assert settings_to_go_on(began_elsewhere, {}, []).config.run.resume_from is None
     assert by_flag.run.checkpoint_dir == assigned.run.checkpoint_dir == "new"
     assert str(read_only.run.checkpoint_dir).startswith("runs/run-")
 
