@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import weakref
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -10,14 +9,11 @@ from typing import Any
 import pytest
 import torch
 import yaml
-from torch import nn
 
-from camoxpert_cli.checkpoints.format import Checkpoint, read_checkpoint
+from camoxpert_cli.checkpoints.format import Checkpoint
 from camoxpert_cli.config.batches import own_batches
 from camoxpert_cli.config.resolve import resolve
-from camoxpert_cli.engine import run as run_module
 from camoxpert_cli.engine import train as train_module
-from camoxpert_cli.engine.build import build_network
 from camoxpert_cli.engine.out_of_memory import OutOfMemory, smaller
 from camoxpert_cli.engine.plan import Plan
 from camoxpert_cli.errors import TrainingError
@@ -27,7 +23,7 @@ from camoxpert_cli.launch.start import _train, start
 from camoxpert_cli.parallel.world import World
 from camoxpert_cli.run_folder import RunFolder
 from tests.helpers.cut_runs import steps
-from tests.helpers.small_card import have_room
+from tests.helpers.small_card import have_room, networks_left, settings_of
 from tests.helpers.tiny_data import tiny_run
 
 # 8 images in steps of 4, saved after each; stage 2 alone.
@@ -35,13 +31,6 @@ SETTINGS: dict[str, Any] = {"epochs": 1, "stage1_epochs": 0, "batch_size": 4, "s
 
 
 UNCUT = [(1, 4), (1, 8)]
-
-
-def settings_of(folder: Path) -> tuple[int, int, int, bool]:
-    config = read_checkpoint(folder / "last.pth")["config"]
-    train = config["train"]
-    checkpointing = config["model"]["gradient_checkpointing"]
-    return train["batch_size"], train["stage2_batch_size"], train["accumulation_steps"], checkpointing
 
 
 @pytest.mark.parametrize(
@@ -92,17 +81,7 @@ def test_a_run_goes_on(
 
     The run that failed is gone before the next one takes memory.
     """
-    networks: list[weakref.ref[nn.Module]] = []
-    left: list[int] = []
-    honest = build_network
-
-    def build(*arguments: Any, **rest: Any) -> Any:
-        left.append(sum(each() is not None for each in networks))
-        network = honest(*arguments, **rest)
-        networks.append(weakref.ref(network))
-        return network
-
-    monkeypatch.setattr(run_module, "build_network", build)
+    left = networks_left(monkeypatch)
     gets_full(monkeypatch, 3, after=1)
     folder = tmp_path / "run"
     start(tiny_run(tiny_data, folder, **{**SETTINGS, "batch_size": 8}))

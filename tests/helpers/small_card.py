@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import json
 import os
+import weakref
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from camoxpert_cli.checkpoints.format import read_checkpoint
 from camoxpert_cli.config.schema import Config
+from camoxpert_cli.engine import run as run_module
+from camoxpert_cli.engine.build import build_network
 from camoxpert_cli.engine.step import TrainingStep
 from camoxpert_cli.launch import autobatch
 from camoxpert_cli.launch.memory_probe import largest_batches
@@ -79,3 +83,26 @@ def measure(config: Config, limits: tuple[int, int]) -> Sequence[tuple[int, int]
     """What `autobatch.on_devices` measures, of one device and in this process."""
     first, second = largest_batches(config, "cpu", limits)
     return [(first, second)]
+
+
+def settings_of(folder: Path) -> tuple[int, int, int, bool]:
+    """Batches of both stages, accumulation and gradient checkpointing of a run's last checkpoint."""
+    config = read_checkpoint(folder / "last.pth")["config"]
+    train = config["train"]
+    checkpointing = config["model"]["gradient_checkpointing"]
+    return train["batch_size"], train["stage2_batch_size"], train["accumulation_steps"], checkpointing
+
+
+def networks_left(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Gets a number with each network that is built: how many of those before it are still in memory."""
+    networks: list[weakref.ref[nn.Module]] = []
+    left: list[int] = []
+
+    def build(*arguments: Any, **rest: Any) -> Any:
+        left.append(sum(each() is not None for each in networks))
+        network = build_network(*arguments, **rest)
+        networks.append(weakref.ref(network))
+        return network
+
+    monkeypatch.setattr(run_module, "build_network", build)
+    return left

@@ -2,22 +2,17 @@
 
 from __future__ import annotations
 
-import weakref
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from torch import nn
 
-from camoxpert_cli.engine import run as run_module
 from camoxpert_cli.engine import train as train_module
-from camoxpert_cli.engine.build import build_network
 from camoxpert_cli.launch.start import start
-from tests.behaviour.test_out_of_memory import settings_of
 from tests.helpers.cut_runs import steps
 from tests.helpers.processes import run, train_command
-from tests.helpers.small_card import have_room, room
+from tests.helpers.small_card import have_room, networks_left, room, settings_of
 from tests.helpers.tiny_data import tiny_run
 
 # 8 images an epoch in steps of 4, saved after each; stage 2 from the second epoch on.
@@ -32,17 +27,7 @@ def test_stage_2_does_not_fit(
 
     The run that failed is gone before the next one takes memory.
     """
-    networks: list[weakref.ref[nn.Module]] = []
-    left: list[int] = []
-    honest = build_network
-
-    def build(*arguments: Any, **rest: Any) -> Any:
-        left.append(sum(each() is not None for each in networks))
-        network = honest(*arguments, **rest)
-        networks.append(weakref.ref(network))
-        return network
-
-    monkeypatch.setattr(run_module, "build_network", build)
+    left = networks_left(monkeypatch)
     fit_in_stage_1(monkeypatch, 3)
     folder = tmp_path / "run"
     start(tiny_run(tiny_data, folder, **SETTINGS))

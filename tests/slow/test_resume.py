@@ -15,7 +15,7 @@ from camoxpert_cli.engine import saving as saving_module
 from camoxpert_cli.engine.train import train
 from camoxpert_cli.run_folder import RunFolder
 from tests.behaviour.test_resume import camox, cut_back, needs_originals
-from tests.helpers.checkpoints import write_content
+from tests.helpers.checkpoints import flip_a_byte, write_content
 from tests.helpers.places import COMPAT
 from tests.helpers.tiny_data import tiny_plan
 
@@ -35,19 +35,12 @@ def run_folder(finished: Path, tmp_path: Path) -> Path:
     return tmp_path / "run"
 
 
-def flip(path: Path) -> None:
-    """One bit in the middle of a file."""
-    data = bytearray(path.read_bytes())
-    data[len(data) // 2] ^= 1
-    path.write_bytes(data)
-
-
 @pytest.mark.parametrize("how", ["folder", "file", "another spelling"])
 def test_a_damaged_one_never_takes_the_good_ones_place(
     run_folder: Path, finished: Path, monkeypatch: pytest.MonkeyPatch, how: str
 ) -> None:
     """Going on from previous.pth, no save makes the damaged file the one before; the end is that of the run whole."""
-    flip(run_folder / "last.pth")
+    flip_a_byte(run_folder / "last.pth")
     monkeypatch.chdir(run_folder.parent)
     source = {"folder": run_folder, "file": run_folder / "previous.pth", "another spelling": run_folder}[how]
     folder = ["--checkpoint-dir", run_folder.name] if how == "another spelling" else []
@@ -81,7 +74,7 @@ def test_best_weights_that_are_damaged(run_folder: Path, capsys: pytest.CaptureF
     content = read_checkpoint(run_folder / "last.pth")
     content["training"]["progress"].update(epoch=2, samples=0, history=content["training"]["progress"]["history"][:2])
     write_content(run_folder / "last.pth", content)
-    flip(run_folder / "best_model.pth")
+    flip_a_byte(run_folder / "best_model.pth")
     outcome = camox("resume", run_folder)
 
     assert outcome.exit_code == 0, outcome.output
