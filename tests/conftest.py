@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -42,7 +43,10 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     asked = config.getoption("--slow-part")
     if asked is None:
         return
-    part, parts = map(int, asked.split("/"))
+    match = re.fullmatch(r"(\d+)/(\d+)", asked)
+    part, parts = (int(match[1]), int(match[2])) if match else (0, 0)
+    if not 1 <= part <= parts:
+        raise pytest.UsageError(f"--slow-part is {asked}, and N/M was expected, N from 1 to M")
     slow = (item for item in items if _folder(item) == "slow")
     others = {item for item in slow if zlib.crc32(item.nodeid.encode()) % parts + 1 != part}
     config.hook.pytest_deselected(items=others)
@@ -97,7 +101,11 @@ def made_once(factory: pytest.TempPathFactory, name: str, make: Callable[[Path],
     with (shared / f"{name}.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not made.exists():
-            make(path)
+            try:
+                make(path)
+            except BaseException:
+                shutil.rmtree(path, ignore_errors=True)  # the next worker's own error tells more than what is left
+                raise
             made.touch()
     return path
 

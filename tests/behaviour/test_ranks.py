@@ -154,7 +154,7 @@ def test_ranks_stay_the_same_to_the_bit(tiny_data: Path, tmp_path: Path) -> None
     an error on all, and what ends one of them ends all for the same reason.
     """
     (tmp_path / "run").mkdir()
-    first, second = in_ranks(2, train_really, tiny_data, tmp_path / "run")
+    first, second = in_ranks(2, train_really, tiny_data, tmp_path / "run", interpreters=[1])
 
     assert first["held"] == second["held"]
     assert len({each["network"] for each in first["held"]}) == len(first["held"]) == 3

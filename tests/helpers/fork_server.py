@@ -1,7 +1,8 @@
 """Starts Python programs as forks of a process that has loaded torch, which takes seconds.
 
-What camox itself imports is not loaded here, so a program runs camox's modules from the first line on, in its own
-arguments, environment, folder and streams. Linux only; see `forked.ForkedPopen` for how to ask.
+What camox itself imports is not loaded here, so a program runs camox's modules from the first line on, with its own
+arguments, environment, folder and streams. What libraries read from the environment as they are imported is this
+server's, and so is the order of sets of strings. Linux only; see `forked.ForkedPopen` for how to ask.
 """
 
 from __future__ import annotations
@@ -26,25 +27,35 @@ import warnings
 from collections.abc import Callable
 from typing import Any
 
-# What camox and its tests load, which takes four seconds, and nothing that depends on the program's environment.
+# What camox and its tests load, which takes four seconds.
 PRELOADED = (
     "numpy torch torch.distributed torch.utils.data torchvision timm cv2 albumentations safetensors.torch yaml "
     "typer rich.console rich.progress rich.table rich.traceback huggingface_hub jinja2 matplotlib.figure "
     "matplotlib.backends.backend_agg pytest hypothesis"
 ).split()
-# Says to a program that was started here which file leads to its own server: "process file".
+# Says to a program that was started here which file leads to its own server: "process file server's-process".
 SERVER = "CAMOX_TESTS_FORK_SERVER"
-_PR_SET_CHILD_SUBREAPER = 36
+# What such a server is called in /proc; whoever started the program inherits it.
+SERVER_NAME = "camox-forks"
+# Within which a fork is there, on a busy machine too.
+_PATIENCE = 120
+_PR_SET_NAME, _PR_SET_CHILD_SUBREAPER = 15, 36
 _DEFAULT_WARNINGS = warnings.filters[:]
 
 
 def ask(connection: socket.socket, request: dict[str, Any], streams: list[int]) -> int:
-    """The process that a server started with these three `streams`: a child of whoever calls `become_subreaper`."""
+    """The process that a server started with these three `streams`: a child of whoever calls `become_subreaper`.
+
+    Raises OSError where there is no server any more, or it could not fork.
+    """
+    connection.settimeout(_PATIENCE)
     content = json.dumps(request).encode()
     rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", streams))]
     connection.sendmsg([len(content).to_bytes(8, "little")], rights)
     connection.sendall(content)
-    return int.from_bytes(_read(connection, 8), "little")
+    if not (process := int.from_bytes(_read(connection, 8), "little")):
+        raise OSError("the fork server could not fork")
+    return process
 
 
 def become_subreaper() -> None:
@@ -57,7 +68,7 @@ def _read(connection: socket.socket, size: int) -> bytes:
     while len(content) < size:
         part = connection.recv(size - len(content))
         if not part:
-            raise EOFError
+            raise ConnectionResetError("the fork server has ended")
         content += part
     return content
 
@@ -72,11 +83,11 @@ def _next_request(connection: socket.socket) -> tuple[dict[str, Any], list[int]]
 
 
 def _serve(connection: socket.socket) -> tuple[dict[str, Any], list[int]]:
-    """Fork at each request, and return it in the new process alone; end with whoever asks."""
+    """Fork at each request, and return it in the new process alone; exit when the client does."""
     while True:
         try:
             request, streams = _next_request(connection)
-        except (EOFError, OSError):
+        except OSError:
             os._exit(0)
         told, tell = os.pipe()
         between = os.fork()
@@ -89,15 +100,16 @@ def _serve(connection: socket.socket) -> tuple[dict[str, Any], list[int]]:
                 return request, streams
             os.write(tell, program.to_bytes(8, "little"))
             os._exit(0)  # its child is now that of the next subreaper above: whoever asked
+        os.close(tell)
         os.waitpid(between, 0)
-        pid = os.read(told, 8)
-        for descriptor in (told, tell, *streams):
+        pid = os.read(told, 8)  # nothing where there was no fork
+        for descriptor in (told, *streams):
             os.close(descriptor)
-        connection.sendall(pid)
+        connection.sendall(pid or bytes(8))
 
 
 def _detach() -> None:
-    """A server has no streams that somebody could wait for the end of, and hears no signal meant for programs."""
+    """A server holds no stream whose end somebody may wait for, and ignores signals that are meant for programs."""
     os.setsid()
     nothing = os.open(os.devnull, os.O_RDWR)
     for descriptor in range(3):
@@ -130,8 +142,10 @@ def _take(request: dict[str, Any], streams: list[int]) -> None:
 
 def _run(request: dict[str, Any], base: list[str]) -> None:
     """`python -m module ...` or `python -c code ...`."""
+    import numpy as np
     import torch
 
+    np.random.seed()  # forks would all draw the same
     how, what, *arguments = request["arguments"]
     torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", os.cpu_count() or 1)))
     warnings.filters[:] = _DEFAULT_WARNINGS  # type: ignore[index]
@@ -200,12 +214,13 @@ def _main() -> None:
         _take(request, streams)
         ours, connection = socket.socketpair()
         # A server of its own that has loaded no more than the first one, for what the program starts itself.
-        if os.fork():
+        if own_server := os.fork():
             break
+        ctypes.CDLL(None).prctl(_PR_SET_NAME, SERVER_NAME.encode(), 0, 0, 0)
         ours.close()
     connection.close()
     become_subreaper()
-    os.environ[SERVER] = f"{os.getpid()} {ours.detach()}"
+    os.environ[SERVER] = f"{os.getpid()} {ours.detach()} {own_server}"
     subprocess.Popen = importlib.import_module("tests.helpers.forked").ForkedPopen  # type: ignore[misc]
     # A program may find other ones under these names where it runs.
     for name in [each for each in sys.modules if each.split(".")[0] == "tests"]:

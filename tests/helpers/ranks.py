@@ -7,18 +7,24 @@ import pickle
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any
 
 from camoxpert_cli.parallel.worker import ending_at_once, shared_folder, worker_environment, write_job
+from tests.helpers.forked import RealPopen
 from tests.helpers.places import ROOT
 
 TIMEOUT = 180
 
 
-def in_ranks(count: int, function: Callable[..., Any], *arguments: Any) -> list[Any]:
-    """What `function(world, *arguments)`, at the top of a test module, returns on each of `count` ranks."""
+def in_ranks(
+    count: int, function: Callable[..., Any], *arguments: Any, interpreters: Collection[int] = ()
+) -> list[Any]:
+    """What `function(world, *arguments)`, at the top of a test module, returns on each of `count` ranks.
+
+    Forks put sets of strings in the same order, as `interpreters` of their own do not: the ranks that shall be that.
+    """
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         write_job(folder)
@@ -27,10 +33,9 @@ def in_ranks(count: int, function: Callable[..., Any], *arguments: Any) -> list[
         for rank in range(count):
             environment = worker_environment(folder, rank, count, threads=1)
             command = [sys.executable, "-m", "tests.helpers.ranks", function.__module__, function.__name__]
+            kind = RealPopen if rank in interpreters else subprocess.Popen
             processes.append(
-                subprocess.Popen(
-                    command, env=environment, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-                )
+                kind(command, env=environment, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
             )
         outputs = []
         try:
