@@ -87,7 +87,7 @@ def _wait_for_servers() -> None:
                     os.waitpid(int(process), 0)
 
 
-class ForkedPopen(RealPopen):
+class ForkedPopen(RealPopen):  # type: ignore[valid-type, misc]
     """Forks where the command is `python -m ...` or `python -c ...`; starts anything else as ever.
 
     `_execute_child` is where CPython's own class forks; all around it, such as pipes and time-outs, stays.
