@@ -14,7 +14,11 @@ import pytest
 
 from tests.helpers.forked import ForkedPopen, RealPopen
 
-pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="programs are forks on Linux alone")
+pytestmark = [
+    pytest.mark.skipif(sys.platform != "linux", reason="programs are forks on Linux alone"),
+    # Real programs inherit that it is ignored, where pytest runs in the background.
+    pytest.mark.usefixtures("ctrl_c"),
+]
 
 # What it is given, what it has, and what it inherits.
 TELLS = """
