@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -159,16 +158,6 @@ def test_preset_on_other_gpus(preset: str | None, flags: dict[str, str], expecte
     kept = keep_preset_batches(resolve(preset, flags)).config
 
     assert (kept.train.batch_size, kept.stage2_batch_size, kept.train.accumulation_steps) == expected
-
-
-def test_preset_on_devices_that_were_named() -> None:
-    """GPUs that are named count as those that are counted: under torchrun `--devices 0,1,2,3` alone makes them four."""
-    resolved = resolve("kaggle-2xT4", {"run.devices": "0,1,2,3"})
-    counted = replace(resolved.config, run=replace(resolved.config.run, gpus=4))
-    kept = keep_preset_batches(replace(resolved, config=counted)).config
-
-    assert kept.global_batches == resolved.base.global_batches
-    assert (kept.train.batch_size, kept.stage2_batch_size) == (8, 6)
 
 
 def test_preset_on_gpus_that_do_not_divide() -> None:
