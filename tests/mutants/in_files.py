@@ -269,4 +269,10 @@ MUTANTS = [
         "unit/evaluation/test_report.py",
     ),
     Mutant("commands/eval.py", "Protocol(stretch, empty_masks)", "Protocol(stretch)", f"{_EVAL}::test_protocol"),
+    Mutant(
+        "config/eval_options.py",
+        "if (images is None) != (masks is None):",
+        "if images is not None and masks is None:",
+        "unit/config/test_eval_options.py",
+    ),
 ]
