@@ -316,10 +316,4 @@ MUTANTS = [
         "np.flatnonzero(block[:row] >=",
         "unit/data/test_duplicates.py::test_blocks_change_nothing",
     ),
-    Mutant(
-        "data/check.py",
-        "for each in sorted(kept, key=lambda each: not each.is_usable):",
-        "for each in kept:",
-        "unit/data/test_check.py::test_of_copies_one_that_can_be_used_stays",
-    ),
 ]

@@ -83,6 +83,12 @@ _DOCTOR_MUTANTS = [
         "if not model.pretrained:",
         f"{_JUDGEMENT}::test_weights_that_need_no_internet",
     ),
+    Mutant(
+        "doctor/check_gpus.py",
+        "if trial.free < _FREE * card.memory:",
+        "if trial.free < _FREE * card.memory / 2:",
+        f"{_NUMBERS}::test_memory_that_others_hold",
+    ),
 ]
 
 _BENCHMARK_MUTANTS = [

@@ -275,4 +275,10 @@ MUTANTS = [
         "if images is not None and masks is None:",
         "unit/config/test_eval_options.py",
     ),
+    Mutant(
+        "commands/eval.py",
+        "        output.refuse_overwriting(out, overwrite)",
+        "        output.refuse_overwriting(out, True)",
+        "unit/commands/test_eval.py::test_scores_that_are_there",
+    ),
 ]

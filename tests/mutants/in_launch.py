@@ -52,6 +52,12 @@ _PROCESS_MUTANTS = [
         f"{_WORKERS}::test_asked_in_two_ways",
     ),
     Mutant("launch/workers.py", 'target.open("ab")', 'target.open("wb")', f"{_WORKERS}::test_logs_of_all_attempts"),
+    Mutant(
+        "launch/run_probe.py",
+        "if each != _ENDED_WITH_ANOTHER), None)",
+        "), None)",
+        "unit/launch/test_run_probe.py::test_answers_together",
+    ),
 ]
 
 _RUN_MUTANTS = [

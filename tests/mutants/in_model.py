@@ -261,4 +261,10 @@ MUTANTS = [
         "_EXACT_IN_FLOAT32 = 2**30",
         "unit/metrics/test_histogram.py::test_counts_that_float32_cannot_hold",
     ),
+    Mutant(
+        "metrics/baselines.py",
+        "kernel - kernel.mean()",
+        "kernel",
+        "unit/metrics/test_baselines.py::test_orientation_looks_at_edges_and_not_at_brightness",
+    ),
 ]

@@ -569,16 +569,3 @@ def test_damaged_exif_and_xmp_are_no_rotation(tmp_path: Path) -> None:
         write(tmp_path / "GT" / f"{name}.png", square_mask(index, 48, 64))
 
     assert examine(tmp_path).faults == []
-
-
-def test_of_copies_one_that_can_be_used_stays(tmp_path: Path) -> None:
-    """Where the first of two equal images has an impossible mask, it is the second that is trained on."""
-    write_pairs(tmp_path, 3)
-    write(tmp_path / "GT" / "000.png", np.zeros((24, 32), np.uint8))
-    write(tmp_path / "Imgs" / "002.png", noise(0, 24))
-    write(tmp_path / "GT" / "002.png", square_mask(2, 24))
-
-    report = examine(tmp_path)
-
-    assert {(kind, name) for kind, _, name in kinds_of(report)} == {("empty", "000.png"), ("duplicate", "000.png")}
-    assert [pair.name for pair in report.clean[0]] == ["001", "002"]
