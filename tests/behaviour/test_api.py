@@ -143,6 +143,8 @@ REFUSALS: dict[str, tuple[Callable[[Path, Path], object], type[CamoxError], str]
     "nowhere": (lambda best, _: predict(best, "no.jpg"), DataError, "cannot read no.jpg"),
     "nameless": (lambda best, _: predict(best, GREY[..., None].repeat(3, 2), out="maps"), UsageError, "has no name"),
     "no out": (lambda best, _: predict(best, "a.jpg", threshold=0.5), UsageError, "no out="),  # type: ignore[call-overload]
+    "overlay": (lambda best, _: predict(best, "a.jpg", overlay=True), UsageError, "no out="),  # type: ignore[call-overload]
+    "overwrite": (lambda best, _: predict(best, "a.jpg", overwrite=True), UsageError, "no out="),  # type: ignore[call-overload]
     "size": (lambda best, _: predict(best, "a.jpg", img_size=32), UsageError, "img_size is 32, expected .* 64"),
     "views": (lambda best, _: predict(best, "a.jpg", tta="rotate"), UsageError, "expected flip, scales"),
     "checkpoint": (lambda *_: predict("no.pth", GREY[..., None].repeat(3, 2)), CheckpointError, "no.pth"),

@@ -304,4 +304,16 @@ MUTANTS = [
         "        path.unlink(missing_ok=True)\n        temporary.replace(path)\n",
         "unit/test_run_folder.py::test_there_is_a_history_at_every_moment",
     ),
+    Mutant(
+        "commands/check_data.py",
+        "key=lambda size: size[0] * size[1]",
+        "key=lambda size: size[0]",
+        "unit/commands/test_check_data.py::test_sizes_by_area",
+    ),
+    Mutant(
+        "data/duplicates.py",
+        "np.flatnonzero(block[:index] >=",
+        "np.flatnonzero(block[:row] >=",
+        "unit/data/test_duplicates.py::test_blocks_change_nothing",
+    ),
 ]

@@ -71,6 +71,24 @@ _DOCTOR_MUTANTS = [
         "2 * (world.size - 1) * values",
         "unit/doctor/test_bandwidth.py",
     ),
+    Mutant(
+        "doctor/check_machine.py",
+        "if workers * ranks > cores:",
+        "if workers > cores:",
+        f"{_JUDGEMENT}::test_loader_workers_of_every_process",
+    ),
+    Mutant(
+        "doctor/check_machine.py",
+        "if not model.pretrained or model.backbone_weights is not None:",
+        "if not model.pretrained:",
+        f"{_JUDGEMENT}::test_weights_that_need_no_internet",
+    ),
+    Mutant(
+        "doctor/check_gpus.py",
+        "if trial.free < _FREE * card.memory:",
+        "if trial.free < _FREE * card.memory / 2:",
+        f"{_NUMBERS}::test_memory_that_others_hold",
+    ),
 ]
 
 _BENCHMARK_MUTANTS = [

@@ -269,4 +269,16 @@ MUTANTS = [
         "unit/evaluation/test_report.py",
     ),
     Mutant("commands/eval.py", "Protocol(stretch, empty_masks)", "Protocol(stretch)", f"{_EVAL}::test_protocol"),
+    Mutant(
+        "config/eval_options.py",
+        "if (images is None) != (masks is None):",
+        "if images is not None and masks is None:",
+        "unit/config/test_eval_options.py",
+    ),
+    Mutant(
+        "commands/eval.py",
+        "        output.refuse_overwriting(out, overwrite)",
+        "        output.refuse_overwriting(out, True)",
+        "unit/commands/test_eval.py::test_scores_that_are_there",
+    ),
 ]

@@ -45,6 +45,19 @@ _PROCESS_MUTANTS = [
         "end.code",
         "behaviour/launch/test_run_trial.py::test_a_worker_that_tells_why",
     ),
+    Mutant(
+        "launch/workers.py",
+        "self._asked == number and now - self._asked_at",
+        "now - self._asked_at",
+        f"{_WORKERS}::test_asked_in_two_ways",
+    ),
+    Mutant("launch/workers.py", 'target.open("ab")', 'target.open("wb")', f"{_WORKERS}::test_logs_of_all_attempts"),
+    Mutant(
+        "launch/run_probe.py",
+        "if each != _ENDED_WITH_ANOTHER), None)",
+        "), None)",
+        "unit/launch/test_run_probe.py::test_answers_together",
+    ),
 ]
 
 _RUN_MUTANTS = [
@@ -168,6 +181,12 @@ _TRIAL_MUTANTS = [
         f"{_WATCH}::test_communication",
     ),
     Mutant("launch/trial.py", "        validate(self.run)\n", "", f"{_WATCH}::test_validation"),
+    Mutant(
+        "launch/auto_strategy.py",
+        "asdict(replace(config.model, backbone_weights=None))",
+        "asdict(config.model)",
+        f"{_CHOICE}::test_a_choice_holds_wherever_weights_lie",
+    ),
 ]
 
 MUTANTS = [*_PROCESS_MUTANTS, *_RUN_MUTANTS, *_MEMORY_MUTANTS, *_TRIAL_MUTANTS]

@@ -255,4 +255,16 @@ MUTANTS = [
         "unit/report/test_set_charts.py",
     ),
     Mutant("report/images.py", "_THRESHOLD = 128", "_THRESHOLD = 127", "unit/report/test_images.py"),
+    Mutant(
+        "metrics/histogram.py",
+        "_EXACT_IN_FLOAT32 = 2**24",
+        "_EXACT_IN_FLOAT32 = 2**30",
+        "unit/metrics/test_histogram.py::test_counts_that_float32_cannot_hold",
+    ),
+    Mutant(
+        "metrics/baselines.py",
+        "kernel - kernel.mean()",
+        "kernel",
+        "unit/metrics/test_baselines.py::test_orientation_looks_at_edges_and_not_at_brightness",
+    ),
 ]

@@ -177,4 +177,16 @@ MUTANTS = [
         "print_outcome(start(resolved))",
         "behaviour/test_run_files.py::test_commands_print_json",
     ),
+    Mutant(
+        "api.py",
+        "if threshold is not None or overlay or overwrite:",
+        "if threshold is not None or overlay:",
+        "behaviour/test_api.py::test_refusals[overwrite]",
+    ),
+    Mutant(
+        "launch/resume.py",
+        'if "run.devices" in asked and "run.gpus" not in asked:',
+        "if False:",
+        "unit/launch/test_resume.py::test_named_gpus_take_the_place_of_a_number",
+    ),
 ]

@@ -198,6 +198,14 @@ def test_from_a_thread() -> None:
         assert threads.submit(run_workers, ["pass"], 2, threads=1).result().error is None
 
 
+def test_logs_of_all_attempts() -> None:
+    """Workers that start again add to the log, whose first part says why they had to."""
+    for _ in range(2):
+        assert run_workers([f"{BEGIN}print('said', flush=True)"], 2, threads=1, run_folder=RUN).error is None
+
+    assert (RUN / "logs" / "rank1.log").read_text() == "said\nsaid\n"
+
+
 def test_before_there_is_a_run_folder(capfd: pytest.CaptureFixture[str]) -> None:
     """Where no log can be kept, its end is shown."""
     exit_code, said = end_of("if rank: print('this is why', flush=True); os._exit(9)", capfd, RUN)
@@ -246,6 +254,23 @@ while rank: os.kill(launcher, signal.SIGINT); time.sleep(0.1)
 {WAIT}
 """
     assert end_of(code, capfd) == (130, "Error: stopped at once by a second Ctrl-C\n")
+
+
+def test_asked_in_two_ways(capfd: pytest.CaptureFixture[str]) -> None:
+    """A request to terminate after Ctrl-C is no second Ctrl-C: who saves by then has its time."""
+    code = """
+signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT, signal.SIGTERM])
+Path(f'ready{rank}').touch()
+while not Path(f'ready{1 - rank}').exists(): time.sleep(0.01)
+if rank == 0:
+    os.kill(launcher, signal.SIGINT)
+    time.sleep(0.4)
+    os.kill(launcher, signal.SIGTERM)
+    time.sleep(0.5)
+    print('saved', flush=True)
+fail(128 + signal.sigwait([signal.SIGINT]), 'stopped well')
+"""
+    assert end_of(code, capfd) == (130, "saved\nError: stopped well\n")
 
 
 def is_running(process: int) -> bool:

@@ -76,6 +76,17 @@ def test_faults(faulty: Path) -> None:
     )
 
 
+def test_sizes_by_area(tmp_path: Path) -> None:
+    """Small, median and large are told by the number of pixels: a high and narrow image is no large one."""
+    for index, (height, width) in enumerate([(30, 30), (100, 5), (10, 100)]):
+        write(tmp_path / "Imgs" / f"{index}.png", noise(index, height, width))
+        write(tmp_path / "GT" / f"{index}.png", square_mask(index, height, width))
+
+    (each,) = json.loads(run(tmp_path, "--json").stdout)["sets"]
+
+    assert each["sizes"] == {"smallest": [100, 5], "median": [30, 30], "largest": [10, 100]}
+
+
 def test_many_faults_of_a_kind(tmp_path: Path) -> None:
     """Of many faults of one kind ten are shown on the screen, and all in the JSON."""
     for pair in write_pairs(tmp_path, 13):

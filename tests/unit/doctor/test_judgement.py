@@ -10,10 +10,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from camoxpert_cli.commands.doctor import to_json
+from camoxpert_cli.config.resolve import resolve
 from camoxpert_cli.doctor.check_gpus import supported
-from camoxpert_cli.doctor.examine import refuse_problems
+from camoxpert_cli.doctor.examine import judge, refuse_problems
+from camoxpert_cli.doctor.finding import Question
 from camoxpert_cli.doctor.readings import (
     Driver,
+    Gpu,
     GpuTrial,
     Network,
     Peers,
@@ -346,6 +349,28 @@ def test_little_main_memory_and_few_cores() -> None:
     examination = examined(machine(T4, T4, ram=Space(32 * GIB, 3 * GIB), cores=1))
 
     assert troubles(examination) == {"CPU": "warning", "RAM": "warning"}
+
+
+@pytest.mark.parametrize(
+    ("given_settings", "status"),
+    [({}, "warning"), ({"model.backbone_weights": "weights.pth"}, "ok"), ({"model.pretrained": "false"}, "ok")],
+)
+def test_weights_that_need_no_internet(given_settings: dict[str, str], status: str) -> None:
+    """Where the weights are given, or none are wanted, a machine without internet lacks nothing."""
+    question = Question("mine.yaml", resolve("kaggle-1xT4", given_settings).config)
+    internet = finding(judge(machine(T4, internet=Failure("nothing answers")), question), "internet")
+
+    assert internet.status == status
+    assert ("mine.yaml does not need it" in internet.result) is (status == "ok")
+
+
+@pytest.mark.parametrize(("cards", "status"), [((T4,), "ok"), ((T4, T4), "warning")])
+def test_loader_workers_of_every_process(cards: tuple[Gpu, ...], status: str) -> None:
+    """Workers that were asked for are so many in each process: three on four cores are too many for two GPUs."""
+    config = resolve("kaggle-2xT4", {"data.num_workers": "3"}).config
+    cpu = finding(judge(machine(*cards, cores=4), Question(None, config)), "CPU")
+
+    assert (cpu.status, cpu.command) == (status, "--num-workers auto" if status == "warning" else "")
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ from camoxpert_cli.doctor.check_machine import shared_memory_needed
 from camoxpert_cli.doctor.check_preset import halved_batches
 from camoxpert_cli.doctor.examine import judge
 from camoxpert_cli.doctor.finding import Question
-from camoxpert_cli.doctor.readings import Network, Space, StageMemory
+from camoxpert_cli.doctor.readings import GpuTrial, Network, Space, StageMemory
 from tests.helpers.machines import GIB, H100, T4, examined, finding, machine
 
 SMALL_T4 = replace(T4, memory=8 * GIB)
@@ -63,3 +63,11 @@ def test_room_for_three_checkpoints(free: float, status: str) -> None:
     readings = machine(T4, network=Network(1, GIB, weights_here=True), disk=Space(20 * GIB, int(free * GIB)))
 
     assert finding(examined(readings), "disk").status == status
+
+
+@pytest.mark.parametrize(("share", "status"), [(0.91, "ok"), (0.89, "warning")])
+def test_memory_that_others_hold(share: float, status: str) -> None:
+    """The probe itself takes a few percent of a card; where more is gone, another program has it."""
+    readings = machine(T4, gpus=(GpuTrial(int(share * T4.memory), number_format="float16"),))
+
+    assert finding(examined(readings), "GPU 0").status == status

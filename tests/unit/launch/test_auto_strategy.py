@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -143,6 +144,16 @@ def test_the_run_folder_remembers(tiny_data: Path, tmp_path: Path) -> None:
         (tmp_path / STRATEGY_FILE).write_text(text)
         attempts = Attempts(ddp=measured(2), dp=measured(1))
         assert choose(config, TWO_PROCESSES, tmp_path, attempt=attempts).strategy == "ddp"
+
+
+def test_a_choice_holds_wherever_weights_lie(tiny_data: Path, tmp_path: Path) -> None:
+    """The same network is not tried again because its first weights moved; another network is."""
+    config = two_gpus(tiny_data, tmp_path / "run")
+    moved = replace(config, model=replace(config.model, pretrained=True, backbone_weights="/kaggle/input/weights.pth"))
+    here = replace(config, model=replace(config.model, pretrained=True))
+    larger = replace(here, model=replace(here.model, num_experts=here.model.num_experts + 1))
+
+    assert identity(moved, TWO_PROCESSES) == identity(here, TWO_PROCESSES) != identity(larger, TWO_PROCESSES)
 
 
 @pytest.mark.parametrize("content", ["[1]", "not JSON", '{"x": 1}'])

@@ -59,6 +59,16 @@ def test_another_number_of_processes_keeps_the_steps(checkpoint: Checkpoint) -> 
     assert config.run.gpus == 2
 
 
+def test_named_gpus_take_the_place_of_a_number(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A run of one GPU goes on on the two that `--devices` names, without `--gpus 2` beside it."""
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 3)
+    checkpoint = checkpoint_of(tmp_path / "run", device="auto")
+    config = settings_to_go_on(checkpoint, {"run.devices": "1,2"}, []).config
+
+    assert (config.run.devices, config.run.gpus) == ("1,2", 2)
+    assert batches(config) == (2, 1, 1)
+
+
 def test_auto_keeps_the_steps(checkpoint: Checkpoint) -> None:
     """The saved numbers say how many images a step has until memory was measured."""
     found = settings_to_go_on(checkpoint, {"train.batch_size": "auto"}, [])

@@ -88,6 +88,14 @@ def test_orientation_finds_turned_stripes() -> None:
         assert colour_threshold_iou([pair]) < 0.3
 
 
+def test_orientation_looks_at_edges_and_not_at_brightness() -> None:
+    """A light square and a dark one are the same to a filter that sees only what changes, and opposite to a colour."""
+    pairs = [painted((200, 200, 200), (100, 100, 100)), painted((100, 100, 100), (200, 200, 200))]
+
+    assert orientation_energy_iou(pairs) > 0.9
+    assert colour_threshold_iou(pairs) == 0.5
+
+
 @settings(max_examples=30)
 @given(seed=st.integers(0, 2**32), values=st.integers(1, 12), images=st.integers(1, 3))
 def test_best_threshold_is_the_best(seed: int, values: int, images: int) -> None:

@@ -54,3 +54,11 @@ def test_object_box() -> None:
 
     assert object_box(mask) == (slice(2, 5), slice(3, 7))
     assert mask[object_box(np.zeros((6, 8), bool))].size == 0
+
+
+def test_counts_that_float32_cannot_hold() -> None:
+    """Every pixel counts, of a map that has more of one level than OpenCV's float32 can tell apart."""
+    count = 4099 * 4095
+
+    assert int(np.float32(count)) != count
+    assert count_levels(np.zeros((4099, 4095), np.uint8))[0] == count
