@@ -13,7 +13,16 @@ from tests.helpers.compare import differences
 from tests.helpers.run_files import events, read_json
 from tests.helpers.tiny_data import tiny_plan
 
-CIRCUMSTANCES = {"seconds", "epoch_seconds", "time", "data_wait", "num_workers", "checkpoint_dir", "save_every", "cache"}
+CIRCUMSTANCES = {
+    "seconds",
+    "epoch_seconds",
+    "time",
+    "data_wait",
+    "num_workers",
+    "checkpoint_dir",
+    "save_every",
+    "cache",
+}
 
 
 @pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
