@@ -187,6 +187,21 @@ def test_what_resuming_tells(
     assert (folder / "last.pth").read_bytes() == plain_run.last.read_bytes()
 
 
+@pytest.mark.parametrize("name", ["last.pth", "previous.pth"])
+def test_only_a_last_file_that_was_read_is_trusted(
+    saved: Checkpoint, tiny_data: Path, tmp_path: Path, name: str
+) -> None:
+    """Going on from previous.pth, a run must not put a last.pth that may be damaged in its place."""
+    folder = tmp_path / "run"
+    folder.mkdir()
+    for each in ("last.pth", "previous.pth"):
+        (folder / each).touch()
+    checkpoint = Checkpoint(folder / name, saved.content)
+    run = restored(tiny_data, folder, checkpoint, epochs=3, resume_from=str(checkpoint.path))
+
+    assert run.saver.trusts_last == (name == "last.pth")
+
+
 def test_best_weights_move_to_another_folder(saved: Checkpoint, tiny_data: Path, tmp_path: Path) -> None:
     """Resumed into a new folder, a run has its best weights there, though no later epoch is better."""
     source = with_best(saved, tmp_path / "source", epoch=1, iou=2.0)
