@@ -14,6 +14,7 @@ import torch
 from torch.amp.grad_scaler import GradScaler
 
 from camoxpert_cli.checkpoints.format import Checkpoint, CheckpointContent, read_checkpoint, write_checkpoint
+from camoxpert_cli.engine import build
 from camoxpert_cli.engine.run import Run, enter_phase, prepare
 from camoxpert_cli.engine.train import begin, close_epoch, train, train_epochs
 from camoxpert_cli.errors import CheckpointError, UsageError
@@ -132,6 +133,17 @@ def test_all_that_is_saved_comes_back(saved: Checkpoint, tiny_data: Path, tmp_pa
     assert differences(own, saved.content, {"config", "versions", "checksum"}) == []
     assert own["training"]["ema_updates"] == STEPS
     assert own["training"]["backbone_stages"] == 4
+
+
+def test_weights_that_a_checkpoint_replaces_are_not_fetched(
+    saved: Checkpoint, tiny_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A run goes on where the pretrained weights it began with cannot be had any more."""
+    monkeypatch.delattr(build, "create_pretrained_backbone")
+    run, _ = prepare(tiny_plan(tiny_data, tmp_path / "run", pretrained=True), saved)
+
+    assert run.state.network.keep_backbone_statistics
+    assert differences(run.state.network.state_dict(), saved.content["network"]) == []
 
 
 def test_scale_goes_on(saved: Checkpoint, tiny_data: Path, tmp_path: Path) -> None:
