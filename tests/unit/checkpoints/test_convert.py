@@ -13,7 +13,6 @@ from torch.optim.swa_utils import AveragedModel
 from typer.testing import CliRunner
 
 from camoxpert_cli.app import app
-from camoxpert_cli.checkpoints import repack
 from camoxpert_cli.checkpoints.convert import convert_checkpoint
 from camoxpert_cli.checkpoints.format import read_checkpoint
 from camoxpert_cli.checkpoints.program_layouts import architecture_of, weights_of
@@ -269,16 +268,6 @@ def test_a_later_format(tmp_path: Path, network: Stub) -> None:
         convert_checkpoint(saved(content, tmp_path), tmp_path / "out.pth")
     with pytest.raises(CheckpointError, match="is of version 2"):
         read_checkpoint(tmp_path / "in.pth")
-
-
-def test_an_average_for_the_original_program(tmp_path: Path, network: Stub, monkeypatch: pytest.MonkeyPatch) -> None:
-    """That program averages parameters only: it gets no buffers in the average, and all of them in the network."""
-    monkeypatch.setattr(repack, "meta_network", lambda *_: network)
-    convert_checkpoint(saved(camox(network), tmp_path), tmp_path / "out.pth", to="camoxpert")
-    out = entries(tmp_path / "out.pth")
-
-    assert list(out["model_state_dict"]) == list(network.state_dict())
-    assert list(out["ema_state_dict"]) == [name for name, _ in network.named_parameters()]
 
 
 def test_what_is_left_out(tmp_path: Path, network: Stub) -> None:
