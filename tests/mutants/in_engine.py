@@ -360,10 +360,4 @@ MUTANTS = [
         "        group_chosen.zero_()\n",
         "behaviour/engine/test_train.py::test_statistics_count_the_images_of_their_step",
     ),
-    Mutant(
-        "engine/train.py",
-        "run.state.progress.samples, run.world.rank)",
-        "run.state.progress.samples)",
-        "behaviour/engine/test_train.py::test_each_rank_drops_its_own_in_every_batch",
-    ),
 ]

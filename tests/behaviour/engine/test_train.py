@@ -271,18 +271,6 @@ def test_epochs_begin_anew(tiny_data: Path, tmp_path: Path) -> None:
     assert progress.seconds == 20.0
 
 
-def test_each_rank_drops_its_own_in_every_batch(tiny_data: Path, tmp_path: Path) -> None:
-    """What is random in a batch is so anew for each batch and each rank."""
-    drawn: list[float] = []
-    for rank in range(2):
-        run = run_in_hand(tiny_data, tmp_path / str(rank), num_experts=1)
-        run.world = World(rank=rank)
-        make_idle(run).register_forward_pre_hook(lambda *_: drawn.append(torch.rand(1).item()))
-        train_epoch(run, run.phases[0], 0)
-
-    assert len(drawn) == len(set(drawn)) == 4
-
-
 def test_statistics_count_the_images_of_their_step(
     tiny_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
