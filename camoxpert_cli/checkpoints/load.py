@@ -31,7 +31,7 @@ _MOST_SHOWN = 5
 def load_model(path: str | Path, device: str | torch.device = "cpu", ema: bool | None = None) -> CamoXpert:
     """The network of a checkpoint of camox or of the original program, in eval mode on `device`.
 
-    Calling it on normalised images (B, 3, H, W) gives `logits` (B, 1, H, W), `deep_logits` and `balance`. `ema` takes
+    Calling it on normalised images (B, 3, H, W) gives `logits` (B, 1, H, W), `deep_logits` and `routing`. `ema` takes
     the moving EMA of the weights or, where it is False, the weights themselves; None takes the average where there
     is one, as every command does. `img_size` of the network is the side in pixels it was trained at, None where the
     file does not say. Raises CheckpointError.

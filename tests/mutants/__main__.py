@@ -72,7 +72,7 @@ def judge(mutant: Mutant | None, selected: str) -> Verdict:
         copy.mkdir()
         for name in ("camoxpert_cli", "tests", "presets"):
             shutil.copytree(ROOT / name, copy / name, ignore=shutil.ignore_patterns("__pycache__"))
-        for name in ("pyproject.toml", "README.md"):
+        for name in ("pyproject.toml", "README.md", "CHANGELOG.md"):
             shutil.copy(ROOT / name, copy / name)
         if mutant is not None:
             mutant.plant(copy / "camoxpert_cli")

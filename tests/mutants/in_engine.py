@@ -298,4 +298,66 @@ MUTANTS = [
         "epoch + 1 + int((clock - rest) / whole)",
         "unit/engine/test_throughput.py::test_where_the_clock_stops",
     ),
+    # Found by planting mistakes that the tests' authors had not seen.
+    Mutant(
+        "engine/build.py",
+        "config.train.accumulation_steps * config.gpu_count))",
+        "config.train.accumulation_steps))",
+        "unit/engine/test_build.py::test_all_devices_share_a_step",
+    ),
+    Mutant(
+        "engine/build.py",
+        '{status_of(pair.mask).st_size}" for',
+        '{status_of(pair.image).st_size}" for',
+        "unit/engine/test_build.py::test_the_digest_tells_other_pictures",
+    ),
+    Mutant(
+        "engine/feed.py",
+        "per_process = stage.batch_size * self._devices // self._world.size",
+        "per_process = stage.batch_size",
+        "unit/engine/test_feed.py::test_a_process_with_two_devices",
+    ),
+    Mutant(
+        "engine/restoring.py",
+        "run.folder.last.exists() and path.samefile(run.folder.last)",
+        "run.folder.last.exists()",
+        "behaviour/engine/test_restoring.py::test_only_a_last_file_that_was_read_is_trusted",
+    ),
+    Mutant("engine/run.py", "if asked * ranks > (cores", "if asked > (cores", "unit/engine/test_run.py"),
+    Mutant(
+        "engine/run.py",
+        "weights_follow=checkpoint is not None",
+        "weights_follow=False",
+        "behaviour/engine/test_restoring.py::test_weights_that_a_checkpoint_replaces_are_not_fetched",
+    ),
+    Mutant(
+        "engine/saving.py",
+        "return self._saved_at == (self._state.progress.epoch, self._state.progress.samples)",
+        "return self._saved_at is not None and self._saved_at[0] == self._state.progress.epoch",
+        "behaviour/engine/test_saving.py::test_a_stop_within_an_epoch_is_saved_once",
+    ),
+    Mutant(
+        "engine/saving.py",
+        "if not (full and folder.last.exists()",
+        "if not (folder.last.exists()",
+        "behaviour/engine/test_saving.py::test_room_is_made_on_a_full_disk_only",
+    ),
+    Mutant(
+        "engine/stopping.py",
+        "self._received == number and now",
+        "self._received is not None and now",
+        "unit/engine/test_stopping.py::test_only_the_same_signal_twice_does_not_wait",
+    ),
+    Mutant(
+        "engine/time_limit.py",
+        " and SESSION_START not in os.environ:",
+        ":",
+        "unit/engine/test_time_limit.py::test_a_session_that_is_over",
+    ),
+    Mutant(
+        "engine/train.py",
+        "        group_chosen.zero_()\n        group_own = 0\n",
+        "        group_chosen.zero_()\n",
+        "behaviour/engine/test_train.py::test_statistics_count_the_images_of_their_step",
+    ),
 ]

@@ -281,4 +281,17 @@ MUTANTS = [
         "        output.refuse_overwriting(out, True)",
         "unit/commands/test_eval.py::test_scores_that_are_there",
     ),
+    # What is promised of other files, and what other programs get.
+    Mutant(
+        "checkpoints/newest.py",
+        "for name in CHECKPOINTS if name != source.name)",
+        "for name in CHECKPOINTS)",
+        "unit/checkpoints/test_newest.py::test_a_damaged_file_alone",
+    ),
+    Mutant(
+        "run_folder.py",
+        "            _locks.discard(descriptor)\n",
+        "",
+        "unit/test_run_folder.py::test_a_lock_that_was_let_go_is_nothing_to_a_fork",
+    ),
 ]

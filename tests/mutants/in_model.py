@@ -267,4 +267,17 @@ MUTANTS = [
         "kernel",
         "unit/metrics/test_baselines.py::test_orientation_looks_at_edges_and_not_at_brightness",
     ),
+    # The backbone's maps, and the hub that its weights come from.
+    Mutant(
+        "model/backbone.py",
+        "len(reductions) - 1 - reductions[::-1].index(stride) for",
+        "reductions.index(stride) for",
+        "unit/model/test_backbone.py::test_the_deepest_map_of_a_stride",
+    ),
+    Mutant(
+        "model/backbone.py",
+        "constants.HF_HUB_OFFLINE = before",
+        "constants.HF_HUB_OFFLINE = False",
+        "unit/model/test_backbone.py::test_the_hub_is_what_it_was",
+    ),
 ]

@@ -138,4 +138,19 @@ _DEVICES = [
     ),
 ]
 
-MUTANTS = [*_WORLDS, *_SUMS, *_STRATEGIES, *_DEVICES]
+_WORKERS = [
+    Mutant(
+        "parallel/worker.py",
+        "        **ONE_MACHINE,\n        **os.environ,\n",
+        "        **os.environ,\n        **ONE_MACHINE,\n",
+        "unit/parallel/test_worker.py::test_what_the_user_set_goes_before",
+    ),
+    Mutant(
+        "parallel/worker.py",
+        "code in (None, 0)",
+        "code == 0",
+        "unit/parallel/test_worker.py::test_a_worker_that_did_not_fail_ends_as_usual",
+    ),
+]
+
+MUTANTS = [*_WORLDS, *_WORKERS, *_SUMS, *_STRATEGIES, *_DEVICES]

@@ -316,3 +316,15 @@ def test_there_is_a_history_at_every_moment(tmp_path: Path, monkeypatch: pytest.
 
     assert seen == [[{"epoch": 1}]]
     assert json.loads(folder.history.read_bytes()) == [{"epoch": 1}, {"epoch": 2}]
+
+
+def test_a_lock_that_was_let_go_is_nothing_to_a_fork(tmp_path: Path) -> None:
+    """A forked child lets the lock go, and no file that has got the lock's number since."""
+    with RunFolder(tmp_path).locked():
+        held = set(run_folder._locks)
+    with (tmp_path / "file").open("w") as file:
+        assert file.fileno() in held
+        run_folder._let_go()
+        file.write("x")
+
+    assert (tmp_path / "file").read_text() == "x"

@@ -14,6 +14,7 @@ import torch
 from torch.amp.grad_scaler import GradScaler
 
 from camoxpert_cli.checkpoints.format import Checkpoint, CheckpointContent, read_checkpoint, write_checkpoint
+from camoxpert_cli.engine import build
 from camoxpert_cli.engine.run import Run, enter_phase, prepare
 from camoxpert_cli.engine.train import begin, close_epoch, train, train_epochs
 from camoxpert_cli.errors import CheckpointError, UsageError
@@ -134,6 +135,17 @@ def test_all_that_is_saved_comes_back(saved: Checkpoint, tiny_data: Path, tmp_pa
     assert own["training"]["backbone_stages"] == 4
 
 
+def test_weights_that_a_checkpoint_replaces_are_not_fetched(
+    saved: Checkpoint, tiny_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A run goes on where the pretrained weights it began with cannot be had any more."""
+    monkeypatch.delattr(build, "create_pretrained_backbone")
+    run, _ = prepare(tiny_plan(tiny_data, tmp_path / "run", pretrained=True), saved)
+
+    assert run.state.network.keep_backbone_statistics
+    assert differences(run.state.network.state_dict(), saved.content["network"]) == []
+
+
 def test_scale_goes_on(saved: Checkpoint, tiny_data: Path, tmp_path: Path) -> None:
     """The gradient scale that float16 found, and how long it has held, survive the cut."""
     scaler = {**GradScaler("cpu", init_scale=16.0).state_dict(), "_growth_tracker": 5}
@@ -185,6 +197,21 @@ def test_what_resuming_tells(
     assert f"Going on from {folder / 'last.pth'}: 2 epochs are complete" in capsys.readouterr().err
     assert (folder / "results.json").read_bytes() == plain_run.results.read_bytes()
     assert (folder / "last.pth").read_bytes() == plain_run.last.read_bytes()
+
+
+@pytest.mark.parametrize("name", ["last.pth", "previous.pth"])
+def test_only_a_last_file_that_was_read_is_trusted(
+    saved: Checkpoint, tiny_data: Path, tmp_path: Path, name: str
+) -> None:
+    """Going on from previous.pth, a run must not put a last.pth that may be damaged in its place."""
+    folder = tmp_path / "run"
+    folder.mkdir()
+    for each in ("last.pth", "previous.pth"):
+        (folder / each).touch()
+    checkpoint = Checkpoint(folder / name, saved.content)
+    run = restored(tiny_data, folder, checkpoint, epochs=3, resume_from=str(checkpoint.path))
+
+    assert run.saver.trusts_last == (name == "last.pth")
 
 
 def test_best_weights_move_to_another_folder(saved: Checkpoint, tiny_data: Path, tmp_path: Path) -> None:

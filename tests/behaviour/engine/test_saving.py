@@ -13,7 +13,8 @@ from camoxpert_cli.commands.training_outcome import print_outcome
 from camoxpert_cli.config.parse import Interval
 from camoxpert_cli.engine.outcome import Outcome
 from camoxpert_cli.engine.run import Run, prepare
-from camoxpert_cli.engine.train import carry_out, close_epoch, train_epoch
+from camoxpert_cli.engine.stopping import Stop
+from camoxpert_cli.engine.train import carry_out, close_epoch, end_early, train_epoch
 from camoxpert_cli.errors import TrainingError
 from camoxpert_cli.metrics.image_scores import Scores
 from camoxpert_cli.run_folder import RunFolder
@@ -122,6 +123,31 @@ def test_scores_belong_to_the_weights(tiny_data: Path, tmp_path: Path) -> None:
 
     row = read_json(run.folder.history)[0]
     assert scores == [("best_model.pth", row), ("last.pth", row), ("last.pth", None)]
+
+
+def test_a_stop_within_an_epoch_is_saved_once(tiny_data: Path, tmp_path: Path) -> None:
+    """The last.pth from the end of the epoch before lacks what came since; one of this moment is enough."""
+    run = run_in_hand(tiny_data, tmp_path / "run", **SETTINGS)
+    disk = run.saver.write = Disk()
+    close_epochs(run, 0.5)
+    run.state.progress.samples = 4
+    for _ in range(2):
+        end_early(run, Stop("stopped by the clock", 0))
+    places = [content.training.progress["samples"] for _, content in disk.written if content.training is not None]
+
+    assert places == [0, 4]
+
+
+def test_room_is_made_on_a_full_disk_only(tiny_data: Path, tmp_path: Path) -> None:
+    """Where something else than space is missing, previous.pth stays: it may be all that is whole."""
+    run = run_in_hand(tiny_data, tmp_path / "run", **SETTINGS)
+    run.saver.write = Disk(lambda name, count: True)
+    run.folder.last.touch()
+    run.folder.previous.touch()
+    run.saver.save_last()
+
+    assert run.saver.unsaved is not None
+    assert run.folder.previous.exists()
 
 
 def test_how_often_it_saves(tiny_data: Path, tmp_path: Path) -> None:

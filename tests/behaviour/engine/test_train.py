@@ -271,6 +271,19 @@ def test_epochs_begin_anew(tiny_data: Path, tmp_path: Path) -> None:
     assert progress.seconds == 20.0
 
 
+def test_statistics_count_the_images_of_their_step(
+    tiny_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A rank's running statistics weigh as much as it saw of the step, over all its batches, not of those before."""
+    seen: list[int] = []
+    run = run_in_hand(tiny_data, tmp_path / "run", num_experts=1, batch_size=2, accumulation_steps=2)
+    make_idle(run)
+    monkeypatch.setattr(run.strategy, "average_statistics", seen.append)
+    train_epoch(run, run.phases[0], 0)
+
+    assert seen == [4, 4]
+
+
 def test_the_best_epoch_and_the_target(tiny_data: Path, tmp_path: Path) -> None:
     """The first of equal epochs is the best; the target is passed once, by an epoch that just reaches it."""
     run = run_in_hand(tiny_data, tmp_path / "run", epochs=6, stage1_epochs=6, target_iou=0.5)

@@ -58,6 +58,16 @@ def test_a_damaged_file(tmp_path: Path) -> None:
     assert find_checkpoint(run / "previous.pth").path == run / "previous.pth"
 
 
+def test_a_damaged_file_alone(tmp_path: Path) -> None:
+    """Where nothing else is there, nothing else is promised."""
+    run = write_run(tmp_path / "run", "last.pth")
+    flip_a_byte(run / "last.pth")
+    with pytest.raises(CheckpointError, match="is damaged") as caught:
+        find_checkpoint(run / "last.pth")
+
+    assert "camox resume" not in caught.value.hint
+
+
 def test_the_only_run_below_a_folder(tmp_path: Path) -> None:
     """A run is found up to four folders below the one given; of two, none is taken."""
     run = write_run(tmp_path / "runs" / "a" / "b" / "c", "last.pth")

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from camoxpert_cli.config.schema import DataConfig, ModelConfig
+from camoxpert_cli.config.schema import Config, DataConfig, ModelConfig, RunConfig, TrainConfig
 from camoxpert_cli.engine import build
-from camoxpert_cli.engine.build import build_network, open_data
+from camoxpert_cli.engine.build import build_network, build_phases, open_data, rate_at, steps_per_epoch
 from camoxpert_cli.errors import DataError
 from camoxpert_cli.model.backbone import create_backbone
 from camoxpert_cli.run_folder import RunFolder
@@ -64,3 +64,33 @@ def test_only_a_pretrained_backbone_keeps_its_statistics(monkeypatch: pytest.Mon
     networks = [build_network(model, 0, weights_follow=follow) for follow in (True, False)]
 
     assert [network.keep_backbone_statistics for network in networks] == [pretrained, pretrained]
+
+
+@pytest.mark.parametrize("folder", ["Imgs", "GT"])
+def test_the_digest_tells_other_pictures(tiny_data: Path, tmp_path: Path, folder: str) -> None:
+    """An image, or a mask, of another size makes it another training set, with which no run goes on."""
+    data = tmp_path / "data"
+    shutil.copytree(tiny_data, data)
+    settings = DataConfig(dataset_path=(str(data),), val_fraction=0.25)
+    before = open_data(settings, 0, RunFolder(tmp_path / "run"))
+    with (data / "TrainDataset" / folder / f"{before.train[0].image.stem}.png").open("ab") as file:
+        file.write(b" ")
+
+    assert open_data(settings, 0, RunFolder(tmp_path / "run")).digest != before.digest
+
+
+def test_all_devices_share_a_step() -> None:
+    """An epoch has as many steps as its images fill batches of all GPUs, accumulation included."""
+    config = Config(train=TrainConfig(batch_size=4, accumulation_steps=3), run=RunConfig(gpus=2))
+
+    assert steps_per_epoch(config, build_phases(config)[0].stage, 100) == 5
+
+
+def test_warm_up_counts_epochs() -> None:
+    """The rate of stage 2 rises to its peak over the steps of `warmup_epochs`."""
+    train = TrainConfig(batch_size=8, stage1_epochs=1, epochs=9, warmup_epochs=2, lr=1.0, scheduler="none")
+    config = Config(train=train)
+    stage = build_phases(config)[-1].stage
+    rates = [rate_at(config, stage, 20, epoch, step) for epoch in (1, 2, 3) for step in range(5)]
+
+    assert rates == pytest.approx([min(1.0, step / 10) for step in range(1, 16)])

@@ -72,6 +72,21 @@ def test_the_first_signal_counts() -> None:
     assert stop.exit_code == 130
 
 
+def test_only_the_same_signal_twice_does_not_wait() -> None:
+    """Ctrl-C while a run already ends for another reason, however late, does not take its last save away."""
+    moments = iter([10.0, 20.0])
+    try:
+        with Stopping(NEVER, clock=lambda: next(moments)) as stopping:
+            signal.raise_signal(signal.SIGTERM)
+            signal.raise_signal(signal.SIGINT)
+            stop = stopping.due(0.0)
+    except KeyboardInterrupt:
+        pytest.fail("it took effect at once")
+
+    assert stop is not None
+    assert stop.exit_code == 143
+
+
 def test_handlers_are_given_back() -> None:
     """After the block, and after an error in it, signals do what they did before."""
     before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}

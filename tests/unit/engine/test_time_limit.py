@@ -74,6 +74,14 @@ def test_a_machine_that_has_been_up_for_days(
     )
 
 
+def test_a_session_that_is_over(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A start that was given is believed: no new session's time is counted for a run that begins after its end."""
+    now = time.time()
+    monkeypatch.setenv(SESSION_START, str(now - 7200))
+
+    assert find_deadline(None, 3600).left(now) == pytest.approx(0.99 * 3600 - 7200)
+
+
 def test_reserve_is_estimated_then_measured() -> None:
     """Before anything was measured, saving and validation are estimated; then what was measured counts."""
     reserve = Reserve(estimated_saving=10.0, validation_images=40)

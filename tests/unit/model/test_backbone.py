@@ -345,3 +345,26 @@ def test_no_weights_published() -> None:
 
     assert "--backbone-weights" in caught.value.hint
     assert "--no-pretrained" in caught.value.hint
+
+
+@pytest.mark.parametrize("offline", [True, False])
+def test_the_hub_is_what_it_was(monkeypatch: pytest.MonkeyPatch, offline: bool) -> None:
+    """Whoever told the hub's client to stay offline finds it so after weights were asked for."""
+    monkeypatch.setattr(socket, "create_connection", lambda *_, **__: socket.socket())
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", offline)
+    monkeypatch.setattr(timm, "create_model", lambda *_, **__: nn.Identity())
+    backbone_module._load_from_source("test_resnet", (0, 1, 2, 3))
+
+    assert constants.HF_HUB_OFFLINE is offline
+
+
+def test_the_deepest_map_of_a_stride(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where a model has several maps of one stride the deepest is taken, which has seen the most layers."""
+
+    class Info(list[int]):
+        def reduction(self, indices: list[int]) -> list[int]:
+            return [self[index] for index in indices]
+
+    monkeypatch.setattr(backbone_module, "_feature_info", lambda name: Info([2, 4, 4, 8, 16, 16, 16, 32, 32]))
+
+    assert backbone_module._indices_of_strides.__wrapped__("any") == (2, 3, 6, 8)

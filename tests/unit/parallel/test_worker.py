@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import os
+from pathlib import Path
+from typing import NoReturn
+
 import pytest
 
-from camoxpert_cli.parallel.worker import JOB, is_first
+from camoxpert_cli.parallel.worker import JOB, ending_at_once, is_first, worker_environment
 
 
 @pytest.mark.parametrize(
@@ -23,3 +27,27 @@ def test_who_speaks_before_a_run(variables: dict[str, str], first: bool, monkeyp
         monkeypatch.setenv(name, value)
 
     assert is_first() is first
+
+
+@pytest.mark.parametrize(("name", "ours"), [("GLOO_SOCKET_IFNAME", "lo"), ("OMP_NUM_THREADS", "3")])
+def test_what_the_user_set_goes_before(name: str, ours: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A worker has the user's own variables; what camox would choose is for where there is none."""
+    monkeypatch.delenv(name, raising=False)
+    assert worker_environment(tmp_path, 1, 2, threads=3)[name] == ours
+    monkeypatch.setenv(name, "7")
+    assert worker_environment(tmp_path, 1, 2, threads=3)[name] == "7"
+
+
+@pytest.mark.parametrize("code", [None, 0])
+def test_a_worker_that_did_not_fail_ends_as_usual(code: int | None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With the exit code 0, however that is said: Python's own way out is not cut off."""
+
+    def end_at_once(code: int) -> NoReturn:
+        raise AssertionError(f"ended at once with {code}")
+
+    monkeypatch.setenv(JOB, "folder")
+    monkeypatch.setattr(os, "_exit", end_at_once)
+    with pytest.raises(SystemExit) as caught, ending_at_once():
+        raise SystemExit(code)
+
+    assert caught.value.code == code
