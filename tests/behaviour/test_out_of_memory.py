@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ from camoxpert_cli.launch.resume import resume
 from camoxpert_cli.launch.start import _train, start
 from camoxpert_cli.parallel.world import World
 from camoxpert_cli.run_folder import RunFolder
+from tests.helpers.compare import differences
 from tests.helpers.cut_runs import steps
 from tests.helpers.small_card import have_room, networks_left, settings_of
 from tests.helpers.tiny_data import tiny_run
@@ -60,18 +62,28 @@ def test_smaller_than_one_image() -> None:
     assert smaller(found, 1) is None
 
 
-def gets_full(monkeypatch: pytest.MonkeyPatch, most_images: int, after: int) -> None:
-    """Room for all in so many passes, and for so many images from then on."""
+def gets_full(monkeypatch: pytest.MonkeyPatch, most_images: int, after: int) -> list[dict[str, Any]]:
+    """Room for all in so many passes, and for so many images from then on.
+
+    Returns a list that gets what the run has learned: where a pass does not fit, and at the first one that does then.
+    """
     honest, passes = train_module.backward, 0
+    learned: list[dict[str, Any]] = []
 
     def backward(run: Any, images: torch.Tensor, *rest: Any, **named: Any) -> Any:
         nonlocal passes
         passes += 1
-        if passes > after and len(images) > most_images:
+        is_full = passes > after and len(images) > most_images
+        if is_full or len(learned) == 1:
+            state = run.state
+            parts = {"network": state.network, "ema": state.ema.network, "optimizer": state.optimizer}
+            learned.append(copy.deepcopy({name: part.state_dict() for name, part in parts.items()}))
+        if is_full:
             raise torch.OutOfMemoryError("CUDA out of memory")
         return honest(run, images, *rest, **named)
 
     monkeypatch.setattr(train_module, "backward", backward)
+    return learned
 
 
 def test_a_run_goes_on(
@@ -79,10 +91,11 @@ def test_a_run_goes_on(
 ) -> None:
     """The second step does not fit: half its batch does, from the last checkpoint, over the same images, none left out.
 
-    The run that failed is gone before the next one takes memory.
+    It goes on with the weights, average and moments of the run that failed, which is gone before the next one takes
+    memory.
     """
     left = networks_left(monkeypatch)
-    gets_full(monkeypatch, 3, after=1)
+    learned = gets_full(monkeypatch, 3, after=1)
     folder = tmp_path / "run"
     start(tiny_run(tiny_data, folder, **{**SETTINGS, "batch_size": 8}))
     said = capsys.readouterr().err
@@ -91,6 +104,9 @@ def test_a_run_goes_on(
     # Of stage 2, which it was in, half: and of stage 1 as much less.
     assert settings_of(folder) == (4, 2, 2, False)
     assert left == [0, 0]
+    before, after = learned
+    assert differences(after, before) == []
+    assert before["optimizer"]["state"]
     assert (
         f"Warning: the GPU ran out of memory in epoch 1; the last good weights are in {folder}/last.pth. Training "
         "starts again from the last checkpoint with batches of 4 and 2 (stage 1 and 2) and 2 accumulation steps, which "

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from tests.helpers.cut_runs import SETTINGS, steps
+from tests.helpers.cut_runs import SETTINGS, differing, steps
 from tests.helpers.processes import run, train_command
 from tests.helpers.sabotage import kill, sabotage
 from tests.helpers.tiny_data import tiny_run
@@ -25,9 +25,13 @@ def the_message(output: str) -> str:
 
 
 def test_a_worker_that_is_killed(tiny_data: Path, tmp_path: Path) -> None:
-    """It is named with its log, all start again from the last checkpoint, and no step is made twice or left out."""
-    folder = tmp_path / "run"
-    command = train(tiny_data, folder, epochs=1, warmup_epochs=0, num_experts=2, max_restarts=1)
+    """It is named with its log, all start again from the last checkpoint, and no step is made twice or left out.
+
+    They end with the bits of a run in which nobody was killed.
+    """
+    folder, uncut = tmp_path / "run", tmp_path / "uncut"
+    settings = {"epochs": 1, "warmup_epochs": 0, "num_experts": 2, "max_restarts": 1}
+    command = train(tiny_data, folder, **settings)
     code, output = run(command, **sabotage(tmp_path / "site", 1, 1, kill("self", "SIGKILL")))
 
     assert code == 0, output
@@ -38,3 +42,7 @@ def test_a_worker_that_is_killed(tiny_data: Path, tmp_path: Path) -> None:
     assert (folder / "results.json").exists()
     # Rank 0 alone writes the run's files.
     assert "Epoch 1/1" in (folder / "logs" / "rank1.log").read_text()
+
+    code, output = run(train(tiny_data, uncut, **settings))
+    assert code == 0, output
+    assert differing(folder, uncut) == []

@@ -187,7 +187,7 @@ def test_step_that_overflows_changes_nothing(tiny_data: Path, tmp_path: Path) ->
 
 
 def test_only_many_skipped_steps_in_a_row_end_a_run(tiny_data: Path, tmp_path: Path) -> None:
-    """Fifty skipped steps are borne, again after a good one; the fifty-first in a row ends the run, exit code 6."""
+    """Fifty skipped steps are tolerated, again after a good one; the fifty-first in a row ends the run, exit code 6."""
     run = run_in_hand(tiny_data, tmp_path / "run", num_experts=1, use_ema=False)
     one = trained(run)[0]
     for value in [math.inf] * MOST_SKIPPED_STEPS + [1.0] + [math.nan] * MOST_SKIPPED_STEPS:

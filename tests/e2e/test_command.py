@@ -14,7 +14,8 @@ import pytest
 
 from camoxpert_cli.checkpoints.format import read_checkpoint
 from camoxpert_cli.run_folder import RunFolder
-from tests.helpers.cut_runs import differing
+from tests.helpers.compare import differences
+from tests.helpers.cut_runs import CIRCUMSTANCES, differing
 from tests.helpers.processes import all_signals_heard, camox, run, train_command
 from tests.helpers.sabotage import kill, sabotage
 from tests.helpers.tiny_data import PLAIN, tiny_run
@@ -93,7 +94,10 @@ def test_ctrl_c(tiny_data: Path, tmp_path: Path) -> None:
 
 
 def test_killed_and_resumed(tiny_data: Path, tmp_path: Path, plain_run: RunFolder) -> None:
-    """Killed before its last step, a run goes on to the weights, EMA, optimizer and history of the one that was not."""
+    """Killed before its last step, a run goes on to the weights, EMA, optimizer and history of the one that was not.
+
+    And to its scores on the test set, in results.json.
+    """
     folder = tmp_path / "run"
     killed = sabotage(tmp_path / "site", 0, 5, kill("self", "SIGKILL"))
     code, output = run(train_command(tiny_run(tiny_data, folder, **PLAIN)), RANK="0", **killed)
@@ -104,4 +108,6 @@ def test_killed_and_resumed(tiny_data: Path, tmp_path: Path, plain_run: RunFolde
     assert code == 0, output
     assert "1 epochs are complete, 6 pictures into the next" in output
     assert differing(folder, plain_run.path) == []
+    results = [json.loads((each / "results.json").read_text(encoding="utf-8")) for each in (folder, plain_run.path)]
+    assert differences(results[0], results[1], CIRCUMSTANCES) == []
     assert list(folder.glob(".*")) == []

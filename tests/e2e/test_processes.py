@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import socket
 import sys
 from pathlib import Path
 from typing import Any
@@ -33,7 +34,8 @@ def test_torchrun(tiny_data: Path, tmp_path: Path) -> None:
     folder = tmp_path / "run"
     launcher = "-m torch.distributed.run --standalone --nproc-per-node=1 --local-addr=127.0.0.1".split()
     command = train_command(tiny_run(tiny_data, folder, **SHORT, stage2_batch_size=4))
-    code, output = run([sys.executable, *launcher, *command[1:]], GLOO_SOCKET_IFNAME="lo")
+    loopback = next(name for _, name in socket.if_nameindex() if name.startswith("lo"))  # lo0 on macOS
+    code, output = run([sys.executable, *launcher, *command[1:]], GLOO_SOCKET_IFNAME=loopback)
 
     assert code == 0, output
     assert steps(folder) == [(1, 4), (1, 8)]

@@ -18,6 +18,7 @@ from tests.gpu import __main__ as script
 from tests.gpu.ending import STARTED_BY, end_processes
 from tests.gpu.report import in_one_line
 from tests.gpu.run_checks import RESULTS, TABLE, Check, run_checks
+from tests.helpers.processes import is_running
 
 ROOT = Path(__file__).parents[2]
 
@@ -57,15 +58,6 @@ def check(name: str, program: str, seconds: float = 30.0) -> Check:
 def results(out: Path) -> dict[str, Any]:
     lines = [json.loads(line) for line in (out / RESULTS).read_text(encoding="utf-8").splitlines()]
     return {line["name"]: line for line in lines}
-
-
-def is_running(process: int) -> bool:
-    """A process that has ended and that nobody has asked for yet does not count."""
-    try:
-        state = Path(f"/proc/{process}/stat").read_text(encoding="ascii").rpartition(")")[2].split()[0]
-    except FileNotFoundError:
-        return False
-    return state != "Z"
 
 
 @pytest.fixture(scope="module")

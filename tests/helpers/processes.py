@@ -8,7 +8,8 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from pathlib import Path
 from typing import Any
 
 from camoxpert_cli.config.resolve import Resolved, to_mapping
@@ -79,6 +80,13 @@ def finish(process: subprocess.Popen[str]) -> tuple[int, str]:
 
 def run(command: list[str], **environment: str) -> tuple[int, str]:
     return finish(start(command, **environment))
+
+
+def is_running(process: int) -> bool:
+    """Whether a process runs, as Linux tells; one that has ended and waits for somebody to collect it does not."""
+    with suppress(FileNotFoundError, ProcessLookupError):
+        return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] not in ("Z", "X")
+    return False
 
 
 def wait_for(condition: Any, process: subprocess.Popen[str]) -> None:

@@ -59,7 +59,7 @@ def make_idle(run: Run) -> IdleStep:
 class Disk:
     """Takes the place of a run's `saver.write`: full for the writes that `is_full` says.
 
-    It is asked of which file, and the how manieth of it (from 1).
+    It is asked of which file, and the number of this write, from 1.
     """
 
     def __init__(self, is_full: Callable[[str, int], bool] = lambda name, count: False, *, keeps: bool = False) -> None:

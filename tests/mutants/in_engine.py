@@ -229,6 +229,12 @@ MUTANTS = [
     ),
     Mutant(
         "engine/restoring.py",
+        "        load_state(run.state.optimizer, training.optimizer)\n",
+        "        if run.state.progress.epoch:\n            load_state(run.state.optimizer, training.optimizer)\n",
+        f"{_RESTORING}test_cut_and_uncut_runs_end_alike",
+    ),
+    Mutant(
+        "engine/restoring.py",
         'group["lr_factor"], group["weight_decay"] = factor, decay',
         'group["lr_factor"] = factor',
         f"{_RESTORING}test_changed_rates_and_decay_count_from_here_on",

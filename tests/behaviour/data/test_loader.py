@@ -161,15 +161,19 @@ def test_iteration_left_in_the_middle(pairs: tuple[Pair, ...]) -> None:
 
 
 def test_a_rank_without_a_sample(pairs: tuple[Pair, ...]) -> None:
-    """Where the last batch has fewer samples than ranks, a rank gets a batch of none, so that all have as many."""
-    batches, loader = loader_of(pairs, 1, 0, world=2)
-    batches.start_at(0, len(pairs) - 1)
-    (batch,) = loader
-    images, masks = batch
+    """Where the last batch has fewer samples than ranks, a rank gets a batch of none, so that all have as many.
 
-    assert (images.dtype, images.shape[0], images.shape[1]) == (torch.uint8, 0, 3)
-    assert (masks.dtype, masks.shape[0], masks.shape[1]) == (torch.uint8, 0, 1)
-    assert images.shape[2:] == masks.shape[2:]
+    With workers and without.
+    """
+    for num_workers in (0, 1):
+        batches, loader = loader_of(pairs, num_workers, 0, world=2)
+        batches.start_at(0, len(pairs) - 1)
+        (batch,) = loader
+        images, masks = batch
+
+        assert (images.dtype, images.shape[0], images.shape[1]) == (torch.uint8, 0, 3)
+        assert (masks.dtype, masks.shape[0], masks.shape[1]) == (torch.uint8, 0, 1)
+        assert images.shape[2:] == masks.shape[2:]
 
 
 def test_global_random_numbers_are_left_alone(pairs: tuple[Pair, ...]) -> None:

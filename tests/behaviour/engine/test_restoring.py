@@ -33,9 +33,9 @@ STEPS = 2 + 3
 
 # An epoch of stage 1 and two phases of one epoch each, two steps an epoch.
 SHORT: dict[str, Any] = {**SETTINGS, "epochs": 3, "stage1_epochs": 1, "scheduler": "cosine_restart"}
-# Where a run is cut, by complete epochs and images of the next one: within an epoch, and where more of the backbone
-# begins to train.
-PLACES = [(1, 6), (2, 0)]
+# Where a run is cut, by complete epochs and images of the next one: within the first epoch, with the backbone at rest,
+# within a later one, and where more of the backbone begins to train.
+PLACES = [(0, 4), (1, 6), (2, 0)]
 
 
 class Uncut(NamedTuple):

@@ -7,9 +7,12 @@ import subprocess
 import sys
 import time
 
+import pytest
+
 from camoxpert_cli.engine.time_limit import process_start
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux has /proc, which tells when a process began")
 def test_start_of_a_process() -> None:
     """The start of a process is read to a few hundredths of a second, from inside and from outside."""
     before = time.time()

@@ -3,6 +3,7 @@ from __future__ import annotations
 import importlib.util
 import json
 import math
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -92,12 +93,15 @@ def test_of_the_original_program(network: CamoXpert, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("absent", [["onnx"], ["onnx", "onnxscript"]])
 def test_missing_packages(checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, absent: list[str]) -> None:
-    """Without what writes ONNX one sentence says what to install."""
+    """Without what writes ONNX one sentence says what to install; .safetensors needs none of it."""
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name in absent else object())
     with pytest.raises(UsageError, match=f"(?m)takes packages that are not installed: {', '.join(absent)}$") as caught:
         export(checkpoint, tmp_path / "out.onnx")
 
     assert caught.value.hint == "python -m pip install onnx onnxruntime onnxscript"
+    for name in ("onnx", "onnxruntime", "onnxscript"):
+        monkeypatch.setitem(sys.modules, name, None)  # importing it fails from now on
+    assert export(checkpoint, tmp_path / "out.safetensors").difference is None
 
 
 @pytest.mark.parametrize(

@@ -64,7 +64,7 @@ def wait_for(children: ChildProcesses, codes: list[int | None]) -> None:
 
 
 def test_signs_of_life(children: ChildProcesses, clock: Clock) -> None:
-    """Who touches its file again and again is waited for; who is silent has its patience, from its last sign on."""
+    """Who touches its file again and again is waited for; patience with a silent one counts from its last sign."""
     start_sleeping(children)
 
     def touch(now: float) -> None:

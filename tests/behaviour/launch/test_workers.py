@@ -8,7 +8,6 @@ import sys
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +19,7 @@ from camoxpert_cli.launch.processes import ABORTED
 from camoxpert_cli.launch.workers import run_workers
 from camoxpert_cli.parallel.worker import PEER_LOST
 from tests.helpers.places import ROOT
+from tests.helpers.processes import is_running
 
 WORKER = """
 import os, signal, sys, time
@@ -60,7 +60,7 @@ def _signals_are_heard() -> Iterator[None]:
         signal.signal(number, handler)
 
 
-# Seconds. Who would wait for ever is ended soon; who ends by itself may take its time, on a busy machine too.
+# Seconds. Who would wait for ever is killed soon; who ends by itself may take its time, on a busy machine too.
 SHORT, LONG = 0.1, 30.0
 
 
@@ -177,7 +177,7 @@ def test_threads_are_shared_out(capfd: pytest.CaptureFixture[str], monkeypatch: 
     ],
 )
 def test_one_message(capfd: pytest.CaptureFixture[str], tmp_path: Path, code: str, expected: int, message: str) -> None:
-    """The cause is told once, with rank and log, and its exit code is the launcher's; who does not end is ended."""
+    """The cause is told once, with rank and log, and its exit code is the launcher's; who does not end is killed."""
     grace = SHORT if code.endswith(WAIT) else LONG
     log = tmp_path / "run" / "logs" / "rank1.log"
 
@@ -271,13 +271,6 @@ if rank == 0:
 fail(128 + signal.sigwait([signal.SIGINT]), 'stopped well')
 """
     assert end_of(code, capfd) == (130, "saved\nError: stopped well\n")
-
-
-def is_running(process: int) -> bool:
-    """One that only waits for somebody to collect it does not run."""
-    with suppress(OSError):
-        return (Path("/proc") / str(process) / "stat").read_text().rpartition(")")[2].split()[0] not in ("Z", "X")
-    return False
 
 
 def test_no_process_is_left(capfd: pytest.CaptureFixture[str], tmp_path: Path) -> None:

@@ -21,9 +21,10 @@ from tests.helpers.reference_network import reference_loss
 from tests.helpers.whole_batch import combine
 
 # Backbone, experts, images, height, width: maps of odd size that come channels last, and every kind of expert, one of
-# them twice; a single expert and a single image. tests/slow has backbones that people train.
+# them twice; a single expert and a single image. tests/slow has more backbones that people train than this one.
 CASES = [("test_mambaout", 9, 3, 68, 72), ("test_efficientnet", 1, 1, 64, 96)]
 BACKBONES = ["test_resnet", "test_mambaout"]
+TRAINED_BY_PEOPLE = "edgenext_xx_small"
 
 
 def norms_of(module: nn.Module) -> list[nn.BatchNorm2d]:
@@ -35,7 +36,9 @@ def counts(module: nn.Module) -> list[int]:
     return [int(norm.num_batches_tracked or 0) for norm in norms_of(module)]
 
 
-@pytest.mark.parametrize(("backbone", "num_experts", "batch", "height", "width"), CASES)
+@pytest.mark.parametrize(
+    ("backbone", "num_experts", "batch", "height", "width"), [*CASES, (TRAINED_BY_PEOPLE, 2, 1, 96, 64)]
+)
 def test_parity_in_eval_mode(backbone: str, num_experts: int, batch: int, height: int, width: int) -> None:
     """Logits, deep logits and routing are those of the reference with the same weights, in float32."""
     network = small_network(backbone, num_experts).eval()
@@ -160,7 +163,7 @@ def test_clamp_of_low_logits() -> None:
         assert (network(random_images(1)).logits == -LOGIT_LIMIT).all()
 
 
-@pytest.mark.parametrize("backbone", BACKBONES)
+@pytest.mark.parametrize("backbone", [*BACKBONES, TRAINED_BY_PEOPLE])
 def test_parameters_by_stage(backbone: str) -> None:
     """Each parameter is in one of four groups; a change in the groups from s on changes maps s and later alone."""
     module = create_backbone(backbone).eval()

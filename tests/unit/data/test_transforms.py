@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import importlib.util
+import os
 import sys
 from pathlib import Path
 
@@ -146,8 +147,10 @@ def test_import_is_light_and_quiet(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     """
     (tmp_path / "albumentations.py").write_text(STAND_IN)
     monkeypatch.syspath_prepend(tmp_path)
-    monkeypatch.delitem(sys.modules, "albumentations")
-    monkeypatch.delenv("NO_ALBUMENTATIONS_UPDATE", raising=False)
+    # Set first, so that what this test leaves behind goes with it also where there was nothing before.
+    monkeypatch.setitem(sys.modules, "albumentations", transforms)
+    monkeypatch.setenv("NO_ALBUMENTATIONS_UPDATE", "0")
+    del sys.modules["albumentations"], os.environ["NO_ALBUMENTATIONS_UPDATE"]
     specification = importlib.util.spec_from_file_location("transforms_anew", transforms.__file__)
     assert specification is not None
     assert specification.loader is not None
@@ -156,4 +159,4 @@ def test_import_is_light_and_quiet(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert "albumentations" not in sys.modules
     anew.Augmentation()
 
-    assert sys.modules.pop("albumentations").quiet_when_imported == "1"
+    assert sys.modules["albumentations"].quiet_when_imported == "1"

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,29 +17,15 @@ from camoxpert_cli.errors import DataError
 from camoxpert_cli.evaluation.score import Job, Scoring
 from camoxpert_cli.inference.predictions import predict_probabilities
 from camoxpert_cli.metrics.score_set import SetScores
-from camoxpert_cli.model.backbone import Normalisation, create_backbone
+from camoxpert_cli.model.backbone import create_backbone
 from camoxpert_cli.model.camoxpert import CamoXpert
 from camoxpert_cli.parallel.world import World
-from tests.helpers.scoring import evaluate
+from tests.helpers.scoring import Logits, RedIsObject, evaluate
 from tests.helpers.thread_ranks import outcomes_in_threads
 from tests.helpers.tiny_data import TEST_SET
 
 CPU = torch.device("cpu")
 SIDE = 8
-
-
-@dataclass
-class Logits:
-    logits: Tensor
-
-
-class RedIsObject(nn.Module):
-    """Stands in for the network: the logit of a pixel is its red value, centred and scaled."""
-
-    normalisation = Normalisation((0.5, 0.5, 0.5), (0.1, 0.1, 0.1))
-
-    def forward(self, images: Tensor) -> Logits:
-        return Logits(images[:, :1])
 
 
 def image_of(*columns: int) -> Tensor:

@@ -1,12 +1,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 import torch
-from torch import Tensor, nn
 
 from camoxpert_cli.config.eval_options import Inference, Protocol
 from camoxpert_cli.config.eval_options import TestData as Data  # pytest would collect a name that begins with Test
@@ -18,30 +16,16 @@ from camoxpert_cli.errors import DataError, UsageError
 from camoxpert_cli.evaluation.results import ScoredSet
 from camoxpert_cli.evaluation.test_sets import find_tests, score_set, scoring_workers, show_image
 from camoxpert_cli.metrics.image_scores import score_image
-from camoxpert_cli.model.backbone import Normalisation
 from camoxpert_cli.parallel.world import World
+from tests.helpers.scoring import RedIsObject
 from tests.helpers.thread_ranks import outcomes_in_threads
 from tests.helpers.tiny_data import TEST_IMAGES, TEST_SET
 
 CPU = torch.device("cpu")
 
 
-@dataclass
-class Logits:
-    logits: Tensor
-
-
-class RedIsObject(nn.Module):
-    """Stands in for the network: the more red a pixel has, the more it is object."""
-
-    normalisation = Normalisation((0.2, 0.2, 0.2), (0.1, 0.1, 0.1))
-
-    def forward(self, images: Tensor) -> Logits:
-        return Logits(images[:, :1])
-
-
 def score(pairs: Sequence[Pair], world: World, batch_size: int, maps: Path) -> ScoredSet:
-    inference, network = Inference(batch_size=batch_size), RedIsObject()
+    inference, network = Inference(batch_size=batch_size), RedIsObject(mean=0.2)
     return score_set(network, "SET", pairs, 64, inference, Protocol(), CPU, None, world, maps)  # type: ignore[arg-type]
 
 
@@ -77,7 +61,7 @@ def test_an_image_that_is_shown(tiny_data: Path, tmp_path: Path) -> None:
     (scored,) = outcomes_in_threads(1, lambda world: score(tests[TEST_SET], world, 2, tmp_path))
     assert isinstance(scored, ScoredSet)
     for index, pair in enumerate(tests[TEST_SET]):
-        image, mask, grey = show_image(RedIsObject(), tests, 64, CPU, None, Inference().tta, TEST_SET, index)  # type: ignore[arg-type]
+        image, mask, grey = show_image(RedIsObject(mean=0.2), tests, 64, CPU, None, Inference().tta, TEST_SET, index)  # type: ignore[arg-type]
 
         assert image is not None
         assert (image == read_image(pair.image)[0]).all()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ import pytest
 import torch
 
 from camoxpert_cli.config.resolve import Resolved, resolve
+from camoxpert_cli.config.schema import Config
 from camoxpert_cli.engine.plan import Plan
 from camoxpert_cli.errors import CamoxError
 from camoxpert_cli.launch import autobatch, start
@@ -32,13 +34,15 @@ def measured(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """How many devices were measured at a time; each holds one image."""
     found: list[int] = []
 
-    def fit_batches(resolved: Resolved, measure: object) -> Resolved:
-        found.append(1)
-        train = replace(resolved.config.train, batch_size=1)
-        return replace(resolved, config=replace(resolved.config, train=train))
+    def on_devices(devices: Sequence[torch.device]) -> autobatch.Measure:
+        def measure(config: Config, limits: autobatch.Batches) -> list[autobatch.Batches]:
+            found.append(len(devices))
+            return [(1, 1)] * len(devices)
+
+        return measure
 
     monkeypatch.setattr(autobatch, "is_measured", lambda device: True)
-    monkeypatch.setattr(autobatch, "fit_batches", fit_batches)
+    monkeypatch.setattr(autobatch, "on_devices", on_devices)
     return found
 
 
@@ -91,7 +95,7 @@ def test_ranks_agree_on_batches(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
 
 
 def test_ranks_agree_on_the_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The first one's, whatever time of day stands in the names that others chose."""
+    """The first one's, whatever the time of day in the names that others chose."""
     for name, value in TORCHRUN.items():
         monkeypatch.setenv(name, value)
     resolved = [quickstart(tmp_path / f"run{rank}") for rank in range(2)]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -9,6 +11,7 @@ from torch import Tensor, nn
 from camoxpert_cli.parallel import gradients
 from camoxpert_cli.parallel.gradients import all_reduce_gradients, average_statistics, leave_idle_experts
 from camoxpert_cli.parallel.world import World
+from tests.helpers.compare import differences
 from tests.helpers.networks import small_network
 from tests.helpers.thread_ranks import in_threads
 
@@ -77,9 +80,24 @@ def test_statistics_are_averaged(images: tuple[int, int], share: float) -> None:
         }
 
 
+class Alone(World):
+    """A rank that asks the others nothing."""
+
+    def all_reduce(self, tensor: Tensor) -> Tensor:
+        raise AssertionError("the others were asked")
+
+    all_reduce_max = all_reduce
+
+
 def test_a_network_that_rests() -> None:
-    """Without a layer that trains there is nothing to average, on any rank."""
-    in_threads(2, lambda world: average_statistics(nn.Sequential(nn.BatchNorm2d(2)).eval(), 1, world))
+    """Without a layer that trains there is nothing to average: no rank waits for others, or changes what it has."""
+    network = nn.Sequential(nn.BatchNorm2d(2)).eval()
+    before = copy.deepcopy(network.state_dict())
+    average_statistics(network, 1, Alone(0, 2))
+
+    assert differences(network.state_dict(), before) == []
+    with pytest.raises(AssertionError, match="were asked"):
+        average_statistics(network.train(), 1, Alone(0, 2))
 
 
 def test_idle_experts() -> None:
