@@ -5,10 +5,9 @@ from __future__ import annotations
 import subprocess
 import sys
 
-from tests.helpers.forked import ForkedPopen
+from tests.helpers.forked import RealPopen
 
 # A fork would have loaded libraries before.
-_RealPopen: type[subprocess.Popen[str]] = ForkedPopen.__mro__[1]
 
 
 def test_albumentations_does_not_ask_the_network() -> None:
@@ -23,7 +22,7 @@ def test_albumentations_does_not_ask_the_network() -> None:
         "assert 'albumentations' in sys.modules\n"
     )
     command = [sys.executable, "-W", "error", "-c", script]
-    with _RealPopen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+    with RealPopen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         _, errors = process.communicate()
 
     assert process.returncode == 0, errors
