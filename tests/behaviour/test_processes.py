@@ -30,7 +30,7 @@ def test_a_worker_that_is_killed(tiny_data: Path, tmp_path: Path) -> None:
     They end with the bits of a run in which nobody was killed.
     """
     folder, uncut = tmp_path / "run", tmp_path / "uncut"
-    settings = {"epochs": 1, "warmup_epochs": 0, "num_experts": 2, "max_restarts": 1}
+    settings = {"epochs": 1, "warmup_epochs": 0, "num_experts": 1, "max_restarts": 1}
     command = train(tiny_data, folder, **settings)
     code, output = run(command, **sabotage(tmp_path / "site", 1, 1, kill("self", "SIGKILL")))
 
