@@ -47,21 +47,22 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     part, parts = (int(match[1]), int(match[2])) if match else (0, 0)
     if not 1 <= part <= parts:
         raise pytest.UsageError(f"--slow-part is {asked}, and N/M was expected, N from 1 to M")
-    slow = (item for item in items if _folder(item) == "slow")
+    slow = (item for item in items if _folder(item.path) == "slow")
     others = {item for item in slow if zlib.crc32(item.nodeid.encode()) % parts + 1 != part}
     config.hook.pytest_deselected(items=others)
     items[:] = [item for item in items if item not in others]
 
 
-def _folder(item: pytest.Item) -> str:
-    return item.path.relative_to(TESTS).parts[0]
+def _folder(path: Path) -> str:
+    """Which of the folders a test file is in, and so what its tests may do."""
+    return path.relative_to(TESTS).parts[0]
 
 
 @pytest.fixture(autouse=True, scope="module")
 def _forked_programs(request: pytest.FixtureRequest) -> Iterator[None]:
     """Python programs that tests of behaviour start, and those that such a program starts, are forks."""
     with pytest.MonkeyPatch.context() as patch:
-        if request.path.relative_to(TESTS).parts[0] in ("behaviour", "slow"):
+        if _folder(request.path) in ("behaviour", "slow"):
             from tests.helpers.forked import ForkedPopen
 
             patch.setattr(subprocess, "Popen", ForkedPopen)
@@ -86,7 +87,7 @@ def _same_environment() -> Iterator[None]:
 
 
 @pytest.fixture
-def ctrl_c(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def ctrl_c() -> Iterator[None]:
     """Ctrl-C interrupts, as in a terminal: under `nohup` and in the background of a shell it would be ignored."""
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     yield

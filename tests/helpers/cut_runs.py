@@ -8,6 +8,7 @@ from typing import Any
 
 from camoxpert_cli.checkpoints.format import read_checkpoint
 from tests.helpers.compare import differences
+from tests.helpers.run_files import read_json
 
 # What may differ between a run that was cut and one that was not.
 CIRCUMSTANCES = {
@@ -34,7 +35,7 @@ SETTINGS: dict[str, Any] = {
 
 
 def history(folder: Path) -> list[dict[str, Any]]:
-    rows: list[dict[str, Any]] = json.loads((folder / "history.json").read_text(encoding="utf-8"))
+    rows: list[dict[str, Any]] = read_json(folder / "history.json")
     return rows
 
 
