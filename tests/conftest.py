@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 
 if TYPE_CHECKING:
     from camoxpert_cli.model.camoxpert import CamoXpert
@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 # Read when torch is imported; more threads would add numbers up in another order, and slow down runs side by side.
 os.environ["OMP_NUM_THREADS"] = "1"
 
-# The time an example takes says more about the machine than about the code.
-settings.register_profile("camox", deadline=None)
+# The time that an example takes says more about the machine than about the code.
+settings.register_profile("camox", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("camox")
 
 

@@ -1,4 +1,8 @@
-"""What makes a test a unit test: no process, no training, and no more than 0.2 seconds of processor time."""
+"""What makes a test a unit test: no process, no training, and 0.2 seconds of processor time.
+
+How long the same takes differs from machine to machine and from moment to moment, by a factor of two and more, so that
+a test over 0.2 seconds is only named, as a warning at the end. One that takes five times as long fails.
+"""
 
 from __future__ import annotations
 
@@ -12,8 +16,7 @@ from typing import Any, NoReturn
 import pytest
 
 SECONDS = 0.2
-# How long `_machine` takes where the limit was chosen, undisturbed: a slower or busier machine gets as much more time.
-_REFERENCE_SECONDS = 0.06
+_SECONDS_REFUSED = 5 * SECONDS
 _STARTING = {"subprocess.Popen", "os.fork", "os.forkpty", "os.posix_spawn"}
 _ELSEWHERE = "it belongs in tests/behaviour"
 _running: str | None = None
@@ -48,11 +51,14 @@ def _all_loaded(request: pytest.FixtureRequest) -> None:
     import cv2  # noqa: F401
     import matplotlib.figure  # noqa: F401
     import torch
+    from hypothesis import find
+    from hypothesis import strategies as st
 
     from tests.helpers.networks import random_images, small_network
 
     small_network(num_experts=2)(random_images(2)).logits.sum().backward()
     torch.zeros(1).numpy()
+    find(st.text(), lambda text: True)  # a table of all characters, which takes a second where none is in .hypothesis
     # A full collection takes as long as a test may, and may start at any moment.
     gc.collect()
     gc.freeze()
@@ -69,13 +75,8 @@ def pytest_runtest_call(item: pytest.Item) -> Iterator[None]:
     taken = time.process_time() - before
     if item.config.getoption("--no-time-limit"):
         return
-    # Twice, for it may have been busy at one moment alone.
-    if taken > SECONDS and taken > SECONDS * max(_machine(), _machine()):
-        pytest.fail(f"took {taken:.2f} s of processor time, and unit tests have {SECONDS} s; {_ELSEWHERE}")
-
-
-def _machine() -> float:
-    """How much slower than where the limit was chosen this machine is at this moment; at least 1."""
-    before = time.process_time()
-    sorted(range(400_000), key=lambda number: -number % 7919)
-    return max(1.0, (time.process_time() - before) / _REFERENCE_SECONDS)
+    message = f"took {taken:.2f} s of processor time, and unit tests have {SECONDS} s; {_ELSEWHERE}"
+    if taken > _SECONDS_REFUSED:
+        pytest.fail(message)
+    if taken > SECONDS:
+        item.warn(pytest.PytestWarning(f"{item.nodeid} {message}"))
