@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections import OrderedDict
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,6 +13,7 @@ import pytest
 import torch
 from torch import nn
 
+from camoxpert_cli import __version__
 from camoxpert_cli.checkpoints.format import FORMAT, VERSION, write_verified
 from camoxpert_cli.checkpoints.load import load_model
 from camoxpert_cli.errors import CheckpointError
@@ -47,6 +49,21 @@ def original(content: dict[str, Any], network: nn.Module, prefix: str = "") -> d
         "ema_state_dict": {name: content["ema"][name] for name, _ in network.named_parameters()},
         "best_iou": np.float64(0.25),
         "args": {"backbone": "test_resnet", "num_experts": 2, "lr": 0.01},
+    }
+
+
+def exported_metadata(num_experts: int, weights: str = "ema") -> dict[str, str]:
+    """What an exported file says of a small network that was trained at 64 pixels, from best_model.pth."""
+    return {
+        "backbone": "test_resnet",
+        "num_experts": str(num_experts),
+        "img_size": "64",
+        "mean": json.dumps([0.5, 0.5, 0.5]),
+        "std": json.dumps([0.5, 0.5, 0.5]),
+        "threshold": "0.5",
+        "weights": weights,
+        "source": "best_model.pth",
+        "camox": __version__,
     }
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.util
-import json
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +12,6 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from camoxpert_cli import __version__
 from camoxpert_cli.checkpoints.load import load_model
 from camoxpert_cli.errors import CheckpointError
 from camoxpert_cli.inference import onnx
@@ -21,7 +19,7 @@ from camoxpert_cli.inference.export import export
 from camoxpert_cli.model.camoxpert import CamoXpert
 from camoxpert_cli.model.dense_moe import with_all_experts
 from camoxpert_cli.model.normalise import Normalise
-from tests.helpers.checkpoints import content_of, save, write_content
+from tests.helpers.checkpoints import content_of, exported_metadata, save, write_content
 from tests.helpers.networks import small_network, spread_routing
 from tests.helpers.places import COMPAT
 
@@ -33,18 +31,6 @@ needs_compat = pytest.mark.skipif(
 )
 # What float32 rounding may move a logit by; the recorded logits of the original program have the same bound.
 BOUND = 5e-4
-
-EXPECTED = {
-    "backbone": "test_resnet",
-    "num_experts": "7",
-    "img_size": "64",
-    "mean": json.dumps([0.5, 0.5, 0.5]),
-    "std": json.dumps([0.5, 0.5, 0.5]),
-    "threshold": "0.5",
-    "weights": "ema",
-    "source": "best_model.pth",
-    "camox": __version__,
-}
 
 
 def photos(count: int, size: int = 64, seed: int = 1) -> Tensor:
@@ -143,7 +129,8 @@ def test_onnx_describes_itself(onnx_path: Path) -> None:
     ]
     assert all(each.shape[0] == images.shape[0] for each in outputs)
     metadata = session.get_modelmeta().custom_metadata_map
-    assert {name: metadata[name] for name in EXPECTED} == EXPECTED
+    expected = exported_metadata(num_experts=7)
+    assert {name: metadata[name] for name in expected} == expected
     assert [path.name for path in onnx_path.parent.iterdir()] == ["out.onnx"]
 
 

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import importlib.util
-import json
 import math
 import sys
 from pathlib import Path
@@ -11,7 +10,6 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
-from camoxpert_cli import __version__
 from camoxpert_cli.app import app
 from camoxpert_cli.checkpoints.convert import convert_checkpoint
 from camoxpert_cli.errors import CheckpointError, UsageError
@@ -20,7 +18,7 @@ from camoxpert_cli.inference.export import export
 from camoxpert_cli.inference.predict import ready_network
 from camoxpert_cli.model.camoxpert import CamoXpert
 from camoxpert_cli.model.weights_file import read_weights_file
-from tests.helpers.checkpoints import content_of, original, save, write_content
+from tests.helpers.checkpoints import content_of, exported_metadata, original, save, write_content
 from tests.helpers.compare import differences
 
 
@@ -30,19 +28,6 @@ def checkpoint(network: CamoXpert, tmp_path_factory: pytest.TempPathFactory) -> 
     path = tmp_path_factory.mktemp("checkpoint") / "best_model.pth"
     write_content(path, {**content_of(network), "config": {"data": {"img_size": 64}}})
     return path
-
-
-EXPECTED = {
-    "backbone": "test_resnet",
-    "num_experts": "2",
-    "img_size": "64",
-    "mean": json.dumps([0.5, 0.5, 0.5]),
-    "std": json.dumps([0.5, 0.5, 0.5]),
-    "threshold": "0.5",
-    "weights": "ema",
-    "source": "best_model.pth",
-    "camox": __version__,
-}
 
 
 @pytest.mark.parametrize("weights", [None, "model"])
@@ -57,7 +42,8 @@ def test_safetensors(checkpoint: Path, network: CamoXpert, tmp_path: Path, weigh
     content, expected = read_weights_file(path), content_of(network)["network" if weights == "model" else "ema"]
 
     assert (done.difference, done.bytes) == (None, path.stat().st_size)
-    assert {name: content["metadata"].get(name) for name in EXPECTED} == {**EXPECTED, "weights": weights or "ema"}
+    metadata = exported_metadata(num_experts=2, weights=weights or "ema")
+    assert {name: content["metadata"].get(name) for name in metadata} == metadata
     assert differences(content["state_dict"], dict(expected)) == []
     loaded, size = ready_network(path, "cpu", None)
     assert size == 64
