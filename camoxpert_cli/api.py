@@ -179,7 +179,7 @@ def evaluate(
     inference = Inference(img_size, batch_size, precision, NO_TTA if tta is None else parse_tta(tta), weights)
     run = resolve(None, {"run.device": device}).config.run
     if folder is not None:
-        output.refuse_overwriting(folder, overwrite)
+        output.refuse_overwriting(folder, overwrite, [Path(checkpoint), *roots])
     folders = [] if own_images is None or own_masks is None else [(own_images, own_masks)]
     names = [sets] if isinstance(sets, str) else sets
     evaluation = evaluate_checkpoint(
@@ -189,11 +189,14 @@ def evaluate(
         Protocol(stretch, empty_masks),
         run,
         save_maps=_path(save_maps),
+        overwrite=overwrite,
+        beside=[] if folder is None else output.files_in(folder),
         command=(),
     )
     assert evaluation is not None  # one device works in this process
     if folder is not None:
         output.write_evaluation(folder, evaluation)
+    evaluation.require_saved()
     return evaluation
 
 

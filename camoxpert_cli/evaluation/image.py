@@ -11,15 +11,28 @@ from numpy.typing import NDArray
 from camoxpert_cli.config.eval_options import Protocol
 from camoxpert_cli.data.reading import decode, grey_of, read_bytes, read_scored_mask
 from camoxpert_cli.data.writing import write_image
+from camoxpert_cli.errors import UsageError
 from camoxpert_cli.metrics.image_scores import ImageScores, score_image
 
 
 def score_and_save(
-    grey: NDArray[np.uint8], mask: NDArray[np.bool_], protocol: Protocol, save_as: Path | None
+    grey: NDArray[np.uint8],
+    mask: NDArray[np.bool_],
+    protocol: Protocol,
+    save_as: Path | None,
+    unsaved: list[UsageError] | None = None,
 ) -> ImageScores:
-    """The scores of a map (H, W); the map itself is written to `save_as` where that is given."""
+    """The scores of a map (H, W); the map itself is written to `save_as` where that is given.
+
+    Where that is impossible the reason is added to `unsaved`, since the scores are none the worse for it.
+    """
     if save_as is not None:
-        write_image(save_as, grey, "--save-maps")
+        try:
+            write_image(save_as, grey, "--save-maps")
+        except UsageError as error:
+            if unsaved is None:
+                raise
+            unsaved.append(error)
     return _score(grey, mask, protocol)
 
 

@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from camoxpert_cli import console
+from camoxpert_cli import atomic, console
 from camoxpert_cli.checkpoints.format import read_checkpoint
 from camoxpert_cli.checkpoints.load import network_of, trained_size
 from camoxpert_cli.config.parse import NO_TTA, Tta
@@ -22,15 +22,17 @@ from camoxpert_cli.data.image_paths import find_images
 from camoxpert_cli.data.reading import read_image
 from camoxpert_cli.data.resizing import resize_image
 from camoxpert_cli.data.threads import in_threads
-from camoxpert_cli.data.writing import write_image
+from camoxpert_cli.data.writing import is_own_image, write_image
 from camoxpert_cli.errors import DataError, UsageError
 from camoxpert_cli.inference.out_folder import make_out_folder
 from camoxpert_cli.inference.overlay import overlay
 from camoxpert_cli.inference.predictions import THRESHOLD, grey_prediction, predict_probabilities
 from camoxpert_cli.model.camoxpert import CamoXpert
 from camoxpert_cli.parallel.device import choose_device
+from camoxpert_cli.targets import check_targets, within
 
 _LONGEST_JPEG_SIDE = 65500
+_OUT_HINT = "choose another folder with --out"
 
 
 @dataclass(frozen=True)
@@ -55,10 +57,10 @@ class Outputs:
         return self.folder / "overlays"
 
     def prediction_of(self, image: Path) -> Path:
-        return self.folder / f"{image.stem}.png"
+        return within(self.folder, f"{image.stem}.png", _OUT_HINT)
 
     def overlay_of(self, image: Path) -> Path:
-        return self.overlay_folder / f"{image.stem}.jpg"
+        return within(self.overlay_folder, f"{image.stem}.jpg", _OUT_HINT)
 
     def files_of(self, image: Path) -> list[Path]:
         return [self.prediction_of(image), self.overlay_of(image)] if self.overlays else [self.prediction_of(image)]
@@ -100,7 +102,7 @@ def predict(
     images whose maps would have one name.
     """
     images = _one_for_each_stem(find_images(paths))
-    _refuse_overwriting(images, outputs, overwrite)
+    _check_outputs(images, outputs, overwrite, [] if isinstance(source, CamoXpert) else [source])
     network, size = ready_network(source, device, img_size)
     outputs.make_folders()
 
@@ -184,16 +186,15 @@ def _one_for_each_stem(images: Sequence[Path]) -> list[Path]:
     return list(stems.values())
 
 
-def _refuse_overwriting(images: Sequence[Path], outputs: Outputs, overwrite: bool) -> None:
-    originals = {path.resolve() for path in images}
-    for path in images:
-        for target in (file.resolve() for file in outputs.files_of(path)):
-            if target in originals:
-                raise UsageError(
-                    f"the map of {path} would take the place of {target}", "choose another folder with --out"
-                )
-            if target.exists() and not overwrite:
-                raise UsageError(
-                    f"the map of {path} would take the place of {target}",
-                    "choose another folder with --out, or --overwrite where that is meant",
-                )
+def _check_outputs(images: Sequence[Path], outputs: Outputs, overwrite: bool, beside: Sequence[Path]) -> None:
+    """Raise UsageError unless all files can be written, and sweep up what killed processes left of them."""
+    owners = {file: image for image in images for file in outputs.files_of(image)}
+    check_targets(
+        [*owners],
+        _OUT_HINT,
+        is_ours=is_own_image,
+        overwrite=overwrite,
+        inputs=[*images, *beside],
+        taken=lambda path: f"the map of {owners[path]} would take the place of {path}",
+    )
+    atomic.sweep(*owners)

@@ -242,8 +242,8 @@ def test_overlays(network: CamoXpert, images: Path, maps: Path, tmp_path: Path, 
 
     assert {path.name for path in (tmp_path / "maps").iterdir()} == {first.name, "overlays"}
     assert [path.name for path in (tmp_path / "maps" / "overlays").iterdir()] == [f"{first.stem}.jpg"]
-    written = (tmp_path / "maps" / "overlays" / f"{first.stem}.jpg").read_bytes()
-    assert written == cv2.imencode(".jpg", expected[..., ::-1])[1].tobytes()
+    drawn = cv2.imdecode(cv2.imencode(".jpg", expected[..., ::-1])[1], cv2.IMREAD_COLOR)
+    assert np.array_equal(read(tmp_path / "maps" / "overlays" / f"{first.stem}.jpg"), drawn)
 
 
 def test_overlays_are_not_overwritten(network: CamoXpert, images: Path, tmp_path: Path) -> None:
