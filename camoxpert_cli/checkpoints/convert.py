@@ -10,7 +10,8 @@ from typing import Any, Literal
 
 from torch import Tensor
 
-from camoxpert_cli.checkpoints.format import refuse_later_version, write_safetensors, write_verified
+from camoxpert_cli import atomic
+from camoxpert_cli.checkpoints.format import is_own_file, refuse_later_version, write_safetensors, write_verified
 from camoxpert_cli.checkpoints.keys import (
     DATA_PARALLEL,
     add_prefix,
@@ -31,6 +32,7 @@ from camoxpert_cli.checkpoints.repack import as_before, as_original, dropped, me
 from camoxpert_cli.config.eval_options import Weights
 from camoxpert_cli.errors import CheckpointError, UsageError
 from camoxpert_cli.model.weights_file import SAFETENSORS, read_weights_file
+from camoxpert_cli.targets import check_targets
 
 Keep = Literal["all", "weights"]
 Program = Literal["same", "camoxpert"]
@@ -92,6 +94,7 @@ def convert_checkpoint(
         result = as_before(content, layout, network, ema, everything=keep == "all", training=weights == "model")
     tied = len(network) - len({_place(value) for value in network.values()})
     if not dry_run:
+        atomic.sweep(target)
         _write(target, result, metadata(content, architecture))
     added = DATA_PARALLEL if add else ""
     return Conversion(
@@ -122,11 +125,12 @@ def _allowed(source: Path, target: Path | None, in_place: bool, overwrite: bool)
         raise UsageError(f"{target} is the file to convert", "choose another name, or --in-place to replace it")
     if in_place and not same:
         raise UsageError(f"--in-place was asked for, and {target} is not {source}", "leave one of the two out")
-    if target.exists() and not same and not overwrite:
-        raise UsageError(f"{target} exists already", "choose another name, or --overwrite to replace it")
     target = target.resolve() if same else target  # a link stays one, and what it leads to is replaced
     if not target.parent.is_dir():
         raise UsageError(f"there is no folder {target.parent} to write {target.name} to", f"mkdir -p {target.parent}")
+    check_targets(
+        [target], "choose another name", is_ours=lambda path: same or is_own_file(path), overwrite=same or overwrite
+    )
     return target
 
 

@@ -10,6 +10,7 @@ import os
 import re
 import shutil
 import traceback
+import zipfile
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, fields
@@ -17,6 +18,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
+from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
@@ -24,7 +26,7 @@ from camoxpert_cli import atomic, console
 from camoxpert_cli.checkpoints.keys import strip_prefixes
 from camoxpert_cli.checkpoints.program_layouts import CAMOX, layout_of, state_dicts_in
 from camoxpert_cli.errors import CheckpointError, first_line
-from camoxpert_cli.model.weights_file import CHECKSUM, checksum, read_weights_file, verify_archive
+from camoxpert_cli.model.weights_file import CHECKSUM, SAFETENSORS, checksum, read_weights_file, verify_archive
 
 FORMAT = "camox"
 VERSION = 1
@@ -152,6 +154,21 @@ def write_safetensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mappi
         raise CheckpointNotWritten(
             f"{path} cannot be written: {error}", "free some space, or choose another folder"
         ) from error
+
+
+def is_own_file(path: Path) -> bool:
+    """Whether a writer of this module, and so camox, wrote the file of weights; not whether they are whole."""
+    try:
+        if path.suffix == SAFETENSORS:
+            with safe_open(path, framework="pt") as file:
+                return "camox" in (file.metadata() or {})
+        with zipfile.ZipFile(path) as archive:
+            # Where torch may name an archive after its file, that of ours was hidden while it was written.
+            if archive.namelist()[0].startswith("."):
+                return True
+        return layout_of(read_weights_file(path, mmap=True)) is CAMOX
+    except Exception:  # what files of any other kind make of these readers is not specified
+        return False
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:

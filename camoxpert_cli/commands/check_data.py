@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 import typer
 
 from camoxpert_cli import console
-from camoxpert_cli.commands.options import AsJson, Quiet
+from camoxpert_cli.commands.options import AsJson, Quiet, file_path
 from camoxpert_cli.errors import DataError, UsageError
 
 if TYPE_CHECKING:
@@ -34,7 +34,11 @@ def check_data(
     ] = False,
     write_clean: Annotated[
         Path | None,
-        typer.Option(metavar="LIST", help="Write the pairs that can be used to a .json file for --dataset-path."),
+        typer.Option(
+            metavar="LIST",
+            parser=file_path,
+            help="Write the pairs that can be used to a .json file for --dataset-path.",
+        ),
     ] = None,
     as_json: AsJson = False,
     quiet: Quiet = False,

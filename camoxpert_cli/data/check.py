@@ -16,7 +16,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from camoxpert_cli import console
+from camoxpert_cli import atomic, console
 from camoxpert_cli.data.cod10k import NOT_CAMOUFLAGED, class_name, super_class
 from camoxpert_cli.data.duplicates import Fingerprint, details_of, find_duplicates
 from camoxpert_cli.data.layouts import Files, find_sets, list_files
@@ -32,6 +32,7 @@ from camoxpert_cli.data.reading import (
 )
 from camoxpert_cli.data.threads import in_threads
 from camoxpert_cli.errors import DataError, UsageError
+from camoxpert_cli.targets import check_targets
 
 # What each kind of fault means, in the order in which they are shown.
 KINDS = {
@@ -350,8 +351,10 @@ def refuse_list(path: Path) -> None:
         raise UsageError(f"the list {path} would not be known as one", "give a name that ends in .json")
     if not path.absolute().parent.is_dir():
         raise UsageError(f"there is no folder {path.absolute().parent} for the list", "make it, or choose another")
-    if path.exists() and not _is_ours(path):
+    if path.is_file() and not _is_ours(path):
         raise UsageError(f"{path} is there, and no list of camox: nothing was changed", "choose another name")
+    check_targets([path], "choose another name", is_ours=_is_ours, overwrite=True)
+    atomic.sweep(path)
 
 
 def write_clean(report: Report, path: Path) -> None:

@@ -71,9 +71,10 @@ def test_results(evaluation: Evaluation, tmp_path: Path) -> None:
 
 def write(out: Path, evaluation: Evaluation) -> None:
     """All three files, without the seconds that the drawing of a page takes."""
-    page = (PACKAGE / "report" / "page.html").read_text(encoding="utf-8").replace("{{ report.title }}", evaluation.title)
+    template = (PACKAGE / "report" / "page.html").read_text(encoding="utf-8")
     evaluation = replace(evaluation, about={"checkpoint": evaluation.title, "stretch": True})
     out.mkdir(exist_ok=True)
+    page = template.replace("{{ report.title }}", evaluation.title)
     write_scores(out, evaluation, {"report.html": page})
 
 
@@ -154,7 +155,8 @@ def test_killed_in_the_moment_of_replacing(
     """Whenever a process dies there are old files or new ones, never some of both."""
     write(tmp_path, evaluation)
     before = files(tmp_path)
-    original, done = Path.replace, []
+    original = Path.replace
+    done: list[Path] = []
 
     def dying(path: Path, target: Path) -> Path:
         if len(done) == dies_before:
