@@ -164,7 +164,8 @@ def find_sets(
             raise DataError(
                 f"{images} cannot hold both pictures and masks", "give the folder of their masks as --masks"
             )
-        split = Folders("test" if scoring else "train", images.absolute().parent.name, images, masks)
+        name = folder_above(images)
+        split = Folders("test" if scoring else "train", name, images, masks)
         found.append((f"{images} + {masks}", None, [split], []))
     has_train = has_train or any(split.role == "train" for _, _, splits, _ in found for split in splits)
     sets = []
@@ -176,6 +177,12 @@ def find_sets(
                 raise _two_of_one_name(split.name, tests[split.name], split.images)
             sets.append(FoundSet(title, split, below, trains))
     return sets, {title: notes for title, _, _, notes in found if notes}
+
+
+def folder_above(folder: Path) -> str:
+    """The name of the folder that holds `folder`, which names its set: of CAMO/Imgs, CAMO; never `..` and the like."""
+    whole = Path(os.path.abspath(folder))  # noqa: PTH100 -- Path keeps `..`, or follows links
+    return whole.parent.name or whole.name
 
 
 def find_under(folder: Path, depth: int = 4) -> list[Path]:

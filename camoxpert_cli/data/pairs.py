@@ -11,6 +11,7 @@ from typing import Any
 
 from camoxpert_cli import atomic
 from camoxpert_cli.errors import DataError
+from camoxpert_cli.targets import is_plain
 
 _LIST_SUFFIX = ".json"
 _VERSION = 1
@@ -61,6 +62,9 @@ def read_list(path: Path) -> tuple[tuple[Pair, ...], dict[str, tuple[Pair, ...]]
     tests = content.get("tests")
     if not isinstance(tests, dict):
         raise DataError(f"{path}: tests is {tests!r}, expected lists of pairs by name", _HINT)
+    for name in tests:
+        if not is_plain(name):  # it becomes the name of a folder for maps
+            raise DataError(f"{path} calls a test set {name!r}, expected a name that a folder can have", _HINT)
     sets = {name: pairs for name, rows in tests.items() if (pairs := _pairs(rows, folder, path))}
     files = [file for pairs in (train, *sets.values()) for pair in pairs for file in (pair.image, pair.mask)]
     if not files:

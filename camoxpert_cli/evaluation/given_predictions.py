@@ -6,7 +6,7 @@ from pathlib import Path
 
 from camoxpert_cli import console
 from camoxpert_cli.config.eval_options import Protocol
-from camoxpert_cli.data.layouts import list_files, pair_folders
+from camoxpert_cli.data.layouts import folder_above, list_files, pair_folders
 from camoxpert_cli.data.pairs import Pair
 from camoxpert_cli.data.reading import read_image, read_scored_mask
 from camoxpert_cli.data.threads import in_threads
@@ -33,7 +33,7 @@ def evaluate_predictions(predictions: Path, masks: Path, images: Path | None, pr
             f"{len(resized)} of {len(pairs)} maps have another size than their masks, the first {resized[0]}: "
             "they were resized, bilinearly"
         )
-    scored = ScoredSet(_set_name(masks), [pair.name for pair in pairs], [scores for scores, _ in rows])
+    scored = ScoredSet(folder_above(masks), [pair.name for pair in pairs], [scores for scores, _ in rows])
     about = {"maps": str(predictions), "stretch": protocol.stretch, "empty_masks": protocol.empty}
     image_files = {} if images is None else list_files(images, masks, include_noncam=True).images
 
@@ -61,8 +61,3 @@ def _pairs(predictions: Path, masks: Path) -> tuple[Pair, ...]:
                 "a map and its mask have the same name up to the extension, and every mask needs its map",
             )
     return pair_folders(predictions, masks, files)
-
-
-def _set_name(masks: Path) -> str:
-    """Masks of CAMO lie in CAMO/GT."""
-    return masks.absolute().parent.name

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from camoxpert_cli.data.pairs import Pair, read_list, write_list
@@ -246,3 +246,19 @@ def test_deeply_nested_list(tmp_path: Path) -> None:
 
     with pytest.raises(DataError, match="is no list of pictures"):
         read_list(tmp_path / "list.json")
+
+
+# Names that lead out of a folder, or that no folder has.
+WRONG_NAMES = st.one_of(
+    st.sampled_from(["", ".", "..", "/", "/tmp/evil", "../evil", "a/../../evil", "a/", "a\0b", "\ud800", "a/\udcff"]),
+    st.tuples(st.text(max_size=5), st.sampled_from("/\0\ud800"), st.text(max_size=5)).map("".join),
+)
+
+
+@settings(max_examples=50, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(WRONG_NAMES)
+def test_set_that_is_called_like_a_path(tmp_path: Path, name: str) -> None:
+    """A test set's name becomes a folder's: one that would lie elsewhere, or nowhere, is refused as it is read."""
+    write_list(tmp_path / "list.json", [], {name: [pair_of(tmp_path, "a")]})
+
+    assert "calls a test set" in refusal(tmp_path / "list.json").message
