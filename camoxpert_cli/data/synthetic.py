@@ -32,6 +32,7 @@ from numpy.typing import NDArray
 
 from camoxpert_cli.data.pairs import Pair
 from camoxpert_cli.data.threads import in_threads
+from camoxpert_cli.data.writing import encoded, is_own_image
 from camoxpert_cli.errors import DataError
 
 Split = Literal["train", "val"]
@@ -125,6 +126,8 @@ def write_dataset(folder: Path, *, seed: int, train: int, test: int, size: int) 
     manifest = folder / MANIFEST
     if present == expected and _read_json(manifest) == wanted:
         return False
+    if foreign := sorted(path for path in present if not is_own_image(path, cut_off=True)):
+        raise _foreign(foreign[0])
     manifest.unlink(missing_ok=True)
     for path in present - expected:
         path.unlink()
@@ -169,8 +172,12 @@ def _own_files(folder: Path, stem: str) -> set[Path]:
     files = {path for kind in ("Imgs", "GT") for path in (folder / kind).glob("*")}
     foreign = sorted(path for path in files if not re.fullmatch(rf"{stem}_\d{{5,}}\.png", path.name))
     if foreign:
-        raise DataError(f"{foreign[0]} is not a generated picture", "choose a folder without other pictures")
+        raise _foreign(foreign[0])
     return files
+
+
+def _foreign(path: Path) -> DataError:
+    return DataError(f"{path} is not a generated picture", "choose a folder without other pictures")
 
 
 def _read_json(path: Path) -> Any:
@@ -182,12 +189,14 @@ def _read_json(path: Path) -> Any:
 
 
 def _write(path: Path, pixels: NDArray[Any], options: Sequence[int] = ()) -> None:
-    """In the format of the path's ending."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    ok, data = cv2.imencode(path.suffix, pixels, options)
-    if not ok:
-        raise OSError(f"cannot encode {path}")
-    path.write_bytes(data.tobytes())
+    """In the format of the path's ending. Raises DataError where the disk refuses."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(encoded(path.suffix, pixels, options))
+    except OSError as error:
+        raise DataError(
+            f"the generated picture {path} cannot be written: {error.strerror}", "free some space"
+        ) from error
 
 
 def _generator(seed: int, index: int, split: Split) -> np.random.Generator:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import struct
 import zlib
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,17 +25,24 @@ _MARKS = {".png": (_PNG_MARK_AT, _PNG_MARK), ".jpg": (_JPEG_MARK_AT, _JPEG_MARK)
 
 def write_image(path: Path, pixels: NDArray[Any], flag: str) -> None:
     """As .png or .jpg, BGR or grey. Raises UsageError that names `flag`, which gave the folder."""
-    content = cv2.imencode(path.suffix, pixels)[1].tobytes()  # cv2.imwrite is silent about a full disk
-    at, mark = _MARKS[path.suffix]
+    content = encoded(path.suffix, pixels)  # cv2.imwrite is silent about a full disk
     try:
         with atomic.replacing(path) as temporary:
-            temporary.write_bytes(content[:at] + mark + content[at:])
+            temporary.write_bytes(content)
     except OSError as error:
         raise UsageError(f"{path} cannot be written: {error.strerror}", f"choose another folder with {flag}") from error
 
 
-def is_own_image(path: Path) -> bool:
-    """Whether `write_image` wrote the file, a .png or .jpg."""
+def encoded(suffix: str, pixels: NDArray[Any], options: Sequence[int] = ()) -> bytes:
+    """The file of an image, `suffix` .png or .jpg, with the mark."""
+    content = cv2.imencode(suffix, pixels, options)[1].tobytes()
+    at, mark = _MARKS[suffix]
+    return content[:at] + mark + content[at:]
+
+
+def is_own_image(path: Path, *, cut_off: bool = False) -> bool:
+    """Whether the file, a .png or .jpg, is `encoded`, or with `cut_off` may be the beginning of one that is."""
     at, mark = _MARKS[path.suffix]
     with path.open("rb") as file:
-        return file.read(at + len(mark))[at:] == mark
+        found = file.read(at + len(mark))[at:]
+    return found == mark or (cut_off and mark.startswith(found))

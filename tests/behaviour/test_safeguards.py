@@ -145,17 +145,19 @@ def test_a_failed_first_try_does_not_lock_its_folder(
 
 
 def test_masks_are_not_overwritten_by_maps(plain_run: RunFolder, tiny_data: Path, tmp_path: Path) -> None:
-    """`--out` on a folder with files of the same names is refused, unless overwriting is asked for."""
+    """`--out` on a folder with somebody's files of the same names is refused; maps of before go where that is meant."""
     data = tmp_path / "data"
     shutil.copytree(tiny_data, data)
     images, masks = data / "TestDataset" / TEST_SET / "Imgs", data / "TestDataset" / TEST_SET / "GT"
     before = {path.name: path.read_bytes() for path in masks.iterdir()}
     checkpoint = plain_run.best
-    with pytest.raises(UsageError, match="would take the place of"):
-        predict(checkpoint, [images], Outputs(masks), device="cpu", img_size=None, overwrite=False)
-    kept = {path.name: path.read_bytes() for path in masks.iterdir()}
-    maps = predict(checkpoint, [images], Outputs(masks), device="cpu", img_size=None, overwrite=True)
+    for overwrite, message in ((False, "would take the place of"), (True, "camox did not write it")):
+        with pytest.raises(UsageError, match=message):
+            predict(checkpoint, [images], Outputs(masks), device="cpu", img_size=None, overwrite=overwrite)
+    predict(checkpoint, [images], Outputs(tmp_path / "maps", 0.5), device="cpu", img_size=None, overwrite=False)
+    binary = {path.name: path.read_bytes() for path in (tmp_path / "maps").iterdir()}
+    maps = predict(checkpoint, [images], Outputs(tmp_path / "maps"), device="cpu", img_size=None, overwrite=True)
 
-    assert kept == before
+    assert {path.name: path.read_bytes() for path in masks.iterdir()} == before
     assert {path.name for path in maps} == before.keys()
-    assert {path.name: path.read_bytes() for path in masks.iterdir()} != before
+    assert {path.name: path.read_bytes() for path in maps} != binary

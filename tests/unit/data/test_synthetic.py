@@ -224,12 +224,14 @@ def test_other_arguments_replace(tmp_path: Path) -> None:
     assert contents(tmp_path / "one") == contents(tmp_path / "two")
 
 
-def test_other_images_are_left_alone(tmp_path: Path) -> None:
-    """A folder with somebody's own images is refused, and nothing in it changes."""
-    own = tmp_path / "TrainDataset" / "Imgs" / "camourflage_00012.jpg"
+@pytest.mark.parametrize("name", ["camourflage_00012.jpg", "train_00000.png", "train_00012.png"])
+def test_other_images_are_left_alone(tmp_path: Path, name: str) -> None:
+    """A folder with somebody's own images is refused, whatever they are called, and nothing in it changes."""
+    own = tmp_path / "TrainDataset" / "Imgs" / name
     own.parent.mkdir(parents=True)
-    own.write_bytes(b"mine")
+    mine = cv2.imencode(own.suffix, np.zeros((20, 20), np.uint8))[1].tobytes()
+    own.write_bytes(mine)
 
-    with pytest.raises(DataError, match="camourflage_00012"):
+    with pytest.raises(DataError, match=own.stem):
         write_small(tmp_path)
-    assert contents(tmp_path) == {"TrainDataset/Imgs/camourflage_00012.jpg": b"mine"}
+    assert contents(tmp_path) == {f"TrainDataset/Imgs/{name}": mine}
