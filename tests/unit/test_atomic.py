@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import os
 import stat
-import subprocess
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -139,7 +138,7 @@ def test_text_is_utf8(tmp_path: Path) -> None:
 
 
 def test_text_that_is_none(tmp_path: Path) -> None:
-    """Names of files may be any bytes: what is no text in them is written escaped, and the file is UTF-8 all the same."""
+    """Names of files may be any bytes: what is no text in them is escaped, and the file is UTF-8 all the same."""
     atomic.write_text(tmp_path / "file", b"\xff.jpg \xc3\xa4\n".decode(errors="surrogateescape"))
 
     assert (tmp_path / "file").read_text(encoding="utf-8") == "\\udcff.jpg ä\n"
@@ -166,10 +165,9 @@ def test_what_a_living_process_writes_stays(tmp_path: Path) -> None:
     with atomic.replacing(tmp_path / "file") as temporary:
         temporary.touch()
         machine = temporary.name.partition(".tmp")[2].partition("-")[0]
-        gone = subprocess.Popen(["true"])
-        gone.wait()
-        names = {number: f".file.tmp{machine}-{number}-0a" for number in (os.getppid(), gone.pid)}
-        elsewhere = [f".file.tmp{'0' * 8}-{gone.pid}-{end}" for end in ("0a", "0b")]
+        gone = 999_999_999
+        names = {number: f".file.tmp{machine}-{number}-0a" for number in (os.getppid(), gone)}
+        elsewhere = [f".file.tmp{'0' * 8}-{gone}-{end}" for end in ("0a", "0b")]
         for name in (*names.values(), *elsewhere):
             (tmp_path / name).touch()
         os.utime(tmp_path / elsewhere[1], (0, 0))
