@@ -56,6 +56,20 @@ def check_targets(
             raise UsageError(f"{clash} cannot be both a file and a folder", hint)
 
 
+def check_parent(path: Path) -> None:
+    """Raise UsageError where the folder for one file is not there: a typing error, more often than a new folder."""
+    if not os.path.isdir(path.parent):  # noqa: PTH112 -- False for impossible names
+        raise UsageError(f"there is no folder {path.parent} to write {path.name} to", f"mkdir -p {path.parent}")
+
+
+def is_file_of(path: Path, other: Path) -> bool:
+    """Whether both are names of one file that is there."""
+    try:
+        return path.samefile(other)
+    except (OSError, ValueError):
+        return False
+
+
 def check_folder(folder: Path, hint: str) -> Path:
     """Where `folder` is once links are followed. Makes nothing.
 

@@ -32,7 +32,7 @@ from camoxpert_cli.checkpoints.repack import as_before, as_original, dropped, me
 from camoxpert_cli.config.eval_options import Weights
 from camoxpert_cli.errors import CheckpointError, UsageError
 from camoxpert_cli.model.weights_file import SAFETENSORS, read_weights_file
-from camoxpert_cli.targets import check_targets
+from camoxpert_cli.targets import check_parent, check_targets, is_file_of
 
 Keep = Literal["all", "weights"]
 Program = Literal["same", "camoxpert"]
@@ -120,14 +120,13 @@ def _allowed(source: Path, target: Path | None, in_place: bool, overwrite: bool)
         if not in_place:
             raise UsageError("there is no file to write to", f"camox convert-ckpt {source} OUT, or --in-place")
         target = source.resolve()
-    same = target.exists() and source.exists() and target.samefile(source)
+    same = is_file_of(target, source)
     if same and not in_place:
         raise UsageError(f"{target} is the file to convert", "choose another name, or --in-place to replace it")
     if in_place and not same:
         raise UsageError(f"--in-place was asked for, and {target} is not {source}", "leave one of the two out")
     target = target.resolve() if same else target  # a link stays one, and what it leads to is replaced
-    if not target.parent.is_dir():
-        raise UsageError(f"there is no folder {target.parent} to write {target.name} to", f"mkdir -p {target.parent}")
+    check_parent(target)
     check_targets(
         [target], "choose another name", is_ours=lambda path: same or is_own_file(path), overwrite=same or overwrite
     )

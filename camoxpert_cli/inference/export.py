@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +18,7 @@ from camoxpert_cli.inference.onnx import is_own_onnx, require_onnx, write_onnx
 from camoxpert_cli.inference.predictions import THRESHOLD
 from camoxpert_cli.model.camoxpert import CamoXpert
 from camoxpert_cli.model.weights_file import SAFETENSORS
-from camoxpert_cli.targets import check_targets
+from camoxpert_cli.targets import check_parent, check_targets, is_file_of
 
 ONNX = ".onnx"
 
@@ -70,12 +71,11 @@ def _check_target(checkpoint: Path, target: Path, overwrite: bool) -> None:
             f"{target} does not say which format is meant",
             f"choose a name that ends in {ONNX} or {SAFETENSORS}, such as {target.with_suffix(ONNX)}",
         )
-    if target.is_dir():
+    if os.path.isdir(target):  # noqa: PTH112 -- False for impossible names
         raise UsageError(f"{target} is a folder", f"choose the name of a file, such as {target / f'camoxpert{ONNX}'}")
-    if target.exists() and checkpoint.exists() and target.samefile(checkpoint):
+    if is_file_of(target, checkpoint):
         raise UsageError(f"{target} is the checkpoint itself", "choose another name")
-    if not target.parent.is_dir():
-        raise UsageError(f"there is no folder {target.parent} to write {target.name} to", f"mkdir -p {target.parent}")
+    check_parent(target)
     is_ours = is_own_onnx if target.suffix == ONNX else is_own_file
     check_targets([target], "choose another name", is_ours=is_ours, overwrite=overwrite)
 
