@@ -30,6 +30,7 @@ from camoxpert_cli.model.weights_file import CHECKSUM, SAFETENSORS, checksum, re
 
 FORMAT = "camox"
 VERSION = 1
+_COMMENT = b"camox"  # of an archive, by which it is known as ours whatever program's layout is in it
 
 
 @dataclass(frozen=True)
@@ -125,6 +126,7 @@ def write_verified(path: Path, content: Any, keep_as: Path | None = None) -> Non
     try:
         with atomic.replacing(path) as temporary:
             torch.save(content, temporary)
+            _sign(temporary)
             verify_archive(temporary)
             if keep_as is not None and path.exists():
                 _link(path, keep_as)
@@ -163,10 +165,8 @@ def is_own_file(path: Path) -> bool:
             with safe_open(path, framework="pt") as file:
                 return "camox" in (file.metadata() or {})
         with zipfile.ZipFile(path) as archive:
-            # Where torch may name an archive after its file, that of ours was hidden while it was written.
-            if archive.namelist()[0].startswith("."):
-                return True
-        return layout_of(read_weights_file(path, mmap=True)) is CAMOX
+            # Earlier ones have no comment, but torch named them after a hidden file, the one that was being written.
+            return archive.comment == _COMMENT or archive.namelist()[0].startswith(".")
     except Exception:  # what files of any other kind make of these readers is not specified
         return False
 
@@ -204,6 +204,13 @@ def checkpoint_bytes(network: nn.Module, ema: bool) -> int:
     weights = sum(value.numel() * value.element_size() for value in network.state_dict().values())
     moments = 2 * sum(value.numel() * value.element_size() for value in network.parameters())
     return weights * (2 if ema else 1) + moments
+
+
+def _sign(path: Path) -> None:
+    """Add a comment to torch's zip archive, which ends with the size of one that it has not: in two bytes, 0."""
+    with path.open("r+b") as file:
+        file.seek(-2, os.SEEK_END)
+        file.write(len(_COMMENT).to_bytes(2, "little") + _COMMENT)
 
 
 def _are_camoxperts(state: Mapping[str, Any]) -> bool:

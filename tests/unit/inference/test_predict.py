@@ -243,6 +243,7 @@ def test_overlays(network: CamoXpert, images: Path, maps: Path, tmp_path: Path, 
     assert {path.name for path in (tmp_path / "maps").iterdir()} == {first.name, "overlays"}
     assert [path.name for path in (tmp_path / "maps" / "overlays").iterdir()] == [f"{first.stem}.jpg"]
     drawn = cv2.imdecode(cv2.imencode(".jpg", expected[..., ::-1])[1], cv2.IMREAD_COLOR)
+    assert drawn is not None
     assert np.array_equal(read(tmp_path / "maps" / "overlays" / f"{first.stem}.jpg"), drawn)
 
 
