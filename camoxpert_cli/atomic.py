@@ -14,8 +14,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-# Bytes of a name that a temporary one repeats: with what it adds, it stays below the 255 of most file systems.
-_LONGEST_NAME = 200
+# Bytes of a name that a temporary one repeats: with what it adds, it stays below the 143 of the tightest file system.
+_LONGEST_NAME = 100
 # A process on another machine cannot be looked for; what one left is that old before it goes.
 _ABANDONED_SECONDS = 24 * 3600
 

@@ -11,6 +11,7 @@ import errno
 import fcntl
 import hashlib
 import os
+import re
 import shutil
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -126,7 +127,10 @@ def _sweep(folder: Path) -> None:
     for stale in folder.glob(".pictures-*.u8.tmp*"):
         stale.unlink(missing_ok=True)
     for cache in folder.glob("pictures-*.u8"):
-        if cache.stat().st_mtime < time.time() - _UNUSED_SECONDS:
+        if (
+            re.fullmatch(r"pictures-\d+px-[0-9a-f]{32}\.u8", cache.name)
+            and cache.stat().st_mtime < time.time() - _UNUSED_SECONDS
+        ):
             cache.unlink(missing_ok=True)
 
 

@@ -106,8 +106,14 @@ MUTANTS = [
     Mutant(
         "targets.py",
         "            probe.write(b",
-        "            probe.close() or (b",
-        f"{_TARGETS}",
+        "            bytes(b",
+        f"{_TARGETS}::test_a_disk_that_refuses",
+    ),
+    Mutant(
+        "data/cache.py",
+        're.fullmatch(r"pictures-\\d+px-[0-9a-f]{32}\\.u8", cache.name) and ',
+        "",
+        "behaviour/data/test_cache.py::test_unused_files_are_removed",
     ),
     Mutant(
         "data/pairs.py",

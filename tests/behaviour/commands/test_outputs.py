@@ -8,17 +8,15 @@ import json
 import os
 import shutil
 import stat
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 from typer.testing import CliRunner
 
+from camoxpert_cli import console
 from camoxpert_cli.app import app
 from camoxpert_cli.inference import onnx
-from tests.helpers.processes import camox
-from tests.helpers.processes import run as run_process
 from tests.helpers.tiny_data import TEST_IMAGES, TEST_SET
 from tests.helpers.vivid import vivid_network, write_vivid_checkpoint
 
@@ -87,12 +85,15 @@ def test_files_of_others_survive(place: Path, command: list[str], target: str) -
     assert files(place) == before
 
 
-@ANY_OUTPUT
-@pytest.mark.parametrize("make", [os.mkfifo, lambda path: Path(path).symlink_to("/dev/null")], ids=["pipe", "device"])
-def test_what_is_no_file_survives(place: Path, command: list[str], target: str, make: Callable[[str], None]) -> None:
+@pytest.mark.parametrize("name", OUTPUTS)
+def test_what_is_no_file_survives(place: Path, name: str) -> None:
     """Nothing is put in the place of a pipe or a device."""
+    command, target = OUTPUTS[name]
     Path(target).parent.mkdir(parents=True, exist_ok=True)
-    make(target)
+    if name in ("convert", "benchmark"):
+        Path(target).symlink_to("/dev/null")
+    else:
+        os.mkfifo(target)
     before = os.lstat(target)
 
     assert "a device, a pipe or a socket" in refused(*command, "--overwrite")
@@ -167,14 +168,13 @@ def test_a_list_leads_nowhere_else(place: Path, name: str) -> None:
     assert not Path("maps").exists()
 
 
-@pytest.mark.parametrize("images", ["data/../data/{}/Imgs", "../Imgs", "."])
+@pytest.mark.parametrize("images", ["../Imgs", "."])
 def test_folders_lead_nowhere_else(place: Path, images: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """A pair of folders is a set of the name of the folder above, which is never `..`."""
     folder = place / "data" / "TestDataset" / TEST_SET / "Imgs"
-    if not images.startswith("data"):
-        monkeypatch.chdir(folder)
+    monkeypatch.chdir(folder)
     maps = place / "maps"
-    command = ["--images", images.format(TEST_SET), "--masks", folder.parent / "GT", "--save-maps", maps / "deep"]
+    command = ["--images", images, "--masks", folder.parent / "GT", "--save-maps", maps / "deep"]
     outcome = run("eval", place / "best.pth", *command, "--device", "cpu")
 
     assert outcome.exit_code == 0, outcome.output
@@ -205,6 +205,7 @@ def full_disk(monkeypatch: pytest.MonkeyPatch, method: str, part: str) -> None:
 
 def test_scores_are_printed_whatever_the_disk_does(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A disk that fills up while maps are written, or before the scores are, costs files; the scores are on stdout."""
+    monkeypatch.setattr("camoxpert_cli.report.page.render", lambda _: "the page, whose drawing takes seconds")
     command, _ = OUTPUTS["eval"]
     whole = run(*command, "--json")
     full_disk(monkeypatch, "write_bytes", "test-01.png")
@@ -229,7 +230,7 @@ def test_permissions_are_kept(place: Path) -> None:
     assert stat.S_IMODE(Path("best.pth").stat().st_mode) == 0o600
 
 
-def test_names_that_are_no_text(place: Path) -> None:
+def test_names_that_are_no_text(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A file may be called anything: maps, scores and an export carry the name, or say it in ASCII."""
     odd = os.fsdecode(b"\xff\xe4")
     test_set = place / "data" / "TestDataset" / TEST_SET
@@ -238,25 +239,19 @@ def test_names_that_are_no_text(place: Path) -> None:
     test_set.rename(test_set.with_name(odd))
     Path("best.pth").rename(f"{odd}.pth")
     command = ["eval", f"{odd}.pth", "--dataset-path", "data", "--device", "cpu", "--out", "out", "--save-maps", "maps"]
-    outcome = run(*command, "--json")
-    assert outcome.exit_code == 0, outcome.output
-    for more in (
-        (
-            "predict",
-            place / f"{odd}.pth",
-            place / "data" / "TestDataset" / odd / "Imgs",
-            "--overlay",
-            "--out",
-            place / odd,
-        ),
-        ("export", place / f"{odd}.pth", place / "out.safetensors", "--img-size", "64"),
-        ("convert-ckpt", place / f"{odd}.pth", place / f"{odd}2.pth"),
+    said: list[str] = []
+    monkeypatch.setattr(console, "result", said.append)  # stdout of a test, unlike the program's, takes text alone
+    for each in (
+        [*command, "--json"],
+        ["predict", f"{odd}.pth", f"data/TestDataset/{odd}/Imgs", "--overlay", "--out", odd],
+        ["export", f"{odd}.pth", "out.safetensors", "--img-size", "64"],
+        ["convert-ckpt", f"{odd}.pth", f"{odd}2.pth"],
     ):
-        code, output = run_process(camox(*map(str, more)))
-        assert code == 0, output
+        outcome = run(*each)
+        assert outcome.exit_code == 0, outcome.output
 
     assert [*json.loads(Path("out", "results.json").read_text(encoding="utf-8"))["sets"]] == [odd]
-    assert [*json.loads(outcome.stdout)["sets"]] == [odd]
+    assert [*json.loads(said[0])["sets"]] == [odd]
     rows = [*csv.DictReader(Path("out", "per_image.csv").read_text(encoding="utf-8").splitlines())]
     assert r"\udcff\udce4" in {row["name"] for row in rows} & {row["dataset"] for row in rows}
     assert r"\udcff\udce4" in Path("out", "report.html").read_text(encoding="utf-8")
