@@ -67,7 +67,7 @@ def test_faults(faulty: Path) -> None:
         f"  {camo / 't1.png'}: cannot be read as a picture",
         "Masks without an object: 1",
         f"  {train / 'GT' / '001.png'}: marks no pixel",
-        "Training pictures that are in a test set: 1",
+        "Training or validation pictures that are in a test set, or in both: 1",
         f"  {train / 'Imgs' / '003.png'}: test CAMO holds it too: {camo / 't0.png'}",
     ]
     assert outcome.stderr == (

@@ -12,7 +12,7 @@ from camoxpert_cli.errors import DataError
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The current folder: images in two depths, hidden ones, and files that are none."""
     names = (
-        "photos/b.jpg photos/a.JPEG photos/c.png photos/notes.txt photos/.hidden.jpg photos/d.webp photos/README "
+        "photos/b.jpg photos/a.JPEG photos/c.png photos/notes.txt photos/.hidden.jpg photos/d.heic photos/README "
         "photos/deep/e.jpg photos/deep/er/f.bmp photos/folder.jpg/g.txt odd/x[1].jpg odd/x1.jpg"
     )
     for name in names.split():
@@ -30,7 +30,7 @@ def found(*paths: str) -> list[str]:
 
 def test_a_file_is_taken_whatever_its_name() -> None:
     """Whoever names a file means it."""
-    assert found("photos/d.webp", "photos/.hidden.jpg") == ["photos/d.webp", "photos/.hidden.jpg"]
+    assert found("photos/d.heic", "photos/.hidden.jpg") == ["photos/d.heic", "photos/.hidden.jpg"]
 
 
 def test_a_folder_gives_its_own_images() -> None:
@@ -50,7 +50,7 @@ def test_paths_keep_their_order() -> None:
         ("photos/[ab].*", ["photos/a.JPEG", "photos/b.jpg"]),
         ("photos/?.png", ["photos/c.png"]),
         ("photos/*", ["photos/a.JPEG", "photos/b.jpg", "photos/c.png"]),
-        ("photos/*.webp", ["photos/d.webp"]),
+        ("photos/*.heic", ["photos/d.heic"]),
         ("photos/**/*.jpg", ["photos/b.jpg", "photos/deep/e.jpg"]),
         ("**/*.bmp", ["photos/deep/er/f.bmp"]),
         ("photos/deep/**", ["photos/deep/e.jpg", "photos/deep/er/f.bmp"]),

@@ -410,10 +410,10 @@ def test_unknown_layout_near_a_known_one(tmp_path: Path, given: str) -> None:
 
 def test_layout_without_images(tmp_path: Path) -> None:
     """Known folders without a single pair are an error that tells what they hold."""
-    touch(tmp_path / "Imgs", ["a.tif", "b.tif"])
+    touch(tmp_path / "Imgs", ["a.heic", "b.heic"])
     touch(tmp_path / "GT", [])
 
-    with pytest.raises(DataError, match=r"no pairs .*Imgs holds 2 \.tif; .*GT holds nothing"):
+    with pytest.raises(DataError, match=r"no pairs .*Imgs holds 2 \.heic; .*GT holds nothing"):
         find_data([tmp_path])
 
 

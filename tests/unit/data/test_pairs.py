@@ -31,7 +31,7 @@ def test_round_trip(tmp_path: Path) -> None:
     a, b, c, d = (pair_of(tmp_path, name) for name in ("a", "b.1", "c c", "d"))
     write_list(tmp_path / "list.json", [b, a], {"NC4K": [c], "CAMO": [d, c], "none": []})
 
-    train, tests = read_list(tmp_path / "list.json")
+    train, tests, _ = read_list(tmp_path / "list.json")
 
     assert train == (b, a)
     assert tests == {"NC4K": (c,), "CAMO": (d, c)}
@@ -51,7 +51,7 @@ def test_round_trip_of_odd_names(names: list[str], test_set: str) -> None:
             pairs.append(Pair(Path(f"{name}.jpg").stem, root / f"{name}.jpg", root / f"{name}.png"))
         write_list(root / "list.json", pairs, {test_set: pairs[:1]})
 
-        assert read_list(root / "list.json") == (tuple(pairs), {test_set: tuple(pairs[:1])})
+        assert read_list(root / "list.json") == (tuple(pairs), {test_set: tuple(pairs[:1])}, ())
 
 
 def test_list_and_images_move_together(tmp_path: Path) -> None:
@@ -108,7 +108,7 @@ def test_no_list_is_left_half_written(tmp_path: Path) -> None:
     write_list(tmp_path / "list.json", [pair], {})
     write_list(tmp_path / "list.json", [], {"CAMO": [pair]})
 
-    assert read_list(tmp_path / "list.json") == ((), {"CAMO": (pair,)})
+    assert read_list(tmp_path / "list.json") == ((), {"CAMO": (pair,)}, ())
     assert sorted(path.name for path in tmp_path.iterdir()) == ["GT", "Imgs", "list.json"]
 
 

@@ -61,7 +61,9 @@ def test_given_maps(tmp_path: Path) -> None:
         write(tmp_path / "maps" / f"{name}.png", np.roll(GREY, at, axis=0))
         write(tmp_path / "SET" / "GT" / f"{name}.png", np.roll(MASK, at, axis=1))
         cv2.imwrite(str(tmp_path / "SET" / f"{name}.bmp"), noise(at, 20, 30))
-    evaluation = evaluate_predictions(tmp_path / "maps", tmp_path / "SET" / "GT", tmp_path / "SET", Protocol(False))
+    evaluation = evaluate_predictions(
+        tmp_path / "maps", tmp_path / "SET" / "GT", tmp_path / "SET", Protocol(False), include_noncam=True
+    )
     (scored,) = evaluation.sets
 
     assert (scored.name, scored.names) == ("SET", names)
