@@ -123,6 +123,6 @@ def _colours(raw: NDArray[Any]) -> list[tuple[float, ...]]:
     # As one number each, which sorts ten times as fast; `levels_of` has refused what takes more bits.
     codes = np.zeros(channels[0].shape, np.uint64)
     for channel in channels:
-        codes = codes << 16 | channel.astype(np.uint64)
+        codes = codes * np.uint64(1 << 16) + channel.astype(np.uint64)
     shifts = [16 * at for at in reversed(range(len(channels)))]
     return [tuple(int(code) >> shift & 0xFFFF for shift in shifts) for code in np.unique(codes)]

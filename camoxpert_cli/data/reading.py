@@ -138,10 +138,10 @@ def read_single(path: Path) -> NDArray[Any]:
     pixels = decode(path, content, cv2.IMREAD_UNCHANGED)
     if not content.startswith(_SINGLE):
         try:
-            several, _ = cv2.imdecodemulti(np.frombuffer(content, np.uint8), cv2.IMREAD_UNCHANGED, range=(1, 2))
-        except cv2.error:  # the second is broken
-            several = True
-        if several:
+            _, pages = cv2.imdecodemulti(np.frombuffer(content, np.uint8), cv2.IMREAD_UNCHANGED, range=(0, 2))
+        except cv2.error as error:  # a second one that is broken
+            raise DataError(f"{path} cannot be read as a picture", _AGAIN) from error
+        if len(pages) > 1:
             raise DataError(f"{path} holds several pictures, expected one", "save each in a file of its own")
     return pixels
 

@@ -53,7 +53,7 @@ def masks(draw: st.DrawFn) -> tuple[str, NDArray[Any]]:
     return draw(st.sampled_from([".png", ".tif"])), np.dstack([pixels, levels])
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(masks())
 def test_a_mask_is_never_read_as_empty(written: tuple[str, NDArray[Any]]) -> None:
     """Whatever a mask holds on black is read as the object, or it is refused with its values."""

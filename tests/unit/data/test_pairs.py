@@ -246,3 +246,43 @@ def test_deeply_nested_list(tmp_path: Path) -> None:
 
     with pytest.raises(DataError, match="is no list of pictures"):
         read_list(tmp_path / "list.json")
+
+
+def test_validation_pairs(tmp_path: Path) -> None:
+    """They are read back, and a list without any says nothing of them."""
+    a, b = pair_of(tmp_path, "a"), pair_of(tmp_path, "b")
+    write_list(tmp_path / "list.json", [a], {}, [b])
+    assert read_list(tmp_path / "list.json") == ((a,), {}, (b,))
+
+    write_list(tmp_path / "list.json", [a], {})
+    assert "validation" not in json.loads((tmp_path / "list.json").read_text(encoding="utf-8"))
+
+
+@settings(max_examples=8)
+@given(st.sampled_from([".jpg", ".png", ".bmp"]), st.sampled_from(["x", "y/z"]), FILE_NAMES)
+def test_two_pictures_of_one_name(suffix: str, place: str, name: str) -> None:
+    """A test set has one map and one row of scores a name: two are refused, with both files; training pairs are not."""
+    with tempfile.TemporaryDirectory() as folder:
+        root = Path(folder)
+        first, second = root / f"{name}.jpg", root / place / f"{name}{suffix}"
+        second.parent.mkdir(parents=True)
+        for path in (first, second):
+            path.touch()
+        pairs = [Pair(first.stem, first, first), Pair(second.stem, second, second)]
+        write_list(root / "list.json", pairs, {})
+        assert len(read_list(root / "list.json")[0]) == 2
+
+        write_list(root / "list.json", [], {"CAMO": pairs})
+        with pytest.raises(DataError, match="two pictures of the test set CAMO are called") as caught:
+            read_list(root / "list.json")
+        assert str(first) in caught.value.message
+        assert str(second) in caught.value.message
+
+
+@pytest.mark.parametrize("name", ["", ".", "..", "../elsewhere", "/tmp/elsewhere", "a/b", "a\0b"])
+def test_test_set_that_is_no_folder(tmp_path: Path, name: str) -> None:
+    """A test set's maps lie in a folder of its name: one that would lead elsewhere is refused."""
+    write_list(tmp_path / "list.json", [], {name: [pair_of(tmp_path, "a")]})
+
+    with pytest.raises(DataError, match="expected what a folder can be called"):
+        read_list(tmp_path / "list.json")
