@@ -37,10 +37,13 @@ HIGHEST = {"uint8": 255, "uint16": 65535, "int32": 2**31 - 1}
 def masks(draw: st.DrawFn) -> tuple[str, NDArray[Any]]:
     """A suffix, and what a tool may write for `OBJECT`: one value on black, of any type, in one to four channels."""
     dtype = draw(st.sampled_from(["uint8", "uint16", "int32", "float32", "float64"]))
+    value: st.SearchStrategy[float]
     if dtype in HIGHEST:
-        value = st.sampled_from([1, 2, 100, 127, 128, 129, 255, HIGHEST[dtype]]) | st.integers(1, HIGHEST[dtype])
+        value = st.one_of(
+            st.sampled_from([1, 2, 100, 127, 128, 129, 255, HIGHEST[dtype]]), st.integers(1, HIGHEST[dtype])
+        )
     else:
-        value = st.sampled_from([1.0, 0.5, 255.0, 65535.0, 1e6, -1.0]) | st.floats(0.01, 300)
+        value = st.one_of(st.sampled_from([1.0, 0.5, 255.0, 65535.0, 1e6, -1.0]), st.floats(0.01, 300))
     channels = draw(st.sampled_from([1, 1, 3, 4])) if dtype in SUFFIXES else 1
     colour = [draw(value) for _ in range(3)] if draw(st.booleans()) else [draw(value)] * 3
     pixels = np.where(OBJECT[..., None], np.array(colour, dtype), np.zeros(3, dtype))
@@ -160,7 +163,7 @@ def test_the_command_that_mends(tmp_path: Path, kind: str) -> None:
             run_here(words[2:])
         else:
             assert words[:2] == ["cp", "-r"]
-            shutil.copytree(*words[2:])
+            shutil.copytree(words[2], words[3])
 
     assert np.array_equal(read_mask(folder / "a.png"), OBJECT)
     assert np.array_equal(read_mask(folder / "b.png"), OBJECT)
