@@ -13,13 +13,14 @@ from numpy.typing import NDArray
 from camoxpert_cli.data.check import KINDS, Fault, Report, check
 from camoxpert_cli.data.layouts import find_data
 from camoxpert_cli.data.pairs import Pair, write_list
-from camoxpert_cli.data.reading import read_pair
+from camoxpert_cli.data.reading import read_pair, read_scored_mask
 from camoxpert_cli.errors import DataError
 from tests.helpers.image_files import jpeg, noise, scene, square_mask, touch, with_exif, write, write_pairs
 
 HEIGHT, WIDTH = 96, 128
 TRAIN, A, B = "train data", "test A", "test B"
-FOLDERS = {TRAIN: "TrainDataset", A: "TestDataset/A", B: "TestDataset/B"}
+VAL = "val data"
+FOLDERS = {TRAIN: "TrainDataset", VAL: "val", A: "TestDataset/A", B: "TestDataset/B"}
 
 
 def examine(*roots: Path, include_noncam: bool = False) -> Report:
@@ -570,3 +571,58 @@ def test_damaged_exif_and_xmp_are_no_rotation(tmp_path: Path) -> None:
         write(tmp_path / "GT" / f"{name}.png", square_mask(index, 48, 64))
 
     assert examine(tmp_path).faults == []
+
+
+def test_sets_without_a_pair(tmp_path: Path) -> None:
+    """Nothing that can be used is a fault, whether there is nothing at all or all of it is left out."""
+    touch(tmp_path / "none" / "Imgs", ["a.heic"])
+    touch(tmp_path / "none" / "GT", [])
+    data = DataSetWithFaults(tmp_path / "left-out")
+    data.add("COD10K-NonCAM-1-Aquatic-3-Crab-3")
+    none, left_out = examine(tmp_path / "none"), examine(tmp_path / "left-out")
+
+    assert [fault.kind for fault in none.faults + left_out.faults] == ["no pairs", "no pairs"]
+    assert "Imgs holds 1 .heic; " in none.faults[0].detail
+    assert none.notes == ["train none: left out 1 .heic, which OpenCV does not read: convert what is a picture"]
+    assert "the 1 NonCAM pictures show nothing camouflaged" in left_out.faults[0].detail
+
+
+def test_leaks_of_what_is_validated_on(tmp_path: Path) -> None:
+    """No image of a test set, in any form, may be validated on, and none that is validated on trained on."""
+    first, second, third = (scene(seed, HEIGHT, WIDTH) for seed in (1, 2, 3))
+    data = DataSetWithFaults(tmp_path / "data")
+    for name, image, to in (
+        *(("a", first, A), ("b", saved(first, 40), VAL), ("c", second, "val data")),
+        *(("d", saved(second, 40), TRAIN), ("e", third, TRAIN), ("f", scene(4, HEIGHT, WIDTH), "val data")),
+    ):
+        data.add(name, image, to=to)
+    report = examine(tmp_path / "data")
+
+    assert kinds_of(report) == [("leak", TRAIN, "d.jpg"), ("leak", VAL, "b.jpg")]
+    assert [[pair.name for pair in pairs] for pairs in (report.clean[0], report.clean[2])] == [["e"], ["c", "f"]]
+
+
+def test_masks_that_are_refused_are_faults(tmp_path: Path) -> None:
+    """Whatever training refuses of a mask's values is a fault, with the command that mends it; and so for scoring."""
+    data = DataSetWithFaults(tmp_path / "data")
+    mask = blob()
+    odd: list[NDArray[Any]] = [
+        mask // 255,
+        mask // 255 * 128,
+        mask.astype(np.uint16),
+        coloured(mask, (0, 0, 128)),
+        mask.astype(np.int32) - 9,
+    ]
+    for at, pixels in enumerate(odd):
+        data.add(f"{at}", mask=pixels, suffixes=(".jpg", ".tif"), to=A if at % 2 else TRAIN)
+    report = examine(tmp_path / "data")
+    refused = set()
+    for each in report.sets:
+        for pair in each.pairs:
+            try:
+                read_scored_mask(pair.mask)
+            except DataError:
+                refused.add(pair.name)
+
+    assert refused == {"0", "1", "3", "4"}
+    assert {fault.path.stem: fault.mending.count("cp -r") for fault in report.faults} == dict.fromkeys(refused, 1)
