@@ -48,7 +48,7 @@ def test_pictures_and_test_sets_of_every_kind(
     tests = data / "TestDataset"
     shutil.copytree(tests / TEST_SET, data / "val")
     shutil.copytree(tests / TEST_SET, tests / "validation")
-    for path in (data / "val").rglob("*.png"):
+    for path in list((data / "val").rglob("*.png")):
         path.rename(path.with_stem(f"v{path.stem}"))
     path = next((tests / TEST_SET / "GT").iterdir())
     mask = cv2.imread(str(path), 0)
