@@ -31,6 +31,7 @@ from camoxpert_cli.data.reading import (
     read_bytes,
     read_single,
 )
+from camoxpert_cli.data.sizes import is_same_shape
 from camoxpert_cli.data.threads import in_threads
 from camoxpert_cli.errors import DataError, UsageError
 
@@ -185,7 +186,7 @@ def check(
     advance = progress(sum(len(report.pairs) for report, _ in listed))
     for report, files in listed:
         faults += _of_names(report.title, files)
-        for pair, examined in zip(report.pairs, in_threads(partial(_examine, report.title), report.pairs), strict=True):
+        for pair, examined in zip(report.pairs, in_threads(partial(_examine, report), report.pairs), strict=True):
             advance(1, pair.name)
             faults += examined.faults
             if examined.size is not None:
@@ -213,7 +214,8 @@ def _of_names(name: str, files: Files) -> Iterator[Fault]:
             yield Fault("same name", name, other, f"{first.name} has its name too", trainable=True)
 
 
-def _examine(name: str, pair: Pair) -> _Examined:
+def _examine(report: SetReport, pair: Pair) -> _Examined:
+    name = report.title
     faults: list[Fault] = []
     image, stored = None, None
     try:
@@ -241,7 +243,7 @@ def _examine(name: str, pair: Pair) -> _Examined:
         return _Examined(tuple(faults), None, area)
     size = (image.shape[0], image.shape[1])
     if raw is not None:
-        faults += _of_fit(name, pair, size, (raw.shape[0], raw.shape[1]), stored)
+        faults += _of_fit(report, pair, size, (raw.shape[0], raw.shape[1]), stored)
     digest = hashlib.blake2b(f"{size}".encode() + image.tobytes(), digest_size=16).digest()
     return _Examined(tuple(faults), size, area, Fingerprint(details_of(image), digest))
 
@@ -252,12 +254,14 @@ def _unreadable(name: str, path: Path, error: DataError) -> Fault:
 
 
 def _of_fit(
-    name: str, pair: Pair, size: tuple[int, int], mask: tuple[int, int], stored: tuple[int, int] | None
+    report: SetReport, pair: Pair, size: tuple[int, int], mask: tuple[int, int], stored: tuple[int, int] | None
 ) -> Iterator[Fault]:
     """Faults of sizes (height, width): of the image as it is read, of its mask, and as stored where it is turned."""
     if mask not in (size, stored):
         detail = f"{format_image_size(mask)}, but its picture {pair.image.name} is {format_image_size(size)}"
-        yield Fault("size", name, pair.mask, detail)
+        # Scores are at the mask's size, whatever that is.
+        can_be_scored = report.use == "test" and any(is_same_shape(each, mask) for each in (size, stored) if each)
+        yield Fault("size", report.title, pair.mask, detail, trainable=can_be_scored)
     elif stored is not None:
         fits = "its mask fits "
         if size == stored:
@@ -265,7 +269,7 @@ def _of_fit(
         else:
             fits += "the turned picture" if mask == size else "the picture as it is stored"
             fits += ", which is how camox reads it"
-        yield Fault("rotation", name, pair.image, fits, trainable=size != stored)
+        yield Fault("rotation", report.title, pair.image, fits, trainable=size != stored)
 
 
 def _of_mask(raw: NDArray[Any], may_be_empty: bool) -> Iterator[tuple[str, str]]:

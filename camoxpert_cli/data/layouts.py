@@ -272,7 +272,7 @@ def list_files(images: Path, masks: Path, sharing: Sequence[Path] = (), *, inclu
     image_files, left_out = _by_stem(images, include_noncam)
     found = _by_stem(masks, include_noncam)[0]
     owners = set(image_files).union(*(_by_stem(folder, include_noncam)[0] for folder in sharing))
-    return Files(image_files, found, owners, left_out, _unread([images, masks]))
+    return Files(image_files, found, owners, left_out, unread_in([images, masks]))
 
 
 def find_folders(root: Path) -> tuple[list[Folders], list[str]]:
@@ -436,7 +436,7 @@ def _by_stem(folder: Path, include_noncam: bool) -> tuple[dict[str, list[Path]],
     return images, left_out
 
 
-def _unread(folders: Sequence[Path]) -> str:
+def unread_in(folders: Sequence[Path]) -> str:
     """How many files were passed over because of their endings, in words."""
     endings = Counter(
         Path(each.name).suffix.lower() or each.name

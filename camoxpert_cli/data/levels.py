@@ -53,15 +53,15 @@ def levels_of(raw: NDArray[Any]) -> Levels:
     below 0, above 65535, or no numbers.
     """
     if raw.ndim == 2:
-        return Levels(_eight_bits(raw))
-    colours = _eight_bits(raw[..., :3])
+        return Levels(eight_bits(raw))
+    colours = eight_bits(raw[..., :3])
     grey = np.asarray(cv2.cvtColor(colours, cv2.COLOR_BGR2GRAY), dtype=np.uint8)
     step = max(1, min(grey.shape) // _SAMPLED)
     blue, green, red = cv2.split(np.ascontiguousarray(colours[::step, ::step]))
     spread = cv2.max(cv2.max(blue, green), red) - cv2.min(cv2.min(blue, green), red)
     coloured = np.asarray(spread > _GREY_SPREAD)
     if raw.shape[2] == 4 and raw[..., 3].min() < raw[..., 3].max():
-        alpha = _eight_bits(raw[..., 3])
+        alpha = eight_bits(raw[..., 3])
         # Grey levels alone would not tell: those of several colours may be one.
         if (raw[..., :3] == raw[:1, :1, :3]).all():
             return Levels(alpha, from_alpha=True)
@@ -89,7 +89,8 @@ def _at_least_some(where: NDArray[np.bool_]) -> float:
     return share if share > _MOST_COLOUR else 0.0
 
 
-def _eight_bits(values: NDArray[Any]) -> NDArray[np.uint8]:
+def eight_bits(values: NDArray[Any]) -> NDArray[np.uint8]:
+    """Values of any type as 0..255, see `levels_of`, which raises what this does."""
     if values.dtype == np.uint8:
         return np.asarray(values, dtype=np.uint8)
     if values.dtype == np.bool_:

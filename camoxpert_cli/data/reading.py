@@ -11,7 +11,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from camoxpert_cli.data.levels import OBJECT, SCORED_OBJECT, UnclearError, foreground_of
+from camoxpert_cli.data.levels import OBJECT, SCORED_OBJECT, UnclearError, eight_bits, foreground_of
 from camoxpert_cli.data.sizes import is_same_shape
 from camoxpert_cli.errors import DataError
 
@@ -93,7 +93,7 @@ def read_matching_image(
     raise DataError(
         f"{image_path} is {format_image_size(size)} pixels (width × height), "
         f"but its mask {mask_path} is {format_image_size(mask_size)}",
-        "a mask has the size of its picture: is it the mask of another one?",
+        "a mask has the size of its picture: is it the mask of another one? camox check-data DATA lists all such pairs",
     )
 
 
@@ -120,13 +120,20 @@ def decode(path: Path, content: bytes, flags: int) -> NDArray[Any]:
         raise CutOffError(f"{path} is cut off: the end of the JPEG is missing", _AGAIN)
     if content.startswith(b"\x89PNG") and content.rfind(b"IEND") < 0:
         raise CutOffError(f"{path} is cut off: the end of the PNG is missing", _AGAIN)
+    # OpenCV takes the upper byte of 16 bits, which is black where only the lower one is used, and no floats.
+    is_deep = flags != cv2.IMREAD_UNCHANGED and (
+        content.startswith((b"II", b"MM")) or (content.startswith(b"\x89PNG") and content[24:25] == b"\x10")
+    )
     try:
-        pixels = cv2.imdecode(np.frombuffer(content, np.uint8), flags)
+        pixels = cv2.imdecode(np.frombuffer(content, np.uint8), flags | (cv2.IMREAD_ANYDEPTH if is_deep else 0))
     except cv2.error:  # an empty file, or a header that claims an absurd size
         pixels = None
     if pixels is None:
         raise DataError(f"{path} cannot be read as a picture", "open it in a viewer; copy or download it again")
-    return pixels
+    try:
+        return eight_bits(pixels) if is_deep else pixels
+    except UnclearError as error:
+        raise DataError(f"the picture {path} {error}", "save it with 8 bits") from error
 
 
 def read_single(path: Path) -> NDArray[Any]:

@@ -63,7 +63,7 @@ MUTANTS = [
     ),
     Mutant(
         "data/levels.py",
-        "alpha = _eight_bits(raw[..., 3])",
+        "alpha = eight_bits(raw[..., 3])",
         "alpha = raw[..., 3].astype(np.uint8)",
         "unit/data/test_reading.py::test_alpha_of_16_bits",
     ),

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from camoxpert_cli.data.check import KINDS, Fault, Report, check
 from camoxpert_cli.data.layouts import find_data
 from camoxpert_cli.data.pairs import Pair, write_list
-from camoxpert_cli.data.reading import read_pair, read_scored_mask
+from camoxpert_cli.data.reading import read_mask, read_matching_image, read_scored_mask
 from camoxpert_cli.errors import DataError
 from tests.helpers.image_files import jpeg, noise, scene, square_mask, touch, with_exif, write, write_pairs
 
@@ -181,7 +181,8 @@ def add_faulty_masks(data: DataSetWithFaults) -> None:
     """Masks that do not fit or hold something else than black and white, or no object, or nothing else."""
     mask, full = blob(), np.full((HEIGHT, WIDTH), 255, np.uint8)
     data.add("size-off-by-one", mask=blob(HEIGHT - 1), mask_fault="size")
-    data.add("size-half", mask=blob(HEIGHT // 2, WIDTH // 2), mask_fault="size", to=A)
+    data.add("size-half", mask=blob(HEIGHT // 2, WIDTH // 2), mask_fault="size", to=A, trainable=True)
+    data.add("size-of-another", mask=blob(HEIGHT // 2, WIDTH), mask_fault="size", to=A)
     data.add("size-turned", mask=blob(WIDTH, HEIGHT), mask_fault="size")
     exif = with_exif(jpeg(scene(3000, HEIGHT, WIDTH)), 6)
     data.add("size-of-a-turned-one", image=exif, mask=blob(HEIGHT, WIDTH - 1), mask_fault="size")
@@ -341,7 +342,8 @@ def test_clean_pairs(faulty: DataSetWithFaults, report: Report, tmp_path: Path) 
     assert {pair.image.parents[1].name for pair in train} == {"TrainDataset"}
     assert all(pair.image.parents[1].name == name for name, pairs in tests.items() for pair in pairs)
     for pair in kept:
-        _, mask = read_pair(pair.image, pair.mask)
+        mask = read_mask(pair.mask)
+        read_matching_image(pair.image, mask.shape, pair.mask, None, resized=pair not in train)
         assert 0 < mask.mean() < 1
 
     write_list(tmp_path / "clean.json", train, tests)

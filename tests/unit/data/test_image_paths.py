@@ -38,6 +38,17 @@ def test_a_folder_gives_its_own_images() -> None:
     assert found("photos") == ["photos/a.JPEG", "photos/b.jpg", "photos/c.png"]
 
 
+def test_what_is_passed_over_is_told(capsys: pytest.CaptureFixture[str]) -> None:
+    """Of a folder, the endings of what is no picture that can be read; of a pattern or a file nothing."""
+    found("photos/*", "photos/b.jpg")
+    assert capsys.readouterr().err == ""
+
+    found("photos")
+    assert capsys.readouterr().err == (
+        "photos: left out 1 README, 1 .heic, 1 .txt, which OpenCV does not read: convert what is a picture\n"
+    )
+
+
 def test_paths_keep_their_order() -> None:
     """What was named first comes first."""
     assert found("photos/c.png", "photos/deep", "photos/b.jpg") == ["photos/c.png", "photos/deep/e.jpg", "photos/b.jpg"]
@@ -78,7 +89,10 @@ def test_a_file_comes_before_a_pattern() -> None:
         ("nowhere/**/*.jpg", "no picture matches nowhere/**/*.jpg"),
         ("photos/fold*", "no picture matches photos/fold*"),
         ("photos/READ*", "no picture matches photos/READ*"),
-        ("photos/folder.jpg", "no pictures in photos/folder.jpg"),
+        (
+            "photos/folder.jpg",
+            "no pictures in photos/folder.jpg: left out 1 .txt, which OpenCV does not read: convert what is a picture",
+        ),
         ("photos/z.jpg", "there is no picture or folder photos/z.jpg"),
     ],
 )
