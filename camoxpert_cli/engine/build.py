@@ -137,8 +137,9 @@ def check_images(checkpoint: Checkpoint, data: RunData) -> None:
         raise CheckpointError(
             f"{checkpoint.path} was trained on other pictures than these settings hold out for training, so that "
             "validation pictures would not be unseen",
-            "give the data it was trained on with --dataset-path, or --images and --masks; where files were added or "
-            "taken away since, undo that",
+            "give the data it was trained on with --dataset-path, or --images and --masks, and with --val-images and "
+            "--val-masks what it validated on, where that was given; where files were added or taken away since, undo "
+            "that",
         )
 
 

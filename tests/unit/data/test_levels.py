@@ -35,7 +35,10 @@ HIGHEST = {"uint8": 255, "uint16": 65535, "int32": 2**31 - 1}
 
 @st.composite
 def masks(draw: st.DrawFn) -> tuple[str, NDArray[Any]]:
-    """A suffix, and what a tool may write for `OBJECT`: one value on black, of any type, in one to four channels."""
+    """A suffix, and what a tool may write for `OBJECT`: one value on black, of any type, in one to four channels.
+
+    Or as a palette, whose second colour it is.
+    """
     dtype = draw(st.sampled_from(["uint8", "uint16", "int32", "float32", "float64"]))
     value: st.SearchStrategy[float]
     if dtype in HIGHEST:
@@ -50,7 +53,7 @@ def masks(draw: st.DrawFn) -> tuple[str, NDArray[Any]]:
     if channels == 1:
         return draw(st.sampled_from(SUFFIXES.get(dtype, [".tif"]))), pixels[..., 0]
     if channels == 3:
-        return draw(st.sampled_from(SUFFIXES[dtype])), pixels
+        return draw(st.sampled_from([*SUFFIXES[dtype], "palette"] if dtype == "uint8" else SUFFIXES[dtype])), pixels
     alpha = draw(st.sampled_from(["opaque", "object", "clear"]))
     levels = {"opaque": OBJECT | True, "object": OBJECT, "clear": OBJECT & False}[alpha].astype(dtype) * HIGHEST[dtype]
     return draw(st.sampled_from([".png", ".tif"])), np.dstack([pixels, levels])
@@ -62,7 +65,11 @@ def test_a_mask_is_never_read_as_empty(written: tuple[str, NDArray[Any]]) -> Non
     """Whatever a mask holds on black is read as the object, or it is refused with its values."""
     suffix, pixels = written
     with tempfile.TemporaryDirectory() as folder:
-        path = write(Path(folder) / f"mask{suffix}", pixels)
+        path = Path(folder) / (f"mask{suffix}" if suffix.startswith(".") else "mask.png")
+        if suffix == "palette":
+            path.write_bytes(palette_png(OBJECT.astype(np.uint8), np.stack([pixels[0, 0], pixels[12, 12]])))
+        else:
+            write(path, pixels)
         for read in (read_mask, read_scored_mask):
             mask = read_or_complaint(read, path)
             if isinstance(mask, DataError):
