@@ -86,7 +86,7 @@ def evaluate(
     if maps is not None and masks is not None:
         from camoxpert_cli.evaluation.given_predictions import evaluate_predictions
 
-        evaluation = evaluate_predictions(maps, masks, images, protocol)
+        evaluation = evaluate_predictions(maps, masks, images, protocol, include_noncam=include_noncam)
     else:
         from camoxpert_cli.launch.evaluate import evaluate as evaluate_checkpoint
 

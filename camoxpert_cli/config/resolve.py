@@ -117,6 +117,8 @@ def with_absolute_paths(data: DataConfig) -> DataConfig:
         dataset_path=_absolute(data.dataset_path),
         images=_absolute(data.images),
         masks=_absolute(data.masks),
+        val_images=_absolute(data.val_images),
+        val_masks=_absolute(data.val_masks),
         cache=_absolute([data.cache])[0] if data.cache not in ("auto", "off") else data.cache,
     )
 
@@ -159,11 +161,13 @@ def _impossible_combinations(config: Config, origins: Mapping[str, str]) -> list
             problems.append(f"{said('train.min_lr')}, expected at most the rate it ends: {said(key)}")
     if model.backbone_weights is not None and not model.pretrained:
         problems.append(f"{said('model.backbone_weights')}, expected null where {said('model.pretrained')}")
-    if len(data.images) != len(data.masks):
-        problems.append(
-            f"data.images has {len(data.images)} ({origins['data.images']}), expected as many folders as data.masks, "
-            f"which has {len(data.masks)} ({origins['data.masks']})"
-        )
+    for images, masks in (("images", "masks"), ("val_images", "val_masks")):
+        counts = [len(getattr(data, name)) for name in (images, masks)]
+        if counts[0] != counts[1]:
+            problems.append(
+                f"data.{images} has {counts[0]} ({origins[f'data.{images}']}), expected as many folders as "
+                f"data.{masks}, which has {counts[1]} ({origins[f'data.{masks}']})"
+            )
     return problems
 
 

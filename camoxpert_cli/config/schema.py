@@ -68,6 +68,12 @@ class DataConfig:
         (), "folder of training pictures, whatever it is called; with --masks", stands_for="DIR"
     )
     masks: tuple[str, ...] = setting((), "the folder of their masks", stands_for="DIR")
+    val_images: tuple[str, ...] = setting(
+        (),
+        "folder of pictures to validate on, in place of some held out of the training pictures; with --val-masks",
+        stands_for="DIR",
+    )
+    val_masks: tuple[str, ...] = setting((), "the folder of their masks", stands_for="DIR")
     include_noncam: bool = setting(False, "take COD10K's NonCAM pictures too, which show nothing camouflaged")
     cache: Literal["auto", "off"] | str = setting(
         "auto",
@@ -78,7 +84,12 @@ class DataConfig:
     img_size: int = setting(
         320, "side in pixels that pictures are resized to", low=SMALLEST_SIDE, high=4096, original="384"
     )
-    val_fraction: float = setting(0.1, "part of the training pictures held out for validation", low=0.001, high=0.9)
+    val_fraction: float = setting(
+        0.1,
+        "part of the training pictures held out for validation, where none are given for it",
+        low=0.001,
+        high=0.9,
+    )
     num_workers: int | Literal["auto"] = setting(
         "auto",
         "processes that load pictures; auto asks the cores this process may use",

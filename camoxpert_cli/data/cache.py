@@ -32,7 +32,7 @@ from camoxpert_cli.data.threads import in_threads
 from camoxpert_cli.errors import UsageError
 
 # Changes where reading or resizing gives other pixels.
-_VERSION = 1
+_VERSION = 2
 _UNUSED_SECONDS = 30 * 24 * 3600
 
 

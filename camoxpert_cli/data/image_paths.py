@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from glob import glob, has_magic
 from pathlib import Path
 
-from camoxpert_cli.data.layouts import IMAGE_SUFFIXES
+from camoxpert_cli import console
+from camoxpert_cli.data.layouts import IMAGE_SUFFIXES, unread_in
 from camoxpert_cli.errors import DataError
 
 _EXPECTED = "give picture files, folders of pictures, or patterns such as 'photos/**/*.jpg'"
@@ -38,6 +39,9 @@ def _images_of(path: Path) -> list[Path]:
         for entry in found
         if entry.suffix.lower() in suffixes - {""} and not entry.name.startswith(".") and entry.is_file()
     )  # macOS adds ._NAME.jpg
+    unread = unread_in([path]) if path.is_dir() else ""
     if not images:
-        raise DataError(problem, _EXPECTED)
+        raise DataError(f"{problem}: {unread}" if unread else problem, _EXPECTED)
+    if unread:
+        console.say(f"{path}: {unread}")
     return images

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -10,13 +11,19 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from camoxpert_cli.data.levels import OBJECT, SCORED_OBJECT, UnclearError, eight_bits, foreground_of
+from camoxpert_cli.data.sizes import is_same_shape
 from camoxpert_cli.errors import DataError
 
 _REDUCED = {1: 0, 2: cv2.IMREAD_REDUCED_COLOR_2, 4: cv2.IMREAD_REDUCED_COLOR_4, 8: cv2.IMREAD_REDUCED_COLOR_8}
 _AGAIN = "copy or download the file again"
-# A mask's grey value above which a pixel is trained on as object, and above which it counts as one where maps are
-# scored, as in the field's tools (PySODMetrics): they differ for a value of exactly 128.
-OBJECT, SCORED_OBJECT = 127, 128
+_SINGLE = (b"\x89PNG", b"\xff\xd8", b"BM")  # PNG, JPEG and BMP
+# Writes the masks in a folder anew: what they have to be where all that is in them is object. Holds no quotes.
+_MEND = (
+    "import cv2, numpy, pathlib, sys; [cv2.imwrite(str(p), numpy.uint8(255) * "
+    "(numpy.atleast_3d(cv2.imread(str(p), -1))[..., {channels}] > 0).any(2)) "
+    "for p in pathlib.Path(sys.argv[1]).glob(sys.argv[2])]"
+)
 # Below this share of the image an object counts as small: 28.8 % of COD10K's test objects (Electronics 14/6/1118).
 SMALL_OBJECT = 0.03
 
@@ -39,19 +46,19 @@ def read_image(path: Path, img_size: int | None = None) -> tuple[NDArray[np.uint
 
 
 def read_mask(path: Path, above: int = OBJECT) -> NDArray[np.uint8]:
-    """The mask as uint8 (H, W) of 0 and 1: 1 where the grey value exceeds `above` and the pixel is opaque.
+    """The mask as uint8 (H, W) of 0 and 1: 1 where its level, see `levels.levels_of`, exceeds `above`.
 
-    A transparent mask in a single colour is read from its alpha channel alone; an alpha channel of a single value says
-    nothing. Raises DataError where the file is unreadable or its values stop at 1, for such a mask would be empty.
+    Raises DataError where the file is unreadable, or its values leave open what is object: see `levels.foreground_of`.
     """
-    raw = decode(path, read_bytes(path), cv2.IMREAD_UNCHANGED)
-    if grey_of(raw).max() == 1:
-        raise DataError(f"the mask {path} holds only 0 and 1, expected 0 and 255", "multiply its values by 255")
-    return foreground_of(raw, above).astype(np.uint8)
+    raw = read_single(path)
+    try:
+        return foreground_of(raw, above).view(np.uint8)
+    except UnclearError as error:
+        raise DataError(f"the mask {path} {error}", mending(path, raw)) from error
 
 
 def read_scored_mask(path: Path) -> NDArray[np.uint8]:
-    """The mask to score a map by: as `read_mask`, but 1 where the grey value is above 128."""
+    """The mask to score a map by: as `read_mask`, but 1 where the level is above 128."""
     return read_mask(path, SCORED_OBJECT)
 
 
@@ -64,12 +71,13 @@ def read_pair(
 
 
 def read_matching_image(
-    image_path: Path, mask_size: tuple[int, int], mask_path: Path, img_size: int | None
+    image_path: Path, mask_size: tuple[int, int], mask_path: Path, img_size: int | None, *, resized: bool = False
 ) -> NDArray[np.uint8]:
     """The image of `read_image` for a mask of this height and width. Raises DataError where their sizes differ.
 
     Some masks were drawn on the image as it is stored, before the turn its EXIF entry asks for. Where only the
-    stored orientation has the mask's size, it is the one returned.
+    stored orientation has the mask's size, it is the one returned. With `resized` the shape is enough, see
+    `is_same_shape`: whatever is made of the image will be resized to the mask.
     """
     content = read_bytes(image_path)
     image, size = _decode_image(image_path, content, cv2.IMREAD_COLOR, img_size)
@@ -78,10 +86,14 @@ def read_matching_image(
     stored, stored_size = _decode_image(image_path, content, cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION, img_size)
     if stored_size == mask_size:
         return stored
+    if resized and is_same_shape(size, mask_size):
+        return image
+    if resized and is_same_shape(stored_size, mask_size):
+        return stored
     raise DataError(
         f"{image_path} is {format_image_size(size)} pixels (width × height), "
         f"but its mask {mask_path} is {format_image_size(mask_size)}",
-        "a mask has the size of its picture: is it the mask of another one?",
+        "a mask has the size of its picture: is it the mask of another one? camox check-data DATA lists all such pairs",
     )
 
 
@@ -104,35 +116,51 @@ def read_bytes(path: Path) -> bytes:
 def decode(path: Path, content: bytes, flags: int) -> NDArray[Any]:
     """The pixels of a file's content, as `cv2.imdecode` gives them. Raises CutOffError or DataError, naming `path`."""
     # OpenCV pads a JPEG that is cut off with grey and says so on stderr only, and so do some of its versions a PNG.
-    if content.startswith(b"\xff\xd8") and content.rfind(b"\xff\xd9", _jpeg_header(content)[1]) < 0:
+    if content.startswith(b"\xff\xd8") and content.rfind(b"\xff\xd9", jpeg_header(content)[1]) < 0:
         raise CutOffError(f"{path} is cut off: the end of the JPEG is missing", _AGAIN)
     if content.startswith(b"\x89PNG") and content.rfind(b"IEND") < 0:
         raise CutOffError(f"{path} is cut off: the end of the PNG is missing", _AGAIN)
+    # OpenCV takes the upper byte of 16 bits, which is black where only the lower one is used, and no floats.
+    is_deep = flags != cv2.IMREAD_UNCHANGED and (
+        content.startswith((b"II", b"MM")) or (content.startswith(b"\x89PNG") and content[24:25] == b"\x10")
+    )
     try:
-        pixels = cv2.imdecode(np.frombuffer(content, np.uint8), flags)
+        pixels = cv2.imdecode(np.frombuffer(content, np.uint8), flags | (cv2.IMREAD_ANYDEPTH if is_deep else 0))
     except cv2.error:  # an empty file, or a header that claims an absurd size
         pixels = None
     if pixels is None:
         raise DataError(f"{path} cannot be read as a picture", "open it in a viewer; copy or download it again")
+    try:
+        return eight_bits(pixels) if is_deep else pixels
+    except UnclearError as error:
+        raise DataError(f"the picture {path} {error}", "save it with 8 bits") from error
+
+
+def read_single(path: Path) -> NDArray[Any]:
+    """The pixels of a mask or a map as they are stored.
+
+    Raises DataError where the file is unreadable or holds several frames or pages: the first may be any part of it.
+    """
+    content = read_bytes(path)
+    pixels = decode(path, content, cv2.IMREAD_UNCHANGED)
+    if not content.startswith(_SINGLE):
+        try:
+            _, pages = cv2.imdecodemulti(np.frombuffer(content, np.uint8), cv2.IMREAD_UNCHANGED, range=(0, 2))
+        except cv2.error as error:  # a second one that is broken
+            raise DataError(f"{path} cannot be read as a picture", _AGAIN) from error
+        if len(pages) > 1:
+            raise DataError(f"{path} holds several pictures, expected one", "save each in a file of its own")
     return pixels
 
 
-def grey_of(raw: NDArray[Any]) -> NDArray[np.uint8]:
-    """The grey values (H, W) of a mask as it was decoded: 8 or 16 bits, one to four channels."""
-    eight_bits = (raw >> 8).astype(np.uint8) if raw.dtype == np.uint16 else raw
-    if raw.ndim == 2:
-        return eight_bits
-    return np.asarray(cv2.cvtColor(eight_bits[..., :3], cv2.COLOR_BGR2GRAY), dtype=np.uint8)
-
-
-def foreground_of(raw: NDArray[Any], above: int = OBJECT) -> NDArray[np.bool_]:
-    """Where a mask as it was decoded is foreground, (H, W); see `read_mask`."""
-    grey = grey_of(raw)
-    foreground = grey > above
-    if raw.ndim == 3 and raw.shape[2] == 4 and raw[..., 3].min() < raw[..., 3].max():
-        opaque = raw[..., 3] > np.iinfo(raw.dtype).max // 2
-        foreground = opaque if grey.min() == grey.max() else opaque & foreground
-    return foreground
+def mending(path: Path, raw: NDArray[Any]) -> str:
+    """A command that makes object of whatever is in the masks beside `path`, and keeps them as they were."""
+    is_one_colour = raw.ndim == 3 and raw.shape[2] == 4 and (raw[..., :3] == raw[:1, :1, :3]).all()
+    program = _MEND.format(channels="3:" if is_one_colour else ":3")
+    folder = path.absolute().parent
+    copy = shlex.join(["cp", "-r", str(folder), f"{folder}-before"])
+    write = shlex.join(["python", "-c", program, str(folder), f"[!.]*{path.suffix}"])
+    return f"where all that is not 0 is object: {copy} && {write}"
 
 
 def format_image_size(size: tuple[int, ...]) -> str:
@@ -143,7 +171,7 @@ def format_image_size(size: tuple[int, ...]) -> str:
 def _decode_image(
     path: Path, content: bytes, flags: int, img_size: int | None
 ) -> tuple[NDArray[np.uint8], tuple[int, int]]:
-    stored = _jpeg_header(content)[0] if img_size is not None and content.startswith(b"\xff\xd8") else None
+    stored = jpeg_header(content)[0] if img_size is not None and content.startswith(b"\xff\xd8") else None
     factor = 1 if stored is None or img_size is None else _reduction(stored, img_size)
     pixels = np.asarray(
         cv2.cvtColor(decode(path, content, flags | _REDUCED[factor]), cv2.COLOR_BGR2RGB), dtype=np.uint8
@@ -170,7 +198,7 @@ def _reduced(size: tuple[int, int], factor: int) -> tuple[int, int]:
     return -(-size[0] // factor), -(-size[1] // factor)
 
 
-def _jpeg_header(content: bytes) -> tuple[tuple[int, int] | None, int]:
+def jpeg_header(content: bytes) -> tuple[tuple[int, int] | None, int]:
     """A JPEG's height and width as it is stored, where they can be found, and where its pixels start.
 
     Within the pixels 0xFF is always followed by 0x00 or a restart number, so 0xFFD9 there is the end. The segments

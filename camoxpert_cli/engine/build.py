@@ -11,10 +11,11 @@ from pathlib import Path
 from camoxpert_cli import console
 from camoxpert_cli.checkpoints.format import Checkpoint
 from camoxpert_cli.config.schema import Config, DataConfig, ModelConfig
+from camoxpert_cli.data.first_look import look_at_test_set, look_at_training
 from camoxpert_cli.data.layouts import DataSet, find_data, find_under
 from camoxpert_cli.data.pairs import Pair
 from camoxpert_cli.data.reading import status_of
-from camoxpert_cli.data.split import hold_out
+from camoxpert_cli.data.split import by_name, hold_out
 from camoxpert_cli.data.synthetic import write_dataset
 from camoxpert_cli.engine.schedule import learning_rate
 from camoxpert_cli.engine.seed import seed_weights
@@ -33,7 +34,8 @@ GENERATED_VALIDATION = 60  # images
 class RunData:
     """What a run trains on, validates on and is scored on at its end.
 
-    `all_training` are `train` and what was held out of them, in an order that does not depend on the seed.
+    `all_training` are `train` and `validation`, in an order that does not depend on the seed. With `own_validation` the
+    latter were given, elsewhere they were held out of the training pictures.
     """
 
     all_training: tuple[Pair, ...]
@@ -41,11 +43,16 @@ class RunData:
     validation: list[Pair]
     tests: dict[str, tuple[Pair, ...]]
     generated: bool
+    own_validation: bool = False
 
     @cached_property
     def digest(self) -> str:
-        """Of the training images' names and file sizes, so that a run never goes on with others. Raises DataError."""
-        rows = (f"{pair.name} {status_of(pair.image).st_size} {status_of(pair.mask).st_size}" for pair in self.train)
+        """Of the training images' names and file sizes, so that a run never goes on with others. Raises DataError.
+
+        What was held out follows from them; validation pairs of their own count as they do.
+        """
+        pairs = [*self.train, *(self.validation if self.own_validation else [])]
+        rows = (f"{pair.name} {status_of(pair.image).st_size} {status_of(pair.mask).st_size}" for pair in pairs)
         return hashlib.sha256("\n".join(rows).encode(errors="surrogateescape")).hexdigest()
 
 
@@ -84,22 +91,38 @@ def open_data(data: DataConfig, seed: int, folder: RunFolder, world: World | Non
 
 
 def _find(data: DataConfig, seed: int, folder: RunFolder, world: World) -> RunData:
-    if not (data.dataset_path or data.images) and data.generated_pictures > 0:
+    if not (data.dataset_path or data.images or data.val_images) and data.generated_pictures > 0:
         folder.create()
         return _generate(folder.path / "pictures", seed, data, world)
     found = find_given(data)
     console.say(console.filled(f"Data: {found.description}", indent=6))
-    train, validation = hold_out(found.train, data.val_fraction, seed)
-    return RunData(found.train, list(train), list(validation), dict(found.tests), generated=False)
+    if found.validation:
+        train, validation = by_name(found.train), by_name(found.validation)
+    else:
+        train, validation = hold_out(found.train, data.val_fraction, seed)
+    look_at_training(found.train + found.validation)
+    for name, pairs in found.tests.items():
+        look_at_test_set(name, pairs)
+    return RunData(
+        found.train + found.validation,
+        list(train),
+        list(validation),
+        dict(found.tests),
+        generated=False,
+        own_validation=bool(found.validation),
+    )
 
 
 def find_given(data: DataConfig) -> DataSet:
     """The images that the settings name, or the only data set where Kaggle puts them. Raises DataError."""
     roots = [Path(path) for path in data.dataset_path]
-    folders = [(Path(images), Path(masks)) for images, masks in zip(data.images, data.masks, strict=True)]
+    folders, validation = (
+        [(Path(images), Path(masks)) for images, masks in zip(*pair, strict=True)]
+        for pair in ((data.images, data.masks), (data.val_images, data.val_masks))
+    )
     if not roots and not folders:
         roots = [_only_dataset_under(KAGGLE_INPUT)]
-    found = find_data(roots, folders=folders, include_noncam=data.include_noncam)
+    found = find_data(roots, folders=folders, validation=validation, include_noncam=data.include_noncam)
     if not found.train:
         raise DataError(
             f"{', '.join(map(str, roots))} holds test pictures only", "give a folder with training pictures"
@@ -114,8 +137,9 @@ def check_images(checkpoint: Checkpoint, data: RunData) -> None:
         raise CheckpointError(
             f"{checkpoint.path} was trained on other pictures than these settings hold out for training, so that "
             "validation pictures would not be unseen",
-            "give the data it was trained on with --dataset-path, or --images and --masks; where files were added or "
-            "taken away since, undo that",
+            "give the data it was trained on with --dataset-path, or --images and --masks, and with --val-images and "
+            "--val-masks what it validated on, where that was given; where files were added or taken away since, undo "
+            "that",
         )
 
 

@@ -6,6 +6,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
+import cv2
+import numpy as np
 import torch
 
 from camoxpert_cli import atomic, console
@@ -15,6 +17,7 @@ from camoxpert_cli.config.eval_options import Inference, Protocol, TestData
 from camoxpert_cli.config.parse import Tta
 from camoxpert_cli.data.cores import auto_workers, cores_each
 from camoxpert_cli.data.dataset import ScoringImages
+from camoxpert_cli.data.first_look import look_at_test_set
 from camoxpert_cli.data.layouts import find_data
 from camoxpert_cli.data.loader import scoring_loader
 from camoxpert_cli.data.pairs import Pair
@@ -99,7 +102,10 @@ def find_tests(data: TestData) -> dict[str, tuple[Pair, ...]]:
     if unknown:
         known = (nearest(unknown[0], found.tests) or list(found.tests))[0]
         raise UsageError(f"there is no test set {unknown[0]}, only {', '.join(found.tests)}", f"--set {known}")
-    return {name: pairs for name, pairs in found.tests.items() if not data.names or name in data.names}
+    chosen = {name: pairs for name, pairs in found.tests.items() if not data.names or name in data.names}
+    for name, pairs in chosen.items():
+        look_at_test_set(name, pairs)
+    return chosen
 
 
 def score_set(
@@ -193,11 +199,13 @@ def show_image(
     name: str,
     index: int,
 ) -> Shown:
-    """Image `index` of test set `name` with its mask and the map that `network` makes of it."""
+    """Image `index` of test set `name` with its mask and the map that `network` makes of it, all of the mask's size."""
     pair = tests[name][index]
     mask = read_scored_mask(pair.mask) > 0
     full_size = (mask.shape[0], mask.shape[1])
-    image = read_matching_image(pair.image, full_size, pair.mask, None)
-    small = resize_image(read_matching_image(pair.image, full_size, pair.mask, size), size)
+    image = read_matching_image(pair.image, full_size, pair.mask, None, resized=True)
+    if image.shape[:2] != full_size:
+        image = np.asarray(cv2.resize(image, full_size[::-1], interpolation=cv2.INTER_AREA), dtype=np.uint8)
+    small = resize_image(read_matching_image(pair.image, full_size, pair.mask, size, resized=True), size)
     tensor = torch.from_numpy(small).permute(2, 0, 1)[None].to(device)
     return image, mask, grey_prediction(predict_probabilities(network, tensor, [full_size], dtype, tta)[0])

@@ -411,7 +411,7 @@ MUTANTS = [
     Mutant("evaluation/image.py", ", empty=protocol.empty", "", f"{_IMAGE}::test_a_mask_without_object"),
     Mutant(
         "evaluation/given_predictions.py",
-        "list_files(predictions, masks, include_noncam=True)",
+        "list_files(predictions, masks, include_noncam=include_noncam)",
         "list_files(predictions, masks)",
         f"{_IMAGE}::test_given_maps",
     ),

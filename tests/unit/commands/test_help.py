@@ -24,6 +24,7 @@ WORDINGS = {
     "--precision": 2,  # of training, of scoring
     "--preset": 3,  # to train with, to measure, to ask about
     "--set": 3,  # settings; in eval, a test set
+    "--val-images": 2,  # for training, for checking
     "--strategy": 2,  # benchmark compares strategies
     "--weights": 2,  # of convert-ckpt, which writes them
 }

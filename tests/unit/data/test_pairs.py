@@ -31,7 +31,7 @@ def test_round_trip(tmp_path: Path) -> None:
     a, b, c, d = (pair_of(tmp_path, name) for name in ("a", "b.1", "c c", "d"))
     write_list(tmp_path / "list.json", [b, a], {"NC4K": [c], "CAMO": [d, c], "none": []})
 
-    train, tests = read_list(tmp_path / "list.json")
+    train, tests, _ = read_list(tmp_path / "list.json")
 
     assert train == (b, a)
     assert tests == {"NC4K": (c,), "CAMO": (d, c)}
@@ -51,7 +51,7 @@ def test_round_trip_of_odd_names(names: list[str], test_set: str) -> None:
             pairs.append(Pair(Path(f"{name}.jpg").stem, root / f"{name}.jpg", root / f"{name}.png"))
         write_list(root / "list.json", pairs, {test_set: pairs[:1]})
 
-        assert read_list(root / "list.json") == (tuple(pairs), {test_set: tuple(pairs[:1])})
+        assert read_list(root / "list.json") == (tuple(pairs), {test_set: tuple(pairs[:1])}, ())
 
 
 def test_list_and_images_move_together(tmp_path: Path) -> None:
@@ -108,7 +108,7 @@ def test_no_list_is_left_half_written(tmp_path: Path) -> None:
     write_list(tmp_path / "list.json", [pair], {})
     write_list(tmp_path / "list.json", [], {"CAMO": [pair]})
 
-    assert read_list(tmp_path / "list.json") == ((), {"CAMO": (pair,)})
+    assert read_list(tmp_path / "list.json") == ((), {"CAMO": (pair,)}, ())
     assert sorted(path.name for path in tmp_path.iterdir()) == ["GT", "Imgs", "list.json"]
 
 
@@ -262,3 +262,34 @@ def test_set_that_is_called_like_a_path(tmp_path: Path, name: str) -> None:
     write_list(tmp_path / "list.json", [], {name: [pair_of(tmp_path, "a")]})
 
     assert "calls a test set" in refusal(tmp_path / "list.json").message
+
+
+def test_validation_pairs(tmp_path: Path) -> None:
+    """They are read back, and a list without any says nothing of them."""
+    a, b = pair_of(tmp_path, "a"), pair_of(tmp_path, "b")
+    write_list(tmp_path / "list.json", [a], {}, [b])
+    assert read_list(tmp_path / "list.json") == ((a,), {}, (b,))
+
+    write_list(tmp_path / "list.json", [a], {})
+    assert "validation" not in json.loads((tmp_path / "list.json").read_text(encoding="utf-8"))
+
+
+@settings(max_examples=8)
+@given(st.sampled_from([".jpg", ".png", ".bmp"]), st.sampled_from(["x", "y/z"]), FILE_NAMES)
+def test_two_pictures_of_one_name(suffix: str, place: str, name: str) -> None:
+    """A test set has one map and one row of scores a name: two are refused, with both files; training pairs are not."""
+    with tempfile.TemporaryDirectory() as folder:
+        root = Path(folder)
+        first, second = root / f"{name}.jpg", root / place / f"{name}{suffix}"
+        second.parent.mkdir(parents=True)
+        for path in (first, second):
+            path.touch()
+        pairs = [Pair(first.stem, first, first), Pair(second.stem, second, second)]
+        write_list(root / "list.json", pairs, {})
+        assert len(read_list(root / "list.json")[0]) == 2
+
+        write_list(root / "list.json", [], {"CAMO": pairs})
+        with pytest.raises(DataError, match="two pictures of the test set CAMO are called") as caught:
+            read_list(root / "list.json")
+        assert str(first) in caught.value.message
+        assert str(second) in caught.value.message

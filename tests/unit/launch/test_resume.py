@@ -134,6 +134,22 @@ def test_images_that_lie_elsewhere_now(tmp_path: Path, monkeypatch: pytest.Monke
     assert (now_set.images, now_set.masks) == ((), ())
 
 
+def test_validation_folders_are_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where training pictures lie elsewhere now, those to validate on stay where they are, or are given anew."""
+    monkeypatch.chdir(tmp_path)
+    checkpoint = checkpoint_of(tmp_path / "run", val_images=["/old/v"], val_masks=["/old/w"])
+    kept = settings_to_go_on(checkpoint, {"data.dataset_path": ["data"]}, []).config.data
+    moved = settings_to_go_on(checkpoint, {"data.val_images": ["v"], "data.val_masks": ["w"]}, []).config.data
+
+    assert (kept.val_images, kept.val_masks) == (("/old/v",), ("/old/w",))
+    assert (moved.val_images, moved.val_masks) == ((str(tmp_path / "v"),), (str(tmp_path / "w"),))
+    assert moved.dataset_path == checkpoint_data(checkpoint)
+
+
+def checkpoint_data(checkpoint: Checkpoint) -> tuple[str, ...]:
+    return settings_to_go_on(checkpoint, {}, []).config.data.dataset_path
+
+
 @pytest.mark.parametrize(("samples", "step"), [(0, 0), (32, 2), (33, 3)])
 def test_the_next_rate(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, samples: int, step: int) -> None:
     """A dry run names the rate of the step that comes next, of 16 images, in the middle of an epoch too."""
