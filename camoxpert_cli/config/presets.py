@@ -161,7 +161,7 @@ class _TextLoader(yaml.BaseLoader):
     """
 
     def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
-        if self.check_event(yaml.AliasEvent):  # type: ignore[no-untyped-call]
+        if self.check_event(yaml.AliasEvent):
             event: Any = self.peek_event()  # type: ignore[no-untyped-call]
             problem = f"*{one_line(event.anchor)} is an alias, expected the value itself"
             raise yaml.MarkedYAMLError(problem=problem, problem_mark=event.start_mark)

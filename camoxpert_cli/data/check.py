@@ -20,7 +20,7 @@ from camoxpert_cli import console
 from camoxpert_cli.data.cod10k import NOT_CAMOUFLAGED, class_name, super_class
 from camoxpert_cli.data.duplicates import Fingerprint, details_of, find_duplicates
 from camoxpert_cli.data.layouts import Files, find_sets, list_files
-from camoxpert_cli.data.pairs import Pair, is_list, write_list
+from camoxpert_cli.data.pairs import LARGEST_LIST, Pair, is_list, write_list
 from camoxpert_cli.data.reading import (
     SMALL_OBJECT,
     CutOffError,
@@ -32,6 +32,7 @@ from camoxpert_cli.data.reading import (
 )
 from camoxpert_cli.data.threads import in_threads
 from camoxpert_cli.errors import DataError, UsageError
+from camoxpert_cli.regular_file import read_regular
 
 # What each kind of fault means, in the order in which they are shown.
 KINDS = {
@@ -370,7 +371,7 @@ def write_clean(report: Report, path: Path) -> None:
 
 def _is_ours(path: Path) -> bool:
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = json.loads(read_regular(path, LARGEST_LIST))
     except (OSError, ValueError, RecursionError):
         return False
     return isinstance(content, dict) and "camox_list" in content

@@ -10,10 +10,12 @@ from pathlib import Path
 from typing import Any
 
 from camoxpert_cli import atomic
-from camoxpert_cli.errors import DataError
+from camoxpert_cli.errors import DataError, first_line, one_line, shown
+from camoxpert_cli.regular_file import read_regular
 
 _LIST_SUFFIX = ".json"
 _VERSION = 1
+LARGEST_LIST = 2**26  # bytes, half a million pairs
 _HINT = "camox check-data DIR --write-clean LIST.json writes one"
 
 
@@ -49,25 +51,25 @@ def write_list(path: Path, train: Sequence[Pair], tests: Mapping[str, Sequence[P
 def read_list(path: Path) -> tuple[tuple[Pair, ...], dict[str, tuple[Pair, ...]]]:
     """Training pairs and test sets of a file that `write_list` wrote. Raises DataError where it is no such file."""
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = json.loads(read_regular(path, LARGEST_LIST).decode("utf-8-sig"))
     except OSError as error:
         raise DataError(f"cannot read the list {path}: {error.strerror}", _HINT) from error
     except (ValueError, RecursionError) as error:
-        raise DataError(f"{path} is no list of pictures: {error}", _HINT) from error
+        raise DataError(f"{path} is no list of pictures: {first_line(error)}", _HINT) from error
     if not isinstance(content, dict) or content.get("camox_list") != _VERSION:
         raise DataError(f"{path} is no list of pictures: it does not say camox_list {_VERSION}", _HINT)
     folder = path.absolute().parent
     train = _pairs(content.get("train"), folder, path)
     tests = content.get("tests")
     if not isinstance(tests, dict):
-        raise DataError(f"{path}: tests is {tests!r}, expected lists of pairs by name", _HINT)
+        raise DataError(f"{path}: tests is {shown(tests)}, expected lists of pairs by name", _HINT)
     sets = {name: pairs for name, rows in tests.items() if (pairs := _pairs(rows, folder, path))}
     files = [file for pairs in (train, *sets.values()) for pair in pairs for file in (pair.image, pair.mask)]
     if not files:
         raise DataError(f"{path} names no pair of picture and mask", _HINT)
     if missing := [file for file in files if not os.path.isfile(file)]:  # noqa: PTH113  # False for impossible names
         raise DataError(
-            f"{len(missing)} of the {len(files)} files that {path} names are not there: {missing[0]}", _HINT
+            f"{len(missing)} of the {len(files)} files that {path} names are not there: {one_line(missing[0])}", _HINT
         )
     return train, sets
 
@@ -79,7 +81,7 @@ def _pairs(rows: Any, folder: Path, path: Path) -> tuple[Pair, ...]:
             case [str(image), str(mask)] if image and mask:
                 pairs.append(Pair(Path(image).stem, folder / image, folder / mask))
             case _:
-                raise DataError(f"{path} holds {row!r}, expected pairs of a picture's and a mask's path", _HINT)
+                raise DataError(f"{path} holds {shown(row)}, expected pairs of a picture's and a mask's path", _HINT)
     return tuple(pairs)
 
 

@@ -33,6 +33,7 @@ from numpy.typing import NDArray
 from camoxpert_cli.data.pairs import Pair
 from camoxpert_cli.data.threads import in_threads
 from camoxpert_cli.errors import DataError
+from camoxpert_cli.regular_file import read_regular
 
 Split = Literal["train", "val"]
 Cue = Literal["orientation", "scale", "both"]
@@ -176,8 +177,8 @@ def _own_files(folder: Path, stem: str) -> set[Path]:
 def _read_json(path: Path) -> Any:
     """The content of a JSON file, or None where it is missing or damaged."""
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (FileNotFoundError, ValueError):
+        return json.loads(read_regular(path, 2**16))
+    except (OSError, ValueError, RecursionError):
         return None
 
 
