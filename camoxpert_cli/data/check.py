@@ -22,6 +22,7 @@ from camoxpert_cli.data.duplicates import Fingerprint, details_of, find_duplicat
 from camoxpert_cli.data.layouts import Files, find_sets, list_files
 from camoxpert_cli.data.pairs import LARGEST_LIST, Pair, is_list, write_list
 from camoxpert_cli.data.reading import (
+    MOST_MASK_PIXELS,
     SMALL_OBJECT,
     CutOffError,
     decode,
@@ -218,7 +219,7 @@ def _examine(name: str, pair: Pair) -> _Examined:
         faults.append(_unreadable(name, pair.image, error))
     raw = None
     try:
-        raw = decode(pair.mask, read_bytes(pair.mask), cv2.IMREAD_UNCHANGED)
+        raw = decode(pair.mask, read_bytes(pair.mask), cv2.IMREAD_UNCHANGED, MOST_MASK_PIXELS)
     except DataError as error:
         faults.append(_unreadable(name, pair.mask, error))
     area = None
@@ -232,8 +233,9 @@ def _examine(name: str, pair: Pair) -> _Examined:
     size = (image.shape[0], image.shape[1])
     if raw is not None:
         faults += _of_fit(name, pair, size, (raw.shape[0], raw.shape[1]), stored)
-    digest = hashlib.blake2b(f"{size}".encode() + image.tobytes(), digest_size=16).digest()
-    return _Examined(tuple(faults), size, area, Fingerprint(details_of(image), digest))
+    digest = hashlib.blake2b(f"{size}".encode(), digest_size=16)
+    digest.update(image.data)
+    return _Examined(tuple(faults), size, area, Fingerprint(details_of(image), digest.digest()))
 
 
 def _unreadable(name: str, path: Path, error: DataError) -> Fault:
@@ -262,8 +264,8 @@ def _of_mask(raw: NDArray[Any], may_be_empty: bool) -> Iterator[tuple[str, str]]
     """Kind and words of each fault of a mask's pixels."""
     grey = grey_of(raw)
     if raw.ndim == 3 and raw.shape[2] >= 3:
-        colours = raw[..., :3].astype(np.int32) // (257 if raw.dtype == np.uint16 else 1)
-        coloured = float(np.mean(colours.max(axis=2) - colours.min(axis=2) > _GREY_SPREAD))
+        spread = raw[..., :3].max(axis=2) - raw[..., :3].min(axis=2)
+        coloured = float(np.mean(spread > _GREY_SPREAD * (257 if raw.dtype == np.uint16 else 1)))
         if coloured > _MOST_COLOUR:
             yield "colour", f"{coloured:.1%} of its pixels are in colour"
             return

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from camoxpert_cli.config.eval_options import Protocol
-from camoxpert_cli.data.reading import decode, grey_of, read_bytes, read_scored_mask
+from camoxpert_cli.data.reading import MOST_MASK_PIXELS, decode, grey_of, read_bytes, read_scored_mask
 from camoxpert_cli.data.writing import write_image
 from camoxpert_cli.metrics.image_scores import ImageScores, score_image
 
@@ -32,7 +32,7 @@ def score_files(map_path: Path, mask_path: Path, protocol: Protocol) -> tuple[Im
 
 def read_map(path: Path, size: tuple[int, int]) -> tuple[NDArray[np.uint8], bool]:
     """A grey map uint8 of height and width `size`, and whether it had another one. Raises DataError."""
-    grey = grey_of(decode(path, read_bytes(path), cv2.IMREAD_UNCHANGED))
+    grey = grey_of(decode(path, read_bytes(path), cv2.IMREAD_UNCHANGED, MOST_MASK_PIXELS))
     if grey.shape == size:
         return grey, False
     return np.asarray(cv2.resize(grey, (size[1], size[0]), interpolation=cv2.INTER_LINEAR), dtype=np.uint8), True
