@@ -13,7 +13,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from camoxpert_cli.data.stated_size import jpeg_header, stated_size
+from camoxpert_cli.data.headers import jpeg_header, png_is_whole, stated_size
 from camoxpert_cli.errors import DataError
 from camoxpert_cli.regular_file import read_regular
 
@@ -138,15 +138,15 @@ def decode(path: Path, content: bytes, flags: int, most_pixels: int = MOST_PIXEL
 
     Raises CutOffError or DataError, naming `path`; before it takes memory for them, where there are too many.
     """
-    _refuse_size(path, stated_size(content), most_pixels)
+    header = jpeg_header(content) if content.startswith(b"\xff\xd8") else None
+    _refuse_size(path, stated_size(content) if header is None else header.size, most_pixels)
     # OpenCV pads a JPEG that is cut off with grey and says so on stderr only, and so do some of its versions a PNG.
-    if content.startswith(b"\xff\xd8"):
-        header = jpeg_header(content)
+    if header is not None:
         if content.rfind(b"\xff\xd9", header.pixels) < 0:
             raise CutOffError(f"{path} is cut off: the end of the JPEG is missing", _AGAIN)
         if header.is_progressive and (passes := content.count(b"\xff\xda", header.pixels)) > _MOST_PASSES:
             raise DataError(f"{path} is drawn in {passes} passes, expected {_MOST_PASSES} at most", "save it anew")
-    if content.startswith(b"\x89PNG") and content.rfind(b"IEND") < 0:
+    if content.startswith(b"\x89PNG") and not png_is_whole(content):
         raise CutOffError(f"{path} is cut off: the end of the PNG is missing", _AGAIN)
     try:
         with within_memory(path):

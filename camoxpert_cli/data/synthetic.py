@@ -21,6 +21,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,6 +31,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from camoxpert_cli import console
 from camoxpert_cli.data.pairs import Pair
 from camoxpert_cli.data.threads import in_threads
 from camoxpert_cli.errors import DataError
@@ -113,7 +115,8 @@ def write_dataset(folder: Path, *, seed: int, train: int, test: int, size: int) 
     `train` and `test` are counts. The files are TrainDataset/{Imgs,GT}/train_00000.png ... from the "train"
     split and TestDataset/synthetic/{Imgs,GT}/test_00000.png ... from the "val" split.
     A manifest, written last, says what is complete: a run that finds another one, none, or a file missing
-    writes everything anew. Raises DataError, before changing anything, where a folder holds other files.
+    writes everything anew. Raises DataError, before changing anything, where a folder holds other files or the disk
+    has too little room.
     """
     wanted = {"version": VERSION, "seed": seed, "train": train, "test": test, "size": size}
     parts: list[tuple[Path, str, Split, int]] = [
@@ -126,6 +129,7 @@ def write_dataset(folder: Path, *, seed: int, train: int, test: int, size: int) 
     manifest = folder / MANIFEST
     if present == expected and _read_json(manifest) == wanted:
         return False
+    _require_room(folder, 4 * size**2 * len(plan), len(plan))
     manifest.unlink(missing_ok=True)
     for path in present - expected:
         path.unlink()
@@ -163,6 +167,18 @@ def _plan(folder: Path, stem: str, split: Split, count: int) -> list[tuple[int, 
     """Index, split, image file and mask file of each image of one part of the data set."""
     names = [f"{stem}_{index:05d}.png" for index in range(count)]
     return [(index, split, folder / "Imgs" / name, folder / "GT" / name) for index, name in enumerate(names)]
+
+
+def _require_room(folder: Path, needed: int, count: int) -> None:
+    """`needed` bytes, as if images and masks were not compressed: the noise in the images hardly can be."""
+    there = next(each for each in (folder, *folder.absolute().parents) if each.exists())
+    free = shutil.disk_usage(there).free
+    if free < needed:
+        raise DataError(
+            f"{count} generated pictures need up to {console.byte_size(needed)}, and the disk of {there} has "
+            f"{console.byte_size(free)} free",
+            "generate fewer, or choose another disk",
+        )
 
 
 def _own_files(folder: Path, stem: str) -> set[Path]:

@@ -1,7 +1,4 @@
-"""How large the header of an image file says that it is.
-
-A file of some kilobytes can ask for gigabytes, so it is looked at before anything is decoded.
-"""
+"""What an image file says of itself, looked at before it is decoded: some kilobytes can ask for gigabytes."""
 
 from __future__ import annotations
 
@@ -73,3 +70,13 @@ def jpeg_header(content: bytes) -> JpegHeader:
             is_progressive = marker in (0xC2, 0xC6, 0xCA, 0xCE)
         at += 2 + int.from_bytes(content[at + 2 : at + 4], "big")
     return JpegHeader(size, at if at >= 0 else len(content), is_progressive)
+
+
+def png_is_whole(content: bytes) -> bool:
+    """Whether a PNG's parts lead to its end; OpenCV takes as much memory as a part says it has bytes, read or not."""
+    at = 8
+    while (kind := content[at + 4 : at + 8]) != b"IEND":
+        if len(kind) < 4:
+            return False
+        at += 12 + int.from_bytes(content[at : at + 4], "big")
+    return True
