@@ -100,6 +100,7 @@ def one_line(error: object) -> str:
 
 _SHORT = reprlib.Repr()
 _SHORT.maxstring = _SHORT.maxother = _LONGEST_LINE
+_SHORT.maxlevel = 3
 
 
 def shown(value: object) -> str:

@@ -85,11 +85,11 @@ def collect_chain(name: str, problems: list[str]) -> list[Preset]:
         try:
             preset = _read(wanted, child.path.parent if child else None, problems)
         except ConfigError as error:
-            problems.append(f"{child.origin}: extends is {wanted!r}: {error.message}" if child else error.message)
+            problems.append(f"{child.origin}: extends is {shown(wanted)}: {error.message}" if child else error.message)
             break
         if child and any(preset.path == earlier.path for earlier in chain):
             circle = " -> ".join(each.name for each in [*chain, preset])
-            problems.append(f"{child.origin}: extends is {wanted!r}, which goes round in a circle: {circle}")
+            problems.append(f"{child.origin}: extends is {shown(wanted)}, which goes round in a circle: {circle}")
             break
         chain.append(preset)
         wanted = preset.extends

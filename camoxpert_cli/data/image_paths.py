@@ -80,7 +80,7 @@ def _folders(start: Path) -> Iterator[Path]:
         try:
             status = folder.stat()
             with os.scandir(folder) as entries:
-                below = sorted((each.name for each in entries if each.is_dir()), reverse=True)
+                below = sorted((each.name for each in entries if os.path.isdir(each)), reverse=True)  # noqa: PTH112
         except OSError:  # it may not be looked into, or is gone
             continue
         if (status.st_dev, status.st_ino) not in seen:
