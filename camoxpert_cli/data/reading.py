@@ -146,8 +146,11 @@ def decode(path: Path, content: bytes, flags: int, most_pixels: int = MOST_PIXEL
             raise CutOffError(f"{path} is cut off: the end of the JPEG is missing", _AGAIN)
         if header.is_progressive and (passes := content.count(b"\xff\xda", header.pixels)) > _MOST_PASSES:
             raise DataError(f"{path} is drawn in {passes} passes, expected {_MOST_PASSES} at most", "save it anew")
-    if content.startswith(b"\x89PNG") and not png_is_whole(content):
+    if content.startswith(b"\x89PNG") and content.rfind(b"IEND") < 0:
         raise CutOffError(f"{path} is cut off: the end of the PNG is missing", _AGAIN)
+    unreadable = DataError(f"{path} cannot be read as a picture", "open it in a viewer; copy or download it again")
+    if content.startswith(b"\x89PNG") and not png_is_whole(content):
+        raise unreadable
     try:
         with within_memory(path):
             pixels = cv2.imdecode(np.frombuffer(content, np.uint8), flags)
@@ -156,7 +159,7 @@ def decode(path: Path, content: bytes, flags: int, most_pixels: int = MOST_PIXEL
         if "CV_IO_MAX_IMAGE" in str(error):
             raise _too_large(path, None, most_pixels) from error
     if pixels is None:
-        raise DataError(f"{path} cannot be read as a picture", "open it in a viewer; copy or download it again")
+        raise unreadable
     _refuse_size(path, pixels.shape[:2], most_pixels)
     if pixels.dtype not in (np.uint8, np.uint16) or (pixels.ndim == 3 and pixels.shape[2] not in (1, 3, 4)):
         channels = 1 if pixels.ndim == 2 else pixels.shape[2]

@@ -393,6 +393,12 @@ MUTANTS = [
     ),
     Mutant(
         "data/reading.py",
+        "and not png_is_whole(content):",
+        "and False:",
+        "unit/data/test_odd_images.py::test_a_part_of_a_png_that_says_it_has_gigabytes",
+    ),
+    Mutant(
+        "data/reading.py",
         "> _MOST_PASSES:",
         "> 10**9:",
         "unit/data/test_odd_images.py::test_passes_of_a_jpeg",

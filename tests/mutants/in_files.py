@@ -133,7 +133,7 @@ MUTANTS = [
     ),
     Mutant(
         "inference/predictions.py",
-        "[0, 0].sigmoid() for index, size",
+        "[0, 0].sigmoid_() for index, size",
         "[0, 0] for index, size",
         f"{_PREDICTIONS}::test_logits_are_resized",
     ),
@@ -146,8 +146,8 @@ MUTANTS = [
     Mutant("inference/predictions.py", ".logits.float()", ".logits", f"{_PREDICTIONS}::test_half_precision"),
     Mutant(
         "inference/predictions.py",
-        "(probability * 255).round()",
-        "(probability * 255)",
+        "(rows * 255).round()",
+        "(rows * 255)",
         f"{_PREDICTIONS}::test_grey_values",
     ),
     Mutant(
@@ -158,14 +158,14 @@ MUTANTS = [
     ),
     Mutant(
         "inference/predict.py",
-        "        if not other.samefile(path):",
+        "        if not _is_same(other, path):",
         "        if False:",
         f"{_PREDICT}::test_two_images_of_one_name",
     ),
     Mutant(
         "inference/predict.py",
-        "originals = {path.resolve() for path in images}",
-        "originals = set(images)",
+        "originals = {os.path.realpath(path) for path in images}",
+        "originals = set(map(str, images))",
         f"{_PREDICT}::test_images_are_not_overwritten",
     ),
     Mutant(

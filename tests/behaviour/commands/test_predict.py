@@ -160,7 +160,12 @@ def test_an_image_that_vanishes(
 
     monkeypatch.setattr(Outputs, "write", write_and_lose)
     make_folders = Outputs.make_folders
-    monkeypatch.setattr(Outputs, "make_folders", lambda self: (one.unlink(), make_folders(self)))
+
+    def make_and_lose(self: Outputs) -> None:
+        one.unlink()
+        make_folders(self)
+
+    monkeypatch.setattr(Outputs, "make_folders", make_and_lose)
     with pytest.raises(DataError, match="2 of 3 pictures could not be predicted"):
         predict(
             network,

@@ -102,6 +102,18 @@ def test_bound_is_exact(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
         reading.decode(tmp_path, content, cv2.IMREAD_COLOR, 24 * 32 - 1)
 
 
+def test_a_part_of_a_png_that_says_it_has_gigabytes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """OpenCV would take them before it finds that they are not there."""
+    monkeypatch.setattr(cv2, "imdecode", lambda *arguments: pytest.fail("it was decoded"))
+    content = png_of(40, 40)
+    at = content.index(b"IDAT")
+    path = tmp_path / "a.png"
+    path.write_bytes(content[: at - 4] + b"\xaa" + content[at - 3 :])
+
+    with pytest.raises(DataError, match="cannot be read as a picture"):
+        read_image(path)
+
+
 def test_passes_of_a_jpeg(tmp_path: Path) -> None:
     """Each takes as long as the whole image, in a file that a few bytes make longer."""
     content = jpeg(noise(0), cv2.IMWRITE_JPEG_PROGRESSIVE, 1)
