@@ -14,6 +14,7 @@ CamoxError
 from __future__ import annotations
 
 import difflib
+import reprlib
 from collections.abc import Iterable
 
 _LONGEST_LINE = 200
@@ -95,6 +96,19 @@ def one_line(error: object) -> str:
     """The first line, cut off where it is long: CUDA's go on with paragraphs on how to debug them."""
     line = first_line(error)
     return line if len(line) <= _LONGEST_LINE else f"{line[:_LONGEST_LINE]}…"
+
+
+_SHORT = reprlib.Repr()
+_SHORT.maxstring = _SHORT.maxother = _LONGEST_LINE
+_SHORT.maxlevel = 3
+
+
+def shown(value: object) -> str:
+    """`repr` of what a file or a person gave, cut short where it is long, deep, or refers to itself many times over."""
+    try:
+        return _SHORT.repr(value)
+    except ValueError:  # Python writes no number of more than 4300 digits
+        return f"{type(value).__name__} of very many digits"
 
 
 def nearest(name: str, known: Iterable[str], count: int = 1) -> list[str]:

@@ -67,16 +67,14 @@ def evaluate(
       camox eval original.pth --images photos --masks masks --gpus 2
       camox eval --maps THEIR_MAPS --masks DATA/TestDataset/CAMO/GT
     """
-    roots = [Path(path) for path in flags.pop("data.dataset_path", ())]
-    include_noncam = flags.pop("data.include_noncam", False)
+    from camoxpert_cli.config.resolve import resolve
+
+    config = resolve(None, flags).config
+    roots = [Path(path) for path in config.data.dataset_path]
     check_source(checkpoint, maps, roots, images, masks)
     protocol = Protocol(stretch, empty_masks)
     views = NO_TTA if tta is None else parse_tta(tta)
     inference = Inference(img_size, batch_size, precision, views, weights)
-
-    from camoxpert_cli.config.resolve import resolve
-
-    run = resolve(None, flags).config.run
 
     from camoxpert_cli.evaluation import output
 
@@ -86,19 +84,19 @@ def evaluate(
     if maps is not None and masks is not None:
         from camoxpert_cli.evaluation.given_predictions import evaluate_predictions
 
-        evaluation = evaluate_predictions(maps, masks, images, protocol, include_noncam=include_noncam)
+        evaluation = evaluate_predictions(maps, masks, images, protocol, include_noncam=config.data.include_noncam)
     else:
         from camoxpert_cli.launch.evaluate import evaluate as evaluate_checkpoint
 
         assert checkpoint is not None
         folders = [] if images is None or masks is None else [(images, masks)]
-        data = TestData(roots, folders, sets or [], include_noncam)
+        data = TestData(roots, folders, sets or [], config.data.include_noncam)
         found = evaluate_checkpoint(
             checkpoint,
             data,
             inference,
             protocol,
-            run,
+            config.run,
             save_maps=save_maps,
             overwrite=overwrite,
             beside=[] if out is None else output.files_in(out),

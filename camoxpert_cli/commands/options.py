@@ -13,7 +13,7 @@ from camoxpert_cli import console
 from camoxpert_cli.config import eval_options
 from camoxpert_cli.config.schema import SETTINGS, SMALLEST_SIDE, Setting
 from camoxpert_cli.config.values import AUTO
-from camoxpert_cli.errors import UsageError
+from camoxpert_cli.errors import UsageError, shown
 
 # The callback does all; a command that takes this need not look at it.
 Quiet: TypeAlias = Annotated[
@@ -24,9 +24,7 @@ Quiet: TypeAlias = Annotated[
 def file_path(text: str) -> Path:
     """The name of a file to write. Raises UsageError for one that ends in /, of which a path knows nothing more."""
     if text.endswith("/"):
-        raise UsageError(
-            f"{text} is the name of a folder", f"give that of a file, without the / at its end: {text.rstrip('/')}"
-        )
+        raise UsageError(f"{shown(text)} is the name of a folder", "give that of a file, without the / at its end")
     return Path(text)
 
 

@@ -6,8 +6,8 @@ A setting's flag is its own name (`train.stage2_lr` is `--stage2-lr`), so names 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field, fields
-from typing import Any, Literal, get_type_hints
+from dataclasses import dataclass, field, fields, replace
+from typing import Any, Literal, get_args, get_type_hints
 
 from camoxpert_cli.config.parse import parse_cache, parse_devices, parse_duration, parse_interval
 
@@ -17,6 +17,9 @@ Device = Literal["auto", "cuda", "cpu"]
 
 # Of a picture, in pixels: the network's coarsest maps have a pixel for 32 of it.
 SMALLEST_SIDE = 64
+# Of what is counted and has no bound of its own: far above what anybody trains with, and where a typing error would
+# fill the memory or the disk.
+MOST_COUNTED = 1_000_000
 
 
 def setting(
@@ -253,6 +256,10 @@ class Setting:
     def flag(self) -> str:
         return "--" + self.name.replace("_", "-")
 
+    @property
+    def is_path(self) -> bool:
+        return self.stands_for in ("DIR", "FILE")
+
 
 def all_settings() -> dict[str, Setting]:
     """Every setting under its dotted key, in the order in which the schema writes them."""
@@ -260,7 +267,10 @@ def all_settings() -> dict[str, Setting]:
     for section_name, section in SECTIONS.items():
         types = get_type_hints(section)
         for item in fields(section):
-            row = Setting(section_name, item.name, types[item.name], item.default, **item.metadata)
+            kind = types[item.name]
+            row = Setting(section_name, item.name, kind, item.default, **item.metadata)
+            if row.high is None and int in (kind, *get_args(kind)):
+                row = replace(row, high=MOST_COUNTED)
             settings[row.key] = row
     return settings
 

@@ -21,7 +21,7 @@ from camoxpert_cli.data.cod10k import NOT_CAMOUFLAGED, class_name, super_class
 from camoxpert_cli.data.duplicates import Fingerprint, details_of, find_duplicates
 from camoxpert_cli.data.layouts import Files, Use, describe_nothing, find_sets, list_files
 from camoxpert_cli.data.levels import UnclearError, foreground_of, levels_of
-from camoxpert_cli.data.pairs import Pair, is_list, write_list
+from camoxpert_cli.data.pairs import LARGEST_LIST, Pair, is_list, write_list
 from camoxpert_cli.data.reading import (
     SMALL_OBJECT,
     CutOffError,
@@ -34,6 +34,7 @@ from camoxpert_cli.data.reading import (
 from camoxpert_cli.data.sizes import is_same_shape
 from camoxpert_cli.data.threads import in_threads
 from camoxpert_cli.errors import DataError, UsageError
+from camoxpert_cli.regular_file import read_regular
 from camoxpert_cli.targets import check_targets
 
 # What each kind of fault means, in the order in which they are shown.
@@ -245,8 +246,9 @@ def _examine(report: SetReport, pair: Pair) -> _Examined:
     size = (image.shape[0], image.shape[1])
     if raw is not None:
         faults += _of_fit(report, pair, size, (raw.shape[0], raw.shape[1]), stored)
-    digest = hashlib.blake2b(f"{size}".encode() + image.tobytes(), digest_size=16).digest()
-    return _Examined(tuple(faults), size, area, Fingerprint(details_of(image), digest))
+    digest = hashlib.blake2b(f"{size}".encode(), digest_size=16)
+    digest.update(image.data)
+    return _Examined(tuple(faults), size, area, Fingerprint(details_of(image), digest.digest()))
 
 
 def _unreadable(name: str, path: Path, error: DataError) -> Fault:
@@ -393,7 +395,7 @@ def write_clean(report: Report, path: Path) -> None:
 
 def _is_ours(path: Path) -> bool:
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = json.loads(read_regular(path, LARGEST_LIST))
     except (OSError, ValueError, RecursionError):
         return False
     return isinstance(content, dict) and "camox_list" in content

@@ -9,13 +9,9 @@ from functools import partial
 from pathlib import Path
 
 from camoxpert_cli import console
+from camoxpert_cli.data.headers import stated_size
 from camoxpert_cli.data.pairs import Pair
-from camoxpert_cli.data.reading import (
-    jpeg_header,
-    read_matching_image,
-    read_scored_mask,
-    status_of,
-)
+from camoxpert_cli.data.reading import read_matching_image, read_scored_mask, status_of
 from camoxpert_cli.data.threads import in_threads
 
 # Masks that are read: a tool writes all of a data set in the same way.
@@ -64,7 +60,7 @@ def _differs(pair: Pair, resized: bool) -> bool:
     Nothing is decoded where the first bytes of the files say that they have one size.
     """
     head = _head(pair.image)
-    image, mask = _size(head), _size(_head(pair.mask))
+    image, mask = stated_size(head), stated_size(_head(pair.mask))
     # A turned image may have either size. Which of them is the mask's is seen when it is read.
     may_turn = b"Exif" in head or b"eXIf" in head
     if image is not None and mask is not None and (image == mask or (may_turn and image == mask[::-1])):
@@ -81,10 +77,3 @@ def _head(path: Path) -> bytes:
     with suppress(OSError), path.open("rb") as file:
         return file.read(_HEAD)
     return b""
-
-
-def _size(head: bytes) -> tuple[int, int] | None:
-    """Height and width of a PNG or JPEG as it is stored, where its first bytes say them."""
-    if head.startswith(b"\x89PNG"):
-        return int.from_bytes(head[20:24], "big"), int.from_bytes(head[16:20], "big")
-    return jpeg_header(head)[0] if head.startswith(b"\xff\xd8") else None

@@ -408,7 +408,7 @@ def _child(folders: Sequence[Path], names: Sequence[str]) -> Path | None:
 
 
 def _subfolders(folder: Path) -> list[Path]:
-    return [folder / entry.name for entry in _entries(folder) if entry.is_dir()]
+    return [folder / entry.name for entry in _entries(folder) if os.path.isdir(entry)]  # noqa: PTH112
 
 
 def _images(folder: Path) -> list[Path]:
@@ -463,8 +463,8 @@ def _first_of(names: Sequence[str], kind: str) -> str:
 def _contents(folder: Path) -> str:
     """Sub-folders and the number of files by extension, in words."""
     entries = _entries(folder)
-    folders = [each.name for each in entries if each.is_dir()]
-    endings = Counter(Path(each.name).suffix.lower() or each.name for each in entries if not each.is_dir())
+    folders = [each.name for each in entries if os.path.isdir(each)]  # noqa: PTH112
+    endings = Counter(Path(each.name).suffix.lower() or each.name for each in entries if each.name not in folders)
     parts = [f"the sub-folders {', '.join(folders[:8])}"] if folders else []
     parts += [f"{count} {ending}" for ending, count in endings.most_common(8)]
     return ", ".join(parts) or "nothing"

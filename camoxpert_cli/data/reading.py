@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import os
 import shlex
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +14,11 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from camoxpert_cli.data.headers import jpeg_header, png_is_whole, stated_size
 from camoxpert_cli.data.levels import OBJECT, SCORED_OBJECT, UnclearError, eight_bits, foreground_of
 from camoxpert_cli.data.sizes import is_same_shape
 from camoxpert_cli.errors import DataError
+from camoxpert_cli.regular_file import read_regular
 
 _REDUCED = {1: 0, 2: cv2.IMREAD_REDUCED_COLOR_2, 4: cv2.IMREAD_REDUCED_COLOR_4, 8: cv2.IMREAD_REDUCED_COLOR_8}
 _AGAIN = "copy or download the file again"
@@ -26,13 +31,36 @@ _MEND = (
 )
 # Below this share of the image an object counts as small: 28.8 % of COD10K's test objects (Electronics 14/6/1118).
 SMALL_OBJECT = 0.03
+_MOST_BYTES = 2**30
+# More than any camera takes. Not even the largest file needs 4 GB of memory then, whatever its header asks for; masks
+# have half as many, since what is compared with them takes twice the room.
+_BOUND = "OPENCV_IO_MAX_IMAGE_PIXELS"
+_pixels = os.environ.get(_BOUND, "")
+MOST_PIXELS = int(_pixels) if _pixels.isdecimal() else 200_000_000
+MOST_MASK_PIXELS = MOST_PIXELS // 2
+_LARGE = 30_000_000
+_MOST_PASSES = 100  # of a progressive JPEG, which has some ten; each takes time, and a few bytes
 
 
 class CutOffError(DataError):
     """The end of a file is missing."""
 
 
-def read_image(path: Path, img_size: int | None = None) -> tuple[NDArray[np.uint8], tuple[int, int]]:
+@contextmanager
+def within_memory(what: Path | str) -> Iterator[None]:
+    """Where the memory is too small for an image, raise DataError that names it in place of whatever ran out of it."""
+    try:
+        yield
+    except (MemoryError, cv2.error, RuntimeError) as error:
+        is_short = isinstance(error, MemoryError) or "DefaultCPUAllocator" in str(error)  # of torch
+        if is_short or getattr(error, "code", None) == cv2.Error.StsNoMem:
+            raise DataError(f"there is too little memory for {what}", "shrink it, or close other programs") from error
+        raise
+
+
+def read_image(
+    path: Path, img_size: int | None = None, alone: AbstractContextManager[object] | None = None
+) -> tuple[NDArray[np.uint8], tuple[int, int]]:
     """The image as uint8 (H, W, 3) RGB, turned as its EXIF entry asks, and its own height and width.
 
     Turned, because that is what people see in every viewer, and what they drew the mask on; see `read_pair`.
@@ -40,9 +68,13 @@ def read_image(path: Path, img_size: int | None = None) -> tuple[NDArray[np.uint
     an eighth of its size, not below `img_size`, which is faster. After `resize_image` that differs from full decoding
     by 0.5 of 255 levels on average where the image is just 2, 4 or 8 times as large, and by 2.3 to 4.3 in between
     (measured on photographs of cats in hay and grass, the worst by 8); bilinear shrinking would differ by 4 to 10.
+    `alone` is entered while a large image is decoded, of which several at once would fill the memory.
     Raises DataError where the file is unreadable.
     """
-    return _decode_image(path, read_bytes(path), cv2.IMREAD_COLOR, img_size)
+    content = read_bytes(path)
+    size = None if alone is None else stated_size(content)
+    with alone if alone and size and size[0] * size[1] > _LARGE else nullcontext():
+        return _decode_image(path, content, cv2.IMREAD_COLOR, img_size)
 
 
 def read_mask(path: Path, above: int = OBJECT) -> NDArray[np.uint8]:
@@ -106,30 +138,48 @@ def status_of(path: Path) -> os.stat_result:
 
 
 def read_bytes(path: Path) -> bytes:
-    """The content of a file. Raises DataError where there is none."""
+    """The content of a regular file. Raises DataError where there is none, or it has more than a gigabyte."""
     try:
-        return path.read_bytes()
+        return read_regular(path, _MOST_BYTES)
     except OSError as error:
         raise DataError(f"cannot read {path}: {error.strerror}", "check the path and its permissions") from error
 
 
-def decode(path: Path, content: bytes, flags: int) -> NDArray[Any]:
-    """The pixels of a file's content, as `cv2.imdecode` gives them. Raises CutOffError or DataError, naming `path`."""
+def decode(path: Path, content: bytes, flags: int, most_pixels: int = MOST_PIXELS) -> NDArray[Any]:
+    """The pixels of a file's content, as `cv2.imdecode` gives them: 8 or 16 bits, one, three or four channels.
+
+    Raises CutOffError or DataError, naming `path`; before it takes memory for them, where there are too many.
+    """
+    header = jpeg_header(content) if content.startswith(b"\xff\xd8") else None
+    _refuse_size(path, stated_size(content) if header is None else header.size, most_pixels)
     # OpenCV pads a JPEG that is cut off with grey and says so on stderr only, and so do some of its versions a PNG.
-    if content.startswith(b"\xff\xd8") and content.rfind(b"\xff\xd9", jpeg_header(content)[1]) < 0:
-        raise CutOffError(f"{path} is cut off: the end of the JPEG is missing", _AGAIN)
-    if content.startswith(b"\x89PNG") and content.rfind(b"IEND") < 0:
+    if header is not None:
+        if content.rfind(b"\xff\xd9", header.pixels) < 0:
+            raise CutOffError(f"{path} is cut off: the end of the JPEG is missing", _AGAIN)
+        if header.is_progressive and (passes := content.count(b"\xff\xda", header.pixels)) > _MOST_PASSES:
+            raise DataError(f"{path} is drawn in {passes} passes, expected {_MOST_PASSES} at most", "save it anew")
+    is_png = content.startswith(b"\x89PNG")
+    if is_png and content.rfind(b"IEND") < 0:
         raise CutOffError(f"{path} is cut off: the end of the PNG is missing", _AGAIN)
+    unreadable = DataError(f"{path} cannot be read as a picture", "open it in a viewer; copy or download it again")
+    if is_png and not png_is_whole(content):
+        raise unreadable
     # OpenCV takes the upper byte of 16 bits, which is black where only the lower one is used, and no floats.
     is_deep = flags != cv2.IMREAD_UNCHANGED and (
-        content.startswith((b"II", b"MM")) or (content.startswith(b"\x89PNG") and content[24:25] == b"\x10")
+        content.startswith((b"II", b"MM")) or (is_png and content[24:25] == b"\x10")
     )
     try:
-        pixels = cv2.imdecode(np.frombuffer(content, np.uint8), flags | (cv2.IMREAD_ANYDEPTH if is_deep else 0))
-    except cv2.error:  # an empty file, or a header that claims an absurd size
+        with within_memory(path):
+            pixels = cv2.imdecode(np.frombuffer(content, np.uint8), flags | (cv2.IMREAD_ANYDEPTH if is_deep else 0))
+    except cv2.error as error:  # an empty file, or a header that claims an absurd size
         pixels = None
+        if "CV_IO_MAX_IMAGE" in str(error):
+            raise _too_large(path, None, most_pixels) from error
     if pixels is None:
-        raise DataError(f"{path} cannot be read as a picture", "open it in a viewer; copy or download it again")
+        raise unreadable
+    _refuse_size(path, pixels.shape[:2], most_pixels)
+    if pixels.ndim == 3 and pixels.shape[2] not in (1, 3, 4):
+        raise DataError(f"{path} has {pixels.shape[2]} channels, expected 1, 3 or 4", "save it as a PNG")
     try:
         return eight_bits(pixels) if is_deep else pixels
     except UnclearError as error:
@@ -142,7 +192,7 @@ def read_single(path: Path) -> NDArray[Any]:
     Raises DataError where the file is unreadable or holds several frames or pages: the first may be any part of it.
     """
     content = read_bytes(path)
-    pixels = decode(path, content, cv2.IMREAD_UNCHANGED)
+    pixels = decode(path, content, cv2.IMREAD_UNCHANGED, MOST_MASK_PIXELS)
     if not content.startswith(_SINGLE):
         try:
             _, pages = cv2.imdecodemulti(np.frombuffer(content, np.uint8), cv2.IMREAD_UNCHANGED, range=(0, 2))
@@ -163,6 +213,20 @@ def mending(path: Path, raw: NDArray[Any]) -> str:
     return f"where all that is not 0 is object: {copy} && {write}"
 
 
+def _refuse_size(path: Path, size: tuple[int, int] | None, most: int) -> None:
+    if size is not None and size[0] * size[1] > most:
+        raise _too_large(path, size, most)
+
+
+def _too_large(path: Path, size: tuple[int, int] | None, most: int) -> DataError:
+    how_many = "too many pixels" if size is None else f"{format_image_size(size)} pixels"
+    wanted = 5 * MOST_PIXELS if size is None else math.ceil(size[0] * size[1] * MOST_PIXELS / most)
+    return DataError(
+        f"{path} has {how_many}, expected {most / 1e6:g} million at most",
+        f"shrink it, or where there is memory for it: export {_BOUND}={wanted}",
+    )
+
+
 def format_image_size(size: tuple[int, ...]) -> str:
     """Height and width as people write them: width × height."""
     return f"{size[1]}×{size[0]}"
@@ -171,7 +235,7 @@ def format_image_size(size: tuple[int, ...]) -> str:
 def _decode_image(
     path: Path, content: bytes, flags: int, img_size: int | None
 ) -> tuple[NDArray[np.uint8], tuple[int, int]]:
-    stored = jpeg_header(content)[0] if img_size is not None and content.startswith(b"\xff\xd8") else None
+    stored = jpeg_header(content).size if img_size is not None and content.startswith(b"\xff\xd8") else None
     factor = 1 if stored is None or img_size is None else _reduction(stored, img_size)
     pixels = np.asarray(
         cv2.cvtColor(decode(path, content, flags | _REDUCED[factor]), cv2.COLOR_BGR2RGB), dtype=np.uint8
@@ -196,23 +260,3 @@ def _reduction(size: tuple[int, int], img_size: int) -> int:
 def _reduced(size: tuple[int, int], factor: int) -> tuple[int, int]:
     """libjpeg rounds up."""
     return -(-size[0] // factor), -(-size[1] // factor)
-
-
-def jpeg_header(content: bytes) -> tuple[tuple[int, int] | None, int]:
-    """A JPEG's height and width as it is stored, where they can be found, and where its pixels start.
-
-    Within the pixels 0xFF is always followed by 0x00 or a restart number, so 0xFFD9 there is the end. The segments
-    before them are stepped over, since a thumbnail in the EXIF data has a size and an end of its own. Bytes after the
-    end are fine: phones append films and depth maps.
-    """
-    size, at = None, 2
-    while content[at : at + 1] == b"\xff" and content[at + 1 : at + 2] not in (b"", b"\xda"):
-        marker = content[at + 1]
-        if marker == 0xFF:  # a fill byte
-            at += 1
-            continue
-        if 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):  # frame headers, but for tables among them
-            height, width = (int.from_bytes(content[at + start : at + start + 2], "big") for start in (5, 7))
-            size = (height, width) if height and width else None
-        at += 2 + int.from_bytes(content[at + 2 : at + 4], "big")
-    return size, at

@@ -21,6 +21,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,10 +31,12 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from camoxpert_cli import console
 from camoxpert_cli.data.pairs import Pair
 from camoxpert_cli.data.threads import in_threads
 from camoxpert_cli.data.writing import encoded, is_own_image
 from camoxpert_cli.errors import DataError
+from camoxpert_cli.regular_file import read_regular
 
 Split = Literal["train", "val"]
 Cue = Literal["orientation", "scale", "both"]
@@ -113,7 +116,8 @@ def write_dataset(folder: Path, *, seed: int, train: int, test: int, size: int) 
     `train` and `test` are counts. The files are TrainDataset/{Imgs,GT}/train_00000.png ... from the "train"
     split and TestDataset/synthetic/{Imgs,GT}/test_00000.png ... from the "val" split.
     A manifest, written last, says what is complete: a run that finds another one, none, or a file missing
-    writes everything anew. Raises DataError, before changing anything, where a folder holds other files.
+    writes everything anew. Raises DataError, before changing anything, where a folder holds other files or the disk
+    has too little room.
     """
     wanted = {"version": VERSION, "seed": seed, "train": train, "test": test, "size": size}
     parts: list[tuple[Path, str, Split, int]] = [
@@ -128,6 +132,7 @@ def write_dataset(folder: Path, *, seed: int, train: int, test: int, size: int) 
         return False
     if foreign := sorted(path for path in present if not is_own_image(path, cut_off=True)):
         raise _foreign(foreign[0])
+    _require_room(folder, 4 * size**2 * len(plan), len(plan))
     manifest.unlink(missing_ok=True)
     for path in present - expected:
         path.unlink()
@@ -167,6 +172,18 @@ def _plan(folder: Path, stem: str, split: Split, count: int) -> list[tuple[int, 
     return [(index, split, folder / "Imgs" / name, folder / "GT" / name) for index, name in enumerate(names)]
 
 
+def _require_room(folder: Path, needed: int, count: int) -> None:
+    """`needed` bytes, as if images and masks were not compressed: the noise in the images hardly can be."""
+    there = next(each for each in (folder, *folder.absolute().parents) if each.exists())
+    free = shutil.disk_usage(there).free
+    if free < needed:
+        raise DataError(
+            f"{count} generated pictures need up to {console.byte_size(needed)}, and the disk of {there} has "
+            f"{console.byte_size(free)} free",
+            "generate fewer, or choose another disk",
+        )
+
+
 def _own_files(folder: Path, stem: str) -> set[Path]:
     """The generated files in a part's two folders; DataError when there are others."""
     files = {path for kind in ("Imgs", "GT") for path in (folder / kind).glob("*")}
@@ -183,8 +200,8 @@ def _foreign(path: Path) -> DataError:
 def _read_json(path: Path) -> Any:
     """The content of a JSON file, or None where it is missing or damaged."""
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (FileNotFoundError, ValueError):
+        return json.loads(read_regular(path, 2**16))
+    except (OSError, ValueError, RecursionError):
         return None
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Generator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
@@ -19,7 +20,7 @@ from camoxpert_cli.checkpoints.format import read_checkpoint
 from camoxpert_cli.checkpoints.load import network_of, trained_size
 from camoxpert_cli.config.parse import NO_TTA, Tta
 from camoxpert_cli.data.image_paths import find_images
-from camoxpert_cli.data.reading import read_image
+from camoxpert_cli.data.reading import read_image, within_memory
 from camoxpert_cli.data.resizing import resize_image
 from camoxpert_cli.data.threads import in_threads
 from camoxpert_cli.data.writing import is_own_image, write_image
@@ -33,6 +34,7 @@ from camoxpert_cli.targets import check_targets, within
 
 _LONGEST_JPEG_SIDE = 65500
 _OUT_HINT = "choose another folder with --out"
+_one_large_image = threading.Lock()
 
 
 @dataclass(frozen=True)
@@ -113,7 +115,8 @@ def predict(
             try:
                 if isinstance(probability, DataError):
                     raise probability
-                outputs.write(path, probability)
+                with within_memory(path):
+                    outputs.write(path, probability)
             except DataError as error:
                 failed.append(path)
                 console.warn(error.message)
@@ -154,19 +157,26 @@ def probabilities(
     """The map float32 (H, W) in 0..1 of each image, a file or RGB (H, W, 3), or why it cannot be read."""
     where = next(network.parameters()).device
     with closing(in_threads(partial(_read, size=size), images)) as reading:
-        for read in reading:
+        for source, read in zip(images, reading, strict=True):
             if isinstance(read, DataError):
                 yield read
+                continue
+            image, full_size = read
+            try:
+                with within_memory(source if isinstance(source, Path) else "an image"):
+                    found = predict_probabilities(network, image[None].to(where), [full_size], None, tta)
+            except DataError as error:
+                yield error
             else:
-                image, full_size = read
-                yield predict_probabilities(network, image[None].to(where), [full_size], None, tta)[0]
+                yield found.pop()  # so that nothing here keeps it while the next one is computed
 
 
 def _read(source: Path | NDArray[np.uint8], size: int) -> tuple[Tensor, tuple[int, int]] | DataError:
     """The image as the network sees it, uint8 (3, S, S), and its own height and width."""
     if isinstance(source, Path):
         try:
-            image, full_size = read_image(source, size)
+            with within_memory(source):
+                image, full_size = read_image(source, size, _one_large_image)
         except DataError as error:
             return error
     else:
@@ -179,11 +189,18 @@ def _one_for_each_stem(images: Sequence[Path]) -> list[Path]:
     stems: dict[str, Path] = {}
     for path in images:
         other = stems.setdefault(path.stem, path)
-        if not other.samefile(path):
+        if not _is_same(other, path):
             raise DataError(
                 f"{other} and {path} would both be written to {path.stem}.png", "predict them into two folders"
             )
     return list(stems.values())
+
+
+def _is_same(path: Path, other: Path) -> bool:
+    try:
+        return path == other or path.samefile(other)
+    except OSError:  # one of them leads nowhere
+        return False
 
 
 def _check_outputs(images: Sequence[Path], outputs: Outputs, overwrite: bool, beside: Sequence[Path]) -> None:

@@ -304,7 +304,7 @@ MUTANTS = [
     ),
     Mutant(
         "inference/predictions.py",
-        "[0, 0].sigmoid() for index, size",
+        "[0, 0].sigmoid_() for index, size",
         "[0, 0] for index, size",
         f"{_PREDICTIONS}::test_logits_are_resized",
     ),
@@ -317,8 +317,8 @@ MUTANTS = [
     Mutant("inference/predictions.py", ".logits.float()", ".logits", f"{_PREDICTIONS}::test_half_precision"),
     Mutant(
         "inference/predictions.py",
-        "(probability * 255).round()",
-        "(probability * 255)",
+        "(rows * 255).round()",
+        "(rows * 255)",
         f"{_PREDICTIONS}::test_grey_values",
     ),
     Mutant(
@@ -329,7 +329,7 @@ MUTANTS = [
     ),
     Mutant(
         "inference/predict.py",
-        "        if not other.samefile(path):",
+        "        if not _is_same(other, path):",
         "        if False:",
         f"{_PREDICT}::test_two_images_of_one_name",
     ),

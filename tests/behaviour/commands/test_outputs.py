@@ -181,16 +181,6 @@ def test_folders_lead_nowhere_else(place: Path, images: str, monkeypatch: pytest
     assert {path.parent.relative_to(maps) for path in maps.rglob("*.png")} == {Path("deep", TEST_SET)}
 
 
-def test_two_pictures_of_one_name(place: Path) -> None:
-    """In a list two pairs of a set may have one name: their maps would be one file."""
-    rows = [[f"data/{TEST_SET}/Imgs/test-0{n}.png", f"data/{TEST_SET}/GT/test-0{n}.png"] for n in (0, 0)]
-    Path("list.json").write_text(json.dumps({"camox_list": 1, "train": [], "tests": {"a": rows}}), encoding="utf-8")
-    command = ["eval", "best.pth", "--dataset-path", "list.json", "--device", "cpu", "--save-maps", "maps"]
-
-    assert f"two files would be written to {Path('maps', 'a', 'test-00.png')}" in refused(*command)
-    assert not Path("maps").exists()
-
-
 def full_disk(monkeypatch: pytest.MonkeyPatch, method: str, part: str) -> None:
     """Have the disk refuse files with `part` in their names."""
     original = getattr(Path, method)

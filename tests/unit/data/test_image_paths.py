@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -103,3 +104,38 @@ def test_what_gives_no_image_is_named(path: str, message: str) -> None:
 
     assert (caught.value.exit_code, caught.value.message) == (3, message)
     assert "photos/**/*.jpg" in caught.value.hint
+
+
+def test_links_that_lead_in_circles(folder: Path) -> None:
+    """Each folder is entered once: two links to the folder itself would double the work at each of 40 depths."""
+    for name in ("photos/up", "photos/again", "photos/deep/up"):
+        (folder / name).symlink_to(folder / "photos")
+    (folder / "photos" / "self").symlink_to("self")
+    (folder / "linked").symlink_to(folder / "odd")
+
+    assert found("photos/**/*.jpg") == ["photos/b.jpg", "photos/deep/e.jpg"]
+    assert found("linked/**/x1.*", "**/x1.jpg") == ["linked/x1.jpg", "linked/x1.jpg"]
+    assert found("**/**/*.bmp") == ["photos/deep/er/f.bmp"]
+
+
+def test_what_is_called_as_an_image_and_is_none(folder: Path) -> None:
+    """It is handed on, so that whoever reads it names it; alone it is told before anything is computed."""
+    os.mkfifo("photos/pipe.png")
+    Path("photos/lost.png").symlink_to("nowhere")
+    Path("photos/self.png").symlink_to("self.png")
+
+    assert found("photos") == [
+        f"photos/{name}" for name in ("a.JPEG", "b.jpg", "c.png", "lost.png", "pipe.png", "self.png")
+    ]
+    assert found("photos/**/[ls]*.png") == ["photos/lost.png", "photos/self.png"]
+    with pytest.raises(DataError, match=r"photos/pipe\.png is neither a file nor a folder"):
+        found("photos/pipe.png")
+    with pytest.raises(DataError, match=r"there is no picture or folder photos/lost\.png"):
+        found("photos/lost.png")
+
+
+def test_a_link_to_the_folder_itself(folder: Path) -> None:
+    """It gives every image once, and not once more for each time that the system follows it."""
+    (folder / "odd" / "up").symlink_to(folder / "odd")
+
+    assert found("odd/**/x1.jpg") == ["odd/x1.jpg"]

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import os
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -293,3 +294,42 @@ def test_two_pictures_of_one_name(suffix: str, place: str, name: str) -> None:
             read_list(root / "list.json")
         assert str(first) in caught.value.message
         assert str(second) in caught.value.message
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        ('{"camox_list": 1, "train": ' + "[" * 10**5, "is no list of pictures: maximum recursion depth"),
+        ('{"camox_list": NaN}', "it does not say camox_list 1"),
+        ('{"camox_list": 1, "tests": {}, "train": ' + "9" * 5000 + "}", "is no list of pictures: Exceeds the limit"),
+        ('{"camox_list": 1, "tests": {}, "train": [["a", NaN]]}', "holds ['a', nan], expected pairs"),
+        ('{"camox_list": 1, "tests": {}, "train": [["' + "a" * 10**6 + '", 1]]}', "expected pairs"),
+        ('{"camox_list": 1, "tests": {}, "train": [["' + "a" * 10**6 + '", "b"]]}', "2 of the 2 files"),
+        ('{"camox_list": 1, "tests": {}, "train": [["a\\u0000", "\\ud800"]]}', "2 of the 2 files"),
+        (
+            '{"camox_list": 1, "train": [], "tests": ' + json.dumps(["x"] * 10**5) + "}",
+            "expected lists of pairs by name",
+        ),
+    ],
+)
+def test_lists_that_are_deep_or_long(tmp_path: Path, content: str, words: str) -> None:
+    """Each is refused in a sentence that stays short."""
+    path = tmp_path / "list.json"
+    path.write_text(content)
+
+    with pytest.raises(DataError) as caught:
+        read_list(path)
+
+    assert words in caught.value.message
+    assert len(caught.value.message) < 800
+
+
+def test_lists_that_are_no_files(tmp_path: Path) -> None:
+    """Nothing is waited for, nor read without an end."""
+    os.mkfifo(tmp_path / "pipe.json")
+    (tmp_path / "zero.json").symlink_to("/dev/zero")
+    (tmp_path / "large.json").touch()
+    os.truncate(tmp_path / "large.json", 2**40)
+    for name, reason in (("pipe", "a named pipe"), ("zero", "a device"), ("large", "expected 67108864 at most")):
+        with pytest.raises(DataError, match=reason):
+            read_list(tmp_path / f"{name}.json")

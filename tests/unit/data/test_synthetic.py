@@ -1,7 +1,9 @@
 from __future__ import annotations
 
+import shutil
 from functools import cache
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, get_args
 
 import cv2
@@ -235,3 +237,12 @@ def test_other_images_are_left_alone(tmp_path: Path, name: str) -> None:
     with pytest.raises(DataError, match=own.stem):
         write_small(tmp_path)
     assert contents(tmp_path) == {f"TrainDataset/Imgs/{name}": mine}
+
+
+def test_more_than_the_disk_holds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is said before anything is written, rather than when the disk is full."""
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=4 * 64**2 * 5 - 1))
+    with pytest.raises(DataError, match=r"5 generated pictures need up to .* and the disk of .* has .* free"):
+        write_dataset(tmp_path / "new", seed=0, train=3, test=2, size=64)
+
+    assert list(tmp_path.iterdir()) == []

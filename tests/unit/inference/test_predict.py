@@ -307,3 +307,13 @@ def test_whatever_ends_it_leaves_whole_files(
     names = sorted(path.name for path in images.iterdir())
     assert sorted(path.name for path in (tmp_path / "maps").iterdir()) == names[:2]
     assert all(read(path).shape == read(images / path.name).shape[:2] for path in (tmp_path / "maps").iterdir())
+
+
+def test_links_of_one_name_that_lead_nowhere(network: CamoXpert, tmp_path: Path) -> None:
+    """They are different images as far as anybody knows."""
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "x.png").symlink_to("nowhere")
+
+    with pytest.raises(DataError, match=r"would both be written to x\.png"):
+        run(network, [tmp_path / "a", tmp_path / "b"], tmp_path / "maps")
