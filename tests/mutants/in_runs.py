@@ -56,8 +56,8 @@ MUTANTS = [
     ),
     Mutant(
         "run_folder.py",
-        "(self.results, self.per_image, self.report, self.curves)",
-        "(self.results, self.report, self.curves)",
+        "(self.results, self.per_image, self.curves, self.report)",
+        "(self.results, self.curves, self.report)",
         "behaviour/test_resume.py::test_an_extended_run_has_no_results_yet",
     ),
     Mutant(

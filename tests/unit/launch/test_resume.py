@@ -7,12 +7,14 @@ from typing import Any
 
 import pytest
 import torch
+import yaml
 
 from camoxpert_cli.checkpoints.format import FORMAT, VERSION, Checkpoint, CheckpointContent, TrainingContent
 from camoxpert_cli.config.resolve import resolve, to_mapping
 from camoxpert_cli.engine.build import build_phases, rate_at
 from camoxpert_cli.errors import ConfigError, UsageError
 from camoxpert_cli.launch import resume
+from camoxpert_cli.launch.decide import name_for
 from camoxpert_cli.launch.resume import rehearse, settings_to_go_on
 from camoxpert_cli.run_folder import RunFolder
 from tests.helpers.tiny_data import tiny_run
@@ -21,8 +23,8 @@ from tests.helpers.tiny_data import tiny_run
 def checkpoint_of(folder: Path, **settings: Any) -> Checkpoint:
     """Of a run of three epochs in `folder`; steps of 4 and 2 images."""
     folder.mkdir()
-    (folder / "config.yaml").touch()
     config = tiny_run(Path("/images"), folder, epochs=3, stage2_batch_size=2, gpus=1, **settings).config
+    (folder / "config.yaml").write_text(yaml.safe_dump(to_mapping(config)))
     content = {"format": FORMAT, "version": VERSION, "network": {"weight": torch.ones(1)}, "config": to_mapping(config)}
     return Checkpoint(folder / "last.pth", content)
 
@@ -109,14 +111,15 @@ def test_where_it_goes_on(checkpoint: Checkpoint, monkeypatch: pytest.MonkeyPatc
 
     assert settings_to_go_on(began_elsewhere, {}, []).config.run.resume_from is None
     assert by_flag.run.checkpoint_dir == assigned.run.checkpoint_dir == "new"
-    assert str(read_only.run.checkpoint_dir).startswith("runs/run-")
+    assert read_only.run.checkpoint_dir is None
+    assert name_for(resolve(None, {}), checkpoint) == "run"
 
 
 def test_a_folder_with_a_checkpoint_alone_is_no_runs_own(checkpoint: Checkpoint) -> None:
     """Somebody put the file there, beside files of their own."""
     (checkpoint.path.parent / "config.yaml").unlink()
 
-    assert str(settings_to_go_on(checkpoint, {}, []).config.run.checkpoint_dir).startswith("runs/run-")
+    assert settings_to_go_on(checkpoint, {}, []).config.run.checkpoint_dir is None
 
 
 def test_images_that_lie_elsewhere_now(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -137,11 +140,11 @@ def test_images_that_lie_elsewhere_now(tmp_path: Path, monkeypatch: pytest.Monke
 @pytest.mark.parametrize(("samples", "step"), [(0, 0), (32, 2), (33, 3)])
 def test_the_next_rate(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, samples: int, step: int) -> None:
     """A dry run names the rate of the step that comes next, of 16 images, in the middle of an epoch too."""
-    (tmp_path / "config.yaml").touch()
     settings = {"train.accumulation_steps": 1, "train.batch_size": 8, "train.stage2_batch_size": 8, "run.gpus": 2}
     before = to_mapping(resolve("quickstart", settings).config)
     training = TrainingContent({"epoch": 0, "samples": samples}, 4, "", {}, {}, 0)
     network = {"weight": torch.zeros(1)}
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump(before))
     content = CheckpointContent("test_resnet", 7, network, None, 0, None, None, before, None, training)
     found = Checkpoint(tmp_path / "last.pth", content.to_dict())
     monkeypatch.setattr(resume, "find_checkpoint", lambda source: found)
