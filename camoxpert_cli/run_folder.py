@@ -49,14 +49,14 @@ _BEGUN = ("config.yaml", "env.json", "metrics.jsonl", STRATEGY_FILE)
 _FILES = (*_PRECIOUS, *_PAGES, *_BEGUN)
 # Filled by a run, with files of names that do not stand there before: a run's own folders, or somebody else's.
 _FOLDERS = ("logs", "tensorboard")
-# By what a file that a run wrote is told from somebody else's of the same name: what the content has in it, or bytes
-# among the first thousand.
+# By what a file that a run wrote is told from somebody else's of the same name: by what its content has, or by bytes
+# among the first thousand. Content of other types is damaged rather than somebody's.
 _IN_CONTENT: dict[str, Callable[[Any], bool]] = {
     "env.json": lambda content: "camox" in content["versions"],
     # A preset says only what differs, and never where the run is.
     "config.yaml": lambda content: content.keys() >= {"model", "data", "train"} and "checkpoint_dir" in content["run"],
     "metrics.jsonl": lambda content: "epoch" in content and content["event"] in ("step", "epoch", "resume"),
-    "history.json": lambda content: isinstance(content, list) and all(row.keys() >= {"epoch"} for row in content),
+    "history.json": lambda content: all(row.keys() >= {"epoch"} for row in content),
     "results.json": lambda content: bool(content.keys() & {"validation", "sets"}),
     STRATEGY_FILE: lambda content: content.keys() >= {"images_per_s"},
 }
@@ -141,6 +141,8 @@ class RunFolder:
             own[self.curves.name] = own.get(self.report.name) or False  # it comes after that, and tells nothing
         if resume_from is not None and resume_from.parent.resolve() == self.path.resolve():
             may_go = {*_FILES, *_FOLDERS} if True in own.values() else {*CHECKPOINTS}
+            # In the folder of a run these are the run's: what is in them that no run writes is damage.
+            own.update({name: None for name in ("history.json", "metrics.jsonl", STRATEGY_FILE) if name in own})
         else:
             found = [name for name in _PRECIOUS if name in there]
             if found:
@@ -356,9 +358,11 @@ def _is_runs(path: Path) -> bool | None:
     if path.name not in _IN_CONTENT or (content := _content(path)) is None:
         return None
     try:
-        return _IN_CONTENT[path.name](content)
-    except (LookupError, TypeError, AttributeError):
+        return _IN_CONTENT[path.name](content) if content else None
+    except LookupError:
         return False
+    except (TypeError, AttributeError):
+        return None
 
 
 def _content(path: Path) -> Any:

@@ -11,6 +11,7 @@ import yaml
 
 from camoxpert_cli.checkpoints.format import FORMAT, VERSION, Checkpoint, CheckpointContent, TrainingContent
 from camoxpert_cli.config.resolve import resolve, to_mapping
+from camoxpert_cli.config.schema import SETTINGS
 from camoxpert_cli.engine.build import build_phases, rate_at
 from camoxpert_cli.errors import ConfigError, UsageError
 from camoxpert_cli.launch import resume
@@ -135,6 +136,83 @@ def test_images_that_lie_elsewhere_now(tmp_path: Path, monkeypatch: pytest.Monke
     assert (now_folders.images, now_folders.masks) == ((str(tmp_path / "images"),), (str(tmp_path / "masks"),))
     assert now_set.dataset_path == (str(tmp_path / "data"),)
     assert (now_set.images, now_set.masks) == ((), ())
+
+
+def with_cache(folder: Path, cache: Path, *, beside: bool = True) -> Checkpoint:
+    """A checkpoint whose run kept its cache there, with the settings `beside` it or alone."""
+    checkpoint = checkpoint_of(folder, cache=str(cache))
+    if not beside:
+        (folder / "config.yaml").unlink()
+    return checkpoint
+
+
+def test_the_cache_of_a_run_of_this_machine(tmp_path: Path) -> None:
+    """A run goes on with the cache that it has made."""
+    cache = tmp_path / "cache"
+    cache.mkdir()
+    (cache / "pictures-64px-0.u8").touch()
+    checkpoint = with_cache(tmp_path / "run", cache)
+
+    assert settings_to_go_on(checkpoint, {}, []).config.data.cache == str(cache)
+
+
+@pytest.mark.parametrize("kind", ["not there", "somebody's", "settings missing", "settings of another"])
+def test_a_place_that_only_a_checkpoint_names(tmp_path: Path, capsys: pytest.CaptureFixture[str], kind: str) -> None:
+    """A checkpoint may come from anybody: no cache is kept where it says, unless the user says so too."""
+    cache = tmp_path / "place"
+    checkpoint = with_cache(tmp_path / "run", cache, beside=kind != "settings missing")
+    if kind != "not there":
+        cache.mkdir()
+    if kind.startswith("settings"):
+        (cache / "pictures-64px-0.u8").touch()
+    if kind == "settings of another":
+        (tmp_path / "run" / "config.yaml").write_text(yaml.safe_dump(to_mapping(resolve(None, {}).config)))
+    asked = settings_to_go_on(checkpoint, {"data.cache": str(cache)}, []).config.data.cache
+    assert capsys.readouterr().err == ""
+
+    assert settings_to_go_on(checkpoint, {}, []).config.data.cache == "auto"
+    assert asked == str(cache)
+    assert f"--cache {cache} takes that folder" in " ".join(capsys.readouterr().err.split())
+
+
+def test_a_cache_in_the_run_folder(tmp_path: Path) -> None:
+    """A run may write there in any case, and nowhere beside it."""
+    inside = with_cache(tmp_path / "run", tmp_path / "run" / "cache")
+    outside = with_cache(tmp_path / "other", tmp_path / "other" / ".." / "cache")
+
+    assert settings_to_go_on(inside, {}, []).config.data.cache == str(tmp_path / "run" / "cache")
+    assert settings_to_go_on(outside, {}, []).config.data.cache == "auto"
+
+
+def test_no_other_place_of_a_checkpoint_is_written(tmp_path: Path) -> None:
+    """Of the settings that are paths, a run writes to its folder and its cache; where it goes on decides the former."""
+    paths = {key for key, each in SETTINGS.items() if each.stands_for in ("DIR", "FILE")}
+    checkpoint = checkpoint_of(tmp_path / "run", checkpoint_dir=str(tmp_path / "theirs"), resume_from="/theirs.pth")
+    run = settings_to_go_on(checkpoint, {}, []).config.run
+
+    assert paths == {"model.backbone_weights", "data.dataset_path", "data.images", "data.masks", "data.cache"} | {
+        "run.checkpoint_dir",
+        "run.resume_from",
+    }
+    assert (run.checkpoint_dir, run.resume_from) == (str(tmp_path / "run"), None)
+
+
+def test_saved_by_another_process_in_between(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who read a checkpoint before another run's last save in the same folder is told so, and changes nothing."""
+    found = checkpoint_of(tmp_path / "run")
+    found.path.write_bytes(b"first")
+
+    def read_slowly(source: Path) -> Checkpoint:
+        found.path.unlink()
+        found.path.write_bytes(b"second")
+        return found
+
+    monkeypatch.setattr(resume, "find_checkpoint", read_slowly)
+    with pytest.raises(UsageError, match="another process has saved in") as caught:
+        resume.resume(tmp_path / "run", {}, [])
+
+    assert caught.value.hint == f"camox resume {tmp_path / 'run'}"
+    assert found.path.read_bytes() == b"second"
 
 
 @pytest.mark.parametrize(("samples", "step"), [(0, 0), (32, 2), (33, 3)])
