@@ -97,7 +97,7 @@ class RunFolder:
     @property
     def holds_checkpoint(self) -> bool:
         """Whether a run was saved here that can go on."""
-        return any((self.path / name).exists() for name in CHECKPOINTS)
+        return any((self.path / name).is_file() for name in CHECKPOINTS)
 
     @property
     def resume_command(self) -> str:

@@ -134,12 +134,13 @@ def _describe(config: Config, checkpoint: Checkpoint) -> list[tuple[str, str]]:
 
 
 def _next_step(config: Config, checkpoint: Checkpoint, folder: RunFolder, epoch: int, samples: int) -> str:
-    training = checkpoint.training
+    training, begins = checkpoint.training, ""
     images = config.data.generated_pictures
     if config.data.dataset_path or config.data.images or not images:
         data = open_data(config.data, config.train.seed, folder)
         images = len(data.train)
-        if not check_images(checkpoint, data, folder):  # a new run
+        if not check_images(checkpoint, data, folder):
+            begins = "a new run with these weights, for the pictures are others: "
             epoch = config.train.stage1_epochs if config.train.skip_stage1 else 0
     refuse_fewer_epochs(config, checkpoint.path, epoch)
     phases = keep_unfrozen(build_phases(config), epoch, training.backbone_stages if training else 0)
@@ -148,7 +149,7 @@ def _next_step(config: Config, checkpoint: Checkpoint, folder: RunFolder, epoch:
         return f"all {config.train.epochs} epochs are complete: the best weights would be scored"
     step = math.ceil(samples / (phase.stage.batch_size * config.train.accumulation_steps * config.gpu_count))
     rate = rate_at(config, phase.stage, images, epoch, step)
-    return f"epoch {epoch + 1} of {config.train.epochs}, stage {phase.stage.number}, learning rate {rate:.3g}"
+    return f"{begins}epoch {epoch + 1} of {config.train.epochs}, stage {phase.stage.number}, learning rate {rate:.3g}"
 
 
 def _keeps_cache(choice: str, checkpoint: Checkpoint, folder: Path | None) -> bool:
