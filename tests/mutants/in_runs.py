@@ -38,8 +38,8 @@ MUTANTS = [
     ),
     Mutant(
         "launch/resume.py",
-        "        check_images(checkpoint, data)\n",
-        "",
+        "if not check_images(checkpoint, data, folder):",
+        "if False:",
         "behaviour/test_resume.py::test_other_images",
     ),
     Mutant(
@@ -200,7 +200,7 @@ MUTANTS = [
         "run_folder.py",
         "path.is_dir() if name in _FOLDERS else path.is_file()",
         "path.is_dir() if name in _FOLDERS else path.exists()",
-        "unit/test_foreign_files.py::test_no_regular_file",
+        "unit/test_foreign_files.py::test_no_regular_file[last.pth-pipe]",
     ),
     Mutant(
         "run_folder.py",
