@@ -71,6 +71,7 @@ class CheckpointContent:
     config: dict[str, Any] | None  # every setting, nested
     versions: dict[str, str] | None  # of camox, torch and others
     training: TrainingContent | None = None  # in `last.pth`, not in `best_model.pth`
+    pictures: str | None = None  # a digest of those that it was trained on and those that chose the best epoch
 
     def to_dict(self) -> dict[str, Any]:
         """What the file holds."""

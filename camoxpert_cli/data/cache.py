@@ -91,6 +91,11 @@ def is_complete(path: Path, count: int, img_size: int) -> bool:
     return path.is_file() and path.stat().st_size == cache_bytes(count, img_size)
 
 
+def holds_cache(folder: Path) -> bool:
+    """Whether images were cached there."""
+    return next(folder.glob("pictures-*.u8"), None) is not None
+
+
 def build_cache(
     path: Path,
     pairs: Sequence[Pair],

@@ -20,8 +20,8 @@ disjoint are the nominal values: stripes bend and grain spreads around them.
 from __future__ import annotations
 
 import json
-import re
 import shutil
+import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -34,7 +34,7 @@ from numpy.typing import NDArray
 from camoxpert_cli import console
 from camoxpert_cli.data.pairs import Pair
 from camoxpert_cli.data.threads import in_threads
-from camoxpert_cli.data.writing import encoded, is_own_image
+from camoxpert_cli.data.writing import encoded
 from camoxpert_cli.errors import DataError
 from camoxpert_cli.regular_file import read_regular
 
@@ -114,35 +114,36 @@ def write_dataset(folder: Path, *, seed: int, train: int, test: int, size: int) 
     """Write images of `size` pixels as PNG files; return False when they were there already.
 
     `train` and `test` are counts. The files are TrainDataset/{Imgs,GT}/train_00000.png ... from the "train"
-    split and TestDataset/synthetic/{Imgs,GT}/test_00000.png ... from the "val" split.
-    A manifest, written last, says what is complete: a run that finds another one, none, or a file missing
-    writes everything anew. Raises DataError, before changing anything, where a folder holds other files or the disk
-    has too little room.
+    split, TestDataset/synthetic/{Imgs,GT}/test_00000.png ... from the "val" split, and a manifest. All of them appear
+    at once: they are made in a folder beside `folder`, which then gets its name. Raises DataError where `folder` holds
+    anything else than exactly these files, or the disk has too little room, and changes nothing there: it may be
+    somebody's, or in use.
     """
     wanted = {"version": VERSION, "seed": seed, "train": train, "test": test, "size": size}
+    folder = folder.resolve()  # of a link, what it leads to
     parts: list[tuple[Path, str, Split, int]] = [
-        (folder / "TrainDataset", "train", "train", train),
-        (folder / "TestDataset" / "synthetic", "test", "val", test),
+        (Path("TrainDataset"), "train", "train", train),
+        (Path("TestDataset") / "synthetic", "test", "val", test),
     ]
     plan = [entry for part in parts for entry in _plan(*part)]
-    present = {path for part, stem, _, _ in parts for path in _own_files(part, stem)}
-    expected = {path for entry in plan for path in entry[2:]}
-    manifest = folder / MANIFEST
-    if present == expected and _read_json(manifest) == wanted:
+    names = {path for entry in plan for path in entry[2:]} | {Path(MANIFEST)}
+    if _holds(folder, names, wanted):
         return False
-    if foreign := sorted(path for path in present if not is_own_image(path, cut_off=True)):
-        raise _foreign(foreign[0])
     _require_room(folder, 4 * size**2 * len(plan), len(plan))
-    manifest.unlink(missing_ok=True)
-    for path in present - expected:
-        path.unlink()
-    for index, split, image_path, mask_path in plan:
-        image, mask = generate_image(seed, index, split, size)
-        _write(image_path, cv2.cvtColor(image, cv2.COLOR_RGB2BGR))
-        _write(mask_path, mask)
-    partial = manifest.with_suffix(".partial")
-    partial.write_text(json.dumps(wanted, indent=2) + "\n", encoding="utf-8")
-    partial.replace(manifest)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=f".{folder.name}.tmp", dir=folder.parent) as temporary:
+        new = Path(temporary) / folder.name
+        for index, split, image_path, mask_path in plan:
+            image, mask = generate_image(seed, index, split, size)
+            _write(new / image_path, cv2.cvtColor(image, cv2.COLOR_RGB2BGR))
+            _write(new / mask_path, mask)
+        (new / MANIFEST).write_text(json.dumps(wanted, indent=2) + "\n", encoding="utf-8")
+        try:
+            new.rename(folder)
+        except OSError:
+            if not _holds(folder, names, wanted):  # unless another process was faster with the same
+                raise
+            return False
     return True
 
 
@@ -184,17 +185,22 @@ def _require_room(folder: Path, needed: int, count: int) -> None:
         )
 
 
-def _own_files(folder: Path, stem: str) -> set[Path]:
-    """The generated files in a part's two folders; DataError when there are others."""
-    files = {path for kind in ("Imgs", "GT") for path in (folder / kind).glob("*")}
-    foreign = sorted(path for path in files if not re.fullmatch(rf"{stem}_\d{{5,}}\.png", path.name))
-    if foreign:
-        raise _foreign(foreign[0])
-    return files
+def _holds(folder: Path, names: set[Path], wanted: dict[str, int]) -> bool:
+    """Whether the folder holds the files of these names and the manifest that is wanted; False where it is empty.
 
-
-def _foreign(path: Path) -> DataError:
-    return DataError(f"{path} is not a generated picture", "choose a folder without other pictures")
+    Raises DataError where it holds anything else.
+    """
+    if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
+        return False
+    files = {path.relative_to(folder) for path in folder.rglob("*") if not path.is_dir()}
+    if files == names and _read_json(folder / MANIFEST) == wanted:
+        return True
+    other = next(iter(sorted(files - names)), None)
+    raise DataError(
+        f"{folder} is not what would be generated there, {wanted['train']} + {wanted['test']} pictures of "
+        f"{wanted['size']} pixels{'' if other is None else f': {folder / other}'}",
+        "choose another folder with --checkpoint-dir, or move that one away: its pictures are then generated anew",
+    )
 
 
 def _read_json(path: Path) -> Any:

@@ -392,8 +392,8 @@ MUTANTS = [
     ),
     Mutant(
         "run_folder.py",
-        "fcntl.LOCK_EX | fcntl.LOCK_NB",
-        "fcntl.LOCK_SH | fcntl.LOCK_NB",
+        "fcntl.LOCK_SH if shared else fcntl.LOCK_EX",
+        "fcntl.LOCK_SH",
         "unit/test_run_folder.py::test_lock",
     ),
     Mutant(
@@ -410,7 +410,7 @@ MUTANTS = [
     ),
     Mutant(
         "run_folder.py",
-        "(self.results, self.per_image, self.report, self.curves)",
+        "(self.results, self.per_image, self.curves, self.report)",
         "(self.results, self.per_image, self.curves)",
         "unit/test_run_folder.py::test_what_a_run_ends_with_is_removed",
     ),

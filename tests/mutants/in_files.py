@@ -461,7 +461,7 @@ MUTANTS = [
     ),
     Mutant(
         "run_folder.py",
-        "            _locks.discard(descriptor)\n",
+        "                _locks.discard(self._lock)\n",
         "",
         "unit/test_run_folder.py::test_a_lock_that_was_let_go_is_nothing_to_a_fork",
     ),

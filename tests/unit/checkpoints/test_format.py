@@ -303,7 +303,10 @@ def test_fields_of_a_file(tmp_path: Path, network: Stub) -> None:
     write_checkpoint(paths[1], replace(weights, training=replace(training_state(), computed_with={"device": "CPU"})))
     best, last = map(read_checkpoint, paths)
 
-    assert " ".join(best) == "format version backbone num_experts network ema epoch scores history config versions"
+    assert (
+        " ".join(best)
+        == "format version backbone num_experts network ema epoch scores history config versions pictures"
+    )
     assert list(last) == [*best, "training"]
     assert " ".join(last["training"]) == (
         "progress backbone_stages training_pictures optimizer scaler ema_updates computed_with"

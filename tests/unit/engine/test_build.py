@@ -94,7 +94,7 @@ def test_validation_pictures_of_their_own(tiny_data: Path, tmp_path: Path) -> No
     assert found.train == sorted(found.train, key=lambda pair: pair.name)
     with found.validation[0].mask.open("ab") as file:
         file.write(b" ")
-    assert open_data(settings, 0, RunFolder(tmp_path / "run")).digest != found.digest
+    assert open_data(settings, 0, RunFolder(tmp_path / "run")).full_digest != found.full_digest
 
 
 @pytest.mark.parametrize("part", ["TrainDataset", f"TestDataset/{TEST_SET}"])
