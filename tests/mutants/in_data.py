@@ -233,12 +233,6 @@ MUTANTS = [
     ),
     Mutant(
         "engine/build.py",
-        "*(self.validation if self.own_validation else [])",
-        "*[]",
-        "unit/engine/test_build.py::test_validation_pictures_of_their_own",
-    ),
-    Mutant(
-        "engine/build.py",
         "        look_at_test_set(name, pairs)\n",
         "        pass\n",
         "unit/engine/test_build.py::test_masks_that_say_nothing_are_found_before_training",
