@@ -31,7 +31,7 @@ def test_dry_run(tmp_path: Path, content: dict[str, Any], network: CamoXpert) ->
     """A dry run compares with the network that the file names, and writes nothing."""
     file = original(content, network, "module.")
     del file["model_state_dict"]["module.final_conv.3.bias"]
-    file["model_state_dict"]["module.extra"] = torch.ones(2)
+    file["model_state_dict"] |= {"module.final_conv.extra": torch.ones(2), "module.backbone.more.weight": torch.ones(2)}
     file["model_state_dict"]["module.final_conv.0.bias"] = torch.ones(7)
     result = convert_checkpoint(save(file, tmp_path), tmp_path / "out.pth", dry_run=True)
 
@@ -40,8 +40,9 @@ def test_dry_run(tmp_path: Path, content: dict[str, Any], network: CamoXpert) ->
     assert result.differences == (
         ("final_conv.0.bias", "7", "32"),
         ("final_conv.3.bias", "missing", "1"),
-        ("extra", "2", "missing"),
+        ("backbone.more.weight", "2", "missing"),
     )
+    assert result.others == ("final_conv.extra",)
 
 
 def test_to_the_original_program(tmp_path: Path, content: dict[str, Any], network: CamoXpert) -> None:

@@ -22,7 +22,7 @@ from camoxpert_cli.errors import CheckpointError
 from tests.helpers.checkpoints import Stub, original, refusal, save, write_content
 from tests.helpers.compare import differences
 
-OTHER = {"weight": torch.ones(3)}
+OTHER = {"moe_layers.0.weight": torch.ones(3)}
 
 
 @pytest.fixture(scope="module")
@@ -66,12 +66,12 @@ def test_which_weights_are_meant(content: dict[str, Any]) -> None:
 @pytest.mark.parametrize(
     ("entries", "program"),
     [
-        ({"network": OTHER, "model_state_dict": OTHER}, "camox"),
+        ({"network": OTHER, "model_state_dict": {**OTHER}}, "camox"),
         ({"model_state_dict": OTHER, "ema_state_dict": None}, "the original CamoXpert program"),
         ({"state_dict": OTHER, "pytorch-lightning_version": "2"}, "Lightning"),
         ({"state_dict": OTHER, "metadata": {}}, "a .safetensors file"),
-        ({"state_dict": OTHER, "state_dict_ema": OTHER}, "timm"),
-        ({"model": OTHER, "model_ema": OTHER, "optimizer": {}}, "a training script in torchvision's manner"),
+        ({"state_dict": OTHER, "state_dict_ema": {**OTHER}}, "another program"),
+        ({"generator": {"net": OTHER}, "optimizer": {}}, "another program"),
         (OTHER, "a bare state dict"),
     ],
 )
@@ -81,7 +81,7 @@ def test_programs_are_told_apart(entries: Any, program: str) -> None:
 
     assert layout is not None
     assert layout.program == program
-    assert (ema_in(entries) is not None) == (layout.ema is not None and entries.get(layout.ema) is not None)
+    assert (ema_in(entries) is not None) == ("state_dict_ema" in entries)
 
 
 @pytest.mark.parametrize("args", [None, {}, {"backbone": "test_resnet"}, {"num_experts": 2}, "--backbone x"])

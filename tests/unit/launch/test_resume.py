@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 
-from camoxpert_cli.checkpoints.format import FORMAT, VERSION, Checkpoint, CheckpointContent, TrainingContent
+from camoxpert_cli.checkpoints.format import FORMAT, VERSION, Checkpoint, CheckpointContent, Progress, TrainingContent
 from camoxpert_cli.config.resolve import resolve, to_mapping
 from camoxpert_cli.engine.build import build_phases, rate_at
 from camoxpert_cli.errors import ConfigError, UsageError
@@ -140,7 +140,7 @@ def test_the_next_rate(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, samples:
     (tmp_path / "config.yaml").touch()
     settings = {"train.accumulation_steps": 1, "train.batch_size": 8, "train.stage2_batch_size": 8, "run.gpus": 2}
     before = to_mapping(resolve("quickstart", settings).config)
-    training = TrainingContent({"epoch": 0, "samples": samples}, 4, "", {}, {}, 0)
+    training = TrainingContent(Progress(samples=samples), 4, "", {"state": {}, "param_groups": []}, {}, 0)
     network = {"weight": torch.zeros(1)}
     content = CheckpointContent("test_resnet", 7, network, None, 0, None, None, before, None, training)
     found = Checkpoint(tmp_path / "last.pth", content.to_dict())
