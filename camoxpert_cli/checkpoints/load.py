@@ -83,8 +83,6 @@ def fitting_weights(
     networks = networks_in(content)
     stored = weights_of(content, ema)
     weights, foreign = ready(network, stored)
-    if tells:
-        say_left_out([*networks.others, *foreign], path)
     _refuse_misfits(network, weights, stored, path)
     refuse_unusable(weights, network.state_dict(), path, "take a checkpoint from before that")
     averaged = networks.ema.weights if ema and networks.ema is not None else weights
@@ -93,6 +91,8 @@ def fitting_weights(
             f"the moving average in {path} is not whole: it lacks {some(lacking, 'tensor')}",
             "--weights model takes the weights themselves",
         )
+    if tells:
+        say_left_out([*networks.others, *foreign], path)
     return weights
 
 
