@@ -25,6 +25,7 @@ from camoxpert_cli.checkpoints.program_layouts import CAMOX, MOST_EXPERTS, layou
 from camoxpert_cli.checkpoints.typed import Amount, Count, Having, Number, Within, WrongEntryError, check
 from camoxpert_cli.config.resolve import from_mapping
 from camoxpert_cli.errors import CheckpointError, ConfigError, first_line
+from camoxpert_cli.model.stored_tensors import short
 from camoxpert_cli.model.weights_file import CHECKSUM, checksum, read_weights_file, verify_archive
 
 FORMAT = "camox"
@@ -261,9 +262,9 @@ def refuse_later_version(content: Any, path: Path) -> None:
     if not isinstance(content, dict) or content.get("format") != FORMAT:
         return
     version = content.get("version")
-    if not isinstance(version, int) or version > VERSION:
+    if type(version) is not int or not 1 <= version <= VERSION:
         raise CheckpointError(
-            f"{path} is of version {version}, and this camox reads up to {VERSION}", "install a newer camox"
+            f"{path} is of version {short(version)}, and this camox reads up to {VERSION}", "install a newer camox"
         )
 
 

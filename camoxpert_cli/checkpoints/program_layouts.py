@@ -46,7 +46,7 @@ def layout_of(content: Any) -> Layout | None:
     if not isinstance(content, Mapping):
         return None
     for layout in (CAMOX, ORIGINAL):
-        if _holds_tensors(content.get(layout.network)):
+        if _holds_tensors(content.get(layout.network)) or content.get("format") == layout.program:
             return layout
     if not (networks := find_networks(content)):
         return None
@@ -61,13 +61,14 @@ def networks_in(content: Any) -> StoredNetworks:
     """The network and its average, as `choose_networks` finds them. Raises CheckpointError where there is none."""
     networks = find_networks(content)
     layout = layout_of(content)
-    if layout in (CAMOX, ORIGINAL):
-        networks = [each for each in networks if each.place.entry[:1] in ((layout.network,), (layout.ema,))]
-        if content.get(layout.ema) is not None and all(each.place.entry != (layout.ema,) for each in networks):
-            ema = f"{layout.ema} is {short(content[layout.ema])}, expected the tensors of a network by name"
-            raise CheckpointError(ema if networks else _NO_NETWORK, "", describe_content(content))
     if not networks:
         raise CheckpointError(_NO_NETWORK, "", describe_content(content))
+    if layout in (CAMOX, ORIGINAL):
+        entries = {each.place.entry for each in networks}
+        for name in (layout.network, layout.ema):
+            if (name,) not in entries and (name == layout.network or content.get(name) is not None):
+                raise CheckpointError(f"{name} is {short(content.get(name))}, expected a network's tensors by name")
+        networks = [each for each in networks if each.place.entry in ((layout.network,), (layout.ema,))]
     return choose_networks(content, networks)
 
 

@@ -108,12 +108,19 @@ def say_left_out(names: Sequence[str], path: object) -> None:
 
 def short(value: object) -> str:
     """What a file holds in a place, or the name of it, as fits into a sentence."""
-    if isinstance(value, Tensor):
-        return f"a tensor of {'x'.join(map(str, value.shape)) or 'one number'}"
-    if isinstance(value, int) and value.bit_length() > 64:  # Python does not write out the longest
-        return f"a number of {value.bit_length()} bits"
-    text = value if isinstance(value, str) else reprlib.repr(value)
+    text = value if isinstance(value, str) else _Short().repr(value)
     return text if len(text) <= 80 else f"{text[:77]}..."
+
+
+class _Short(reprlib.Repr):
+    def repr_int(self, x: int, level: int) -> str:
+        # Python does not write out the longest.
+        return super().repr_int(x, level) if x.bit_length() <= 64 else f"a number of {x.bit_length()} bits"
+
+    def repr_instance(self, x: Any, level: int) -> str:
+        if isinstance(x, Tensor):
+            return f"a tensor of {'x'.join(map(str, x.shape)) or 'one number'}"
+        return super().repr_instance(x, level)
 
 
 def _number_format(name: str, own: Mapping[str, Tensor] | None) -> torch.dtype:
