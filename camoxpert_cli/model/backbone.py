@@ -193,12 +193,12 @@ def _without_waiting_for_the_hub() -> Iterator[None]:
 def _load_from_file(name: str, indices: tuple[int, ...], path: Path) -> nn.Module:
     hint = f"give weights of timm's {name}"
     weights = _read_weights(path, name, indices)
-    outline = _outline(name, indices)
-    known = {key: value for key, value in weights.items() if key in outline}
-    refuse_unusable(known, outline, path, hint)
-    if _holds(known, outline):  # under the very names of the extractor, as a checkpoint of ours has them
+    outline, known = _outline(name, indices), _known(name, indices)
+    refuse_unusable({key: value for key, value in weights.items() if key in known}, known, path, hint)
+    own = {key: value for key, value in weights.items() if key in outline}
+    if _holds(own, outline):  # under the very names of the extractor, as a checkpoint of ours has them
         backbone = _create(name, indices)
-        backbone.load_state_dict({**backbone.state_dict(), **known})
+        backbone.load_state_dict({**backbone.state_dict(), **own})
         return backbone
     # timm leaves out what does not match without a word. So the file is loaded twice from one random state, the second
     # time with every number changed: what is the same both times did not come from the file.
@@ -235,9 +235,9 @@ def _outline(name: str, indices: tuple[int, ...]) -> dict[str, Tensor]:
 
 
 @cache
-def _known_names(name: str, indices: tuple[int, ...]) -> frozenset[str]:
-    """Those of the whole model's tensors, and of the extractor's, which has renamed some."""
-    return frozenset(_outline(name, indices)) | frozenset(_without_memory(lambda: timm.create_model(name)).state_dict())
+def _known(name: str, indices: tuple[int, ...]) -> dict[str, Tensor]:
+    """The whole model's tensors without numbers, and the extractor's, which has renamed some."""
+    return {**_without_memory(lambda: timm.create_model(name)).state_dict(), **_outline(name, indices)}
 
 
 def _filled(name: str, indices: tuple[int, ...], weights: dict[str, Tensor]) -> nn.Module:
@@ -259,7 +259,7 @@ def _read_weights(path: Path, name: str, indices: tuple[int, ...]) -> dict[str, 
     """The model's tensors, wherever in the file they are and whatever comes before their names."""
     tensors = [(keys, value) for keys, value in tensors_in(read_weights_file(path)) if keys]
     stored = {without_wrappers(".".join(keys)): value for keys, value in tensors}
-    prefixes = _prefixes(stored, _known_names(name, indices))
+    prefixes = _prefixes(stored, _known(name, indices))
     most = max(prefixes.values(), default=0)
     if 2 * most < len(_outline(name, indices)):
         # Names from before timm had the model, which it knows how to change: the largest dict as it is.

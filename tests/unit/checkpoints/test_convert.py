@@ -380,3 +380,24 @@ def test_strange_entries_of_camox(tmp_path: Path, network: Stub, entry: str) -> 
     convert_checkpoint(source, tmp_path / "original.pth", to="camoxpert")
 
     assert entries(tmp_path / "original.pth")["epoch"] == 17
+
+
+def test_entries_within_entries(tmp_path: Path, network: Stub) -> None:
+    """The network's tensors are replaced where they were found, and all around them stays; its average too."""
+    wrapped = {f"module.{name}": value for name, value in network.state_dict().items()}
+    doubled = {f"module.{name}": 2 * value for name, value in network.state_dict().items()}
+    bare, average = dict(network.state_dict()), {name: 2 * value for name, value in network.state_dict().items()}
+    content = {"run": [{"student": wrapped, "note": "x"}, 3], "teacher": {"net": doubled}, "step": 7}
+    result = convert_checkpoint(saved(content, tmp_path), tmp_path / "out.pth")
+    both = {f"net.{name}": value for name, value in wrapped.items()} | {
+        f"ema.{name}": value for name, value in doubled.items()
+    }
+    convert_checkpoint(saved({**both, "loss.weight": torch.ones(2)}, tmp_path), tmp_path / "out2.pth")
+    expected = {"run": [{"student": bare, "note": "x"}, 3], "teacher": {"net": average}, "step": 7}
+    again = read_checkpoint(tmp_path / "out2.pth")
+
+    assert json.dumps(expected, default=str) == json.dumps(entries(tmp_path / "out.pth"), default=str)
+    assert (result.network, result.average_tensors, result.dropped) == ("run.0.student.module", len(bare), ())
+    assert differences(weights_of(again, ema=False), bare) == []
+    assert differences(weights_of(again, ema=True), average) == []
+    assert "loss.weight" not in again

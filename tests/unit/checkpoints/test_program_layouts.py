@@ -91,7 +91,20 @@ def test_options_that_do_not_tell_the_network(content: dict[str, Any], network: 
     assert architecture_of({**original(content, network), "args": args}) is None
 
 
-@pytest.mark.parametrize("experts", [0, -1, 65, "many", 2.0, None, True])
+@pytest.mark.parametrize(
+    "experts",
+    [
+        0,
+        -1,
+        65,
+        pytest.param(10**5000, id="a long number"),
+        pytest.param("9" * 5000, id="a long text"),
+        "many",
+        2.0,
+        None,
+        True,
+    ],
+)
 def test_numbers_of_experts_that_are_none(experts: Any) -> None:
     """What a file says is checked before a network is built of it; metadata of .safetensors is text."""
     said = {"state_dict": OTHER, "metadata": {"backbone": "test_resnet", "num_experts": experts}}
@@ -110,7 +123,21 @@ def test_where_the_size_is_said() -> None:
     assert said_size({"metadata": {"img_size": "64"}}) == 64
 
 
-@pytest.mark.parametrize("size", [None, 0, -64, 63, "large", True])
+@pytest.mark.parametrize(
+    "size",
+    [
+        None,
+        0,
+        -64,
+        63,
+        4097,
+        10**6,
+        pytest.param(10**5000, id="a long number"),
+        pytest.param("9" * 5000, id="a long text"),
+        "large",
+        True,
+    ],
+)
 def test_unknown_size(content: dict[str, Any], size: Any) -> None:
     """A checkpoint that does not say its size, or says what is none, asks for `--img-size`."""
     with pytest.raises(CheckpointError, match=r"last\.pth does not say at which size") as caught:
@@ -139,3 +166,20 @@ def test_mixed_prefixes(content: dict[str, Any]) -> None:
     mixed = {f"module.{first}": content["network"][first], **{key: content["network"][key] for key in others}}
     with pytest.raises(CheckpointError, match="mixed"):
         weights_of({**content, "network": mixed}, ema=False)
+
+
+@pytest.mark.parametrize(
+    "name", ["hf-hub:timm/resnet18", "hf_hub:timm/resnet18", "local-dir:/tmp", "timm/resnet18", "resnet18./tmp", "../x"]
+)
+def test_a_backbone_from_elsewhere(
+    tmp_path: Path, content: dict[str, Any], monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    """A file cannot have a network fetched, or read from another place."""
+
+    def refuse(*_: Any, **__: Any) -> None:
+        raise AssertionError("it asks for the network")
+
+    monkeypatch.setattr("socket.socket.connect", refuse)
+    monkeypatch.setattr("timm.models._hub.load_model_config_from_hf", refuse)
+
+    assert "cannot be built" in refusal(save({**content, "backbone": name}, tmp_path)).message

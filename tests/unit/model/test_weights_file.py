@@ -266,14 +266,13 @@ def test_an_archive_of_something_else(tmp_path: Path) -> None:
     assert loads_the_same_or_is_refused(path)
 
 
-def test_an_archive_that_would_unpack_to_much_more(tmp_path: Path) -> None:
+def test_an_archive_that_would_unpack_to_much_more(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A small file that would fill the memory is refused by its sizes, before anything is unpacked."""
+    monkeypatch.setattr(weights_file, "_MOST_UNPACKED", 2**20)
     path = tmp_path / "bomb.pth"
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr("bomb/data.pkl", b"")
-        with archive.open("bomb/data/0", "w", force_zip64=True) as member:
-            for _ in range(33):
-                member.write(bytes(2**23))
+        archive.writestr("bomb/data/0", bytes(2**21))
     with pytest.raises(CheckpointError, match=r"would unpack to .*: no weights compress like that") as caught:
         read_weights_file(path)
 
@@ -311,8 +310,8 @@ def test_neither_file_nor_folder(tmp_path: Path) -> None:
 
 
 def test_very_many_tensors(tmp_path: Path) -> None:
-    """A file with names by the ten thousand is read as any other."""
-    names = {f"layers.{at}.weight": torch.zeros(0) for at in range(10_000)}
+    """A file with names by the thousand is read as any other."""
+    names = {f"layers.{at}.weight": torch.zeros(0) for at in range(3_000)}
     save_file(names, tmp_path / "many.safetensors")
 
     assert read_weights_file(tmp_path / "many.safetensors")["state_dict"].keys() == names.keys()
