@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 from torch import Tensor
 
+from camoxpert_cli import console
 from camoxpert_cli.checkpoints.find_networks import StoredNetwork, StoredNetworks, below, find_networks
 from camoxpert_cli.checkpoints.format import naming, refuse_later_version, write_safetensors, write_verified
 from camoxpert_cli.checkpoints.keys import DATA_PARALLEL, add_prefix, renamed_metadata
@@ -105,8 +106,12 @@ def convert_checkpoint(
         result = as_before(content, layout, places, network, ema, everything=keep == "all", training=weights == "model")
     described = metadata(content, architecture)
     if not dry_run:
-        if not as_is:
+        try:
             _refuse_unloadable({"state_dict": result, "metadata": described} if to_safetensors else result, source)
+        except CheckpointError as error:
+            if not as_is:
+                raise
+            console.warn(f"{error.message}; it is written as it is")
         _write(target, result, described)
     added_prefix = DATA_PARALLEL if add else ""
     return Conversion(

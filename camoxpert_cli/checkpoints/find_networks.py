@@ -99,11 +99,13 @@ def describe_content(content: Any) -> str:
     """Lines that say what a file holds: its entries, how many tensors are in each, and the first of their names."""
     if not isinstance(content, Mapping):
         return f"it holds {short(content)}"
-    lines = []
-    for key, value in list(content.items())[:_MOST_SHOWN]:
+    alone = [str(key) for key, value in content.items() if isinstance(value, Tensor)]
+    lines = [some(alone, "tensor")] if alone else []
+    others = [item for item in content.items() if not isinstance(item[1], Tensor)]
+    for key, value in others[:_MOST_SHOWN]:
         names = [".".join(keys) for keys, _ in tensors_in(value)]
-        lines.append(f"{short(key)}: {some(names, 'tensor') if names and names != [''] else short(value)}")
-    more = [f"and {len(content) - _MOST_SHOWN} more entries"] if len(content) > _MOST_SHOWN else []
+        lines.append(f"{short(key)}: {some(names, 'tensor') if names else short(value)}")
+    more = [f"and {len(others) - _MOST_SHOWN} more entries"] if len(others) > _MOST_SHOWN else []
     return "\n".join(["it holds", *lines, *more] if lines else ["it holds nothing"])
 
 

@@ -55,7 +55,7 @@ def is_averaged(name: str) -> bool:
     """Whether what has this name says that it is a moving average of a network."""
     words = "".join(char if char.isalnum() else " " for char in name).split()
     return any(
-        word.lower() in ("ema", "teacher", "swa", "averaged", "average", "avg", "shadow") or word.endswith("EMA")
+        word.lower() in ("ema", "teacher", "swa", "averaged", "average", "shadow") or word.endswith("EMA")
         for word in words
     )
 

@@ -337,8 +337,8 @@ MUTANTS = [
     ),
     Mutant(
         "checkpoints/convert.py",
-        "        if not as_is:\n            _refuse",
-        "        if False:\n            _refuse",
+        "            if not as_is:\n                raise\n",
+        "",
         "behaviour/checkpoints/test_convert.py::test_what_could_not_be_loaded",
     ),
     Mutant(
@@ -403,8 +403,8 @@ MUTANTS = [
     ),
     Mutant(
         "model/backbone.py",
-        "if key.startswith(start)}",
-        "}",
+        'start = f"{best[0]}." if best[0] else ""',
+        'start = ""',
         f"{_BACKBONE}::test_wherever_the_weights_are",
     ),
     Mutant("errors.py", 'if not line.endswith(":")', "if line", "unit/test_errors.py::test_first_line"),

@@ -89,7 +89,7 @@ def test_original_file_both_ways(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("wrong", ["nan", "infinite", "whole numbers", "missing", "another network"])
-def test_what_could_not_be_loaded(tmp_path: Path, wrong: str) -> None:
+def test_what_could_not_be_loaded(tmp_path: Path, capsys: pytest.CaptureFixture[str], wrong: str) -> None:
     """Nothing is written that could not be loaded, unless it shall stay as it is; what was there before stays."""
     shapes = outline("test_resnet", 2).state_dict()
     whole = {name: torch.zeros_like(value, device="cpu") for name, value in shapes.items()}
@@ -109,6 +109,7 @@ def test_what_could_not_be_loaded(tmp_path: Path, wrong: str) -> None:
     assert name in caught.value.message + caught.value.details or wrong == "another network"
     assert target.read_text() == "precious"
     assert convert_checkpoint(source, target, overwrite=True, as_is=True).written
+    assert "could not be loaded; it is written as it is" in " ".join(capsys.readouterr().err.split())
     found = torch.load(target)["net"]
     assert wrong == "nan" or differences(dict(found), weights) == []
     convert_checkpoint(save({"net": whole, "args": {**args, "num_experts": 2}}, tmp_path), target, overwrite=True)

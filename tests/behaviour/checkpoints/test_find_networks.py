@@ -139,7 +139,7 @@ def test_a_part_is_no_second_network(state: dict[str, Tensor]) -> None:
     """Moments under the parameters' names, and a dict with some of the network's tensors, are not taken for it."""
     part = {name: value for name, value in state.items() if name.startswith("moe_layers")}
     moments = {f"{name}.exp_avg": value for name, value in state.items()}
-    content = {"net": state, "slow": part, "optimizer": {"state": moments, "exp_avg": dict(state)}}
+    content = {"net": state, "slow": part, "optimizer": {"state": moments, "first": dict(state)}}
 
     assert differences(loaded(content), state) == []
 
