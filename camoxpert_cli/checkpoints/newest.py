@@ -14,7 +14,7 @@ _DEPTH = 4  # folders below the one given in which a run is looked for
 
 def find_checkpoint(source: Path) -> Checkpoint:
     """The newest checkpoint of a run that verifies; those passed over are named. Raises CheckpointError."""
-    if source.exists() and not source.is_dir():
+    if source.is_file():
         try:
             return Checkpoint(source, read_checkpoint(source))
         except CheckpointError as error:
