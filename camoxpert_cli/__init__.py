@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import os
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from camoxpert_cli.api import evaluate, predict, train
     from camoxpert_cli.checkpoints.load import load_model
+
+# OpenCV reads it once, when it is loaded, and then refuses an image of more pixels before it takes memory for it.
+os.environ.setdefault("OPENCV_IO_MAX_IMAGE_PIXELS", "200000000")
 
 __version__ = "0.1.0"
 __all__ = ["__version__", "evaluate", "load_model", "predict", "train"]

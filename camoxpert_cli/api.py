@@ -28,7 +28,7 @@ from camoxpert_cli.config.eval_options import (
 from camoxpert_cli.config.parse import NO_TTA, parse_tta
 from camoxpert_cli.config.resolve import resolve
 from camoxpert_cli.config.schema import SETTINGS, SMALLEST_SIDE
-from camoxpert_cli.errors import ConfigError, DataError, UsageError, nearest
+from camoxpert_cli.errors import ConfigError, DataError, UsageError, nearest, shown
 from camoxpert_cli.evaluation import output
 from camoxpert_cli.evaluation.results import Evaluation
 from camoxpert_cli.inference import predict as engine
@@ -37,6 +37,7 @@ from camoxpert_cli.launch.start import start
 from camoxpert_cli.model.camoxpert import CamoXpert
 from camoxpert_cli.parallel.cuda_errors import explaining_cuda_errors
 from camoxpert_cli.run_folder import RunFolder
+from camoxpert_cli.user_path import user_path
 
 PathLike: TypeAlias = str | Path
 # A file, or RGB uint8 (H, W, 3).
@@ -112,13 +113,13 @@ def predict(
     many = isinstance(pictures, list | tuple)
     asked = [_image(each) for each in (pictures if isinstance(pictures, list | tuple) else [pictures])]
     _at_least("img_size", img_size, SMALLEST_SIDE)
-    source = network if isinstance(network, CamoXpert) else Path(network)
+    source = network if isinstance(network, CamoXpert) else _as_path(network)
     views = NO_TTA if tta is None else parse_tta(tta)
     if out is not None:
         paths = [each for each in asked if isinstance(each, Path)]
         if len(paths) < len(asked):
             raise UsageError("an array has no name for the file of its map", "give paths, or leave out= away")
-        outputs = engine.Outputs(Path(out), threshold, overlay)
+        outputs = engine.Outputs(_as_path(out), threshold, overlay)
         return engine.predict(source, paths, outputs, device=device, img_size=img_size, overwrite=overwrite, tta=views)
     if threshold is not None or overlay or overwrite:
         raise UsageError(
@@ -170,7 +171,8 @@ def evaluate(
     """
     roots, folder = _paths(dataset_path), _path(out)
     own_images, own_masks = _path(images), _path(masks)
-    check_source(Path(checkpoint), None, roots, own_images, own_masks)
+    file = _as_path(checkpoint)
+    check_source(file, None, roots, own_images, own_masks)
     _one_of("weights", weights, (*get_args(Weights), None))
     _one_of("precision", precision, get_args(Precision))
     _one_of("empty_masks", empty_masks, get_args(EmptyMasks))
@@ -179,21 +181,24 @@ def evaluate(
     inference = Inference(img_size, batch_size, precision, NO_TTA if tta is None else parse_tta(tta), weights)
     run = resolve(None, {"run.device": device}).config.run
     if folder is not None:
-        output.refuse_overwriting(folder, overwrite)
+        output.refuse_overwriting(folder, overwrite, [Path(checkpoint), *roots])
     folders = [] if own_images is None or own_masks is None else [(own_images, own_masks)]
     names = [sets] if isinstance(sets, str) else sets
     evaluation = evaluate_checkpoint(
-        Path(checkpoint),
+        file,
         TestData(roots, folders, names, include_noncam),
         inference,
         Protocol(stretch, empty_masks),
         run,
         save_maps=_path(save_maps),
+        overwrite=overwrite,
+        beside=[] if folder is None else output.files_in(folder),
         command=(),
     )
     assert evaluation is not None  # one device works in this process
     if folder is not None:
         output.write_evaluation(folder, evaluation)
+    evaluation.require_saved()
     return evaluation
 
 
@@ -215,7 +220,7 @@ def train(preset: PathLike | None = None, **settings: Any) -> RunFolder:
 
 def _image(image: object) -> Path | NDArray[np.uint8]:
     if isinstance(image, str | Path):
-        return Path(image)
+        return _as_path(image)
     if not isinstance(image, np.ndarray):
         raise UsageError(
             f"a picture is of type {type(image).__name__}, expected a path or a numpy array",
@@ -229,12 +234,19 @@ def _image(image: object) -> Path | NDArray[np.uint8]:
     return image
 
 
+def _as_path(given: PathLike) -> Path:
+    try:
+        return user_path(given)
+    except ValueError as error:
+        raise UsageError(f"{shown(str(given))} is no path: {error}", "check it for typing errors") from error
+
+
 def _path(given: PathLike | None) -> Path | None:
-    return None if given is None else Path(given)
+    return None if given is None else _as_path(given)
 
 
 def _paths(given: PathLike | Sequence[PathLike]) -> list[Path]:
-    return [Path(given)] if isinstance(given, str | Path) else [Path(each) for each in given]
+    return [_as_path(given)] if isinstance(given, str | Path) else [_as_path(each) for each in given]
 
 
 def _known(settings: dict[str, Any]) -> dict[str, Any]:

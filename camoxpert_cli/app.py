@@ -26,12 +26,15 @@ from camoxpert_cli.commands import (
 )
 from camoxpert_cli.commands import eval as eval_command
 from camoxpert_cli.commands.help import SectionedCommand
-from camoxpert_cli.errors import CamoxError
+from camoxpert_cli.errors import CamoxError, one_line
 from camoxpert_cli.parallel.cuda_errors import explaining_cuda_errors
 from camoxpert_cli.parallel.worker import ending_at_once, is_launched, tell_launcher
 
-# What the system refuses a user: no permission, or a read-only file system.
-_REFUSALS = (errno.EACCES, errno.EPERM, errno.EROFS)
+# What the system refuses a user: no permission, a read-only file system, or a path that cannot be.
+_REFUSALS = {
+    **dict.fromkeys((errno.EACCES, errno.EPERM, errno.EROFS), "check its permissions"),
+    **dict.fromkeys((errno.ENAMETOOLONG, errno.ELOOP), "choose another name or folder"),
+}
 
 
 class _ErrorBoundary(TyperGroup):
@@ -55,7 +58,7 @@ class _ErrorBoundary(TyperGroup):
             if error.errno not in _REFUSALS:
                 _tell_mistake_of_ours(error)
                 raise
-            _fail(f"{error.filename}: {error.strerror}", "check its permissions")
+            _fail(f"{one_line(error.filename)}: {error.strerror}", _REFUSALS[error.errno])
             raise typer.Exit(2) from error
         except Exception as error:
             _tell_mistake_of_ours(error)

@@ -14,6 +14,7 @@ CamoxError
 from __future__ import annotations
 
 import difflib
+import reprlib
 from collections.abc import Iterable
 
 _LONGEST_LINE = 200
@@ -99,6 +100,19 @@ def one_line(error: object) -> str:
     if len(line) <= _LONGEST_LINE:
         return line
     return f"{line[:_LONGEST_LINE].rpartition(' ')[0] or line[:_LONGEST_LINE]} …"
+
+
+_SHORT = reprlib.Repr()
+_SHORT.maxstring = _SHORT.maxother = _LONGEST_LINE
+_SHORT.maxlevel = 3
+
+
+def shown(value: object) -> str:
+    """`repr` of what a file or a person gave, cut short where it is long, deep, or refers to itself many times over."""
+    try:
+        return _SHORT.repr(value)
+    except ValueError:  # Python writes no number of more than 4300 digits
+        return f"{type(value).__name__} of very many digits"
 
 
 def nearest(name: str, known: Iterable[str], count: int = 1) -> list[str]:

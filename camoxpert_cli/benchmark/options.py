@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-import os
+from collections.abc import Iterable
 from pathlib import Path
 from typing import get_args
 
+from camoxpert_cli import atomic
 from camoxpert_cli.config.parse import parse_counts, parse_names
 from camoxpert_cli.config.schema import Strategy
 from camoxpert_cli.errors import UsageError
+from camoxpert_cli.targets import check_targets
+
+TITLE = "# camox benchmark"  # the first line of the page
 
 # In the order in which they are compared where none is named: the last of the setting first.
 STRATEGIES = tuple(name for name in reversed(get_args(Strategy)) if name not in ("auto", "single"))
@@ -27,10 +31,18 @@ def check_strategies(text: str) -> tuple[str, ...]:
     return parse_names("--strategy", text, STRATEGIES, expected="one or both of dp and ddp", example="dp,ddp")
 
 
-def check_out(path: Path) -> Path:
-    """A file that can be written. Raises UsageError."""
+def check_out(path: Path, overwrite: bool = False, inputs: Iterable[Path] = ()) -> Path:
+    """A file that can be written; with `overwrite` it may be an earlier table, but none of `inputs`. UsageError."""
+    hint = "--out benchmark.md"
     folder = path.absolute().parent
-    if path.is_dir() or not folder.is_dir() or not os.access(folder, os.W_OK):
+    if path.is_dir() or not folder.is_dir():
         problem = "is a folder" if path.is_dir() else f"cannot be written: {folder} is no folder that takes files"
-        raise UsageError(f"--out {path} {problem}", "--out benchmark.md")
+        raise UsageError(f"--out {path} {problem}", hint)
+    check_targets([path], hint, is_ours=_is_table, overwrite=overwrite, inputs=inputs)
+    atomic.sweep(path)
     return path
+
+
+def _is_table(path: Path) -> bool:
+    with path.open("rb") as file:
+        return file.readline().strip() == TITLE.encode()

@@ -10,6 +10,7 @@ from typing import Any
 
 from camoxpert_cli import console
 from camoxpert_cli.benchmark.benchmark import Benchmark, Row
+from camoxpert_cli.benchmark.options import TITLE
 from camoxpert_cli.launch.processes import Failure
 from camoxpert_cli.launch.trial import Measurement
 from camoxpert_cli.parallel.strategy import processes_of
@@ -63,7 +64,7 @@ def to_text(result: Benchmark) -> str:
 
 def to_markdown(result: Benchmark) -> str:
     """The same as a page."""
-    lines = ["# camox benchmark", "", *(f"- {line}" for line in _head(result)), ""]
+    lines = [TITLE, "", *(f"- {line}" for line in _head(result)), ""]
     for section in _sections(result):
         header = [section.title, *section.header]
         table = [header, ["---", *["---:"] * len(section.header)], *section.rows]

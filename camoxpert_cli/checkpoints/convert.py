@@ -10,9 +10,15 @@ from typing import Any, Literal
 
 from torch import Tensor
 
-from camoxpert_cli import console
+from camoxpert_cli import atomic, console
 from camoxpert_cli.checkpoints.find_networks import StoredNetwork, StoredNetworks, below, find_networks
-from camoxpert_cli.checkpoints.format import naming, refuse_later_version, write_safetensors, write_verified
+from camoxpert_cli.checkpoints.format import (
+    is_own_file,
+    naming,
+    refuse_later_version,
+    write_safetensors,
+    write_verified,
+)
 from camoxpert_cli.checkpoints.keys import DATA_PARALLEL, add_prefix, renamed_metadata
 from camoxpert_cli.checkpoints.load import fitting_weights
 from camoxpert_cli.checkpoints.program_layouts import (
@@ -31,6 +37,7 @@ from camoxpert_cli.config.eval_options import Weights
 from camoxpert_cli.errors import CheckpointError, ConfigError, UsageError
 from camoxpert_cli.model.stored_tensors import say_left_out, short
 from camoxpert_cli.model.weights_file import SAFETENSORS, read_weights_file
+from camoxpert_cli.targets import check_parent, check_targets, is_file_of
 
 Keep = Literal["all", "weights"]
 Program = Literal["same", "camoxpert"]
@@ -112,6 +119,7 @@ def convert_checkpoint(
             if not as_is:
                 raise
             console.warn(f"{error.message}; it is written as it is")
+        atomic.sweep(target)
         _write(target, result, described)
     added_prefix = DATA_PARALLEL if add else ""
     return Conversion(
@@ -139,16 +147,16 @@ def _allowed(source: Path, target: Path | None, in_place: bool, overwrite: bool)
         if not in_place:
             raise UsageError("there is no file to write to", f"camox convert-ckpt {source} OUT, or --in-place")
         target = source.resolve()
-    same = target.exists() and source.exists() and target.samefile(source)
+    same = is_file_of(target, source)
     if same and not in_place:
         raise UsageError(f"{target} is the file to convert", "choose another name, or --in-place to replace it")
     if in_place and not same:
         raise UsageError(f"--in-place was asked for, and {target} is not {source}", "leave one of the two out")
-    if target.exists() and not same and not overwrite:
-        raise UsageError(f"{target} exists already", "choose another name, or --overwrite to replace it")
     target = target.resolve() if same else target  # a link stays one, and what it leads to is replaced
-    if not target.parent.is_dir():
-        raise UsageError(f"there is no folder {target.parent} to write {target.name} to", f"mkdir -p {target.parent}")
+    check_parent(target)
+    check_targets(
+        [target], "choose another name", is_ours=lambda path: same or is_own_file(path), overwrite=same or overwrite
+    )
     return target
 
 

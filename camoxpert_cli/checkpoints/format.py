@@ -10,6 +10,7 @@ import os
 import re
 import shutil
 import traceback
+import zipfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field, fields
@@ -17,6 +18,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple, TypedDict
 
 import torch
+from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
@@ -26,10 +28,11 @@ from camoxpert_cli.checkpoints.typed import Amount, Count, Having, Number, Withi
 from camoxpert_cli.config.resolve import from_mapping
 from camoxpert_cli.errors import CheckpointError, ConfigError, first_line
 from camoxpert_cli.model.stored_tensors import short
-from camoxpert_cli.model.weights_file import CHECKSUM, checksum, read_weights_file, verify_archive
+from camoxpert_cli.model.weights_file import CHECKSUM, SAFETENSORS, checksum, read_weights_file, verify_archive
 
 FORMAT = "camox"
 VERSION = 1
+_COMMENT = b"camox"  # of an archive, by which it is known as ours whatever program's layout is in it
 
 
 Row = Annotated[dict[str, Number], Having(("epoch", "seconds"))]  # of the history
@@ -142,6 +145,7 @@ class CheckpointContent:
     config: dict[str, dict[str, Setting]] | None  # every setting, nested
     versions: dict[str, str] | None  # of camox, torch and others
     training: TrainingContent | None = None  # in `last.pth`, not in `best_model.pth`
+    pictures: str | None = None  # a digest of those that it was trained on and those that chose the best epoch
 
     def to_dict(self) -> dict[str, Any]:
         """What the file holds."""
@@ -205,6 +209,7 @@ def write_verified(path: Path, content: Any, keep_as: Path | None = None) -> Non
     try:
         with atomic.replacing(path) as temporary:
             torch.save(content, temporary)
+            _sign(temporary)
             verify_archive(temporary)
             if keep_as is not None and path.exists():
                 _link(path, keep_as)
@@ -234,6 +239,19 @@ def write_safetensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mappi
         raise CheckpointNotWritten(
             f"{path} cannot be written: {error}", "free some space, or choose another folder"
         ) from error
+
+
+def is_own_file(path: Path) -> bool:
+    """Whether a writer of this module, and so camox, wrote the file of weights; not whether they are whole."""
+    try:
+        if path.suffix == SAFETENSORS:
+            with safe_open(path, framework="pt") as file:
+                return "camox" in (file.metadata() or {})
+        with zipfile.ZipFile(path) as archive:
+            # Earlier ones have no comment, but torch named them after a hidden file, the one that was being written.
+            return archive.comment == _COMMENT or archive.namelist()[0].startswith(".")
+    except Exception:  # what files of any other kind make of these readers is not specified
+        return False
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:
@@ -287,6 +305,13 @@ def _refuse_contradictions(content: CheckpointContent) -> None:
             raise WrongEntryError(
                 f"training.progress.history.{at}.epoch is {row['epoch']}, expected one of the {progress.epoch} complete"
             )
+
+
+def _sign(path: Path) -> None:
+    """Add a comment to torch's zip archive, which ends with the size of one that it has not: in two bytes, 0."""
+    with path.open("r+b") as file:
+        file.seek(-2, os.SEEK_END)
+        file.write(len(_COMMENT).to_bytes(2, "little") + _COMMENT)
 
 
 def _link(path: Path, other: Path) -> None:

@@ -24,11 +24,12 @@ from camoxpert_cli.checkpoints.program_layouts import (
 )
 from camoxpert_cli.config.eval_options import Weights
 from camoxpert_cli.config.schema import LARGEST_SIDE, SMALLEST_SIDE
-from camoxpert_cli.errors import CheckpointError, ConfigError
+from camoxpert_cli.errors import CheckpointError, ConfigError, shown
 from camoxpert_cli.model.backbone import create_backbone
 from camoxpert_cli.model.camoxpert import CamoXpert
 from camoxpert_cli.model.stored_tensors import refuse_unusable, say_left_out, some
 from camoxpert_cli.parallel.cuda_errors import explaining_cuda_errors
+from camoxpert_cli.user_path import user_path
 
 _MOST_SHOWN = 5
 
@@ -42,8 +43,11 @@ def load_model(path: str | Path, device: str | torch.device = "cpu", ema: bool |
     is one, as every command does. `img_size` of the network is the side in pixels it was trained at, None where the
     file does not say. Raises CheckpointError.
     """
-    content = read_checkpoint(Path(path))
-    return network_of(content, Path(path), ema).to(device)
+    try:
+        file = user_path(path)
+    except ValueError as error:
+        raise CheckpointError(f"{shown(str(path))} is no path: {error}", "check it for typing errors") from error
+    return network_of(read_checkpoint(file), file, ema).to(device)
 
 
 def network_of(content: Mapping[str, Any], path: Path, ema: bool | None = None) -> CamoXpert:

@@ -8,7 +8,7 @@ import typer
 
 from camoxpert_cli import atomic, console
 from camoxpert_cli.benchmark.options import check_counts, check_out, check_strategies
-from camoxpert_cli.commands.options import AsJson, Quiet, with_settings
+from camoxpert_cli.commands.options import AsJson, Quiet, file_path, with_settings
 from camoxpert_cli.config.schema import SETTINGS
 from camoxpert_cli.errors import UsageError
 
@@ -41,7 +41,10 @@ def benchmark(
         typer.Option(min=1, metavar="N", help="Optimizer steps a repeat; some seconds' worth if not given."),
     ] = None,
     repeats: Annotated[int, typer.Option(min=1, metavar="N", help="Repeats of each measurement.")] = 3,
-    out: Annotated[Path | None, typer.Option(metavar="FILE", help="Write the tables as Markdown too.")] = None,
+    out: Annotated[
+        Path | None, typer.Option(metavar="FILE", parser=file_path, help="Write the tables as Markdown too.")
+    ] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an earlier table in --out.")] = False,
     as_json: AsJson = False,
     quiet: Quiet = False,
     **flags: Any,
@@ -63,7 +66,8 @@ def benchmark(
     counts = None if gpus is None else check_counts(gpus)
     strategies = None if strategy is None else check_strategies(strategy)
     if out is not None:
-        check_out(out)
+        inputs = [*flags.get("data.dataset_path", ()), *([preset] if preset is not None else [])]
+        check_out(out, overwrite, map(Path, inputs))
 
     from camoxpert_cli.benchmark import report as report
     from camoxpert_cli.benchmark.benchmark import benchmark as run

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 import typer
 
 from camoxpert_cli import console
-from camoxpert_cli.commands.options import AsJson, Quiet
+from camoxpert_cli.commands.options import AsJson, Quiet, file_path
 from camoxpert_cli.errors import DataError, UsageError
 
 if TYPE_CHECKING:
@@ -28,13 +28,21 @@ def check_data(
         list[Path] | None, typer.Option(metavar="DIR", help="Folder of pictures, whatever it is called; with --masks.")
     ] = None,
     masks: Annotated[list[Path] | None, typer.Option(metavar="DIR", help="The folder of their masks.")] = None,
+    val_images: Annotated[
+        list[Path] | None, typer.Option(metavar="DIR", help="Folder of pictures to validate on; with --val-masks.")
+    ] = None,
+    val_masks: Annotated[list[Path] | None, typer.Option(metavar="DIR", help="The folder of their masks.")] = None,
     include_noncam: Annotated[
         bool,
         typer.Option("--include-noncam", help="Take COD10K's NonCAM pictures too, which show nothing camouflaged."),
     ] = False,
     write_clean: Annotated[
         Path | None,
-        typer.Option(metavar="LIST", help="Write the pairs that can be used to a .json file for --dataset-path."),
+        typer.Option(
+            metavar="LIST",
+            parser=file_path,
+            help="Write the pairs that can be used to a .json file for --dataset-path.",
+        ),
     ] = None,
     as_json: AsJson = False,
     quiet: Quiet = False,
@@ -43,7 +51,8 @@ def check_data(
 
     Finds pictures and masks without each other, files that are unreadable or cut off, masks that do not fit, are empty,
     full, inverted, in colour or not binary, pictures that EXIF turns, pictures that are twice in a set, and training
-    pictures that are in a test set. Ends with exit code 3 where there are any.
+    and validation pictures that are in a test set, or in each other. Ends with exit code 3 where there are any, and
+    where a folder has nothing that can be used.
 
     \b
     Examples:
@@ -56,12 +65,15 @@ def check_data(
 
     if len(images or []) != len(masks or []):
         raise UsageError("--images and --masks belong together", "give as many of one as of the other")
-    if not roots and not images:
+    if len(val_images or []) != len(val_masks or []):
+        raise UsageError("--val-images and --val-masks belong together", "give as many of one as of the other")
+    if not roots and not images and not val_images:
         raise UsageError("no data set folder was given", "camox check-data DIR")
     if write_clean is not None:
         engine.refuse_list(write_clean)
     folders = list(zip(images or [], masks or [], strict=True))
-    report = engine.check_data(roots or [], folders, include_noncam=include_noncam)
+    validation = list(zip(val_images or [], val_masks or [], strict=True))
+    report = engine.check_data(roots or [], folders, validation, include_noncam=include_noncam)
     if as_json:
         console.result(json.dumps(_to_json(report), indent=2))
     else:
@@ -70,6 +82,7 @@ def check_data(
         engine.write_clean(report, write_clean)
         (console.say if as_json else console.result)(f"Written: {write_clean}, {_left(report)}")
     named = [text for pair in folders for text in ("--images", str(pair[0]), "--masks", str(pair[1]))]
+    named += [text for pair in validation for text in ("--val-images", str(pair[0]), "--val-masks", str(pair[1]))]
     typed = ["check-data", *map(str, roots or []), *named, *(["--include-noncam"] if include_noncam else [])]
     if report.faults:
         _refuse(len(report.faults), typed, write_clean)
@@ -88,9 +101,10 @@ def _refuse(faults: int, command: list[str], clean: Path | None) -> NoReturn:
 
 def _left(report: Report) -> str:
     """How many pairs can be used."""
-    train, tests = report.clean
-    before = {each.name: len(each.pairs) for each in report.sets if not each.trains}
+    train, tests, validation = report.clean
+    before = {each.name: len(each.pairs) for each in report.sets if each.use == "test"}
     words = [f"{len(train)} training pairs"] if train else []
+    words += [f"{len(validation)} validation pairs"] if validation else []
     words += [f"{len(pairs)} of the {before[name]} of {name}" for name, pairs in tests.items()]
     return ", ".join(words)
 
@@ -119,7 +133,7 @@ def _set_to_json(report: SetReport) -> dict[str, Any]:
     areas = report.areas
     return {
         "name": report.name,
-        "role": "train" if report.trains else "test",
+        "role": report.use,
         "images": report.images,
         "masks": report.masks,
         "pairs": len(report.pairs),
@@ -175,4 +189,5 @@ def _faults(faults: list[Fault]) -> list[str]:
         lines += [f"  {fault.path}: {fault.detail}" for fault in members[:_MOST_SHOWN]]
         if len(members) > _MOST_SHOWN:
             lines.append(f"  and {len(members) - _MOST_SHOWN} more, see --json")
+        lines += [f"  {each.mending}" for each in members if each.mending][:1]
     return lines

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from camoxpert_cli import console
-from camoxpert_cli.commands.options import AsJson
+from camoxpert_cli.commands.options import AsJson, file_path
 from camoxpert_cli.config.eval_options import Weights
 
 if TYPE_CHECKING:
@@ -20,7 +20,8 @@ _MOST_SHOWN = 20
 def convert_ckpt(
     source: Annotated[Path, typer.Argument(metavar="IN", help="Checkpoint of camox or of another program.")],
     target: Annotated[
-        Path | None, typer.Argument(metavar="OUT", help="File to write; .safetensors holds the network alone.")
+        Path | None,
+        typer.Argument(metavar="OUT", parser=file_path, help="File to write; .safetensors holds the network alone."),
     ] = None,
     add: Annotated[bool, typer.Option("--add", help="Put module. before the network's keys.")] = False,
     weights: Annotated[

@@ -35,7 +35,7 @@ def evaluate(
         Path | None, typer.Option(metavar="DIR", help="Folder for results.json, per_image.csv and report.html.")
     ] = None,
     save_maps: Annotated[Path | None, typer.Option(metavar="DIR", help="Write the maps as DIR/SET/NAME.png.")] = None,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the scores in --out.")] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace what eval wrote there before.")] = False,
     stretch: Annotated[bool, typer.Option(help="Stretch each map to 0..1 before it is scored, as papers do.")] = True,
     empty_masks: Annotated[
         EmptyMasks,
@@ -67,40 +67,49 @@ def evaluate(
       camox eval original.pth --images photos --masks masks --gpus 2
       camox eval --maps THEIR_MAPS --masks DATA/TestDataset/CAMO/GT
     """
-    roots = [Path(path) for path in flags.pop("data.dataset_path", ())]
-    include_noncam = flags.pop("data.include_noncam", False)
+    from camoxpert_cli.config.resolve import resolve
+
+    config = resolve(None, flags).config
+    roots = [Path(path) for path in config.data.dataset_path]
     check_source(checkpoint, maps, roots, images, masks)
     protocol = Protocol(stretch, empty_masks)
     views = NO_TTA if tta is None else parse_tta(tta)
     inference = Inference(img_size, batch_size, precision, views, weights)
 
-    from camoxpert_cli.config.resolve import resolve
-
-    run = resolve(None, flags).config.run
-
     from camoxpert_cli.evaluation import output
 
     if out is not None:
-        output.refuse_overwriting(out, overwrite)
+        inputs = (each for each in (checkpoint, maps, masks, images, *roots) if each is not None)
+        output.refuse_overwriting(out, overwrite, inputs)
     if maps is not None and masks is not None:
         from camoxpert_cli.evaluation.given_predictions import evaluate_predictions
 
-        evaluation = evaluate_predictions(maps, masks, images, protocol)
+        evaluation = evaluate_predictions(maps, masks, images, protocol, include_noncam=config.data.include_noncam)
     else:
         from camoxpert_cli.launch.evaluate import evaluate as evaluate_checkpoint
 
         assert checkpoint is not None
         folders = [] if images is None or masks is None else [(images, masks)]
-        data = TestData(roots, folders, sets or [], include_noncam)
+        data = TestData(roots, folders, sets or [], config.data.include_noncam)
         found = evaluate_checkpoint(
-            checkpoint, data, inference, protocol, run, save_maps=save_maps, command=sys.argv[1:]
+            checkpoint,
+            data,
+            inference,
+            protocol,
+            config.run,
+            save_maps=save_maps,
+            overwrite=overwrite,
+            beside=[] if out is None else output.files_in(out),
+            command=sys.argv[1:],
         )
         if found is None:
             return
         evaluation = found
+    from camoxpert_cli.commands.score_tables import to_text
+
+    # First of all, for the disk may refuse what follows.
+    console.result(json.dumps(evaluation.to_json(), indent=2) if as_json else to_text(evaluation))
     if out is not None:
         output.write_evaluation(out, evaluation)
         console.say(f"Written: {out / output.REPORT}, with {output.RESULTS} and {output.PER_IMAGE}")
-    from camoxpert_cli.commands.score_tables import to_text
-
-    console.result(json.dumps(evaluation.to_json(), indent=2) if as_json else to_text(evaluation))
+    evaluation.require_saved()

@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from camoxpert_cli import console
-from camoxpert_cli.commands.options import NetworkSide, Weights
+from camoxpert_cli.commands.options import NetworkSide, Weights, file_path
 
 _MIB = 2**20
 
@@ -15,7 +15,9 @@ def export(
     checkpoint: Annotated[
         Path, typer.Argument(metavar="CHECKPOINT", help="Checkpoint of camox or of another program.")
     ],
-    target: Annotated[Path, typer.Argument(metavar="OUT", help="File to write, .onnx or .safetensors.")],
+    target: Annotated[
+        Path, typer.Argument(metavar="OUT", parser=file_path, help="File to write, .onnx or .safetensors.")
+    ],
     img_size: NetworkSide = None,
     weights: Weights = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace OUT where it exists.")] = False,

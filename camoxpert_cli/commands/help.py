@@ -1,17 +1,37 @@
-"""Plain help that keeps flags whole at 80 columns and groups them by section."""
+"""Commands: plain help that keeps flags whole at 80 columns, grouped by section, and paths as people write them."""
 
 from __future__ import annotations
 
 import re
+from pathlib import Path
 from typing import Any
 
 from typer.core import TyperCommand
+
+from camoxpert_cli.errors import UsageError, shown
+from camoxpert_cli.user_path import user_path
 
 _UNGROUPED = "Options"
 
 
 class SectionedCommand(TyperCommand):
-    """Lists options under their `rich_help_panel`, in the order in which the command declares them."""
+    """Lists options under their `rich_help_panel`, in the order in which the command declares them.
+
+    Arguments and options that are paths reach the command with home folders in place of `~`; what no path can be is
+    refused.
+    """
+
+    def invoke(self, ctx: Any) -> Any:
+        for parameter in self.get_params(ctx):
+            value = ctx.params.get(parameter.name)
+            flag = parameter.opts[0] if parameter.param_type_name == "option" else str(parameter.metavar)
+            if isinstance(value, Path):
+                ctx.params[parameter.name] = _as_meant(flag, value)
+            elif isinstance(value, list | tuple):
+                ctx.params[parameter.name] = [
+                    _as_meant(flag, each) if isinstance(each, Path) else each for each in value
+                ]
+        return super().invoke(ctx)
 
     def collect_usage_pieces(self, ctx: Any) -> list[str]:
         """Names of arguments without the braces that Typer puts around those that must be given."""
@@ -29,3 +49,10 @@ class SectionedCommand(TyperCommand):
         for title, records in sections.items():
             with formatter.section(title):
                 formatter.write_dl(records)
+
+
+def _as_meant(flag: str, path: Path) -> Path:
+    try:
+        return user_path(path)
+    except ValueError as error:
+        raise UsageError(f"{flag} is {shown(str(path))}: {error}", "check the path for typing errors") from error

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
 from typing import Annotated, Any, TypeAlias, get_args, get_type_hints
 
 import typer
@@ -12,11 +13,19 @@ from camoxpert_cli import console
 from camoxpert_cli.config import eval_options
 from camoxpert_cli.config.schema import SETTINGS, SMALLEST_SIDE, Setting
 from camoxpert_cli.config.values import AUTO
+from camoxpert_cli.errors import UsageError, shown
 
 # The callback does all; a command that takes this need not look at it.
 Quiet: TypeAlias = Annotated[
     bool, typer.Option("--quiet", help="Print results, warnings and errors only.", callback=console.be_quiet)
 ]
+
+
+def file_path(text: str) -> Path:
+    """The name of a file to write. Raises UsageError for one that ends in /, of which a path knows nothing more."""
+    if text.endswith("/"):
+        raise UsageError(f"{shown(text)} is the name of a folder", "give that of a file, without the / at its end")
+    return Path(text)
 
 
 _PANELS = {"model": "Network", "data": "Data", "train": "Training", "run": "Run"}

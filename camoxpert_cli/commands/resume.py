@@ -23,6 +23,8 @@ _FLAGS = (
     "data.dataset_path",
     "data.images",
     "data.masks",
+    "data.val_images",
+    "data.val_masks",
     "data.cache",
     "data.num_workers",
     "run.save_every",

@@ -19,12 +19,13 @@ _SHOWN = {each.heading: each.name for each in SUMMARY}
 def print_outcome(outcome: Outcome, *, as_json: bool = False) -> None:
     """Print the scores and what to type next, or all as JSON. Raises CheckpointNotWritten where a save failed last."""
     if outcome.stop is not None:
+        command = outcome.folder.resume_command if outcome.folder.holds_checkpoint else None
         if as_json:
             left = {"complete": False, "run_folder": str(outcome.folder.path), "reason": outcome.stop.reason}
-            next_step = {"epochs": outcome.epochs, "next": outcome.folder.resume_command}
+            next_step = {"epochs": outcome.epochs, "next": command}
             console.result(json.dumps({**left, **next_step}, indent=2))
-        else:
-            console.result(f"Go on with: {outcome.folder.resume_command}")
+        elif command is not None:
+            console.result(f"Go on with: {command}")
     elif outcome.results is not None:
         if as_json:
             content = {"complete": True, "run_folder": str(outcome.folder.path), **outcome.results}

@@ -20,6 +20,8 @@ _NO_EFFECT = {
     "data.dataset_path",
     "data.images",
     "data.masks",
+    "data.val_images",
+    "data.val_masks",
     "data.cache",
     "data.num_workers",
     "model.backbone_weights",

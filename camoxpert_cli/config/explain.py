@@ -106,7 +106,7 @@ def explain(name: str) -> Explained:
 def recipe(explained: Explained) -> str:
     """The preset as a YAML file that needs no parent: its header comment, and all that it and its parents say."""
     preset = explained.preset
-    lines = preset.path.read_text(encoding="utf-8").splitlines()
+    lines = preset.path.read_text(encoding="utf-8-sig").splitlines()
     header = [f"{line}\n" for line in takewhile(lambda line: line.startswith("#"), lines)]
     words = {"summary": preset.summary, "hardware": preset.hardware}
     sections: dict[str, dict[str, Any]] = {}

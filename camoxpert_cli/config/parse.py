@@ -42,7 +42,8 @@ def _numbers(text: str) -> tuple[int, ...]:
         return ()
 
 
-_PARTS = re.compile(r"(?:(\d+)h)?(?:(\d+)m)?(?:(\d+)s)?")
+# Six digits of hours are a century; the system's clocks cannot wait for three.
+_PARTS = re.compile(r"(?:(\d{1,6})h)?(?:(\d{1,6})m)?(?:(\d{1,6})s)?")
 
 
 def parse_duration(text: str) -> int:

@@ -9,7 +9,9 @@ from typing import Any
 
 import yaml
 
-from camoxpert_cli.errors import ConfigError, nearest
+from camoxpert_cli.errors import ConfigError, nearest, one_line, shown
+from camoxpert_cli.regular_file import read_regular
+from camoxpert_cli.user_path import user_path
 
 _PACKAGE = Path(__file__).resolve().parents[1]
 # The wheel carries the presets inside the package; in a checkout they lie beside it.
@@ -17,6 +19,8 @@ PRESET_FOLDER = _PACKAGE / "presets" if (_PACKAGE / "presets").is_dir() else _PA
 
 # What a preset may say at top level beside its sections.
 PRESET_WORDS = ("summary", "hardware", "claim", "extends")
+# Those that come with camox have 2 KiB; what is larger is no preset, and YAML is slow.
+_MOST_BYTES = 2**16
 
 
 @dataclass(frozen=True)
@@ -81,11 +85,11 @@ def collect_chain(name: str, problems: list[str]) -> list[Preset]:
         try:
             preset = _read(wanted, child.path.parent if child else None, problems)
         except ConfigError as error:
-            problems.append(f"{child.origin}: extends is {wanted!r}: {error.message}" if child else error.message)
+            problems.append(f"{child.origin}: extends is {shown(wanted)}: {error.message}" if child else error.message)
             break
         if child and any(preset.path == earlier.path for earlier in chain):
             circle = " -> ".join(each.name for each in [*chain, preset])
-            problems.append(f"{child.origin}: extends is {wanted!r}, which goes round in a circle: {circle}")
+            problems.append(f"{child.origin}: extends is {shown(wanted)}, which goes round in a circle: {circle}")
             break
         chain.append(preset)
         wanted = preset.extends
@@ -112,9 +116,9 @@ def _read(name: str, beside: Path | None, problems: list[str]) -> Preset:
     for word in PRESET_WORDS:
         value = content.pop(word, "")
         if not isinstance(value, str):
-            problems.append(f"{path}: {word} is {value!r}, expected text")
+            problems.append(f"{path}: {word} is {shown(value)}, expected text")
         elif "\n" in value.strip():
-            problems.append(f"{path}: {word} is {value!r}, expected one line")
+            problems.append(f"{path}: {word} is {shown(value)}, expected one line")
         words[word] = value.strip() if isinstance(value, str) else ""
     return Preset(
         path.stem, path, words["summary"], words["hardware"], words["claim"], words["extends"] or None, content
@@ -123,8 +127,11 @@ def _read(name: str, beside: Path | None, problems: list[str]) -> Preset:
 
 def _locate(name: str, beside: Path | None) -> Path:
     if name.endswith((".yaml", ".yml")):
-        path = (beside or Path()) / Path(name).expanduser()
-        if not path.is_file():
+        try:
+            path = user_path((beside or Path()) / Path(name).expanduser())
+        except (ValueError, RuntimeError) as error:
+            raise ConfigError(f"there is no preset file {shown(name)}: {error}") from error
+        if not path.exists():
             raise ConfigError(f"there is no preset file {path}")
         return path.resolve()
     # A preset that comes with camox does not depend on what the user keeps.
@@ -142,15 +149,23 @@ def _locate(name: str, beside: Path | None) -> Path:
         expected = f"expected the path of a .yaml file or one of {', '.join(names)}"
         guess = nearest(name, names)
         meant = f"; did you mean {guess[0]}?" if guess else ""
-        raise ConfigError(f"there is no preset {name!r}, {expected}{meant}")
+        raise ConfigError(f"there is no preset {shown(name)}, {expected}{meant}")
     return PRESET_FOLDER / f"{name}.yaml"
 
 
 class _TextLoader(yaml.BaseLoader):
     """YAML without surprises: a key that stands twice is an error, and every value is text.
 
-    YAML reads `1e-4` as text, `off` as False and `1:30` as 90: the schema's types decide instead.
+    YAML reads `1e-4` as text, `off` as False and `1:30` as 90: the schema's types decide instead. Aliases
+    of aliases are refused, for they can stand for gigabytes.
     """
+
+    def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
+        if self.check_event(yaml.AliasEvent):
+            event: Any = self.peek_event()  # type: ignore[no-untyped-call]
+            problem = f"*{one_line(event.anchor)} is an alias, expected the value itself"
+            raise yaml.MarkedYAMLError(problem=problem, problem_mark=event.start_mark)
+        return super().compose_node(parent, index)
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         seen = set()
@@ -158,7 +173,7 @@ class _TextLoader(yaml.BaseLoader):
             if key_node.id != "scalar":
                 raise yaml.MarkedYAMLError(problem="a key is not text", problem_mark=key_node.start_mark)
             if key_node.value in seen:
-                problem = f"key {key_node.value!r} stands twice"
+                problem = f"key {shown(key_node.value)} stands twice"
                 raise yaml.MarkedYAMLError(problem=problem, problem_mark=key_node.start_mark)
             seen.add(key_node.value)
         return super().construct_mapping(node, deep)
@@ -166,16 +181,21 @@ class _TextLoader(yaml.BaseLoader):
 
 def _parse(path: Path) -> dict[str, Any]:
     try:
-        text = path.read_text(encoding="utf-8")
+        text = read_regular(path, _MOST_BYTES).decode("utf-8-sig")
         content = yaml.load(text, Loader=_TextLoader)  # noqa: S506 -- builds nothing but text, lists and dicts
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path} cannot be read: {error}") from error
+    except OSError as error:
+        raise ConfigError(f"{path} cannot be read: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{path} cannot be read: {error}, expected text in UTF-8") from error
+    except RecursionError as error:
+        raise ConfigError(f"{path} is nested too deeply, expected sections with settings below them") from error
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         where = f":{mark.line + 1}" if mark else ""
-        raise ConfigError(f"{path}{where} is not valid YAML: {getattr(error, 'problem', error)}") from error
+        problem = one_line(getattr(error, "problem", None) or error)
+        raise ConfigError(f"{path}{where} is not valid YAML: {problem}") from error
     if content is None:
         return {}
     if not isinstance(content, dict):
-        raise ConfigError(f"{path} is {content!r}, expected sections such as `train:` with settings below them")
+        raise ConfigError(f"{path} is {shown(content)}, expected sections such as `train:` with settings below them")
     return content

@@ -13,7 +13,7 @@ from typing import Any
 from camoxpert_cli.config.presets import PRESET_WORDS, collect_chain
 from camoxpert_cli.config.schema import SECTIONS, SETTINGS, Config, DataConfig
 from camoxpert_cli.config.values import AUTO, convert
-from camoxpert_cli.errors import ConfigError, nearest
+from camoxpert_cli.errors import ConfigError, nearest, one_line, shown
 
 DEFAULT_ORIGIN = "default"
 ASSIGNED = "--set"
@@ -21,6 +21,9 @@ _SETTINGS_HINT = "camox train --help lists every setting"
 _PRESETS_HINT = "camox presets lists all there are"
 # As a file names them, which is not as flags are.
 _NAMES_HINT = "camox presets show baseline --explain lists every setting"
+
+# Of problems; whoever wrote more has given some other file.
+_MOST_TOLD = 50
 
 _KEYS = {setting.name: setting.key for setting in SETTINGS.values()}
 
@@ -88,7 +91,8 @@ def resolve(
     config, origins = _build([*start, *typed], problems)
     problems = problems or _impossible_combinations(config, origins)
     if problems:
-        raise ConfigError("\n".join(problems), hint)
+        more = [f"and {len(problems) - _MOST_TOLD} more"] if len(problems) > _MOST_TOLD else []
+        raise ConfigError("\n".join([*problems[:_MOST_TOLD], *more]), hint)
     return Resolved(config, origins, preset, _build(start, [])[0], auto)
 
 
@@ -98,7 +102,7 @@ def from_mapping(content: object, origin: str) -> Config:
     Raises ConfigError as `resolve` does; its lines name `origin`.
     """
     if not isinstance(content, Mapping):
-        raise ConfigError(f"{origin} is {content!r}, expected sections such as train with settings below them")
+        raise ConfigError(f"{origin} is {shown(content)}, expected sections such as train with settings below them")
     return resolve(None, {}, saved=(content, origin)).config
 
 
@@ -117,6 +121,8 @@ def with_absolute_paths(data: DataConfig) -> DataConfig:
         dataset_path=_absolute(data.dataset_path),
         images=_absolute(data.images),
         masks=_absolute(data.masks),
+        val_images=_absolute(data.val_images),
+        val_masks=_absolute(data.val_masks),
         cache=_absolute([data.cache])[0] if data.cache not in ("auto", "off") else data.cache,
     )
 
@@ -129,7 +135,7 @@ def _build(given: Sequence[_Given], problems: list[str]) -> tuple[Config, dict[s
         try:
             values[setting.section][setting.name] = convert(setting, item.value)
         except ValueError as error:
-            problems.append(f"{item.origin}: {item.key} is {item.value!r}, expected {error}")
+            problems.append(f"{item.origin}: {item.key} is {shown(item.value)}, expected {error}")
         origins[item.key] = item.origin
     return Config(**{name: section(**values[name]) for name, section in SECTIONS.items()}), origins
 
@@ -159,11 +165,13 @@ def _impossible_combinations(config: Config, origins: Mapping[str, str]) -> list
             problems.append(f"{said('train.min_lr')}, expected at most the rate it ends: {said(key)}")
     if model.backbone_weights is not None and not model.pretrained:
         problems.append(f"{said('model.backbone_weights')}, expected null where {said('model.pretrained')}")
-    if len(data.images) != len(data.masks):
-        problems.append(
-            f"data.images has {len(data.images)} ({origins['data.images']}), expected as many folders as data.masks, "
-            f"which has {len(data.masks)} ({origins['data.masks']})"
-        )
+    for images, masks in (("images", "masks"), ("val_images", "val_masks")):
+        counts = [len(getattr(data, name)) for name in (images, masks)]
+        if counts[0] != counts[1]:
+            problems.append(
+                f"data.{images} has {counts[0]} ({origins[f'data.{images}']}), expected as many folders as "
+                f"data.{masks}, which has {counts[1]} ({origins[f'data.{masks}']})"
+            )
     return problems
 
 
@@ -174,11 +182,11 @@ def _from_sections(
     top_level = {name: name for name in (*SECTIONS, *words)} | _KEYS
     for section, settings in content.items():
         if section not in SECTIONS:
-            value = "" if isinstance(settings, Mapping) else f" (given {settings!r})"
-            meant = _did_you_mean(str(section), top_level)
-            problems.append(f"{origin}: there is no section {section!r}{value}{meant}")
+            value = "" if isinstance(settings, Mapping) else f" (given {shown(settings)})"
+            meant = _did_you_mean(str(section), top_level) if len(problems) < _MOST_TOLD else ""
+            problems.append(f"{origin}: there is no section {shown(section)}{value}{meant}")
         elif not isinstance(settings, Mapping):
-            problems.append(f"{origin}: {section} is {settings!r}, expected settings below it")
+            problems.append(f"{origin}: {section} is {shown(settings)}, expected settings below it")
         else:
             given += [_Given(f"{section}.{name}", value, origin) for name, value in settings.items()]
     return _known(given, problems)
@@ -191,7 +199,7 @@ def _from_assignments(assignments: Sequence[str], problems: list[str]) -> list[_
         if key and value:
             given.append(_Given(key, value, ASSIGNED))
         else:
-            problems.append(f"--set: {text!r}, expected section.name=value, such as train.lr=0.001")
+            problems.append(f"--set: {shown(text)}, expected section.name=value, such as train.lr=0.001")
     return _known(given, problems)
 
 
@@ -199,8 +207,10 @@ def _known(given: Sequence[_Given], problems: list[str]) -> list[_Given]:
     for item in given:
         if item.key not in SETTINGS:
             # Names are unique over all sections, so the name alone also finds a missing or wrong section.
-            meant = _did_you_mean(item.key.rpartition(".")[2], _KEYS)
-            problems.append(f"{item.origin}: {item.key} is {item.value!r}, but there is no such setting{meant}")
+            meant = _did_you_mean(item.key.rpartition(".")[2], _KEYS) if len(problems) < _MOST_TOLD else ""
+            problems.append(
+                f"{item.origin}: {one_line(item.key)} is {shown(item.value)}, but there is no such setting{meant}"
+            )
     return [item for item in given if item.key in SETTINGS]
 
 

@@ -6,8 +6,8 @@ A setting's flag is its own name (`train.stage2_lr` is `--stage2-lr`), so names 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field, fields
-from typing import Any, Literal, get_type_hints
+from dataclasses import dataclass, field, fields, replace
+from typing import Any, Literal, get_args, get_type_hints
 
 from camoxpert_cli.config.parse import parse_cache, parse_devices, parse_duration, parse_interval
 
@@ -18,6 +18,9 @@ Device = Literal["auto", "cuda", "cpu"]
 # Of a picture, in pixels: the network's coarsest maps have a pixel for 32 of it.
 SMALLEST_SIDE = 64
 LARGEST_SIDE = 4096
+# Of what is counted and has no bound of its own: far above what anybody trains with, and where a typing error would
+# fill the memory or the disk.
+MOST_COUNTED = 1_000_000
 
 
 def setting(
@@ -69,6 +72,12 @@ class DataConfig:
         (), "folder of training pictures, whatever it is called; with --masks", stands_for="DIR"
     )
     masks: tuple[str, ...] = setting((), "the folder of their masks", stands_for="DIR")
+    val_images: tuple[str, ...] = setting(
+        (),
+        "folder of pictures to validate on, in place of some held out of the training pictures; with --val-masks",
+        stands_for="DIR",
+    )
+    val_masks: tuple[str, ...] = setting((), "the folder of their masks", stands_for="DIR")
     include_noncam: bool = setting(False, "take COD10K's NonCAM pictures too, which show nothing camouflaged")
     cache: Literal["auto", "off"] | str = setting(
         "auto",
@@ -79,7 +88,12 @@ class DataConfig:
     img_size: int = setting(
         320, "side in pixels that pictures are resized to", low=SMALLEST_SIDE, high=LARGEST_SIDE, original="384"
     )
-    val_fraction: float = setting(0.1, "part of the training pictures held out for validation", low=0.001, high=0.9)
+    val_fraction: float = setting(
+        0.1,
+        "part of the training pictures held out for validation, where none are given for it",
+        low=0.001,
+        high=0.9,
+    )
     num_workers: int | Literal["auto"] = setting(
         "auto",
         "processes that load pictures; auto asks the cores this process may use",
@@ -243,6 +257,10 @@ class Setting:
     def flag(self) -> str:
         return "--" + self.name.replace("_", "-")
 
+    @property
+    def is_path(self) -> bool:
+        return self.stands_for in ("DIR", "FILE")
+
 
 def all_settings() -> dict[str, Setting]:
     """Every setting under its dotted key, in the order in which the schema writes them."""
@@ -250,7 +268,10 @@ def all_settings() -> dict[str, Setting]:
     for section_name, section in SECTIONS.items():
         types = get_type_hints(section)
         for item in fields(section):
-            row = Setting(section_name, item.name, types[item.name], item.default, **item.metadata)
+            kind = types[item.name]
+            row = Setting(section_name, item.name, kind, item.default, **item.metadata)
+            if row.high is None and int in (kind, *get_args(kind)):
+                row = replace(row, high=MOST_COUNTED)
             settings[row.key] = row
     return settings
 

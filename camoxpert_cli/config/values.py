@@ -7,11 +7,13 @@ import types
 from pathlib import Path
 from typing import Any, Literal, Union, get_args, get_origin
 
-from camoxpert_cli.config.schema import Setting
+from camoxpert_cli.config.schema import MOST_COUNTED, Setting
+from camoxpert_cli.user_path import user_path
 
 _TRUE = {"true", "yes", "on", "1"}
 _FALSE = {"false", "no", "off", "0"}
 _NULL = {"null", "~"}
+_SCALARS = str | int | float | Path
 # What a command line says for a value that is found by measuring.
 AUTO = "auto"
 
@@ -21,19 +23,23 @@ def convert(setting: Setting, value: Any) -> Any:
     kinds, nullable = _kinds(setting.type)
     if value is False and any("off" in get_args(kind) for kind in kinds):  # as YAML reads it
         value = "off"
-    if value is None or str(value).lower() in _NULL:
+    if value is None or (isinstance(value, str | Path) and str(value).lower() in _NULL):
         if nullable:
             return None
         raise ValueError(expected(setting))
+    if isinstance(value, int) and abs(value) >= 2**63:  # Python writes no number of more than 4300 digits
+        raise ValueError(expected(setting))
     if setting.parse is not None:
-        setting.parse(str(value))
+        setting.parse(str(value) if isinstance(value, _SCALARS) else "")
     for kind in kinds:
         try:
             converted = _convert(kind, value)
-            if kind not in (int, float) or _within_bounds(setting, converted):
-                return converted
         except (ValueError, TypeError, OverflowError):
             continue
+        if kind is int and converted > MOST_COUNTED == setting.high:
+            raise ValueError(f"{expected(setting)}, and {MOST_COUNTED} at most")
+        if kind not in (int, float) or _within_bounds(setting, converted):
+            return _as_paths(converted) if setting.is_path and get_origin(kind) is not Literal else converted
     raise ValueError(expected(setting))
 
 
@@ -61,15 +67,26 @@ def _convert(kind: Any, value: Any) -> Any:
         if isinstance(items, list | tuple) and all(isinstance(item, str | Path) and str(item) for item in items):
             return tuple(str(item) for item in items)
     elif kind is bool:
-        text = str(value).strip().lower()
+        text = str(value).strip().lower() if isinstance(value, _SCALARS) else ""
         if text in _TRUE | _FALSE:
             return text in _TRUE
     elif kind is str:
-        if isinstance(value, str | Path | int | float) and not isinstance(value, bool) and str(value):
+        if isinstance(value, _SCALARS) and not isinstance(value, bool) and str(value):
             return str(value)
     elif not isinstance(value, bool):
         return _to_number(kind, value)
     raise ValueError
+
+
+def _as_paths(value: Any) -> Any:
+    """A path, or several, with home folders in place of `~`; otherwise as they were written."""
+    if isinstance(value, tuple):
+        return tuple(map(_as_paths, value))
+    try:
+        path = user_path(value)
+    except ValueError as error:
+        raise ValueError(f"a path that can be: {error}") from error
+    return str(path) if value.startswith("~") else value
 
 
 def _to_number(kind: type[int] | type[float], value: Any) -> int | float:
@@ -97,6 +114,6 @@ def _describe(kind: Any, setting: Setting) -> str:
 
 
 def _describe_bounds(setting: Setting) -> str:
-    if setting.low is not None and setting.high is not None:
+    if setting.low is not None and setting.high not in (None, MOST_COUNTED):
         return f" from {setting.low:.10g} to {setting.high:.10g}"
     return "" if setting.low is None else f", at least {setting.low:g}"

@@ -11,6 +11,7 @@ import errno
 import fcntl
 import hashlib
 import os
+import re
 import shutil
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -31,7 +32,7 @@ from camoxpert_cli.data.threads import in_threads
 from camoxpert_cli.errors import UsageError
 
 # Changes where reading or resizing gives other pixels.
-_VERSION = 1
+_VERSION = 2
 _UNUSED_SECONDS = 30 * 24 * 3600
 
 
@@ -90,6 +91,11 @@ def is_complete(path: Path, count: int, img_size: int) -> bool:
     return path.is_file() and path.stat().st_size == cache_bytes(count, img_size)
 
 
+def holds_cache(folder: Path) -> bool:
+    """Whether images were cached there."""
+    return next(folder.glob("pictures-*.u8"), None) is not None
+
+
 def build_cache(
     path: Path,
     pairs: Sequence[Pair],
@@ -126,7 +132,10 @@ def _sweep(folder: Path) -> None:
     for stale in folder.glob(".pictures-*.u8.tmp*"):
         stale.unlink(missing_ok=True)
     for cache in folder.glob("pictures-*.u8"):
-        if cache.stat().st_mtime < time.time() - _UNUSED_SECONDS:
+        if (
+            re.fullmatch(r"pictures-\d+px-[0-9a-f]{32}\.u8", cache.name)
+            and cache.stat().st_mtime < time.time() - _UNUSED_SECONDS
+        ):
             cache.unlink(missing_ok=True)
 
 

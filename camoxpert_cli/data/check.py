@@ -16,25 +16,30 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from camoxpert_cli import console
+from camoxpert_cli import atomic, console
 from camoxpert_cli.data.cod10k import NOT_CAMOUFLAGED, class_name, super_class
 from camoxpert_cli.data.duplicates import Fingerprint, details_of, find_duplicates
-from camoxpert_cli.data.layouts import Files, find_sets, list_files
-from camoxpert_cli.data.pairs import Pair, is_list, write_list
+from camoxpert_cli.data.layouts import Files, Use, describe_nothing, find_sets, list_files
+from camoxpert_cli.data.levels import UnclearError, foreground_of, levels_of
+from camoxpert_cli.data.pairs import LARGEST_LIST, Pair, is_list, write_list
 from camoxpert_cli.data.reading import (
     SMALL_OBJECT,
     CutOffError,
     decode,
-    foreground_of,
     format_image_size,
-    grey_of,
+    mending,
     read_bytes,
+    read_single,
 )
+from camoxpert_cli.data.sizes import is_same_shape
 from camoxpert_cli.data.threads import in_threads
 from camoxpert_cli.errors import DataError, UsageError
+from camoxpert_cli.regular_file import read_regular
+from camoxpert_cli.targets import check_targets
 
 # What each kind of fault means, in the order in which they are shown.
 KINDS = {
+    "no pairs": "folders without a pair of picture and mask",
     "no mask": "pictures without a mask",
     "no picture": "masks without a picture",
     "same name": "files of one folder that share a name",
@@ -48,42 +53,44 @@ KINDS = {
     "inverted": "masks whose object surrounds the background",
     "rotation": "pictures that their EXIF entry turns",
     "duplicate": "pictures that are twice in one set",
-    "leak": "training pictures that are in a test set",
+    "leak": "training or validation pictures that are in a test set, or in both",
 }
 
 # JPEG changes grey values by a few levels, so that black and white are ranges; smoothed outlines stay below the share.
 _DARK, _BRIGHT = 25, 230
 _MOST_GREY = 0.02
-# How far apart the colours of a grey pixel may be, and the share of pixels at which a mask is in colour.
-_GREY_SPREAD = 24
-_MOST_COLOUR = 0.001
 _SURROUNDED = 0.95  # of the outline of a mask
 
 
 @dataclass(frozen=True)
 class Fault:
-    """One fault. `kind` is one of `KINDS`; `trainable` where the pair can be used all the same."""
+    """One fault. `kind` is one of `KINDS`; `trainable` where the pair can be used all the same.
+
+    `mending` is a command for masks whose values leave open what is object.
+    """
 
     kind: str
     set: str
     path: Path
     detail: str
     trainable: bool = False
+    mending: str = ""
 
 
 @dataclass
 class SetReport:
     """One set of images and masks: its files and pairs, and statistics of what could be read.
 
-    `trains` where `find_data` would train on it; otherwise it is a test set. `left_out` counts NonCAM images.
-    `sizes` are (height, width) in pixels, `areas` the object's share of the image, 0..1.
+    `use` is what `find_data` would take it for. `left_out` counts NonCAM images, `unread` says what else was passed
+    over. `sizes` are (height, width) in pixels, `areas` the object's share of the image, 0..1.
     """
 
     name: str
-    trains: bool
+    use: Use
     images: int
     masks: int
     left_out: int
+    unread: str = ""
     pairs: list[Pair] = field(default_factory=list)
     sizes: list[tuple[int, int]] = field(default_factory=list)
     areas: list[float] = field(default_factory=list)
@@ -91,7 +98,7 @@ class SetReport:
     @property
     def title(self) -> str:
         """How people tell it from the others."""
-        return f"{'train' if self.trains else 'test'} {self.name}"
+        return f"{self.use} {self.name}"
 
     @property
     def small_objects(self) -> int:
@@ -118,18 +125,15 @@ class Report:
     notes: list[str]
 
     @property
-    def clean(self) -> tuple[list[Pair], dict[str, list[Pair]]]:
-        """Training pairs and test sets, without the pairs that cannot be used and the sets of which none is left."""
+    def clean(self) -> tuple[list[Pair], dict[str, list[Pair]], list[Pair]]:
+        """Training pairs, test sets and validation pairs: what can be used, and the sets of which any is left."""
         faulty = {fault.path for fault in self.faults if not fault.trainable}
-        train: list[Pair] = []
+        parts: dict[Use, list[Pair]] = {"train": [], "val": []}
         tests: dict[str, list[Pair]] = {}
         for each in self.sets:
             pairs = [pair for pair in each.pairs if pair.image not in faulty and pair.mask not in faulty]
-            if each.trains:
-                train += pairs
-            else:
-                tests.setdefault(each.name, []).extend(pairs)
-        return train, {name: pairs for name, pairs in tests.items() if pairs}
+            (tests.setdefault(each.name, []) if each.use == "test" else parts[each.use]).extend(pairs)
+        return parts["train"], {name: pairs for name, pairs in tests.items() if pairs}, parts["val"]
 
 
 @dataclass(frozen=True)
@@ -154,32 +158,37 @@ class _Kept(NamedTuple):
 def check(
     roots: Sequence[Path],
     folders: Sequence[tuple[Path, Path]] = (),
+    validation: Sequence[tuple[Path, Path]] = (),
     *,
     include_noncam: bool,
     progress: Callable[[int], Callable[[int, str], None]],
 ) -> Report:
     """Read every file of the data sets under `roots`, and of explicit image and mask `folders`; list all faults.
 
+    `validation` are folders like them, to validate on.
+
     `progress` takes the number of pairs and returns what is told how many more are done. Raises DataError for a folder
     of no known layout and for two test sets of one name.
     """
-    sets, notes = find_sets(roots, folders)
+    sets, notes = find_sets(roots, folders, validation)
     listed = []
+    faults: list[Fault] = []
     seen: set[Path] = set()
     for found in sets:
         split = found.folders
         files = list_files(split.images, split.masks, split.sharing, include_noncam=include_noncam)
-        report = SetReport(split.name, found.trains, len(files.images), len(files.masks), files.left_out)
+        report = SetReport(split.name, found.use, len(files.images), len(files.masks), files.left_out, files.unread)
+        if not (files.pairs or files.lone_images or files.lone_masks):
+            faults.append(Fault("no pairs", report.title, split.images, describe_nothing(split, files)))
         # A data set and a part of it may both be given.
         report.pairs = [pair for pair in files.pairs if pair.image.absolute() not in seen]
         seen.update(pair.image.absolute() for pair in report.pairs)
         listed.append((report, files))
-    faults: list[Fault] = []
     kept: list[_Kept] = []
     advance = progress(sum(len(report.pairs) for report, _ in listed))
     for report, files in listed:
         faults += _of_names(report.title, files)
-        for pair, examined in zip(report.pairs, in_threads(partial(_examine, report.title), report.pairs), strict=True):
+        for pair, examined in zip(report.pairs, in_threads(partial(_examine, report), report.pairs), strict=True):
             advance(1, pair.name)
             faults += examined.faults
             if examined.size is not None:
@@ -193,6 +202,7 @@ def check(
     order = list(KINDS)
     faults = sorted(set(faults), key=lambda fault: (order.index(fault.kind), fault.set, fault.path))
     words = [f"{root}: {note}" for root, passed_over in notes.items() for note in passed_over]
+    words += [f"{report.title}: {report.unread}" for report, _ in listed if report.unread]
     return Report([report for report, _ in listed], faults, words)
 
 
@@ -206,7 +216,8 @@ def _of_names(name: str, files: Files) -> Iterator[Fault]:
             yield Fault("same name", name, other, f"{first.name} has its name too", trainable=True)
 
 
-def _examine(name: str, pair: Pair) -> _Examined:
+def _examine(report: SetReport, pair: Pair) -> _Examined:
+    name = report.title
     faults: list[Fault] = []
     image, stored = None, None
     try:
@@ -217,22 +228,27 @@ def _examine(name: str, pair: Pair) -> _Examined:
         faults.append(_unreadable(name, pair.image, error))
     raw = None
     try:
-        raw = decode(pair.mask, read_bytes(pair.mask), cv2.IMREAD_UNCHANGED)
+        raw = read_single(pair.mask)
     except DataError as error:
         faults.append(_unreadable(name, pair.mask, error))
     area = None
     if raw is not None:
         # An image that shows nothing camouflaged has nothing to mark.
         may_be_empty = pair.name.startswith(NOT_CAMOUFLAGED)
-        faults += (Fault(kind, name, pair.mask, detail) for kind, detail in _of_mask(raw, may_be_empty))
-        area = float(foreground_of(raw).mean())
+        mend = ""
+        try:
+            area = float(foreground_of(raw).mean())
+        except UnclearError:
+            mend = mending(pair.mask, raw)
+        faults += (Fault(kind, name, pair.mask, detail, False, mend) for kind, detail in _of_mask(raw, may_be_empty))
     if image is None:
         return _Examined(tuple(faults), None, area)
     size = (image.shape[0], image.shape[1])
     if raw is not None:
-        faults += _of_fit(name, pair, size, (raw.shape[0], raw.shape[1]), stored)
-    digest = hashlib.blake2b(f"{size}".encode() + image.tobytes(), digest_size=16).digest()
-    return _Examined(tuple(faults), size, area, Fingerprint(details_of(image), digest))
+        faults += _of_fit(report, pair, size, (raw.shape[0], raw.shape[1]), stored)
+    digest = hashlib.blake2b(f"{size}".encode(), digest_size=16)
+    digest.update(image.data)
+    return _Examined(tuple(faults), size, area, Fingerprint(details_of(image), digest.digest()))
 
 
 def _unreadable(name: str, path: Path, error: DataError) -> Fault:
@@ -241,12 +257,14 @@ def _unreadable(name: str, path: Path, error: DataError) -> Fault:
 
 
 def _of_fit(
-    name: str, pair: Pair, size: tuple[int, int], mask: tuple[int, int], stored: tuple[int, int] | None
+    report: SetReport, pair: Pair, size: tuple[int, int], mask: tuple[int, int], stored: tuple[int, int] | None
 ) -> Iterator[Fault]:
     """Faults of sizes (height, width): of the image as it is read, of its mask, and as stored where it is turned."""
     if mask not in (size, stored):
         detail = f"{format_image_size(mask)}, but its picture {pair.image.name} is {format_image_size(size)}"
-        yield Fault("size", name, pair.mask, detail)
+        # Scores are at the mask's size, whatever that is.
+        can_be_scored = report.use == "test" and any(is_same_shape(each, mask) for each in (size, stored) if each)
+        yield Fault("size", report.title, pair.mask, detail, trainable=can_be_scored)
     elif stored is not None:
         fits = "its mask fits "
         if size == stored:
@@ -254,24 +272,22 @@ def _of_fit(
         else:
             fits += "the turned picture" if mask == size else "the picture as it is stored"
             fits += ", which is how camox reads it"
-        yield Fault("rotation", name, pair.image, fits, trainable=size != stored)
+        yield Fault("rotation", report.title, pair.image, fits, trainable=size != stored)
 
 
 def _of_mask(raw: NDArray[Any], may_be_empty: bool) -> Iterator[tuple[str, str]]:
     """Kind and words of each fault of a mask's pixels."""
-    grey = grey_of(raw)
-    if raw.ndim == 3 and raw.shape[2] >= 3:
-        colours = raw[..., :3].astype(np.int32) // (257 if raw.dtype == np.uint16 else 1)
-        coloured = float(np.mean(colours.max(axis=2) - colours.min(axis=2) > _GREY_SPREAD))
-        if coloured > _MOST_COLOUR:
-            yield "colour", f"{coloured:.1%} of its pixels are in colour"
+    try:
+        levels = levels_of(raw)
+        if levels.colour:
+            yield "colour", f"{levels.colour:.1%} of its pixels are in colour"
             return
-    if grey.max() == 1:
-        yield "not binary", "holds only 0 and 1, expected 0 and 255"
+        foreground = foreground_of(raw)
+    except UnclearError as error:
+        yield "not binary", str(error)
         return
-    foreground = foreground_of(raw)
-    uses_alpha = raw.ndim == 3 and raw.shape[2] == 4 and grey.min() == grey.max()
-    between = 0.0 if uses_alpha else float(np.mean((grey > _DARK) & (grey < _BRIGHT)))
+    grey = levels.grey
+    between = 0.0 if levels.from_alpha else float(np.mean((grey > _DARK) & (grey < _BRIGHT)))
     if between > _MOST_GREY:
         yield "not binary", f"{between:.1%} of its pixels are neither black nor white"
         return
@@ -287,25 +303,26 @@ def _of_mask(raw: NDArray[Any], may_be_empty: bool) -> Iterator[tuple[str, str]]
 
 
 def _repeated(kept: Sequence[_Kept]) -> Iterator[Fault]:
-    """Duplicates among all training images and within each test set, and leaks; test sets may share images.
+    """Duplicates within what is trained on, validated on and each test set, and leaks; test sets may share images.
 
     Of training images that are equal to the last pixel one is enough; those that only look the same stay, for another
     animal may sit in front of the same background. Test sets stay whole, so that scores can be compared. What is in a
-    test set in any form must not be trained on.
+    test set in any form must be neither trained nor validated on, and what is validated on must not be trained on.
     """
     groups: dict[str, list[_Kept]] = {}
     # Usable ones first: they are the ones that stay.
     for each in sorted(kept, key=lambda each: not each.is_usable):
-        groups.setdefault("" if each.report.trains else each.report.title, []).append(each)
+        groups.setdefault(each.report.title if each.report.use == "test" else each.report.use, []).append(each)
     for group in groups.values():
         for first, later in _find(group):
             is_copy = first.fingerprint.digest == later.fingerprint.digest
             detail = f"{'equals' if is_copy else 'looks like'} {first.pair.image}"
-            stays = not is_copy or not later.report.trains
+            stays = not is_copy or later.report.use != "train"
             yield Fault("duplicate", later.report.title, later.pair.image, detail, trainable=stays)
-    # Test images first, so that the training image is the later one of two.
-    for first, later in _find(sorted(kept, key=lambda each: each.report.trains)):
-        if later.report.trains and not first.report.trains:
+    # Test images first and training images last, so that the one of two that must not be used is the later one.
+    order: list[Use] = ["test", "val", "train"]
+    for first, later in _find(sorted(kept, key=lambda each: order.index(each.report.use))):
+        if later.report.use not in ("test", first.report.use):
             detail = f"{first.report.title} holds it too: {first.pair.image}"
             yield Fault("leak", later.report.title, later.pair.image, detail)
 
@@ -332,7 +349,13 @@ def _stored_size(content: bytes) -> tuple[int, int] | None:
     return None if whole is None else (whole.shape[0], whole.shape[1])
 
 
-def check_data(roots: Sequence[Path], folders: Sequence[tuple[Path, Path]], *, include_noncam: bool) -> Report:
+def check_data(
+    roots: Sequence[Path],
+    folders: Sequence[tuple[Path, Path]],
+    validation: Sequence[tuple[Path, Path]] = (),
+    *,
+    include_noncam: bool,
+) -> Report:
     """The report on all data sets, with progress. Raises DataError for a folder of no known layout."""
     if lists := [root for root in roots if is_list(root)]:
         raise DataError(f"{lists[0]} is a list of pairs", "give the folders that hold them")
@@ -341,7 +364,7 @@ def check_data(roots: Sequence[Path], folders: Sequence[tuple[Path, Path]], *, i
         def progress(total: int) -> Callable[[int, str], None]:
             return stack.enter_context(console.progress("Checking", total))
 
-        return check(roots, folders, include_noncam=include_noncam, progress=progress)
+        return check(roots, folders, validation, include_noncam=include_noncam, progress=progress)
 
 
 def refuse_list(path: Path) -> None:
@@ -350,8 +373,10 @@ def refuse_list(path: Path) -> None:
         raise UsageError(f"the list {path} would not be known as one", "give a name that ends in .json")
     if not path.absolute().parent.is_dir():
         raise UsageError(f"there is no folder {path.absolute().parent} for the list", "make it, or choose another")
-    if path.exists() and not _is_ours(path):
+    if path.is_file() and not _is_ours(path):
         raise UsageError(f"{path} is there, and no list of camox: nothing was changed", "choose another name")
+    check_targets([path], "choose another name", is_ours=_is_ours, overwrite=True)
+    atomic.sweep(path)
 
 
 def write_clean(report: Report, path: Path) -> None:
@@ -359,18 +384,18 @@ def write_clean(report: Report, path: Path) -> None:
 
     Raises DataError where there are none, UsageError where the file cannot be written.
     """
-    train, tests = report.clean
-    if not train and not tests:
+    train, tests, validation = report.clean
+    if not (train or tests or validation):
         raise DataError(f"no pair that can be used is left for {path}", "see the faults above")
     try:
-        write_list(path, train, tests)
+        write_list(path, train, tests, validation)
     except OSError as error:
         raise UsageError(f"{path} cannot be written: {error.strerror}", "choose another name or folder") from error
 
 
 def _is_ours(path: Path) -> bool:
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = json.loads(read_regular(path, LARGEST_LIST))
     except (OSError, ValueError, RecursionError):
         return False
     return isinstance(content, dict) and "camox_list" in content

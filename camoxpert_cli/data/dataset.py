@@ -67,7 +67,10 @@ class TrainingImages(Dataset[TrainingSample]):
 
 
 class ScoringImages(Dataset[ScoringSample]):
-    """Resized images with the masks at their own size, on which predictions are scored."""
+    """Resized images with the masks at their own size, on which predictions are scored.
+
+    A mask need not have the size of its image, only the shape.
+    """
 
     def __init__(self, pairs: Sequence[Pair], img_size: int, cache: ImageCache | None = None) -> None:
         self.pairs = pairs
@@ -83,7 +86,8 @@ class ScoringImages(Dataset[ScoringSample]):
         mask = read_scored_mask(pair.mask)
         if self.cache is None:
             size = (mask.shape[0], mask.shape[1])
-            image = resize_image(read_matching_image(pair.image, size, pair.mask, self.img_size), self.img_size)
+            image = read_matching_image(pair.image, size, pair.mask, self.img_size, resized=True)
+            image = resize_image(image, self.img_size)
         else:
             image = self.cache.read(pair)[0]
         return torch.from_numpy(image).permute(2, 0, 1), torch.from_numpy(mask)[None], index

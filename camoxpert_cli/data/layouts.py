@@ -6,39 +6,53 @@ import errno
 import os
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from operator import attrgetter
 from pathlib import Path
-from typing import Literal
+from typing import Literal, TypeAlias
 
 from camoxpert_cli.data.cod10k import NOT_CAMOUFLAGED
 from camoxpert_cli.data.pairs import Pair, is_list, read_list
 from camoxpert_cli.errors import DataError, nearest
 
-_IMAGE_FOLDERS = ("image", "images", "imgs", "img")
-_MASK_FOLDERS = ("gt_object", "gt", "mask", "masks")
+_IMAGE_FOLDERS = ("image", "images", "imgs", "img", "im")
+_MASK_FOLDERS = ("gt_object", "gt", "mask", "masks", "label", "labels")
 _TRAIN_FOLDERS = ("train", "traindataset")
+_VAL_FOLDERS = ("val", "valid", "validation", "valdataset", "validdataset", "validationdataset")
 _TEST_FOLDERS = ("test", "testdataset")
-IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp"}
-_LAYOUTS = "expected Imgs + GT, Train/Image + Train/GT_Object, TrainDataset/Imgs + TrainDataset/GT or Images/Train + GT"
+# Of what OpenCV reads, what people keep pictures in.
+IMAGE_SUFFIXES = {
+    *(".jpg", ".jpeg", ".jpe", ".jp2", ".png", ".bmp", ".dib", ".webp", ".tif", ".tiff", ".gif", ".avif"),
+    *(".pgm", ".ppm", ".pbm", ".pnm"),
+}
+_LAYOUTS = (
+    "expected Imgs + GT, Train/Image + Train/GT_Object, TrainDataset/Imgs + TrainDataset/GT or Images/Train + GT; "
+    "for folders of any other names --images DIR --masks DIR"
+)
 # A read-me shows a few images; below a folder with this many, no data set is looked for.
 _IMAGE_FOLDER = 20
+
+Use: TypeAlias = Literal["train", "val", "test"]
 
 
 @dataclass(frozen=True)
 class DataSet:
-    """Training pairs, test sets by name (either may be empty), and one line on what was found and left out."""
+    """Training pairs, test sets by name (either may be empty), and one line on what was found and left out.
+
+    `validation` are pairs to validate on, none where some of the training pairs are to be held out.
+    """
 
     train: tuple[Pair, ...]
     tests: dict[str, tuple[Pair, ...]]
     description: str
+    validation: tuple[Pair, ...] = ()
 
 
 @dataclass(frozen=True)
 class Folders:
     """A folder of images with its folder of masks; `role` is "any" where no folder name tells what it is for."""
 
-    role: Literal["train", "test", "any"]
+    role: Literal["train", "val", "test", "any"]
     name: str
     images: Path
     masks: Path
@@ -47,12 +61,12 @@ class Folders:
 
 @dataclass(frozen=True)
 class FoundSet:
-    """Folders that belong to `root`, as it was given, and lie `below` it; whether their pairs are trained on."""
+    """Folders that belong to `root`, as it was given, and lie `below` it; what their pairs are for."""
 
     root: str
     folders: Folders
     below: Path | None
-    trains: bool
+    use: Use
 
 
 @dataclass(frozen=True)
@@ -60,13 +74,14 @@ class Files:
     """The files of a pair of folders by stem, each in the order of names: one file a stem, unless names clash.
 
     `owners` are the stems of all images whose masks may lie in the folder of masks, `left_out` the number of NonCAM
-    images that were passed over.
+    images that were passed over, and `unread` says how many files of which endings were, for OpenCV reads none such.
     """
 
     images: dict[str, list[Path]]
     masks: dict[str, list[Path]]
     owners: set[str]
     left_out: int
+    unread: str = ""
 
     @property
     def pairs(self) -> tuple[Pair, ...]:
@@ -93,6 +108,7 @@ def find_data(
     roots: Sequence[Path],
     *,
     folders: Sequence[tuple[Path, Path]] = (),
+    validation: Sequence[tuple[Path, Path]] = (),
     scoring: bool = False,
     include_noncam: bool = False,
 ) -> DataSet:
@@ -103,49 +119,65 @@ def find_data(
     One pair of folders called neither train nor test is for training where no other root is, for people train on
     folders of their own; beside other training images, or where `scoring`, it is a test set. A root may also be a
     list of pairs in a file, see `read_list`. `folders` are image and mask folders whatever they are called: training
-    pairs, or where `scoring` a test set. COD10K's NonCAM images are left out unless `include_noncam`.
+    pairs, or where `scoring` a test set; those of `validation`, and a folder `val` beside `train` or `test`, are to
+    validate on. COD10K's NonCAM images are left out unless `include_noncam`.
 
-    Raises DataError where a root is no known layout, has no pairs, or its images and masks do not match.
+    Raises DataError where a root is no known layout, has no pairs, its images and masks do not match, or a picture is
+    to be trained and validated on.
     """
     if not roots and not folders:
         raise DataError("no data set folder was given", _LAYOUTS)
     train: dict[Path, Pair] = {}
+    held_out: dict[Path, Pair] = {}
     tests: dict[str, tuple[Pair, ...]] = {}
     lines: dict[str, list[str]] = {}
 
-    def add_training(pairs: Sequence[Pair]) -> str:
+    def add(known: dict[Path, Pair], kind: str, pairs: Sequence[Pair]) -> str:
         # A data set and a part of it, or a list of its pairs, may both be given.
-        new = {path: pair for pair in pairs if (path := pair.image.absolute()) not in train}
-        train.update(new)
-        return f"{len(new)} training pairs"
+        new = {path: pair for pair in pairs if (path := pair.image.absolute()) not in known}
+        known.update(new)
+        return f"{len(new)} {kind} pairs"
 
     def add_test(name: str, pairs: tuple[Pair, ...]) -> str:
-        if name in tests:
-            raise _two_of_one_name(name, tests[name][0].image.parent, pairs[0].image.parent)
+        name = _test_name(name)
+        for other, theirs in tests.items():
+            _refuse_one_name(other, name, theirs[0].image.parent, pairs[0].image.parent)
         tests[name] = pairs
         return f"{len(pairs)} test pairs of {name}"
 
     roots = [*{Path(root).resolve(): Path(root) for root in roots}.values()]
     lists = [root for root in roots if is_list(root)]
     for path in lists:
-        listed, listed_tests = read_list(path)
-        counts = [add_training(listed), *(add_test(name, pairs) for name, pairs in listed_tests.items())]
-        lines[str(path)] = counts
+        listed, listed_tests, listed_validation = read_list(path)
+        lines[str(path)] = [
+            add(train, "training", listed),
+            *([add(held_out, "validation", listed_validation)] if listed_validation else []),
+            *(add_test(name, pairs) for name, pairs in listed_tests.items()),
+        ]
     rest = [root for root in roots if root not in lists]
-    sets, notes = find_sets(rest, folders, scoring=scoring, has_train=bool(train))
+    sets, notes = find_sets(rest, folders, validation, scoring=scoring, has_train=bool(train))
     for each in sets:
         pairs, remarks = _read(each, include_noncam)
-        count = add_training(pairs) if each.trains else add_test(each.folders.name, pairs)
+        if each.use == "test":
+            count = add_test(each.folders.name, pairs)
+        else:
+            count = add(*((train, "training") if each.use == "train" else (held_out, "validation")), pairs)
         lines.setdefault(each.root, []).append(count + remarks)
     for root, words in notes.items():
         lines.setdefault(root, []).extend(words)
+    if both := train.keys() & held_out.keys():
+        raise DataError(
+            f"{len(both)} pictures are to be trained and validated on, such as {min(both)}",
+            "give each picture for one of both",
+        )
     description = "; ".join(f"{root}: {', '.join(parts)}" for root, parts in lines.items())
-    return DataSet(tuple(train.values()), tests, description)
+    return DataSet(tuple(train.values()), tests, description, tuple(held_out.values()))
 
 
 def find_sets(
     roots: Sequence[Path],
     folders: Sequence[tuple[Path, Path]] = (),
+    validation: Sequence[tuple[Path, Path]] = (),
     *,
     scoring: bool = False,
     has_train: bool = False,
@@ -159,23 +191,43 @@ def find_sets(
     found: list[tuple[str, Path | None, list[Folders], list[str]]] = [
         (str(root), root, *find_folders(root)) for root in unique
     ]
-    for images, masks in folders:
+    given: list[tuple[Use, tuple[Path, Path]]] = [
+        *(("test" if scoring else "train", pair) for pair in folders),
+        *(("val", pair) for pair in validation),
+    ]
+    for role, (images, masks) in given:
         if images.resolve() == masks.resolve():
             raise DataError(
-                f"{images} cannot hold both pictures and masks", "give the folder of their masks as --masks"
+                f"{images} cannot hold both pictures and masks",
+                f"give the folder of their masks as --{'val-' if role == 'val' else ''}masks",
             )
-        split = Folders("test" if scoring else "train", images.absolute().parent.name, images, masks)
+        split = Folders(role, folder_above(images), images, masks)
         found.append((f"{images} + {masks}", None, [split], []))
     has_train = has_train or any(split.role == "train" for _, _, splits, _ in found for split in splits)
     sets = []
     tests: dict[str, Path] = {}
     for title, below, splits, _ in found:
         for split in splits:
-            trains = split.role == "train" or (split.role == "any" and not scoring and not has_train)
-            if not trains and tests.setdefault(split.name, split.images) != split.images:
-                raise _two_of_one_name(split.name, tests[split.name], split.images)
-            sets.append(FoundSet(title, split, below, trains))
+            # A folder `val` that is itself what was given to score on is a test set.
+            if split.role == "val" and not (scoring and below is not None and len(splits) == 1):
+                use: Use = "val"
+            else:
+                trains = split.role == "train" or (split.role == "any" and not scoring and not has_train)
+                use = "train" if trains else "test"
+            if use == "test":
+                split = replace(split, name=_test_name(split.name))
+                for name, images in tests.items():
+                    if images != split.images:
+                        _refuse_one_name(name, split.name, images, split.images)
+                tests[split.name] = split.images
+            sets.append(FoundSet(title, split, below, use))
     return sets, {title: notes for title, _, _, notes in found if notes}
+
+
+def folder_above(folder: Path) -> str:
+    """The name of the folder that holds `folder`, which names its set: of CAMO/Imgs, CAMO; never `..` and the like."""
+    whole = Path(os.path.abspath(folder))  # noqa: PTH100 -- Path keeps `..`, or follows links
+    return whole.parent.name or whole.name
 
 
 def find_under(folder: Path, depth: int = 4) -> list[Path]:
@@ -210,7 +262,7 @@ def pair_folders(images: Path, masks: Path, files: Files | None = None) -> tuple
         problems.append(f"{_first_of(stray, 'mask')} no picture in {images}")
     if problems:
         raise DataError(
-            "; ".join(problems),
+            "; ".join([*problems, *([files.unread] if files.unread else [])]),
             "a picture and its mask have the same name up to the extension; "
             "camox check-data DIR --write-clean clean.json lists what can be trained on",
         )
@@ -226,7 +278,7 @@ def list_files(images: Path, masks: Path, sharing: Sequence[Path] = (), *, inclu
     image_files, left_out = _by_stem(images, include_noncam)
     found = _by_stem(masks, include_noncam)[0]
     owners = set(image_files).union(*(_by_stem(folder, include_noncam)[0] for folder in sharing))
-    return Files(image_files, found, owners, left_out)
+    return Files(image_files, found, owners, left_out, unread_in([images, masks]))
 
 
 def find_folders(root: Path) -> tuple[list[Folders], list[str]]:
@@ -256,11 +308,14 @@ def _recognise(root: Path) -> tuple[list[Folders], list[str]]:
     splits: list[Folders] = []
     notes: list[str] = []
     below = _subfolders(root)
-    train, test = _child(below, _TRAIN_FOLDERS), _child(below, _TEST_FOLDERS)
-    if train and (folders := _image_and_mask_folders(train)):
-        splits.append(Folders("train", name, *folders))
-    elif train:
-        notes.append(f"left out {train.name}, which holds {_contents(train)}")
+    test = _child(below, _TEST_FOLDERS)
+    parts: list[tuple[Use, Sequence[str]]] = [("train", _TRAIN_FOLDERS), ("val", _VAL_FOLDERS)]
+    for use, names in parts:
+        part = _child(below, names)
+        if part and (folders := _image_and_mask_folders(part)):
+            splits.append(Folders(use, name, *folders))
+        elif part:
+            notes.append(f"left out {part.name}, which holds {_contents(part)}")
     if role == "test":
         name, test = parent, root
     if test and (folders := _image_and_mask_folders(test)):
@@ -275,14 +330,21 @@ def _recognise(root: Path) -> tuple[list[Folders], list[str]]:
 
 
 def _camo(name: str, images: Path, masks: Path) -> list[Folders]:
-    """CAMO keeps the masks of its training and test images in one folder."""
-    below = _subfolders(images)
-    train, test = _child(below, _TRAIN_FOLDERS), _child(below, _TEST_FOLDERS)
-    splits = [Folders("train", name, train, masks, (test,) if test else ())] if train else []
-    return splits + ([Folders("test", name, test, masks, (train,) if train else ())] if test else [])
+    """CAMO keeps the masks of its training and test images in one folder; others keep a folder for each."""
+    below, masks_below = _subfolders(images), _subfolders(masks)
+    roles: dict[Use, Sequence[str]] = {"train": _TRAIN_FOLDERS, "val": _VAL_FOLDERS, "test": _TEST_FOLDERS}
+    parts = {role: part for role, names in roles.items() if (part := _child(below, names))}
+    return [
+        Folders(role, name, part, own, ())
+        if (own := _child(masks_below, roles[role]))
+        else Folders(role, name, part, masks, tuple(other for other in parts.values() if other != part))
+        for role, part in parts.items()
+    ]
 
 
-def _role(name: str) -> Literal["train", "test", "any"]:
+def _role(name: str) -> Literal["train", "val", "test", "any"]:
+    if name.lower() in _VAL_FOLDERS:
+        return "val"
     return "train" if name.lower() in _TRAIN_FOLDERS else "test" if name.lower() in _TEST_FOLDERS else "any"
 
 
@@ -292,9 +354,9 @@ def _read(found: FoundSet, include_noncam: bool) -> tuple[tuple[Pair, ...], str]
     files = list_files(split.images, split.masks, split.sharing, include_noncam=include_noncam)
     pairs = pair_folders(split.images, split.masks, files)
     if not pairs:
-        where = f"{split.images} holds {_contents(split.images)}; {split.masks} holds {_contents(split.masks)}"
-        reason = f", and the {files.left_out} NonCAM pictures show nothing camouflaged" if files.left_out else ""
-        raise DataError(f"no pairs of picture and mask: {where}{reason}", "pictures are jpg, jpeg, png or bmp files")
+        raise DataError(
+            f"no pairs of picture and mask: {describe_nothing(split, files)}", f"pictures are {_in_words()} files"
+        )
     remarks = []
     if found.below is not None:
         remarks.append(f"{split.images.relative_to(found.below)} + {split.masks.relative_to(found.below)}")
@@ -302,11 +364,35 @@ def _read(found: FoundSet, include_noncam: bool) -> tuple[tuple[Pair, ...], str]
         remarks.append("its name says neither train nor test")
     if files.left_out:
         remarks.append(f"left out {files.left_out} NonCAM pictures, which show nothing camouflaged")
+    if files.unread:
+        remarks.append(files.unread)
     return pairs, f" ({'; '.join(remarks)})" if remarks else ""
 
 
-def _two_of_one_name(name: str, first: Path, second: Path) -> DataError:
-    return DataError(f"two test sets are called {name}: {first} and {second}", "give one of them, or rename its folder")
+def describe_nothing(split: Folders, files: Files) -> str:
+    """Why two folders have no pair, in words."""
+    where = f"{split.images} holds {_contents(split.images)}; {split.masks} holds {_contents(split.masks)}"
+    reason = f", and the {files.left_out} NonCAM pictures show nothing camouflaged" if files.left_out else ""
+    return where + reason
+
+
+def _in_words() -> str:
+    *most, last = sorted(suffix[1:] for suffix in IMAGE_SUFFIXES)
+    return f"{', '.join(most)} or {last}"
+
+
+def _test_name(name: str) -> str:
+    """What a test set is called; the run's own validation pictures are called validation wherever scores are."""
+    return f"{name}-test" if name.casefold() == "validation" else name
+
+
+def _refuse_one_name(name: str, other: str, first: Path, second: Path) -> None:
+    """Raise DataError for two test sets whose names are one, or would be one folder on some disks."""
+    if name.casefold() == other.casefold():
+        names = name if name == other else f"{name} and {other}"
+        raise DataError(
+            f"two test sets are called {names}: {first} and {second}", "give one of them, or rename its folder"
+        )
 
 
 def _image_and_mask_folders(folder: Path) -> tuple[Path, Path] | None:
@@ -322,7 +408,7 @@ def _child(folders: Sequence[Path], names: Sequence[str]) -> Path | None:
 
 
 def _subfolders(folder: Path) -> list[Path]:
-    return [folder / entry.name for entry in _entries(folder) if entry.is_dir()]
+    return [folder / entry.name for entry in _entries(folder) if os.path.isdir(entry)]  # noqa: PTH112
 
 
 def _images(folder: Path) -> list[Path]:
@@ -356,6 +442,18 @@ def _by_stem(folder: Path, include_noncam: bool) -> tuple[dict[str, list[Path]],
     return images, left_out
 
 
+def unread_in(folders: Sequence[Path]) -> str:
+    """How many files were passed over because of their endings, in words."""
+    endings = Counter(
+        Path(each.name).suffix.lower() or each.name
+        for folder in folders
+        for each in _entries(folder)
+        if Path(each.name).suffix.lower() not in IMAGE_SUFFIXES and not each.is_dir()
+    )
+    counts = ", ".join(f"{count} {ending}" for ending, count in endings.most_common(8))
+    return f"left out {counts}, which OpenCV does not read: convert what is a picture" if counts else ""
+
+
 def _first_of(names: Sequence[str], kind: str) -> str:
     """`3 images have ..., the first ...` up to the verb's object."""
     shown = ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")
@@ -365,8 +463,8 @@ def _first_of(names: Sequence[str], kind: str) -> str:
 def _contents(folder: Path) -> str:
     """Sub-folders and the number of files by extension, in words."""
     entries = _entries(folder)
-    folders = [each.name for each in entries if each.is_dir()]
-    endings = Counter(Path(each.name).suffix.lower() or each.name for each in entries if not each.is_dir())
+    folders = [each.name for each in entries if os.path.isdir(each)]  # noqa: PTH112
+    endings = Counter(Path(each.name).suffix.lower() or each.name for each in entries if each.name not in folders)
     parts = [f"the sub-folders {', '.join(folders[:8])}"] if folders else []
     parts += [f"{count} {ending}" for ending, count in endings.most_common(8)]
     return ", ".join(parts) or "nothing"

@@ -10,10 +10,13 @@ from pathlib import Path
 from typing import Any
 
 from camoxpert_cli import atomic
-from camoxpert_cli.errors import DataError
+from camoxpert_cli.errors import DataError, first_line, one_line, shown
+from camoxpert_cli.regular_file import read_regular
+from camoxpert_cli.targets import is_plain
 
 _LIST_SUFFIX = ".json"
 _VERSION = 1
+LARGEST_LIST = 2**26  # bytes, half a million pairs
 _HINT = "camox check-data DIR --write-clean LIST.json writes one"
 
 
@@ -31,8 +34,10 @@ def is_list(path: Path) -> bool:
     return path.suffix.lower() == _LIST_SUFFIX and not path.is_dir()
 
 
-def write_list(path: Path, train: Sequence[Pair], tests: Mapping[str, Sequence[Pair]]) -> None:
-    """Write training pairs and test sets to a JSON file that `read_list` reads; OSError where that is impossible.
+def write_list(
+    path: Path, train: Sequence[Pair], tests: Mapping[str, Sequence[Pair]], validation: Sequence[Pair] = ()
+) -> None:
+    """Write pairs and test sets to a JSON file that `read_list` reads; OSError where that is impossible.
 
     What lies below the list's folder is named relative to it, so that both can be moved together.
     """
@@ -41,35 +46,61 @@ def write_list(path: Path, train: Sequence[Pair], tests: Mapping[str, Sequence[P
     def rows(pairs: Sequence[Pair]) -> list[list[str]]:
         return [[_relative(pair.image, folder), _relative(pair.mask, folder)] for pair in pairs]
 
-    content = {"camox_list": _VERSION, "train": rows(train), "tests": {name: rows(tests[name]) for name in tests}}
+    content = {
+        "camox_list": _VERSION,
+        "train": rows(train),
+        **({"validation": rows(validation)} if validation else {}),
+        "tests": {name: rows(tests[name]) for name in tests},
+    }
     # In ASCII, which also holds names that are no UTF-8.
     atomic.write_text(path, json.dumps(content, indent=1) + "\n")
 
 
-def read_list(path: Path) -> tuple[tuple[Pair, ...], dict[str, tuple[Pair, ...]]]:
-    """Training pairs and test sets of a file that `write_list` wrote. Raises DataError where it is no such file."""
+def read_list(path: Path) -> tuple[tuple[Pair, ...], dict[str, tuple[Pair, ...]], tuple[Pair, ...]]:
+    """Training pairs, test sets and validation pairs of a file that `write_list` wrote.
+
+    Raises DataError where it is no such file, or two pictures of a test set have one name.
+    """
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = json.loads(read_regular(path, LARGEST_LIST).decode("utf-8-sig"))
     except OSError as error:
         raise DataError(f"cannot read the list {path}: {error.strerror}", _HINT) from error
     except (ValueError, RecursionError) as error:
-        raise DataError(f"{path} is no list of pictures: {error}", _HINT) from error
+        raise DataError(f"{path} is no list of pictures: {first_line(error)}", _HINT) from error
     if not isinstance(content, dict) or content.get("camox_list") != _VERSION:
         raise DataError(f"{path} is no list of pictures: it does not say camox_list {_VERSION}", _HINT)
     folder = path.absolute().parent
     train = _pairs(content.get("train"), folder, path)
+    validation = _pairs(content.get("validation", []), folder, path)
     tests = content.get("tests")
     if not isinstance(tests, dict):
-        raise DataError(f"{path}: tests is {tests!r}, expected lists of pairs by name", _HINT)
+        raise DataError(f"{path}: tests is {shown(tests)}, expected lists of pairs by name", _HINT)
+    for name in tests:
+        if not is_plain(name):  # it becomes the name of a folder for maps
+            raise DataError(f"{path} calls a test set {shown(name)}, expected a name that a folder can have", _HINT)
     sets = {name: pairs for name, rows in tests.items() if (pairs := _pairs(rows, folder, path))}
-    files = [file for pairs in (train, *sets.values()) for pair in pairs for file in (pair.image, pair.mask)]
+    every = [pair for pairs in (train, validation, *sets.values()) for pair in pairs]
+    files = [file for pair in every for file in (pair.image, pair.mask)]
     if not files:
         raise DataError(f"{path} names no pair of picture and mask", _HINT)
     if missing := [file for file in files if not os.path.isfile(file)]:  # noqa: PTH113  # False for impossible names
         raise DataError(
-            f"{len(missing)} of the {len(files)} files that {path} names are not there: {missing[0]}", _HINT
+            f"{len(missing)} of the {len(files)} files that {path} names are not there: {one_line(missing[0])}", _HINT
         )
-    return train, sets
+    for name, pairs in sets.items():
+        _refuse_clash(path, name, pairs)
+    return train, sets, validation
+
+
+def _refuse_clash(path: Path, name: str, pairs: Sequence[Pair]) -> None:
+    """Raise DataError where maps and scores of a test set would go by one name."""
+    first: dict[str, Pair] = {}
+    for pair in pairs:
+        if (other := first.setdefault(pair.name, pair)) is not pair:
+            raise DataError(
+                f"two pictures of the test set {name} are called {pair.name}: {other.image} and {pair.image}",
+                f"rename one of them, or take one out of {path}",
+            )
 
 
 def _pairs(rows: Any, folder: Path, path: Path) -> tuple[Pair, ...]:
@@ -79,7 +110,7 @@ def _pairs(rows: Any, folder: Path, path: Path) -> tuple[Pair, ...]:
             case [str(image), str(mask)] if image and mask:
                 pairs.append(Pair(Path(image).stem, folder / image, folder / mask))
             case _:
-                raise DataError(f"{path} holds {row!r}, expected pairs of a picture's and a mask's path", _HINT)
+                raise DataError(f"{path} holds {shown(row)}, expected pairs of a picture's and a mask's path", _HINT)
     return tuple(pairs)
 
 

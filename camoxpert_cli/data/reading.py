@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import os
+import shlex
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -10,22 +14,53 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from camoxpert_cli.data.headers import jpeg_header, png_is_whole, stated_size
+from camoxpert_cli.data.levels import OBJECT, SCORED_OBJECT, UnclearError, eight_bits, foreground_of
+from camoxpert_cli.data.sizes import is_same_shape
 from camoxpert_cli.errors import DataError
+from camoxpert_cli.regular_file import read_regular
 
 _REDUCED = {1: 0, 2: cv2.IMREAD_REDUCED_COLOR_2, 4: cv2.IMREAD_REDUCED_COLOR_4, 8: cv2.IMREAD_REDUCED_COLOR_8}
 _AGAIN = "copy or download the file again"
-# A mask's grey value above which a pixel is trained on as object, and above which it counts as one where maps are
-# scored, as in the field's tools (PySODMetrics): they differ for a value of exactly 128.
-OBJECT, SCORED_OBJECT = 127, 128
+_SINGLE = (b"\x89PNG", b"\xff\xd8", b"BM")  # PNG, JPEG and BMP
+# Writes the masks in a folder anew: what they have to be where all that is in them is object. Holds no quotes.
+_MEND = (
+    "import cv2, numpy, pathlib, sys; [cv2.imwrite(str(p), numpy.uint8(255) * "
+    "(numpy.atleast_3d(cv2.imread(str(p), -1))[..., {channels}] > 0).any(2)) "
+    "for p in pathlib.Path(sys.argv[1]).glob(sys.argv[2])]"
+)
 # Below this share of the image an object counts as small: 28.8 % of COD10K's test objects (Electronics 14/6/1118).
 SMALL_OBJECT = 0.03
+_MOST_BYTES = 2**30
+# More than any camera takes. Not even the largest file needs 4 GB of memory then, whatever its header asks for; masks
+# have half as many, since what is compared with them takes twice the room.
+_BOUND = "OPENCV_IO_MAX_IMAGE_PIXELS"
+_pixels = os.environ.get(_BOUND, "")
+MOST_PIXELS = int(_pixels) if _pixels.isdecimal() else 200_000_000
+MOST_MASK_PIXELS = MOST_PIXELS // 2
+_LARGE = 30_000_000
+_MOST_PASSES = 100  # of a progressive JPEG, which has some ten; each takes time, and a few bytes
 
 
 class CutOffError(DataError):
     """The end of a file is missing."""
 
 
-def read_image(path: Path, img_size: int | None = None) -> tuple[NDArray[np.uint8], tuple[int, int]]:
+@contextmanager
+def within_memory(what: Path | str) -> Iterator[None]:
+    """Where the memory is too small for an image, raise DataError that names it in place of whatever ran out of it."""
+    try:
+        yield
+    except (MemoryError, cv2.error, RuntimeError) as error:
+        is_short = isinstance(error, MemoryError) or "DefaultCPUAllocator" in str(error)  # of torch
+        if is_short or getattr(error, "code", None) == cv2.Error.StsNoMem:
+            raise DataError(f"there is too little memory for {what}", "shrink it, or close other programs") from error
+        raise
+
+
+def read_image(
+    path: Path, img_size: int | None = None, alone: AbstractContextManager[object] | None = None
+) -> tuple[NDArray[np.uint8], tuple[int, int]]:
     """The image as uint8 (H, W, 3) RGB, turned as its EXIF entry asks, and its own height and width.
 
     Turned, because that is what people see in every viewer, and what they drew the mask on; see `read_pair`.
@@ -33,25 +68,29 @@ def read_image(path: Path, img_size: int | None = None) -> tuple[NDArray[np.uint
     an eighth of its size, not below `img_size`, which is faster. After `resize_image` that differs from full decoding
     by 0.5 of 255 levels on average where the image is just 2, 4 or 8 times as large, and by 2.3 to 4.3 in between
     (measured on photographs of cats in hay and grass, the worst by 8); bilinear shrinking would differ by 4 to 10.
+    `alone` is entered while a large image is decoded, of which several at once would fill the memory.
     Raises DataError where the file is unreadable.
     """
-    return _decode_image(path, read_bytes(path), cv2.IMREAD_COLOR, img_size)
+    content = read_bytes(path)
+    size = None if alone is None else stated_size(content)
+    with alone if alone and size and size[0] * size[1] > _LARGE else nullcontext():
+        return _decode_image(path, content, cv2.IMREAD_COLOR, img_size)
 
 
 def read_mask(path: Path, above: int = OBJECT) -> NDArray[np.uint8]:
-    """The mask as uint8 (H, W) of 0 and 1: 1 where the grey value exceeds `above` and the pixel is opaque.
+    """The mask as uint8 (H, W) of 0 and 1: 1 where its level, see `levels.levels_of`, exceeds `above`.
 
-    A transparent mask in a single colour is read from its alpha channel alone; an alpha channel of a single value says
-    nothing. Raises DataError where the file is unreadable or its values stop at 1, for such a mask would be empty.
+    Raises DataError where the file is unreadable, or its values leave open what is object: see `levels.foreground_of`.
     """
-    raw = decode(path, read_bytes(path), cv2.IMREAD_UNCHANGED)
-    if grey_of(raw).max() == 1:
-        raise DataError(f"the mask {path} holds only 0 and 1, expected 0 and 255", "multiply its values by 255")
-    return foreground_of(raw, above).astype(np.uint8)
+    raw = read_single(path)
+    try:
+        return foreground_of(raw, above).view(np.uint8)
+    except UnclearError as error:
+        raise DataError(f"the mask {path} {error}", mending(path, raw)) from error
 
 
 def read_scored_mask(path: Path) -> NDArray[np.uint8]:
-    """The mask to score a map by: as `read_mask`, but 1 where the grey value is above 128."""
+    """The mask to score a map by: as `read_mask`, but 1 where the level is above 128."""
     return read_mask(path, SCORED_OBJECT)
 
 
@@ -64,12 +103,13 @@ def read_pair(
 
 
 def read_matching_image(
-    image_path: Path, mask_size: tuple[int, int], mask_path: Path, img_size: int | None
+    image_path: Path, mask_size: tuple[int, int], mask_path: Path, img_size: int | None, *, resized: bool = False
 ) -> NDArray[np.uint8]:
     """The image of `read_image` for a mask of this height and width. Raises DataError where their sizes differ.
 
     Some masks were drawn on the image as it is stored, before the turn its EXIF entry asks for. Where only the
-    stored orientation has the mask's size, it is the one returned.
+    stored orientation has the mask's size, it is the one returned. With `resized` the shape is enough, see
+    `is_same_shape`: whatever is made of the image will be resized to the mask.
     """
     content = read_bytes(image_path)
     image, size = _decode_image(image_path, content, cv2.IMREAD_COLOR, img_size)
@@ -78,10 +118,14 @@ def read_matching_image(
     stored, stored_size = _decode_image(image_path, content, cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION, img_size)
     if stored_size == mask_size:
         return stored
+    if resized and is_same_shape(size, mask_size):
+        return image
+    if resized and is_same_shape(stored_size, mask_size):
+        return stored
     raise DataError(
         f"{image_path} is {format_image_size(size)} pixels (width × height), "
         f"but its mask {mask_path} is {format_image_size(mask_size)}",
-        "a mask has the size of its picture: is it the mask of another one?",
+        "a mask has the size of its picture: is it the mask of another one? camox check-data DATA lists all such pairs",
     )
 
 
@@ -94,45 +138,93 @@ def status_of(path: Path) -> os.stat_result:
 
 
 def read_bytes(path: Path) -> bytes:
-    """The content of a file. Raises DataError where there is none."""
+    """The content of a regular file. Raises DataError where there is none, or it has more than a gigabyte."""
     try:
-        return path.read_bytes()
+        return read_regular(path, _MOST_BYTES)
     except OSError as error:
         raise DataError(f"cannot read {path}: {error.strerror}", "check the path and its permissions") from error
 
 
-def decode(path: Path, content: bytes, flags: int) -> NDArray[Any]:
-    """The pixels of a file's content, as `cv2.imdecode` gives them. Raises CutOffError or DataError, naming `path`."""
+def decode(path: Path, content: bytes, flags: int, most_pixels: int = MOST_PIXELS) -> NDArray[Any]:
+    """The pixels of a file's content, as `cv2.imdecode` gives them: 8 or 16 bits, one, three or four channels.
+
+    Raises CutOffError or DataError, naming `path`; before it takes memory for them, where there are too many.
+    """
+    header = jpeg_header(content) if content.startswith(b"\xff\xd8") else None
+    _refuse_size(path, stated_size(content) if header is None else header.size, most_pixels)
     # OpenCV pads a JPEG that is cut off with grey and says so on stderr only, and so do some of its versions a PNG.
-    if content.startswith(b"\xff\xd8") and content.rfind(b"\xff\xd9", _jpeg_header(content)[1]) < 0:
-        raise CutOffError(f"{path} is cut off: the end of the JPEG is missing", _AGAIN)
-    if content.startswith(b"\x89PNG") and content.rfind(b"IEND") < 0:
+    if header is not None:
+        if content.rfind(b"\xff\xd9", header.pixels) < 0:
+            raise CutOffError(f"{path} is cut off: the end of the JPEG is missing", _AGAIN)
+        if header.is_progressive and (passes := content.count(b"\xff\xda", header.pixels)) > _MOST_PASSES:
+            raise DataError(f"{path} is drawn in {passes} passes, expected {_MOST_PASSES} at most", "save it anew")
+    is_png = content.startswith(b"\x89PNG")
+    if is_png and content.rfind(b"IEND") < 0:
         raise CutOffError(f"{path} is cut off: the end of the PNG is missing", _AGAIN)
+    unreadable = DataError(f"{path} cannot be read as a picture", "open it in a viewer; copy or download it again")
+    if is_png and not png_is_whole(content):
+        raise unreadable
+    # OpenCV takes the upper byte of 16 bits, which is black where only the lower one is used, and no floats.
+    is_deep = flags != cv2.IMREAD_UNCHANGED and (
+        content.startswith((b"II", b"MM")) or (is_png and content[24:25] == b"\x10")
+    )
     try:
-        pixels = cv2.imdecode(np.frombuffer(content, np.uint8), flags)
-    except cv2.error:  # an empty file, or a header that claims an absurd size
+        with within_memory(path):
+            pixels = cv2.imdecode(np.frombuffer(content, np.uint8), flags | (cv2.IMREAD_ANYDEPTH if is_deep else 0))
+    except cv2.error as error:  # an empty file, or a header that claims an absurd size
         pixels = None
+        if "CV_IO_MAX_IMAGE" in str(error):
+            raise _too_large(path, None, most_pixels) from error
     if pixels is None:
-        raise DataError(f"{path} cannot be read as a picture", "open it in a viewer; copy or download it again")
+        raise unreadable
+    _refuse_size(path, pixels.shape[:2], most_pixels)
+    if pixels.ndim == 3 and pixels.shape[2] not in (1, 3, 4):
+        raise DataError(f"{path} has {pixels.shape[2]} channels, expected 1, 3 or 4", "save it as a PNG")
+    try:
+        return eight_bits(pixels) if is_deep else pixels
+    except UnclearError as error:
+        raise DataError(f"the picture {path} {error}", "save it with 8 bits") from error
+
+
+def read_single(path: Path) -> NDArray[Any]:
+    """The pixels of a mask or a map as they are stored.
+
+    Raises DataError where the file is unreadable or holds several frames or pages: the first may be any part of it.
+    """
+    content = read_bytes(path)
+    pixels = decode(path, content, cv2.IMREAD_UNCHANGED, MOST_MASK_PIXELS)
+    if not content.startswith(_SINGLE):
+        try:
+            _, pages = cv2.imdecodemulti(np.frombuffer(content, np.uint8), cv2.IMREAD_UNCHANGED, range=(0, 2))
+        except cv2.error as error:  # a second one that is broken
+            raise DataError(f"{path} cannot be read as a picture", _AGAIN) from error
+        if len(pages) > 1:
+            raise DataError(f"{path} holds several pictures, expected one", "save each in a file of its own")
     return pixels
 
 
-def grey_of(raw: NDArray[Any]) -> NDArray[np.uint8]:
-    """The grey values (H, W) of a mask as it was decoded: 8 or 16 bits, one to four channels."""
-    eight_bits = (raw >> 8).astype(np.uint8) if raw.dtype == np.uint16 else raw
-    if raw.ndim == 2:
-        return eight_bits
-    return np.asarray(cv2.cvtColor(eight_bits[..., :3], cv2.COLOR_BGR2GRAY), dtype=np.uint8)
+def mending(path: Path, raw: NDArray[Any]) -> str:
+    """A command that makes object of whatever is in the masks beside `path`, and keeps them as they were."""
+    is_one_colour = raw.ndim == 3 and raw.shape[2] == 4 and (raw[..., :3] == raw[:1, :1, :3]).all()
+    program = _MEND.format(channels="3:" if is_one_colour else ":3")
+    folder = path.absolute().parent
+    copy = shlex.join(["cp", "-r", str(folder), f"{folder}-before"])
+    write = shlex.join(["python", "-c", program, str(folder), f"[!.]*{path.suffix}"])
+    return f"where all that is not 0 is object: {copy} && {write}"
 
 
-def foreground_of(raw: NDArray[Any], above: int = OBJECT) -> NDArray[np.bool_]:
-    """Where a mask as it was decoded is foreground, (H, W); see `read_mask`."""
-    grey = grey_of(raw)
-    foreground = grey > above
-    if raw.ndim == 3 and raw.shape[2] == 4 and raw[..., 3].min() < raw[..., 3].max():
-        opaque = raw[..., 3] > np.iinfo(raw.dtype).max // 2
-        foreground = opaque if grey.min() == grey.max() else opaque & foreground
-    return foreground
+def _refuse_size(path: Path, size: tuple[int, int] | None, most: int) -> None:
+    if size is not None and size[0] * size[1] > most:
+        raise _too_large(path, size, most)
+
+
+def _too_large(path: Path, size: tuple[int, int] | None, most: int) -> DataError:
+    how_many = "too many pixels" if size is None else f"{format_image_size(size)} pixels"
+    wanted = 5 * MOST_PIXELS if size is None else math.ceil(size[0] * size[1] * MOST_PIXELS / most)
+    return DataError(
+        f"{path} has {how_many}, expected {most / 1e6:g} million at most",
+        f"shrink it, or where there is memory for it: export {_BOUND}={wanted}",
+    )
 
 
 def format_image_size(size: tuple[int, ...]) -> str:
@@ -143,7 +235,7 @@ def format_image_size(size: tuple[int, ...]) -> str:
 def _decode_image(
     path: Path, content: bytes, flags: int, img_size: int | None
 ) -> tuple[NDArray[np.uint8], tuple[int, int]]:
-    stored = _jpeg_header(content)[0] if img_size is not None and content.startswith(b"\xff\xd8") else None
+    stored = jpeg_header(content).size if img_size is not None and content.startswith(b"\xff\xd8") else None
     factor = 1 if stored is None or img_size is None else _reduction(stored, img_size)
     pixels = np.asarray(
         cv2.cvtColor(decode(path, content, flags | _REDUCED[factor]), cv2.COLOR_BGR2RGB), dtype=np.uint8
@@ -168,23 +260,3 @@ def _reduction(size: tuple[int, int], img_size: int) -> int:
 def _reduced(size: tuple[int, int], factor: int) -> tuple[int, int]:
     """libjpeg rounds up."""
     return -(-size[0] // factor), -(-size[1] // factor)
-
-
-def _jpeg_header(content: bytes) -> tuple[tuple[int, int] | None, int]:
-    """A JPEG's height and width as it is stored, where they can be found, and where its pixels start.
-
-    Within the pixels 0xFF is always followed by 0x00 or a restart number, so 0xFFD9 there is the end. The segments
-    before them are stepped over, since a thumbnail in the EXIF data has a size and an end of its own. Bytes after the
-    end are fine: phones append films and depth maps.
-    """
-    size, at = None, 2
-    while content[at : at + 1] == b"\xff" and content[at + 1 : at + 2] not in (b"", b"\xda"):
-        marker = content[at + 1]
-        if marker == 0xFF:  # a fill byte
-            at += 1
-            continue
-        if 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):  # frame headers, but for tables among them
-            height, width = (int.from_bytes(content[at + start : at + start + 2], "big") for start in (5, 7))
-            size = (height, width) if height and width else None
-        at += 2 + int.from_bytes(content[at + 2 : at + 4], "big")
-    return size, at

@@ -33,7 +33,7 @@ def hold_out(pairs: Sequence[Pair], fraction: float, seed: int) -> tuple[tuple[P
         shuffled = sorted(group, key=lambda pair: _lot(seed, pair.name))
         held_out += shuffled[: shares[name]]
         train += shuffled[shares[name] :]
-    return _by_name(train), _by_name(held_out)
+    return by_name(train), by_name(held_out)
 
 
 def _lot(seed: int, name: str) -> bytes:
@@ -50,5 +50,6 @@ def _proportional_shares(sizes: dict[str, int], total: int) -> dict[str, int]:
     return shares
 
 
-def _by_name(pairs: Sequence[Pair]) -> tuple[Pair, ...]:
+def by_name(pairs: Sequence[Pair]) -> tuple[Pair, ...]:
+    """In the order of their names, which is that of training before it is shuffled."""
     return tuple(sorted(pairs, key=lambda pair: pair.name))

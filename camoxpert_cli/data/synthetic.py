@@ -20,7 +20,8 @@ disjoint are the nominal values: stripes bend and grain spreads around them.
 from __future__ import annotations
 
 import json
-import re
+import shutil
+import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,9 +31,12 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from camoxpert_cli import console
 from camoxpert_cli.data.pairs import Pair
 from camoxpert_cli.data.threads import in_threads
+from camoxpert_cli.data.writing import encoded
 from camoxpert_cli.errors import DataError
+from camoxpert_cli.regular_file import read_regular
 
 Split = Literal["train", "val"]
 Cue = Literal["orientation", "scale", "both"]
@@ -110,31 +114,36 @@ def write_dataset(folder: Path, *, seed: int, train: int, test: int, size: int) 
     """Write images of `size` pixels as PNG files; return False when they were there already.
 
     `train` and `test` are counts. The files are TrainDataset/{Imgs,GT}/train_00000.png ... from the "train"
-    split and TestDataset/synthetic/{Imgs,GT}/test_00000.png ... from the "val" split.
-    A manifest, written last, says what is complete: a run that finds another one, none, or a file missing
-    writes everything anew. Raises DataError, before changing anything, where a folder holds other files.
+    split, TestDataset/synthetic/{Imgs,GT}/test_00000.png ... from the "val" split, and a manifest. All of them appear
+    at once: they are made in a folder beside `folder`, which then gets its name. Raises DataError where `folder` holds
+    anything else than exactly these files, or the disk has too little room, and changes nothing there: it may be
+    somebody's, or in use.
     """
     wanted = {"version": VERSION, "seed": seed, "train": train, "test": test, "size": size}
+    folder = folder.resolve()  # of a link, what it leads to
     parts: list[tuple[Path, str, Split, int]] = [
-        (folder / "TrainDataset", "train", "train", train),
-        (folder / "TestDataset" / "synthetic", "test", "val", test),
+        (Path("TrainDataset"), "train", "train", train),
+        (Path("TestDataset") / "synthetic", "test", "val", test),
     ]
     plan = [entry for part in parts for entry in _plan(*part)]
-    present = {path for part, stem, _, _ in parts for path in _own_files(part, stem)}
-    expected = {path for entry in plan for path in entry[2:]}
-    manifest = folder / MANIFEST
-    if present == expected and _read_json(manifest) == wanted:
+    names = {path for entry in plan for path in entry[2:]} | {Path(MANIFEST)}
+    if _holds(folder, names, wanted):
         return False
-    manifest.unlink(missing_ok=True)
-    for path in present - expected:
-        path.unlink()
-    for index, split, image_path, mask_path in plan:
-        image, mask = generate_image(seed, index, split, size)
-        _write(image_path, cv2.cvtColor(image, cv2.COLOR_RGB2BGR))
-        _write(mask_path, mask)
-    partial = manifest.with_suffix(".partial")
-    partial.write_text(json.dumps(wanted, indent=2) + "\n", encoding="utf-8")
-    partial.replace(manifest)
+    _require_room(folder, 4 * size**2 * len(plan), len(plan))
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=f".{folder.name}.tmp", dir=folder.parent) as temporary:
+        new = Path(temporary) / folder.name
+        for index, split, image_path, mask_path in plan:
+            image, mask = generate_image(seed, index, split, size)
+            _write(new / image_path, cv2.cvtColor(image, cv2.COLOR_RGB2BGR))
+            _write(new / mask_path, mask)
+        (new / MANIFEST).write_text(json.dumps(wanted, indent=2) + "\n", encoding="utf-8")
+        try:
+            new.rename(folder)
+        except OSError:
+            if not _holds(folder, names, wanted):  # unless another process was faster with the same
+                raise
+            return False
     return True
 
 
@@ -164,30 +173,53 @@ def _plan(folder: Path, stem: str, split: Split, count: int) -> list[tuple[int, 
     return [(index, split, folder / "Imgs" / name, folder / "GT" / name) for index, name in enumerate(names)]
 
 
-def _own_files(folder: Path, stem: str) -> set[Path]:
-    """The generated files in a part's two folders; DataError when there are others."""
-    files = {path for kind in ("Imgs", "GT") for path in (folder / kind).glob("*")}
-    foreign = sorted(path for path in files if not re.fullmatch(rf"{stem}_\d{{5,}}\.png", path.name))
-    if foreign:
-        raise DataError(f"{foreign[0]} is not a generated picture", "choose a folder without other pictures")
-    return files
+def _require_room(folder: Path, needed: int, count: int) -> None:
+    """`needed` bytes, as if images and masks were not compressed: the noise in the images hardly can be."""
+    there = next(each for each in (folder, *folder.absolute().parents) if each.exists())
+    free = shutil.disk_usage(there).free
+    if free < needed:
+        raise DataError(
+            f"{count} generated pictures need up to {console.byte_size(needed)}, and the disk of {there} has "
+            f"{console.byte_size(free)} free",
+            "generate fewer, or choose another disk",
+        )
+
+
+def _holds(folder: Path, names: set[Path], wanted: dict[str, int]) -> bool:
+    """Whether the folder holds the files of these names and the manifest that is wanted; False where it is empty.
+
+    Raises DataError where it holds anything else.
+    """
+    if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
+        return False
+    files = {path.relative_to(folder) for path in folder.rglob("*") if not path.is_dir()}
+    if files == names and _read_json(folder / MANIFEST) == wanted:
+        return True
+    other = next(iter(sorted(files - names)), None)
+    raise DataError(
+        f"{folder} is not what would be generated there, {wanted['train']} + {wanted['test']} pictures of "
+        f"{wanted['size']} pixels{'' if other is None else f': {folder / other}'}",
+        "choose another folder with --checkpoint-dir, or move that one away: its pictures are then generated anew",
+    )
 
 
 def _read_json(path: Path) -> Any:
     """The content of a JSON file, or None where it is missing or damaged."""
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (FileNotFoundError, ValueError):
+        return json.loads(read_regular(path, 2**16))
+    except (OSError, ValueError, RecursionError):
         return None
 
 
 def _write(path: Path, pixels: NDArray[Any], options: Sequence[int] = ()) -> None:
-    """In the format of the path's ending."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    ok, data = cv2.imencode(path.suffix, pixels, options)
-    if not ok:
-        raise OSError(f"cannot encode {path}")
-    path.write_bytes(data.tobytes())
+    """In the format of the path's ending. Raises DataError where the disk refuses."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(encoded(path.suffix, pixels, options))
+    except OSError as error:
+        raise DataError(
+            f"the generated picture {path} cannot be written: {error.strerror}", "free some space"
+        ) from error
 
 
 def _generator(seed: int, index: int, split: Split) -> np.random.Generator:

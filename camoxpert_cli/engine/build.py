@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import math
+import shlex
+import shutil
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -11,19 +14,20 @@ from pathlib import Path
 from camoxpert_cli import console
 from camoxpert_cli.checkpoints.format import Checkpoint
 from camoxpert_cli.config.schema import Config, DataConfig, ModelConfig
+from camoxpert_cli.data.first_look import look_at_test_set, look_at_training
 from camoxpert_cli.data.layouts import DataSet, find_data, find_under
 from camoxpert_cli.data.pairs import Pair
 from camoxpert_cli.data.reading import status_of
-from camoxpert_cli.data.split import hold_out
+from camoxpert_cli.data.split import by_name, hold_out
 from camoxpert_cli.data.synthetic import write_dataset
 from camoxpert_cli.engine.schedule import learning_rate
 from camoxpert_cli.engine.seed import seed_weights
 from camoxpert_cli.engine.stages import Phase, Stage, plan_phases
-from camoxpert_cli.errors import CheckpointError, DataError
+from camoxpert_cli.errors import CheckpointError, DataError, UsageError
 from camoxpert_cli.model.backbone import create_backbone, create_pretrained_backbone
 from camoxpert_cli.model.camoxpert import CamoXpert
 from camoxpert_cli.parallel.world import World
-from camoxpert_cli.run_folder import RunFolder
+from camoxpert_cli.run_folder import BEST, RunFolder
 
 KAGGLE_INPUT = Path("/kaggle/input")
 GENERATED_VALIDATION = 60  # images
@@ -33,7 +37,8 @@ GENERATED_VALIDATION = 60  # images
 class RunData:
     """What a run trains on, validates on and is scored on at its end.
 
-    `all_training` are `train` and what was held out of them, in an order that does not depend on the seed.
+    `all_training` are `train` and `validation`, in an order that does not depend on the seed. With `own_validation` the
+    latter were given, elsewhere they were held out of the training pictures.
     """
 
     all_training: tuple[Pair, ...]
@@ -41,12 +46,17 @@ class RunData:
     validation: list[Pair]
     tests: dict[str, tuple[Pair, ...]]
     generated: bool
+    own_validation: bool = False
 
     @cached_property
     def digest(self) -> str:
         """Of the training images' names and file sizes, so that a run never goes on with others. Raises DataError."""
-        rows = (f"{pair.name} {status_of(pair.image).st_size} {status_of(pair.mask).st_size}" for pair in self.train)
-        return hashlib.sha256("\n".join(rows).encode(errors="surrogateescape")).hexdigest()
+        return _digest(self.train)
+
+    @cached_property
+    def full_digest(self) -> str:
+        """The same of the training images and of those that are held out, which choose the best weights."""
+        return f"{self.digest} {_digest(self.validation)}"
 
 
 def build_network(model: ModelConfig, seed: int, *, weights_follow: bool) -> CamoXpert:
@@ -75,7 +85,7 @@ def open_data(data: DataConfig, seed: int, folder: RunFolder, world: World | Non
     """
     world = world or World()
     found = _find(data, seed, folder, world)
-    if len(set(world.all_gather(found.digest))) > 1:
+    if len(set(world.all_gather(found.full_digest))) > 1:
         raise DataError(
             f"the {world.size} processes of this run do not find the same training pictures",
             "every machine needs the same files under the same names",
@@ -84,22 +94,38 @@ def open_data(data: DataConfig, seed: int, folder: RunFolder, world: World | Non
 
 
 def _find(data: DataConfig, seed: int, folder: RunFolder, world: World) -> RunData:
-    if not (data.dataset_path or data.images) and data.generated_pictures > 0:
+    if not (data.dataset_path or data.images or data.val_images) and data.generated_pictures > 0:
         folder.create()
         return _generate(folder.path / "pictures", seed, data, world)
     found = find_given(data)
     console.say(console.filled(f"Data: {found.description}", indent=6))
-    train, validation = hold_out(found.train, data.val_fraction, seed)
-    return RunData(found.train, list(train), list(validation), dict(found.tests), generated=False)
+    if found.validation:
+        train, validation = by_name(found.train), by_name(found.validation)
+    else:
+        train, validation = hold_out(found.train, data.val_fraction, seed)
+    look_at_training(found.train + found.validation)
+    for name, pairs in found.tests.items():
+        look_at_test_set(name, pairs)
+    return RunData(
+        found.train + found.validation,
+        list(train),
+        list(validation),
+        dict(found.tests),
+        generated=False,
+        own_validation=bool(found.validation),
+    )
 
 
 def find_given(data: DataConfig) -> DataSet:
     """The images that the settings name, or the only data set where Kaggle puts them. Raises DataError."""
     roots = [Path(path) for path in data.dataset_path]
-    folders = [(Path(images), Path(masks)) for images, masks in zip(data.images, data.masks, strict=True)]
+    folders, validation = (
+        [(Path(images), Path(masks)) for images, masks in zip(*pair, strict=True)]
+        for pair in ((data.images, data.masks), (data.val_images, data.val_masks))
+    )
     if not roots and not folders:
         roots = [_only_dataset_under(KAGGLE_INPUT)]
-    found = find_data(roots, folders=folders, include_noncam=data.include_noncam)
+    found = find_data(roots, folders=folders, validation=validation, include_noncam=data.include_noncam)
     if not found.train:
         raise DataError(
             f"{', '.join(map(str, roots))} holds test pictures only", "give a folder with training pictures"
@@ -107,16 +133,39 @@ def find_given(data: DataConfig) -> DataSet:
     return found
 
 
-def check_images(checkpoint: Checkpoint, data: RunData) -> None:
-    """Raise CheckpointError unless the training images are those of the run whose `checkpoint` it is."""
-    training = checkpoint.training
-    if training is not None and training.training_pictures != data.digest:
-        raise CheckpointError(
-            f"{checkpoint.path} was trained on other pictures than these settings hold out for training, so that "
-            "validation pictures would not be unseen",
-            "give the data it was trained on with --dataset-path, or --images and --masks; where files were added or "
-            "taken away since, undo that",
-        )
+def check_images(checkpoint: Checkpoint, data: RunData, folder: RunFolder) -> bool:
+    """Whether a run in `folder` may go on from `checkpoint`; where not, it is a new run that starts with its weights.
+
+    It may with the images of the run whose checkpoint it is, or with any from a checkpoint that does not say. Position
+    and optimizer belong to images: with others a checkpoint that has them raises CheckpointError, and one that has
+    weights alone raises UsageError where the new run would take the old one's folder.
+    """
+    own = checkpoint.own
+    if own is None:
+        return True
+    training, path = own.training, checkpoint.path
+    is_same_training = training is None or training.training_pictures == data.digest
+    if is_same_training and own.pictures in (None, data.full_digest):
+        return True
+    if training is None:
+        if path.parent.resolve() == folder.path.resolve():
+            raise UsageError(
+                f"{path} was trained on other pictures than these, with which a new run would start, and {folder.path} "
+                "holds the old one",
+                "choose another folder with --checkpoint-dir",
+            )
+        return False
+    best = path.with_name(BEST)
+    anew = f"; camox train --resume-from {shlex.quote(str(best))} starts a new run with its weights"
+    raise CheckpointError(
+        f"{path} was trained on other pictures than these settings hold out for training, so that validation pictures "
+        "would not be unseen"
+        if not is_same_training
+        else f"{path} has chosen its best weights by other pictures than these settings hold out for validation",
+        "give the data it was trained on with --dataset-path, or --images and --masks, with the validation "
+        "pictures it was given; where files were added or "
+        f"taken away since, undo that{anew if best.is_file() else ''}",
+    )
 
 
 def build_phases(config: Config) -> list[Phase]:
@@ -170,12 +219,19 @@ def rate_at(config: Config, stage: Stage, images: int, epoch: int, step: int) ->
     )
 
 
+def _digest(pairs: Sequence[Pair]) -> str:
+    rows = (f"{pair.name} {status_of(pair.image).st_size} {status_of(pair.mask).st_size}" for pair in pairs)
+    return hashlib.sha256("\n".join(rows).encode(errors="surrogateescape")).hexdigest()
+
+
 def _generate(folder: Path, seed: int, data: DataConfig, world: World) -> RunData:
     console.say(
         f"Data: generating {data.generated_pictures} training pictures, and {GENERATED_VALIDATION} for validation\n"
         f"      with textures of their own, in {folder}"
     )
     if world.is_main:
+        for left in folder.parent.glob(f".{folder.name}.tmp*"):  # by a process that was killed
+            shutil.rmtree(left, ignore_errors=True)
         write_dataset(folder, seed=seed, train=data.generated_pictures, test=GENERATED_VALIDATION, size=data.img_size)
     world.all_gather(None)  # until they are there
     found = find_data([folder])

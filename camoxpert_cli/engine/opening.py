@@ -70,7 +70,11 @@ def _images(run: Run) -> list[tuple[str, str]]:
     workers = f"{run.feed.workers} loader worker{'s' if run.feed.workers != 1 else ''}"
     each = " for each process" if run.world.size > 1 else ""
     return [
-        ("Pictures", f"{len(data.train)} to train on, {len(data.validation)} held out for validation"),
+        (
+            "Pictures",
+            f"{len(data.train)} to train on, {len(data.validation)}{'' if data.own_validation else ' held out'} "
+            "for validation",
+        ),
         ("", f"{run.config.data.img_size} x {run.config.data.img_size} pixels, {workers}{each}"),
         *([("Tests", tests)] if tests else []),
     ]

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import shlex
 import shutil
 from pathlib import Path
 
 from camoxpert_cli import atomic, console
 from camoxpert_cli.checkpoints.format import Checkpoint, Progress, TrainingContent, read_checkpoint
 from camoxpert_cli.checkpoints.load import load_weights
-from camoxpert_cli.checkpoints.program_layouts import ema_in, epochs_complete
+from camoxpert_cli.checkpoints.program_layouts import ema_in, epochs_complete, said_size
 from camoxpert_cli.config.diff import changes
 from camoxpert_cli.config.resolve import from_mapping
 from camoxpert_cli.config.schema import Config
-from camoxpert_cli.engine.build import steps_per_epoch
+from camoxpert_cli.engine.build import check_images, steps_per_epoch
 from camoxpert_cli.engine.optimizer import load_state
 from camoxpert_cli.engine.run import Run
 from camoxpert_cli.engine.stages import keep_unfrozen
@@ -37,8 +38,12 @@ def restore(run: Run, checkpoint: Checkpoint) -> None:
     training = checkpoint.training
     if training is not None:
         _restore_training(run, training, path)
-    else:
+    elif check_images(checkpoint, run.data, run.folder):
         _restore_epoch_only(run, checkpoint)
+    else:
+        console.say(f"These pictures are not those of {path}: a new run starts with its weights, at its first epoch")
+    refuse_fewer_epochs(run.config, path, run.state.progress.epoch)
+    _forget_best(run, checkpoint)
     run.saver.trusts_last = run.folder.last.exists() and path.samefile(run.folder.last)
     if run.world.is_main:
         _bring_best(run, path)
@@ -46,7 +51,7 @@ def restore(run: Run, checkpoint: Checkpoint) -> None:
     if run.state.progress.epoch >= run.config.train.epochs and run.state.progress.best_epoch == 0:
         raise UsageError(
             f"{path} has {run.state.progress.epoch} complete epochs, which is all that these settings ask for, "
-            "and the best weights are not beside it",
+            "and there are no best weights beside it that would count here",
             "ask for more with --epochs",
         )
 
@@ -106,6 +111,30 @@ def _restore_epoch_only(run: Run, checkpoint: Checkpoint) -> None:
     console.warn(f"it holds weights only; what is not in it starts anew: {NOT_HELD}")
 
 
+def refuse_fewer_epochs(config: Config, path: Path, epoch: int) -> None:
+    """Raise UsageError where the `epoch` complete epochs of the checkpoint are more than the settings ask for."""
+    if epoch > config.train.epochs:
+        raise UsageError(
+            f"{path} has {epoch} complete epochs, and these settings ask for {config.train.epochs}",
+            f"ask for more with --epochs, or score it: camox eval {shlex.quote(str(path))} --dataset-path DATA",
+        )
+
+
+def _forget_best(run: Run, checkpoint: Checkpoint) -> None:
+    """Seek the best weights anew where the best score so far says nothing about those to come."""
+    progress, size, path = run.state.progress, said_size(checkpoint.content), checkpoint.path
+    own = checkpoint.own
+    if size is not None and size != run.config.data.img_size:
+        reason = f"the scores in {path} are of {size} x {size} pixels"
+    elif own is not None and own.training is None and own.pictures is None:
+        reason = f"{path} does not say which held-out pictures its scores are of"
+    else:
+        return
+    if progress.best_epoch:
+        console.warn(f"{reason}: only epochs from here on count as the best")
+        progress.best_iou, progress.best_epoch = -1.0, 0
+
+
 def epochs_done(config: Config, checkpoint: Checkpoint) -> int:
     """Epochs that are complete for a run that goes on from a checkpoint; without stage 1, that one counts as such."""
     if (training := checkpoint.training) is not None:
@@ -125,11 +154,15 @@ def report_changes(config: Config, checkpoint: Checkpoint) -> None:
 def _bring_best(run: Run, path: Path) -> None:
     """Have the best weights so far in the run folder: they lie there or beside `path`, or the best is sought anew."""
     progress, best, source = run.state.progress, run.folder.best, path.parent / run.folder.best.name
-    if progress.best_epoch == 0:
+    if progress.best_epoch == 0 and not best.exists():
         return
     try:
         there = best if best.exists() else source
         own = Checkpoint(there, read_checkpoint(there)).own
+        if own is None and there == best:
+            run.folder.refuse_foreign(best)
+        if progress.best_epoch == 0:
+            return
         scores = (own and own.scores) or {}
         if (scores.get("epoch"), scores.get("iou")) != (progress.best_epoch, progress.best_iou):
             raise CheckpointError(f"{best} holds other weights than the best of this run, epoch {progress.best_epoch}")
@@ -137,6 +170,8 @@ def _bring_best(run: Run, path: Path) -> None:
             with atomic.replacing(best) as temporary:
                 shutil.copyfile(source, temporary)
     except (CheckpointError, OSError) as error:
+        if progress.best_epoch == 0:  # it was damaged before there was a best
+            return
         reason = error.message if isinstance(error, CheckpointError) else error
         console.warn(f"{reason}: only epochs from here on count as the best")
         progress.best_iou, progress.best_epoch = -1.0, 0

@@ -95,7 +95,7 @@ def prepare(
         folder.refuse_foreign(checkpoint.path)
     data = open_data(config.data, config.train.seed, folder, world)
     if checkpoint is not None:
-        check_images(checkpoint, data)
+        check_images(checkpoint, data, folder)
     network = build_network(config.model, config.train.seed, weights_follow=checkpoint is not None)
     if checkpoint is not None:
         load_weights(network, checkpoint.content, checkpoint.path)

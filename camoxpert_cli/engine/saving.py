@@ -32,6 +32,7 @@ from camoxpert_cli.config.schema import Config
 from camoxpert_cli.engine.build import RunData
 from camoxpert_cli.engine.state import TrainingState
 from camoxpert_cli.engine.time_limit import Reserve
+from camoxpert_cli.errors import CamoxError, TrainingError
 from camoxpert_cli.parallel.world import World
 from camoxpert_cli.run_folder import RunFolder, versions
 
@@ -75,6 +76,7 @@ class Saver:
         """
         if not self._world.is_main:
             return
+        self._require_folder()
         started = time.perf_counter()
         content = replace(self._weights(), training=self._training())
         failure = self._write_last(content)
@@ -98,6 +100,7 @@ class Saver:
     def _write_best(self) -> bool:
         if not self._world.is_main:
             return False
+        self._require_folder()
         try:
             self.write(self._folder.best, self._weights(), None)
         except CheckpointNotWritten as error:
@@ -114,13 +117,35 @@ class Saver:
             return CheckpointNotWritten(error.message, error.hint)  # without the frames that the other one holds
         return None
 
+    def _require_folder(self) -> None:
+        """End a run whose folder was moved or removed, its state saved where the folder was if that can be.
+
+        What is best and what was logged is elsewhere then, and only its user knows where. Raises TrainingError.
+        """
+        folder = self._folder
+        if folder.path.is_dir():
+            return
+        message = f"the run folder {folder.path} is not there any more: it was moved or removed"
+        try:
+            folder.path.mkdir()  # and none above it: the disk may be another one by now
+            folder.write_settings(to_mapping(self._config))
+            self.write(folder.last, replace(self._weights(), training=self._training()), None)
+        except (OSError, CamoxError):
+            raise TrainingError(
+                f"{message}, and nothing can be saved there", "camox resume FOLDER, where it lies now"
+            ) from None
+        raise TrainingError(
+            f"{message}; where the run stands was saved there anew",
+            f"{folder.resume_command}; or put {folder.last} into the folder that was moved, and resume that",
+        )
+
     def _make_room(self) -> bool:
         """Give up `previous.pth` where it and a full disk are what stands in the way."""
         folder, state = self._folder, self._state
-        full = shutil.disk_usage(folder.path).free < checkpoint_bytes(state.network, state.ema is not None)
-        if not (full and folder.last.exists() and folder.previous.exists()):
-            return False
         with suppress(OSError):
+            full = shutil.disk_usage(folder.path).free < checkpoint_bytes(state.network, state.ema is not None)
+            if not (full and folder.last.exists() and folder.previous.exists()):
+                return False
             folder.previous.unlink()
             console.warn(
                 f"the disk is full: {folder.previous} was removed to make room for the next {folder.last.name}"
@@ -141,6 +166,7 @@ class Saver:
             history=history,
             config=to_mapping(self._config),
             versions=versions(),
+            pictures=self._data.full_digest,
         )
 
     def _training(self) -> TrainingContent:

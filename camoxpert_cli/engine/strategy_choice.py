@@ -44,5 +44,6 @@ class Choice:
             choice = cls(**content)
             maps = (choice.images_per_s, choice.excluded)
             if choice.strategy in FOR_SEVERAL and all(isinstance(each, dict) for each in maps):
-                return choice
+                speeds = choice.images_per_s.values()
+                return choice if all(isinstance(each, int | float) for each in speeds) else None
         return None

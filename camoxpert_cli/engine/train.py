@@ -71,18 +71,20 @@ def train(plan: Plan, world: World | None = None, checkpoint: Checkpoint | None 
 
 
 def carry_out(run: Run, plan: Plan, checkpoint: Checkpoint | None) -> Outcome:
-    """`train` for a run that `prepare` has made of the plan.
+    """`train` for a run that `prepare` has made of the plan; whoever calls this keeps others from the run folder.
 
     Whoever wants to watch or to steer a run changes its parts before: see `Run`.
     """
     announce(run)
-    with run.folder.locked(), _explaining_errors(run), run.clock, closing(run.reporter):
+    with _explaining_errors(run), run.clock, closing(run.reporter):
         begin(run, plan.config, checkpoint)
         if plan.choice is not None:
             run.folder.write_strategy(plan.choice.to_text())
         stop = train_epochs(run)
         if stop is not None:
             return end_early(run, stop)
+        if run.state.optimizer is not None and not run.folder.last.exists():
+            run.saver.save_last()  # complete before it came into this folder
         if run.state.progress.best_epoch == 0:
             raise TrainingError(
                 f"all epochs are complete, and no weights could be kept in {run.folder.path}",
@@ -97,14 +99,16 @@ def carry_out(run: Run, plan: Plan, checkpoint: Checkpoint | None) -> Outcome:
 def begin(run: Run, asked: Config, checkpoint: Checkpoint | None) -> None:
     """Have the run folder and the training state be where the run starts, or goes on; `asked` is what the user set."""
     run.folder.sweep()
-    if checkpoint is None:
+    if checkpoint is None or checkpoint.path.parent.resolve() != run.folder.path.resolve():
         run.folder.remove(run.folder.metrics)  # of a run that ended before its first epoch did
-    else:
+    if checkpoint is not None:
         report_changes(asked, checkpoint)
         restore(run, checkpoint)
         progress = run.state.progress
         if progress.epoch < run.config.train.epochs:
             run.folder.remove_results()  # of the shorter run that this one extends
+        else:
+            console.say(f"All {progress.epoch} epochs are complete: the best weights are scored again")
         run.folder.go_on_from(progress.epoch, progress.samples, progress.history, checkpoint.path)
     run.folder.write_settings(to_mapping(run.config))
     if run.config.run.tensorboard and run.world.is_main:
@@ -244,7 +248,7 @@ def optimizer_step(run: Run, rate: float, losses: LossValues, epoch: int) -> flo
         raise TrainingError(
             f"the loss became {losses.total} in epoch {epoch + 1} after {progress.samples} pictures ({parts}); "
             f"{_last_good(run)}",
-            "go on from there with a lower --lr or --stage2-lr, or with --precision fp32",
+            f"{_from_there(run)} with a lower --lr or --stage2-lr, or with --precision fp32",
         )
     progress.rate = rate
     set_learning_rate(optimizer, rate)
@@ -260,7 +264,7 @@ def optimizer_step(run: Run, rate: float, losses: LossValues, epoch: int) -> flo
             raise TrainingError(
                 f"{run.skipped_in_a_row} steps in a row had gradients beyond the number format's range, "
                 f"in epoch {epoch + 1}; {_last_good(run)}",
-                "go on from there with --precision fp32",
+                f"{_from_there(run)} with --precision fp32",
             )
     scaler.update()
     optimizer.zero_grad(set_to_none=True)
@@ -351,16 +355,18 @@ def measure_epoch(run: Run, phase: Phase) -> dict[str, Any]:
 def end_early(run: Run, stop: Stop) -> Outcome:
     """Save where the run stands and say why it ends. Raises Interrupted unless it was the clock."""
     progress = run.state.progress
-    if run.phase is not None and not run.saver.is_up_to_date:
+    is_new = run.phase is not None or (run.state.optimizer is not None and not run.folder.last.exists())
+    if is_new and not run.saver.is_up_to_date:
         run.saver.save_last()
     if progress.epoch < run.config.train.epochs:
         where = f"in epoch {progress.epoch + 1} of {run.config.train.epochs}, {progress.samples} pictures into it"
     else:
         where = "after the last epoch, before the test sets were scored"
     message = f"{stop.reason}, {where}; {_last_good(run)}"
-    command = run.folder.resume_command
+    command = run.folder.resume_command if run.folder.holds_checkpoint else ""
     if run.saver.unsaved is not None:
-        raise TrainingError(f"{message}; {run.saver.unsaved.message}", f"free some space, then {command}")
+        hint = f"free some space, then {command}" if command else "free some space"
+        raise TrainingError(f"{message}; {run.saver.unsaved.message}", hint)
     if stop.exit_code:
         raise Interrupted(message, command, stop.exit_code)
     console.say(console.wrapped(message[0].upper() + message[1:]))
@@ -384,9 +390,8 @@ def _explaining_errors(run: Run) -> Iterator[None]:
     try:
         yield
     except KeyboardInterrupt as error:
-        raise Interrupted(
-            f"stopped at once by a second Ctrl-C; {_last_good(run)}", run.folder.resume_command
-        ) from error
+        command = run.folder.resume_command if run.folder.holds_checkpoint else ""
+        raise Interrupted(f"stopped at once by a second Ctrl-C; {_last_good(run)}", command) from error
     except RuntimeError as error:
         epoch = run.state.progress.epoch + 1
         if line := out_of_memory_line(error):
@@ -400,6 +405,10 @@ def _explaining_errors(run: Run) -> Iterator[None]:
             raise
         explained.message = f"{explained.message}, in epoch {epoch}; {_last_good(run)}"
         raise explained from error
+
+
+def _from_there(run: Run) -> str:
+    return "go on from there" if run.folder.last.exists() else "start again"
 
 
 def _last_good(run: Run) -> str:

@@ -9,17 +9,33 @@ import numpy as np
 from numpy.typing import NDArray
 
 from camoxpert_cli.config.eval_options import Protocol
-from camoxpert_cli.data.reading import decode, grey_of, read_bytes, read_scored_mask
+from camoxpert_cli.data.levels import UnclearError, levels_of
+from camoxpert_cli.data.reading import read_scored_mask, read_single
 from camoxpert_cli.data.writing import write_image
+from camoxpert_cli.errors import DataError, UsageError
 from camoxpert_cli.metrics.image_scores import ImageScores, score_image
+
+_EXPECTED = "a map is grey, brighter where an object is: save probabilities before anything colours them"
 
 
 def score_and_save(
-    grey: NDArray[np.uint8], mask: NDArray[np.bool_], protocol: Protocol, save_as: Path | None
+    grey: NDArray[np.uint8],
+    mask: NDArray[np.bool_],
+    protocol: Protocol,
+    save_as: Path | None,
+    unsaved: list[UsageError] | None = None,
 ) -> ImageScores:
-    """The scores of a map (H, W); the map itself is written to `save_as` where that is given."""
+    """The scores of a map (H, W); the map itself is written to `save_as` where that is given.
+
+    Where that is impossible the reason is added to `unsaved`, since the scores are none the worse for it.
+    """
     if save_as is not None:
-        write_image(save_as, grey, "--save-maps")
+        try:
+            write_image(save_as, grey, "--save-maps")
+        except UsageError as error:
+            if unsaved is None:
+                raise
+            unsaved.append(error)
     return _score(grey, mask, protocol)
 
 
@@ -31,8 +47,17 @@ def score_files(map_path: Path, mask_path: Path, protocol: Protocol) -> tuple[Im
 
 
 def read_map(path: Path, size: tuple[int, int]) -> tuple[NDArray[np.uint8], bool]:
-    """A grey map uint8 of height and width `size`, and whether it had another one. Raises DataError."""
-    grey = grey_of(decode(path, read_bytes(path), cv2.IMREAD_UNCHANGED))
+    """The levels of a map, uint8, at height and width `size`, and whether it had another one; see `levels_of`.
+
+    Raises DataError where it is unreadable, in colour, or has values that are no levels.
+    """
+    try:
+        levels = levels_of(read_single(path))
+    except UnclearError as error:
+        raise DataError(f"the map {path} {error}", _EXPECTED) from error
+    if levels.colour:
+        raise DataError(f"the map {path} is in colour, in {levels.colour:.1%} of its pixels", _EXPECTED)
+    grey = levels.grey
     if grey.shape == size:
         return grey, False
     return np.asarray(cv2.resize(grey, (size[1], size[0]), interpolation=cv2.INTER_LINEAR), dtype=np.uint8), True

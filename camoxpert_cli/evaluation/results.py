@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from camoxpert_cli.data.cod10k import super_class
 from camoxpert_cli.data.reading import SMALL_OBJECT
+from camoxpert_cli.errors import UsageError
 from camoxpert_cli.metrics.image_scores import ImageScores
 from camoxpert_cli.metrics.score_set import SetScores, mean_scores
 
@@ -28,6 +29,12 @@ class Evaluation:
     sets: Sequence[ScoredSet]
     show: Callable[[str, int], Shown]
 
+    def require_saved(self) -> None:
+        """Raise UsageError where a map could not be written."""
+        for each in self.sets:
+            if each.unsaved is not None:
+                raise each.unsaved
+
     def to_json(self) -> dict[str, Any]:
         """What results.json holds."""
         return {**self.about, "sets": {each.name: each.to_json() for each in self.sets}}
@@ -35,11 +42,12 @@ class Evaluation:
 
 @dataclass(frozen=True)
 class ScoredSet:
-    """`names[i]` is the image that has `scores[i]`; at least one."""
+    """`names[i]` is the image that has `scores[i]`; at least one. `unsaved` is why a map of it could not be written."""
 
     name: str
     names: Sequence[str]
     scores: Sequence[ImageScores]
+    unsaved: UsageError | None = None
 
     @cached_property
     def means(self) -> SetScores:

@@ -2,24 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
+import cv2
+import numpy as np
 import torch
 
-from camoxpert_cli import console
+from camoxpert_cli import atomic, console
 from camoxpert_cli.checkpoints.format import read_checkpoint
 from camoxpert_cli.checkpoints.load import network_of, trained_size, uses_ema
 from camoxpert_cli.config.eval_options import Inference, Protocol, TestData
 from camoxpert_cli.config.parse import Tta
 from camoxpert_cli.data.cores import auto_workers, cores_each
 from camoxpert_cli.data.dataset import ScoringImages
+from camoxpert_cli.data.first_look import look_at_test_set
 from camoxpert_cli.data.layouts import find_data
 from camoxpert_cli.data.loader import scoring_loader
 from camoxpert_cli.data.pairs import Pair
 from camoxpert_cli.data.reading import read_matching_image, read_scored_mask
 from camoxpert_cli.data.resizing import resize_image
+from camoxpert_cli.data.writing import is_own_image
 from camoxpert_cli.errors import DataError, UsageError, nearest
 from camoxpert_cli.evaluation.image import score_and_save
 from camoxpert_cli.evaluation.results import Evaluation, ScoredSet, Shown
@@ -30,8 +34,10 @@ from camoxpert_cli.model.camoxpert import CamoXpert
 from camoxpert_cli.parallel.device import Placement, own_device
 from camoxpert_cli.parallel.precision import choose_dtype
 from camoxpert_cli.parallel.world import World, joined
+from camoxpert_cli.targets import check_targets, within
 
 _COLLECTIVE_TIMEOUT = 1800
+_HINT = "choose another folder with --save-maps"
 
 
 def evaluate_checkpoint(
@@ -42,10 +48,13 @@ def evaluate_checkpoint(
     placement: Placement,
     *,
     save_maps: Path | None,
+    overwrite: bool = False,
+    beside: Sequence[Path] = (),
 ) -> Evaluation | None:
     """Score `checkpoint` on the test sets of `data`.
 
-    Of several processes, which share the work, the first gets the evaluation, and the others None. Raises CamoxError.
+    Of several processes, which share the work, the first gets the evaluation, and the others None. Maps that camox
+    wrote to `save_maps` before are replaced with `overwrite`; `beside` is what else will be written. Raises CamoxError.
     """
     with joined(_COLLECTIVE_TIMEOUT) as world:
         device = own_device(placement, world)
@@ -56,6 +65,12 @@ def evaluate_checkpoint(
         network = network_of(content, checkpoint, uses_ema(content, checkpoint, inference.weights)).to(device)
         size = inference.img_size or trained_size(content, checkpoint)
         pairs = find_tests(data)
+        if save_maps is not None:
+            inputs = [checkpoint, *data.roots, *(file for each in pairs.values() for file in _files(each))]
+            refusal = _refusal(save_maps, pairs, inputs, overwrite, beside) if world.is_main else None
+            # Only one looks: the others may be late, and find maps of this very evaluation.
+            if (problem := world.broadcast(refusal)) is not None:
+                raise problem
         sets = [
             score_set(network, name, pairs[name], size, inference, protocol, device, dtype, world, save_maps)
             for name in pairs
@@ -87,7 +102,10 @@ def find_tests(data: TestData) -> dict[str, tuple[Pair, ...]]:
     if unknown:
         known = (nearest(unknown[0], found.tests) or list(found.tests))[0]
         raise UsageError(f"there is no test set {unknown[0]}, only {', '.join(found.tests)}", f"--set {known}")
-    return {name: pairs for name, pairs in found.tests.items() if not data.names or name in data.names}
+    chosen = {name: pairs for name, pairs in found.tests.items() if not data.names or name in data.names}
+    for name, pairs in chosen.items():
+        look_at_test_set(name, pairs)
+    return chosen
 
 
 def score_set(
@@ -103,7 +121,8 @@ def score_set(
     save_maps: Path | None = None,
 ) -> ScoredSet:
     """All measures of each image of a set, on every rank; maps are written to `save_maps`/NAME where it is given."""
-    folder = None if save_maps is None else save_maps / name
+    folder = None if save_maps is None else _folder_of(save_maps, name)
+    unsaved: list[UsageError] = []
     if folder is not None:
         make_out_folder(folder, "--save-maps")
     loader = scoring_loader(
@@ -125,12 +144,44 @@ def score_set(
             job=lambda index: partial(
                 score_and_save,
                 protocol=protocol,
-                save_as=None if folder is None else folder / f"{pairs[index].name}.png",
+                save_as=None if folder is None else _map_of(folder, pairs[index]),
+                unsaved=unsaved,
             ),
             tta=inference.tta,
             workers=scoring_workers(world),
         )
-    return ScoredSet(name, [pair.name for pair in pairs], scores)
+    problems = [problem for theirs in world.all_gather(unsaved[:1]) for problem in theirs]
+    return ScoredSet(name, [pair.name for pair in pairs], scores, next(iter(problems), None))
+
+
+def _folder_of(save_maps: Path, name: str) -> Path:
+    """Of the maps of a test set. What is called nothing is made of folders right below the root."""
+    return within(save_maps, name, _HINT) if name else save_maps
+
+
+def _map_of(folder: Path, pair: Pair) -> Path:
+    return within(folder, f"{pair.name}.png", _HINT)
+
+
+def _files(pairs: Sequence[Pair]) -> Iterator[Path]:
+    return (file for pair in pairs for file in (pair.image, pair.mask))
+
+
+def _refusal(
+    save_maps: Path,
+    tests: Mapping[str, Sequence[Pair]],
+    inputs: Iterable[Path],
+    overwrite: bool,
+    beside: Iterable[Path],
+) -> UsageError | None:
+    """Why the maps of all test sets cannot be written; else what killed processes left of them is swept up."""
+    try:
+        maps = [_map_of(_folder_of(save_maps, name), pair) for name in tests for pair in tests[name]]
+        check_targets(maps, _HINT, is_ours=is_own_image, overwrite=overwrite, inputs=inputs, beside=beside)
+    except UsageError as error:
+        return error
+    atomic.sweep(*maps)
+    return None
 
 
 def scoring_workers(world: World) -> int:
@@ -148,11 +199,13 @@ def show_image(
     name: str,
     index: int,
 ) -> Shown:
-    """Image `index` of test set `name` with its mask and the map that `network` makes of it."""
+    """Image `index` of test set `name` with its mask and the map that `network` makes of it, all of the mask's size."""
     pair = tests[name][index]
     mask = read_scored_mask(pair.mask) > 0
     full_size = (mask.shape[0], mask.shape[1])
-    image = read_matching_image(pair.image, full_size, pair.mask, None)
-    small = resize_image(read_matching_image(pair.image, full_size, pair.mask, size), size)
+    image = read_matching_image(pair.image, full_size, pair.mask, None, resized=True)
+    if image.shape[:2] != full_size:
+        image = np.asarray(cv2.resize(image, full_size[::-1], interpolation=cv2.INTER_AREA), dtype=np.uint8)
+    small = resize_image(read_matching_image(pair.image, full_size, pair.mask, size, resized=True), size)
     tensor = torch.from_numpy(small).permute(2, 0, 1)[None].to(device)
     return image, mask, grey_prediction(predict_probabilities(network, tensor, [full_size], dtype, tta)[0])

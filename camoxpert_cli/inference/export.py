@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from camoxpert_cli import __version__, console
-from camoxpert_cli.checkpoints.format import read_checkpoint, write_safetensors
+from camoxpert_cli import __version__, atomic, console
+from camoxpert_cli.checkpoints.format import is_own_file, read_checkpoint, write_safetensors
 from camoxpert_cli.checkpoints.load import network_of, trained_size, uses_ema
 from camoxpert_cli.config.eval_options import Weights
 from camoxpert_cli.errors import UsageError
-from camoxpert_cli.inference.onnx import require_onnx, write_onnx
+from camoxpert_cli.inference.onnx import is_own_onnx, require_onnx, write_onnx
 from camoxpert_cli.inference.predictions import THRESHOLD
 from camoxpert_cli.model.camoxpert import CamoXpert
 from camoxpert_cli.model.weights_file import SAFETENSORS
+from camoxpert_cli.targets import check_parent, check_targets, is_file_of
 
 ONNX = ".onnx"
 
@@ -47,6 +49,7 @@ def export(
     _check_target(checkpoint, target, overwrite)
     if target.suffix == ONNX:
         require_onnx()
+    atomic.sweep(target)
     content = read_checkpoint(checkpoint)
     is_ema = uses_ema(content, checkpoint, weights)
     size = img_size or trained_size(content, checkpoint)
@@ -68,14 +71,13 @@ def _check_target(checkpoint: Path, target: Path, overwrite: bool) -> None:
             f"{target} does not say which format is meant",
             f"choose a name that ends in {ONNX} or {SAFETENSORS}, such as {target.with_suffix(ONNX)}",
         )
-    if target.is_dir():
+    if os.path.isdir(target):  # noqa: PTH112 -- False for impossible names
         raise UsageError(f"{target} is a folder", f"choose the name of a file, such as {target / f'camoxpert{ONNX}'}")
-    if target.exists() and checkpoint.exists() and target.samefile(checkpoint):
+    if is_file_of(target, checkpoint):
         raise UsageError(f"{target} is the checkpoint itself", "choose another name")
-    if target.exists() and not overwrite:
-        raise UsageError(f"{target} exists already", "choose another name, or --overwrite to replace it")
-    if not target.parent.is_dir():
-        raise UsageError(f"there is no folder {target.parent} to write {target.name} to", f"mkdir -p {target.parent}")
+    check_parent(target)
+    is_ours = is_own_onnx if target.suffix == ONNX else is_own_file
+    check_targets([target], "choose another name", is_ours=is_ours, overwrite=overwrite)
 
 
 def _description(network: CamoXpert, img_size: int, checkpoint: Path, weights: Weights) -> dict[str, str]:
@@ -88,7 +90,7 @@ def _description(network: CamoXpert, img_size: int, checkpoint: Path, weights: W
         "std": json.dumps(network.normalisation.std),
         "threshold": str(THRESHOLD),
         "weights": weights,
-        "source": checkpoint.name,
+        "source": checkpoint.name.encode("utf-8", "backslashreplace").decode(),  # a name need not be text
         "camox": __version__,
     }
 

@@ -54,6 +54,11 @@ def require_onnx() -> None:
         )
 
 
+def is_own_onnx(path: Path) -> bool:
+    """Whether the metadata in the file has the entry `camox`, as in the descriptions that `write_onnx` is given."""
+    return b"\n\x05camox\x12" in path.read_bytes()
+
+
 def write_onnx(path: Path, network: CamoXpert, img_size: int, description: Mapping[str, str]) -> float:
     """Write `network`, in eval mode on the CPU, for images of one size and batches of any.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Generator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
@@ -14,23 +15,26 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from camoxpert_cli import console
+from camoxpert_cli import atomic, console
 from camoxpert_cli.checkpoints.format import read_checkpoint
 from camoxpert_cli.checkpoints.load import network_of, trained_size
 from camoxpert_cli.config.parse import NO_TTA, Tta
 from camoxpert_cli.data.image_paths import find_images
-from camoxpert_cli.data.reading import read_image
+from camoxpert_cli.data.reading import read_image, within_memory
 from camoxpert_cli.data.resizing import resize_image
 from camoxpert_cli.data.threads import in_threads
-from camoxpert_cli.data.writing import write_image
+from camoxpert_cli.data.writing import is_own_image, write_image
 from camoxpert_cli.errors import DataError, UsageError
 from camoxpert_cli.inference.out_folder import make_out_folder
 from camoxpert_cli.inference.overlay import overlay
 from camoxpert_cli.inference.predictions import THRESHOLD, grey_prediction, predict_probabilities
 from camoxpert_cli.model.camoxpert import CamoXpert
 from camoxpert_cli.parallel.device import choose_device
+from camoxpert_cli.targets import check_targets, within
 
 _LONGEST_JPEG_SIDE = 65500
+_OUT_HINT = "choose another folder with --out"
+_one_large_image = threading.Lock()
 
 
 @dataclass(frozen=True)
@@ -55,10 +59,10 @@ class Outputs:
         return self.folder / "overlays"
 
     def prediction_of(self, image: Path) -> Path:
-        return self.folder / f"{image.stem}.png"
+        return within(self.folder, f"{image.stem}.png", _OUT_HINT)
 
     def overlay_of(self, image: Path) -> Path:
-        return self.overlay_folder / f"{image.stem}.jpg"
+        return within(self.overlay_folder, f"{image.stem}.jpg", _OUT_HINT)
 
     def files_of(self, image: Path) -> list[Path]:
         return [self.prediction_of(image), self.overlay_of(image)] if self.overlays else [self.prediction_of(image)]
@@ -100,7 +104,7 @@ def predict(
     images whose maps would have one name.
     """
     images = _one_for_each_stem(find_images(paths))
-    _refuse_overwriting(images, outputs, overwrite)
+    _check_outputs(images, outputs, overwrite, [] if isinstance(source, CamoXpert) else [source])
     network, size = ready_network(source, device, img_size)
     outputs.make_folders()
 
@@ -111,7 +115,8 @@ def predict(
             try:
                 if isinstance(probability, DataError):
                     raise probability
-                outputs.write(path, probability)
+                with within_memory(path):
+                    outputs.write(path, probability)
             except DataError as error:
                 failed.append(path)
                 console.warn(error.message)
@@ -152,19 +157,26 @@ def probabilities(
     """The map float32 (H, W) in 0..1 of each image, a file or RGB (H, W, 3), or why it cannot be read."""
     where = next(network.parameters()).device
     with closing(in_threads(partial(_read, size=size), images)) as reading:
-        for read in reading:
+        for source, read in zip(images, reading, strict=True):
             if isinstance(read, DataError):
                 yield read
+                continue
+            image, full_size = read
+            try:
+                with within_memory(source if isinstance(source, Path) else "an image"):
+                    found = predict_probabilities(network, image[None].to(where), [full_size], None, tta)
+            except DataError as error:
+                yield error
             else:
-                image, full_size = read
-                yield predict_probabilities(network, image[None].to(where), [full_size], None, tta)[0]
+                yield found.pop()  # so that nothing here keeps it while the next one is computed
 
 
 def _read(source: Path | NDArray[np.uint8], size: int) -> tuple[Tensor, tuple[int, int]] | DataError:
     """The image as the network sees it, uint8 (3, S, S), and its own height and width."""
     if isinstance(source, Path):
         try:
-            image, full_size = read_image(source, size)
+            with within_memory(source):
+                image, full_size = read_image(source, size, _one_large_image)
         except DataError as error:
             return error
     else:
@@ -177,23 +189,29 @@ def _one_for_each_stem(images: Sequence[Path]) -> list[Path]:
     stems: dict[str, Path] = {}
     for path in images:
         other = stems.setdefault(path.stem, path)
-        if not other.samefile(path):
+        if not _is_same(other, path):
             raise DataError(
                 f"{other} and {path} would both be written to {path.stem}.png", "predict them into two folders"
             )
     return list(stems.values())
 
 
-def _refuse_overwriting(images: Sequence[Path], outputs: Outputs, overwrite: bool) -> None:
-    originals = {path.resolve() for path in images}
-    for path in images:
-        for target in (file.resolve() for file in outputs.files_of(path)):
-            if target in originals:
-                raise UsageError(
-                    f"the map of {path} would take the place of {target}", "choose another folder with --out"
-                )
-            if target.exists() and not overwrite:
-                raise UsageError(
-                    f"the map of {path} would take the place of {target}",
-                    "choose another folder with --out, or --overwrite where that is meant",
-                )
+def _is_same(path: Path, other: Path) -> bool:
+    try:
+        return path == other or path.samefile(other)
+    except OSError:  # one of them leads nowhere
+        return False
+
+
+def _check_outputs(images: Sequence[Path], outputs: Outputs, overwrite: bool, beside: Sequence[Path]) -> None:
+    """Raise UsageError unless all files can be written, and sweep up what killed processes left of them."""
+    owners = {file: image for image in images for file in outputs.files_of(image)}
+    check_targets(
+        [*owners],
+        _OUT_HINT,
+        is_ours=is_own_image,
+        overwrite=overwrite,
+        inputs=[*images, *beside],
+        taken=lambda path: f"the map of {owners[path]} would take the place of {path}",
+    )
+    atomic.sweep(*owners)

@@ -17,6 +17,8 @@ from camoxpert_cli.model.normalise import Normalise
 
 # From this probability on a pixel counts as object.
 THRESHOLD = 0.5
+# Rows of a map that are made grey at a time: a large map takes more room than the network.
+_ROWS = 1024
 # The network's coarsest maps have a pixel for so many of the image's.
 _COARSEST_STRIDE = 32
 
@@ -39,10 +41,11 @@ def predict_probabilities(
     predictions: list[Tensor] = []
     views = 0
     for logits in _logits_of_views(network, normalised, dtype, tta):
-        seen = [resize(logits[index : index + 1], size)[0, 0].sigmoid() for index, size in enumerate(sizes)]
-        predictions = [total + each for total, each in zip(predictions, seen, strict=True)] if predictions else seen
+        logits = logits.clone()  # the network may keep its own, and what follows works in place: maps are large
+        seen = [resize(logits[index : index + 1], size)[0, 0].sigmoid_() for index, size in enumerate(sizes)]
+        predictions = [total.add_(each) for total, each in zip(predictions, seen, strict=True)] if predictions else seen
         views += 1
-    return predictions if views == 1 else [total / views for total in predictions]
+    return predictions if views == 1 else [total.div_(views) for total in predictions]
 
 
 def grey_prediction(probability: Tensor) -> NDArray[np.uint8]:
@@ -50,7 +53,7 @@ def grey_prediction(probability: Tensor) -> NDArray[np.uint8]:
 
     A value is above 127 exactly where the probability is at least 0.5.
     """
-    return (probability * 255).round().to(torch.uint8).cpu().numpy()
+    return torch.cat([(rows * 255).round().to(torch.uint8) for rows in torch.split(probability, _ROWS)]).cpu().numpy()
 
 
 def _logits_of_views(network: CamoXpert, images: Tensor, dtype: torch.dtype | None, tta: Tta) -> Iterator[Tensor]:

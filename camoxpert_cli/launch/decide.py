@@ -31,10 +31,12 @@ def decide(resolved: Resolved, checkpoint: Checkpoint | None = None, began: floa
     """
     run = resolved.config.run
     source = checkpoint.path if checkpoint is not None else None if run.resume_from is None else Path(run.resume_from)
-    folder = Path(run.checkpoint_dir) if run.checkpoint_dir else default_path(resolved.preset)
+    folder = Path(run.checkpoint_dir) if run.checkpoint_dir else default_path(name_for(resolved, checkpoint))
     if checkpoint is None and source is not None and source.is_dir():
         read_checkpoint(source)  # raises: the folder of a run is for camox resume
-    RunFolder(folder).refuse_other_run(source)
+    data = resolved.config.data
+    inputs = [resolved.preset, *data.dataset_path, *data.images, *data.masks, resolved.config.model.backbone_weights]
+    RunFolder(folder).refuse_other_run(source, [each for each in inputs if each])
     time_limit, session_limit = (
         None if text is None else parse_duration(text) for text in (run.time_limit, run.session_limit)
     )
@@ -62,6 +64,11 @@ def decide(resolved: Resolved, checkpoint: Checkpoint | None = None, began: floa
         if choice is not None:
             placement = replace(placement, strategy=choice.strategy)
     return Plan(resolved.config, folder, source, placement, choice, deadline)
+
+
+def name_for(resolved: Resolved, checkpoint: Checkpoint | None) -> str | None:
+    """What a run folder that nobody named is called by: the preset, or the folder of the run that goes on."""
+    return resolved.preset if checkpoint is None else checkpoint.path.absolute().parent.name
 
 
 def agree(plan: Plan, resolved: Resolved, world: World) -> Plan:

@@ -24,6 +24,8 @@ def evaluate(
     run: RunConfig,
     *,
     save_maps: Path | None,
+    overwrite: bool = False,
+    beside: Sequence[Path] = (),
     command: Sequence[str],
 ) -> Evaluation | None:
     """Score `checkpoint` on the test sets of `data`.
@@ -37,4 +39,6 @@ def evaluate(
         if (error := run_workers(command, placement.count, threads=threads).error) is not None:
             raise error
         return None
-    return evaluate_checkpoint(checkpoint, data, inference, protocol, placement, save_maps=save_maps)
+    return evaluate_checkpoint(
+        checkpoint, data, inference, protocol, placement, save_maps=save_maps, overwrite=overwrite, beside=beside
+    )

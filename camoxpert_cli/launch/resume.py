@@ -9,17 +9,19 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from camoxpert_cli import console
 from camoxpert_cli.checkpoints.format import Checkpoint
-from camoxpert_cli.checkpoints.newest import find_checkpoint
+from camoxpert_cli.checkpoints.newest import find_checkpoint, folder_of
 from camoxpert_cli.checkpoints.original_settings import settings_of_original
 from camoxpert_cli.checkpoints.program_layouts import CAMOX, ORIGINAL, layout_of
 from camoxpert_cli.config.batches import BATCH_SETTINGS
 from camoxpert_cli.config.diff import changes, keep_global_batches
 from camoxpert_cli.config.resolve import Resolved, from_mapping, resolve, with_absolute_paths
 from camoxpert_cli.config.schema import Config
+from camoxpert_cli.data.cache import holds_cache
 from camoxpert_cli.engine.build import build_phases, check_images, describe_batches, open_data, rate_at
 from camoxpert_cli.engine.outcome import Outcome
-from camoxpert_cli.engine.restoring import NOT_HELD, epochs_done
+from camoxpert_cli.engine.restoring import NOT_HELD, epochs_done, refuse_fewer_epochs
 from camoxpert_cli.engine.stages import keep_unfrozen
 from camoxpert_cli.errors import CheckpointError, UsageError
 from camoxpert_cli.launch.start import start
@@ -39,8 +41,9 @@ def resume(
 
     `flags` and `assignments` as `resolve` takes them; for the rest see `start`. Raises CamoxError.
     """
+    as_read = RunFolder(folder_of(source)).stamps
     checkpoint = find_checkpoint(source)
-    return start(settings_to_go_on(checkpoint, flags, assignments), checkpoint)
+    return start(settings_to_go_on(checkpoint, flags, assignments), checkpoint, as_read=as_read)
 
 
 def rehearse(source: Path, flags: Mapping[str, Any], assignments: Sequence[str]) -> list[str]:
@@ -57,8 +60,9 @@ def rehearse(source: Path, flags: Mapping[str, Any], assignments: Sequence[str])
 def settings_to_go_on(checkpoint: Checkpoint, flags: Mapping[str, Any], assignments: Sequence[str]) -> Resolved:
     """The settings in the checkpoint with what was asked for on top, and the folder to go on in.
 
-    Where the number of GPUs or a batch size per GPU changes, accumulation keeps the images of a step the same.
-    Raises UsageError.
+    That is None where it is to be a new one. Where the number of GPUs or a batch size per GPU changes, accumulation
+    keeps the images of a step the same. A checkpoint may come from anybody: of the places that it names, this machine
+    writes to none unless they are known here, see `_keeps_cache`. Raises UsageError.
     """
     saved = saved_settings(checkpoint)
     before = from_mapping(*saved)
@@ -84,9 +88,15 @@ def settings_to_go_on(checkpoint: Checkpoint, flags: Mapping[str, Any], assignme
     folder = Path(str(config.run.checkpoint_dir)) if "run.checkpoint_dir" in asked else _folder_to_write(checkpoint)
     config = replace(
         config,
-        run=replace(config.run, checkpoint_dir=str(folder), resume_from=None),
+        run=replace(config.run, checkpoint_dir=None if folder is None else str(folder), resume_from=None),
         data=with_absolute_paths(config.data),  # as the run keeps them: the same folder is no change
     )
+    if "data.cache" not in asked and not _keeps_cache(config.data.cache, checkpoint, folder):
+        console.warn(
+            f"{checkpoint.path} names {config.data.cache} for the cache of pictures, where its run has kept none on "
+            f"this machine: --cache auto is taken; --cache {shlex.quote(config.data.cache)} takes that folder"
+        )
+        config = replace(config, data=replace(config.data, cache="auto"))
     return replace(resolved, config=config)
 
 
@@ -107,7 +117,7 @@ def _describe(config: Config, checkpoint: Checkpoint) -> list[tuple[str, str]]:
     """Title and text of what going on would do. Raises CamoxError where it could not."""
     place(config.run, expected_size(), sync_batchnorm=config.train.sync_batchnorm)
     training = checkpoint.training
-    folder = RunFolder(Path(str(config.run.checkpoint_dir)))
+    folder = RunFolder(Path(config.run.checkpoint_dir or default_path(checkpoint.path.absolute().parent.name)))
     folder.refuse_other_run(checkpoint.path)
     epoch = epochs_done(config, checkpoint)
     samples = training.progress.samples if training else 0
@@ -117,31 +127,46 @@ def _describe(config: Config, checkpoint: Checkpoint) -> list[tuple[str, str]]:
     ]
     if not training:
         lines.append(("", f"not held, so new: {NOT_HELD}"))
-    lines.append(("Next", _next_step(config, checkpoint, epoch, samples)))
+    lines.append(("Next", _next_step(config, checkpoint, folder, epoch, samples)))
     found = changes(from_mapping(*saved_settings(checkpoint)), config)
     lines += [("" if at else "Changes", str(change)) for at, change in enumerate(found)] or [("Changes", "none")]
     return lines + describe_batches(config)
 
 
-def _next_step(config: Config, checkpoint: Checkpoint, epoch: int, samples: int) -> str:
-    training = checkpoint.training
+def _next_step(config: Config, checkpoint: Checkpoint, folder: RunFolder, epoch: int, samples: int) -> str:
+    training, begins = checkpoint.training, ""
     images = config.data.generated_pictures
     if config.data.dataset_path or config.data.images or not images:
-        data = open_data(config.data, config.train.seed, RunFolder(Path(str(config.run.checkpoint_dir))))
+        data = open_data(config.data, config.train.seed, folder)
         images = len(data.train)
-        check_images(checkpoint, data)
+        if not check_images(checkpoint, data, folder):
+            begins = "a new run with these weights, for the pictures are others: "
+            epoch = config.train.stage1_epochs if config.train.skip_stage1 else 0
+    refuse_fewer_epochs(config, checkpoint.path, epoch)
     phases = keep_unfrozen(build_phases(config), epoch, training.backbone_stages if training else 0)
     phase = next((phase for phase in phases if phase.end > epoch), None)
     if phase is None:
         return f"all {config.train.epochs} epochs are complete: the best weights would be scored"
     step = math.ceil(samples / (phase.stage.batch_size * config.train.accumulation_steps * config.gpu_count))
     rate = rate_at(config, phase.stage, images, epoch, step)
-    return f"epoch {epoch + 1} of {config.train.epochs}, stage {phase.stage.number}, learning rate {rate:.3g}"
+    return f"{begins}epoch {epoch + 1} of {config.train.epochs}, stage {phase.stage.number}, learning rate {rate:.3g}"
 
 
-def _folder_to_write(checkpoint: Checkpoint) -> Path:
-    """The run's own folder, or a new one where that cannot be written or belongs to another program."""
+def _keeps_cache(choice: str, checkpoint: Checkpoint, folder: Path | None) -> bool:
+    """Whether a run that goes on may write its cache where its checkpoint says.
+
+    It may in its run folder, and where a run's settings beside the checkpoint say the same and a cache was kept: that
+    is a run of this machine, and whoever wrote the checkpoint can claim neither elsewhere.
+    """
+    if choice in ("auto", "off") or (folder is not None and Path(choice).resolve().is_relative_to(folder.resolve())):
+        return True
+    beside = RunFolder(checkpoint.path.parent).settings
+    return bool(beside) and beside["data"].get("cache") == choice and holds_cache(Path(choice))
+
+
+def _folder_to_write(checkpoint: Checkpoint) -> Path | None:
+    """The run's own folder, or None, a new one, where that cannot be written or belongs to another program."""
     own = checkpoint.path.parent
     if layout_of(checkpoint.content) is CAMOX and (own / "config.yaml").exists() and RunFolder(own).is_writable():
         return own
-    return default_path(checkpoint.path.absolute().parent.name)
+    return None

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from camoxpert_cli import console
@@ -11,28 +15,42 @@ from camoxpert_cli.config.resolve import Resolved, from_mapping, to_mapping
 from camoxpert_cli.data.cores import cores_each
 from camoxpert_cli.engine.outcome import Outcome
 from camoxpert_cli.engine.plan import Plan
-from camoxpert_cli.errors import DeviceError, TrainingError
+from camoxpert_cli.errors import DeviceError, TrainingError, UsageError
 from camoxpert_cli.launch import autobatch, workers
-from camoxpert_cli.launch.decide import agree, decide
+from camoxpert_cli.launch.decide import agree, decide, name_for
 from camoxpert_cli.parallel import worker
 from camoxpert_cli.parallel.determinism import deterministic
 from camoxpert_cli.parallel.world import World, joined
-from camoxpert_cli.run_folder import RunFolder
+from camoxpert_cli.run_folder import RunFolder, make_default
 
 if TYPE_CHECKING:
     from camoxpert_cli.checkpoints.format import Checkpoint
     from camoxpert_cli.config.schema import Config
 
 
-def start(resolved: Resolved, checkpoint: Checkpoint | None = None, *, began: float | None = None) -> Outcome:
+def start(
+    resolved: Resolved,
+    checkpoint: Checkpoint | None = None,
+    *,
+    began: float | None = None,
+    as_read: Sequence[object] | None = None,
+) -> Outcome:
     """Train with these settings, from `checkpoint` or what `run.resume_from` names.
 
-    Time limits count from `began`, in seconds since 1970, or from the start of this process. Where torchrun started
-    several processes, only the first gets results. Raises CamoxError, also that of a process it started.
+    The run folder is this process's from the start on: what is found out there stays so. `as_read` are the `stamps` of
+    the checkpoint's folder before `checkpoint` was read. Time limits count from `began`, in seconds since 1970, or from
+    the start of this process. Where torchrun started several processes, only the first gets results. Raises CamoxError,
+    also that of a process it started.
     """
-    with deterministic(resolved.config.train.deterministic):
+    with (
+        deterministic(resolved.config.train.deterministic),
+        _keeping_folder(resolved, checkpoint) as (resolved, folder),
+    ):
+        if checkpoint is not None and as_read is not None:
+            _refuse_stale(checkpoint, folder, as_read)
         plan = decide(resolved, checkpoint, began)
         if plan.placement.processes > 1 and not worker.is_worker():
+            folder.share_lock()
             return _train_in_workers(plan)
         with joined(parse_duration(plan.config.run.collective_timeout)) as world:
             if worker.is_worker():
@@ -49,10 +67,43 @@ def work() -> None:
     with (
         deterministic(plan.config.train.deterministic),
         joined(parse_duration(plan.config.run.collective_timeout)) as world,
+        RunFolder(plan.folder, writes=world.is_main).locked(shared=True),  # the launcher may be killed
     ):
         outcome = _train(plan, world, None)
     if world.is_main:
         worker.tell_outcome(outcome.to_mapping())
+
+
+@contextmanager
+def _keeping_folder(resolved: Resolved, checkpoint: Checkpoint | None) -> Iterator[tuple[Resolved, RunFolder]]:
+    """Lock the run folder, made where none is named; the settings that name it, and the folder.
+
+    Of processes that torchrun started only the first does that, and tells the others of it once they have met.
+    """
+    run = resolved.config.run
+    if not worker.is_first():
+        yield resolved, RunFolder(Path(run.checkpoint_dir or "."), writes=False)
+        return
+    made = None if run.checkpoint_dir else make_default(name_for(resolved, checkpoint))
+    folder = RunFolder(made or Path(str(run.checkpoint_dir)))
+    named = replace(resolved.config, run=replace(run, checkpoint_dir=str(folder.path)))
+    try:
+        with folder.locked():
+            yield replace(resolved, config=named), folder
+    finally:
+        for each in () if made is None else (made, made.parent):
+            with suppress(OSError):  # it holds runs
+                each.rmdir()
+
+
+def _refuse_stale(checkpoint: Checkpoint, folder: RunFolder, as_read: Sequence[object]) -> None:
+    """Raise UsageError where a run that ended in the meantime has gone on from what this one would go on from."""
+    own = RunFolder(checkpoint.path.parent)
+    if own.path.resolve() == folder.path.resolve() and own.stamps != as_read:
+        raise UsageError(
+            f"another process has saved in {folder.path} since this one read {checkpoint.path.name} there",
+            own.resume_command,
+        )
 
 
 def _train(plan: Plan, world: World, checkpoint: Checkpoint | None) -> Outcome:

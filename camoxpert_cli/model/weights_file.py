@@ -89,7 +89,8 @@ def read_weights_file(path: Path, *, mmap: bool = False) -> Any:
             f"{path} is no file of weights: it begins with {start[:9]!r}",
             "give one that torch.save wrote, such as best_model.pth in a run folder",
         )
-    return _unpickle(path, archive, mmap)
+    # For mapping it torch takes the path as text, which the bytes of a name need not be.
+    return _unpickle(path, archive, mmap and str(path).isprintable())
 
 
 def verify_archive(path: Path) -> None:

@@ -230,6 +230,45 @@ def test_from_the_original_program(tiny_data: Path, tmp_path: Path, monkeypatch:
         assert torch.equal(network.state_dict()[name], value)
 
 
+def test_other_images_begin_a_new_run(run_copy: Path, tiny_data: Path, tmp_path: Path) -> None:
+    """From best weights a dry run says so; into the old run's folder it does not go."""
+    shutil.copytree(tiny_data, tmp_path / "data")
+    for folder in ("Imgs", "GT"):
+        next((tmp_path / "data" / "TrainDataset" / folder).glob("*-00.png")).unlink()
+    command = ["resume", run_copy / "best_model.pth", "--dataset-path", tmp_path / "data", "--dry-run"]
+    refused, dry = camox(*command), camox(*command, "--checkpoint-dir", tmp_path / "new")
+
+    assert refused.exit_code == 2
+    assert "--checkpoint-dir" in refused.stderr
+    assert dry.exit_code == 0, dry.output
+    assert "a new run with these weights, for the pictures are others: epoch 1 of 2, stage 1" in dry.stdout
+
+
+def test_fewer_epochs_than_are_complete(run_copy: Path) -> None:
+    """A dry run refuses them as well."""
+    settings = ["train.epochs=1", "train.stage1_epochs=1", "train.warmup_epochs=0"]
+    outcome = camox("resume", run_copy, "--dry-run", *(part for each in settings for part in ("--set", each)))
+
+    assert outcome.exit_code == 2
+    assert "has 2 complete epochs, and these settings ask for 1" in outcome.stderr
+
+
+def test_a_power_cut(run_copy: Path) -> None:
+    """Of what lies beside a checkpoint nothing has to be whole: a run goes on, and writes it anew."""
+    log = run_copy / "metrics.jsonl"
+    lines = log.read_bytes().splitlines(keepends=True)
+    log.write_bytes(b"".join([lines[0], b"[1]\n", b'{"event": "step", "epoch": "x"}\n', *lines[1:], b"\xff\0\0\0"]))
+    for name in ("history.json", "strategy.json", "env.json", "results.json"):
+        (run_copy / name).write_bytes(b"\0" * 200)
+    (run_copy / "config.yaml").write_bytes(b"\xff\xfe")
+    outcome = camox("resume", run_copy)
+
+    assert outcome.exit_code == 0, outcome.output
+    assert [json.loads(line) for line in log.read_bytes().splitlines()[:-1]] == [json.loads(line) for line in lines]
+    assert len(json.loads((run_copy / "history.json").read_text())) == 2
+    assert "validation" in json.loads((run_copy / "results.json").read_text())
+
+
 def test_an_extended_run_has_no_results_yet(run_copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The results of the shorter run do not stand for the longer one that is under way."""
     monkeypatch.setattr(train_module, "train_epochs", lambda run: (_ for _ in ()).throw(KeyboardInterrupt))

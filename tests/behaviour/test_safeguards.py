@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import shutil
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
+import cv2
 import pytest
 import torch
 
@@ -17,7 +20,7 @@ from camoxpert_cli.errors import CheckpointError, DeviceError, PeerLostError, Tr
 from camoxpert_cli.inference.predict import Outputs, predict
 from camoxpert_cli.launch.decide import decide
 from camoxpert_cli.run_folder import RunFolder
-from tests.helpers.tiny_data import PLAIN, TEST_SET, tiny_plan, tiny_run
+from tests.helpers.tiny_data import PLAIN, TEST_IMAGES, TEST_SET, TRAINING_IMAGES, tiny_plan, tiny_run
 
 
 def test_a_broken_test_image_does_not_cost_the_results(run_copy: Path, tiny_data: Path, tmp_path: Path) -> None:
@@ -34,6 +37,36 @@ def test_a_broken_test_image_does_not_cost_the_results(run_copy: Path, tiny_data
     assert results["tests"] == {}
     assert 0 <= results["validation"]["iou"] <= 1
     assert (run_copy / "best_model.pth").read_bytes() == before
+
+
+def test_pictures_and_test_sets_of_every_kind(
+    tiny_data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A run validates on a folder for that, and scores a test set of that name and one with a mask of another size."""
+    data = tmp_path / "data"
+    shutil.copytree(tiny_data, data)
+    tests = data / "TestDataset"
+    shutil.copytree(tests / TEST_SET, data / "val")
+    shutil.copytree(tests / TEST_SET, tests / "validation")
+    for path in list((data / "val").rglob("*.png")):
+        path.rename(path.with_stem(f"v{path.stem}"))
+    path = next((tests / TEST_SET / "GT").iterdir())
+    mask = cv2.imread(str(path), 0)
+    assert mask is not None
+    cv2.imwrite(str(path), mask[:-2])
+    short = {"epochs": 1, "stage1_epochs": 0, "stage2_batch_size": 8}
+    folder = train(tiny_plan(data, tmp_path / "run", **short)).folder
+    results = json.loads(folder.results.read_text())
+    rows = list(csv.DictReader(folder.per_image.read_text(encoding="utf-8").splitlines()))
+    said = capsys.readouterr().err
+
+    assert f"{TRAINING_IMAGES} to train on, {TEST_IMAGES} for validation" in said
+    assert f"{TEST_SET}: 1 of {TEST_IMAGES} pictures have another size than their masks, the first {path.stem}" in said
+    assert results["tests"].keys() == {TEST_SET, "validation-test"}
+    assert results["tests"]["validation-test"]["pictures"] == TEST_IMAGES
+    sets = {TEST_SET, "validation-test", "validation"}
+    assert Counter(row["dataset"] for row in rows) == dict.fromkeys(sets, TEST_IMAGES)
+    assert {row["name"][0] for row in rows if row["dataset"] == "validation"} == {"v"}
 
 
 def test_foreign_weights_are_not_replaced_by_the_run_that_starts_from_them(
@@ -145,17 +178,19 @@ def test_a_failed_first_try_does_not_lock_its_folder(
 
 
 def test_masks_are_not_overwritten_by_maps(plain_run: RunFolder, tiny_data: Path, tmp_path: Path) -> None:
-    """`--out` on a folder with files of the same names is refused, unless overwriting is asked for."""
+    """`--out` on a folder with somebody's files of the same names is refused; maps of before go where that is meant."""
     data = tmp_path / "data"
     shutil.copytree(tiny_data, data)
     images, masks = data / "TestDataset" / TEST_SET / "Imgs", data / "TestDataset" / TEST_SET / "GT"
     before = {path.name: path.read_bytes() for path in masks.iterdir()}
     checkpoint = plain_run.best
-    with pytest.raises(UsageError, match="would take the place of"):
-        predict(checkpoint, [images], Outputs(masks), device="cpu", img_size=None, overwrite=False)
-    kept = {path.name: path.read_bytes() for path in masks.iterdir()}
-    maps = predict(checkpoint, [images], Outputs(masks), device="cpu", img_size=None, overwrite=True)
+    for overwrite, message in ((False, "would take the place of"), (True, "camox did not write it")):
+        with pytest.raises(UsageError, match=message):
+            predict(checkpoint, [images], Outputs(masks), device="cpu", img_size=None, overwrite=overwrite)
+    predict(checkpoint, [images], Outputs(tmp_path / "maps", 0.5), device="cpu", img_size=None, overwrite=False)
+    binary = {path.name: path.read_bytes() for path in (tmp_path / "maps").iterdir()}
+    maps = predict(checkpoint, [images], Outputs(tmp_path / "maps"), device="cpu", img_size=None, overwrite=True)
 
-    assert kept == before
+    assert {path.name: path.read_bytes() for path in masks.iterdir()} == before
     assert {path.name for path in maps} == before.keys()
-    assert {path.name: path.read_bytes() for path in masks.iterdir()} != before
+    assert {path.name: path.read_bytes() for path in maps} != binary

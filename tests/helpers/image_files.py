@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -43,6 +44,18 @@ def write(path: Path, pixels: NDArray[Any]) -> Path:
 def jpeg(pixels: NDArray[np.uint8], *options: int) -> bytes:
     """The content of a JPEG of BGR or grey pixels."""
     return cv2.imencode(".jpg", pixels, options)[1].tobytes()
+
+
+def palette_png(indices: NDArray[np.uint8], colours: NDArray[np.uint8]) -> bytes:
+    """A PNG of mode P: indices (H, W) into colours (N, 3) RGB, as tools write class numbers."""
+    height, width = indices.shape
+    rows = b"".join(b"\0" + row.tobytes() for row in indices)
+    header = width.to_bytes(4, "big") + height.to_bytes(4, "big") + bytes([8, 3, 0, 0, 0])
+    chunks = [(b"IHDR", header), (b"PLTE", colours.tobytes()), (b"IDAT", zlib.compress(rows)), (b"IEND", b"")]
+    parts = (
+        len(body).to_bytes(4, "big") + kind + body + zlib.crc32(kind + body).to_bytes(4, "big") for kind, body in chunks
+    )
+    return b"\x89PNG\r\n\x1a\n" + b"".join(parts)
 
 
 def with_exif(content: bytes, orientation: int, thumbnail: bytes = b"") -> bytes:

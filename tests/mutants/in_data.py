@@ -8,8 +8,8 @@ MUTANTS = [
     # Which image goes with which mask, and what is trained on, held out and scored.
     Mutant(
         "data/layouts.py",
-        "if (path := pair.image.absolute()) not in train",
-        "if (path := pair.image) not in train",
+        "if (path := pair.image.absolute()) not in known",
+        "if (path := pair.image) not in known",
         "unit/data/test_layouts.py::test_pair_that_comes_twice",
     ),
     Mutant(
@@ -44,7 +44,7 @@ MUTANTS = [
     ),
     Mutant(
         "data/check.py",
-        "_find(sorted(kept, key=lambda each: each.report.trains)):",
+        "_find(sorted(kept, key=lambda each: order.index(each.report.use))):",
         "_find(kept):",
         "unit/data/test_check.py::test_leaks_go_by_content",
     ),
@@ -56,15 +56,15 @@ MUTANTS = [
     ),
     # Pixels, and augmentation of image and mask together.
     Mutant(
-        "data/reading.py",
-        "(raw >> 8).astype(np.uint8)",
-        "(raw & 255).astype(np.uint8)",
+        "data/levels.py",
+        "(values.astype(np.uint16) >> 8)",
+        "(values.astype(np.uint16) & 255)",
         "unit/data/test_reading.py::test_masks_of_16_bits",
     ),
     Mutant(
-        "data/reading.py",
-        "raw[..., 3] > np.iinfo(raw.dtype).max // 2",
-        "raw[..., 3] > OBJECT",
+        "data/levels.py",
+        "alpha = eight_bits(raw[..., 3])",
+        "alpha = raw[..., 3].astype(np.uint8)",
         "unit/data/test_reading.py::test_alpha_of_16_bits",
     ),
     Mutant(
@@ -111,9 +111,137 @@ MUTANTS = [
     ),
     Mutant(
         "data/dataset.py",
-        "(pair.image, size, pair.mask, self.img_size)",
-        "(pair.image, size, pair.mask, None)",
+        "(pair.image, size, pair.mask, self.img_size, resized=True)",
+        "(pair.image, size, pair.mask, None, resized=True)",
         "unit/data/test_dataset.py::test_cache_changes_nothing",
+    ),
+    # What values mean, and what is found before training.
+    Mutant(
+        "data/levels.py",
+        "if levels.grey.max() <= SCORED_OBJECT and",
+        "if levels.grey.max() <= 1 and",
+        "unit/data/test_levels.py::test_masks_that_would_be_empty",
+    ),
+    Mutant(
+        "data/levels.py",
+        "(raw if raw.ndim == 2 else raw[..., :3]).any()",
+        "levels.grey.any()",
+        "unit/data/test_levels.py::test_masks_that_would_be_empty",
+    ),
+    Mutant(
+        "data/levels.py",
+        "    if levels.is_lost(above):\n",
+        "    if False:\n",
+        "unit/data/test_levels.py::test_a_mask_of_classes_in_colour",
+    ),
+    Mutant(
+        "data/levels.py",
+        "values.astype(np.uint8) if high <= 255 else",
+        "values.astype(np.uint8) if high <= 1 else",
+        "unit/data/test_levels.py::test_masks_without_doubt",
+    ),
+    Mutant(
+        "data/levels.py",
+        "return Levels(alpha, from_alpha=True)",
+        "return Levels(grey, from_alpha=True)",
+        "unit/data/test_levels.py::test_maps_of_every_kind",
+    ),
+    Mutant(
+        "data/reading.py",
+        "if len(pages) > 1:",
+        "if len(pages) > 2:",
+        "unit/data/test_levels.py::test_masks_of_several_pages",
+    ),
+    Mutant(
+        "data/first_look.py",
+        "for _ in in_threads(partial(_differs, resized=False), pairs):",
+        "for _ in in_threads(partial(_differs, resized=False), pairs[:3]):",
+        "unit/data/test_first_look.py::test_a_pair_that_cannot_be_trained_on",
+    ),
+    Mutant(
+        "data/first_look.py",
+        "(image == mask or (may_turn and image == mask[::-1]))",
+        "(image == mask or image == mask[::-1])",
+        "unit/data/test_first_look.py::test_a_mask_of_another_shape",
+    ),
+    Mutant(
+        "data/first_look.py",
+        "    if not any(marked):\n",
+        "    if not all(marked):\n",
+        "unit/data/test_first_look.py::test_nothing_to_learn",
+    ),
+    Mutant(
+        "data/sizes.py",
+        "<= _SHARE_OFF",
+        "<= 0.5",
+        "unit/data/test_first_look.py::test_shapes",
+    ),
+    Mutant(
+        "evaluation/image.py",
+        "    if levels.colour:\n",
+        "    if False:\n",
+        "unit/data/test_levels.py::test_maps_that_are_none",
+    ),
+    Mutant(
+        "evaluation/given_predictions.py",
+        "if not protocol.stretch and max",
+        "if False and max",
+        "unit/data/test_levels.py::test_maps_of_zeros_and_ones",
+    ),
+    # Names and folders of what is scored and validated on.
+    Mutant(
+        "data/layouts.py",
+        'if name.casefold() == "validation" else name',
+        'if name == "validation" else name',
+        "unit/data/test_layouts.py::test_test_set_called_validation",
+    ),
+    Mutant(
+        "data/layouts.py",
+        "if name.casefold() == other.casefold():",
+        "if name == other:",
+        "unit/data/test_layouts.py::test_test_sets_whose_names_are_one_on_some_disks",
+    ),
+    Mutant(
+        "data/layouts.py",
+        '("val", _VAL_FOLDERS)]',
+        '("train", _VAL_FOLDERS)]',
+        "unit/data/test_layouts.py::test_validation_folder",
+    ),
+    Mutant(
+        "data/layouts.py",
+        "    if both := train.keys() & held_out.keys():\n",
+        "    if both := set():\n",
+        "unit/data/test_layouts.py::test_explicit_validation_folders",
+    ),
+    Mutant(
+        "data/pairs.py",
+        "        _refuse_clash(path, name, pairs)\n",
+        "        pass\n",
+        "unit/data/test_pairs.py::test_two_pictures_of_one_name",
+    ),
+    Mutant(
+        "data/check.py",
+        'if later.report.use not in ("test", first.report.use):',
+        'if later.report.use == "train" != first.report.use:',
+        "unit/data/test_check.py::test_leaks_of_what_is_validated_on",
+    ),
+    Mutant(
+        "data/check.py",
+        "if not (files.pairs or files.lone_images or files.lone_masks):",
+        "if False:",
+        "unit/commands/test_check_data.py::test_nothing_that_can_be_used",
+    ),
+    Mutant(
+        "engine/build.py",
+        "*(self.validation if self.own_validation else [])",
+        "*[]",
+        "unit/engine/test_build.py::test_validation_pictures_of_their_own",
+    ),
+    Mutant(
+        "engine/build.py",
+        "        look_at_test_set(name, pairs)\n",
+        "        pass\n",
+        "unit/engine/test_build.py::test_masks_that_say_nothing_are_found_before_training",
     ),
     # The order of samples, over ranks and where an epoch goes on, and the loaders.
     Mutant(
@@ -264,8 +392,8 @@ MUTANTS = [
     ),
     Mutant(
         "run_folder.py",
-        "fcntl.LOCK_EX | fcntl.LOCK_NB",
-        "fcntl.LOCK_SH | fcntl.LOCK_NB",
+        "fcntl.LOCK_SH if shared else fcntl.LOCK_EX",
+        "fcntl.LOCK_SH",
         "unit/test_run_folder.py::test_lock",
     ),
     Mutant(
@@ -282,7 +410,7 @@ MUTANTS = [
     ),
     Mutant(
         "run_folder.py",
-        "(self.results, self.per_image, self.report, self.curves)",
+        "(self.results, self.per_image, self.curves, self.report)",
         "(self.results, self.per_image, self.curves)",
         "unit/test_run_folder.py::test_what_a_run_ends_with_is_removed",
     ),
@@ -315,5 +443,116 @@ MUTANTS = [
         "np.flatnonzero(block[:index] >=",
         "np.flatnonzero(block[:row] >=",
         "unit/data/test_duplicates.py::test_blocks_change_nothing",
+    ),
+    # Files, values and paths that nobody meant to give.
+    Mutant(
+        "regular_file.py",
+        "os.open(path, flags | os.O_NONBLOCK)",
+        "os.open(path, flags | os.O_NONBLOCK) if os.path.isfile(path) else os.open(os.devnull, flags)",
+        "unit/test_regular_file.py::test_what_is_no_regular_file",
+    ),
+    Mutant("regular_file.py", "if status.st_size > most:", "if False:", "unit/test_regular_file.py::test_size"),
+    Mutant(
+        "user_path.py",
+        "Path(text).expanduser()",
+        "Path(text)",
+        "unit/test_user_path.py::test_home_folders",
+    ),
+    Mutant(
+        "user_path.py",
+        "(errno.ENAMETOOLONG, errno.ELOOP)",
+        "(errno.ENAMETOOLONG,)",
+        "unit/test_user_path.py::test_what_no_path_can_be",
+    ),
+    Mutant(
+        "commands/help.py",
+        "if isinstance(value, Path):",
+        "if False:",
+        "unit/commands/test_paths.py::test_home_folders",
+    ),
+    Mutant(
+        "config/values.py",
+        "return _as_paths(converted) if",
+        "return converted if",
+        "unit/config/test_odd_presets.py::test_home_folder_in_every_path",
+    ),
+    Mutant(
+        "config/schema.py",
+        "if row.high is None and int in",
+        "if False and int in",
+        "unit/config/test_odd_presets.py::test_odd_contents",
+    ),
+    Mutant(
+        "config/presets.py",
+        "if self.check_event(yaml.AliasEvent):",
+        "if False:",
+        "unit/config/test_odd_presets.py::test_odd_contents",
+    ),
+    Mutant(
+        "config/presets.py",
+        "except RecursionError as error:",
+        "except ZeroDivisionError as error:",
+        "unit/config/test_odd_presets.py::test_odd_contents",
+    ),
+    Mutant(
+        "config/values.py",
+        "if isinstance(value, int) and abs(value) >= 2**63:",
+        "if False:",
+        "unit/config/test_odd_presets.py::test_numbers_of_many_digits",
+    ),
+    Mutant("errors.py", "_SHORT.maxlevel = 3", "_SHORT.maxlevel = 6", "unit/test_errors.py::test_shown_is_short"),
+    Mutant(
+        "data/headers.py",
+        'at += 12 + int.from_bytes(content[at : at + 4], "big")',
+        'at = max(at, content.find(b"IEND") - 4) + (b"IEND" not in content) * len(content)',
+        "unit/data/test_headers.py::test_parts_of_a_png",
+    ),
+    Mutant(
+        "data/headers.py",
+        "return abs(height), abs(width)",
+        "return height, width",
+        "unit/data/test_headers.py::test_other_kinds_of_bmp_and_tiff",
+    ),
+    Mutant(
+        "data/reading.py",
+        "_refuse_size(path, stated_size(content) if header is None else header.size, most_pixels)",
+        "pass",
+        "unit/data/test_odd_images.py::test_more_pixels_than_the_memory_holds",
+    ),
+    Mutant(
+        "data/reading.py",
+        "and not png_is_whole(content):",
+        "and False:",
+        "unit/data/test_odd_images.py::test_a_part_of_a_png_that_says_it_has_gigabytes",
+    ),
+    Mutant(
+        "data/reading.py",
+        "> _MOST_PASSES:",
+        "> 10**9:",
+        "unit/data/test_odd_images.py::test_passes_of_a_jpeg",
+    ),
+    Mutant(
+        "__init__.py",
+        '"OPENCV_IO_MAX_IMAGE_PIXELS", "200000000"',
+        '"OPENCV_IO_MAX_IMAGE_PIXELS", "2000000000"',
+        "unit/data/test_odd_images.py",
+    ),
+    Mutant(
+        "data/image_paths.py",
+        "if (status.st_dev, status.st_ino) not in seen:",
+        "if True:",
+        "unit/data/test_image_paths.py::test_a_link_to_the_folder_itself",
+    ),
+    Mutant(
+        "inference/predict.py",
+        "    except OSError:  # one of them leads nowhere\n        return False",
+        "    except ZeroDivisionError:\n        return False",
+        "unit/inference/test_predict.py::test_links_of_one_name_that_lead_nowhere",
+    ),
+    Mutant(
+        "data/synthetic.py",
+        "if free < needed:",
+        "if False:",
+        "unit/data/test_synthetic.py::test_more_than_the_disk_holds",
     ),
 ]

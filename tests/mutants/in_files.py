@@ -20,13 +20,184 @@ _SCORE = "unit/evaluation/test_score.py"
 _TEST_SETS = "unit/evaluation/test_test_sets.py"
 _IMAGE = "unit/evaluation/test_image.py"
 _EVAL = "behaviour/commands/test_eval.py"
+_OUTPUTS = "behaviour/commands/test_outputs.py"
+_OUTPUT = "unit/evaluation/test_output.py"
+_ATOMIC = "unit/test_atomic.py"
+_TARGETS = "unit/test_targets.py"
 
 MUTANTS = [
     # Files that are the old one or the whole new one.
-    Mutant("atomic.py", "        _flush(path.parent)", "        pass", "unit/test_atomic.py::test_what_is_flushed"),
-    Mutant("atomic.py", "        _flush(temporary)\n", "", "unit/test_atomic.py::test_what_is_flushed"),
-    Mutant("atomic.py", "except BaseException:", "except Exception:", "unit/test_atomic.py::test_error_while_writing"),
-    Mutant("atomic.py", '.tmp*"', '*"', "unit/test_atomic.py::test_files_of_others_are_left_alone"),
+    Mutant("atomic.py", "            _flush(folder)", "            pass", f"{_ATOMIC}::test_what_is_flushed"),
+    Mutant("atomic.py", "            _flush(temporary)\n", "", f"{_ATOMIC}::test_what_is_flushed"),
+    Mutant("atomic.py", "except BaseException:", "except Exception:", f"{_ATOMIC}::test_error_while_writing"),
+    Mutant(
+        "atomic.py",
+        'name[:1] == "." and name[1:] in names',
+        'name[:1] == "."',
+        f"{_ATOMIC}::test_files_of_others_are_left_alone",
+    ),
+    Mutant(
+        "atomic.py",
+        " and not _is_being_written(entry, rest)",
+        "",
+        f"{_ATOMIC}::test_what_a_living_process_writes_stays",
+    ),
+    Mutant(
+        "atomic.py",
+        "return name if len(encoded) <= _LONGEST_NAME else hashlib.sha256(encoded).hexdigest()",
+        "return name",
+        f"{_ATOMIC}::test_any_name",
+    ),
+    Mutant(
+        "atomic.py",
+        "    if (why := not_a_file(status)) is not None:",
+        "    if (why := None) is not None:",
+        f"{_ATOMIC}::test_what_is_no_file_stays",
+    ),
+    Mutant(
+        "atomic.py",
+        "        temporary.chmod(stat.S_IMODE(before.st_mode))",
+        "        pass",
+        f"{_ATOMIC}::test_permissions_are_kept",
+    ),
+    Mutant("atomic.py", " or new.st_nlink > 1", "", f"{_ATOMIC}::test_one_more_name_keeps_its_own_permissions"),
+    Mutant(
+        "atomic.py",
+        "for path in paths if len(paths) > 1 else ():",
+        "for path in ():",
+        f"{_OUTPUT}::test_killed_in_the_moment_of_replacing",
+    ),
+    Mutant(
+        "atomic.py",
+        'text.encode("utf-8", "backslashreplace").decode()',
+        "text",
+        f"{_ATOMIC}::test_text_that_is_none {_OUTPUT}::test_names_that_are_no_text",
+    ),
+    # What is there and stays.
+    Mutant(
+        "targets.py",
+        "        if (source := read.get((status.st_dev, status.st_ino))) is not None:",
+        "        if (source := None) is not None:",
+        f"{_TARGETS}::test_what_is_read_is_never_replaced",
+    ),
+    Mutant(
+        "targets.py", "        if not is_ours(real):", "        if False:", f"{_TARGETS}::test_a_file_that_is_there"
+    ),
+    Mutant(
+        "targets.py",
+        "        if names.setdefault(real, path) is not path:",
+        "        if False:",
+        f"{_TARGETS}::test_targets_in_each_others_place",
+    ),
+    Mutant(
+        "targets.py",
+        "next((names[above] for above in (each, *each.parents) if above in names), None)",
+        "None",
+        f"{_TARGETS}::test_targets_in_each_others_place",
+    ),
+    Mutant(
+        "targets.py",
+        "        if real.is_symlink():\n",
+        "        if False:\n",
+        f"{_TARGETS}::test_what_is_no_file",
+    ),
+    Mutant(
+        "targets.py",
+        'return name not in ("", ".", "..") and "/" not in name',
+        'return name not in ("", ".", "..")',
+        f"{_TARGETS}::test_names_stay_within_their_folder",
+    ),
+    Mutant(
+        "targets.py",
+        "            probe.write(b",
+        "            bytes(b",
+        f"{_TARGETS}::test_a_disk_that_refuses",
+    ),
+    Mutant(
+        "data/cache.py",
+        're.fullmatch(r"pictures-',
+        're.match(r"pictures-|',
+        "behaviour/data/test_cache.py::test_unused_files_are_removed",
+    ),
+    Mutant(
+        "data/pairs.py",
+        "        if not is_plain(name):",
+        "        if False:",
+        "unit/data/test_pairs.py::test_set_that_is_called_like_a_path",
+    ),
+    Mutant(
+        "data/layouts.py",
+        "Path(os.path.abspath(folder))",
+        "Path(folder).absolute()",
+        f"{_OUTPUTS}::test_folders_lead_nowhere_else",
+    ),
+    Mutant(
+        "data/writing.py",
+        "return content[:at] + mark + content[at:]",
+        "return content",
+        "unit/data/test_writing.py::test_the_mark",
+    ),
+    Mutant(
+        "data/writing.py",
+        "(cut_off and mark.startswith(found))",
+        "cut_off",
+        "unit/data/test_synthetic.py::test_other_images_are_left_alone",
+    ),
+    Mutant(
+        "evaluation/image.py",
+        "            unsaved.append(error)",
+        "            raise",
+        f"{_OUTPUTS}::test_scores_are_printed_whatever_the_disk_does",
+    ),
+    Mutant(
+        "evaluation/test_sets.py",
+        "            if (problem := world.broadcast(refusal)) is not None:",
+        "            if (problem := None) is not None:",
+        f"{_OUTPUTS}::test_files_of_others_survive",
+    ),
+    Mutant(
+        "evaluation/output.py",
+        "if run.holds_checkpoint or run.metrics.exists():",
+        "if False:",
+        f"{_OUTPUT}::test_a_runs_folder_is_no_place",
+    ),
+    Mutant(
+        "evaluation/output.py",
+        'return isinstance(results, dict) and {"sets", "stretch"} <= results.keys()',
+        "return True",
+        f"{_OUTPUT}::test_files_of_others_are_never_overwritten",
+    ),
+    Mutant(
+        "checkpoints/format.py",
+        'return archive.comment == _COMMENT or archive.namelist()[0].startswith(".")',
+        "return True",
+        "unit/checkpoints/test_format.py::test_files_of_ours_are_known",
+    ),
+    Mutant(
+        "inference/onnx.py",
+        'return b"\\n\\x05camox\\x12" in path.read_bytes()',
+        "return True",
+        f"{_OUTPUTS}::test_onnx_of_ours_is_known",
+    ),
+    Mutant(
+        "benchmark/options.py",
+        "return file.readline().strip() == TITLE.encode()",
+        "return True",
+        "unit/benchmark/test_options.py::test_out_that_is_there",
+    ),
+    Mutant(
+        "commands/eval.py",
+        """    console.result(json.dumps(evaluation.to_json(), indent=2) if as_json else to_text(evaluation))
+    if out is not None:
+        output.write_evaluation(out, evaluation)
+""",
+        """    if out is not None:
+        output.write_evaluation(out, evaluation)
+    console.result(json.dumps(evaluation.to_json(), indent=2) if as_json else to_text(evaluation))
+    if out is not None:
+""",
+        f"{_OUTPUTS}::test_scores_are_printed_whatever_the_disk_does",
+    ),
     Mutant(
         "checkpoints/format.py",
         "            verify_archive(temporary)\n",
@@ -129,7 +300,7 @@ MUTANTS = [
     ),
     Mutant(
         "inference/predictions.py",
-        "[0, 0].sigmoid() for index, size",
+        "[0, 0].sigmoid_() for index, size",
         "[0, 0] for index, size",
         f"{_PREDICTIONS}::test_logits_are_resized",
     ),
@@ -142,8 +313,8 @@ MUTANTS = [
     Mutant("inference/predictions.py", ".logits.float()", ".logits", f"{_PREDICTIONS}::test_half_precision"),
     Mutant(
         "inference/predictions.py",
-        "(probability * 255).round()",
-        "(probability * 255)",
+        "(rows * 255).round()",
+        "(rows * 255)",
         f"{_PREDICTIONS}::test_grey_values",
     ),
     Mutant(
@@ -154,14 +325,14 @@ MUTANTS = [
     ),
     Mutant(
         "inference/predict.py",
-        "        if not other.samefile(path):",
+        "        if not _is_same(other, path):",
         "        if False:",
         f"{_PREDICT}::test_two_images_of_one_name",
     ),
     Mutant(
         "inference/predict.py",
-        "originals = {path.resolve() for path in images}",
-        "originals = set(images)",
+        "inputs=[*images, *beside],",
+        "inputs=beside,",
         f"{_PREDICT}::test_images_are_not_overwritten",
     ),
     Mutant(
@@ -236,7 +407,7 @@ MUTANTS = [
     Mutant("evaluation/image.py", ", empty=protocol.empty", "", f"{_IMAGE}::test_a_mask_without_object"),
     Mutant(
         "evaluation/given_predictions.py",
-        "list_files(predictions, masks, include_noncam=True)",
+        "list_files(predictions, masks, include_noncam=include_noncam)",
         "list_files(predictions, masks)",
         f"{_IMAGE}::test_given_maps",
     ),
@@ -273,8 +444,8 @@ MUTANTS = [
     ),
     Mutant(
         "commands/eval.py",
-        "        output.refuse_overwriting(out, overwrite)",
-        "        output.refuse_overwriting(out, True)",
+        "        output.refuse_overwriting(out, overwrite, inputs)",
+        "        output.refuse_overwriting(out, True, inputs)",
         "unit/commands/test_eval.py::test_scores_that_are_there",
     ),
     # What is promised of other files, and what other programs get.
@@ -286,7 +457,7 @@ MUTANTS = [
     ),
     Mutant(
         "run_folder.py",
-        "            _locks.discard(descriptor)\n",
+        "                _locks.discard(self._lock)\n",
         "",
         "unit/test_run_folder.py::test_a_lock_that_was_let_go_is_nothing_to_a_fork",
     ),

@@ -2,13 +2,21 @@ from __future__ import annotations
 
 import os
 import stat
+import tempfile
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from camoxpert_cli import atomic
 
 OLD, NEW = b"old content", b"new content, of another length"
+
+
+def device(path: Path) -> None:
+    path.symlink_to(os.devnull)
 
 
 def write_half(path: Path, error: BaseException) -> None:
@@ -52,14 +60,66 @@ def test_error_while_writing(tmp_path: Path, error: BaseException, exists: bool)
     assert {each.name: each.read_bytes() for each in tmp_path.iterdir()} == ({"file": OLD} if exists else {})
 
 
-def test_error_while_replacing(tmp_path: Path) -> None:
-    """Where the final name cannot be taken, the temporary file goes as well."""
-    path = tmp_path / "folder"
-    path.mkdir()
-    with pytest.raises(OSError, match="directory"), atomic.replacing(path) as temporary:
-        temporary.write_bytes(NEW)
+@pytest.mark.parametrize(
+    ("make", "message"), [(Path.mkdir, "Is a directory"), (os.mkfifo, "a pipe"), (device, "a device")]
+)
+def test_what_is_no_file_stays(tmp_path: Path, make: Callable[[Path], None], message: str) -> None:
+    """Nothing takes the place of a folder, a pipe or a device, also under the name of a link."""
+    make(tmp_path / "there")
+    before = os.lstat(tmp_path / "there")
+    with pytest.raises(OSError, match=message), atomic.replacing(tmp_path / "there"):
+        raise AssertionError("not reached")
 
-    assert list(tmp_path.iterdir()) == [path]
+    assert [path.name for path in tmp_path.iterdir()] == ["there"]
+    assert os.lstat(tmp_path / "there").st_ino == before.st_ino
+
+
+def test_a_link_is_replaced(tmp_path: Path) -> None:
+    """What it led to stays as it was: it may lie anywhere."""
+    (tmp_path / "real").write_bytes(OLD)
+    (tmp_path / "link").symlink_to("real")
+    atomic.write_text(tmp_path / "link", "new")
+
+    assert (tmp_path / "real").read_bytes() == OLD
+    assert not (tmp_path / "link").is_symlink()
+    assert (tmp_path / "link").read_text() == "new"
+
+
+@given(st.integers(0o400, 0o777))
+@settings(max_examples=20, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_permissions_are_kept(tmp_path: Path, mode: int) -> None:
+    """Whoever could read the old file can read the new one, and nobody else."""
+    path = tmp_path / "file"
+    path.write_bytes(OLD)
+    path.chmod(mode)
+    atomic.write_text(path, "new")
+
+    assert stat.S_IMODE(path.stat().st_mode) == mode
+    path.unlink()
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="only root gives files away")
+def test_the_owner_is_kept(tmp_path: Path) -> None:
+    """Where the system lets us."""
+    (tmp_path / "file").write_bytes(OLD)
+    os.chown(tmp_path / "file", 1234, 2345)
+    (tmp_path / "file").chmod(0o640)
+    atomic.write_text(tmp_path / "file", "new")
+    found = (tmp_path / "file").stat()
+
+    assert (found.st_uid, found.st_gid, stat.S_IMODE(found.st_mode)) == (1234, 2345, 0o640)
+
+
+def test_one_more_name_keeps_its_own_permissions(tmp_path: Path) -> None:
+    """A second name for a file does not change the file."""
+    for name, mode in (("file", 0o600), ("other", 0o644)):
+        (tmp_path / name).write_bytes(OLD)
+        (tmp_path / name).chmod(mode)
+    with atomic.replacing(tmp_path / "other") as temporary:
+        os.link(tmp_path / "file", temporary)
+
+    assert stat.S_IMODE((tmp_path / "file").stat().st_mode) == 0o600
+    assert (tmp_path / "other").samefile(tmp_path / "file")
 
 
 def test_no_folder(tmp_path: Path) -> None:
@@ -75,6 +135,45 @@ def test_text_is_utf8(tmp_path: Path) -> None:
     atomic.write_text(tmp_path / "file", "Größe: 3 µm\nзмея\n")
 
     assert (tmp_path / "file").read_bytes() == "Größe: 3 µm\nзмея\n".encode()
+
+
+def test_text_that_is_none(tmp_path: Path) -> None:
+    """Names of files may be any bytes: what is no text in them is escaped, and the file is UTF-8 all the same."""
+    atomic.write_text(tmp_path / "file", b"\xff.jpg \xc3\xa4\n".decode(errors="surrogateescape"))
+
+    assert (tmp_path / "file").read_text(encoding="utf-8") == "\\udcff.jpg ä\n"
+
+
+@given(st.one_of(st.text("aä[*].\n\udcff", min_size=1, max_size=8), st.sampled_from(["x" * 255, "ä" * 127, "[" * 200])))
+@settings(max_examples=50)
+def test_any_name(name: str) -> None:
+    """Names as long as they may be, with characters of patterns, and of no text: written, and swept up."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, name if name not in (".", "..") else "x")
+        with atomic.replacing(path) as temporary:
+            temporary.write_bytes(OLD)
+            left = temporary.with_name(temporary.name + "0")
+            left.write_bytes(OLD)
+        atomic.sweep(path)
+
+        assert path.read_bytes() == OLD
+        assert [each.name for each in Path(folder).iterdir()] == [path.name]
+
+
+def test_what_a_living_process_writes_stays(tmp_path: Path) -> None:
+    """Another process may be at work on the same file; one that is gone, or of another machine and old, is not."""
+    with atomic.replacing(tmp_path / "file") as temporary:
+        temporary.touch()
+        machine = temporary.name.partition(".tmp")[2].partition("-")[0]
+        gone = 999_999_999
+        names = {number: f".file.tmp{machine}-{number}-0a" for number in (os.getppid(), gone)}
+        elsewhere = [f".file.tmp{'0' * 8}-{gone}-{end}" for end in ("0a", "0b")]
+        for name in (*names.values(), *elsewhere):
+            (tmp_path / name).touch()
+        os.utime(tmp_path / elsewhere[1], (0, 0))
+        atomic.sweep(tmp_path / "file")
+        assert {path.name for path in tmp_path.iterdir()} == {names[os.getppid()], elsewhere[0]}
+        temporary.touch()
 
 
 def test_files_of_others_are_left_alone(tmp_path: Path) -> None:

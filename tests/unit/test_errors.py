@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from camoxpert_cli.errors import first_line, one_line
+from camoxpert_cli.errors import first_line, one_line, shown
 
 
 @pytest.mark.parametrize(
@@ -41,3 +41,16 @@ def test_one_line(words: list[str]) -> None:
 def test_one_long_word() -> None:
     """There is no other place to cut it."""
     assert one_line("x" * 300) == f"{'x' * 200} …"
+
+
+def test_shown_is_short() -> None:
+    """What fits is shown as it is; the rest with its beginning and its end, however often it refers to itself."""
+    value: object = ["x"] * 9
+    for _ in range(12):
+        value = [value] * 9
+
+    assert shown(["a", 1]) == "['a', 1]"
+    assert shown("x" * 150) == repr("x" * 150)
+    assert 100 < len(shown("x" * 10**6)) <= 200
+    assert shown(10**5000) == "int of very many digits"
+    assert len(shown(value)) < 2500

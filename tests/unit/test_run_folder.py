@@ -1,17 +1,27 @@
 from __future__ import annotations
 
+import errno
+import fcntl
 import json
+import os
 import shutil
+import tempfile
+import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from camoxpert_cli import __version__, run_folder
 from camoxpert_cli.errors import TrainingError, UsageError
-from camoxpert_cli.run_folder import RunFolder, default_path, versions
+from camoxpert_cli.run_folder import RunFolder, default_path, make_default, versions
 
 FILES = ["history.json", "last.pth", "previous.pth", "best_model.pth", "results.json"]
 
@@ -48,9 +58,8 @@ def test_folder_of_the_run_to_resume(tmp_path: Path, monkeypatch: pytest.MonkeyP
 
 
 def test_folder_with_other_files(tmp_path: Path) -> None:
-    """Files that hold nothing a run has reached do not stand in the way, nor does a folder that is not there yet."""
-    for name in ("notes.txt", "config.yaml", "env.json", "metrics.jsonl"):
-        (tmp_path / name).touch()
+    """Files of names that no run writes do not stand in the way, nor does a folder that is not there yet."""
+    (tmp_path / "notes.txt").touch()
 
     RunFolder(tmp_path).refuse_other_run(None)
     RunFolder(tmp_path / "new").refuse_other_run(None)
@@ -84,7 +93,7 @@ def test_folder_below_a_file(tmp_path: Path, below: str) -> None:
 def test_folder_that_is_read_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A folder that is there but takes no files is found out before training, not at the first save."""
 
-    def refuse(path: Path) -> None:
+    def refuse(path: Path, **options: object) -> None:
         raise PermissionError(13, "Permission denied")
 
     monkeypatch.setattr(Path, "touch", refuse)
@@ -223,6 +232,131 @@ def test_going_on_ends_the_log_where_the_run_goes_on(tmp_path: Path) -> None:
         ("resume", 1, 4),
     ]
     assert json.loads(folder.history.read_text()) == [{"epoch": 1}]
+
+
+Row = st.dictionaries(
+    st.sampled_from(["event", "epoch", "samples", "x"]),
+    st.one_of(st.none(), st.text(max_size=2), st.integers(), st.lists(st.integers(), max_size=1)),
+)
+Damage = st.one_of(
+    st.binary(max_size=20).filter(lambda each: b"\n" not in each),
+    st.just(b"\0" * 4096),
+    st.just(b"[" * 3000),
+    st.one_of(Row, st.integers(), st.lists(st.integers())).map(lambda each: json.dumps(each).encode()),
+)
+
+
+@settings(max_examples=50)
+@given(st.lists(Damage, max_size=3), st.lists(st.integers(0, 4), max_size=3))
+def test_a_damaged_log(damage: list[bytes], places: list[int]) -> None:
+    """Lines that are no entries of a run are passed over, wherever they stand; those that are stay as they were."""
+    rows = [{"event": "step", "epoch": 1, "samples": at} for at in (4, 8)] + [
+        {"event": "epoch", "epoch": 1, "iou": 0.5}
+    ]
+    lines = [json.dumps(row).encode() for row in rows]
+    for place, line in zip(places, damage, strict=False):
+        lines.insert(place, line)
+    with tempfile.TemporaryDirectory() as folder:
+        run = RunFolder(Path(folder))
+        run.metrics.write_bytes(b"\n".join(lines))
+        run.go_on_from(1, 0, [], Path("last.pth"))
+        kept = [json.loads(line) for line in run.metrics.read_bytes().splitlines()]
+
+    assert [row for row in kept if row in rows] == rows
+    assert kept[-1]["event"] == "resume"
+    assert all("event" in row for row in kept)
+
+
+def test_names_are_made_by_one_process_each(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Many that start within a second have folders of their own, though all of them look at the same moment."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(time, "strftime", lambda pattern: "20261123-184500")
+    together = threading.Barrier(4)
+    exists = os.path.lexists
+
+    def meeting(path: Any) -> bool:
+        there = exists(path)
+        with suppress(threading.BrokenBarrierError):
+            together.wait(0.2)
+        return there
+
+    monkeypatch.setattr(os.path, "lexists", meeting)
+    with ThreadPoolExecutor(4) as pool:
+        paths = [each.result() for each in [pool.submit(make_default, "quickstart") for _ in range(4)]]
+
+    assert len({*paths}) == 4
+    assert {path.name for path in Path("runs").iterdir()} == {path.name for path in paths}
+
+
+def test_names_where_nothing_can_be_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("runs").write_bytes(b"mine")
+    with pytest.raises(UsageError, match="runs is a file"):
+        make_default(None)
+
+
+def test_the_lock_makes_the_folder(tmp_path: Path) -> None:
+    """And takes it away again where nothing came of it, with those that it made above it."""
+    folder = RunFolder(tmp_path / "deep" / "run")
+    with folder.locked():
+        assert folder.path.is_dir()
+    assert list(tmp_path.iterdir()) == []
+    with folder.locked():
+        folder.metrics.touch()
+    assert folder.metrics.exists()
+
+
+def test_a_folder_that_was_there_stays(tmp_path: Path) -> None:
+    with RunFolder(tmp_path).locked():
+        pass
+
+    assert tmp_path.is_dir()
+
+
+def test_a_launcher_and_its_worker_share_the_lock(tmp_path: Path) -> None:
+    """Both hold the folder against a third, whichever of them ends first."""
+    launcher, worker, other = (RunFolder(tmp_path) for _ in range(3))
+    with launcher.locked():
+        launcher.share_lock()
+        with worker.locked(shared=True), pytest.raises(UsageError, match="another process is at work"), other.locked():
+            pass
+        with pytest.raises(UsageError, match="another process is at work"), other.locked():
+            pass
+    with worker.locked(shared=True), pytest.raises(UsageError, match="another process is at work"), other.locked():
+        pass
+
+
+def test_no_locks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a file system that has none a run works all the same."""
+
+    def refuse(descriptor: int, kind: int) -> None:
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(fcntl, "flock", refuse)
+    folder = RunFolder(tmp_path / "run")
+    with folder.locked():
+        folder.share_lock()
+        folder.metrics.touch()
+
+    assert folder.metrics.exists()
+
+
+def test_a_folder_that_goes_as_it_is_locked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is locked is what has the name: another process may take its empty folder away in between."""
+    folder = RunFolder(tmp_path / "run")
+    flock, seen = fcntl.flock, []
+
+    def racing(descriptor: int, kind: int) -> None:
+        if not seen:
+            folder.path.rmdir()
+        seen.append(descriptor)
+        flock(descriptor, kind)
+
+    monkeypatch.setattr(fcntl, "flock", racing)
+    with folder.locked():
+        assert folder.path.is_dir()
+        with pytest.raises(UsageError, match="another process"), RunFolder(folder.path).locked():
+            pass
 
 
 def test_lock(tmp_path: Path) -> None:

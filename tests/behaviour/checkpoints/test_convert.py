@@ -94,23 +94,24 @@ def test_what_could_not_be_loaded(tmp_path: Path, capsys: pytest.CaptureFixture[
     shapes = outline("test_resnet", 2).state_dict()
     whole = {name: torch.zeros_like(value, device="cpu") for name, value in shapes.items()}
     name, target = "final_conv.3.weight", tmp_path / "out.pth"
-    target.write_text("precious")
+    args = {"backbone": "test_resnet", "num_experts": 2}
+    convert_checkpoint(save({"net": whole, "args": args}, tmp_path), target)
+    before = target.read_bytes()
+    assert differences(dict(torch.load(target)["net"]), whole) == []
     value = {"nan": torch.full_like(whole[name], float("nan")), "whole numbers": whole[name].to(torch.int8)}
     value["infinite"] = torch.full_like(whole[name], float("inf"))
     weights = {**whole, name: value.get(wrong, whole[name])}
     if wrong == "missing":
         del weights[name]
-    args = {"backbone": "test_resnet", "num_experts": 3 if wrong == "another network" else 2}
+    args["num_experts"] = 3 if wrong == "another network" else 2
     source = save({"net": weights, "args": args}, tmp_path)
     with pytest.raises(CheckpointError, match="what would be written could not be loaded") as caught:
         convert_checkpoint(source, target, overwrite=True)
 
     assert "--as-is" in caught.value.hint
     assert name in caught.value.message + caught.value.details or wrong == "another network"
-    assert target.read_text() == "precious"
+    assert target.read_bytes() == before
     assert convert_checkpoint(source, target, overwrite=True, as_is=True).written
     assert "could not be loaded; it is written as it is" in " ".join(capsys.readouterr().err.split())
     found = torch.load(target)["net"]
     assert wrong == "nan" or differences(dict(found), weights) == []
-    convert_checkpoint(save({"net": whole, "args": {**args, "num_experts": 2}}, tmp_path), target, overwrite=True)
-    assert differences(dict(torch.load(target)["net"]), whole) == []

@@ -158,6 +158,37 @@ def test_protocol(maps: Path, masks: Path) -> None:
     assert (content["stretch"], content["empty_masks"]) == (False, "exact")
 
 
+def test_maps_of_noncam_pictures(maps: Path, masks: Path, tmp_path: Path) -> None:
+    """They are scored where that is asked for, and otherwise left out as anywhere else."""
+    masks = Path(shutil.copytree(masks, tmp_path / "SET" / "GT"))
+    for folder in (maps, masks):
+        shutil.copy(next(folder.iterdir()), folder / "COD10K-NonCAM-1-Aquatic-3-Crab-1.png")
+    counts = [
+        json.loads(run("--maps", maps, "--masks", masks, "--json", *flags).stdout)["sets"]["SET"]["pictures"]
+        for flags in ((), ("--include-noncam",))
+    ]
+
+    assert counts == [TEST_IMAGES, TEST_IMAGES + 1]
+
+
+@pytest.mark.parametrize("value", [1, 38])
+def test_masks_that_say_nothing(vivid: Path, masks: Path, maps: Path, tmp_path: Path, value: int) -> None:
+    """A set whose masks would be read as empty is scored neither for a network nor for maps: exit code 3, and why."""
+    shutil.copytree(masks.parent / "Imgs", tmp_path / "SET" / "Imgs")
+    for path in masks.iterdir():
+        mask = cv2.imread(str(path), 0)
+        assert mask is not None
+        (tmp_path / "SET" / "GT").mkdir(exist_ok=True)
+        cv2.imwrite(str(tmp_path / "SET" / "GT" / path.name), mask // 255 * value)
+    network = run(vivid, "--dataset-path", tmp_path / "SET", *ONE_BY_ONE)
+    given = run("--maps", maps, "--masks", tmp_path / "SET" / "GT")
+
+    assert (network.exit_code, given.exit_code) == (3, 3)
+    for outcome in (network, given):
+        assert f"holds only 0 and {value}, expected 0 and 255" in outcome.stderr
+        assert "cp -r" in outcome.stderr
+
+
 def test_maps_of_another_size_are_resized(maps: Path, masks: Path) -> None:
     """A map of another size is brought to its mask's, and the user is told."""
     path = next(maps.iterdir())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import pytest
 from typer.testing import CliRunner
 
 from camoxpert_cli.app import app
+from camoxpert_cli.errors import DataError
 from camoxpert_cli.inference.predict import Outputs, predict
 from camoxpert_cli.model.camoxpert import CamoXpert
 from tests.helpers.image_files import noise, write
@@ -114,3 +116,65 @@ def test_refusals(checkpoint: Path, folder: Path, arguments: list[str], code: in
     assert message in outcome.stderr
     assert "Try:" in outcome.stderr
     assert written(folder) == before
+
+
+def test_odd_files_beside_good_ones(checkpoint: Path, folder: Path) -> None:
+    """Each is named and counted, and the maps of all others are there, whatever is wrong with a file."""
+    photos = folder / "photos"
+    whole = (photos / "a.png").read_bytes()
+    (photos / "cut.png").write_bytes(whole[: len(whole) // 2])
+    (photos / "empty.jpg").touch()
+    (photos / "huge.png").write_bytes(whole[:16] + b"\0\0\x75\x30" * 2 + whole[24:])
+    (photos / "lost.png").symlink_to("nowhere")
+    (photos / "loop.png").symlink_to("loop.png")
+    (photos / "none.bmp").write_text("no picture")
+    (photos / "zero.jpg").symlink_to("/dev/zero")
+    os.mkfifo(photos / "pipe.png")
+    (photos / "folder.png").mkdir()
+    (photos / "again").symlink_to(photos)
+    for name, size in (("dot", (1, 1, 3)), ("line", (1, 10000, 3)), ("column", (10000, 1, 3))):
+        write(photos / f"{name}.png", np.zeros(size, np.uint8))
+    write(photos / "deep16.png", noise(5)[..., 0].astype(np.uint16) * 257)
+    outcome = run(checkpoint, "photos/**/*", "--out", "maps")
+
+    assert outcome.exit_code == 3, outcome.output
+    assert written(folder / "maps") == [
+        f"{name}.png" for name in ("a", "b", "c", "column", "d", "deep16", "dot", "line")
+    ]
+    for name in ("cut.png", "empty.jpg", "huge.png", "lost.png", "loop.png", "none.bmp", "zero.jpg", "pipe.png"):
+        assert f"photos/{name}" in outcome.stderr
+    assert "8 of 16 pictures could not be predicted" in " ".join(outcome.stderr.split())
+
+
+def test_an_image_that_vanishes(
+    network: CamoXpert, folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """While others are predicted: before it is read, or before its overlay is drawn."""
+    one, other = folder / "photos" / "a.png", folder / "photos" / "c.png"
+    before = Outputs.write
+
+    def write_and_lose(self: Outputs, image: Path, probability: Any) -> None:
+        if image == other:
+            other.unlink()
+        before(self, image, probability)
+
+    monkeypatch.setattr(Outputs, "write", write_and_lose)
+    make_folders = Outputs.make_folders
+
+    def make_and_lose(self: Outputs) -> None:
+        one.unlink()
+        make_folders(self)
+
+    monkeypatch.setattr(Outputs, "make_folders", make_and_lose)
+    with pytest.raises(DataError, match="2 of 3 pictures could not be predicted"):
+        predict(
+            network,
+            [folder / "photos"],
+            Outputs(folder / "maps", overlays=True),
+            device=None,
+            img_size=64,
+            overwrite=False,
+        )
+
+    assert (folder / "maps" / "b.png").is_file()
+    assert "a.png: No such file" in capsys.readouterr().err

@@ -418,15 +418,17 @@ def test_room(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_unused_files_are_removed(tmp_path: Path) -> None:
-    """A new file takes the place of those that were not used for a month; reading one is using it."""
+    """A new file takes the place of those that were not used for a month; reading one is using it. Others' stay."""
     pairs = write_pairs(tmp_path / "data", 3)
     old, used = (build(tmp_path / "cache", pairs[:count], SIDE).path for count in (1, 2))
-    for path in (old, used):
+    of_others = tmp_path / "cache" / "pictures-of-mine.u8"
+    of_others.touch()
+    for path in (old, used, of_others):
         os.utime(path, (time.time() - 31 * 24 * 3600,) * 2)
     ImageCache(used, pairs[:2], SIDE)
     new = build(tmp_path / "cache", pairs, SIDE).path
 
-    assert sorted((tmp_path / "cache").iterdir()) == sorted([used, new])
+    assert sorted((tmp_path / "cache").iterdir()) == sorted([used, new, of_others])
 
 
 def test_missing_image(tmp_path: Path) -> None:

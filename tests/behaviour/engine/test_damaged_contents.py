@@ -95,7 +95,7 @@ def go_on(run: Run, checkpoint: Checkpoint) -> None:
     from_mapping(*saved_settings(checkpoint))
     trained_size(content, path)
     load_weights(run.state.network, content, path)
-    check_images(checkpoint, run.data)
+    check_images(checkpoint, run.data, run.folder)
     restore(run, checkpoint)
 
 

@@ -370,3 +370,161 @@ def test_skip_stage1_from_weights(saved: Checkpoint, tiny_data: Path, tmp_path: 
 
     assert run.state.progress.epoch == 2
     assert [phase for phase in run.phases if phase.stage.number == 1] == []
+
+
+@pytest.fixture(scope="module")
+def other_data(tiny_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same data set with a training image less."""
+    root = tmp_path_factory.mktemp("other") / "data"
+    shutil.copytree(tiny_data, root)
+    for kind in ("Imgs", "GT"):
+        (root / "TrainDataset" / kind / "train-00.png").unlink()
+    return root
+
+
+def best_of(saved: Checkpoint, folder: Path, **more: Any) -> Checkpoint:
+    """A best_model.pth with the weights, scores and images of `saved`."""
+    content = {**saved.content, "scores": saved.content["history"][-1], **more}
+    del content["training"]
+    folder.mkdir(exist_ok=True)
+    write_content(folder / "best_model.pth", content)
+    return Checkpoint(folder / "best_model.pth", Content(content))
+
+
+def test_weights_with_other_images_begin_a_new_run(
+    saved: Checkpoint, other_data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Its epochs and its best are its own: what the old network scored elsewhere is nothing to it."""
+    source = best_of(saved, tmp_path / "source")
+    run = restored(other_data, tmp_path / "run", source, epochs=1, stage1_epochs=1, warmup_epochs=0)
+    progress = run.state.progress
+
+    assert (progress.epoch, progress.best_epoch, progress.best_iou, progress.history) == (0, 0, -1.0, [])
+    assert not run.folder.best.exists()
+    assert differences(run.state.network.state_dict(), saved.content["network"]) == []
+    assert "a new run starts with its weights" in " ".join(capsys.readouterr().err.split())
+    disk = run.saver.write = Disk()
+    enter_phase(run, run.phases[0])
+    close_epoch(run, run.phases[0], Scores({"iou": 0.01, "dice": 0.0, "mae": 1.0}))
+    assert [(name, content.epoch) for name, content in disk.written] == [("best_model.pth", 1), ("last.pth", 1)]
+
+
+def test_a_new_run_does_not_take_the_old_ones_folder(saved: Checkpoint, other_data: Path, tmp_path: Path) -> None:
+    source = best_of(saved, tmp_path / "source")
+    before = source.path.read_bytes()
+    with pytest.raises(UsageError, match="holds the old one") as caught:
+        prepare(tiny_plan(other_data, source.path.parent, resume_from=str(source.path)), source)
+
+    assert "--checkpoint-dir" in caught.value.hint
+    assert source.path.read_bytes() == before
+
+
+def test_moved_images_are_the_same(saved: Checkpoint, tiny_data: Path, tmp_path: Path) -> None:
+    """A data set at another place goes on, with its best."""
+    shutil.copytree(tiny_data, tmp_path / "moved")
+    run = restored(tmp_path / "moved", tmp_path / "run", best_of(saved, tmp_path / "source"), epochs=3)
+
+    assert (run.state.progress.epoch, run.state.progress.best_epoch) == (2, 2)
+
+
+@pytest.mark.parametrize("change", [{"val_fraction": 0.5}, {"seed": 7}])
+def test_images_held_out_otherwise(saved: Checkpoint, tiny_data: Path, tmp_path: Path, change: dict[str, Any]) -> None:
+    """Of the same data set, others are held out: scores do not compare."""
+    run = restored(tiny_data, tmp_path / "run", best_of(saved, tmp_path / "source"), **change)
+
+    assert (run.state.progress.epoch, run.state.progress.best_epoch) == (0, 0)
+
+
+def test_position_and_optimizer_belong_to_images(saved: Checkpoint, other_data: Path, tmp_path: Path) -> None:
+    """last.pth goes on with its own images alone; what starts anew with others is said where it is there."""
+    checkpoint = Checkpoint(tmp_path / "last.pth", saved.content)
+    with pytest.raises(CheckpointError, match="was trained on other pictures") as caught:
+        prepare(tiny_plan(other_data, tmp_path / "run"), checkpoint)
+    assert "camox train" not in caught.value.hint
+
+    best_of(saved, tmp_path)
+    with pytest.raises(CheckpointError, match="was trained on other pictures") as caught:
+        prepare(tiny_plan(other_data, tmp_path / "run"), checkpoint)
+    assert f"camox train --resume-from {tmp_path / 'best_model.pth'} starts a new run" in caught.value.hint
+
+
+def test_held_out_images_alone_are_others(saved: Checkpoint, tiny_data: Path, tmp_path: Path) -> None:
+    """An image more to hold out, and the same to train on: the best so far was chosen by others."""
+    own = saved.content["pictures"].split()[0]
+    checkpoint = Checkpoint(saved.path, Content(saved.content, pictures=f"{own} others"))
+    with pytest.raises(CheckpointError, match="has chosen its best weights by other pictures"):
+        prepare(tiny_plan(tiny_data, tmp_path / "run"), checkpoint)
+
+
+def test_scores_at_another_size_do_not_count(
+    saved: Checkpoint, tiny_data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Where the side that the network sees is changed on the way, the best is sought anew."""
+    source = with_best(saved, tmp_path / "source", epoch=1, iou=2.0)
+    run = restored(tiny_data, tmp_path / "run", source, img_size=96, epochs=3)
+
+    assert (run.state.progress.epoch, run.state.progress.best_epoch) == (2, 0)
+    assert "are of 64 x 64 pixels: only epochs from here on count as the best" in capsys.readouterr().err
+
+
+def test_scores_of_unknown_images_do_not_count(
+    saved: Checkpoint, tiny_data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A file that does not say which images its scores are of goes on, and its best counts nothing."""
+    run = restored(tiny_data, tmp_path / "run", best_of(saved, tmp_path / "source", pictures=None), epochs=3)
+
+    assert (run.state.progress.epoch, run.state.progress.best_epoch) == (2, 0)
+    assert "does not say which held-out pictures its scores are of" in " ".join(capsys.readouterr().err.split())
+
+
+@pytest.mark.parametrize("name", ["last.pth", "best_model.pth"])
+def test_fewer_epochs_than_there_are(saved: Checkpoint, tiny_data: Path, tmp_path: Path, name: str) -> None:
+    """Asking for less than is done gives no old network for a new one: refused, exit code 2, and nothing is written."""
+    source = best_of(saved, tmp_path / "source") if name == "best_model.pth" else saved
+    with pytest.raises(UsageError, match="has 2 complete epochs, and these settings ask for 1") as caught:
+        restored(tiny_data, tmp_path / "run", source, epochs=1, stage1_epochs=1, warmup_epochs=0)
+
+    assert caught.value.exit_code == 2
+    assert list((tmp_path / "run").iterdir()) == []
+
+
+def test_a_complete_run_says_so(
+    plain_run: RunFolder, tiny_data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It is scored again; in a new folder it is saved too, so that it can be made longer from there."""
+    folder = tmp_path / "run"
+    train(tiny_plan(tiny_data, folder, resume_from=str(plain_run.last)))
+
+    assert "All 2 epochs are complete: the best weights are scored again" in capsys.readouterr().err
+    assert (folder / "results.json").read_bytes() == plain_run.results.read_bytes()
+    assert differences(read_checkpoint(folder / "last.pth"), saved_content(plain_run), {"config", "checksum"}) == []
+
+
+def saved_content(run: RunFolder) -> dict[str, Any]:
+    return read_checkpoint(run.last)
+
+
+@pytest.mark.parametrize("best_epoch", [0, 1])
+def test_best_weights_of_another_program(saved: Checkpoint, tiny_data: Path, tmp_path: Path, best_epoch: int) -> None:
+    """best_model.pth in the run folder is written over only where camox wrote it."""
+    best = tmp_path / "best_model.pth"
+    torch.save({f"module.{name}": value for name, value in saved.content["network"].items()}, best)
+    before = best.read_bytes()
+    progress = {**saved.content["training"]["progress"], "best_epoch": best_epoch}
+    checkpoint = with_training(saved, tmp_path / "last.pth", progress=progress)
+    checkpoint.path.touch()
+    with pytest.raises(UsageError, match="is of another program"):
+        restored(tiny_data, tmp_path, checkpoint, epochs=3, resume_from=str(checkpoint.path))
+
+    assert best.read_bytes() == before
+
+
+def test_the_log_of_an_early_end_is_none_of_a_run_from_elsewhere(
+    saved: Checkpoint, tiny_data: Path, tmp_path: Path
+) -> None:
+    folder = RunFolder(tmp_path / "run")
+    folder.path.mkdir()
+    folder.log("step", epoch=1, samples=4)
+    restored(tiny_data, folder.path, saved, epochs=3)
+
+    assert [json.loads(line)["event"] for line in folder.metrics.read_text().splitlines()] == ["resume"]

@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
+import io
 import json
+import shutil
+from contextlib import redirect_stdout
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import pytest
 
 from camoxpert_cli.checkpoints.format import CheckpointNotWritten, checkpoint_bytes, read_checkpoint
+from camoxpert_cli.checkpoints.newest import find_checkpoint
 from camoxpert_cli.commands.training_outcome import print_outcome
 from camoxpert_cli.config.parse import Interval
 from camoxpert_cli.engine.outcome import Outcome
-from camoxpert_cli.engine.run import Run, prepare
+from camoxpert_cli.engine.run import Run, enter_phase, prepare
+from camoxpert_cli.engine.step import LossValues
 from camoxpert_cli.engine.stopping import Stop
-from camoxpert_cli.engine.train import carry_out, close_epoch, end_early, train_epoch
-from camoxpert_cli.errors import TrainingError
+from camoxpert_cli.engine.train import carry_out, close_epoch, end_early, optimizer_step, train_epoch
+from camoxpert_cli.errors import Interrupted, TrainingError
+from camoxpert_cli.launch.resume import settings_to_go_on
 from camoxpert_cli.metrics.image_scores import Scores
 from camoxpert_cli.run_folder import RunFolder
 from tests.helpers.run_files import read_json
@@ -191,3 +197,72 @@ def test_reserve_knows_how_long_saving_takes(tiny_data: Path, tmp_path: Path) ->
     assert estimated == pytest.approx(1.2 * 2 * size / 50e6)
     assert run.clock.reserve.saving > 0
     assert run.clock.reserve.to_save == 1.2 * 2 * run.clock.reserve.saving
+
+
+@pytest.mark.parametrize("what", ["moved", "removed"])
+def test_a_run_folder_that_goes(tiny_data: Path, tmp_path: Path, what: str) -> None:
+    """The run ends in one sentence, and what can go on is where the folder was."""
+    run = run_in_hand(tiny_data, tmp_path / "run", **SETTINGS)
+    close_epochs(run, 0.5)
+    if what == "moved":
+        run.folder.path.rename(tmp_path / "elsewhere")
+    else:
+        shutil.rmtree(run.folder.path)
+    with pytest.raises(TrainingError, match="is not there any more: it was moved or removed; where the run") as caught:
+        close_epochs(run, 0.4)
+
+    assert run.folder.resume_command in caught.value.hint
+    assert read_checkpoint(run.folder.last)["epoch"] == 2
+    assert settings_to_go_on(find_checkpoint(run.folder.path), {}, []).config.run.checkpoint_dir == str(run.folder.path)
+    if what == "moved":
+        assert read_checkpoint(tmp_path / "elsewhere" / "last.pth")["epoch"] == 1
+
+
+@pytest.mark.parametrize("kind", ["unmounted", "full"])
+def test_a_run_folder_that_goes_with_its_disk(tiny_data: Path, tmp_path: Path, kind: str) -> None:
+    """No folder is made above it, for that would be on another disk; nothing is promised that was not saved."""
+    run = run_in_hand(tiny_data, tmp_path / "disk" / "run", **SETTINGS)
+    shutil.rmtree(tmp_path / "disk" if kind == "unmounted" else run.folder.path)
+    if kind == "full":
+        run.saver.write = Disk(lambda name, count: True)
+    with pytest.raises(TrainingError, match="and nothing can be saved there") as caught:
+        close_epochs(run, 0.5)
+
+    assert str(run.folder.path) not in caught.value.hint
+    assert (tmp_path / "disk").exists() == (kind == "full")
+
+
+@pytest.mark.parametrize("is_saved", [False, True])
+def test_what_can_go_on_is_named_where_there_is_something(tiny_data: Path, tmp_path: Path, is_saved: bool) -> None:
+    """An end without a save names no command that would go on."""
+    plan = tiny_plan(tiny_data, tmp_path / "run", **SETTINGS)
+    run, _ = prepare(plan)
+    enter_phase(run, run.phases[0])
+    if is_saved:
+        run.saver.save_last()
+
+    def end(*arguments: object) -> NoReturn:
+        raise KeyboardInterrupt
+
+    run.clock.stop_before_step = end  # type: ignore[method-assign]
+    with pytest.raises(Interrupted) as caught:
+        carry_out(run, plan, None)
+
+    assert caught.value.hint == (run.folder.resume_command if is_saved else "")
+    outcome = Outcome(run.folder, run.config, 0, 0, 0.0, False, stop=Stop("stopped by this test", 0))
+    with redirect_stdout(io.StringIO()) as printed:
+        print_outcome(outcome, as_json=True)
+        print_outcome(outcome)
+    assert (run.folder.resume_command in printed.getvalue()) == is_saved
+    assert json.loads(printed.getvalue().partition("Go on")[0])["next"] == (caught.value.hint or None)
+
+
+@pytest.mark.parametrize("is_saved", [False, True])
+def test_a_loss_that_is_no_number(tiny_data: Path, tmp_path: Path, is_saved: bool) -> None:
+    run = run_in_hand(tiny_data, tmp_path / "run", **SETTINGS)
+    if is_saved:
+        run.saver.save_last()
+    with pytest.raises(TrainingError, match="the loss became nan") as caught:
+        optimizer_step(run, 0.1, LossValues(*[float("nan")] * len(LossValues._fields)), 0)
+
+    assert caught.value.hint.startswith("go on from there with" if is_saved else "start again with")

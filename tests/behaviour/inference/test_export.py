@@ -12,6 +12,7 @@ from typer.testing import CliRunner
 
 from camoxpert_cli.app import app
 from camoxpert_cli.checkpoints.convert import convert_checkpoint
+from camoxpert_cli.checkpoints.format import write_safetensors
 from camoxpert_cli.errors import CheckpointError, UsageError
 from camoxpert_cli.inference import onnx
 from camoxpert_cli.inference.export import export
@@ -37,7 +38,7 @@ def test_safetensors(checkpoint: Path, network: CamoXpert, tmp_path: Path, weigh
     One that was there before is replaced where that is meant.
     """
     path = tmp_path / "out.safetensors"
-    path.write_text("old")
+    write_safetensors(path, {"old": torch.zeros(2)}, {"camox": "1.0"})
     done = export(checkpoint, path, weights=weights, overwrite=True)
     content, expected = read_weights_file(path), content_of(network)["network" if weights == "model" else "ema"]
 

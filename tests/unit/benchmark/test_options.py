@@ -39,3 +39,16 @@ def test_out(tmp_path: Path) -> None:
     for path in (tmp_path, tmp_path / "gone" / "speed.md"):
         with pytest.raises(UsageError, match="--out"):
             check_out(path)
+
+
+def test_out_that_is_there(tmp_path: Path) -> None:
+    """An earlier table is replaced where that is meant; a preset, a list and whatever else is never one."""
+    table, notes = tmp_path / "table.md", tmp_path / "notes.md"
+    table.write_text("# camox benchmark\n\nold")
+    notes.write_text("# notes on camox benchmark")
+    with pytest.raises(UsageError, match="exists already"):
+        check_out(table)
+    assert check_out(table, overwrite=True) == table
+    for path, inputs, message in ((notes, [], "did not write it"), (table, [table], "would take the place of")):
+        with pytest.raises(UsageError, match=message):
+            check_out(path, True, inputs)

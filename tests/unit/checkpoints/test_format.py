@@ -22,6 +22,7 @@ from camoxpert_cli.checkpoints.format import (
     Progress,
     TrainingContent,
     checkpoint_bytes,
+    is_own_file,
     read_checkpoint,
     write_checkpoint,
     write_safetensors,
@@ -303,7 +304,10 @@ def test_fields_of_a_file(tmp_path: Path, network: Stub) -> None:
     write_checkpoint(paths[1], replace(weights, training=replace(training_state(), computed_with={"device": "CPU"})))
     best, last = map(read_checkpoint, paths)
 
-    assert " ".join(best) == "format version backbone num_experts network ema epoch scores history config versions"
+    assert (
+        " ".join(best)
+        == "format version backbone num_experts network ema epoch scores history config versions pictures"
+    )
     assert list(last) == [*best, "training"]
     assert " ".join(last["training"]) == (
         "progress backbone_stages training_pictures optimizer scaler ema_updates computed_with"
@@ -330,3 +334,36 @@ def test_a_training_state_that_lacks_a_field(content: dict[str, Any]) -> None:
     checkpoint = Checkpoint(Path("last.pth"), {**content, "training": training})
     with pytest.raises(CheckpointError, match=r"last\.pth does not hold .*: training\.optimizer is missing"):
         _ = checkpoint.training
+
+
+@pytest.mark.parametrize("name", ["a.pth", "ä.pth", "a", f"{'x' * 250}.pth"])
+def test_files_of_ours_are_known(tmp_path: Path, name: str) -> None:
+    """Whatever is in them and whatever they are called; torch reads them as any other, mapped or not."""
+    ours, theirs = tmp_path / name, tmp_path / "theirs.pth"
+    write_verified(ours, {"anything": torch.arange(3.0)})
+    torch.save({"anything": torch.arange(3.0)}, theirs)
+
+    assert (is_own_file(ours), is_own_file(theirs), is_own_file(tmp_path / "gone.pth")) == (True, False, False)
+    for mmap in (False, True):
+        assert torch.load(ours, mmap=mmap)["anything"].tolist() == [0, 1, 2]
+
+
+def test_safetensors_of_ours_are_known(tmp_path: Path) -> None:
+    """By their metadata."""
+    write_safetensors(tmp_path / "ours.safetensors", {"a": torch.zeros(1)}, {"camox": "1.2.0"})
+    save_file({"a": torch.zeros(1)}, tmp_path / "theirs.safetensors")
+    (tmp_path / "none.safetensors").write_bytes(b"precious")
+
+    assert [is_own_file(tmp_path / f"{name}.safetensors") for name in ("ours", "theirs", "none")] == [
+        True,
+        False,
+        False,
+    ]
+
+
+def test_archives_of_before_the_comment(tmp_path: Path) -> None:
+    """They were written under a hidden name, which torch gave them."""
+    torch.save({"a": 1}, tmp_path / ".out.pth.tmp0123456789ab")
+    (tmp_path / ".out.pth.tmp0123456789ab").rename(tmp_path / "out.pth")
+
+    assert is_own_file(tmp_path / "out.pth")

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -76,6 +78,64 @@ def test_the_only_run_below_a_folder(tmp_path: Path) -> None:
     write_run(tmp_path / "runs" / "second", "best_model.pth")
     with pytest.raises(CheckpointError, match=r"holds 2 runs: .*second"):
         find_checkpoint(tmp_path)
+
+
+def test_folders_that_cannot_be_looked_into(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They are named and passed over; the run beside them is found."""
+    run = write_run(tmp_path / "runs" / "first", "last.pth")
+    closed = tmp_path / "runs" / "closed"
+    closed.mkdir()
+    iterdir = Path.iterdir
+
+    def refuse(path: Path) -> Iterator[Path]:
+        if path == closed:
+            raise PermissionError(13, "Permission denied", str(path))
+        return iterdir(path)
+
+    monkeypatch.setattr(Path, "iterdir", refuse)
+
+    assert find_checkpoint(tmp_path).path == run / "last.pth"
+    assert f"{closed} cannot be looked into: Permission denied; it is passed over" in capsys.readouterr().err
+    with pytest.raises(PermissionError):
+        find_checkpoint(closed)
+
+
+def test_links(tmp_path: Path) -> None:
+    """A run that several paths lead to is one, by the shortest of them; a circle ends, and a broken link is nothing."""
+    run = write_run(tmp_path / "a" / "b", "last.pth")
+    (tmp_path / "circle").symlink_to(tmp_path)
+    (tmp_path / "a" / "up").symlink_to("..")
+    (tmp_path / "a" / "c").symlink_to("b")
+    (tmp_path / "broken").symlink_to("nowhere")
+    (tmp_path / "loop").symlink_to("loop")
+    assert find_checkpoint(tmp_path).path == run / "last.pth"
+
+    (tmp_path / "direct").symlink_to(run)
+    assert find_checkpoint(tmp_path).path == tmp_path / "direct" / "last.pth"
+
+
+@pytest.mark.parametrize("kind", ["pipe", "folder", "broken link"])
+def test_what_is_no_checkpoint_file(tmp_path: Path, kind: str) -> None:
+    """A pipe, a folder or a broken link of a checkpoint's name is none; nothing waits for what comes out of it."""
+    run = write_run(tmp_path / "run", "previous.pth")
+    other = tmp_path / "other"
+    for folder in (run, other):
+        folder.mkdir(exist_ok=True)
+        path = folder / "last.pth"
+        {"pipe": os.mkfifo, "folder": Path.mkdir, "broken link": lambda path: path.symlink_to("x")}[kind](path)
+
+    assert find_checkpoint(run).path == run / "previous.pth"
+    assert find_checkpoint(tmp_path).path == run / "previous.pth"
+    with pytest.raises(CheckpointError, match="holds no checkpoint"):
+        find_checkpoint(other)
+
+
+def test_a_pipe_in_the_place_of_a_run(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(CheckpointError, match="is neither a file nor a folder"):
+        find_checkpoint(tmp_path / "pipe")
 
 
 def test_no_run(tmp_path: Path) -> None:

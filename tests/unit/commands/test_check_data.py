@@ -67,7 +67,7 @@ def test_faults(faulty: Path) -> None:
         f"  {camo / 't1.png'}: cannot be read as a picture",
         "Masks without an object: 1",
         f"  {train / 'GT' / '001.png'}: marks no pixel",
-        "Training pictures that are in a test set: 1",
+        "Training or validation pictures that are in a test set, or in both: 1",
         f"  {train / 'Imgs' / '003.png'}: test CAMO holds it too: {camo / 't0.png'}",
     ]
     assert outcome.stderr == (
@@ -315,3 +315,46 @@ def test_what_was_passed_over_is_told(clean: Path) -> None:
     (clean / "TestDataset" / "NC4K" / "Pics").mkdir(parents=True)
 
     assert "left out TestDataset/NC4K" in run(clean).stdout
+
+
+def test_nothing_that_can_be_used(tmp_path: Path) -> None:
+    """A data set without a pair is not called faultless."""
+    for name in ("Imgs", "GT"):
+        (tmp_path / name).mkdir()
+    outcome = run(tmp_path)
+
+    assert outcome.exit_code == 3
+    assert "Folders without a pair of picture and mask: 1" in outcome.stdout
+    assert "No faults" not in outcome.stdout
+
+
+def test_masks_that_can_be_mended(tmp_path: Path) -> None:
+    """Of masks that are refused because of their values, the command that mends them is shown once."""
+    for pair in write_pairs(tmp_path, 3):
+        write(pair.mask, (square_mask(0, 24 + int(pair.name) % 3) > 0) * np.uint8(1))
+    outcome = run(tmp_path)
+
+    assert outcome.exit_code == 3
+    assert outcome.stdout.count("holds only 0 and 1, expected 0 and 255") == 3
+    assert outcome.stdout.count("cp -r") == 1
+
+
+def test_validation_pictures(clean: Path, tmp_path: Path) -> None:
+    """Folders to validate on are checked beside the others, and are in the list of what can be used."""
+    for index in range(2):
+        write(tmp_path / "v" / "photos" / f"v{index}.png", noise(200 + index))
+        write(tmp_path / "v" / "cutouts" / f"v{index}.png", square_mask(200 + index))
+    write(tmp_path / "v" / "photos" / "v1.png", noise(0))  # trained on too
+    flags = ["--val-images", tmp_path / "v" / "photos", "--val-masks", tmp_path / "v" / "cutouts"]
+    outcome = run(clean, *flags, "--write-clean", tmp_path / "list.json")
+    found = find_data([tmp_path / "list.json"])
+
+    assert outcome.exit_code == 3
+    assert "train clean" in outcome.stdout
+    assert "val v holds it too" in outcome.stdout
+    assert "2 validation pairs, " in outcome.stdout
+    assert ([pair.name for pair in found.train], [pair.name for pair in found.validation]) == (
+        ["001", "002", "003"],
+        ["v0", "v1"],
+    )
+    assert run(clean, *flags[:2]).exit_code == 2

@@ -16,10 +16,11 @@ from camoxpert_cli.app import app
 )
 def test_scores_that_are_there(tmp_path: Path, flags: list[str], exit_code: int, message: str) -> None:
     """Scores of another evaluation are replaced where that was asked for, and else nothing begins."""
-    (tmp_path / "results.json").write_text("{}")
+    scores = '{"stretch": true, "sets": {}}'
+    (tmp_path / "results.json").write_text(scores)
     nowhere = str(tmp_path / "maps")
     outcome = CliRunner().invoke(app, ["eval", "--maps", nowhere, "--masks", nowhere, "--out", str(tmp_path), *flags])
 
     assert outcome.exit_code == exit_code, outcome.output
     assert message in outcome.stderr
-    assert (tmp_path / "results.json").read_text() == "{}"
+    assert (tmp_path / "results.json").read_text() == scores

@@ -20,10 +20,11 @@ WORDINGS = {
     "--img-size": 2,  # of training, of the network later
     "--masks": 2,
     "--out": 3,  # maps, scores, tables
-    "--overwrite": 3,  # what is replaced
+    "--overwrite": 4,  # what is replaced
     "--precision": 2,  # of training, of scoring
     "--preset": 3,  # to train with, to measure, to ask about
     "--set": 3,  # settings; in eval, a test set
+    "--val-images": 2,  # for training, for checking
     "--strategy": 2,  # benchmark compares strategies
     "--weights": 2,  # of convert-ckpt, which writes them
 }

@@ -218,6 +218,10 @@ def test_a_preset_that_cannot_be_read_does_not_hide_the_rest() -> None:
             {"data.images": ["a", "b"], "data.masks": ["c"]},
             ["data.images has 2 (--images), expected as many folders as data.masks, which has 1 (--masks)"],
         ),
+        (
+            {"data.val_images": ["a"]},
+            ["data.val_images has 1 (--val-images), expected as many folders as data.val_masks, which has 0 (default)"],
+        ),
     ],
 )
 def test_impossible_combinations_name_both_sides(given: dict[str, Any], problems: list[str]) -> None:

@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 from camoxpert_cli.config.schema import SETTINGS, Setting
 from camoxpert_cli.config.values import convert, expected
 
-# Not only ASCII and never blank; `null` and `~` mean "none" wherever they stand.
+# Not only ASCII and never blank; `null` and `~` mean "none" wherever they stand, and `~` at the start a home folder.
 names = st.text(st.characters(exclude_categories=["C", "Z"]), min_size=1).filter(
-    lambda text: text.lower() not in ("null", "~")
+    lambda text: text.lower() != "null" and not text.startswith("~")
 )
 junk = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text() | st.just(10**400),

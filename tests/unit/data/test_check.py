@@ -13,13 +13,14 @@ from numpy.typing import NDArray
 from camoxpert_cli.data.check import KINDS, Fault, Report, check
 from camoxpert_cli.data.layouts import find_data
 from camoxpert_cli.data.pairs import Pair, write_list
-from camoxpert_cli.data.reading import read_pair
+from camoxpert_cli.data.reading import read_mask, read_matching_image, read_scored_mask
 from camoxpert_cli.errors import DataError
 from tests.helpers.image_files import jpeg, noise, scene, square_mask, touch, with_exif, write, write_pairs
 
 HEIGHT, WIDTH = 96, 128
 TRAIN, A, B = "train data", "test A", "test B"
-FOLDERS = {TRAIN: "TrainDataset", A: "TestDataset/A", B: "TestDataset/B"}
+VAL = "val data"
+FOLDERS = {TRAIN: "TrainDataset", VAL: "val", A: "TestDataset/A", B: "TestDataset/B"}
 
 
 def examine(*roots: Path, include_noncam: bool = False) -> Report:
@@ -180,7 +181,8 @@ def add_faulty_masks(data: DataSetWithFaults) -> None:
     """Masks that do not fit or hold something else than black and white, or no object, or nothing else."""
     mask, full = blob(), np.full((HEIGHT, WIDTH), 255, np.uint8)
     data.add("size-off-by-one", mask=blob(HEIGHT - 1), mask_fault="size")
-    data.add("size-half", mask=blob(HEIGHT // 2, WIDTH // 2), mask_fault="size", to=A)
+    data.add("size-half", mask=blob(HEIGHT // 2, WIDTH // 2), mask_fault="size", to=A, trainable=True)
+    data.add("size-of-another", mask=blob(HEIGHT // 2, WIDTH), mask_fault="size", to=A)
     data.add("size-turned", mask=blob(WIDTH, HEIGHT), mask_fault="size")
     exif = with_exif(jpeg(scene(3000, HEIGHT, WIDTH)), 6)
     data.add("size-of-a-turned-one", image=exif, mask=blob(HEIGHT, WIDTH - 1), mask_fault="size")
@@ -290,7 +292,7 @@ def test_every_planted_fault_is_found(faulty: DataSetWithFaults, report: Report)
     found = [(fault.kind, fault.set, fault.path, fault.trainable) for fault in report.faults]
 
     assert sorted(found) == sorted(faulty.planted)
-    assert {fault.kind for fault in report.faults} == set(KINDS)
+    assert {fault.kind for fault in report.faults} == set(KINDS) - {"no pairs"}
     assert min(Counter(fault.kind for fault in report.faults).values()) >= 2
 
 
@@ -326,7 +328,7 @@ def test_details_say_what_is_wrong(report: Report) -> None:
 
 def test_clean_pairs(faulty: DataSetWithFaults, report: Report, tmp_path: Path) -> None:
     """What is left can be read and trained on; what is missing is what has a fault that forbids it."""
-    train, tests = report.clean
+    train, tests, _ = report.clean
     faulty_files = {path for kind, _, path, trainable in faulty.planted if not trainable}
     all_files = {path for folder in FOLDERS.values() for path in (faulty.root / folder).glob("*/*")}
     images_of_faulty = {(path.parents[1], path.stem) for path in faulty_files}
@@ -340,7 +342,8 @@ def test_clean_pairs(faulty: DataSetWithFaults, report: Report, tmp_path: Path) 
     assert {pair.image.parents[1].name for pair in train} == {"TrainDataset"}
     assert all(pair.image.parents[1].name == name for name, pairs in tests.items() for pair in pairs)
     for pair in kept:
-        _, mask = read_pair(pair.image, pair.mask)
+        mask = read_mask(pair.mask)
+        read_matching_image(pair.image, mask.shape, pair.mask, None, resized=pair not in train)
         assert 0 < mask.mean() < 1
 
     write_list(tmp_path / "clean.json", train, tests)
@@ -368,12 +371,13 @@ def test_files_are_counted(faulty: DataSetWithFaults, report: Report) -> None:
         (where, path.parent.name) for kind, where, path, _ in faulty.planted if kind in ("unreadable", "cut off")
     )
 
-    assert [(each.title, each.trains) for each in report.sets] == [(TRAIN, True), (A, False), (B, False)]
+    assert [(each.title, each.use) for each in report.sets] == [(TRAIN, "train"), (A, "test"), (B, "test")]
     for each in report.sets:
         assert each.images == len(each.pairs) + planted["no mask", each.title]
         assert each.masks == len(each.pairs) + planted["no picture", each.title]
         assert len(each.sizes) == len(each.pairs) - unread[each.title, "Imgs"]
-        assert len(each.areas) == len(each.pairs) - unread[each.title, "GT"]
+        unclear = sum(fault.mending != "" for fault in report.faults if fault.set == each.title)
+        assert len(each.areas) == len(each.pairs) - unread[each.title, "GT"] - unclear
     assert unread.total() == 13
 
 
@@ -391,7 +395,7 @@ def test_clean_data_set(tmp_path: Path) -> None:
     assert train.sizes == [(24, 32), (25, 32), (26, 32)]
     assert train.areas == pytest.approx([8 * 10 / (height * 32) for height in (24, 25, 26)])
     assert (test.images, test.masks, test.left_out, len(test.pairs)) == (2, 2, 0, 2)
-    assert report.clean == (list(find_data([tmp_path]).train), {"A": test.pairs})
+    assert report.clean == (list(find_data([tmp_path]).train), {"A": test.pairs}, [])
 
 
 def test_turned_images_are_measured_as_they_are_read(tmp_path: Path) -> None:
@@ -542,7 +546,7 @@ def test_all_files_are_broken(tmp_path: Path) -> None:
 
     assert [fault.kind for fault in report.faults] == ["unreadable"] * 4
     assert (report.sets[0].sizes, report.sets[0].areas) == ([], [])
-    assert report.clean == ([], {})
+    assert report.clean == ([], {}, [])
 
 
 def test_folder_of_no_known_layout(tmp_path: Path) -> None:
@@ -569,3 +573,58 @@ def test_damaged_exif_and_xmp_are_no_rotation(tmp_path: Path) -> None:
         write(tmp_path / "GT" / f"{name}.png", square_mask(index, 48, 64))
 
     assert examine(tmp_path).faults == []
+
+
+def test_sets_without_a_pair(tmp_path: Path) -> None:
+    """Nothing that can be used is a fault, whether there is nothing at all or all of it is left out."""
+    touch(tmp_path / "none" / "Imgs", ["a.heic"])
+    touch(tmp_path / "none" / "GT", [])
+    data = DataSetWithFaults(tmp_path / "left-out")
+    data.add("COD10K-NonCAM-1-Aquatic-3-Crab-3")
+    none, left_out = examine(tmp_path / "none"), examine(tmp_path / "left-out")
+
+    assert [fault.kind for fault in none.faults + left_out.faults] == ["no pairs", "no pairs"]
+    assert "Imgs holds 1 .heic; " in none.faults[0].detail
+    assert none.notes == ["train none: left out 1 .heic, which OpenCV does not read: convert what is a picture"]
+    assert "the 1 NonCAM pictures show nothing camouflaged" in left_out.faults[0].detail
+
+
+def test_leaks_of_what_is_validated_on(tmp_path: Path) -> None:
+    """No image of a test set, in any form, may be validated on, and none that is validated on trained on."""
+    first, second, third = (scene(seed, HEIGHT, WIDTH) for seed in (1, 2, 3))
+    data = DataSetWithFaults(tmp_path / "data")
+    for name, image, to in (
+        *(("a", first, A), ("b", saved(first, 40), VAL), ("c", second, "val data")),
+        *(("d", saved(second, 40), TRAIN), ("e", third, TRAIN), ("f", scene(4, HEIGHT, WIDTH), "val data")),
+    ):
+        data.add(name, image, to=to)
+    report = examine(tmp_path / "data")
+
+    assert kinds_of(report) == [("leak", TRAIN, "d.jpg"), ("leak", VAL, "b.jpg")]
+    assert [[pair.name for pair in pairs] for pairs in (report.clean[0], report.clean[2])] == [["e"], ["c", "f"]]
+
+
+def test_masks_that_are_refused_are_faults(tmp_path: Path) -> None:
+    """Whatever training refuses of a mask's values is a fault, with the command that mends it; and so for scoring."""
+    data = DataSetWithFaults(tmp_path / "data")
+    mask = blob()
+    odd: list[NDArray[Any]] = [
+        mask // 255,
+        mask // 255 * 128,
+        mask.astype(np.uint16),
+        coloured(mask, (0, 0, 128)),
+        mask.astype(np.int32) - 9,
+    ]
+    for at, pixels in enumerate(odd):
+        data.add(f"{at}", mask=pixels, suffixes=(".jpg", ".tif"), to=A if at % 2 else TRAIN)
+    report = examine(tmp_path / "data")
+    refused = set()
+    for each in report.sets:
+        for pair in each.pairs:
+            try:
+                read_scored_mask(pair.mask)
+            except DataError:
+                refused.add(pair.name)
+
+    assert refused == {"0", "1", "3", "4"}
+    assert {fault.path.stem: fault.mending.count("cp -r") for fault in report.faults} == dict.fromkeys(refused, 1)

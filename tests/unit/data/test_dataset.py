@@ -151,6 +151,20 @@ def test_data_sets_can_be_sent_to_workers(tmp_path: Path, cached: bool) -> None:
     assert torch.equal(copy[3, 1][0], dataset[3, 1][0])
 
 
+def test_scored_mask_of_another_size(tmp_path: Path) -> None:
+    """A mask that is off by two pixels, or of another scale, is scored at its own size, and not trained on."""
+    pairs = write_pairs(tmp_path, 2)
+    whole = resize_image(read_image(pairs[0].image)[0], 16)
+    for size in ((22, 32), (48, 64)):
+        write(pairs[0].mask, square_mask(0, *size))
+        image, mask, _ = ScoringImages(pairs, 16)[0]
+
+        assert mask.shape == (1, *size)
+        assert np.array_equal(image.permute(1, 2, 0).numpy(), whole)
+        with pytest.raises(DataError, match=f"{size[1]}×{size[0]}"):
+            TrainingImages(pairs, 16, 0)[0, 0]
+
+
 def test_pair_that_does_not_fit(tmp_path: Path) -> None:
     """A mask of another size than its image stops training and scoring alike."""
     pairs = write_pairs(tmp_path, 1)

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,7 @@ from camoxpert_cli.errors import DataError
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The current folder: images in two depths, hidden ones, and files that are none."""
     names = (
-        "photos/b.jpg photos/a.JPEG photos/c.png photos/notes.txt photos/.hidden.jpg photos/d.webp photos/README "
+        "photos/b.jpg photos/a.JPEG photos/c.png photos/notes.txt photos/.hidden.jpg photos/d.heic photos/README "
         "photos/deep/e.jpg photos/deep/er/f.bmp photos/folder.jpg/g.txt odd/x[1].jpg odd/x1.jpg"
     )
     for name in names.split():
@@ -30,12 +31,23 @@ def found(*paths: str) -> list[str]:
 
 def test_a_file_is_taken_whatever_its_name() -> None:
     """Whoever names a file means it."""
-    assert found("photos/d.webp", "photos/.hidden.jpg") == ["photos/d.webp", "photos/.hidden.jpg"]
+    assert found("photos/d.heic", "photos/.hidden.jpg") == ["photos/d.heic", "photos/.hidden.jpg"]
 
 
 def test_a_folder_gives_its_own_images() -> None:
     """In the order of their names, without hidden ones, other files and what lies deeper."""
     assert found("photos") == ["photos/a.JPEG", "photos/b.jpg", "photos/c.png"]
+
+
+def test_what_is_passed_over_is_told(capsys: pytest.CaptureFixture[str]) -> None:
+    """Of a folder, the endings of what is no picture that can be read; of a pattern or a file nothing."""
+    found("photos/*", "photos/b.jpg")
+    assert capsys.readouterr().err == ""
+
+    found("photos")
+    assert capsys.readouterr().err == (
+        "photos: left out 1 README, 1 .heic, 1 .txt, which OpenCV does not read: convert what is a picture\n"
+    )
 
 
 def test_paths_keep_their_order() -> None:
@@ -50,7 +62,7 @@ def test_paths_keep_their_order() -> None:
         ("photos/[ab].*", ["photos/a.JPEG", "photos/b.jpg"]),
         ("photos/?.png", ["photos/c.png"]),
         ("photos/*", ["photos/a.JPEG", "photos/b.jpg", "photos/c.png"]),
-        ("photos/*.webp", ["photos/d.webp"]),
+        ("photos/*.heic", ["photos/d.heic"]),
         ("photos/**/*.jpg", ["photos/b.jpg", "photos/deep/e.jpg"]),
         ("**/*.bmp", ["photos/deep/er/f.bmp"]),
         ("photos/deep/**", ["photos/deep/e.jpg", "photos/deep/er/f.bmp"]),
@@ -78,7 +90,10 @@ def test_a_file_comes_before_a_pattern() -> None:
         ("nowhere/**/*.jpg", "no picture matches nowhere/**/*.jpg"),
         ("photos/fold*", "no picture matches photos/fold*"),
         ("photos/READ*", "no picture matches photos/READ*"),
-        ("photos/folder.jpg", "no pictures in photos/folder.jpg"),
+        (
+            "photos/folder.jpg",
+            "no pictures in photos/folder.jpg: left out 1 .txt, which OpenCV does not read: convert what is a picture",
+        ),
         ("photos/z.jpg", "there is no picture or folder photos/z.jpg"),
     ],
 )
@@ -89,3 +104,38 @@ def test_what_gives_no_image_is_named(path: str, message: str) -> None:
 
     assert (caught.value.exit_code, caught.value.message) == (3, message)
     assert "photos/**/*.jpg" in caught.value.hint
+
+
+def test_links_that_lead_in_circles(folder: Path) -> None:
+    """Each folder is entered once: two links to the folder itself would double the work at each of 40 depths."""
+    for name in ("photos/up", "photos/again", "photos/deep/up"):
+        (folder / name).symlink_to(folder / "photos")
+    (folder / "photos" / "self").symlink_to("self")
+    (folder / "linked").symlink_to(folder / "odd")
+
+    assert found("photos/**/*.jpg") == ["photos/b.jpg", "photos/deep/e.jpg"]
+    assert found("linked/**/x1.*", "**/x1.jpg") == ["linked/x1.jpg", "linked/x1.jpg"]
+    assert found("**/**/*.bmp") == ["photos/deep/er/f.bmp"]
+
+
+def test_what_is_called_as_an_image_and_is_none(folder: Path) -> None:
+    """It is handed on, so that whoever reads it names it; alone it is told before anything is computed."""
+    os.mkfifo("photos/pipe.png")
+    Path("photos/lost.png").symlink_to("nowhere")
+    Path("photos/self.png").symlink_to("self.png")
+
+    assert found("photos") == [
+        f"photos/{name}" for name in ("a.JPEG", "b.jpg", "c.png", "lost.png", "pipe.png", "self.png")
+    ]
+    assert found("photos/**/[ls]*.png") == ["photos/lost.png", "photos/self.png"]
+    with pytest.raises(DataError, match=r"photos/pipe\.png is neither a file nor a folder"):
+        found("photos/pipe.png")
+    with pytest.raises(DataError, match=r"there is no picture or folder photos/lost\.png"):
+        found("photos/lost.png")
+
+
+def test_a_link_to_the_folder_itself(folder: Path) -> None:
+    """It gives every image once, and not once more for each time that the system follows it."""
+    (folder / "odd" / "up").symlink_to(folder / "odd")
+
+    assert found("odd/**/x1.jpg") == ["odd/x1.jpg"]

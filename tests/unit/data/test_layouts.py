@@ -1,12 +1,16 @@
 from __future__ import annotations
 
+import base64
 import re
 from pathlib import Path
 
+import cv2
+import numpy as np
 import pytest
 
-from camoxpert_cli.data.layouts import DataSet, find_data, find_under, pair_folders
+from camoxpert_cli.data.layouts import IMAGE_SUFFIXES, DataSet, find_data, find_under, pair_folders
 from camoxpert_cli.data.pairs import Pair, write_list
+from camoxpert_cli.data.reading import read_image, read_mask
 from camoxpert_cli.errors import DataError
 from tests.helpers.image_files import needs_shared_data, touch, touch_pairs
 from tests.helpers.places import SHARED_DATA
@@ -20,7 +24,10 @@ def names(data: DataSet) -> tuple[list[str], dict[str, list[str]]]:
 
 @pytest.mark.parametrize(
     ("images", "masks"),
-    [("Image", "GT_Object"), ("Imgs", "GT"), ("imgs", "gt"), ("IMAGES", "MASKS"), ("image", "mask")],
+    [
+        *(("Image", "GT_Object"), ("Imgs", "GT"), ("imgs", "gt"), ("IMAGES", "MASKS"), ("image", "mask")),
+        *(("im", "gt"), ("Image", "Mask"), ("imgs", "masks"), ("images", "labels"), ("Images", "Label")),
+    ],
 )
 def test_train_and_test_folders(tmp_path: Path, images: str, masks: str) -> None:
     """COD10K-v3's folders are known under every name in use; the test set is called after the root."""
@@ -54,6 +61,129 @@ def test_several_test_sets(tmp_path: Path, train: str, test: str) -> None:
 
     assert names(data) == (["a", "b"], {"CAMO": ["c"], "CHAMELEON": ["d"]})
     assert f"left out {test}/NC4K, which holds the sub-folders Imgs" in data.description
+
+
+VAL_FOLDERS = ["val", "Val", "VALID", "validation", "ValDataset", "ValidationDataset"]
+
+
+@pytest.mark.parametrize("val", VAL_FOLDERS)
+def test_validation_folder(tmp_path: Path, val: str) -> None:
+    """A folder for validation beside those for training and tests is validated on; to be scored on it is asked for."""
+    for part, name in (("train", "a"), (val, "v"), ("test", "t")):
+        touch_pairs(tmp_path / "D" / part, "Imgs", "GT", [name])
+    data, scored = find_data([tmp_path / "D"]), find_data([tmp_path / "D"], scoring=True)
+    alone = find_data([tmp_path / "D" / val], scoring=True)
+
+    assert names(data) == names(scored) == (["a"], {"D": ["t"]})
+    assert [pair.name for pair in data.validation] == ["v"]
+    assert f"1 validation pairs ({val}/Imgs + {val}/GT)" in data.description
+    assert names(alone) == ([], {"D": ["v"]})
+    assert alone.validation == ()
+
+
+@pytest.mark.parametrize("val", VAL_FOLDERS)
+@pytest.mark.parametrize("masks", ["GT", "GT/{}"])
+def test_validation_folder_of_images(tmp_path: Path, val: str, masks: str) -> None:
+    """As CAMO's folders are, within one of images: with one folder of masks, or one for each."""
+    for part, name in (("Train", "a"), (val, "v"), ("Test", "t")):
+        touch_pairs(tmp_path / "D", f"Images/{part}", masks.format(part), [name])
+    data = find_data([tmp_path / "D"])
+
+    assert names(data) == (["a"], {"D": ["t"]})
+    assert [pair.name for pair in data.validation] == ["v"]
+
+
+def test_validation_folder_without_pairs(tmp_path: Path) -> None:
+    """It is told."""
+    touch_pairs(tmp_path / "train", "Imgs", "GT")
+    touch(tmp_path / "val", ["a.jpg"])
+
+    assert "left out val, which holds 1 .jpg" in find_data([tmp_path]).description
+
+
+def test_explicit_validation_folders(tmp_path: Path) -> None:
+    """Folders of any names are validated on where they are given for that, and never trained on as well."""
+    touch_pairs(tmp_path / "D" / "train", "Imgs", "GT", ["a"])
+    touch_pairs(tmp_path, "photos", "cutouts", ["v"])
+    data = find_data([tmp_path / "D"], validation=[(tmp_path / "photos", tmp_path / "cutouts")])
+
+    assert [pair.name for pair in data.train] == ["a"]
+    assert [pair.name for pair in data.validation] == ["v"]
+    train = tmp_path / "D" / "train"
+    with pytest.raises(DataError, match=r"1 pictures are to be trained and validated on, such as .*a\.jpg"):
+        find_data([tmp_path / "D"], validation=[(train / "Imgs", train / "GT")])
+    with pytest.raises(DataError, match="cannot hold both") as caught:
+        find_data([tmp_path / "D"], validation=[(tmp_path / "photos", tmp_path / "photos")])
+    assert "--val-masks" in caught.value.hint
+
+
+@pytest.mark.parametrize("name", ["validation", "Validation", "VALIDATION"])
+def test_test_set_called_validation(tmp_path: Path, name: str) -> None:
+    """It gets another name than the pictures that a run validates on, from a folder and from a list."""
+    touch_pairs(tmp_path / "TrainDataset", "Imgs", "GT")
+    touch_pairs(tmp_path / "TestDataset" / name, "Imgs", "GT", ["c"])
+    found = find_data([tmp_path])
+    write_list(tmp_path / "list.json", found.train, {name: found.tests[f"{name}-test"]})
+
+    assert list(found.tests) == list(find_data([tmp_path / "list.json"]).tests) == [f"{name}-test"]
+
+
+@pytest.mark.parametrize("as_list", [False, True])
+def test_test_sets_whose_names_are_one_on_some_disks(tmp_path: Path, as_list: bool) -> None:
+    """CAMO and Camo would be one folder of maps: that is an error."""
+    for place, name in (("x", "CAMO"), ("y", "Camo")):
+        touch_pairs(tmp_path / place / "TestDataset" / name, "Imgs", "GT")
+    roots = [tmp_path / "x", tmp_path / "y"]
+    if as_list:
+        tests = {name: pairs for root in roots for name, pairs in find_data([root]).tests.items()}
+        write_list(tmp_path / "list.json", [], tests)
+        roots = [tmp_path / "list.json"]
+
+    with pytest.raises(DataError, match=r"two test sets are called CAMO and Camo: .*x.*y"):
+        find_data(roots)
+
+
+# 16 pixels each way, white in the middle half.
+GIF = (
+    "R0lGODdhEAAQAIEAAAAAAP///wAAAAAAACwAAAAAEAAQAEAIMAABCBxIsGDBAAgTIjQoUKFChhAjSjToMCHEigsnatzI8SDGix8ZYgwAsmLHkwUD"
+    "AgA7"
+)
+
+
+@pytest.mark.parametrize("suffix", sorted(IMAGE_SUFFIXES - {".jp2"}))
+def test_every_suffix_is_read(tmp_path: Path, suffix: str) -> None:
+    """What a folder is searched for is what OpenCV reads here, as an image and as a mask."""
+    pixels = np.zeros((16, 16, 3) if suffix == ".ppm" else (16, 16), np.uint8)
+    pixels[4:12, 4:12] = 255
+    # OpenCV writes no GIF of two colours.
+    content = base64.b64decode(GIF) if suffix == ".gif" else cv2.imencode(suffix, pixels)[1].tobytes()
+    (tmp_path / f"a{suffix}").write_bytes(content)
+
+    assert cv2.haveImageReader(str(tmp_path / f"a{suffix}"))
+    assert read_image(tmp_path / f"a{suffix}")[1] == (16, 16)
+    assert read_mask(tmp_path / f"a{suffix}")[4:12, 4:12].all()
+    assert read_mask(tmp_path / f"a{suffix}").mean() < 0.3
+
+
+def test_files_that_are_passed_over_are_told(tmp_path: Path) -> None:
+    """Their endings and numbers are in the description, and beside what is missing because of them."""
+    touch_pairs(tmp_path, "Imgs", "GT", ["a"])
+    touch(tmp_path / "Imgs", ["b.heic", "c.HEIC", "notes.txt"])
+    told = "left out 2 .heic, 1 .txt, which OpenCV does not read: convert what is a picture"
+    assert told in find_data([tmp_path]).description
+
+    touch(tmp_path / "GT", ["b.png"])
+    with pytest.raises(DataError, match=rf"1 mask \(b\.png\) has no picture in .*; {re.escape(told)}"):
+        find_data([tmp_path])
+
+
+def test_hint_names_the_flags_for_other_folders(tmp_path: Path) -> None:
+    """Where nothing is known, the flags for folders of any names are told."""
+    touch(tmp_path / "frames", ["a.jpg"])
+
+    with pytest.raises(DataError) as caught:
+        find_data([tmp_path])
+    assert "--images DIR --masks DIR" in caught.value.hint
 
 
 def test_camo(tmp_path: Path) -> None:
@@ -410,10 +540,10 @@ def test_unknown_layout_near_a_known_one(tmp_path: Path, given: str) -> None:
 
 def test_layout_without_images(tmp_path: Path) -> None:
     """Known folders without a single pair are an error that tells what they hold."""
-    touch(tmp_path / "Imgs", ["a.tif", "b.tif"])
+    touch(tmp_path / "Imgs", ["a.heic", "b.heic"])
     touch(tmp_path / "GT", [])
 
-    with pytest.raises(DataError, match=r"no pairs .*Imgs holds 2 \.tif; .*GT holds nothing"):
+    with pytest.raises(DataError, match=r"no pairs .*Imgs holds 2 \.heic; .*GT holds nothing"):
         find_data([tmp_path])
 
 

@@ -1,12 +1,13 @@
 from __future__ import annotations
 
 import json
+import os
 import tempfile
 from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from camoxpert_cli.data.pairs import Pair, read_list, write_list
@@ -31,7 +32,7 @@ def test_round_trip(tmp_path: Path) -> None:
     a, b, c, d = (pair_of(tmp_path, name) for name in ("a", "b.1", "c c", "d"))
     write_list(tmp_path / "list.json", [b, a], {"NC4K": [c], "CAMO": [d, c], "none": []})
 
-    train, tests = read_list(tmp_path / "list.json")
+    train, tests, _ = read_list(tmp_path / "list.json")
 
     assert train == (b, a)
     assert tests == {"NC4K": (c,), "CAMO": (d, c)}
@@ -51,7 +52,7 @@ def test_round_trip_of_odd_names(names: list[str], test_set: str) -> None:
             pairs.append(Pair(Path(f"{name}.jpg").stem, root / f"{name}.jpg", root / f"{name}.png"))
         write_list(root / "list.json", pairs, {test_set: pairs[:1]})
 
-        assert read_list(root / "list.json") == (tuple(pairs), {test_set: tuple(pairs[:1])})
+        assert read_list(root / "list.json") == (tuple(pairs), {test_set: tuple(pairs[:1])}, ())
 
 
 def test_list_and_images_move_together(tmp_path: Path) -> None:
@@ -108,7 +109,7 @@ def test_no_list_is_left_half_written(tmp_path: Path) -> None:
     write_list(tmp_path / "list.json", [pair], {})
     write_list(tmp_path / "list.json", [], {"CAMO": [pair]})
 
-    assert read_list(tmp_path / "list.json") == ((), {"CAMO": (pair,)})
+    assert read_list(tmp_path / "list.json") == ((), {"CAMO": (pair,)}, ())
     assert sorted(path.name for path in tmp_path.iterdir()) == ["GT", "Imgs", "list.json"]
 
 
@@ -246,3 +247,89 @@ def test_deeply_nested_list(tmp_path: Path) -> None:
 
     with pytest.raises(DataError, match="is no list of pictures"):
         read_list(tmp_path / "list.json")
+
+
+# Names that lead out of a folder, or that no folder has.
+WRONG_NAMES = st.one_of(
+    st.sampled_from(["", ".", "..", "/", "/tmp/evil", "../evil", "a/../../evil", "a/", "a\0b", "\ud800", "a/\udcff"]),
+    st.tuples(st.text(max_size=5), st.sampled_from("/\0\ud800"), st.text(max_size=5)).map("".join),
+)
+
+
+@settings(max_examples=50, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(WRONG_NAMES)
+def test_set_that_is_called_like_a_path(tmp_path: Path, name: str) -> None:
+    """A test set's name becomes a folder's: one that would lie elsewhere, or nowhere, is refused as it is read."""
+    write_list(tmp_path / "list.json", [], {name: [pair_of(tmp_path, "a")]})
+
+    assert "calls a test set" in refusal(tmp_path / "list.json").message
+
+
+def test_validation_pairs(tmp_path: Path) -> None:
+    """They are read back, and a list without any says nothing of them."""
+    a, b = pair_of(tmp_path, "a"), pair_of(tmp_path, "b")
+    write_list(tmp_path / "list.json", [a], {}, [b])
+    assert read_list(tmp_path / "list.json") == ((a,), {}, (b,))
+
+    write_list(tmp_path / "list.json", [a], {})
+    assert "validation" not in json.loads((tmp_path / "list.json").read_text(encoding="utf-8"))
+
+
+@settings(max_examples=8)
+@given(st.sampled_from([".jpg", ".png", ".bmp"]), st.sampled_from(["x", "y/z"]), FILE_NAMES)
+def test_two_pictures_of_one_name(suffix: str, place: str, name: str) -> None:
+    """A test set has one map and one row of scores a name: two are refused, with both files; training pairs are not."""
+    with tempfile.TemporaryDirectory() as folder:
+        root = Path(folder)
+        first, second = root / f"{name}.jpg", root / place / f"{name}{suffix}"
+        second.parent.mkdir(parents=True)
+        for path in (first, second):
+            path.touch()
+        pairs = [Pair(first.stem, first, first), Pair(second.stem, second, second)]
+        write_list(root / "list.json", pairs, {})
+        assert len(read_list(root / "list.json")[0]) == 2
+
+        write_list(root / "list.json", [], {"CAMO": pairs})
+        with pytest.raises(DataError, match="two pictures of the test set CAMO are called") as caught:
+            read_list(root / "list.json")
+        assert str(first) in caught.value.message
+        assert str(second) in caught.value.message
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        ('{"camox_list": 1, "train": ' + "[" * 10**5, "is no list of pictures: maximum recursion depth"),
+        ('{"camox_list": NaN}', "it does not say camox_list 1"),
+        ('{"camox_list": 1, "tests": {}, "train": ' + "9" * 5000 + "}", "is no list of pictures: Exceeds the limit"),
+        ('{"camox_list": 1, "tests": {}, "train": [["a", NaN]]}', "holds ['a', nan], expected pairs"),
+        ('{"camox_list": 1, "tests": {}, "train": [["' + "a" * 10**6 + '", 1]]}', "expected pairs"),
+        ('{"camox_list": 1, "tests": {}, "train": [["' + "a" * 10**6 + '", "b"]]}', "2 of the 2 files"),
+        ('{"camox_list": 1, "tests": {}, "train": [["a\\u0000", "\\ud800"]]}', "2 of the 2 files"),
+        (
+            '{"camox_list": 1, "train": [], "tests": ' + json.dumps(["x"] * 10**5) + "}",
+            "expected lists of pairs by name",
+        ),
+    ],
+)
+def test_lists_that_are_deep_or_long(tmp_path: Path, content: str, words: str) -> None:
+    """Each is refused in a sentence that stays short."""
+    path = tmp_path / "list.json"
+    path.write_text(content)
+
+    with pytest.raises(DataError) as caught:
+        read_list(path)
+
+    assert words in caught.value.message
+    assert len(caught.value.message) < 800
+
+
+def test_lists_that_are_no_files(tmp_path: Path) -> None:
+    """Nothing is waited for, nor read without an end."""
+    os.mkfifo(tmp_path / "pipe.json")
+    (tmp_path / "zero.json").symlink_to("/dev/zero")
+    (tmp_path / "large.json").touch()
+    os.truncate(tmp_path / "large.json", 2**40)
+    for name, reason in (("pipe", "a named pipe"), ("zero", "a device"), ("large", "expected 67108864 at most")):
+        with pytest.raises(DataError, match=reason):
+            read_list(tmp_path / f"{name}.json")

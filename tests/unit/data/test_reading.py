@@ -47,6 +47,45 @@ def test_image_of_other_kinds(tmp_path: Path, kind: str) -> None:
     assert np.array_equal(read_image(write(tmp_path / "picture.png", kinds[kind]))[0], np.dstack([grey] * 3))
 
 
+@pytest.mark.parametrize("suffix", [".png", ".tif"])
+@pytest.mark.parametrize("kind", ["16 bits", "8 in 16 bits", "shares", "floats"])
+def test_deep_images(tmp_path: Path, suffix: str, kind: str) -> None:
+    """Values of images mean what those of masks do: none comes out black because it uses the lower byte alone."""
+    pixels = noise(0)
+    pixels[0, 0] = 255
+    kinds: dict[str, NDArray[Any]] = {
+        "16 bits": pixels.astype(np.uint16) * 257,
+        "8 in 16 bits": pixels.astype(np.uint16),
+        "shares": pixels.astype(np.float32) / 255,
+        "floats": pixels.astype(np.float32),
+    }
+    if suffix == ".png" and kinds[kind].dtype == np.float32:
+        pytest.skip("PNG has no floats")
+
+    assert np.array_equal(read_image(write(tmp_path / f"picture{suffix}", kinds[kind]))[0], pixels)
+
+
+def test_images_that_are_no_picture(tmp_path: Path) -> None:
+    """Values that no picture has are refused."""
+    with pytest.raises(DataError, match=r"the picture .* holds values from -1 to 254"):
+        read_image(write(tmp_path / "picture.tif", noise(0).clip(0, 255).astype(np.float32) - 1))
+
+
+@pytest.mark.parametrize("suffix", [".gif", ".webp", ".tif"])
+def test_images_of_several_frames(tmp_path: Path, suffix: str) -> None:
+    """The first one is the picture."""
+    frames = [np.full((16, 16, 3), value, np.uint8) for value in (252, 0)]
+    path = tmp_path / f"picture{suffix}"
+    if suffix == ".tif":
+        cv2.imwritemulti(str(path), frames)
+    else:
+        animation = cv2.Animation()
+        animation.frames, animation.durations = frames, [10, 10]
+        cv2.imwriteanimation(str(path), animation)
+
+    assert read_image(path)[0].mean() > 200
+
+
 def test_mask_threshold(tmp_path: Path) -> None:
     """Grey values above 127 are foreground, as uint8 of 0 and 1."""
     mask = read_mask(write(tmp_path / "mask.png", np.array([[0, 1, 127, 128, 254, 255]], np.uint8)))

@@ -1,7 +1,9 @@
 from __future__ import annotations
 
+import shutil
 from functools import cache
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, get_args
 
 import cv2
@@ -196,40 +198,91 @@ def test_rerun_reuses(tmp_path: Path) -> None:
     assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")} == times
 
 
-@pytest.mark.parametrize("damage", ["picture missing", "killed while writing", "manifest damaged"])
-def test_rerun_completes(tmp_path: Path, damage: str) -> None:
-    """What a killed writer leaves, or a lost file, is written anew to the very same bytes."""
+@pytest.mark.parametrize(
+    "change", ["picture missing", "picture more", "manifest missing", "manifest damaged", "seed", "count"]
+)
+def test_what_is_there_is_left_alone(tmp_path: Path, change: str) -> None:
+    """A folder that holds other generated pictures, or not all of these, may be in use: refused as it is."""
     write_small(tmp_path)
-    before = contents(tmp_path)
-    image = tmp_path / "TrainDataset" / "Imgs" / "train_00001.png"
-    if damage == "picture missing":
+    image, manifest = tmp_path / "TrainDataset" / "Imgs" / "train_00001.png", tmp_path / "synthetic.json"
+    if change == "picture missing":
         image.unlink()
-    elif damage == "killed while writing":
-        (tmp_path / "synthetic.json").unlink()
-        image.write_bytes(before["TrainDataset/Imgs/train_00001.png"][:50])
-        (tmp_path / "TrainDataset" / "GT" / "train_00001.png").unlink()
-    else:
-        (tmp_path / "synthetic.json").write_text("{")
+    elif change == "picture more":
+        (image.parent / "train_00003.png").write_bytes(b"mine")
+    elif change == "manifest missing":
+        manifest.unlink()
+    elif change == "manifest damaged":
+        manifest.write_bytes(b"\0\xff")
+    before = contents(tmp_path)
+    with pytest.raises(DataError, match="is not what would be generated there") as caught:
+        write_small(tmp_path, **{"seed": {"seed": 2}, "count": {"train": 1}}.get(change, {}))
 
-    assert write_small(tmp_path)
+    assert "--checkpoint-dir" in caught.value.hint
     assert contents(tmp_path) == before
+    assert list(tmp_path.parent.glob(f".{tmp_path.name}*")) == []
 
 
-def test_other_arguments_replace(tmp_path: Path) -> None:
-    """Another seed or count leaves exactly what a new folder would get."""
-    write_small(tmp_path / "one")
-    assert write_small(tmp_path / "one", seed=2, train=1)
-    write_small(tmp_path / "two", seed=2, train=1)
+def test_pictures_appear_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """While they are made, and where that is interrupted, there is nothing under the folder's name."""
+    folder = tmp_path / "pictures"
+    seen: list[bool] = []
 
-    assert contents(tmp_path / "one") == contents(tmp_path / "two")
+    def write(path: Path, pixels: NDArray[Any]) -> None:
+        seen.append(folder.exists())
+        if len(seen) == 5:
+            raise KeyboardInterrupt
+        path.parent.mkdir(parents=True, exist_ok=True)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(synthetic, "_write", write)
+        with pytest.raises(KeyboardInterrupt):
+            write_small(folder)
+    assert seen == [False] * 5
+    assert list(tmp_path.iterdir()) == []
+
+    assert write_small(folder)
 
 
-def test_other_images_are_left_alone(tmp_path: Path) -> None:
-    """A folder with somebody's own images is refused, and nothing in it changes."""
-    own = tmp_path / "TrainDataset" / "Imgs" / "camourflage_00012.jpg"
+@pytest.mark.parametrize("seed", [1, 2])
+def test_a_faster_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seed: int) -> None:
+    """What another process made in the meantime is used where it is the same, and stays what it is in any case."""
+    folder = tmp_path / "pictures"
+    read_json = synthetic._read_json
+    write = synthetic._write
+
+    def racing(path: Path, pixels: NDArray[Any]) -> None:
+        monkeypatch.setattr(synthetic, "_write", write)
+        write_small(folder, seed=seed)
+        write(path, pixels)
+
+    monkeypatch.setattr(synthetic, "_write", racing)
+    if seed == 1:
+        assert not write_small(folder)
+    else:
+        with pytest.raises(DataError, match="is not what would be generated"):
+            write_small(folder)
+
+    assert read_json(folder / "synthetic.json")["seed"] == seed
+    assert list(tmp_path.iterdir()) == [folder]
+
+
+@pytest.mark.parametrize("name", ["camourflage_00012.jpg", "train_00000.png", "train_00012.png"])
+def test_other_images_are_left_alone(tmp_path: Path, name: str) -> None:
+    """A folder with somebody's own images is refused, whatever they are called, and nothing in it changes."""
+    own = tmp_path / "TrainDataset" / "Imgs" / name
     own.parent.mkdir(parents=True)
-    own.write_bytes(b"mine")
+    mine = cv2.imencode(own.suffix, np.zeros((20, 20), np.uint8))[1].tobytes()
+    own.write_bytes(mine)
 
-    with pytest.raises(DataError, match="camourflage_00012"):
+    with pytest.raises(DataError, match="is not what would be generated there"):
         write_small(tmp_path)
-    assert contents(tmp_path) == {"TrainDataset/Imgs/camourflage_00012.jpg": b"mine"}
+    assert contents(tmp_path) == {f"TrainDataset/Imgs/{name}": mine}
+
+
+def test_more_than_the_disk_holds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is said before anything is written, rather than when the disk is full."""
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=4 * 64**2 * 5 - 1))
+    with pytest.raises(DataError, match=r"5 generated pictures need up to .* and the disk of .* has .* free"):
+        write_dataset(tmp_path / "new", seed=0, train=3, test=2, size=64)
+
+    assert list(tmp_path.iterdir()) == []

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
+import cv2
 import pytest
 
 from camoxpert_cli.config.schema import Config, DataConfig, ModelConfig, RunConfig, TrainConfig
@@ -13,6 +14,7 @@ from camoxpert_cli.engine.build import build_network, build_phases, open_data, r
 from camoxpert_cli.errors import DataError
 from camoxpert_cli.model.backbone import create_backbone
 from camoxpert_cli.run_folder import RunFolder
+from tests.helpers.tiny_data import TEST_IMAGES, TEST_SET, TRAINING_IMAGES
 
 
 @pytest.fixture
@@ -77,6 +79,35 @@ def test_the_digest_tells_other_pictures(tiny_data: Path, tmp_path: Path, folder
         file.write(b" ")
 
     assert open_data(settings, 0, RunFolder(tmp_path / "run")).digest != before.digest
+
+
+def test_validation_pictures_of_their_own(tiny_data: Path, tmp_path: Path) -> None:
+    """Nothing is held out where they are given. They belong to the run as those that it trains on do."""
+    data = tmp_path / "data"
+    shutil.copytree(tiny_data, data)
+    own = data / "TestDataset" / TEST_SET
+    settings = DataConfig(dataset_path=(str(data),), val_images=(str(own / "Imgs"),), val_masks=(str(own / "GT"),))
+    found = open_data(settings, 0, RunFolder(tmp_path / "run"))
+
+    assert (len(found.train), len(found.validation)) == (TRAINING_IMAGES, TEST_IMAGES)
+    assert set(found.all_training) == {*found.train, *found.validation}
+    assert found.train == sorted(found.train, key=lambda pair: pair.name)
+    with found.validation[0].mask.open("ab") as file:
+        file.write(b" ")
+    assert open_data(settings, 0, RunFolder(tmp_path / "run")).full_digest != found.full_digest
+
+
+@pytest.mark.parametrize("part", ["TrainDataset", f"TestDataset/{TEST_SET}"])
+def test_masks_that_say_nothing_are_found_before_training(tiny_data: Path, tmp_path: Path, part: str) -> None:
+    """In what is trained on, and in what is scored only at the end."""
+    shutil.copytree(tiny_data, tmp_path / "data")
+    for path in (tmp_path / "data" / part / "GT").iterdir():
+        mask = cv2.imread(str(path), 0)
+        assert mask is not None
+        cv2.imwrite(str(path), mask // 255)
+
+    with pytest.raises(DataError, match="holds only 0 and 1"):
+        open_data(DataConfig(dataset_path=(str(tmp_path / "data"),)), 0, RunFolder(tmp_path / "run"))
 
 
 def test_all_devices_share_a_step() -> None:

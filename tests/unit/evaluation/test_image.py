@@ -7,10 +7,11 @@ import numpy as np
 import pytest
 
 from camoxpert_cli.config.eval_options import EmptyMasks, Protocol
+from camoxpert_cli.errors import DataError
 from camoxpert_cli.evaluation.given_predictions import evaluate_predictions
 from camoxpert_cli.evaluation.image import read_map, score_and_save, score_files
 from camoxpert_cli.metrics.image_scores import score_image
-from tests.helpers.image_files import noise, write
+from tests.helpers.image_files import noise, touch, write
 
 MASK = np.zeros((20, 30), np.uint8)
 MASK[5:15, 3:20] = 255
@@ -61,7 +62,9 @@ def test_given_maps(tmp_path: Path) -> None:
         write(tmp_path / "maps" / f"{name}.png", np.roll(GREY, at, axis=0))
         write(tmp_path / "SET" / "GT" / f"{name}.png", np.roll(MASK, at, axis=1))
         cv2.imwrite(str(tmp_path / "SET" / f"{name}.bmp"), noise(at, 20, 30))
-    evaluation = evaluate_predictions(tmp_path / "maps", tmp_path / "SET" / "GT", tmp_path / "SET", Protocol(False))
+    evaluation = evaluate_predictions(
+        tmp_path / "maps", tmp_path / "SET" / "GT", tmp_path / "SET", Protocol(False), include_noncam=True
+    )
     (scored,) = evaluation.sets
 
     assert (scored.name, scored.names) == ("SET", names)
@@ -74,3 +77,28 @@ def test_given_maps(tmp_path: Path) -> None:
         assert np.array_equal(shown_mask, mask)
         assert np.array_equal(shown, grey)
     assert evaluation.to_json()["stretch"] is False
+
+
+def test_maps_of_images_that_show_nothing_camouflaged(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """COD10K's NonCAM masks are left out with their maps, as everywhere, and told; nothing else is an error."""
+    maps, masks = tmp_path / "maps", tmp_path / "SET" / "GT"
+    for name in ("COD10K-NonCAM-7-Other-1", "a"):
+        write(maps / f"{name}.png", GREY)
+        write(masks / f"{name}.png", MASK)
+    assert evaluate_predictions(maps, masks, None, Protocol()).sets[0].names == ["a"]
+    assert "1 NonCAM maps are left out" in capsys.readouterr().err
+
+    for folder in (maps, masks):
+        (folder / "a.png").unlink()
+    with pytest.raises(DataError, match=r"there are no maps in .*, but for 1 of NonCAM pictures") as caught:
+        evaluate_predictions(maps, masks, None, Protocol())
+    assert "--include-noncam" in caught.value.hint
+
+
+def test_maps_in_files_of_another_kind(tmp_path: Path) -> None:
+    """They are named."""
+    touch(tmp_path / "maps", ["a.npy", "b.npy"])
+    write(tmp_path / "GT" / "a.png", MASK)
+
+    with pytest.raises(DataError, match=r"there are no maps in .*: left out 2 \.npy"):
+        evaluate_predictions(tmp_path / "maps", tmp_path / "GT", None, Protocol())

@@ -17,6 +17,7 @@ from camoxpert_cli.evaluation.results import ScoredSet
 from camoxpert_cli.evaluation.test_sets import find_tests, score_set, scoring_workers, show_image
 from camoxpert_cli.metrics.image_scores import score_image
 from camoxpert_cli.parallel.world import World
+from tests.helpers.image_files import noise, square_mask, write
 from tests.helpers.scoring import RedIsObject
 from tests.helpers.thread_ranks import outcomes_in_threads
 from tests.helpers.tiny_data import TEST_IMAGES, TEST_SET
@@ -67,6 +68,15 @@ def test_an_image_that_is_shown(tiny_data: Path, tmp_path: Path) -> None:
         assert (image == read_image(pair.image)[0]).all()
         assert (mask == (read_mask(pair.mask) > 0)).all()
         assert score_image(grey, mask).measures == scored.scores[index].measures
+
+
+def test_an_image_whose_mask_has_another_size(tmp_path: Path) -> None:
+    """It is shown at its mask's size, beside a map of that size."""
+    image = write(tmp_path / "a.png", noise(0, 64, 80))
+    pair = Pair("a", image, write(tmp_path / "mask.png", square_mask(0, 62, 80)))
+    shown = show_image(RedIsObject(mean=0.2), {"A": [pair]}, 64, CPU, None, Inference().tta, "A", 0)  # type: ignore[arg-type]
+
+    assert [each.shape[:2] for each in shown if each is not None] == [(62, 80)] * 3
 
 
 @pytest.mark.parametrize(("usable", "ranks", "workers"), [(8, 1, 7), (8, 2, 3), (8, 8, 0), (4, 8, 0), (1, 1, 0)])

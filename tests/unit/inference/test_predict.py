@@ -242,8 +242,9 @@ def test_overlays(network: CamoXpert, images: Path, maps: Path, tmp_path: Path, 
 
     assert {path.name for path in (tmp_path / "maps").iterdir()} == {first.name, "overlays"}
     assert [path.name for path in (tmp_path / "maps" / "overlays").iterdir()] == [f"{first.stem}.jpg"]
-    written = (tmp_path / "maps" / "overlays" / f"{first.stem}.jpg").read_bytes()
-    assert written == cv2.imencode(".jpg", expected[..., ::-1])[1].tobytes()
+    drawn = cv2.imdecode(cv2.imencode(".jpg", expected[..., ::-1])[1], cv2.IMREAD_COLOR)
+    assert drawn is not None
+    assert np.array_equal(read(tmp_path / "maps" / "overlays" / f"{first.stem}.jpg"), drawn)
 
 
 def test_overlays_are_not_overwritten(network: CamoXpert, images: Path, tmp_path: Path) -> None:
@@ -306,3 +307,13 @@ def test_whatever_ends_it_leaves_whole_files(
     names = sorted(path.name for path in images.iterdir())
     assert sorted(path.name for path in (tmp_path / "maps").iterdir()) == names[:2]
     assert all(read(path).shape == read(images / path.name).shape[:2] for path in (tmp_path / "maps").iterdir())
+
+
+def test_links_of_one_name_that_lead_nowhere(network: CamoXpert, tmp_path: Path) -> None:
+    """They are different images as far as anybody knows."""
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "x.png").symlink_to("nowhere")
+
+    with pytest.raises(DataError, match=r"would both be written to x\.png"):
+        run(network, [tmp_path / "a", tmp_path / "b"], tmp_path / "maps")

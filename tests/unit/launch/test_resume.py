@@ -7,12 +7,15 @@ from typing import Any
 
 import pytest
 import torch
+import yaml
 
 from camoxpert_cli.checkpoints.format import FORMAT, VERSION, Checkpoint, CheckpointContent, Progress, TrainingContent
 from camoxpert_cli.config.resolve import resolve, to_mapping
+from camoxpert_cli.config.schema import SETTINGS
 from camoxpert_cli.engine.build import build_phases, rate_at
 from camoxpert_cli.errors import ConfigError, UsageError
 from camoxpert_cli.launch import resume
+from camoxpert_cli.launch.decide import name_for
 from camoxpert_cli.launch.resume import rehearse, settings_to_go_on
 from camoxpert_cli.run_folder import RunFolder
 from tests.helpers.tiny_data import tiny_run
@@ -21,8 +24,8 @@ from tests.helpers.tiny_data import tiny_run
 def checkpoint_of(folder: Path, **settings: Any) -> Checkpoint:
     """Of a run of three epochs in `folder`; steps of 4 and 2 images."""
     folder.mkdir()
-    (folder / "config.yaml").touch()
     config = tiny_run(Path("/images"), folder, epochs=3, stage2_batch_size=2, gpus=1, **settings).config
+    (folder / "config.yaml").write_text(yaml.safe_dump(to_mapping(config)))
     content = {"format": FORMAT, "version": VERSION, "network": {"weight": torch.ones(1)}, "config": to_mapping(config)}
     return Checkpoint(folder / "last.pth", content)
 
@@ -109,14 +112,15 @@ def test_where_it_goes_on(checkpoint: Checkpoint, monkeypatch: pytest.MonkeyPatc
 
     assert settings_to_go_on(began_elsewhere, {}, []).config.run.resume_from is None
     assert by_flag.run.checkpoint_dir == assigned.run.checkpoint_dir == "new"
-    assert str(read_only.run.checkpoint_dir).startswith("runs/run-")
+    assert read_only.run.checkpoint_dir is None
+    assert name_for(resolve(None, {}), checkpoint) == "run"
 
 
 def test_a_folder_with_a_checkpoint_alone_is_no_runs_own(checkpoint: Checkpoint) -> None:
     """Somebody put the file there, beside files of their own."""
     (checkpoint.path.parent / "config.yaml").unlink()
 
-    assert str(settings_to_go_on(checkpoint, {}, []).config.run.checkpoint_dir).startswith("runs/run-")
+    assert settings_to_go_on(checkpoint, {}, []).config.run.checkpoint_dir is None
 
 
 def test_images_that_lie_elsewhere_now(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -134,14 +138,109 @@ def test_images_that_lie_elsewhere_now(tmp_path: Path, monkeypatch: pytest.Monke
     assert (now_set.images, now_set.masks) == ((), ())
 
 
+def test_validation_folders_are_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where training pictures lie elsewhere now, those to validate on stay where they are, or are given anew."""
+    monkeypatch.chdir(tmp_path)
+    checkpoint = checkpoint_of(tmp_path / "run", val_images=["/old/v"], val_masks=["/old/w"])
+    kept = settings_to_go_on(checkpoint, {"data.dataset_path": ["data"]}, []).config.data
+    moved = settings_to_go_on(checkpoint, {"data.val_images": ["v"], "data.val_masks": ["w"]}, []).config.data
+
+    assert (kept.val_images, kept.val_masks) == (("/old/v",), ("/old/w",))
+    assert (moved.val_images, moved.val_masks) == ((str(tmp_path / "v"),), (str(tmp_path / "w"),))
+    assert moved.dataset_path == checkpoint_data(checkpoint)
+
+
+def checkpoint_data(checkpoint: Checkpoint) -> tuple[str, ...]:
+    return settings_to_go_on(checkpoint, {}, []).config.data.dataset_path
+
+
+def with_cache(folder: Path, cache: Path, *, beside: bool = True) -> Checkpoint:
+    """A checkpoint whose run kept its cache there, with the settings `beside` it or alone."""
+    checkpoint = checkpoint_of(folder, cache=str(cache))
+    if not beside:
+        (folder / "config.yaml").unlink()
+    return checkpoint
+
+
+def test_the_cache_of_a_run_of_this_machine(tmp_path: Path) -> None:
+    """A run goes on with the cache that it has made."""
+    cache = tmp_path / "cache"
+    cache.mkdir()
+    (cache / "pictures-64px-0.u8").touch()
+    checkpoint = with_cache(tmp_path / "run", cache)
+
+    assert settings_to_go_on(checkpoint, {}, []).config.data.cache == str(cache)
+
+
+@pytest.mark.parametrize("kind", ["not there", "somebody's", "settings missing", "settings of another"])
+def test_a_place_that_only_a_checkpoint_names(tmp_path: Path, capsys: pytest.CaptureFixture[str], kind: str) -> None:
+    """A checkpoint may come from anybody: no cache is kept where it says, unless the user says so too."""
+    cache = tmp_path / "place"
+    checkpoint = with_cache(tmp_path / "run", cache, beside=kind != "settings missing")
+    if kind != "not there":
+        cache.mkdir()
+    if kind.startswith("settings"):
+        (cache / "pictures-64px-0.u8").touch()
+    if kind == "settings of another":
+        (tmp_path / "run" / "config.yaml").write_text(yaml.safe_dump(to_mapping(resolve(None, {}).config)))
+    asked = settings_to_go_on(checkpoint, {"data.cache": str(cache)}, []).config.data.cache
+    assert capsys.readouterr().err == ""
+
+    assert settings_to_go_on(checkpoint, {}, []).config.data.cache == "auto"
+    assert asked == str(cache)
+    assert f"--cache {cache} takes that folder" in " ".join(capsys.readouterr().err.split())
+
+
+def test_a_cache_in_the_run_folder(tmp_path: Path) -> None:
+    """A run may write there in any case, and nowhere beside it."""
+    inside = with_cache(tmp_path / "run", tmp_path / "run" / "cache")
+    outside = with_cache(tmp_path / "other", tmp_path / "other" / ".." / "cache")
+
+    assert settings_to_go_on(inside, {}, []).config.data.cache == str(tmp_path / "run" / "cache")
+    assert settings_to_go_on(outside, {}, []).config.data.cache == "auto"
+
+
+def test_no_other_place_of_a_checkpoint_is_written(tmp_path: Path) -> None:
+    """Of the settings that are paths, a run writes to its folder and its cache; where it goes on decides the former."""
+    paths = {key for key, each in SETTINGS.items() if each.stands_for in ("DIR", "FILE")}
+    checkpoint = checkpoint_of(tmp_path / "run", checkpoint_dir=str(tmp_path / "theirs"), resume_from="/theirs.pth")
+    run = settings_to_go_on(checkpoint, {}, []).config.run
+
+    assert paths == {"model.backbone_weights", "data.dataset_path", "data.images", "data.masks", "data.cache"} | {
+        "data.val_images",
+        "data.val_masks",
+        "run.checkpoint_dir",
+        "run.resume_from",
+    }
+    assert (run.checkpoint_dir, run.resume_from) == (str(tmp_path / "run"), None)
+
+
+def test_saved_by_another_process_in_between(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who read a checkpoint before another run's last save in the same folder is told so, and changes nothing."""
+    found = checkpoint_of(tmp_path / "run")
+    found.path.write_bytes(b"first")
+
+    def read_slowly(source: Path) -> Checkpoint:
+        found.path.unlink()
+        found.path.write_bytes(b"second")
+        return found
+
+    monkeypatch.setattr(resume, "find_checkpoint", read_slowly)
+    with pytest.raises(UsageError, match="another process has saved in") as caught:
+        resume.resume(tmp_path / "run", {}, [])
+
+    assert caught.value.hint == f"camox resume {tmp_path / 'run'}"
+    assert found.path.read_bytes() == b"second"
+
+
 @pytest.mark.parametrize(("samples", "step"), [(0, 0), (32, 2), (33, 3)])
 def test_the_next_rate(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, samples: int, step: int) -> None:
     """A dry run names the rate of the step that comes next, of 16 images, in the middle of an epoch too."""
-    (tmp_path / "config.yaml").touch()
     settings = {"train.accumulation_steps": 1, "train.batch_size": 8, "train.stage2_batch_size": 8, "run.gpus": 2}
     before = to_mapping(resolve("quickstart", settings).config)
     training = TrainingContent(Progress(samples=samples), 4, "", {"state": {}, "param_groups": []}, {}, 0)
     network = {"weight": torch.zeros(1)}
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump(before))
     content = CheckpointContent("test_resnet", 7, network, None, 0, None, None, before, None, training)
     found = Checkpoint(tmp_path / "last.pth", content.to_dict())
     monkeypatch.setattr(resume, "find_checkpoint", lambda source: found)

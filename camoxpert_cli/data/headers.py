@@ -1,0 +1,82 @@
+"""What an image file says of itself, looked at before it is decoded: some kilobytes can ask for gigabytes."""
+
+from __future__ import annotations
+
+import struct
+from typing import NamedTuple
+
+_WIDTH, _HEIGHT = 256, 257  # tags of TIFF
+_SHORT = 3
+
+
+def stated_size(content: bytes) -> tuple[int, int] | None:
+    """Height and width; None where they cannot be found, or the format is none of JPEG, PNG, BMP, GIF and TIFF."""
+    if content.startswith(b"\xff\xd8"):
+        return jpeg_header(content).size
+    try:
+        if content.startswith(b"\x89PNG"):
+            width, height = struct.unpack_from(">II", content, 16)
+        elif content.startswith(b"BM"):
+            is_old = content[14:18] == b"\x0c\0\0\0"
+            width, height = struct.unpack_from("<HH" if is_old else "<ii", content, 18)
+        elif content.startswith(b"GIF8"):
+            width, height = struct.unpack_from("<HH", content, 6)
+        elif content.startswith((b"II*\0", b"MM\0*")):
+            width, height = _of_tiff(content)
+        else:
+            return None
+    except (struct.error, KeyError):  # it is cut off, or does not say
+        return None
+    return abs(height), abs(width)  # of a BMP whose rows go down the height is negative
+
+
+def _of_tiff(content: bytes) -> tuple[int, int]:
+    """Width and height of the first page, which is the one that is read."""
+    order = "<" if content.startswith(b"II") else ">"
+    (at,) = struct.unpack_from(f"{order}I", content, 4)
+    (count,) = struct.unpack_from(f"{order}H", content, at)
+    found = {}
+    for entry in range(at + 2, at + 2 + 12 * count, 12):
+        tag, kind = struct.unpack_from(f"{order}HH", content, entry)
+        if tag in (_WIDTH, _HEIGHT):
+            (found[tag],) = struct.unpack_from(f"{order}{'H' if kind == _SHORT else 'I'}", content, entry + 8)
+    return found[_WIDTH], found[_HEIGHT]
+
+
+class JpegHeader(NamedTuple):
+    """A JPEG's height and width as it is stored, where they can be found, and where its pixels start."""
+
+    size: tuple[int, int] | None
+    pixels: int
+    is_progressive: bool
+
+
+def jpeg_header(content: bytes) -> JpegHeader:
+    """What comes before a JPEG's pixels.
+
+    Within the pixels 0xFF is always followed by 0x00 or a restart number, so 0xFFD9 there is the end. The segments
+    before them are stepped over, since a thumbnail in the EXIF data has a size and an end of its own; what lies between
+    segments is passed over, as libjpeg does. Bytes after the end are fine: phones append films and depth maps.
+    """
+    size, is_progressive, at = None, False, 2
+    while (at := content.find(b"\xff", at)) >= 0 and content[at + 1 : at + 2] not in (b"", b"\xda"):
+        marker = content[at + 1]
+        if marker in (0x00, 0x01, 0xFF) or 0xD0 <= marker <= 0xD9:  # a fill byte, or a marker without a segment
+            at += 1
+            continue
+        if 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):  # frame headers, but for tables among them
+            height, width = (int.from_bytes(content[at + start : at + start + 2], "big") for start in (5, 7))
+            size = (height, width) if height and width else None
+            is_progressive = marker in (0xC2, 0xC6, 0xCA, 0xCE)
+        at += 2 + int.from_bytes(content[at + 2 : at + 4], "big")
+    return JpegHeader(size, at if at >= 0 else len(content), is_progressive)
+
+
+def png_is_whole(content: bytes) -> bool:
+    """Whether a PNG's parts lead to its end; OpenCV takes as much memory as a part says it has bytes, read or not."""
+    at = 8
+    while (kind := content[at + 4 : at + 8]) != b"IEND":
+        if len(kind) < 4:
+            return False
+        at += 12 + int.from_bytes(content[at : at + 4], "big")
+    return True

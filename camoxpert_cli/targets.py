@@ -1,0 +1,151 @@
+"""Files that a command is about to write, all looked at before it works.
+
+Nothing is ever replaced but what camox wrote, and that only where it was asked for.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+
+from camoxpert_cli.atomic import not_a_file
+from camoxpert_cli.errors import UsageError
+
+
+def check_targets(
+    paths: Sequence[Path],
+    hint: str,
+    *,
+    is_ours: Callable[[Path], bool],
+    overwrite: bool,
+    inputs: Iterable[Path] = (),
+    beside: Iterable[Path] = (),
+    taken: Callable[[Path], str] = lambda path: f"{path} exists already",
+) -> None:
+    """Raise UsageError unless all of `paths` can be written and none would take away what is not camox's.
+
+    A file that is there may be replaced with `overwrite`, where it `is_ours` and no name of one of `inputs`. A link to
+    a file counts as that file. `beside` are further files that will be written, which were looked at before. `hint` is
+    what to do instead; `taken` says that there is a file, where `overwrite` was not given. Makes no file and no folder.
+    """
+    folders: dict[Path, Path] = {}
+    names = {Path(os.path.realpath(path.parent), path.name): path for path in beside}
+    read: dict[tuple[int, int], Path] | None = None
+    for path in paths:
+        _refuse_dash(path, hint)
+        if path.parent not in folders:
+            folders[path.parent] = check_folder(path.parent, hint)
+        _refuse_name(path.name, folders[path.parent], hint)
+        real = folders[path.parent] / path.name
+        if names.setdefault(real, path) is not path:
+            raise UsageError(f"two files would be written to {path}", hint)
+        if (status := _status(real, path, hint)) is None:
+            continue
+        if read is None:
+            read = {(found.st_dev, found.st_ino): each for each in inputs if (found := _status_or_none(each))}
+        if (source := read.get((status.st_dev, status.st_ino))) is not None:
+            raise UsageError(f"{path} would take the place of {source}, which is to be read", hint)
+        if not overwrite:
+            raise UsageError(taken(path), f"{hint}, or --overwrite where that is meant")
+        if not is_ours(real):
+            raise UsageError(f"{path} is there, and camox did not write it: it stays as it is", hint)
+    for each in {real.parent for real in names}:
+        if clash := next((names[above] for above in (each, *each.parents) if above in names), None):
+            raise UsageError(f"{clash} cannot be both a file and a folder", hint)
+
+
+def check_parent(path: Path) -> None:
+    """Raise UsageError where the folder for one file is not there: a typing error, more often than a new folder."""
+    if not os.path.isdir(path.parent):  # noqa: PTH112 -- False for impossible names
+        raise UsageError(f"there is no folder {path.parent} to write {path.name} to", f"mkdir -p {path.parent}")
+
+
+def is_file_of(path: Path, other: Path) -> bool:
+    """Whether both are names of one file that is there."""
+    try:
+        return path.samefile(other)
+    except (OSError, ValueError):
+        return False
+
+
+def check_folder(folder: Path, hint: str) -> Path:
+    """Where `folder` is once links are followed. Makes nothing.
+
+    Raises UsageError unless files can be written to it, or it can be made where it is not there.
+    """
+    _refuse_dash(folder, hint)
+    if not all(is_plain(part) or part == ".." for part in folder.parts if part != folder.anchor):
+        raise UsageError(f"{str(folder)!r} cannot be the name of a folder", hint)
+    for each in (folder, *folder.parents):
+        if os.path.islink(each) and not os.path.exists(each):  # noqa: PTH110, PTH114 -- False for impossible names
+            raise UsageError(f"{each} is a link to {each.readlink()}, which is not there", hint)
+    try:
+        there = real = Path(os.path.realpath(folder))
+        while not os.path.lexists(there):
+            _refuse_name(there.name, there.parent, hint)
+            there = there.parent
+        with tempfile.TemporaryFile(dir=there) as probe:  # has no name where the file system can do without
+            probe.write(b"\0")
+    except NotADirectoryError as error:
+        why = "is a file, expected a folder" if there == real else f"cannot be made a folder: {there} is a file"
+        raise UsageError(f"{folder} {why}", hint) from error
+    except OSError as error:
+        why = "written to" if there == real else "made a folder"
+        raise UsageError(f"{folder} cannot be {why}: {error.strerror}", hint) from error
+    return real
+
+
+def is_plain(name: str) -> bool:
+    """Whether `name` can be that of a file or folder within another one: no path, nothing that leads elsewhere."""
+    try:
+        os.fsencode(name)
+    except UnicodeEncodeError:
+        return False
+    return name not in ("", ".", "..") and "/" not in name and "\0" not in name
+
+
+def within(folder: Path, name: str, hint: str) -> Path:
+    """The file or folder `name` directly in `folder`. Raises UsageError for a name that would lie elsewhere."""
+    if not is_plain(name):
+        raise UsageError(f"{name!r} cannot be the name of a file or folder in {folder}", hint)
+    return folder / name
+
+
+def _refuse_dash(path: Path, hint: str) -> None:
+    if path.parts[:1] == ("-",):
+        raise UsageError("- is no name of a file or folder, and what camox writes does not go to stdout", hint)
+
+
+def _refuse_name(name: str, folder: Path, hint: str) -> None:
+    """Raise UsageError for a name that the file system of `folder`, or of the nearest above it, cannot hold."""
+    if not is_plain(name):
+        raise UsageError(f"{name!r} cannot be the name of a file or folder", hint)
+    while not folder.is_dir() and folder != folder.parent:
+        folder = folder.parent
+    size, most = len(os.fsencode(name)), os.pathconf(folder, "PC_NAME_MAX")
+    if size > most:
+        raise UsageError(f"the name {name} has {size} bytes, and {most} are the most that {folder} takes", hint)
+
+
+def _status(real: Path, path: Path, hint: str) -> os.stat_result | None:
+    """Of the file at `path`, None where there is none. Raises UsageError for what is there and no file."""
+    try:
+        status = real.stat()
+    except FileNotFoundError:
+        if real.is_symlink():
+            raise UsageError(f"{path} is a link to {real.readlink()}, which is not there", hint) from None
+        return None
+    except OSError as error:
+        raise UsageError(f"{path} cannot be written: {error.strerror}", hint) from error
+    if (why := not_a_file(status)) is not None:
+        raise UsageError(f"{path} cannot be written: {why}", hint)
+    return status
+
+
+def _status_or_none(path: Path) -> os.stat_result | None:
+    try:
+        return path.stat()
+    except (OSError, ValueError):
+        return None
