@@ -88,14 +88,18 @@ def error_of(exit_code: int, message: str, hint: str = "", details: str = "") ->
 
 
 def first_line(error: object) -> str:
-    """Of what an error says; the name of its class where it says nothing."""
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+    """Of what an error says, with the lines that it announces; the name of its class where it says nothing."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    said = next((at for at, line in enumerate(lines, start=1) if not line.endswith(":")), len(lines))
+    return " ".join(lines[:said]) or type(error).__name__
 
 
 def one_line(error: object) -> str:
-    """The first line, cut off where it is long: CUDA's go on with paragraphs on how to debug them."""
+    """The first line, cut off after a word where it is long: CUDA's go on with paragraphs on how to debug them."""
     line = first_line(error)
-    return line if len(line) <= _LONGEST_LINE else f"{line[:_LONGEST_LINE]}…"
+    if len(line) <= _LONGEST_LINE:
+        return line
+    return f"{line[:_LONGEST_LINE].rpartition(' ')[0] or line[:_LONGEST_LINE]} …"
 
 
 _SHORT = reprlib.Repr()

@@ -10,27 +10,32 @@ from typing import Any, Literal
 
 from torch import Tensor
 
-from camoxpert_cli import atomic
-from camoxpert_cli.checkpoints.format import is_own_file, refuse_later_version, write_safetensors, write_verified
-from camoxpert_cli.checkpoints.keys import (
-    DATA_PARALLEL,
-    add_prefix,
-    bare,
-    renamed_metadata,
-    shared_prefix,
-    strip_prefixes,
+from camoxpert_cli import atomic, console
+from camoxpert_cli.checkpoints.find_networks import StoredNetwork, StoredNetworks, below, find_networks
+from camoxpert_cli.checkpoints.format import (
+    is_own_file,
+    naming,
+    refuse_later_version,
+    write_safetensors,
+    write_verified,
 )
-from camoxpert_cli.checkpoints.load import misfits
+from camoxpert_cli.checkpoints.keys import DATA_PARALLEL, add_prefix, renamed_metadata
+from camoxpert_cli.checkpoints.load import fitting_weights
 from camoxpert_cli.checkpoints.program_layouts import (
-    Layout,
+    DESCRIPTIONS,
     architecture_of,
+    ema_in,
     layout_of,
+    misfits,
+    networks_in,
+    outline,
+    ready,
     said_architecture,
-    state_dicts_in,
 )
-from camoxpert_cli.checkpoints.repack import as_before, as_original, dropped, meta_network, metadata
+from camoxpert_cli.checkpoints.repack import as_before, as_original, dropped, metadata
 from camoxpert_cli.config.eval_options import Weights
-from camoxpert_cli.errors import CheckpointError, UsageError
+from camoxpert_cli.errors import CheckpointError, ConfigError, UsageError
+from camoxpert_cli.model.stored_tensors import say_left_out, short
 from camoxpert_cli.model.weights_file import SAFETENSORS, read_weights_file
 from camoxpert_cli.targets import check_parent, check_targets, is_file_of
 
@@ -46,11 +51,13 @@ class Conversion:
     target: str
     written: bool
     program: str  # that wrote the source
+    network: str  # the entry it was found in, empty for the whole file
     removed_prefix: str
     added_prefix: str
     tensors: int
     average_tensors: int
     dropped: tuple[str, ...]  # entries of the source that are not in the target
+    others: tuple[str, ...]  # tensors that lay among the network's, and are not in the target
     tied: int  # tensors that share their memory with another one
     backbone: str | None
     num_experts: int | None
@@ -68,22 +75,34 @@ def convert_checkpoint(
     in_place: bool = False,
     overwrite: bool = False,
     dry_run: bool = False,
+    as_is: bool = False,
+    entry: str | None = None,
 ) -> Conversion:
     """Write the weights in `source` to `target` (.safetensors, or any other name for torch's own format).
 
     Wrappers' prefixes are taken away or, with `add`, become one `module.` on the network's keys; the average never has
-    one, as in the original program. `weights` says which of the two become the network's. `dry_run` writes nothing, and
-    compares with the network. Raises CheckpointError for a file that cannot be read or whose keys are mixed, UsageError
-    for a target that must not be written.
+    one, as in the original program. `weights` says which of the two become the network's, and `entry` which network is
+    meant where there are several. `dry_run` writes nothing, and compares with the network. Raises CheckpointError for a
+    file that cannot be read, or of which the new one could not be loaded unless it shall stay `as_is`; UsageError for a
+    target that must not be written.
     """
     target = _allowed(source, target, in_place, overwrite)
-    content, layout = _read(source)
-    before, ema = state_dicts_in(content, layout)
-    prefix = shared_prefix(bare(before))
-    network, ema = _choose(before, ema, weights, add, source)
+    content = _read(source, entry)
+    layout, places = layout_of(content), networks_in(content)
+    assert layout is not None
+    prefix = places.network.place.prefix
     to_safetensors = target.suffix == SAFETENSORS
     # Finding it out from the weights takes seconds.
-    architecture = (architecture_of if dry_run or to_safetensors or to == "camoxpert" else said_architecture)(content)
+    tells = said_architecture if as_is and not (dry_run or to_safetensors or to == "camoxpert") else architecture_of
+    architecture = tells(content)
+    network, ema = _choose(content, places, weights, add, source)
+    others = list(places.others)
+    if architecture is not None and not as_is:
+        added = [*(ready(outline(*architecture), places.network.weights)[1])]
+        others += added
+        for name in added:
+            network.pop((DATA_PARALLEL if add else "") + name)
+    say_left_out(others, source)
 
     result: Mapping[str, Any]
     if to_safetensors:
@@ -91,26 +110,34 @@ def convert_checkpoint(
     elif to == "camoxpert":
         result = as_original(content, network, ema, architecture, source)
     else:
-        result = as_before(content, layout, network, ema, everything=keep == "all", training=weights == "model")
-    tied = len(network) - len({_place(value) for value in network.values()})
+        result = as_before(content, layout, places, network, ema, everything=keep == "all", training=weights == "model")
+    described = metadata(content, architecture)
     if not dry_run:
+        try:
+            _refuse_unloadable({"state_dict": result, "metadata": described} if to_safetensors else result, source)
+        except CheckpointError as error:
+            if not as_is:
+                raise
+            console.warn(f"{error.message}; it is written as it is")
         atomic.sweep(target)
-        _write(target, result, metadata(content, architecture))
-    added = DATA_PARALLEL if add else ""
+        _write(target, result, described)
+    added_prefix = DATA_PARALLEL if add else ""
     return Conversion(
         source=str(source),
         target=str(target),
         written=not dry_run,
         program=layout.program,
-        removed_prefix="" if prefix == added else prefix,
-        added_prefix="" if prefix == added else added,
+        network=str(places.network.place),
+        removed_prefix="" if prefix == added_prefix else prefix,
+        added_prefix="" if prefix == added_prefix else added_prefix,
         tensors=len(network),
         average_tensors=len(ema or {}),
-        dropped=dropped(content, layout, result, architecture),
-        tied=tied,
+        dropped=dropped(content, places, result, architecture),
+        others=tuple(map(short, others)),
+        tied=len(network) - len({_place(value) for value in network.values()}),
         backbone=architecture[0] if architecture else None,
         num_experts=architecture[1] if architecture else None,
-        differences=_differences(network, added, architecture) if dry_run else None,
+        differences=_differences(network, added_prefix, architecture) if dry_run else None,
     )
 
 
@@ -133,38 +160,68 @@ def _allowed(source: Path, target: Path | None, in_place: bool, overwrite: bool)
     return target
 
 
-def _read(source: Path) -> tuple[dict[str, Any], Layout]:
+def _read(source: Path, entry: str | None) -> dict[str, Any]:
+    """What is in the file; where the network in `entry` was asked for, that one and what describes it."""
     content = read_weights_file(source, mmap=True)
     refuse_later_version(content, source)
-    layout = layout_of(content)
-    if layout is None:
-        raise CheckpointError(f"{source} holds no weights", "give a checkpoint, or a file with a state dict")
-    return content, layout
+    with naming(source):
+        if entry is None:
+            networks_in(content)
+            return content
+        networks = {str(each.place): each for each in find_networks(content)}
+    if entry not in networks:
+        raise CheckpointError(
+            f"{source} holds no network in --entry {entry}",
+            f"it holds one in {', '.join(map(short, networks))}" if networks else "leave --entry out",
+        )
+    described = {key: content[key] for key in DESCRIPTIONS if key in content}
+    return {**described, "state_dict": networks[entry].weights}
 
 
 def _choose(
-    network: Mapping[str, Tensor], ema: Mapping[str, Tensor] | None, weights: Weights, add: bool, source: Path
+    content: Mapping[str, Any], places: StoredNetworks, weights: Weights, add: bool, source: Path
 ) -> tuple[dict[str, Tensor], dict[str, Tensor] | None]:
     """The two state dicts under their new keys; with `weights` "ema" the average takes the network's place."""
-    chosen = _renamed(network, add)
-    stripped = None if ema is None else _renamed(ema, add=False)
+    chosen = _renamed(content, places.network, add)
+    ema = None if places.ema is None else _renamed(content, places.ema, add=False)
     if weights == "model":
-        return chosen, stripped
-    if stripped is None:
+        return chosen, ema
+    if ema is None:
         raise CheckpointError(f"{source} holds no moving average of the weights", "--weights model")
     # Of the original program's average, buffers are the network's.
-    chosen.update(add_prefix(stripped) if add else stripped)
+    chosen.update(add_prefix(ema) if add else ema)
     return chosen, None
 
 
-def _renamed(state: Mapping[str, Tensor], add: bool) -> OrderedDict[str, Tensor]:
-    """`state` under bare keys or below `module.`, its `_metadata` (module versions that torch reads) included."""
-    renamed = OrderedDict(add_prefix(state) if add else strip_prefixes(state))
-    metadata = getattr(state, "_metadata", None)
-    if metadata is not None:
-        prefixes = shared_prefix(bare(state)), DATA_PARALLEL if add else ""
-        renamed._metadata = renamed_metadata(metadata, *prefixes)  # type: ignore[attr-defined]
+def _renamed(content: Mapping[str, Any], stored: StoredNetwork, add: bool) -> OrderedDict[str, Tensor]:
+    """A network under bare keys or below `module.`, its `_metadata` (module versions that torch reads) included."""
+    weights = {name: value.detach() for name, value in stored.weights.items()}
+    renamed = OrderedDict(add_prefix(weights) if add else weights)
+    metadata = getattr(below(content, stored.place.entry), "_metadata", None)
+    if isinstance(metadata, Mapping):
+        added = DATA_PARALLEL if add else ""
+        renamed._metadata = renamed_metadata(metadata, stored.place.prefix, added)  # type: ignore[attr-defined]
     return renamed
+
+
+def _refuse_unloadable(content: Mapping[str, Any], source: Path) -> None:
+    """Raise CheckpointError where what is about to be written could not be loaded."""
+    try:
+        architecture = architecture_of(content)
+        if architecture is None:
+            raise CheckpointError(
+                f"{source} does not say which backbone and how many experts its network has, and its sizes fit none "
+                "that is known"
+            )
+        for ema in (False, True) if ema_in(content) is not None else (False,):
+            fitting_weights(outline(*architecture), content, source, ema)
+    except (CheckpointError, ConfigError) as error:
+        details = error.details or error.hint
+        raise CheckpointError(
+            f"{error.message}; what would be written could not be loaded",
+            "--as-is converts it all the same, --dry-run shows what does not fit",
+            details,
+        ) from error
 
 
 def _write(target: Path, content: Mapping[str, Any], metadata: dict[str, str]) -> None:
@@ -180,7 +237,7 @@ def _differences(
     if architecture is None:
         return None
     weights = {key.removeprefix(prefix): value for key, value in network.items()}
-    return tuple(misfits(meta_network(*architecture), weights))
+    return tuple(misfits(outline(*architecture), weights))
 
 
 def _place(tensor: Tensor) -> tuple[int, Any, Any]:

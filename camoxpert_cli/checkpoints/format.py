@@ -11,11 +11,11 @@ import re
 import shutil
 import traceback
 import zipfile
-from collections.abc import Mapping
-from contextlib import suppress
-from dataclasses import dataclass, fields
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple, TypedDict
 
 import torch
 from safetensors import safe_open
@@ -23,9 +23,11 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from camoxpert_cli import atomic, console
-from camoxpert_cli.checkpoints.keys import strip_prefixes
-from camoxpert_cli.checkpoints.program_layouts import CAMOX, layout_of, state_dicts_in
-from camoxpert_cli.errors import CheckpointError, first_line
+from camoxpert_cli.checkpoints.program_layouts import CAMOX, MOST_EXPERTS, layout_of, networks_in
+from camoxpert_cli.checkpoints.typed import Amount, Count, Having, Number, Within, WrongEntryError, check
+from camoxpert_cli.config.resolve import from_mapping
+from camoxpert_cli.errors import CheckpointError, ConfigError, first_line
+from camoxpert_cli.model.stored_tensors import short
 from camoxpert_cli.model.weights_file import CHECKSUM, SAFETENSORS, checksum, read_weights_file, verify_archive
 
 FORMAT = "camox"
@@ -33,25 +35,97 @@ VERSION = 1
 _COMMENT = b"camox"  # of an archive, by which it is known as ours whatever program's layout is in it
 
 
+Row = Annotated[dict[str, Number], Having(("epoch", "seconds"))]  # of the history
+Scores = Annotated[dict[str, Number], Having(("epoch", "iou"))]
+Setting = bool | int | float | str | list[int | float | str] | None
+
+
+@dataclass
+class Progress:
+    """Where a run stands."""
+
+    epoch: Count = 0  # complete epochs
+    samples: Count = 0  # images seen in the epoch under way
+    loss_sum: Number = 0.0  # of those images
+    experts_chosen: list[list[Amount]] = field(default_factory=list)  # how many of them chose each, (L, E)
+    skipped_steps: Count = 0  # in the epoch under way: gradients overflowed
+    epoch_seconds: Amount = 0.0  # spent in the epoch under way
+    rate: Amount = 0.0  # of the last step
+    best_iou: float = -1.0
+    best_epoch: Count = 0
+    target_seconds: Amount | None = None  # into the run when validation IoU passed the target
+    history: list[Row] = field(default_factory=list)
+
+    @property
+    def seconds(self) -> float:
+        """Spent in the run, over all its sessions."""
+        return sum(row["seconds"] for row in self.history) + self.epoch_seconds
+
+
+class Moments(TypedDict):
+    """What AdamW keeps of a parameter."""
+
+    step: Tensor
+    exp_avg: Tensor
+    exp_avg_sq: Tensor
+
+
+class ParameterGroup(TypedDict):
+    """Of AdamW: which parameters, by their places, and how they are trained."""
+
+    name: str
+    params: list[Count]
+    lr: Amount
+    betas: tuple[Amount, Amount]
+    eps: Amount
+    weight_decay: Amount
+    amsgrad: Literal[False]
+    maximize: Literal[False]
+    capturable: Literal[False]
+    differentiable: Literal[False]
+
+
+class OptimizerState(TypedDict):
+    """AdamW's state dict."""
+
+    state: dict[Count, Moments]
+    param_groups: list[ParameterGroup]
+
+
+class ScalerState(TypedDict, total=False):
+    """GradScaler's state dict, empty without float16."""
+
+    scale: Annotated[float, Within(1e-300, 1e300)]
+    growth_factor: Annotated[float, Within(1.0, 1e6)]
+    backoff_factor: Annotated[float, Within(1e-6, 1.0)]
+    growth_interval: Annotated[int, Within(1, 2**31)]
+    _growth_tracker: Count
+
+
 @dataclass(frozen=True)
 class TrainingContent:
     """What a run needs to go on. A field with a default is absent from files that were written before there was one."""
 
-    progress: dict[str, Any]  # where the run stands
-    backbone_stages: int  # in training
+    progress: Annotated[Progress, Having(("epoch", "samples", "history", "best_epoch", "best_iou"))]
+    backbone_stages: Annotated[int, Within(0, 4)]  # in training
     training_pictures: str  # a digest of names and sizes
-    optimizer: dict[str, Any]  # its state dict
-    scaler: dict[str, Any]  # of float16, else empty
-    ema_updates: int
+    optimizer: OptimizerState
+    scaler: ScalerState
+    ema_updates: Count
     computed_with: dict[str, str] | None = None  # what rounding depends on
 
     def to_dict(self) -> dict[str, Any]:
-        return {name: value for name, value in vars(self).items() if value is not None}
+        content = {name: value for name, value in vars(self).items() if value is not None}
+        return {**content, "progress": asdict(self.progress)}
 
     @classmethod
     def from_dict(cls, content: Mapping[str, Any]) -> TrainingContent:
-        """Raises TypeError where it lacks a field."""
-        return cls(**{field.name: content[field.name] for field in fields(cls) if field.name in content})
+        """From what `check` found to be one."""
+        found = {each.name: content[each.name] for each in fields(cls) if each.name in content}
+        saved = content["progress"]
+        progress = Progress(**{each.name: saved[each.name] for each in fields(Progress) if each.name in saved})
+        progress.history = [*progress.history]  # it grows, and what was read stays what it is
+        return cls(**{**found, "progress": progress})
 
 
 @dataclass(frozen=True)
@@ -62,13 +136,13 @@ class CheckpointContent:
     """
 
     backbone: str | None  # timm name
-    num_experts: int | None
+    num_experts: Annotated[int, Within(1, MOST_EXPERTS)] | None
     network: dict[str, Tensor]  # state dict of the bare network
     ema: dict[str, Tensor] | None  # the same of its average
-    epoch: int | None  # how many were complete
-    scores: dict[str, Any] | None  # validation scores of these weights
-    history: list[dict[str, Any]] | None  # one dict an epoch
-    config: dict[str, Any] | None  # every setting, nested
+    epoch: Count | None  # how many were complete
+    scores: Scores | None  # validation scores of these weights
+    history: list[Row] | None  # one dict an epoch
+    config: dict[str, dict[str, Setting]] | None  # every setting, nested
     versions: dict[str, str] | None  # of camox, torch and others
     training: TrainingContent | None = None  # in `last.pth`, not in `best_model.pth`
     pictures: str | None = None  # a digest of those that it was trained on and those that chose the best epoch
@@ -81,10 +155,13 @@ class CheckpointContent:
 
     @classmethod
     def from_dict(cls, content: Mapping[str, Any]) -> CheckpointContent:
-        """Raises TypeError where the training state lacks a field."""
-        training = content.get("training")
-        found = {field.name: content.get(field.name) for field in fields(cls)}
-        return cls(**{**found, "training": None if training is None else TrainingContent.from_dict(training)})  # type: ignore[arg-type]
+        """Raises WrongEntryError that names an entry which is missing, of another type than here, or impossible."""
+        found = {each.name: content.get(each.name) for each in fields(cls)}
+        check(cls, found, "")
+        training = found.pop("training")
+        own = cls(**found, training=None if training is None else TrainingContent.from_dict(training))  # type: ignore[arg-type]
+        _refuse_contradictions(own)
+        return own
 
 
 class Checkpoint(NamedTuple):
@@ -99,9 +176,14 @@ class Checkpoint(NamedTuple):
         if layout_of(self.content) is not CAMOX:
             return None
         try:
-            return CheckpointContent.from_dict(self.content)
-        except TypeError as error:
-            raise CheckpointError(f"the training state in {self.path} is incomplete: {error}") from error
+            own = CheckpointContent.from_dict(self.content)
+            if own.config is not None:
+                from_mapping(own.config, "config")
+        except (WrongEntryError, ConfigError) as error:
+            raise CheckpointError(
+                f"{self.path} does not hold what camox writes: {first_line(error)}", "take the checkpoint before it"
+            ) from error
+        return own
 
     @property
     def training(self) -> TrainingContent | None:
@@ -179,14 +261,18 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     """
     content = read_weights_file(path)
     refuse_later_version(content, path)
-    layout = layout_of(content)
+    with naming(path):
+        networks_in(content)
+    return content
+
+
+@contextmanager
+def naming(path: Path) -> Iterator[None]:
+    """Have a CheckpointError about what is in the file at `path` begin with it."""
     try:
-        known = layout is not None and _are_camoxperts(state_dicts_in(content, layout)[0])
+        yield
     except CheckpointError as error:
         raise CheckpointError(f"{path}: {error.message}", error.hint, error.details) from error
-    if not known:
-        raise CheckpointError(f"{path} holds no CamoXpert checkpoint")
-    return content
 
 
 def refuse_later_version(content: Any, path: Path) -> None:
@@ -194,9 +280,9 @@ def refuse_later_version(content: Any, path: Path) -> None:
     if not isinstance(content, dict) or content.get("format") != FORMAT:
         return
     version = content.get("version")
-    if not isinstance(version, int) or version > VERSION:
+    if type(version) is not int or not 1 <= version <= VERSION:
         raise CheckpointError(
-            f"{path} is of version {version}, and this camox reads up to {VERSION}", "install a newer camox"
+            f"{path} is of version {short(version)}, and this camox reads up to {VERSION}", "install a newer camox"
         )
 
 
@@ -207,15 +293,25 @@ def checkpoint_bytes(network: nn.Module, ema: bool) -> int:
     return weights * (2 if ema else 1) + moments
 
 
+def _refuse_contradictions(content: CheckpointContent) -> None:
+    """Raise WrongEntryError where entries say different things of how far the run was."""
+    if content.training is None:
+        return
+    progress = content.training.progress
+    if progress.epoch != content.epoch:
+        raise WrongEntryError(f"training.progress.epoch is {progress.epoch}, expected {content.epoch} as in epoch")
+    for at, row in enumerate(progress.history):
+        if not 1 <= row["epoch"] <= progress.epoch:
+            raise WrongEntryError(
+                f"training.progress.history.{at}.epoch is {row['epoch']}, expected one of the {progress.epoch} complete"
+            )
+
+
 def _sign(path: Path) -> None:
     """Add a comment to torch's zip archive, which ends with the size of one that it has not: in two bytes, 0."""
     with path.open("r+b") as file:
         file.seek(-2, os.SEEK_END)
         file.write(len(_COMMENT).to_bytes(2, "little") + _COMMENT)
-
-
-def _are_camoxperts(state: Mapping[str, Any]) -> bool:
-    return any(key.startswith("moe_layers.") for key in strip_prefixes(state))
 
 
 def _link(path: Path, other: Path) -> None:

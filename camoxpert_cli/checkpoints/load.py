@@ -15,13 +15,19 @@ from camoxpert_cli.checkpoints.program_layouts import (
     architecture_of,
     ema_in,
     fitting_architecture,
+    misfits,
+    networks_in,
+    outline,
+    ready,
     said_size,
     weights_of,
 )
 from camoxpert_cli.config.eval_options import Weights
+from camoxpert_cli.config.schema import LARGEST_SIDE, SMALLEST_SIDE
 from camoxpert_cli.errors import CheckpointError, ConfigError, shown
 from camoxpert_cli.model.backbone import create_backbone
 from camoxpert_cli.model.camoxpert import CamoXpert
+from camoxpert_cli.model.stored_tensors import refuse_unusable, say_left_out, some
 from camoxpert_cli.parallel.cuda_errors import explaining_cuda_errors
 from camoxpert_cli.user_path import user_path
 
@@ -53,13 +59,45 @@ def network_of(content: Mapping[str, Any], path: Path, ema: bool | None = None) 
         raise CheckpointError(f"{path} does not say which backbone and how many experts its network has")
     name, num_experts = architecture
     try:
-        backbone = create_backbone(name)
+        # A file may name a network of gigabytes: whether it holds one is seen without memory for it.
+        weights = fitting_weights(outline(name, num_experts), content, path, ema)
+        network = CamoXpert(create_backbone(name), name, num_experts)
     except ConfigError as error:
         raise CheckpointError(f"the network in {path} cannot be built: {error.message}", error.hint) from error
-    network = CamoXpert(backbone, name, num_experts)
-    load_weights(network, weights_of(content, ema), path)
+    network.load_state_dict(weights)
     network.img_size = said_size(content)
     return network.eval()
+
+
+def load_weights(
+    network: CamoXpert, content: Mapping[str, Any], path: Path, *, ema: bool = False, tells: bool = True
+) -> None:
+    """Fill `network` with `fitting_weights`, or raise CheckpointError and load nothing."""
+    network.load_state_dict(fitting_weights(network, content, path, ema, tells=tells))
+
+
+def fitting_weights(
+    network: CamoXpert, content: Mapping[str, Any], path: Path, ema: bool, *, tells: bool = True
+) -> dict[str, Tensor]:
+    """The weights in `content`, read from `path`, or their average, for `network`: all of them, and no other.
+
+    Where it `tells`, a note says what the file holds beside them. Raises CheckpointError where one is missing, of
+    another size, or holds no numbers to compute with.
+    """
+    networks = networks_in(content)
+    stored = weights_of(content, ema)
+    weights, foreign = ready(network, stored)
+    _refuse_misfits(network, weights, stored, path)
+    refuse_unusable(weights, network.state_dict(), path, "take a checkpoint from before that")
+    averaged = networks.ema.weights if ema and networks.ema is not None else weights
+    if lacking := [name for name, _ in network.named_parameters() if name not in averaged]:
+        raise CheckpointError(
+            f"the moving average in {path} is not whole: it lacks {some(lacking, 'tensor')}",
+            "--weights model takes the weights themselves",
+        )
+    if tells:
+        say_left_out([*networks.others, *foreign], path)
+    return weights
 
 
 def trained_size(content: Mapping[str, Any], path: Path) -> int:
@@ -69,7 +107,10 @@ def trained_size(content: Mapping[str, Any], path: Path) -> int:
     """
     size = said_size(content)
     if size is None:
-        raise CheckpointError(f"{path} does not say at which size it was trained", "give it with --img-size")
+        raise CheckpointError(
+            f"{path} does not say at which size it was trained, from {SMALLEST_SIDE} to {LARGEST_SIDE} pixels",
+            "give it with --img-size",
+        )
     return size
 
 
@@ -84,13 +125,15 @@ def uses_ema(content: Mapping[str, Any], path: Path, weights: Weights | None) ->
     return there if weights is None else weights == "ema"
 
 
-def load_weights(network: CamoXpert, weights: Mapping[str, Tensor], path: Path) -> None:
-    """Fill `network`; raises CheckpointError that shows what does not fit, and loads nothing then."""
+def _refuse_misfits(
+    network: CamoXpert, weights: Mapping[str, Tensor], stored: Mapping[str, Tensor], path: Path
+) -> None:
+    """Raise CheckpointError that shows which of `weights` do not fit `network`, and what those `stored` would fit."""
     rows = misfits(network, weights)
     if rows:
         table = console.table(["tensor", "in the file", "in the network"], rows[:_MOST_SHOWN])
         more = f"\nand {len(rows) - _MOST_SHOWN} more" if len(rows) > _MOST_SHOWN else ""
-        fitting = fitting_architecture(weights)
+        fitting = fitting_architecture(stored)
         hint = "give the --backbone and --num-experts the checkpoint was trained with"
         if fitting is not None:
             hint = f"it fits --backbone {fitting[0]} --num-experts {fitting[1]}"
@@ -100,15 +143,3 @@ def load_weights(network: CamoXpert, weights: Mapping[str, Tensor], path: Path) 
             hint,
             details=table + more,
         )
-    network.load_state_dict(dict(weights))
-
-
-def misfits(network: CamoXpert, weights: Mapping[str, Tensor]) -> list[tuple[str, str, str]]:
-    """Name, size in `weights` and size in `network` of each tensor that is missing, unknown or of another size."""
-    own = network.state_dict()
-    sizes = {name: (_size(weights.get(name)), _size(own.get(name))) for name in [*own, *weights]}
-    return [(name, *pair) for name, pair in sizes.items() if pair[0] != pair[1]]
-
-
-def _size(tensor: Tensor | None) -> str:
-    return "missing" if tensor is None else "x".join(map(str, tensor.shape)) or "number"

@@ -11,68 +11,80 @@ import timm
 import torch
 from torch import Tensor
 
-from camoxpert_cli.checkpoints.keys import strip_prefixes
-from camoxpert_cli.config.schema import SMALLEST_SIDE
+from camoxpert_cli.checkpoints.find_networks import StoredNetworks, choose_networks, describe_content, find_networks
+from camoxpert_cli.config.schema import LARGEST_SIDE, SMALLEST_SIDE
 from camoxpert_cli.errors import CheckpointError, ConfigError
 from camoxpert_cli.model.backbone import create_backbone
 from camoxpert_cli.model.camoxpert import CamoXpert
+from camoxpert_cli.model.stored_tensors import COUNTER, short
 
 
 @dataclass(frozen=True)
 class Layout:
-    """A kind of checkpoint: the entries with the network's state dict and that of its EMA, where any.
-
-    `network` None: the content is the state dict itself. `mark` is an entry that only this program writes.
-    """
+    """A kind of checkpoint: what to call it, and the entries with the network and its EMA where they are certain."""
 
     program: str
-    network: str | None
+    network: str | None = None
     ema: str | None = None
-    mark: str | None = None
 
 
 CAMOX = Layout("camox", "network", "ema")
 ORIGINAL = Layout("the original CamoXpert program", "model_state_dict", "ema_state_dict")
-BARE = Layout("a bare state dict", None)
+BARE = Layout("a bare state dict")
+SAFETENSORS = Layout("a .safetensors file")
+LIGHTNING = Layout("Lightning")
+OTHER = Layout("another program")
 MOST_EXPERTS = 64
-LAYOUTS = (
-    CAMOX,
-    ORIGINAL,
-    Layout("Lightning", "state_dict", mark="pytorch-lightning_version"),
-    Layout("a .safetensors file", "state_dict", mark="metadata"),
-    Layout("timm", "state_dict", "state_dict_ema"),
-    Layout("a training script in torchvision's manner", "model", "model_ema"),
-    BARE,
-)
+_NO_NETWORK = "it holds no CamoXpert checkpoint"
+_LONGEST_BACKBONE_NAME = 200
+# Entries that may say which network it is; of backbone and num_experts, they hold both or are one.
+DESCRIPTIONS = ("backbone", "num_experts", "args", "metadata", "hyper_parameters")
 
 
 def layout_of(content: Any) -> Layout | None:
-    """The first layout that fits what a file holds, None where there are no weights."""
-    return next((layout for layout in LAYOUTS if _fits(content, layout)), None)
+    """Whose checkpoint it is, None where there is no network in it. Raises CheckpointError where two are mixed."""
+    if not isinstance(content, Mapping):
+        return None
+    for layout in (CAMOX, ORIGINAL):
+        if _holds_tensors(content.get(layout.network)) or content.get("format") == layout.program:
+            return layout
+    if not (networks := find_networks(content)):
+        return None
+    if any(each.place.entry == () for each in networks):
+        return BARE
+    if "pytorch-lightning_version" in content:
+        return LIGHTNING
+    return SAFETENSORS if content.keys() == {"state_dict", "metadata"} else OTHER
 
 
-def state_dicts_in(content: Any, layout: Layout) -> tuple[Mapping[str, Tensor], Mapping[str, Tensor] | None]:
-    """The network's state dict and its average's, or None, with the keys as they are."""
-    network = content if layout.network is None else content[layout.network]
-    return network, None if layout.ema is None else content.get(layout.ema)
+def networks_in(content: Any) -> StoredNetworks:
+    """The network and its average, as `choose_networks` finds them. Raises CheckpointError where there is none."""
+    networks = find_networks(content)
+    layout = layout_of(content)
+    if not networks:
+        raise CheckpointError(_NO_NETWORK, "", describe_content(content))
+    if layout in (CAMOX, ORIGINAL):
+        entries = {each.place.entry for each in networks}
+        for name in (layout.network, layout.ema):
+            if (name,) not in entries and (name == layout.network or content.get(name) is not None):
+                raise CheckpointError(f"{name} is {short(content.get(name))}, expected a network's tensors by name")
+        networks = [each for each in networks if each.place.entry in ((layout.network,), (layout.ema,))]
+    return choose_networks(content, networks)
 
 
 def architecture_of(content: Mapping[str, Any]) -> tuple[str, int] | None:
     """Backbone and number of experts: as the file says or, where it does not, as the weights' own sizes tell."""
-    layout = layout_of(content)
-    if layout is None:
-        return None
-    return said_architecture(content) or fitting_architecture(strip_prefixes(state_dicts_in(content, layout)[0]))
+    return said_architecture(content) or fitting_architecture(networks_in(content).network.weights)
 
 
 def said_architecture(content: Mapping[str, Any]) -> tuple[str, int] | None:
     """Backbone and number of experts where the file says so in one of the places where programs do."""
-    for said in (content, content.get("args"), content.get("metadata"), content.get("hyper_parameters")):
+    for said in (content, *(content.get(name) for name in DESCRIPTIONS)):
         if isinstance(said, Mapping) and "backbone" in said and "num_experts" in said:
             name, experts = said["backbone"], said["num_experts"]
-            # Metadata of .safetensors is text.
-            if isinstance(name, str) and str(experts).isdecimal() and 1 <= int(experts) <= MOST_EXPERTS:
-                return name, int(experts)
+            count = _whole_number(experts)
+            if isinstance(name, str) and len(name) <= _LONGEST_BACKBONE_NAME and 1 <= count <= MOST_EXPERTS:
+                return name, count
     return None
 
 
@@ -81,9 +93,9 @@ def said_size(content: Mapping[str, Any]) -> int | None:
     config = content.get("config")
     settings = config.get("data") if isinstance(config, Mapping) else None
     for said in (settings, content.get("args"), content.get("metadata")):
-        size = str(said.get("img_size")) if isinstance(said, Mapping) else ""
-        if size.isdecimal() and int(size) >= SMALLEST_SIDE:
-            return int(size)
+        size = _whole_number(said.get("img_size")) if isinstance(said, Mapping) else 0
+        if SMALLEST_SIDE <= size <= LARGEST_SIDE:
+            return size
     return None
 
 
@@ -91,24 +103,43 @@ def fitting_architecture(weights: Mapping[str, Tensor]) -> tuple[str, int] | Non
     """The EdgeNeXt, test or lite EfficientNet backbone and the number of experts that `weights` (bare keys) fit."""
     prefix = "moe_layers.0.experts."
     experts = {key.removeprefix(prefix).partition(".")[0] for key in weights if key.startswith(prefix)}
-    if not experts:
+    if not 1 <= len(experts) <= MOST_EXPERTS:
         return None
-    sizes = {key: value.shape for key, value in weights.items()}
     for name in [*timm.list_models("edgenext_*"), "test_resnet", *timm.list_models("tf_efficientnet_lite*")]:
-        if _sizes_in(name, len(experts)) == sizes:
+        network = _outline_or_none(name, len(experts))
+        if network is not None and not misfits(network, ready(network, weights)[0]):
             return name, len(experts)
     return None
 
 
 @cache
-def _sizes_in(name: str, experts: int) -> dict[str, torch.Size] | None:
-    """Of the network's tensors, None where the backbone does not fit it; building one takes timm half a second."""
+def outline(backbone: str, num_experts: int) -> CamoXpert:
+    """The network's names and sizes, without memory for its weights. Raises ConfigError as `create_backbone`."""
     try:
         with torch.device("meta"):
-            network = CamoXpert(create_backbone(name), name, experts)
+            return CamoXpert(create_backbone(backbone), backbone, num_experts)
     except ConfigError:
-        return None
-    return {key: value.shape for key, value in network.state_dict().items()}
+        # Older versions of timm look at values while they build a model, which this device does not have.
+        return CamoXpert(create_backbone(backbone), backbone, num_experts)
+
+
+def ready(network: CamoXpert, weights: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], list[str]]:
+    """`weights` as `network` takes them, and the names of those that other programs had added and it does not know.
+
+    A counter that is missing is 0: old versions of torch had none. What may be a part of another network stays.
+    """
+    own = network.state_dict()
+    endings = {name.rpartition(".")[2] for name in own}
+    foreign = {name: None for name in weights if name not in own and name.rpartition(".")[2] not in endings}
+    counters = {name: torch.tensor(0) for name in own if name.endswith(COUNTER) and name not in weights}
+    return {**{name: weights[name] for name in weights if name not in foreign}, **counters}, [*foreign]
+
+
+def misfits(network: CamoXpert, weights: Mapping[str, Tensor]) -> list[tuple[str, str, str]]:
+    """Name, size in `weights` and size in `network` of each tensor that is missing, unknown or of another size."""
+    own = network.state_dict()
+    sizes = {name: (_size(weights.get(name)), _size(own.get(name))) for name in [*own, *weights]}
+    return [(short(name), *pair) for name, pair in sizes.items() if pair[0] != pair[1]]
 
 
 def weights_of(content: Mapping[str, Any], ema: bool) -> dict[str, Tensor]:
@@ -117,21 +148,18 @@ def weights_of(content: Mapping[str, Any], ema: bool) -> dict[str, Tensor]:
     The original program averages parameters only: buffers come from the network then. Raises CheckpointError where
     there is no average.
     """
-    layout = layout_of(content)
-    if layout is None:
-        raise CheckpointError("the file holds no weights")
-    network, ema_weights = state_dicts_in(content, layout)
+    networks = networks_in(content)
     if not ema:
-        return strip_prefixes(network)
-    if ema_weights is None:
+        return networks.network.weights
+    if networks.ema is None:
         raise CheckpointError("the checkpoint holds no moving average of the weights", "load it without the average")
-    return {**strip_prefixes(network), **strip_prefixes(ema_weights)}
+    return {**networks.network.weights, **networks.ema.weights}
 
 
 def ema_in(content: Mapping[str, Any]) -> Mapping[str, Tensor] | None:
-    """The stored moving average under whatever names it has, None where there is none."""
-    layout = layout_of(content)
-    return None if layout is None else state_dicts_in(content, layout)[1]
+    """The stored moving average under our names, None where there is none."""
+    ema = networks_in(content).ema
+    return None if ema is None else ema.weights
 
 
 def epochs_complete(content: Mapping[str, Any]) -> int:
@@ -143,21 +171,22 @@ def epochs_complete(content: Mapping[str, Any]) -> int:
     return epoch if layout_of(content) is CAMOX else epoch + 1
 
 
-def _fits(content: Any, layout: Layout) -> bool:
-    if not isinstance(content, dict) or (layout.mark is not None and layout.mark not in content):
-        return False
-    network = content if layout.network is None else content.get(layout.network)
-    ema = None if layout.ema is None else content.get(layout.ema)
-    return _is_state_dict(network) and (ema is None or _is_state_dict(ema))
+def _holds_tensors(value: Any) -> bool:
+    return isinstance(value, Mapping) and any(isinstance(each, Tensor) for each in value.values())
 
 
-def _is_state_dict(value: Any) -> bool:
-    return (
-        isinstance(value, dict)
-        and len(value) > 0
-        and all(isinstance(key, str) and _is_plain(item) for key, item in value.items())
-    )
+def _outline_or_none(backbone: str, num_experts: int) -> CamoXpert | None:
+    try:
+        return outline(backbone, num_experts)
+    except ConfigError:
+        return None
 
 
-def _is_plain(value: Any) -> bool:
-    return isinstance(value, Tensor) and value.layout is torch.strided
+def _size(tensor: Tensor | None) -> str:
+    return "missing" if tensor is None else "x".join(map(str, tensor.shape)) or "number"
+
+
+def _whole_number(value: Any) -> int:
+    """A number of a few digits, or its text, as metadata of .safetensors has it; -1 for anything else."""
+    text = str(value) if isinstance(value, str) or (type(value) is int and value.bit_length() < 32) else ""
+    return int(text) if text.isdecimal() and len(text) < 10 else -1

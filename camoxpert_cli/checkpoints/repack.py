@@ -6,19 +6,18 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from camoxpert_cli import __version__
-from camoxpert_cli.checkpoints.program_layouts import CAMOX, ORIGINAL, Layout, epochs_complete
+from camoxpert_cli.checkpoints.find_networks import CHILDREN, StoredNetworks
+from camoxpert_cli.checkpoints.program_layouts import CAMOX, ORIGINAL, Layout, epochs_complete, outline
 from camoxpert_cli.errors import CheckpointError
-from camoxpert_cli.model.backbone import create_backbone
-from camoxpert_cli.model.camoxpert import CamoXpert
+from camoxpert_cli.model.stored_tensors import Keys, entries_of, short
 
 # Entries that only mean something beside the weights they were saved with.
 _TRAINING = {"training", "optimizer_state_dict", "scheduler_state_dict", "scaler_state_dict", "optimizer_states"}
 # What tells which weights a file holds, by the program that wrote it.
-_DESCRIBED: dict[Layout, set[str]] = {
+_DESCRIBED: dict[Layout, set[str | None]] = {
     CAMOX: {"format", "version", "backbone", "num_experts", "epoch", "scores", "config", "versions"},
     ORIGINAL: {"epoch", "best_iou", "args"},
 }
@@ -27,6 +26,7 @@ _DESCRIBED: dict[Layout, set[str]] = {
 def as_before(
     content: Mapping[str, Any],
     layout: Layout,
+    places: StoredNetworks,
     network: Mapping[str, Tensor],
     ema: Mapping[str, Tensor] | None,
     *,
@@ -38,14 +38,28 @@ def as_before(
     Without `everything` a file of camox or the original program keeps what tells which weights these are, another one
     nothing but them. Without `training` what goes with other weights is left out.
     """
-    if layout.network is None or not (everything or layout in _DESCRIBED):
+    if not (everything or layout in _DESCRIBED):
         return network
-    kept = content.keys() if everything else _DESCRIBED[layout]
-    result = {key: value for key, value in content.items() if key in kept and (training or key not in _TRAINING)}
-    result[layout.network] = network
-    if layout.ema is not None and layout.ema in content:
-        result[layout.ema] = ema
-    return result
+    kept = content.keys() if everything else _DESCRIBED[layout] | {layout.network, layout.ema}
+    result: Any = {key: value for key, value in content.items() if key in kept and (training or key not in _TRAINING)}
+    entry = places.network.place.entry
+    if places.ema is not None and places.ema.place.entry != entry:
+        result = _replaced(result, places.ema.place.entry, ema)
+        if not entry:
+            key = places.ema.place.entry[0]
+            return {**network, key: result[key]}
+    elif places.ema is not None and ema is not None:
+        # Both in one dict, where the prefix tells them apart.
+        network = {**network, **{places.ema.place.prefix + name: value for name, value in ema.items()}}
+    return _replaced(result, entry, network)
+
+
+def _replaced(content: Any, entry: Keys, value: object) -> Any:
+    """`content` with `value` where the keys lead to; what is around it is copied."""
+    if not entry:
+        return value
+    items = [_replaced(each, entry[1:], value) if key == entry[0] else each for key, each in entries_of(content)]
+    return dict(zip(content, items, strict=True)) if isinstance(content, Mapping) else items
 
 
 def as_original(
@@ -58,7 +72,7 @@ def as_original(
     """As the original program saves it: epochs counted from 0, an average of parameters only, settings as `args`."""
     if architecture is None:
         raise CheckpointError(f"{source} does not say which network it is, and its weights fit none that is known")
-    parameters = {name for name, _ in meta_network(*architecture).named_parameters()}
+    parameters = {name for name, _ in outline(*architecture).named_parameters()}
     if ema is not None:
         ema = {key: value for key, value in ema.items() if key in parameters}
     args = _mapping(content.get("args")) or {
@@ -84,17 +98,23 @@ def _mapping(value: Any) -> Mapping[str, Any]:
 
 
 def dropped(
-    content: Mapping[str, Any], layout: Layout, result: Mapping[str, Any], architecture: tuple[str, int] | None
+    content: Mapping[str, Any],
+    places: StoredNetworks,
+    result: Mapping[str, Any],
+    architecture: tuple[str, int] | None,
 ) -> tuple[str, ...]:
-    """Entries of the source that are in the target under no name."""
-    if layout.network is None:
-        return ()
-    carried = {layout.network, layout.ema, "metadata"}
+    """Entries of the source that are in the target under no name; tensors beside the network's are told elsewhere."""
+    stored = [each.place.entry for each in (places.network, places.ema) if each is not None]
+    carried = {"metadata", *(name for entry in stored for name in (entry[:1] or CHILDREN))}
     if architecture is not None:
         carried |= {"backbone", "num_experts"}
     if "model_state_dict" in result:
         carried |= {"config", "scores", "format", "version"}
-    return tuple(key for key in content if key not in carried and key not in result)
+    return tuple(
+        short(key)
+        for key, value in content.items()
+        if not (key in carried or key in result or isinstance(value, Tensor))
+    )
 
 
 def metadata(content: Mapping[str, Any], architecture: tuple[str, int] | None) -> dict[str, str]:
@@ -103,9 +123,3 @@ def metadata(content: Mapping[str, Any], architecture: tuple[str, int] | None) -
     if architecture is not None:
         metadata |= {"backbone": architecture[0], "num_experts": str(architecture[1])}
     return {"format": "pt", **metadata, "camox": __version__}
-
-
-def meta_network(backbone: str, num_experts: int) -> CamoXpert:
-    """The network's names and sizes, without memory for its weights."""
-    with torch.device("meta"):
-        return CamoXpert(create_backbone(backbone), backbone, num_experts)

@@ -40,13 +40,19 @@ def convert_ckpt(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Say what would happen, compare with the network, and write nothing.")
     ] = False,
+    as_is: Annotated[
+        bool, typer.Option("--as-is", help="Write it also where it could not be loaded, as with NaN among the weights.")
+    ] = False,
+    entry: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Which network of IN, where it holds several.")
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Make a checkpoint fit: change the prefixes of its keys.
 
-    Takes away, or adds, what DataParallel, compile and others put there. Understands any nesting and order of module.,
-    _orig_mod., _forward_module., model. and network., at the beginning of keys and where all of them have it; IN may be
-    of camox, the original program, Lightning, accelerate, timm, or a bare state dict.
+    Takes away, or adds, what DataParallel, compile and others put there. Finds the network by its own names, whatever
+    IN keeps it in and whatever comes before the names: IN may be of camox, the original program, Lightning,
+    accelerate, timm, or a bare state dict. What it writes can be loaded, or it writes nothing.
 
     \b
     Examples:
@@ -55,6 +61,7 @@ def convert_ckpt(
       camox convert-ckpt runs/first/last.pth weights.safetensors --weights ema
       camox convert-ckpt runs/first/best_model.pth original.pth --to camoxpert
       camox convert-ckpt in.pth out.pth --dry-run
+      camox convert-ckpt in.pth out.pth --entry student
     """
     from camoxpert_cli.checkpoints.convert import convert_checkpoint
 
@@ -68,13 +75,16 @@ def convert_ckpt(
         in_place=in_place,
         overwrite=overwrite,
         dry_run=dry_run,
+        as_is=as_is,
+        entry=entry,
     )
     console.result(json.dumps(asdict(done), indent=2) if as_json else _format_conversion(done))
 
 
 def _format_conversion(done: Conversion) -> str:
     ema = f", {done.average_tensors} of their average" if done.average_tensors else ""
-    lines = [f"{done.source}: {done.program}, {done.tensors} tensors{ema}"]
+    where = f" in {done.network}" if done.network else ""
+    lines = [f"{done.source}: {done.program}, {done.tensors} tensors{where}{ema}"]
     lines.append(f"Keys: {done.removed_prefix!r} removed" if done.removed_prefix else "Keys: no prefix to remove")
     if done.added_prefix:
         lines[-1] += f", {done.added_prefix!r} added"

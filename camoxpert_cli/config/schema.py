@@ -17,6 +17,7 @@ Device = Literal["auto", "cuda", "cpu"]
 
 # Of a picture, in pixels: the network's coarsest maps have a pixel for 32 of it.
 SMALLEST_SIDE = 64
+LARGEST_SIDE = 4096
 # Of what is counted and has no bound of its own: far above what anybody trains with, and where a typing error would
 # fill the memory or the disk.
 MOST_COUNTED = 1_000_000
@@ -85,7 +86,7 @@ class DataConfig:
         stands_for="DIR",
     )
     img_size: int = setting(
-        320, "side in pixels that pictures are resized to", low=SMALLEST_SIDE, high=4096, original="384"
+        320, "side in pixels that pictures are resized to", low=SMALLEST_SIDE, high=LARGEST_SIDE, original="384"
     )
     val_fraction: float = setting(
         0.1,

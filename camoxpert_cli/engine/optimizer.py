@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.optim import AdamW
 
+from camoxpert_cli.checkpoints.format import OptimizerState
 from camoxpert_cli.model.camoxpert import CamoXpert
+from camoxpert_cli.model.stored_tensors import not_finite, some
 
 
 def build_optimizer(
@@ -37,17 +37,36 @@ def build_optimizer(
     return optimizer
 
 
-def load_state(optimizer: AdamW, state: dict[str, Any]) -> None:
+def load_state(optimizer: AdamW, state: OptimizerState) -> None:
     """Go on with the moments and groups that a checkpoint holds, however its optimizer worked and they lay in memory.
 
-    Raises KeyError, TypeError or ValueError where they are not those of an optimizer over the same parameters.
+    Raises ValueError where they are not those of an optimizer over the same parameters.
     """
+    _refuse_other_moments(optimizer, state)
     groups = [{**group, "fused": True} for group in state["param_groups"]]
     optimizer.load_state_dict({**state, "param_groups": groups})
     for parameter, moments in optimizer.state.items():
         for name, value in moments.items():
             if value.shape == parameter.shape and value.stride() != parameter.stride():
                 moments[name] = torch.empty_like(parameter).copy_(value)
+
+
+def _refuse_other_moments(optimizer: AdamW, state: OptimizerState) -> None:
+    places = [place for group in state["param_groups"] for place in group["params"]]
+    parameters = parameters_of(optimizer)
+    if len(places) != len(parameters) or len({*places}) != len(places) or not state["state"].keys() <= {*places}:
+        raise ValueError(f"training.optimizer is over {len(places)} parameters, expected {len(parameters)} others")
+    wrong = []
+    for place, parameter in zip(places, parameters, strict=True):
+        for name, value in state["state"].get(place, {}).items():
+            assert isinstance(value, Tensor)
+            entry = f"training.optimizer.state.{place}.{name}"
+            if value.shape != (() if name == "step" else parameter.shape):
+                raise ValueError(f"{entry} has the size {tuple(value.shape)}, expected {tuple(parameter.shape)}")
+            if complaint := ("" if value.is_floating_point() else str(value.dtype)) or not_finite(value):
+                wrong.append(f"{entry} ({complaint})")
+    if wrong:
+        raise ValueError(f"it holds numbers that no step can be made with, in {some(wrong, 'tensor')}")
 
 
 def set_learning_rate(optimizer: AdamW, rate: float) -> None:

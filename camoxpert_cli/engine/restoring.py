@@ -7,9 +7,9 @@ import shutil
 from pathlib import Path
 
 from camoxpert_cli import atomic, console
-from camoxpert_cli.checkpoints.format import Checkpoint, TrainingContent, read_checkpoint
+from camoxpert_cli.checkpoints.format import Checkpoint, Progress, TrainingContent, read_checkpoint
 from camoxpert_cli.checkpoints.load import load_weights
-from camoxpert_cli.checkpoints.program_layouts import ema_in, epochs_complete, said_size, weights_of
+from camoxpert_cli.checkpoints.program_layouts import ema_in, epochs_complete, said_size
 from camoxpert_cli.config.diff import changes
 from camoxpert_cli.config.resolve import from_mapping
 from camoxpert_cli.config.schema import Config
@@ -17,7 +17,7 @@ from camoxpert_cli.engine.build import check_images, steps_per_epoch
 from camoxpert_cli.engine.optimizer import load_state
 from camoxpert_cli.engine.run import Run
 from camoxpert_cli.engine.stages import keep_unfrozen
-from camoxpert_cli.engine.state import Progress, set_trained
+from camoxpert_cli.engine.state import set_trained
 from camoxpert_cli.errors import CheckpointError, UsageError
 
 # What only `last.pth` holds.
@@ -34,7 +34,7 @@ def restore(run: Run, checkpoint: Checkpoint) -> None:
     """
     path, content = checkpoint
     if run.state.ema is not None and ema_in(content) is not None:
-        load_weights(run.state.ema.network, weights_of(content, ema=True), path)
+        load_weights(run.state.ema.network, content, path, ema=True, tells=False)
     training = checkpoint.training
     if training is not None:
         _restore_training(run, training, path)
@@ -58,7 +58,8 @@ def restore(run: Run, checkpoint: Checkpoint) -> None:
 
 def _restore_training(run: Run, training: TrainingContent, path: Path) -> None:
     try:
-        run.state.progress = Progress(**training.progress)
+        run.state.progress = training.progress
+        _refuse_other_position(run, training.progress)
         run.phases = keep_unfrozen(run.phases, run.state.progress.epoch, training.backbone_stages)
         set_trained(run.state, run.strategy, run.config, training.backbone_stages)
         assert run.state.optimizer is not None
@@ -67,11 +68,11 @@ def _restore_training(run: Run, training: TrainingContent, path: Path) -> None:
         for group, (factor, decay) in zip(run.state.optimizer.param_groups, current, strict=True):
             group["lr_factor"], group["weight_decay"] = factor, decay
         if run.state.scaler.is_enabled() and training.scaler:
-            run.state.scaler.load_state_dict(training.scaler)
+            run.state.scaler.load_state_dict({**run.state.scaler.state_dict(), **training.scaler})
     except (KeyError, TypeError, ValueError) as error:
         raise CheckpointError(
             f"the training state in {path} does not fit these settings: {error}",
-            _OWN_SETTINGS,
+            f"{_OWN_SETTINGS}; where they are, take the checkpoint before it",
         ) from error
     if run.state.ema is not None:
         run.state.ema.updates = training.ema_updates
@@ -79,16 +80,26 @@ def _restore_training(run: Run, training: TrainingContent, path: Path) -> None:
     console.say(f"Going on from {path}: {run.state.progress.epoch} epochs are complete{within}")
     before = training.computed_with or run.saver.computed_with
     for name, value in run.saver.computed_with.items():
-        if before[name] != value:
+        if before.get(name, value) != value:
             console.say(f"The {name} was {before[name]} and is {value} now: results differ by rounding")
+
+
+def _refuse_other_position(run: Run, progress: Progress) -> None:
+    """Raise ValueError where the run cannot stand there."""
+    images, network = len(run.data.train), run.state.network
+    if progress.samples > images:
+        raise ValueError(f"training.progress.samples is {progress.samples}, expected at most the {images} pictures")
+    table = [len(row) for row in progress.experts_chosen]
+    if table not in ([], [network.num_experts] * len(network.moe_layers)):
+        raise ValueError(f"training.progress.experts_chosen has {table} numbers, expected one for each expert")
 
 
 def _restore_epoch_only(run: Run, checkpoint: Checkpoint) -> None:
     progress, own = run.state.progress, checkpoint.own
     progress.epoch = epochs_done(run.config, checkpoint)
     if own is not None and own.scores is not None:
-        progress.history = list(own.history or [own.scores])
-        progress.best_epoch, progress.best_iou = own.scores["epoch"], own.scores["iou"]
+        progress.history = list(own.history or [{"seconds": 0.0, **own.scores}])
+        progress.best_epoch, progress.best_iou = int(own.scores["epoch"]), own.scores["iou"]
     if run.state.ema is not None and ema_in(checkpoint.content) is not None:
         # An average that had begun anew would forget within a few steps what it holds.
         run.state.ema.updates = sum(
@@ -127,7 +138,7 @@ def _forget_best(run: Run, checkpoint: Checkpoint) -> None:
 def epochs_done(config: Config, checkpoint: Checkpoint) -> int:
     """Epochs that are complete for a run that goes on from a checkpoint; without stage 1, that one counts as such."""
     if (training := checkpoint.training) is not None:
-        return int(training.progress["epoch"])
+        return training.progress.epoch
     return max(config.train.stage1_epochs if config.train.skip_stage1 else 0, epochs_complete(checkpoint.content))
 
 

@@ -8,10 +8,10 @@ from typing import Literal
 import torch
 
 from camoxpert_cli import console
-from camoxpert_cli.checkpoints.format import Checkpoint, checkpoint_bytes, read_checkpoint
+from camoxpert_cli.checkpoints.format import Checkpoint, Progress, checkpoint_bytes, read_checkpoint
 from camoxpert_cli.checkpoints.load import load_weights
 from camoxpert_cli.checkpoints.newest import find_checkpoint
-from camoxpert_cli.checkpoints.program_layouts import CAMOX, layout_of, weights_of
+from camoxpert_cli.checkpoints.program_layouts import CAMOX, layout_of
 from camoxpert_cli.config.parse import Interval, parse_interval
 from camoxpert_cli.config.schema import Config
 from camoxpert_cli.data.cache import open_cache
@@ -24,7 +24,7 @@ from camoxpert_cli.engine.plan import Plan
 from camoxpert_cli.engine.reporter import Reporter
 from camoxpert_cli.engine.saving import Saver
 from camoxpert_cli.engine.stages import WHOLE_BACKBONE, Phase
-from camoxpert_cli.engine.state import Progress, TrainingState, set_trained
+from camoxpert_cli.engine.state import TrainingState, set_trained
 from camoxpert_cli.engine.step import TrainingStep
 from camoxpert_cli.engine.stopping import Stopping
 from camoxpert_cli.engine.time_limit import Deadline, Reserve
@@ -98,7 +98,7 @@ def prepare(
         check_images(checkpoint, data, folder)
     network = build_network(config.model, config.train.seed, weights_follow=checkpoint is not None)
     if checkpoint is not None:
-        load_weights(network, weights_of(checkpoint.content, ema=False), checkpoint.path)
+        load_weights(network, checkpoint.content, checkpoint.path)
     folder.create()
     tell_begun()
     folder.require_space(3 * checkpoint_bytes(network, config.train.use_ema))

@@ -10,8 +10,10 @@ import shutil
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import asdict, replace
+from copy import deepcopy
+from dataclasses import replace
 from pathlib import Path
+from typing import cast
 
 import torch
 
@@ -19,6 +21,8 @@ from camoxpert_cli import console
 from camoxpert_cli.checkpoints.format import (
     CheckpointContent,
     CheckpointNotWritten,
+    OptimizerState,
+    ScalerState,
     TrainingContent,
     checkpoint_bytes,
     write_checkpoint,
@@ -170,11 +174,11 @@ class Saver:
         assert state.optimizer is not None
         assert state.backbone_stages is not None
         return TrainingContent(
-            progress=asdict(state.progress),
+            progress=deepcopy(state.progress),
             backbone_stages=state.backbone_stages,
             training_pictures=self._data.digest,
-            optimizer=state.optimizer.state_dict(),
-            scaler=state.scaler.state_dict(),
+            optimizer=cast(OptimizerState, state.optimizer.state_dict()),
+            scaler=cast(ScalerState, state.scaler.state_dict()),
             ema_updates=state.ema.updates if state.ema else 0,
             computed_with=self.computed_with,
         )

@@ -2,39 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass
 
 from torch.amp.grad_scaler import GradScaler
 from torch.optim import AdamW
 
+from camoxpert_cli.checkpoints.format import Progress
 from camoxpert_cli.config.schema import Config
 from camoxpert_cli.engine.ema import Ema
 from camoxpert_cli.engine.optimizer import build_optimizer
 from camoxpert_cli.model.camoxpert import CamoXpert
 from camoxpert_cli.parallel.strategy import Strategy
-
-
-@dataclass
-class Progress:
-    """Where a run stands; `last.pth` holds all of it."""
-
-    epoch: int = 0  # complete epochs
-    samples: int = 0  # images seen in the epoch under way
-    loss_sum: float = 0.0  # of those images
-    experts_chosen: list[list[float]] = field(default_factory=list)  # how many of them chose each, (L, E)
-    skipped_steps: int = 0  # in the epoch under way: gradients overflowed
-    epoch_seconds: float = 0.0  # spent in the epoch under way
-    rate: float = 0.0  # of the last step
-    best_iou: float = -1.0
-    best_epoch: int = 0
-    target_seconds: float | None = None  # into the run when validation IoU passed the target
-    history: list[dict[str, Any]] = field(default_factory=list)
-
-    @property
-    def seconds(self) -> float:
-        """Spent in the run, over all its sessions."""
-        return sum(row["seconds"] for row in self.history) + self.epoch_seconds
 
 
 @dataclass

@@ -103,8 +103,8 @@ def settings_to_go_on(checkpoint: Checkpoint, flags: Mapping[str, Any], assignme
 def saved_settings(checkpoint: Checkpoint) -> tuple[Mapping[str, Any], str]:
     """The settings a checkpoint was made with, and what to call their origin. Raises CheckpointError without any."""
     content, origin = checkpoint.content, str(checkpoint.path)
-    if layout_of(content) is CAMOX and isinstance(content.get("config"), Mapping):
-        return content["config"], origin
+    if (own := checkpoint.own) is not None and own.config is not None:
+        return own.config, origin
     if layout_of(content) is ORIGINAL and isinstance(content.get("args"), Mapping):
         return settings_of_original(content["args"]), origin
     raise CheckpointError(
@@ -120,7 +120,7 @@ def _describe(config: Config, checkpoint: Checkpoint) -> list[tuple[str, str]]:
     folder = RunFolder(Path(config.run.checkpoint_dir or default_path(checkpoint.path.absolute().parent.name)))
     folder.refuse_other_run(checkpoint.path)
     epoch = epochs_done(config, checkpoint)
-    samples = training.progress["samples"] if training else 0
+    samples = training.progress.samples if training else 0
     lines = [
         ("Checkpoint", f"{checkpoint.path}: {epoch} epochs are complete, {samples} pictures into the next"),
         ("Run folder", str(folder.path)),

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 import socket
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
@@ -17,7 +18,15 @@ import torch
 from huggingface_hub import constants
 from torch import Tensor, nn
 
-from camoxpert_cli.errors import CheckpointError, ConfigError, first_line, nearest
+from camoxpert_cli.errors import CheckpointError, ConfigError, first_line, nearest, one_line
+from camoxpert_cli.model.stored_tensors import (
+    COUNTER,
+    is_averaged,
+    refuse_unusable,
+    short,
+    tensors_in,
+    without_wrappers,
+)
 from camoxpert_cli.model.weights_file import read_weights_file
 
 STRIDES = (4, 8, 16, 32)
@@ -126,12 +135,16 @@ def _indices_of_strides(name: str) -> tuple[int, ...]:
 
 
 def _feature_info(name: str) -> Any:
+    return _without_memory(lambda: _create(name)).feature_info
+
+
+def _without_memory(create: Callable[[], nn.Module]) -> nn.Module:
     try:
         with torch.device("meta"):
-            return _create(name).feature_info
-    except ConfigError:
+            return create()
+    except (ConfigError, *_TIMM_REFUSALS):
         # Older versions of timm look at values while they build a model, which this device does not have.
-        return _create(name).feature_info
+        return create()
 
 
 def _create(name: str, indices: tuple[int, ...] | None = None, **arguments: object) -> nn.Module:
@@ -178,18 +191,25 @@ def _without_waiting_for_the_hub() -> Iterator[None]:
 
 
 def _load_from_file(name: str, indices: tuple[int, ...], path: Path) -> nn.Module:
-    weights = _read_weights(path)
+    hint = f"give weights of timm's {name}"
+    weights = _read_weights(path, name, indices)
+    outline, known = _outline(name, indices), _known(name, indices)
+    refuse_unusable({key: value for key, value in weights.items() if key in known}, known, path, hint)
+    own = {key: value for key, value in weights.items() if key in outline}
+    if _holds(own, outline):  # under the very names of the extractor, as a checkpoint of ours has them
+        backbone = _create(name, indices)
+        backbone.load_state_dict({**backbone.state_dict(), **own})
+        return backbone
     # timm leaves out what does not match without a word. So the file is loaded twice from one random state, the second
     # time with every number changed: what is the same both times did not come from the file.
     changed = {key: torch.where(value == 0, 1, -value) for key, value in weights.items() if value.is_floating_point()}
-    hint = f"give weights of timm's {name}"
     state = torch.random.get_rng_state()
     try:
         backbone = _filled(name, indices, weights)
         torch.random.set_rng_state(state)
         other = _filled(name, indices, {**weights, **changed}).state_dict()
     except Exception as error:  # timm's conversion of old names may trip over foreign ones in any way
-        raise CheckpointError(f"{path} does not fit backbone {name}: {first_line(error)}", hint) from error
+        raise CheckpointError(f"{path} does not fit backbone {name}: {one_line(error)}", hint) from error
     numbers = {key: value for key, value in backbone.state_dict().items() if value.is_floating_point()}
     missed = [key for key, value in numbers.items() if torch.equal(value, other[key])]
     if missed:
@@ -198,7 +218,26 @@ def _load_from_file(name: str, indices: tuple[int, ...], path: Path) -> nn.Modul
             f"the first {missed[0]}",
             hint,
         )
+    refuse_unusable(numbers, numbers, path, hint)
     return backbone
+
+
+def _holds(weights: Mapping[str, Tensor], outline: Mapping[str, Tensor]) -> bool:
+    """Whether `weights` are all of the outline's, counters aside, which old versions of torch had not."""
+    sizes = {key: value.shape for key, value in outline.items() if key in weights or not key.endswith(COUNTER)}
+    return {key: value.shape for key, value in weights.items()} == sizes
+
+
+@cache
+def _outline(name: str, indices: tuple[int, ...]) -> dict[str, Tensor]:
+    """The extractor's state dict without numbers."""
+    return _without_memory(lambda: _create(name, indices)).state_dict()
+
+
+@cache
+def _known(name: str, indices: tuple[int, ...]) -> dict[str, Tensor]:
+    """The whole model's tensors without numbers, and the extractor's, which has renamed some."""
+    return {**_without_memory(lambda: timm.create_model(name)).state_dict(), **_outline(name, indices)}
 
 
 def _filled(name: str, indices: tuple[int, ...], weights: dict[str, Tensor]) -> nn.Module:
@@ -216,13 +255,41 @@ def _filled(name: str, indices: tuple[int, ...], weights: dict[str, Tensor]) -> 
     return backbone
 
 
-def _read_weights(path: Path) -> dict[str, Tensor]:
-    hint = "give a .safetensors or .pth file with a timm state dict"
-    content = read_weights_file(path)
-    for wrapper in ("state_dict", "model"):
-        if isinstance(content, dict) and isinstance(content.get(wrapper), dict):
-            content = content[wrapper]
-    # Of an empty one timm would think that none is given, and fetch its own.
-    if not isinstance(content, dict) or not content or not all(isinstance(value, Tensor) for value in content.values()):
-        raise CheckpointError(f"{path} holds no state dict", hint)
-    return content
+def _read_weights(path: Path, name: str, indices: tuple[int, ...]) -> dict[str, Tensor]:
+    """The model's tensors, wherever in the file they are and whatever comes before their names."""
+    tensors = [(keys, value) for keys, value in tensors_in(read_weights_file(path)) if keys]
+    stored = {without_wrappers(".".join(keys)): value for keys, value in tensors}
+    prefixes = _prefixes(stored, _known(name, indices))
+    most = max(prefixes.values(), default=0)
+    if 2 * most < len(_outline(name, indices)):
+        # Names from before timm had the model, which it knows how to change: the largest dict as it is.
+        sizes = Counter(keys[:-1] for keys, _ in tensors)
+        entry = max(sizes, key=sizes.__getitem__, default=())
+        weights = {without_wrappers(keys[-1]): value for keys, value in tensors if keys[:-1] == entry}
+        # Of an empty one timm would think that none is given, and fetch its own.
+        if not weights:
+            raise CheckpointError(
+                f"{path} holds no state dict", "give a .safetensors or .pth file with a timm state dict"
+            )
+        return weights
+    best = [prefix for prefix, count in prefixes.items() if count == most]
+    best = [prefix for prefix in best if not is_averaged(prefix)] or best
+    if len(best) > 1:
+        raise CheckpointError(
+            f"{path} holds {len(best)} backbones, and which one is meant is not said: {', '.join(map(short, best))}",
+            "give a file with one of them",
+        )
+    start = f"{best[0]}." if best[0] else ""
+    return {key.removeprefix(start): value for key, value in stored.items() if key.startswith(start)}
+
+
+def _prefixes(stored: Iterable[str], known: Collection[str]) -> Counter[str]:
+    """What comes before known names in a file, and before how many."""
+    longest = max(name.count(".") for name in known) + 1
+    found: Counter[str] = Counter()
+    for key in stored:
+        parts = key.split(".")
+        for at in range(max(0, len(parts) - longest), len(parts)):
+            if ".".join(parts[at:]) in known:
+                found[".".join(parts[:at])] += 1
+    return found

@@ -40,6 +40,10 @@ _FIRST_SAFE_TORCH = (2, 10)
 _IS_FOLDER = 0x10
 # The first byte of a pickle since its protocol 2, which torch's formats before 1.6 are made of.
 _PICKLE = b"\x80"
+_LFS_POINTER = b"version https://git-lfs"
+# An archive that unpacks to more than this, and to so many times its own size, is no file of weights.
+_MOST_UNPACKED = 2**28
+_MOST_TIMES = 8
 
 
 def read_weights_file(path: Path, *, mmap: bool = False) -> Any:
@@ -55,23 +59,34 @@ def read_weights_file(path: Path, *, mmap: bool = False) -> Any:
             f"give a file, such as {files[0] if files else 'last.pth'}",
         )
     if not path.is_file():
-        raise CheckpointError(f"there is no file {path}", f"look what is there: ls {shlex.quote(str(path.parent))}")
+        look = f"look what is there: ls -l {shlex.quote(str(path.parent))}"
+        if path.exists():  # a pipe would be waited for, and a device read for ever
+            raise CheckpointError(f"{path} is a pipe or a device, not a file of weights", "copy it into a file first")
+        broken = f": it is a link to {path.readlink()}, which leads nowhere" if path.is_symlink() else ""
+        raise CheckpointError(f"there is no file {path}{broken}", look)
     try:
         with path.open("rb") as file:
-            start = file.read(9)
+            start = file.read(len(_LFS_POINTER))
     except OSError as error:
         raise CheckpointError(f"{path} cannot be read: {error.strerror}", "check its permissions") from error
     if not start:
         raise CheckpointError(f"{path} is empty", "copy or download it again, or take the checkpoint before it")
+    if start == _LFS_POINTER:
+        raise CheckpointError(f"{path} is a pointer of Git LFS, not the file it stands for", "fetch it: git lfs pull")
+    if start.lstrip()[:1] == b"<" and start[8:9] != b"{":
+        raise CheckpointError(
+            f"{path} is no file of weights: it begins with {start[:9]!r}, as a web page does",
+            "download it again; the page may say why you got it in its place",
+        )
     # A .safetensors file begins with the length of its JSON header, eight bytes.
-    if path.suffix == SAFETENSORS or start[8:] == b"{":
+    if path.suffix == SAFETENSORS or start[8:9] == b"{":
         return _read_safetensors(path)
     archive = start.startswith(b"PK")
     if archive:
         verify_archive(path)
     elif not start.startswith(_PICKLE):
         raise CheckpointError(
-            f"{path} is no file of weights: it begins with {start!r}",
+            f"{path} is no file of weights: it begins with {start[:9]!r}",
             "give one that torch.save wrote, such as best_model.pth in a run folder",
         )
     # For mapping it torch takes the path as text, which the bytes of a name need not be.
@@ -83,10 +98,19 @@ def verify_archive(path: Path) -> None:
     hint = "take the checkpoint before it, or copy it again"
     try:
         with zipfile.ZipFile(path) as archive:
+            unpacked, size = sum(member.file_size for member in archive.infolist()), path.stat().st_size
+            if unpacked > max(_MOST_UNPACKED, _MOST_TIMES * size):
+                raise CheckpointError(
+                    f"{path} has {console.byte_size(size)} and would unpack to {console.byte_size(unpacked)}: "
+                    "no weights compress like that",
+                    "save its tensors anew with the program that wrote it",
+                )
             broken = archive.testzip()
             # torch reads nothing for what is marked as a folder, and leaves the tensor as the memory happened to be.
             folders = [member.filename for member in archive.infolist() if member.external_attr & _IS_FOLDER]
             broken = broken or next(iter(folders), None)
+    except CheckpointError:
+        raise
     except Exception as error:  # what a damaged directory makes of zipfile is not specified
         raise CheckpointError(f"{path} is damaged or cut off: {first_line(error)}", hint) from error
     if broken is not None:
@@ -129,7 +153,7 @@ def _unpickle(path: Path, archive: bool, mmap: bool) -> Any:
         more = f": {', '.join(names)}" if names else ", or is no checkpoint"
         raise CheckpointError(
             f"{path} asks for more than plain types{more}; it was not loaded, since that could run code of its own",
-            "save its tensors and numbers alone with the program that wrote it",
+            "save its tensors alone with the program that wrote it: torch.save(network.state_dict(), 'weights.pth')",
         ) from error
     except Exception as error:  # damaged files end in many kinds of error
         raise CheckpointError(f"{path} cannot be read: {first_line(error)}") from error

@@ -247,13 +247,13 @@ MUTANTS = [
     ),
     Mutant(
         "engine/restoring.py",
-        "load_weights(run.state.ema.network, weights_of(content, ema=True), path)",
-        "load_weights(run.state.ema.network, weights_of(content, ema=False), path)",
+        "content, path, ema=True, tells=False)",
+        "content, path, ema=False, tells=False)",
         f"{_RESTORING}test_all_that_is_saved_comes_back",
     ),
     Mutant(
         "engine/restoring.py",
-        "run.state.scaler.load_state_dict(training.scaler)",
+        "run.state.scaler.load_state_dict({**run.state.scaler.state_dict(), **training.scaler})",
         "pass",
         f"{_RESTORING}test_scale_goes_on",
     ),

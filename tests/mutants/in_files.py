@@ -4,7 +4,11 @@ from __future__ import annotations
 
 from tests.mutants.mutant import Mutant
 
-_KEYS = "unit/checkpoints/test_keys.py"
+_FIND = "behaviour/checkpoints/test_find_networks.py"
+_STORED = "unit/model/test_stored_tensors.py"
+_WEIGHTS = "unit/model/test_weights_file.py"
+_DAMAGED = "behaviour/engine/test_damaged_contents.py"
+_BACKBONE = "unit/model/test_backbone.py"
 _FORMAT = "unit/checkpoints/test_format.py"
 _LAYOUTS = "unit/checkpoints/test_program_layouts.py"
 _CONVERT = "unit/checkpoints/test_convert.py"
@@ -228,18 +232,10 @@ MUTANTS = [
         "for path in (folder / name for name in CHECKPOINTS[::-1]):",
         "unit/checkpoints/test_newest.py::test_the_newest_that_is_whole",
     ),
-    Mutant("checkpoints/keys.py", " or len(wrappers) > 1:", ":", f"{_KEYS}::test_different_wrappers"),
-    Mutant("checkpoints/keys.py", " and key != prefix", "", f"{_KEYS}::test_a_wrapper_and_nothing_else"),
-    Mutant(
-        "checkpoints/keys.py",
-        "averaged = len(others) < len(state) and all(key.startswith(DATA_PARALLEL) for key in others)",
-        "averaged = len(others) < len(state)",
-        f"{_KEYS}::test_averaged_model",
-    ),
     Mutant(
         "checkpoints/convert.py",
-        "chosen.update(add_prefix(stripped) if add else stripped)",
-        "chosen.update(stripped)",
+        "chosen.update(add_prefix(ema) if add else ema)",
+        "chosen.update(ema)",
         f"{_CONVERT}::test_the_ema_becomes_the_network",
     ),
     Mutant(
@@ -271,8 +267,8 @@ MUTANTS = [
     ),
     Mutant(
         "checkpoints/program_layouts.py",
-        "return {**strip_prefixes(network), **strip_prefixes(ema_weights)}",
-        "return {**strip_prefixes(ema_weights), **strip_prefixes(network)}",
+        "return {**networks.network.weights, **networks.ema.weights}",
+        "return {**networks.ema.weights, **networks.network.weights}",
         f"{_LAYOUTS}::test_original_format",
     ),
     Mutant(
@@ -288,7 +284,7 @@ MUTANTS = [
         f"{_LAYOUTS}::test_which_weights_are_meant",
     ),
     Mutant(
-        "checkpoints/load.py",
+        "checkpoints/program_layouts.py",
         "for name in [*own, *weights]}",
         "for name in own}",
         f"{_LOAD}::test_nothing_is_loaded_in_part",
@@ -465,4 +461,123 @@ MUTANTS = [
         "",
         "unit/test_run_folder.py::test_a_lock_that_was_let_go_is_nothing_to_a_fork",
     ),
+    # What a file holds beside the network, in its place, or in other types.
+    Mutant(
+        "checkpoints/find_networks.py",
+        "            name = without_wrappers(",
+        "            name = str(",
+        f"{_FIND}::test_wherever_it_is",
+    ),
+    Mutant("checkpoints/find_networks.py", "    if odd:\n", "    if False:\n", f"{_FIND}::test_mixed"),
+    Mutant(
+        "checkpoints/find_networks.py",
+        "(averaged if is_averaged(str(each.place)) else plain)",
+        "plain",
+        f"{_FIND}::test_an_average_says_what_it_is",
+    ),
+    Mutant(
+        "checkpoints/find_networks.py",
+        "    if len(plain) > 1 or len(averaged) > 1:\n",
+        "    if len(averaged) > 1:\n",
+        f"{_FIND}::test_which_is_meant",
+    ),
+    Mutant(
+        "checkpoints/find_networks.py",
+        ' or any("optim" in key for key in keys)',
+        "",
+        f"{_FIND}::test_a_part_is_no_second_network",
+    ),
+    Mutant("checkpoints/load.py", "name not in averaged]", "False]", f"{_FIND}::test_an_average_that_is_not_whole"),
+    Mutant(
+        "checkpoints/load.py",
+        "    _refuse_misfits(network, weights, stored, path)\n",
+        "",
+        f"{_FIND}::test_never_in_part",
+    ),
+    Mutant(
+        "checkpoints/load.py",
+        "say_left_out([*networks.others, *foreign], path)",
+        "say_left_out(foreign, path)",
+        f"{_FIND}::test_one_note_about_the_rest",
+    ),
+    Mutant(
+        "checkpoints/load.py",
+        '    refuse_unusable(weights, network.state_dict(), path, "take a checkpoint from before that")\n',
+        "",
+        f"{_DAMAGED}::test_numbers_that_are_none",
+    ),
+    Mutant(
+        "checkpoints/convert.py",
+        "            if not as_is:\n                raise\n",
+        "",
+        "behaviour/checkpoints/test_convert.py::test_what_could_not_be_loaded",
+    ),
+    Mutant(
+        "checkpoints/program_layouts.py",
+        "if SMALLEST_SIDE <= size <= LARGEST_SIDE:",
+        "if SMALLEST_SIDE <= size:",
+        f"{_LAYOUTS}::test_unknown_size",
+    ),
+    Mutant(
+        "checkpoints/typed.py",
+        "            check(hint, value[name], where)\n",
+        "            pass\n",
+        f"{_DAMAGED}::test_the_entry_is_named",
+    ),
+    Mutant("checkpoints/typed.py", " and not isinstance(value, bool):", ":", f"{_DAMAGED}::test_the_entry_is_named"),
+    Mutant(
+        "checkpoints/format.py",
+        "    if progress.epoch != content.epoch:\n",
+        "    if False:\n",
+        f"{_DAMAGED}::test_the_entry_is_named",
+    ),
+    Mutant("engine/optimizer.py", "    if wrong:\n", "    if False:\n", f"{_DAMAGED}::test_numbers_that_are_none"),
+    Mutant(
+        "engine/optimizer.py",
+        "value.shape != (() if name",
+        "False and value.shape != (() if name",
+        f"{_DAMAGED}::test_the_entry_is_named",
+    ),
+    Mutant(
+        "engine/restoring.py",
+        "        _refuse_other_position(run, training.progress)\n",
+        "",
+        f"{_DAMAGED}::test_the_entry_is_named",
+    ),
+    Mutant(
+        "model/stored_tensors.py", "if value.is_complex() or (", "if False and (", f"{_STORED}::test_formats_of_others"
+    ),
+    Mutant(
+        "model/stored_tensors.py",
+        "not_finite(value.detach().to(wanted) if wanted.is_floating_point else value.detach())",
+        "not_finite(value.detach())",
+        f"{_STORED}::test_too_large_for_float32",
+    ),
+    Mutant("model/stored_tensors.py", " or id(value) in met", "", f"{_STORED}::test_where_tensors_lie"),
+    Mutant(
+        "model/weights_file.py",
+        "if unpacked > max(_MOST_UNPACKED, _MOST_TIMES * size):",
+        "if False:",
+        f"{_WEIGHTS}::test_an_archive_that_would_unpack_to_much_more",
+    ),
+    Mutant(
+        "model/weights_file.py",
+        "    if start == _LFS_POINTER:\n",
+        "    if False:\n",
+        f"{_WEIGHTS}::test_what_a_download_left",
+    ),
+    Mutant(
+        "model/backbone.py",
+        "    refuse_unusable({key: value for key, value in weights.items() if key in known}, known, path, hint)\n",
+        "",
+        f"{_BACKBONE}::test_numbers_that_are_none",
+    ),
+    Mutant(
+        "model/backbone.py",
+        'start = f"{best[0]}." if best[0] else ""',
+        'start = ""',
+        f"{_BACKBONE}::test_wherever_the_weights_are",
+    ),
+    Mutant("errors.py", 'if not line.endswith(":")', "if line", "unit/test_errors.py::test_first_line"),
+    Mutant("errors.py", ".rpartition(' ')[0] or", " or", "unit/test_errors.py::test_one_line"),
 ]

@@ -1,8 +1,10 @@
 from __future__ import annotations
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from camoxpert_cli.errors import first_line, shown
+from camoxpert_cli.errors import first_line, one_line, shown
 
 
 @pytest.mark.parametrize(
@@ -11,12 +13,34 @@ from camoxpert_cli.errors import first_line, shown
         (ValueError("too many\nfor this"), "too many"),
         (ValueError("\n  late"), "late"),
         (KeyError(), "KeyError"),
+        ("Error(s) in loading state_dict for ResNet:\n\tsize mismatch for fc:\n\t2 and 3.\nmore", None),
+        ("announced:\n", "announced:"),
         ("a reason", "a reason"),
     ],
 )
 def test_first_line(error: object, expected: str) -> None:
     """The first line that says something, and the class of an error without a word."""
-    assert first_line(error) == expected
+    whole = "Error(s) in loading state_dict for ResNet: size mismatch for fc: 2 and 3."
+    assert first_line(error) == (expected or whole)
+
+
+@given(st.lists(st.integers(1, 40).map("x".__mul__), min_size=1, max_size=30))
+def test_one_line(words: list[str]) -> None:
+    """A long line ends with a whole word of it, and a sign that it goes on; a short one is as it was."""
+    line = " ".join(words)
+    found = one_line(line)
+
+    assert len(found) <= 202
+    if len(line) > 200:
+        assert found.endswith(" …")
+        assert found.removesuffix(" …").split(" ") == words[: found.count(" ")]
+    else:
+        assert found == line
+
+
+def test_one_long_word() -> None:
+    """There is no other place to cut it."""
+    assert one_line("x" * 300) == f"{'x' * 200} …"
 
 
 def test_shown_is_short() -> None:

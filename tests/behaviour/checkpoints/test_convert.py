@@ -10,7 +10,8 @@ from typer.testing import CliRunner
 from camoxpert_cli.app import app
 from camoxpert_cli.checkpoints.convert import convert_checkpoint
 from camoxpert_cli.checkpoints.format import read_checkpoint
-from camoxpert_cli.checkpoints.program_layouts import architecture_of, weights_of
+from camoxpert_cli.checkpoints.program_layouts import architecture_of, outline, weights_of
+from camoxpert_cli.errors import CheckpointError
 from camoxpert_cli.model.camoxpert import CamoXpert
 from tests.helpers.checkpoints import original, save
 from tests.helpers.compare import differences
@@ -31,7 +32,7 @@ def test_dry_run(tmp_path: Path, content: dict[str, Any], network: CamoXpert) ->
     """A dry run compares with the network that the file names, and writes nothing."""
     file = original(content, network, "module.")
     del file["model_state_dict"]["module.final_conv.3.bias"]
-    file["model_state_dict"]["module.extra"] = torch.ones(2)
+    file["model_state_dict"] |= {"module.final_conv.extra": torch.ones(2), "module.backbone.more.weight": torch.ones(2)}
     file["model_state_dict"]["module.final_conv.0.bias"] = torch.ones(7)
     result = convert_checkpoint(save(file, tmp_path), tmp_path / "out.pth", dry_run=True)
 
@@ -40,8 +41,9 @@ def test_dry_run(tmp_path: Path, content: dict[str, Any], network: CamoXpert) ->
     assert result.differences == (
         ("final_conv.0.bias", "7", "32"),
         ("final_conv.3.bias", "missing", "1"),
-        ("extra", "2", "missing"),
+        ("backbone.more.weight", "2", "missing"),
     )
+    assert result.others == ("final_conv.extra",)
 
 
 def test_to_the_original_program(tmp_path: Path, content: dict[str, Any], network: CamoXpert) -> None:
@@ -84,3 +86,32 @@ def test_original_file_both_ways(tmp_path: Path) -> None:
         assert architecture_of(content) == architecture_of(before)
         for ema in (False, True):
             assert differences(weights_of(content, ema), weights_of(before, ema)) == []
+
+
+@pytest.mark.parametrize("wrong", ["nan", "infinite", "whole numbers", "missing", "another network"])
+def test_what_could_not_be_loaded(tmp_path: Path, capsys: pytest.CaptureFixture[str], wrong: str) -> None:
+    """Nothing is written that could not be loaded, unless it shall stay as it is; what was there before stays."""
+    shapes = outline("test_resnet", 2).state_dict()
+    whole = {name: torch.zeros_like(value, device="cpu") for name, value in shapes.items()}
+    name, target = "final_conv.3.weight", tmp_path / "out.pth"
+    args = {"backbone": "test_resnet", "num_experts": 2}
+    convert_checkpoint(save({"net": whole, "args": args}, tmp_path), target)
+    before = target.read_bytes()
+    assert differences(dict(torch.load(target)["net"]), whole) == []
+    value = {"nan": torch.full_like(whole[name], float("nan")), "whole numbers": whole[name].to(torch.int8)}
+    value["infinite"] = torch.full_like(whole[name], float("inf"))
+    weights = {**whole, name: value.get(wrong, whole[name])}
+    if wrong == "missing":
+        del weights[name]
+    args["num_experts"] = 3 if wrong == "another network" else 2
+    source = save({"net": weights, "args": args}, tmp_path)
+    with pytest.raises(CheckpointError, match="what would be written could not be loaded") as caught:
+        convert_checkpoint(source, target, overwrite=True)
+
+    assert "--as-is" in caught.value.hint
+    assert name in caught.value.message + caught.value.details or wrong == "another network"
+    assert target.read_bytes() == before
+    assert convert_checkpoint(source, target, overwrite=True, as_is=True).written
+    assert "could not be loaded; it is written as it is" in " ".join(capsys.readouterr().err.split())
+    found = torch.load(target)["net"]
+    assert wrong == "nan" or differences(dict(found), weights) == []

@@ -95,7 +95,7 @@ def test_original_format(tmp_path: Path, content: dict[str, Any], network: CamoX
 def test_nameless_network(tmp_path: Path, content: dict[str, Any], network: CamoXpert) -> None:
     """A file that does not say which network it holds is recognised by its tensors' sizes, where these are known."""
     known = {**original(content, network), "args": None}
-    strange = {f"{name}_of_another": value for name, value in known["model_state_dict"].items()}
+    strange = {name: value.flatten() for name, value in known["model_state_dict"].items()}
     error = refusal(save({**known, "model_state_dict": strange, "ema_state_dict": None}, tmp_path))
 
     assert "does not say which backbone and how many experts" in error.message

@@ -139,7 +139,7 @@ def test_a_stop_within_an_epoch_is_saved_once(tiny_data: Path, tmp_path: Path) -
     run.state.progress.samples = 4
     for _ in range(2):
         end_early(run, Stop("stopped by the clock", 0))
-    places = [content.training.progress["samples"] for _, content in disk.written if content.training is not None]
+    places = [content.training.progress.samples for _, content in disk.written if content.training is not None]
 
     assert places == [0, 4]
 

@@ -345,7 +345,7 @@ def test_the_clock_ends_a_run_within_an_epoch(tiny_data: Path, tmp_path: Path, s
     assert 2 * step.batches == samples
     assert name == "last.pth"
     assert saved.training is not None
-    assert (saved.epoch, saved.training.progress["samples"]) == (0, samples)
+    assert (saved.epoch, saved.training.progress.samples) == (0, samples)
 
 
 def test_a_run_that_has_no_time_makes_no_step(tiny_data: Path, tmp_path: Path) -> None:

@@ -3,6 +3,7 @@ from __future__ import annotations
 import gc
 import json
 import os
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +14,9 @@ from torch.optim.swa_utils import AveragedModel
 from typer.testing import CliRunner
 
 from camoxpert_cli.app import app
-from camoxpert_cli.checkpoints.convert import convert_checkpoint
+from camoxpert_cli.checkpoints import convert
 from camoxpert_cli.checkpoints.format import read_checkpoint
-from camoxpert_cli.checkpoints.program_layouts import architecture_of, weights_of
-from camoxpert_cli.checkpoints.repack import meta_network
+from camoxpert_cli.checkpoints.program_layouts import architecture_of, outline, weights_of
 from camoxpert_cli.errors import CheckpointError, UsageError
 from camoxpert_cli.model.weights_file import read_weights_file
 from tests.helpers.checkpoints import Stub, content_of
@@ -32,7 +32,7 @@ def network() -> Stub:
 @pytest.fixture(autouse=True, scope="module")
 def _first_network_without_memory() -> None:
     """Neither its cost nor that of a full garbage collection is on the account of the test that happens to meet it."""
-    meta_network("test_resnet", 2)
+    outline("test_resnet", 2)
     gc.collect()
     gc.freeze()
 
@@ -40,6 +40,10 @@ def _first_network_without_memory() -> None:
 @pytest.fixture(scope="module")
 def state(network: Stub) -> dict[str, Tensor]:
     return network.state_dict()
+
+
+# The stub is no network that could be loaded, and is converted all the same.
+convert_checkpoint = partial(convert.convert_checkpoint, as_is=True)
 
 
 def ema_of(network: nn.Module) -> dict[str, Tensor]:
@@ -201,23 +205,25 @@ def test_safetensors_and_back(tmp_path: Path, network: Stub, weights: Any) -> No
 def test_tied_tensors(tmp_path: Path) -> None:
     """Two names for one tensor are one in torch's format, and written twice in the one that has no sharing."""
     shared = torch.arange(1000.0)
-    source = saved({"module.a": shared, "module.b": shared, "module.c": torch.ones(2, 3).t()}, tmp_path)
+    names = [f"module.moe_layers.{number}.weight" for number in range(3)]
+    source = saved(dict(zip(names, (shared, shared, torch.ones(2, 3).t()), strict=True)), tmp_path)
     result = convert_checkpoint(source, tmp_path / "out.pth")
     convert_checkpoint(source, tmp_path / "out.safetensors")
     found = entries(tmp_path / "out.pth")
 
     assert result.tied == 1
-    assert found["a"].data_ptr() == found["b"].data_ptr()
+    bare = [name.removeprefix("module.") for name in names]
+    assert found[bare[0]].data_ptr() == found[bare[1]].data_ptr()
     assert (tmp_path / "out.pth").stat().st_size < 2 * 4000
     state = read_weights_file(tmp_path / "out.safetensors")["state_dict"]
-    assert all(torch.equal(state[name], found[name]) for name in ("a", "b", "c"))
+    assert all(torch.equal(state[name], found[name]) for name in bare)
 
 
 def test_mixed_keys(tmp_path: Path, state: dict[str, Tensor]) -> None:
     """Where only some keys have a prefix, nothing is written and the odd ones are listed."""
     first, *others = state
     mixed = {f"module.{name}": state[name] for name in others} | {first: state[first]}
-    with pytest.raises(CheckpointError, match=f"seem to be mixed: {first}") as caught:
+    with pytest.raises(CheckpointError, match=rf"seem to be mixed: 1 key: {first}") as caught:
         convert_checkpoint(saved(mixed, tmp_path), tmp_path / "out.pth")
 
     assert caught.value.exit_code == 4
@@ -257,8 +263,9 @@ def test_a_temporary_file_can_be_rescued(tmp_path: Path, network: Stub) -> None:
 @pytest.mark.filterwarnings("ignore:Validating sparse tensor invariants")
 def test_sparse_tensors(tmp_path: Path) -> None:
     """Tensors without memory of their own kind are no weights of ours."""
-    with pytest.raises(CheckpointError, match="holds no weights"):
-        convert_checkpoint(saved({"a": torch.eye(3).to_sparse()}, tmp_path), tmp_path / "out.pth")
+    sparse = {"moe_layers.0.weight": torch.eye(3).to_sparse()}
+    with pytest.raises(CheckpointError, match=r"moe_layers\.0\.weight is a sparse or nested tensor"):
+        convert_checkpoint(saved(sparse, tmp_path), tmp_path / "out.pth")
 
 
 def test_a_later_format(tmp_path: Path, network: Stub) -> None:
@@ -310,7 +317,7 @@ def test_targets_that_are_refused(
 
 def test_no_weights(tmp_path: Path) -> None:
     """A file without a state dict is refused with exit code 4."""
-    with pytest.raises(CheckpointError, match="holds no weights"):
+    with pytest.raises(CheckpointError, match="holds no CamoXpert checkpoint"):
         convert_checkpoint(saved({"epoch": 3}, tmp_path), tmp_path / "out.pth")
 
 
@@ -329,7 +336,7 @@ def test_interrupted(tmp_path: Path, network: Stub, monkeypatch: pytest.MonkeyPa
 
 
 def run(*arguments: str | Path) -> Any:
-    return CliRunner().invoke(app, ["convert-ckpt", *map(str, arguments)])
+    return CliRunner().invoke(app, ["convert-ckpt", "--as-is", *map(str, arguments)])
 
 
 def test_command(tmp_path: Path, network: Stub) -> None:
@@ -373,3 +380,24 @@ def test_strange_entries_of_camox(tmp_path: Path, network: Stub, entry: str) -> 
     convert_checkpoint(source, tmp_path / "original.pth", to="camoxpert")
 
     assert entries(tmp_path / "original.pth")["epoch"] == 17
+
+
+def test_entries_within_entries(tmp_path: Path, network: Stub) -> None:
+    """The network's tensors are replaced where they were found, and all around them stays; its average too."""
+    wrapped = {f"module.{name}": value for name, value in network.state_dict().items()}
+    doubled = {f"module.{name}": 2 * value for name, value in network.state_dict().items()}
+    bare, average = dict(network.state_dict()), {name: 2 * value for name, value in network.state_dict().items()}
+    content = {"run": [{"student": wrapped, "note": "x"}, 3], "teacher": {"net": doubled}, "step": 7}
+    result = convert_checkpoint(saved(content, tmp_path), tmp_path / "out.pth")
+    both = {f"net.{name}": value for name, value in wrapped.items()} | {
+        f"ema.{name}": value for name, value in doubled.items()
+    }
+    convert_checkpoint(saved({**both, "loss.weight": torch.ones(2)}, tmp_path), tmp_path / "out2.pth")
+    expected = {"run": [{"student": bare, "note": "x"}, 3], "teacher": {"net": average}, "step": 7}
+    again = read_checkpoint(tmp_path / "out2.pth")
+
+    assert json.dumps(expected, default=str) == json.dumps(entries(tmp_path / "out.pth"), default=str)
+    assert (result.network, result.average_tensors, result.dropped) == ("run.0.student.module", len(bare), ())
+    assert differences(weights_of(again, ema=False), bare) == []
+    assert differences(weights_of(again, ema=True), average) == []
+    assert "loss.weight" not in again

@@ -19,6 +19,7 @@ from camoxpert_cli.checkpoints.format import (
     Checkpoint,
     CheckpointContent,
     CheckpointNotWritten,
+    Progress,
     TrainingContent,
     checkpoint_bytes,
     is_own_file,
@@ -290,7 +291,7 @@ def test_estimated_size(tmp_path: Path) -> None:
 
 
 def training_state() -> TrainingContent:
-    return TrainingContent({"epoch": 2}, 0, "digest", {"state": {}}, {}, 7)
+    return TrainingContent(Progress(epoch=3), 0, "digest", {"state": {}, "param_groups": []}, {}, 7)
 
 
 def test_fields_of_a_file(tmp_path: Path, network: Stub) -> None:
@@ -331,7 +332,7 @@ def test_a_training_state_that_lacks_a_field(content: dict[str, Any]) -> None:
     training = training_state().to_dict()
     del training["optimizer"]
     checkpoint = Checkpoint(Path("last.pth"), {**content, "training": training})
-    with pytest.raises(CheckpointError, match=r"training state in last\.pth is incomplete: .*'optimizer'"):
+    with pytest.raises(CheckpointError, match=r"last\.pth does not hold .*: training\.optimizer is missing"):
         _ = checkpoint.training
 
 

@@ -22,7 +22,7 @@ from camoxpert_cli.errors import CheckpointError
 from tests.helpers.checkpoints import Stub, original, refusal, save, write_content
 from tests.helpers.compare import differences
 
-OTHER = {"weight": torch.ones(3)}
+OTHER = {"moe_layers.0.weight": torch.ones(3)}
 
 
 @pytest.fixture(scope="module")
@@ -66,12 +66,12 @@ def test_which_weights_are_meant(content: dict[str, Any]) -> None:
 @pytest.mark.parametrize(
     ("entries", "program"),
     [
-        ({"network": OTHER, "model_state_dict": OTHER}, "camox"),
+        ({"network": OTHER, "model_state_dict": {**OTHER}}, "camox"),
         ({"model_state_dict": OTHER, "ema_state_dict": None}, "the original CamoXpert program"),
         ({"state_dict": OTHER, "pytorch-lightning_version": "2"}, "Lightning"),
         ({"state_dict": OTHER, "metadata": {}}, "a .safetensors file"),
-        ({"state_dict": OTHER, "state_dict_ema": OTHER}, "timm"),
-        ({"model": OTHER, "model_ema": OTHER, "optimizer": {}}, "a training script in torchvision's manner"),
+        ({"state_dict": OTHER, "state_dict_ema": {**OTHER}}, "another program"),
+        ({"generator": {"net": OTHER}, "optimizer": {}}, "another program"),
         (OTHER, "a bare state dict"),
     ],
 )
@@ -81,7 +81,7 @@ def test_programs_are_told_apart(entries: Any, program: str) -> None:
 
     assert layout is not None
     assert layout.program == program
-    assert (ema_in(entries) is not None) == (layout.ema is not None and entries.get(layout.ema) is not None)
+    assert (ema_in(entries) is not None) == ("state_dict_ema" in entries)
 
 
 @pytest.mark.parametrize("args", [None, {}, {"backbone": "test_resnet"}, {"num_experts": 2}, "--backbone x"])
@@ -91,7 +91,20 @@ def test_options_that_do_not_tell_the_network(content: dict[str, Any], network: 
     assert architecture_of({**original(content, network), "args": args}) is None
 
 
-@pytest.mark.parametrize("experts", [0, -1, 65, "many", 2.0, None, True])
+@pytest.mark.parametrize(
+    "experts",
+    [
+        0,
+        -1,
+        65,
+        pytest.param(10**5000, id="a long number"),
+        pytest.param("9" * 5000, id="a long text"),
+        "many",
+        2.0,
+        None,
+        True,
+    ],
+)
 def test_numbers_of_experts_that_are_none(experts: Any) -> None:
     """What a file says is checked before a network is built of it; metadata of .safetensors is text."""
     said = {"state_dict": OTHER, "metadata": {"backbone": "test_resnet", "num_experts": experts}}
@@ -110,7 +123,21 @@ def test_where_the_size_is_said() -> None:
     assert said_size({"metadata": {"img_size": "64"}}) == 64
 
 
-@pytest.mark.parametrize("size", [None, 0, -64, 63, "large", True])
+@pytest.mark.parametrize(
+    "size",
+    [
+        None,
+        0,
+        -64,
+        63,
+        4097,
+        10**6,
+        pytest.param(10**5000, id="a long number"),
+        pytest.param("9" * 5000, id="a long text"),
+        "large",
+        True,
+    ],
+)
 def test_unknown_size(content: dict[str, Any], size: Any) -> None:
     """A checkpoint that does not say its size, or says what is none, asks for `--img-size`."""
     with pytest.raises(CheckpointError, match=r"last\.pth does not say at which size") as caught:
@@ -139,3 +166,20 @@ def test_mixed_prefixes(content: dict[str, Any]) -> None:
     mixed = {f"module.{first}": content["network"][first], **{key: content["network"][key] for key in others}}
     with pytest.raises(CheckpointError, match="mixed"):
         weights_of({**content, "network": mixed}, ema=False)
+
+
+@pytest.mark.parametrize(
+    "name", ["hf-hub:timm/resnet18", "hf_hub:timm/resnet18", "local-dir:/tmp", "timm/resnet18", "resnet18./tmp", "../x"]
+)
+def test_a_backbone_from_elsewhere(
+    tmp_path: Path, content: dict[str, Any], monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    """A file cannot have a network fetched, or read from another place."""
+
+    def refuse(*_: Any, **__: Any) -> None:
+        raise AssertionError("it asks for the network")
+
+    monkeypatch.setattr("socket.socket.connect", refuse)
+    monkeypatch.setattr("timm.models._hub.load_model_config_from_hf", refuse)
+
+    assert "cannot be built" in refusal(save({**content, "backbone": name}, tmp_path)).message

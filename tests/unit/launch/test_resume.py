@@ -9,7 +9,7 @@ import pytest
 import torch
 import yaml
 
-from camoxpert_cli.checkpoints.format import FORMAT, VERSION, Checkpoint, CheckpointContent, TrainingContent
+from camoxpert_cli.checkpoints.format import FORMAT, VERSION, Checkpoint, CheckpointContent, Progress, TrainingContent
 from camoxpert_cli.config.resolve import resolve, to_mapping
 from camoxpert_cli.config.schema import SETTINGS
 from camoxpert_cli.engine.build import build_phases, rate_at
@@ -238,7 +238,7 @@ def test_the_next_rate(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, samples:
     """A dry run names the rate of the step that comes next, of 16 images, in the middle of an epoch too."""
     settings = {"train.accumulation_steps": 1, "train.batch_size": 8, "train.stage2_batch_size": 8, "run.gpus": 2}
     before = to_mapping(resolve("quickstart", settings).config)
-    training = TrainingContent({"epoch": 0, "samples": samples}, 4, "", {}, {}, 0)
+    training = TrainingContent(Progress(samples=samples), 4, "", {"state": {}, "param_groups": []}, {}, 0)
     network = {"weight": torch.zeros(1)}
     (tmp_path / "config.yaml").write_text(yaml.safe_dump(before))
     content = CheckpointContent("test_resnet", 7, network, None, 0, None, None, before, None, training)

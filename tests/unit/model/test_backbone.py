@@ -368,3 +368,54 @@ def test_the_deepest_map_of_a_stride(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(backbone_module, "_feature_info", lambda name: Info([2, 4, 4, 8, 16, 16, 16, 32, 32]))
 
     assert backbone_module._indices_of_strides.__wrapped__("any") == (2, 3, 6, 8)
+
+
+@pytest.mark.parametrize("entry", [(), ("state_dict",), ("a", "net")])
+@pytest.mark.parametrize("prefix", ["", "module.", "backbone.", "encoder.", "model.backbone.", "_orig_mod.module."])
+@pytest.mark.parametrize("name", ["test_resnet", "test_convnext"])
+def test_wherever_the_weights_are(tmp_path: Path, name: str, prefix: str, entry: tuple[str, ...]) -> None:
+    """In any entry and under any prefix, beside what is not the backbone's, under timm's names or the extractor's."""
+    whole, extractor = whole_model(name).state_dict(), create_backbone(name).state_dict()
+    for weights in (whole, extractor):
+        content: Any = {prefix + key: value for key, value in weights.items()}
+        content |= {"decoder.conv.weight": torch.ones(2), "total_ops": torch.zeros(1)}
+        for key in reversed(entry):
+            content = {key: content, "optimizer": {"state": {0: torch.ones(2)}}}
+        backbone = create_pretrained_backbone(name, save(content, tmp_path / "weights.pth"))
+        expected = (
+            weights
+            if weights is extractor
+            else create_pretrained_backbone(name, save(whole, tmp_path / "plain.pth")).state_dict()
+        )
+        assert all(torch.equal(value, expected[key]) for key, value in backbone.state_dict().items())
+
+
+def test_two_backbones(tmp_path: Path) -> None:
+    """The one that is no average is taken, and where neither is, both are told."""
+    first, second = whole_model().state_dict(), create_backbone("test_resnet").state_dict()
+    path = save({"model": first, "model_ema": {**first, **second}}, tmp_path / "weights.pth")
+
+    assert same_weights(create_pretrained_backbone("test_resnet", path), first)
+    path = save({"a": first, "b": {**first, **second}}, tmp_path / "weights.pth")
+    with pytest.raises(CheckpointError, match="holds 2 backbones, and which one is meant is not said: a, b"):
+        create_pretrained_backbone("test_resnet", path)
+
+
+@pytest.mark.parametrize("name", ["test_resnet", "test_convnext"])
+@pytest.mark.parametrize("wrong", [float("nan"), float("inf"), None])
+def test_numbers_that_are_none(tmp_path: Path, name: str, wrong: float | None) -> None:
+    """Weights that are NaN, infinite or whole numbers are refused by their names."""
+    weights = whole_model(name).state_dict()
+    key = next(key for key, value in weights.items() if value.ndim > 1)
+    weights[key] = weights[key].to(torch.int8) if wrong is None else torch.full_like(weights[key], wrong)
+    with pytest.raises(CheckpointError, match=rf"no network can compute with, in 1 tensor: {key} \("):
+        create_pretrained_backbone(name, save(weights, tmp_path / "weights.pth"))
+
+
+def test_sizes_of_another_model(tmp_path: Path) -> None:
+    """Which tensor has another size is told, not cut off after the announcement of it."""
+    weights = {
+        key: value[..., None] if key == "conv1.0.weight" else value for key, value in whole_model().state_dict().items()
+    }
+    with pytest.raises(CheckpointError, match=r"does not fit backbone test_resnet: .*size mismatch for conv1"):
+        create_pretrained_backbone("test_resnet", save(weights, tmp_path / "weights.pth"))

@@ -146,8 +146,9 @@ def test_text_under_a_checkpoints_name(tmp_path: Path, start: str) -> None:
     with pytest.raises(CheckpointError) as caught:
         read_weights_file(path)
 
-    assert caught.value.message == f"{path} is no file of weights: it begins with {start.encode()[:9]!r}"
-    assert "best_model.pth" in caught.value.hint
+    assert caught.value.message.startswith(f"{path} is no file of weights: it begins with {start.encode()[:9]!r}")
+    assert ("as a web page does" in caught.value.message) == start.startswith("<")
+    assert ("download it again" if start.startswith("<") else "best_model.pth") in caught.value.hint
 
 
 @pytest.mark.parametrize("kind", ["zip", "legacy", "bare pickle", "in a list", "as a key's value", "stored under eval"])
@@ -263,3 +264,54 @@ def test_an_archive_of_something_else(tmp_path: Path) -> None:
         archive.writestr("readme.txt", "nothing")
 
     assert loads_the_same_or_is_refused(path)
+
+
+def test_an_archive_that_would_unpack_to_much_more(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A small file that would fill the memory is refused by its sizes, before anything is unpacked."""
+    monkeypatch.setattr(weights_file, "_MOST_UNPACKED", 2**20)
+    path = tmp_path / "bomb.pth"
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("bomb/data.pkl", b"")
+        archive.writestr("bomb/data/0", bytes(2**21))
+    with pytest.raises(CheckpointError, match=r"would unpack to .*: no weights compress like that") as caught:
+        read_weights_file(path)
+
+    assert "save its tensors anew" in caught.value.hint
+
+
+@pytest.mark.parametrize("name", ["weights.pth", "weights.safetensors"])
+@pytest.mark.parametrize(
+    ("start", "said", "hint"),
+    [
+        ("version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\n", "is a pointer of Git LFS", "git lfs pull"),
+        ("\n <!DOCTYPE html><title>Sign in</title>", "as a web page does", "download it again"),
+    ],
+)
+def test_what_a_download_left(tmp_path: Path, name: str, start: str, said: str, hint: str) -> None:
+    """A pointer and a web page in a file's place are told as such, and how to get the file."""
+    (tmp_path / name).write_text(start)
+    with pytest.raises(CheckpointError, match=said) as caught:
+        read_weights_file(tmp_path / name)
+
+    assert hint in caught.value.hint
+
+
+def test_neither_file_nor_folder(tmp_path: Path) -> None:
+    """A pipe is not waited for, a device not read for ever, and a link that leads nowhere is told with where it led."""
+    os.mkfifo(tmp_path / "pipe.pth")
+    (tmp_path / "link.pth").symlink_to(tmp_path / "gone.pth")
+    (tmp_path / "ring.pth").symlink_to(tmp_path / "ring.pth")
+    for path in (tmp_path / "pipe.pth", Path("/dev/zero")):
+        with pytest.raises(CheckpointError, match="is a pipe or a device"):
+            read_weights_file(path)
+    for name, target in (("link.pth", "gone.pth"), ("ring.pth", "ring.pth")):
+        with pytest.raises(CheckpointError, match=f"there is no file .*{name}: it is a link to .*{target}"):
+            read_weights_file(tmp_path / name)
+
+
+def test_very_many_tensors(tmp_path: Path) -> None:
+    """A file with names by the thousand is read as any other."""
+    names = {f"layers.{at}.weight": torch.zeros(0) for at in range(3_000)}
+    save_file(names, tmp_path / "many.safetensors")
+
+    assert read_weights_file(tmp_path / "many.safetensors")["state_dict"].keys() == names.keys()

@@ -1,0 +1,184 @@
+"""Where in a file the tensors of a CamoXpert are, whatever holds and wraps them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+from torch import Tensor
+
+from camoxpert_cli.errors import CheckpointError
+from camoxpert_cli.model.stored_tensors import (
+    COUNTER,
+    Keys,
+    defect,
+    entries_of,
+    is_averaged,
+    short,
+    some,
+    tensors_in,
+    without_wrappers,
+)
+
+# The network's own modules; the second is what no other network has.
+CHILDREN = frozenset({"backbone", "moe_layers", "sdta_blocks", "decoder_blocks", "deep_heads", "final_conv"})
+_MARK = "moe_layers"
+_MARK_ENDS = ("weight", "bias")
+# What torch's AveragedModel stores beside a network: how many it has averaged.
+_AVERAGED_COUNT = "n_averaged"
+_MOST_NETWORKS = 16
+_MOST_SHOWN = 8
+
+
+class Place(NamedTuple):
+    """The keys that lead to the dict with a network's tensors, none for the file's content, and what begins its names.
+
+    That dict may have dicts of its own, one for each module.
+    """
+
+    entry: Keys
+    prefix: str = ""
+
+    def __str__(self) -> str:
+        return ".".join((*self.entry, *filter(None, [self.prefix.removesuffix(".")])))
+
+
+class StoredNetwork(NamedTuple):
+    """A network in a file, its tensors under our names."""
+
+    place: Place
+    weights: dict[str, Tensor]
+
+
+class StoredNetworks(NamedTuple):
+    """The network and its moving average, where there is one.
+
+    `others` are names of tensors that lie beside the network's without being of one.
+    """
+
+    network: StoredNetwork
+    ema: StoredNetwork | None
+    others: tuple[str, ...]
+
+
+def find_networks(content: Any) -> list[StoredNetwork]:
+    """Every network of which the mixture layers are somewhere in `content`, complete or not.
+
+    Raises CheckpointError where tensors of two are mixed, or one is none that lies in memory as weights do.
+    """
+    tensors = [(keys, value) for keys, value in tensors_in(content) if keys]
+    places = list(dict.fromkeys(place for keys, _ in tensors if (place := _place_by_mark(keys)) is not None))
+    if len(places) > _MOST_NETWORKS:
+        raise CheckpointError(f"it holds {len(places)} networks, {_MOST_NETWORKS} at most were expected")
+    return [StoredNetwork(place, _weights_at(place, tensors)) for place in places]
+
+
+def choose_networks(content: Any, networks: Sequence[StoredNetwork]) -> StoredNetworks:
+    """Which of the networks found in `content` is meant: the average is the one whose name says so.
+
+    A part of another one that is there is none. Raises CheckpointError where more than two are left, or neither is an
+    average.
+    """
+    averaged: list[StoredNetwork] = []
+    plain: list[StoredNetwork] = []
+    for each in networks:
+        (averaged if is_averaged(str(each.place)) else plain).append(each)
+    plain = [each for each in plain if not any(_parameters(each) < _parameters(other) for other in plain)]
+    if not plain:
+        plain, averaged = averaged, []
+    if len(plain) > 1 or len(averaged) > 1:
+        names = [str(each.place) or "the file itself" for each in (*plain, *averaged)]
+        raise CheckpointError(
+            f"it holds {len(names)} networks, and which one is meant is not said: {', '.join(map(short, names))}",
+            f"take one of them: camox convert-ckpt FILE NEW.pth --entry {short(names[0])}",
+        )
+    return StoredNetworks(plain[0], averaged[0] if averaged else None, _others(content, plain[0].place, networks))
+
+
+def describe_content(content: Any) -> str:
+    """Lines that say what a file holds: its entries, how many tensors are in each, and the first of their names."""
+    if not isinstance(content, Mapping):
+        return f"it holds {short(content)}"
+    alone = [str(key) for key, value in content.items() if isinstance(value, Tensor)]
+    lines = [some(alone, "tensor")] if alone else []
+    others = [item for item in content.items() if not isinstance(item[1], Tensor)]
+    for key, value in others[:_MOST_SHOWN]:
+        names = [".".join(keys) for keys, _ in tensors_in(value)]
+        lines.append(f"{short(key)}: {some(names, 'tensor') if names else short(value)}")
+    more = [f"and {len(others) - _MOST_SHOWN} more entries"] if len(others) > _MOST_SHOWN else []
+    return "\n".join(["it holds", *lines, *more] if lines else ["it holds nothing"])
+
+
+def _place_by_mark(keys: Keys) -> Place | None:
+    # An optimizer may keep its moments under the parameters' names.
+    if keys[-1].rpartition(".")[2] not in _MARK_ENDS or any("optim" in key for key in keys):
+        return None
+    for at, key in enumerate(keys):
+        parts = key.split(".")
+        if _MARK in parts:
+            first = parts.index(_MARK)
+            inside = without_wrappers(".".join([*parts[first + 1 :], *keys[at + 1 :]]))
+            prefix = "".join(f"{part}." for part in parts[:first])
+            return Place(keys[:at], prefix) if inside.partition(".")[0].isdecimal() else None
+    return None
+
+
+def _weights_at(place: Place, tensors: Sequence[tuple[Keys, Tensor]]) -> dict[str, Tensor]:
+    weights: dict[str, Tensor] = {}
+    odd: list[str] = []
+    for keys, value in tensors:
+        if keys[: len(place.entry)] != place.entry:
+            continue
+        stored = ".".join(keys[len(place.entry) :])
+        if _belongs(stored, place):
+            name = without_wrappers(stored.removeprefix(place.prefix))
+            if name in weights:
+                odd.append(stored)
+            weights[name] = value
+        elif (prefix := _wrapped(stored)) is not None and prefix == without_wrappers(place.prefix):
+            odd.append(stored)
+    if odd:
+        raise CheckpointError(
+            f"keys of one network begin with {place.prefix!r} and otherwise, so that two state dicts seem to be mixed: "
+            f"{some(odd, 'key')}",
+            "save the network once, with the program that wrote it",
+        )
+    for name, value in weights.items():
+        if wrong := defect(value):
+            raise CheckpointError(f"{name} is {wrong}, and an ordinary one was expected", "save the weights as such")
+    return weights
+
+
+def _belongs(stored: str, place: Place) -> bool:
+    """Whether a tensor below the place's entry is named like one of the network there."""
+    return stored.startswith(place.prefix) and stored.removeprefix(place.prefix).partition(".")[0] in CHILDREN
+
+
+def _wrapped(stored: str) -> str | None:
+    """What begins a name that goes on as a network's do, wrappers left out."""
+    parts = stored.split(".")
+    first = next((at for at, part in enumerate(parts) if part in CHILDREN), None)
+    return None if first is None else without_wrappers("".join(f"{part}." for part in parts[:first]))
+
+
+def _others(content: Any, place: Place, networks: Sequence[StoredNetwork]) -> tuple[str, ...]:
+    beside = [each.place for each in networks if each.place.entry == place.entry]
+    return tuple(
+        name
+        for name, value in entries_of(below(content, place.entry))
+        if isinstance(value, Tensor)
+        and not any(_belongs(name, each) for each in beside)
+        and name.rpartition(".")[2] != _AVERAGED_COUNT
+    )
+
+
+def below(content: Any, entry: Keys) -> Any:
+    """What these keys lead to."""
+    for key in entry:
+        content = dict(entries_of(content))[key]
+    return content
+
+
+def _parameters(network: StoredNetwork) -> set[str]:
+    """Names without counters, which some networks come without."""
+    return {name for name in network.weights if not name.endswith(COUNTER)}

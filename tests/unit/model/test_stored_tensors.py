@@ -1,0 +1,117 @@
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from camoxpert_cli.errors import CheckpointError
+from camoxpert_cli.model.stored_tensors import defect, is_averaged, refuse_unusable, short, some, tensors_in
+
+OWN = {"a.weight": torch.zeros(4), "a.num_batches_tracked": torch.tensor(0)}
+NAN, INF = float("nan"), float("inf")
+
+
+def refused(weights: dict[str, Tensor], own: dict[str, Tensor] | None = OWN) -> CheckpointError:
+    with pytest.raises(CheckpointError, match=r"file\.pth holds numbers that no network can compute with") as caught:
+        refuse_unusable(weights, own, "file.pth", "hint")
+    return caught.value
+
+
+@settings(max_examples=20)
+@given(st.lists(st.sampled_from([0.0, 1.5, NAN, INF, -INF]), min_size=1, max_size=9), st.booleans())
+def test_numbers_that_are_none(values: list[float], known: bool) -> None:
+    """One number that is NaN or infinite is refused, with how many there are; finite ones are not."""
+    tensor = torch.tensor(values)
+    count = sum(value not in (0.0, 1.5) for value in values)
+    own = {"a": tensor} if known else None
+    if count:
+        assert f"1 tensor: a ({count} of {len(values)} NaN or infinite)" in refused({"a": tensor}, own).message
+    else:
+        refuse_unusable({"a": tensor}, own, "file.pth", "hint")
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
+def test_formats_of_fractions(dtype: torch.dtype) -> None:
+    """Numbers with a fraction are taken in any format."""
+    refuse_unusable({"a.weight": torch.ones(4, dtype=dtype)}, OWN, "file.pth", "hint")
+
+
+@pytest.mark.parametrize("dtype", [torch.int8, torch.uint8, torch.int32, torch.int64, torch.bool, torch.complex64])
+def test_formats_of_others(dtype: torch.dtype) -> None:
+    """Whole numbers, bools and complex ones are refused by their format, except for what counts."""
+    said = str(dtype).removeprefix("torch.")
+    for own in (OWN, None):
+        assert f"a.weight ({said})" in refused({"a.weight": torch.ones(4, dtype=dtype)}, own).message
+    refuse_unusable({"a.num_batches_tracked": torch.tensor(7)}, OWN, "file.pth", "hint")
+    refuse_unusable({"a.num_batches_tracked": torch.tensor(7.0)}, None, "file.pth", "hint")
+
+
+def test_too_large_for_float32() -> None:
+    """What only float64 holds would be infinite in the network."""
+    assert "1 of 2 NaN" in refused({"a.weight": torch.tensor([1e300, 0.0], dtype=torch.float64)}).message
+
+
+def test_all_are_told() -> None:
+    """The message has the count and the first; the details have the others."""
+    error = refused({f"t{at}": torch.tensor([NAN]) for at in range(30)}, None)
+
+    assert "30 tensors: t0 (" in error.message
+    assert error.message.endswith("...")
+    assert len(error.details.splitlines()) == 20
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize(
+    ("make", "said"),
+    [
+        (lambda: torch.eye(3).to_sparse(), "sparse"),
+        (lambda: torch.ones(3, device="meta"), "meta"),
+        (lambda: torch.zeros(1).expand(10**12), "claims more numbers than are stored"),
+        (lambda: torch.quantize_per_tensor(torch.ones(3), 0.1, 0, torch.qint8), "quantised"),
+        (lambda: torch.ones(2, 3).t(), ""),
+        (lambda: torch.ones(9)[3:5], ""),
+        (lambda: torch.zeros(0), ""),
+        (lambda: torch.nn.Parameter(torch.ones(3)), ""),
+    ],
+)
+def test_tensors_that_are_no_ordinary_ones(make: Any, said: str) -> None:
+    """What has no memory of its own for its numbers is told; views and parameters are as good as any."""
+    found = defect(make())
+
+    assert said in found
+    assert bool(found) == bool(said)
+
+
+def test_where_tensors_lie() -> None:
+    """In dicts and lists at any depth, in their order, each once."""
+    shared = {"x": torch.ones(1)}
+    content = {"a": shared, "b": [1, {"c": torch.ones(2)}], 3: {"d": torch.ones(3)}, "again": shared, "text": "x"}
+
+    assert [".".join(keys) for keys, _ in tensors_in(content)] == ["a.x", "b.1.c", "3.d"]
+
+
+@pytest.mark.parametrize(
+    "name", ["ema", "model_ema", "ema_model.module", "netEMA", "teacher", "swa_model", "a.averaged"]
+)
+def test_names_of_averages(name: str) -> None:
+    """Of an exponential moving average and the like."""
+    assert is_averaged(name)
+
+
+@pytest.mark.parametrize("name", ["model", "schema", "student", "cinema.net", "state_dict", "emanuel"])
+def test_names_of_others(name: str) -> None:
+    """That merely contain the letters."""
+    assert not is_averaged(name)
+
+
+def test_values_in_a_sentence() -> None:
+    """Whatever a file holds, it takes a line at most."""
+    long = 10**6000
+    for value in (long, {"a": [long]}, "x" * 10**6, [["x" * 99] * 99] * 99, torch.zeros(1).expand(10**12), {1: 2}):
+        assert len(short(value)) <= 80
+        assert "\n" not in short(value)
+    assert len(some(["x" * 5000] * 5, "tensor")) < 300
