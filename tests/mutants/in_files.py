@@ -492,7 +492,7 @@ MUTANTS = [
         "checkpoints/load.py",
         "    _refuse_misfits(network, weights, stored, path)\n",
         "",
-        f"{_FIND}::test_never_in_part",
+        f"{_LOAD}::test_nothing_is_loaded_in_part",
     ),
     Mutant(
         "checkpoints/load.py",
