@@ -9,20 +9,41 @@ import math
 import os
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+import camoxpert_cli
 from camoxpert_cli.errors import CamoxError, TrainingError, error_of
 from camoxpert_cli.parallel.worker import ASKED, PEER_LOST, told_at, told_by
 
 # Once one has failed, the others are given as long to end by themselves, and to write down why.
 GRACE_SECONDS = 5.0
 _POLL_SECONDS = 0.05
+# Runs a module of the very package that runs here, wherever that lies, without a folder more on the path: one before
+# the others, such as the current one that `python -m` puts there, would take the place of any module of that name.
+_RUN = """
+import runpy, sys
+from importlib.util import module_from_spec, spec_from_file_location
+name, place, module, *arguments = sys.argv[1:]
+if name not in sys.modules:
+    spec = spec_from_file_location(name, place)
+    sys.modules[name] = package = module_from_spec(spec)
+    spec.loader.exec_module(package)
+sys.argv[1:] = arguments
+runpy.run_module(module, run_name="__main__", alter_sys=True)
+"""
 # What is known of a process that ended by SIGABRT and told nothing.
 ABORTED = "was aborted (SIGABRT): by a library that failed, or by NCCL after it had waited for another rank"
+
+
+def python(module: str, *arguments: str) -> list[str]:
+    """The command that runs a module, of this package or installed, and imports nothing from the current folder."""
+    package = camoxpert_cli.__name__, str(Path(str(camoxpert_cli.__file__)).absolute())
+    return [sys.executable, "-P", "-c", _RUN, *package, module, *arguments]
 
 
 @dataclass(frozen=True)
@@ -104,6 +125,10 @@ class ChildProcesses:
         is kept apart as its `output`.
         """
         rank = len(self._processes)
+        environment = {**environment, "PYTHONSAFEPATH": "1"}  # for whatever Python it starts itself
+        if path := environment.get("PYTHONPATH"):
+            # An empty entry, as `PYTHONPATH=$PYTHONPATH:more` makes one, stands for the current folder.
+            environment["PYTHONPATH"] = os.pathsep.join(each for each in path.split(os.pathsep) if each)
         with ExitStack() as stack:
             said = stack.enter_context(self.log(rank).open("wb")) if log else None
             printed = stack.enter_context(self.output(rank).open("wb")) if output else said

@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 import json
-import sys
 import tempfile
 from pathlib import Path
 from typing import TypeAlias
 
-from camoxpert_cli.launch.processes import GRACE_SECONDS, BadEnd, ChildProcesses, Failure, last_lines, signal_name
+from camoxpert_cli.launch.processes import (
+    GRACE_SECONDS,
+    BadEnd,
+    ChildProcesses,
+    Failure,
+    last_lines,
+    python,
+    signal_name,
+)
 from camoxpert_cli.launch.trial import Measurement, Trial
 from camoxpert_cli.parallel.strategy import processes_of
 from camoxpert_cli.parallel.worker import worker_environment, write_job
@@ -43,7 +50,7 @@ def run_trial(
         try:
             for rank in range(processes):
                 environment = worker_environment(folder, rank, processes, threads)
-                children.start([sys.executable, "-m", worker], environment)
+                children.start(python(worker), environment)
             if not children.wait(patience):
                 return Failure(f"gave no sign of life for {patience:g} s and was ended")
             if (end := children.cause()) is not None:

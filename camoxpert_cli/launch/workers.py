@@ -22,7 +22,7 @@ from typing import Any
 
 from camoxpert_cli import console
 from camoxpert_cli.errors import CamoxError, error_of
-from camoxpert_cli.launch.processes import GRACE_SECONDS, BadEnd, ChildProcesses, last_lines
+from camoxpert_cli.launch.processes import GRACE_SECONDS, BadEnd, ChildProcesses, last_lines, python
 from camoxpert_cli.parallel.worker import (
     ASKED,
     PEER_LOST,
@@ -78,7 +78,7 @@ def run_workers(
     with tempfile.TemporaryDirectory(prefix="camox-") as temporary:
         folder = Path(temporary)
         write_job(folder, argv=sys.argv, quiet=console.is_quiet(), **job)
-        command = [sys.executable, "-m", "camoxpert_cli", *arguments]
+        command = python("camoxpert_cli", *arguments)
         error = _Workers(folder, command, processes, threads, run_folder, grace, one_press).run()
         return Attempt(error, has_begun(folder), remedy_in(folder), outcome_in(folder))
 

@@ -165,7 +165,8 @@ def _run(request: dict[str, Any], base: list[str]) -> None:
         if os.path.exists(custom):  # noqa: PTH110
             runpy.run_path(custom)
             break
-    sys.path.insert(0, os.getcwd())  # noqa: PTH109
+    if not request["safe_path"]:
+        sys.path.insert(0, os.getcwd())  # noqa: PTH109
     if how == "-m":
         sys.argv = [what, *arguments]
         runpy.run_module(what, run_name="__main__", alter_sys=True)

@@ -18,6 +18,15 @@ _WATCH = "unit/launch/test_watch.py"
 _TRIAL = "behaviour/launch/test_trial.py"
 
 _PROCESS_MUTANTS = [
+    # What lies in the current folder is imported: by a process, by what it starts, through an empty PYTHONPATH.
+    *(
+        Mutant("launch/processes.py", old, new, f"{_PROCESSES}::test_what_lies_in_the_current_folder")
+        for old, new in {
+            '"-P", "-c", _RUN': '"-c", _RUN',
+            '"PYTHONSAFEPATH": "1"': "",
+            "path.split(os.pathsep) if each)": "path.split(os.pathsep))",
+        }.items()
+    ),
     # A lost partner blamed before the cause.
     Mutant("launch/processes.py", "return end.code == PEER_LOST, end.was", "return end.was", _ENDS),
     Mutant(

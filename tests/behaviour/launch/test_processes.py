@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -11,8 +12,10 @@ from pathlib import Path
 
 import pytest
 
-from camoxpert_cli.launch.processes import ChildProcesses, last_lines
+from camoxpert_cli.launch.processes import ChildProcesses, last_lines, python
 from camoxpert_cli.parallel.worker import PEER_LOST
+from tests.helpers.forked import RealPopen
+from tests.helpers.places import PACKAGE
 
 GRACE = 1.0
 PATIENCE = 2.0
@@ -138,3 +141,38 @@ def test_a_program_that_is_not_there(children: ChildProcesses) -> None:
         children.start(["/nowhere/nvidia-smi"], {})
 
     assert children.codes == []
+
+
+@pytest.mark.parametrize("path", [None, "", os.pathsep, f"/nowhere{os.pathsep}"])
+def test_what_lies_in_the_current_folder(
+    children: ChildProcesses, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, path: str | None
+) -> None:
+    """It is nobody's module: a file of such a name is data, and the package is the very one that runs here.
+
+    Neither the process nor one that it starts imports it, whatever PYTHONPATH leaves open.
+    """
+    folder = tmp_path / "hostile"
+    for name in ("camoxpert_cli", "torch", "typer", "json", "runpy", "sitecustomize", "usercustomize"):
+        (folder / name).mkdir(parents=True)
+        (folder / name / "__init__.py").write_text("raise SystemExit('ran what lies here')")
+    asks = "import sys, json; sys.stdout.write(json.__file__)"
+    tells = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {asks!r}], check=True)"
+    (tmp_path / "telling.py").write_text(
+        "import sys, camoxpert_cli; from camoxpert_cli import errors\n"
+        f"print(errors.__file__, sys.argv[1:], __name__, flush=True)\n{tells}"
+    )
+    monkeypatch.chdir(folder)
+    monkeypatch.setattr(subprocess, "Popen", RealPopen)  # a fork has loaded all that already
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    if path is not None:
+        environment["PYTHONPATH"] = f"{tmp_path}{os.pathsep}{path}"
+        children.start(python("telling", "an", "argument"), environment)
+    else:
+        children.start(python("camoxpert_cli.errors", "an", "argument"), environment)
+
+    assert children.wait()
+    assert children.codes == [0], children.log(0).read_text()
+    if path is not None:
+        own, stdlib = children.log(0).read_text().splitlines()
+        assert own == f"{PACKAGE / 'errors.py'} ['an', 'argument'] __main__"
+        assert not Path(stdlib).is_relative_to(tmp_path)

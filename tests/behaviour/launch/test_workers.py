@@ -33,7 +33,7 @@ def fail(code, message, hint=""):
     tell_launcher(message, hint, "")
     sys.exit(code)
 
-exec(sys.argv[3])
+exec(sys.argv[-1])
 """
 
 
