@@ -23,8 +23,8 @@ from camoxpert_cli.parallel.worker import ASKED, PEER_LOST, told_at, told_by
 # Once one has failed, the others are given as long to end by themselves, and to write down why.
 GRACE_SECONDS = 5.0
 _POLL_SECONDS = 0.05
-# Runs a module of the very package that runs here, wherever that lies, without a folder more on the path: one before
-# the others, such as the current one that `python -m` puts there, would take the place of any module of that name.
+# Runs a module of the very package that runs here, wherever that lies, without a folder more on the path: any file there
+# could take the place of a module of its name.
 _RUN = """
 import runpy, sys
 from importlib.util import module_from_spec, spec_from_file_location
@@ -41,9 +41,9 @@ ABORTED = "was aborted (SIGABRT): by a library that failed, or by NCCL after it 
 
 
 def python(module: str, *arguments: str) -> list[str]:
-    """The command that runs a module, of this package or installed, and imports nothing from the current folder."""
+    """The command that runs a module of this package, or one that is installed, for `ChildProcesses.start`."""
     package = camoxpert_cli.__name__, str(Path(str(camoxpert_cli.__file__)).absolute())
-    return [sys.executable, "-P", "-c", _RUN, *package, module, *arguments]
+    return [sys.executable, "-c", _RUN, *package, module, *arguments]
 
 
 @dataclass(frozen=True)
@@ -125,9 +125,10 @@ class ChildProcesses:
         is kept apart as its `output`.
         """
         rank = len(self._processes)
-        environment = {**environment, "PYTHONSAFEPATH": "1"}  # for whatever Python it starts itself
+        # Python, and whatever Python it starts itself, shall import nothing from the current folder, for which an empty
+        # entry stands too: `PYTHONPATH=$PYTHONPATH:more` makes one.
+        environment = {**environment, "PYTHONSAFEPATH": "1"}
         if path := environment.get("PYTHONPATH"):
-            # An empty entry, as `PYTHONPATH=$PYTHONPATH:more` makes one, stands for the current folder.
             environment["PYTHONPATH"] = os.pathsep.join(each for each in path.split(os.pathsep) if each)
         with ExitStack() as stack:
             said = stack.enter_context(self.log(rank).open("wb")) if log else None

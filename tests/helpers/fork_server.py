@@ -165,7 +165,7 @@ def _run(request: dict[str, Any], base: list[str]) -> None:
         if os.path.exists(custom):  # noqa: PTH110
             runpy.run_path(custom)
             break
-    if not request["safe_path"]:
+    if not os.environ.get("PYTHONSAFEPATH"):
         sys.path.insert(0, os.getcwd())  # noqa: PTH109
     if how == "-m":
         sys.argv = [what, *arguments]

@@ -88,7 +88,7 @@ def _wait_for_servers() -> None:
 
 
 class ForkedPopen(RealPopen):  # type: ignore[valid-type, misc]
-    """Forks where the command is `python -m ...` or `python -c ...`, with -P or not; starts anything else as ever.
+    """Forks where the command is `python -m ...` or `python -c ...`; starts anything else as ever.
 
     `_execute_child` is where CPython's own class forks; all around it, such as pipes and time-outs, stays.
     """
@@ -111,10 +111,7 @@ class ForkedPopen(RealPopen):  # type: ignore[valid-type, misc]
     ) -> None:
         ends, (_, _, _, _, umask, session, group) = more[:6], more[6:]
         given = os.environ if env is None else env
-        is_python = isinstance(args, list) and len(args) > 2 and args[0] == _PYTHON
-        is_safe = is_python and args[1] == "-P"
-        arguments = [os.fspath(each) for each in args[1 + is_safe :]] if is_python else []
-        is_python &= arguments[:1] in (["-m"], ["-c"])
+        is_python = isinstance(args, list) and len(args) > 2 and args[0] == _PYTHON and args[1] in ("-m", "-c")
         is_python &= all(given.get(name) == os.environ.get(name) for name in _READ_AT_START)
         if sys.platform != "linux" or not is_python or executable or preexec_fn or pass_fds or shell:
             rest = (args, executable, preexec_fn, close_fds, pass_fds, cwd, env, startupinfo, creationflags, shell)
@@ -124,8 +121,7 @@ class ForkedPopen(RealPopen):  # type: ignore[valid-type, misc]
         for stream in (sys.stdout, sys.stderr):
             stream.flush()
         request = {
-            "arguments": arguments,
-            "safe_path": is_safe or bool(given.get("PYTHONSAFEPATH")),
+            "arguments": [os.fspath(each) for each in args[1:]],
             "cwd": os.getcwd() if cwd is None else os.path.abspath(cwd),  # noqa: PTH109, PTH100
             "environment": {name: value for name, value in given.items() if name != SERVER},
             "session": bool(session),

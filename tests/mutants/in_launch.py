@@ -22,7 +22,6 @@ _PROCESS_MUTANTS = [
     *(
         Mutant("launch/processes.py", old, new, f"{_PROCESSES}::test_what_lies_in_the_current_folder")
         for old, new in {
-            '"-P", "-c", _RUN': '"-c", _RUN',
             '"PYTHONSAFEPATH": "1"': "",
             "path.split(os.pathsep) if each)": "path.split(os.pathsep))",
         }.items()
