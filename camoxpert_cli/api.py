@@ -208,7 +208,7 @@ def train(preset: PathLike | None = None, **settings: Any) -> RunFolder:
     """
     name = None if preset is None else str(preset)
     given = _known(settings)
-    outcome = start(resolve(name, given), began=time.time())
+    outcome = start(resolve(name, given), began=time.monotonic())
     print_outcome(outcome)
     return outcome.folder
 

@@ -11,7 +11,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from camoxpert_cli import __version__, console
+from camoxpert_cli import __version__, console, signals
 from camoxpert_cli.commands import (
     benchmark,
     check_data,
@@ -45,8 +45,9 @@ class _ErrorBoundary(TyperGroup):
             _fail(error.message, error.hint, error.details)
             raise typer.Exit(error.exit_code) from error
         except KeyboardInterrupt as error:
-            _fail("stopped by Ctrl-C")
-            raise typer.Exit(130) from error
+            number = signals.number_of(error)
+            _fail(f"stopped by {signals.ASKING[number]}")
+            raise typer.Exit(128 + number) from error
         except BrokenPipeError as error:
             # Whoever read our output has gone; Python's own complaint at exit would be noise.
             os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
@@ -123,6 +124,7 @@ def options(
 
 def main() -> None:
     console.prepare_streams()
+    signals.take_over(signals.interrupt)
     # Python looks for garbage once more as it ends, which takes a second among all that torch and timm made.
     atexit.register(gc.freeze)
     with ending_at_once():

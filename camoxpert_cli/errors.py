@@ -8,13 +8,15 @@ CamoxError
 ├── DeviceError        5   a GPU that is not there or cannot do what was asked
 ├── TrainingError      6   a run that cannot go on
 ├── PeerLostError     75   another process of the same run ended or does not answer
-└── Interrupted    130/143 Ctrl-C, or a request to terminate
+└── Interrupted      130  Ctrl-C; any other signal that asks to end: 128 + its number
 """
 
 from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable
+
+from camoxpert_cli.signals import EXIT_CODES
 
 _LONGEST_LINE = 200
 
@@ -78,7 +80,7 @@ class Interrupted(CamoxError):
 
 def error_of(exit_code: int, message: str, hint: str = "", details: str = "") -> CamoxError:
     """The error that a process told before it ended with `exit_code`: of the class that has it, where there is one."""
-    if exit_code in (130, 143):
+    if exit_code in EXIT_CODES:
         return Interrupted(message, hint, exit_code)
     kinds = (UsageError, DataError, CheckpointError, DeviceError, TrainingError, PeerLostError)
     error = {kind.exit_code: kind for kind in kinds}.get(exit_code, CamoxError)(message, hint, details)

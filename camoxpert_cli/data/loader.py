@@ -16,6 +16,7 @@ from torch.utils.data import DataLoader, Dataset
 from camoxpert_cli.data.dataset import ScoringBatch, ScoringImages, TrainingImages, collate_scoring
 from camoxpert_cli.data.sampling import EpochBatches
 from camoxpert_cli.errors import DataError
+from camoxpert_cli.signals import ASKING
 
 # After a request to terminate, a worker waits so long for its main process to save.
 _LINGER_SECONDS = 30
@@ -120,10 +121,10 @@ def _loader(
 
 
 def _start_worker(_: int) -> None:
-    # Ctrl-C, and often SIGTERM, reach every process of a group. The main one ends the workers when it is ready to; were
-    # they to go first, torch would raise an error in the middle of whatever it is doing.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, _linger)
+    # Ctrl-C, and often other signals, reach every process of a group. The main one ends the workers when it is ready
+    # to; were they to go first, torch would raise an error in the middle of whatever it is doing.
+    for number in ASKING:
+        signal.signal(number, _linger if number == signal.SIGTERM else signal.SIG_IGN)
     cv2.setNumThreads(0)
     torch.set_num_threads(1)
 

@@ -40,6 +40,7 @@ from camoxpert_cli.metrics.image_scores import Scores, quick_scores
 from camoxpert_cli.metrics.score_set import mean_scores
 from camoxpert_cli.parallel.cuda_errors import out_of_memory_line, to_camox_error
 from camoxpert_cli.parallel.world import World, peer_lost
+from camoxpert_cli.signals import ASKING, number_of
 
 # float16 skips a step now and then while it finds its scale; so many in a row mean that it finds none.
 MOST_SKIPPED_STEPS = 50
@@ -384,8 +385,10 @@ def _explaining_errors(run: Run) -> Iterator[None]:
     try:
         yield
     except KeyboardInterrupt as error:
+        number = number_of(error)
+        again = ASKING[number].removeprefix("a ")
         raise Interrupted(
-            f"stopped at once by a second Ctrl-C; {_last_good(run)}", run.folder.resume_command
+            f"stopped at once by a second {again}; {_last_good(run)}", run.folder.resume_command, 128 + number
         ) from error
     except RuntimeError as error:
         epoch = run.state.progress.epoch + 1

@@ -18,13 +18,14 @@ from pathlib import Path
 
 import camoxpert_cli
 from camoxpert_cli.errors import CamoxError, TrainingError, error_of
-from camoxpert_cli.parallel.worker import ASKED, PEER_LOST, told_at, told_by
+from camoxpert_cli.parallel.worker import PEER_LOST, told_at, told_by
+from camoxpert_cli.signals import EXIT_CODES
 
 # Once one has failed, the others are given as long to end by themselves, and to write down why.
 GRACE_SECONDS = 5.0
 _POLL_SECONDS = 0.05
-# Runs a module of the very package that runs here, wherever that lies, without a folder more on the path: any file there
-# could take the place of a module of its name.
+# Runs a module of the very package that runs here, wherever that lies, without a folder more on the path: any file in
+# it could take the place of a module of that name.
 _RUN = """
 import runpy, sys
 from importlib.util import module_from_spec, spec_from_file_location
@@ -150,13 +151,13 @@ class ChildProcesses:
         One that ends with an exit code in `well` has not failed. False where that took `patience` seconds from the
         start or from the last sign of life: files alive* that they touch.
         """
-        end, alive_at, last_sign = math.inf, self._clock(), 0.0
+        end, alive_at, last_signs = math.inf, self._clock(), self._signs()
         while None in (codes := self.codes):
             now = self._clock()
             if end == math.inf and (self.is_hurried or any(code not in (None, *well) for code in codes)):
                 end = now + self._grace
-            if patience < math.inf and (sign := self._last_sign()) > last_sign:
-                alive_at, last_sign = now, sign
+            if patience < math.inf and (signs := self._signs()) != last_signs:
+                alive_at, last_signs = now, signs
             if now >= end:
                 return True
             if now - alive_at >= patience:
@@ -192,12 +193,13 @@ class ChildProcesses:
     def output(self, rank: int) -> Path:
         return self.folder / f"rank{rank}.out"
 
-    def _last_sign(self) -> float:
-        signs = []
+    def _signs(self) -> set[tuple[str, int]]:
+        """When each was touched, which may be earlier than the last time: clocks are set."""
+        signs = set()
         for path in self.folder.glob("alive*"):
             with suppress(OSError):
-                signs.append(path.stat().st_mtime)
-        return max(signs, default=0.0)
+                signs.add((path.name, path.stat().st_mtime_ns))
+        return signs
 
 
 def last_lines(file: Path, count: int = 1) -> str:
@@ -222,7 +224,7 @@ def cause_of(ends: Iterable[BadEnd]) -> BadEnd | None:
     """
 
     def order(end: BadEnd) -> tuple[object, ...]:
-        was_asked = end.code in ASKED
+        was_asked = end.code in EXIT_CODES
         return end.code == PEER_LOST, end.was_aborted, was_asked, 0.0 if was_asked else end.told_at, end.rank
 
     return min(ends, key=order, default=None)

@@ -27,8 +27,8 @@ if TYPE_CHECKING:
 def start(resolved: Resolved, checkpoint: Checkpoint | None = None, *, began: float | None = None) -> Outcome:
     """Train with these settings, from `checkpoint` or what `run.resume_from` names.
 
-    Time limits count from `began`, in seconds since 1970, or from the start of this process. Where torchrun started
-    several processes, only the first gets results. Raises CamoxError, also that of a process it started.
+    Time limits count from `began`, a moment of `time.monotonic`, or from the start of this process. Where torchrun
+    started several processes, only the first gets results. Raises CamoxError, also that of a process it started.
     """
     with deterministic(resolved.config.train.deterministic):
         plan = decide(resolved, checkpoint, began)

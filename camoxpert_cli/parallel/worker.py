@@ -20,8 +20,6 @@ PEER_LOST = 75
 # and is all that the environment says beside the variables that torchrun sets too.
 JOB = "CAMOX_JOB"
 _JOB_FILE, _BEGUN_FILE, _OUTCOME_FILE = "job.json", "begun", "outcome.json"
-# How a worker ends that was asked to: it has saved, and the others may still be about to.
-ASKED = (130, 143)
 # A process with one of these is a worker.
 WORKER_VARIABLES = ("TORCHELASTIC_RUN_ID", JOB)
 # What a launcher tells its workers, and nobody else should find.

@@ -36,11 +36,11 @@ _PROCESS_MUTANTS = [
     ),
     Mutant(
         "launch/processes.py",
-        "alive_at, last_sign = now, sign",
-        "last_sign = sign",
+        "alive_at, last_signs = now, signs",
+        "last_signs = signs",
         f"{_PROCESSES}::test_signs_of_life",
     ),
-    Mutant("launch/workers.py", "wait(well=(0, *ASKED))", "wait()", f"{_WORKERS}::test_signals_are_passed_on"),
+    Mutant("launch/workers.py", "wait(well=(0, *EXIT_CODES))", "wait()", f"{_WORKERS}::test_signals_are_passed_on"),
     Mutant(
         "launch/workers.py",
         "self._asked_at > self._one_press",

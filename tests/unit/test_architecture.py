@@ -12,7 +12,7 @@ import pytest
 from tests.helpers.places import PACKAGE
 
 LAYERS = [
-    {"__init__", "errors", "console", "atomic"},
+    {"__init__", "errors", "console", "atomic", "signals"},
     {"config", "run_folder"},
     {"model", "losses", "metrics", "data", "report"},
     {"parallel"},
