@@ -95,8 +95,20 @@ def first_line(error: object) -> str:
 
 def one_line(error: object) -> str:
     """The first line, cut off where it is long: CUDA's go on with paragraphs on how to debug them."""
-    line = first_line(error)
-    return line if len(line) <= _LONGEST_LINE else f"{line[:_LONGEST_LINE]}…"
+    return cut(first_line(error))
+
+
+def shown(value: object) -> str:
+    """A value that was given, in a sentence: no longer than a line."""
+    try:
+        return cut(repr(value))
+    except ValueError:  # Python writes no whole number of so many digits
+        return "a number of thousands of digits"
+
+
+def cut(text: str) -> str:
+    """The beginning of what is too long to be read on a screen."""
+    return text if len(text) <= _LONGEST_LINE else f"{text[:_LONGEST_LINE]}…"
 
 
 def nearest(name: str, known: Iterable[str], count: int = 1) -> list[str]:

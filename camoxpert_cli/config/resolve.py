@@ -13,7 +13,7 @@ from typing import Any
 from camoxpert_cli.config.presets import PRESET_WORDS, collect_chain
 from camoxpert_cli.config.schema import SECTIONS, SETTINGS, Config, DataConfig
 from camoxpert_cli.config.values import AUTO, convert
-from camoxpert_cli.errors import ConfigError, nearest
+from camoxpert_cli.errors import ConfigError, nearest, shown
 
 DEFAULT_ORIGIN = "default"
 ASSIGNED = "--set"
@@ -21,6 +21,9 @@ _SETTINGS_HINT = "camox train --help lists every setting"
 _PRESETS_HINT = "camox presets lists all there are"
 # As a file names them, which is not as flags are.
 _NAMES_HINT = "camox presets show baseline --explain lists every setting"
+
+# Of a whole number without a bound of its own: what is multiplied by others still fits where numbers have an end.
+_LARGEST = 1_000_000
 
 _KEYS = {setting.name: setting.key for setting in SETTINGS.values()}
 
@@ -129,7 +132,7 @@ def _build(given: Sequence[_Given], problems: list[str]) -> tuple[Config, dict[s
         try:
             values[setting.section][setting.name] = convert(setting, item.value)
         except ValueError as error:
-            problems.append(f"{item.origin}: {item.key} is {item.value!r}, expected {error}")
+            problems.append(f"{item.origin}: {item.key} is {shown(item.value)}, expected {error}")
         origins[item.key] = item.origin
     return Config(**{name: section(**values[name]) for name, section in SECTIONS.items()}), origins
 
@@ -137,11 +140,20 @@ def _build(given: Sequence[_Given], problems: list[str]) -> tuple[Config, dict[s
 def _impossible_combinations(config: Config, origins: Mapping[str, str]) -> list[str]:
     train, model, data = config.train, config.model, config.data
 
-    def said(key: str) -> str:
+    def value_of(key: str) -> Any:
         section, name = key.split(".")
-        return f"{key} is {getattr(getattr(config, section), name)!r} ({origins[key]})"
+        return getattr(getattr(config, section), name)
 
-    problems = []
+    def said(key: str) -> str:
+        return f"{key} is {shown(value_of(key))} ({origins[key]})"
+
+    problems = [
+        f"{said(key)}, expected at most {_LARGEST}"
+        for key, setting in SETTINGS.items()
+        if setting.high is None and isinstance(value_of(key), int) and value_of(key) > _LARGEST
+    ]
+    if problems:
+        return problems
     epochs, stage1_epochs = said("train.epochs"), said("train.stage1_epochs")
     stage2_epochs = train.epochs - train.stage1_epochs
     if stage2_epochs < 0:
@@ -200,7 +212,7 @@ def _known(given: Sequence[_Given], problems: list[str]) -> list[_Given]:
         if item.key not in SETTINGS:
             # Names are unique over all sections, so the name alone also finds a missing or wrong section.
             meant = _did_you_mean(item.key.rpartition(".")[2], _KEYS)
-            problems.append(f"{item.origin}: {item.key} is {item.value!r}, but there is no such setting{meant}")
+            problems.append(f"{item.origin}: {item.key} is {shown(item.value)}, but there is no such setting{meant}")
     return [item for item in given if item.key in SETTINGS]
 
 

@@ -16,7 +16,7 @@ Strategy = Literal["auto", "single", "dp", "ddp"]
 Device = Literal["auto", "cuda", "cpu"]
 
 # Of a picture, in pixels: the network's coarsest maps have a pixel for 32 of it.
-SMALLEST_SIDE = 64
+SMALLEST_SIDE, LARGEST_SIDE = 64, 4096
 
 
 def setting(
@@ -76,7 +76,7 @@ class DataConfig:
         stands_for="DIR",
     )
     img_size: int = setting(
-        320, "side in pixels that pictures are resized to", low=SMALLEST_SIDE, high=4096, original="384"
+        320, "side in pixels that pictures are resized to", low=SMALLEST_SIDE, high=LARGEST_SIDE, original="384"
     )
     val_fraction: float = setting(0.1, "part of the training pictures held out for validation", low=0.001, high=0.9)
     num_workers: int | Literal["auto"] = setting(

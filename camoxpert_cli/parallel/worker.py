@@ -85,7 +85,8 @@ def ending_at_once() -> Iterator[None]:
         if not is_worker() or code in (None, 0):
             raise
         if not isinstance(error, SystemExit):
-            traceback.print_exc()
+            with suppress(OSError, ValueError):
+                traceback.print_exc()
         for stream in (sys.stdout, sys.stderr):
             with suppress(OSError, ValueError):  # nobody reads it any more
                 stream.flush()

@@ -155,8 +155,8 @@ MUTANTS = [
     ),
     Mutant(
         "api.py",
-        "    print_outcome(outcome)\n",
-        "",
+        "        print_outcome(outcome)\n",
+        "        pass\n",
         "behaviour/test_api.py::test_train",
     ),
     Mutant(
