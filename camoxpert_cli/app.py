@@ -12,6 +12,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
+import camoxpert_cli.supported  # noqa: F401  # before what it looks for
 from camoxpert_cli import __version__, console, signals
 from camoxpert_cli.commands import (
     benchmark,

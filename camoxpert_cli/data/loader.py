@@ -5,6 +5,8 @@ from __future__ import annotations
 import signal
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from multiprocessing import connection
 from types import FrameType
 from typing import Any, Generic, TypeVar
 
@@ -24,6 +26,10 @@ _LINGER_SECONDS = 30
 Batch = TypeVar("Batch")
 
 
+class WorkerLost(DataError):
+    """A worker ended that should not have: it was killed."""
+
+
 class ImageLoader(Generic[Batch]):
     """Iterates over the batches of a DataLoader and raises the DataError of a worker as it was raised there."""
 
@@ -36,10 +42,16 @@ class ImageLoader(Generic[Batch]):
         return len(self._loader)
 
     def __iter__(self) -> Iterator[Batch]:
-        batches = iter(self._loader)
+        with _unwatched():
+            batches = iter(self._loader)
         while True:
             asked = time.perf_counter()
-            batch = next(batches, None)
+            try:
+                batch = next(batches, None)
+            except (RuntimeError, OSError, EOFError) as error:  # whatever torch was about to do with that worker
+                if (lost := _lost_worker(batches)) is None:
+                    raise
+                raise lost from error
             self.waited += time.perf_counter() - asked
             if batch is None:
                 return
@@ -118,6 +130,42 @@ def _loader(
         persistent_workers=num_workers > 0,
     )
     return ImageLoader(loader)
+
+
+@contextmanager
+def _unwatched() -> Iterator[None]:
+    """Keep torch from raising an error as soon as a worker ends, wherever this process is: in the middle of a step.
+
+    Whoever asks for the next batch hears of it, at the latest after the five seconds in which torch looks again.
+    """
+    before = signal.getsignal(signal.SIGCHLD)
+    yield
+    if signal.getsignal(signal.SIGCHLD) is not before:
+        signal.signal(signal.SIGCHLD, before)
+
+
+def _lost_worker(batches: Any) -> WorkerLost | None:
+    """Why one of the workers of this iterator ended, where one did. The others, which may wait for it, are ended."""
+    workers = getattr(batches, "_workers", ())
+    if workers:
+        ended = connection.wait([each.sentinel for each in workers], timeout=1)
+        for each in workers:
+            if each.sentinel in ended:
+                each.join(1)  # its connections are gone before it is
+    code = next((each.exitcode for each in workers if each.exitcode), None)
+    if code is None:
+        return None
+    for each in workers:
+        each.kill()
+    how = f"ended with exit code {code}" if code > 0 else f"was killed by {signal.Signals(-code).name}"
+    causes = {
+        -signal.SIGKILL: ", which is how the system ends a process where memory runs out",
+        -signal.SIGBUS: ": the shared memory in /dev/shm is full",
+    }
+    hint = "free some memory, then the same command again"
+    if code == -signal.SIGBUS:
+        hint = "give the container more shared memory (docker run --shm-size=2g), then the same command again"
+    return WorkerLost(f"a process that loads pictures {how}{causes.get(code, '')}", hint)
 
 
 def _start_worker(_: int) -> None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import sys
 import traceback
 from collections.abc import Iterator, Mapping
@@ -14,12 +15,16 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+from camoxpert_cli.errors import UsageError, shown
+
 # Exit code of a worker that lost its partners: the cause is theirs.
 PEER_LOST = 75
 # The file from which a worker of ours learns what to do. It lies in a folder that the workers and their launcher share,
 # and is all that the environment says beside the variables that torchrun sets too.
 JOB = "CAMOX_JOB"
 _JOB_FILE, _BEGUN_FILE, _OUTCOME_FILE = "job.json", "begun", "outcome.json"
+# Processes that train one network, far beyond what was ever tried.
+_MOST = 65536
 # A process with one of these is a worker.
 WORKER_VARIABLES = ("TORCHELASTIC_RUN_ID", JOB)
 # What a launcher tells its workers, and nobody else should find.
@@ -43,6 +48,51 @@ def is_worker() -> bool:
     return any(name in os.environ for name in WORKER_VARIABLES)
 
 
+def ranks() -> tuple[int, int, int, int]:
+    """RANK, WORLD_SIZE, LOCAL_RANK and LOCAL_WORLD_SIZE of a worker.
+
+    Raises UsageError where one of the variables that make a process a worker lies about, and others do not fit.
+    """
+    found = []
+    for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE"):
+        low, high = (1, _MOST) if name.endswith("SIZE") else (0, _MOST - 1)
+        found.append(_number(name, low, high))
+    rank, size, local_rank, local_size = found
+    for name, number, count in (("RANK", rank, size), ("LOCAL_RANK", local_rank, local_size)):
+        if number >= count:
+            raise _stray(f"{name} is {number}, expected less than {count}, which is how many there are")
+    if not is_launched():
+        _number("MASTER_PORT", 0, 65535)
+        if not os.environ.get("MASTER_ADDR"):
+            raise _stray("MASTER_ADDR is not set")
+    else:
+        read_job()
+    return rank, size, local_rank, local_size
+
+
+def world_size() -> int:
+    """WORLD_SIZE of a worker. Raises as `ranks` does."""
+    return _number("WORLD_SIZE", 1, _MOST)
+
+
+def _number(name: str, low: int, high: int) -> int:
+    text = os.environ.get(name)
+    if text is None:
+        raise _stray(f"{name} is not set")
+    if not re.fullmatch(r"[0-9]{1,9}", text) or not low <= int(text) <= high:
+        raise _stray(f"{name} is {shown(text)}, expected a whole number from {low} to {high}")
+    return int(text)
+
+
+def _stray(problem: str) -> UsageError:
+    """`problem` begins with a variable's name."""
+    reason = next(name for name in WORKER_VARIABLES if name in os.environ)
+    return UsageError(
+        f"{problem}; {reason} is set, as for one of several processes that train together",
+        f"unset {reason}, where torchrun did not start this process",
+    )
+
+
 def is_launched() -> bool:
     """Whether camox started this process."""
     return JOB in os.environ
@@ -50,7 +100,7 @@ def is_launched() -> bool:
 
 def is_first() -> bool:
     """Whether this process is the one that a user started, or the first of those that torchrun did."""
-    return not is_worker() or (not is_launched() and os.environ["RANK"] == "0")
+    return not is_worker() or (not is_launched() and _number("RANK", 0, _MOST - 1) == 0)
 
 
 def write_job(folder: Path, **content: Any) -> None:
@@ -60,8 +110,11 @@ def write_job(folder: Path, **content: Any) -> None:
 
 
 def read_job() -> dict[str, Any]:
-    """What `write_job` wrote for this process."""
-    job: dict[str, Any] = json.loads(Path(os.environ[JOB]).read_text(encoding="utf-8"))
+    """What `write_job` wrote for this process. Raises UsageError where it wrote nothing."""
+    try:
+        job: dict[str, Any] = json.loads(Path(os.environ[JOB]).read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise _stray(f"{JOB} names no job: {shown(os.environ[JOB])}") from error
     return job
 
 
@@ -96,9 +149,9 @@ def ending_at_once() -> Iterator[None]:
 def tell_launcher(message: str, hint: str, details: str) -> bool:
     """Leave a message for the launcher, which tells it once for all; False where there is none."""
     folder = shared_folder()
-    if folder is None:
+    if folder is None or not Path(os.environ[JOB]).exists():
         return False
-    path = folder / f"error{os.environ['RANK']}.json"
+    path = folder / f"error{os.environ.get('RANK')}.json"
     # The launcher may have been killed, and its folder removed.
     with suppress(OSError):
         path.write_text(json.dumps({"message": message, "hint": hint, "details": details}), encoding="utf-8")
@@ -149,7 +202,8 @@ def tell_outcome(outcome: Mapping[str, Any]) -> None:
     """Leave for the launcher what came out, once all is done."""
     folder = shared_folder()
     if folder is not None:
-        (folder / _OUTCOME_FILE).write_text(json.dumps(outcome), encoding="utf-8")
+        with suppress(OSError):  # the launcher may have been killed
+            (folder / _OUTCOME_FILE).write_text(json.dumps(outcome), encoding="utf-8")
 
 
 def outcome_in(folder: Path) -> dict[str, Any] | None:

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from camoxpert_cli.errors import PeerLostError, first_line
 from camoxpert_cli.parallel.cuda_errors import to_camox_error
-from camoxpert_cli.parallel.worker import is_launched, is_worker, read_job, shared_folder
+from camoxpert_cli.parallel.worker import is_launched, is_worker, ranks, read_job, shared_folder, world_size
 
 Item = TypeVar("Item")
 
@@ -98,7 +98,7 @@ class World:
 
 def expected_size() -> int:
     """Processes in the world that this one was started for; 1 where it was started by itself."""
-    return int(os.environ.get("WORLD_SIZE", "1")) if is_worker() else 1
+    return world_size() if is_worker() else 1
 
 
 @contextmanager
@@ -111,9 +111,7 @@ def joined(timeout: int) -> Iterator[World]:
     if not is_worker():
         yield World()
         return
-    rank, size, local_rank, local_size = (
-        int(os.environ[name]) for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE")
-    )
+    rank, size, local_rank, local_size = ranks()
     end_with_parent()
     folder = shared_folder()
     store = "env://" if folder is None else f"file://{folder / 'store'}"

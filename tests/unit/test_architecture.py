@@ -12,7 +12,7 @@ import pytest
 from tests.helpers.places import PACKAGE
 
 LAYERS = [
-    {"__init__", "errors", "console", "atomic", "signals"},
+    {"__init__", "errors", "console", "atomic", "signals", "supported"},
     {"config", "run_folder"},
     {"model", "losses", "metrics", "data", "report"},
     {"parallel"},

@@ -52,7 +52,7 @@ def test_a_setting_of_too_many_digits(flag: str) -> None:
     """Alone, too: a whole number without a bound has one all the same. From Python it is a number already."""
     for value in (LONG, 10**400, 16**6000, -(16**6000), float("inf")):
         with pytest.raises(ConfigError, match="expected") as caught:
-            api.train(**{_FLAGS[flag].name: value}, device="cpu", dataset_path="missing")
+            api.train(None, **{"device": "cpu", "dataset_path": "missing", _FLAGS[flag].name: value})
         assert len(caught.value.message) < 1000
 
 
