@@ -60,13 +60,11 @@ def ranks() -> tuple[int, int, int, int]:
     rank, size, local_rank, local_size = found
     for name, number, count in (("RANK", rank, size), ("LOCAL_RANK", local_rank, local_size)):
         if number >= count:
-            raise _stray(f"{name} is {number}, expected less than {count}, which is how many there are")
-    if not is_launched():
-        _number("MASTER_PORT", 0, 65535)
-        if not os.environ.get("MASTER_ADDR"):
-            raise _stray("MASTER_ADDR is not set")
-    else:
+            raise stray(f"{name} is {number}, expected less than {count}, which is how many there are")
+    if is_launched():
         read_job()
+    elif "MASTER_PORT" in os.environ:
+        _number("MASTER_PORT", 0, 65535)
     return rank, size, local_rank, local_size
 
 
@@ -78,14 +76,14 @@ def world_size() -> int:
 def _number(name: str, low: int, high: int) -> int:
     text = os.environ.get(name)
     if text is None:
-        raise _stray(f"{name} is not set")
+        raise stray(f"{name} is not set")
     if not re.fullmatch(r"[0-9]{1,9}", text) or not low <= int(text) <= high:
-        raise _stray(f"{name} is {shown(text)}, expected a whole number from {low} to {high}")
+        raise stray(f"{name} is {shown(text)}, expected a whole number from {low} to {high}")
     return int(text)
 
 
-def _stray(problem: str) -> UsageError:
-    """`problem` begins with a variable's name."""
+def stray(problem: str) -> UsageError:
+    """A variable that makes no sense where others say that this process is one of several; `problem` names it."""
     reason = next(name for name in WORKER_VARIABLES if name in os.environ)
     return UsageError(
         f"{problem}; {reason} is set, as for one of several processes that train together",
@@ -114,7 +112,7 @@ def read_job() -> dict[str, Any]:
     try:
         job: dict[str, Any] = json.loads(Path(os.environ[JOB]).read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise _stray(f"{JOB} names no job: {shown(os.environ[JOB])}") from error
+        raise stray(f"{JOB} names no job: {shown(os.environ[JOB])}") from error
     return job
 
 

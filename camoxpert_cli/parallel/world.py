@@ -17,7 +17,7 @@ from torch import Tensor
 
 from camoxpert_cli.errors import PeerLostError, first_line
 from camoxpert_cli.parallel.cuda_errors import to_camox_error
-from camoxpert_cli.parallel.worker import is_launched, is_worker, ranks, read_job, shared_folder, world_size
+from camoxpert_cli.parallel.worker import is_launched, is_worker, ranks, read_job, shared_folder, stray, world_size
 
 Item = TypeVar("Item")
 
@@ -122,14 +122,19 @@ def joined(timeout: int) -> Iterator[World]:
 @contextmanager
 def member(rank: int, size: int, local_rank: int, local_size: int, store: str, timeout: timedelta) -> Iterator[World]:
     """The world of `size` processes that meet at `store`, as torch's `init_method`; for the rest see `joined`."""
-    with _raising_peer_lost():
-        dist.init_process_group(
-            "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo",
-            init_method=store,
-            rank=rank,
-            world_size=size,
-            timeout=timeout,
-        )
+    try:
+        with _raising_peer_lost():
+            dist.init_process_group(
+                "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo",
+                init_method=store,
+                rank=rank,
+                world_size=size,
+                timeout=timeout,
+            )
+    except ValueError as error:  # a variable that torch reads itself is not set
+        if not is_worker():
+            raise
+        raise stray(first_line(error)) from error
     yield World(rank, size, local_rank, local_size, timeout)
     # Not after an error: NCCL destroys a group together, and would wait for ranks that may never come.
     with suppress(RuntimeError):
