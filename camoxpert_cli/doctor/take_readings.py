@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
@@ -28,6 +27,7 @@ from camoxpert_cli.doctor.system import on_kaggle, read_environment, read_packag
 from camoxpert_cli.launch.processes import Failure
 from camoxpert_cli.launch.run_probe import ask, ask_together, run_together
 from camoxpert_cli.parallel.worker import ONE_MACHINE
+from camoxpert_cli.temporary import temporary_folder
 
 Answer = TypeVar("Answer")
 
@@ -108,7 +108,7 @@ def read_ddp(
     devices: Sequence[str], seconds: float, environment: Mapping[str, str] | None = None
 ) -> TeamTrial | Failure:
     """A process for each device: those of torch, such as cuda:0, or several times cpu."""
-    with tempfile.TemporaryDirectory(prefix="camox-") as folder:
+    with temporary_folder() as folder:
         probes = [("ddp", str(rank), ",".join(devices), f"{folder}/store") for rank in range(len(devices))]
         variables = {**ONE_MACHINE, **(environment or {})}
         return _or_failure(_team_trial, ask_together(_PROBES, probes, seconds=seconds, environment=variables))

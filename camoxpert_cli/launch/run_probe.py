@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import os
-import tempfile
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -18,6 +17,7 @@ from camoxpert_cli.errors import CamoxError, one_line
 from camoxpert_cli.launch.processes import GRACE_SECONDS, ChildProcesses, Failure, last_lines, python, signal_name
 from camoxpert_cli.parallel.cuda_errors import to_camox_error
 from camoxpert_cli.parallel.worker import LAUNCHER_VARIABLES
+from camoxpert_cli.temporary import temporary_folder
 
 _NO_ANSWER = Failure("it ended without an answer")
 _ENDED_WITH_ANOTHER = Failure("ended because another process failed")
@@ -72,8 +72,8 @@ def run_together(
     """
     # A probe is no worker, whoever started this process.
     inherited = {name: value for name, value in os.environ.items() if name not in LAUNCHER_VARIABLES}
-    with tempfile.TemporaryDirectory(prefix="camox-", ignore_cleanup_errors=True) as folder:
-        children = ChildProcesses(Path(folder), grace=grace)
+    with temporary_folder() as folder:
+        children = ChildProcesses(folder, grace=grace)
         try:
             for command in commands:
                 try:

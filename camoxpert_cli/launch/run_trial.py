@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import tempfile
 from pathlib import Path
 from typing import TypeAlias
 
@@ -19,6 +18,7 @@ from camoxpert_cli.launch.processes import (
 from camoxpert_cli.launch.trial import Measurement, Trial
 from camoxpert_cli.parallel.strategy import processes_of
 from camoxpert_cli.parallel.worker import worker_environment, write_job
+from camoxpert_cli.temporary import temporary_folder
 
 # Seconds without a sign of life: starting takes half a minute on a slow disk, a step on a slow CPU almost as long.
 PATIENCE = 180.0
@@ -43,8 +43,7 @@ def run_trial(
     `patience` seconds.
     """
     processes = processes_of(trial.config.run.strategy, trial.gpus)
-    with tempfile.TemporaryDirectory(prefix="camox-", ignore_cleanup_errors=True) as temporary:
-        folder = Path(temporary)
+    with temporary_folder() as folder:
         write_job(folder, trial=trial.to_mapping())
         children = ChildProcesses(folder, grace=grace)
         try:

@@ -7,10 +7,8 @@ see `parallel.worker`.
 
 from __future__ import annotations
 
-import shutil
 import signal
 import sys
-import tempfile
 import time
 from collections.abc import Sequence
 from contextlib import suppress
@@ -25,6 +23,8 @@ from camoxpert_cli.launch.processes import GRACE_SECONDS, BadEnd, ChildProcesses
 from camoxpert_cli.parallel.worker import (
     PEER_LOST,
     has_begun,
+    log_in,
+    move_log,
     outcome_in,
     remedy_in,
     told_by,
@@ -33,6 +33,7 @@ from camoxpert_cli.parallel.worker import (
 )
 from camoxpert_cli.run_folder import RunFolder
 from camoxpert_cli.signals import ASKING, EXIT_CODES, INSISTING, ONE_PRESS, give_back, take_over
+from camoxpert_cli.temporary import temporary_folder
 
 # Whoever read the output has gone, and nobody is there to be told.
 _UNHEARD = 141
@@ -71,8 +72,7 @@ def run_workers(
     failed the others have `grace` seconds; a signal that comes again within `one_press` is still the same. Raises
     SystemExit where nobody is left to be told how they ended.
     """
-    with tempfile.TemporaryDirectory(prefix="camox-") as temporary:
-        folder = Path(temporary)
+    with temporary_folder() as folder:
         write_job(folder, argv=sys.argv, quiet=console.is_quiet(), **job)
         command = python("camoxpert_cli", *arguments)
         error = _Workers(folder, command, processes, threads, run_folder, grace, one_press).run()
@@ -183,7 +183,7 @@ class _Workers:
         """Beside the run's other files, where it got so far; rank 0 has none, it speaks here."""
         if rank == 0 or self.run_folder is None:
             return None
-        return self.run_folder / "logs" / f"rank{rank}.log"
+        return log_in(self.run_folder, rank)
 
     def _where(self, rank: int) -> str:
         log = self._kept_log(rank)
@@ -195,6 +195,4 @@ class _Workers:
             if target is None:
                 continue
             with suppress(OSError):
-                target.parent.mkdir(exist_ok=True)
-                with target.open("ab") as kept, self._children.log(rank).open("rb") as log:
-                    shutil.copyfileobj(log, kept)
+                move_log(self._children.log(rank), target)

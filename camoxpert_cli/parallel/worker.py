@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import sys
 import traceback
 from collections.abc import Iterator, Mapping
@@ -116,6 +117,13 @@ def read_job() -> dict[str, Any]:
     return job
 
 
+def launcher_lives() -> bool:
+    """Whether the process that started this worker of ours is still there."""
+    with suppress(UsageError):  # its folder is gone
+        return bool(os.getppid() == read_job()["launcher"])
+    return False
+
+
 def shared_folder() -> Path | None:
     """Where this process meets its launcher and the other workers; None where torchrun or a user started it."""
     return Path(os.environ[JOB]).parent if is_launched() else None
@@ -147,7 +155,7 @@ def ending_at_once() -> Iterator[None]:
 def tell_launcher(message: str, hint: str, details: str) -> bool:
     """Leave a message for the launcher, which tells it once for all; False where there is none."""
     folder = shared_folder()
-    if folder is None or not Path(os.environ[JOB]).exists():
+    if folder is None or not launcher_lives():
         return False
     path = folder / f"error{os.environ.get('RANK')}.json"
     # The launcher may have been killed, and its folder removed.
@@ -189,6 +197,38 @@ def tell_begun() -> None:
     folder = shared_folder()
     if folder is not None and os.environ["RANK"] == "0":
         (folder / _BEGUN_FILE).touch()
+
+
+def log_in(run_folder: Path, rank: int) -> Path:
+    """Where a run keeps what a rank other than 0, which speaks where its launcher does, has said."""
+    return run_folder / "logs" / f"rank{rank}.log"
+
+
+def move_log(log: Path, target: Path) -> None:
+    """Add what is in `log` to `target`, and remove it."""
+    target.parent.mkdir(exist_ok=True)
+    with target.open("ab") as kept, log.open("rb") as said:
+        shutil.copyfileobj(said, kept)
+    log.unlink()
+
+
+def keep_log(run_folder: Path) -> None:
+    """Have what this process says, and has said, be kept in the run's folder, whatever becomes of the launcher.
+
+    To be called once the launcher `has_begun`, where another process may look for it.
+    """
+    folder, rank = shared_folder(), os.environ.get("RANK", "0")
+    if folder is None or rank == "0":
+        return
+    target = log_in(run_folder, int(rank))
+    with suppress(OSError):
+        for stream in (sys.stdout, sys.stderr):
+            stream.flush()
+        move_log(folder / f"rank{rank}.log", target)
+        descriptor = os.open(target, os.O_WRONLY | os.O_APPEND)
+        for stream_number in (1, 2):
+            os.dup2(descriptor, stream_number)
+        os.close(descriptor)
 
 
 def has_begun(folder: Path) -> bool:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ctypes
-import os
 import signal
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -17,7 +16,15 @@ from torch import Tensor
 
 from camoxpert_cli.errors import PeerLostError, first_line
 from camoxpert_cli.parallel.cuda_errors import to_camox_error
-from camoxpert_cli.parallel.worker import is_launched, is_worker, ranks, read_job, shared_folder, stray, world_size
+from camoxpert_cli.parallel.worker import (
+    is_launched,
+    is_worker,
+    launcher_lives,
+    ranks,
+    shared_folder,
+    stray,
+    world_size,
+)
 
 Item = TypeVar("Item")
 
@@ -163,5 +170,5 @@ def end_with_parent() -> None:
     """Have the system ask this process to terminate when the one that started it is gone, so that it frees its GPU."""
     with suppress(OSError, AttributeError):  # no Linux
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
-    if is_launched() and os.getppid() != read_job()["launcher"]:  # it went before this process could ask
+    if is_launched() and not launcher_lives():  # it went before this process could ask
         raise SystemExit(128 + signal.SIGTERM)

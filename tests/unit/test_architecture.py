@@ -12,7 +12,7 @@ import pytest
 from tests.helpers.places import PACKAGE
 
 LAYERS = [
-    {"__init__", "errors", "console", "atomic", "signals", "supported"},
+    {"__init__", "errors", "console", "atomic", "signals", "supported", "temporary"},
     {"config", "run_folder"},
     {"model", "losses", "metrics", "data", "report"},
     {"parallel"},
