@@ -24,7 +24,7 @@ from camoxpert_cli.doctor.readings import (
     Torch,
 )
 from camoxpert_cli.doctor.system import on_kaggle, read_environment, read_packages, read_ram, read_space
-from camoxpert_cli.launch.processes import Failure
+from camoxpert_cli.launch.processes import Failure, ending_them
 from camoxpert_cli.launch.run_probe import ask, ask_together, run_together
 from camoxpert_cli.parallel.worker import ONE_MACHINE
 from camoxpert_cli.temporary import temporary_folder
@@ -47,7 +47,7 @@ def take_readings(question: Question, tell: Callable[[str], None]) -> Readings:
     steps. `tell` gets a line about what is being asked.
     """
     settings = json.dumps(to_mapping(question.config))
-    with ThreadPoolExecutor(_AT_ONCE) as pool:
+    with ThreadPoolExecutor(_AT_ONCE) as pool, ending_them(pool):
         tell("Asking the driver, torch, the packages and the network ...")
         torch_answer = pool.submit(ask, _PROBES, "torch_build", seconds=_SOFTWARE)
         imports = pool.submit(ask, _PROBES, "imports", seconds=_SOFTWARE)

@@ -11,8 +11,9 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import ExitStack, suppress
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -144,6 +145,7 @@ class ChildProcesses:
                 process_group=0,
             )
         self._processes.append(process)
+        _running.add(self)
 
     def wait(self, patience: float = math.inf, *, well: Sequence[int] = (0,)) -> bool:
         """Until all have ended, or one has failed, or they are hurried, and the others had their grace.
@@ -172,6 +174,7 @@ class ChildProcesses:
 
     def kill(self, seconds: float | None = None) -> None:
         """Kill them and all that they have started; wait until they are gone, no longer than `seconds` for each."""
+        _running.discard(self)
         for each in self._processes:
             with suppress(ProcessLookupError):
                 os.killpg(each.pid, signal.SIGKILL)
@@ -200,6 +203,21 @@ class ChildProcesses:
             with suppress(OSError):
                 signs.add((path.name, path.stat().st_mtime_ns))
         return signs
+
+
+_running: set[ChildProcesses] = set()
+
+
+@contextmanager
+def ending_them(pool: ThreadPoolExecutor) -> Iterator[None]:
+    """Where the main thread is asked to end while the pool's wait for processes, kill those, and start no more."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        pool.shutdown(wait=False, cancel_futures=True)
+        for each in list(_running):
+            each.kill(0)
+        raise
 
 
 def last_lines(file: Path, count: int = 1) -> str:

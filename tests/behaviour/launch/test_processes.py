@@ -8,11 +8,12 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
-from camoxpert_cli.launch.processes import ChildProcesses, last_lines, python
+from camoxpert_cli.launch.processes import ChildProcesses, ending_them, last_lines, python
 from camoxpert_cli.parallel.worker import PEER_LOST
 from tests.helpers.forked import RealPopen
 from tests.helpers.places import PACKAGE
@@ -66,17 +67,21 @@ def wait_for(children: ChildProcesses, codes: list[int | None]) -> None:
         time.sleep(0.005)
 
 
-def test_signs_of_life(children: ChildProcesses, clock: Clock) -> None:
-    """Who touches its file again and again is waited for; patience with a silent one counts from its last sign."""
+@pytest.mark.parametrize("pace", [1, -1])
+def test_signs_of_life(children: ChildProcesses, clock: Clock, pace: int) -> None:
+    """Who touches its file again and again is waited for; patience with a silent one counts from its last sign.
+
+    Also where the machine's clock is set back meanwhile.
+    """
     start_sleeping(children)
 
     def touch(now: float) -> None:
         if now < 3:
-            os.utime(alive, (now, now))
+            os.utime(alive, (1000 + pace * now,) * 2)
 
     alive = children.folder / "alive0"
     alive.touch()
-    os.utime(alive, (0.5, 0.5))
+    os.utime(alive, (1000, 1000))
     clock.at_each = touch
 
     assert not children.wait(PATIENCE)
@@ -176,3 +181,17 @@ def test_what_lies_in_the_current_folder(
         own, stdlib = children.log(0).read_text().splitlines()
         assert own == f"{PACKAGE / 'errors.py'} ['an', 'argument'] __main__"
         assert not Path(stdlib).is_relative_to(tmp_path)
+
+
+def test_threads_that_wait(tmp_path: Path) -> None:
+    """Who is asked to end meanwhile is not kept waiting: their processes are killed."""
+    children = ChildProcesses(tmp_path)
+    start_sleeping(children)
+    with pytest.raises(KeyboardInterrupt), ThreadPoolExecutor(1) as pool, ending_them(pool):
+        waiting = pool.submit(children.wait)
+        later = pool.submit(children.wait)
+        raise KeyboardInterrupt
+
+    assert waiting.result()
+    assert later.cancelled()
+    assert children.codes == [-signal.SIGKILL]
