@@ -113,21 +113,27 @@ def test_ignored(tiny_data: Path, tmp_path: Path) -> None:
     assert (folder / "results.json").exists()
 
 
-@pytest.mark.parametrize(("full", "gpus"), [(True, 1), (False, 1), (False, 2)])
-def test_nobody_listens(tiny_data: Path, tmp_path: Path, full: bool, gpus: int) -> None:
-    """A full disk behind the log, or a reader that has ended, costs what would have been said, and not the run."""
+@pytest.mark.parametrize(
+    ("full", "results", "gpus", "expected"),
+    [(True, True, 1, 2), (True, False, 1, 0), (False, True, 1, 141), (False, True, 2, 141)],
+)
+def test_nobody_listens(tiny_data: Path, tmp_path: Path, full: bool, results: bool, gpus: int, expected: int) -> None:
+    """A full disk behind the log, or a reader that has ended, costs what would have been said, and not the run.
+
+    The exit code tells of the results alone.
+    """
     folder = tmp_path / "run"
     command = train_command(tiny_run(tiny_data, folder, **SHORT, gpus=gpus))
-    reader, output = os.pipe()
+    reader, gone = os.pipe()
     os.close(reader)
     if full:
-        os.close(output)
-        output = os.open("/dev/full", os.O_WRONLY)
+        os.close(gone)
+        gone = os.open("/dev/full", os.O_WRONLY)
     with all_signals_heard():
-        process = subprocess.Popen(command, stdout=output, stderr=output, cwd=ROOT)
-    os.close(output)
+        process = subprocess.Popen(command, stdout=gone if results else subprocess.DEVNULL, stderr=gone, cwd=ROOT)
+    os.close(gone)
 
-    assert process.wait(TIMEOUT) == (2 if full else 141)
+    assert process.wait(TIMEOUT) == expected
     assert (folder / "results.json").exists()
     assert read_checkpoint(folder / "last.pth")["epoch"] == 1
 

@@ -42,8 +42,8 @@ _PROCESS_MUTANTS = [
     ),
     Mutant(
         "temporary.py",
-        "                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)\n                shutil",
-        "                shutil",
+        "                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)\n                (folder",
+        "                (folder",
         "behaviour/test_temporary.py",
     ),
     Mutant("temporary.py", "_sweep(folder.parent)\n", "pass\n", "behaviour/test_temporary.py"),
@@ -99,7 +99,7 @@ _PROCESS_MUTANTS = [
         "now - self._asked_at",
         f"{_WORKERS}::test_asked_in_two_ways",
     ),
-    Mutant("launch/workers.py", 'target.open("ab")', 'target.open("wb")', f"{_WORKERS}::test_logs_of_all_attempts"),
+    Mutant("parallel/worker.py", 'target.open("ab")', 'target.open("wb")', f"{_WORKERS}::test_logs_of_all_attempts"),
     Mutant(
         "launch/run_probe.py",
         "if each != _ENDED_WITH_ANOTHER), None)",

@@ -10,6 +10,7 @@ from typer.testing import CliRunner
 
 from camoxpert_cli import api
 from camoxpert_cli.app import app
+from camoxpert_cli.config.resolve import resolve
 from camoxpert_cli.config.schema import SETTINGS
 from camoxpert_cli.errors import ConfigError
 
@@ -54,6 +55,14 @@ def test_a_setting_of_too_many_digits(flag: str) -> None:
         with pytest.raises(ConfigError, match="expected") as caught:
             api.train(None, **{"device": "cpu", "dataset_path": "missing", _FLAGS[flag].name: value})
         assert len(caught.value.message) < 1000
+        assert "Exceeds the limit" not in caught.value.message
+
+
+@pytest.mark.parametrize("key", [each.key for each in SETTINGS.values() if "int" in str(each.type) and not each.high])
+def test_a_count_beyond_all_use(key: str) -> None:
+    """Whatever has no bound of its own fits where numbers have an end: in a loader, in a time."""
+    with pytest.raises(ConfigError, match="expected at most 1000000"):
+        resolve(None, {key: 10**30})
 
 
 @pytest.mark.parametrize(

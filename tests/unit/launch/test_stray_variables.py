@@ -8,6 +8,7 @@ import pytest
 from typer.testing import CliRunner
 
 from camoxpert_cli.app import app
+from camoxpert_cli.errors import UsageError
 from camoxpert_cli.parallel.worker import LAUNCHER_VARIABLES, ranks
 
 WHOLE = {
@@ -64,10 +65,8 @@ def test_one_that_is_missing_or_wrong(
 @pytest.mark.parametrize("name", ["RANK", "LOCAL_RANK"])
 def test_a_rank_beyond_the_last(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     _set(monkeypatch, {**WHOLE, name: "2"})
-    outcome = CliRunner().invoke(app, TRAIN)
-
-    assert outcome.exit_code == 2
-    assert outcome.stderr.startswith(f"Error: {name} is 2, expected less than ")
+    with pytest.raises(UsageError, match=f"^{name} is 2, expected less than "):
+        ranks()
 
 
 def test_a_job_that_is_gone(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
