@@ -8,7 +8,6 @@ results that nobody gets are an error, `NotTold`.
 
 from __future__ import annotations
 
-import atexit
 import codecs
 import io
 import os
@@ -77,7 +76,6 @@ def prepare_streams() -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="camox")
-    atexit.register(_let_go)
 
 
 def printable(text: str) -> str:
@@ -265,18 +263,8 @@ class _Unbroken:
         return getattr(self._stream, name)
 
 
-def _let_go() -> None:
-    """Drop what could not be written by the end: Python would try it once more, and complain by its exit code."""
-    for stream in (sys.stdout, sys.stderr):
-        try:
-            stream.flush()
-        except OSError:
-            _lead_nowhere(stream)
-        except ValueError:
-            continue  # closed
-
-
 def _lead_nowhere(stream: TextIO) -> None:
+    """What could not be written, Python would try once more as it ends, and complain."""
     with suppress(OSError, ValueError):  # it has no descriptor
         nowhere = os.open(os.devnull, os.O_WRONLY)
         os.dup2(nowhere, stream.fileno())

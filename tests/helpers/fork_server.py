@@ -20,6 +20,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 import types
@@ -157,6 +158,7 @@ def _run(request: dict[str, Any], base: list[str]) -> None:
         stream = io.TextIOWrapper(raw, errors=errors, line_buffering=by_line, write_through=unbuffered)
         setattr(sys, name, stream)
         setattr(sys, f"__{name}__", stream)
+    tempfile.tempdir = None  # to be found anew, by this environment
     path = [each for each in os.environ.get("PYTHONPATH", "").split(os.pathsep) if each]
     sys.path[:] = [*path, *base]
     importlib.invalidate_caches()

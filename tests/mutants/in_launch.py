@@ -32,7 +32,6 @@ _PROCESS_MUTANTS = [
         "sorted(signs := self._signs()) > sorted(last_signs)",
         f"{_PROCESSES}::test_signs_of_life",
     ),
-    Mutant("launch/workers.py", "take_over(self._pass_on)", "{}", f"{_WORKERS}::test_signals_are_passed_on"),
     # Files of the others are removed, or a living process's.
     Mutant(
         "temporary.py",

@@ -6,6 +6,7 @@ from tests.mutants.mutant import Mutant
 
 _CONSOLE = "unit/test_console.py"
 _APP = "unit/test_app.py"
+_LOADER = "behaviour/data/test_loader.py"
 
 MUTANTS = [
     # A name steers the terminal: controls, what turns a text, in results, tables, bars, in what was typed.
@@ -20,7 +21,12 @@ MUTANTS = [
     # A stream that is gone ends the work, or what was not heard is no error.
     Mutant("console.py", "if sys.stderr is not None:  # print", "if True:  # print", _CONSOLE),
     Mutant("console.py", "_Unbroken(sys.stderr)", "sys.stderr", _CONSOLE),
-    Mutant("console.py", "atexit.register(_let_go)", "", "behaviour/test_processes.py::test_nobody_listens"),
+    Mutant(
+        "console.py",
+        "        with suppress(OSError):\n            print",
+        "        if True:\n            print",
+        "behaviour/test_processes.py::test_nobody_listens",
+    ),
     Mutant("app.py", "raise typer.Exit(_UNHEARD) from error", "return", _APP),
     Mutant("commands/help.py", "option.callback = _print_help", "pass", _APP),
     # Signals: one that is ignored, one that the system repeats, one before the run begins.
@@ -57,7 +63,9 @@ MUTANTS = [
     Mutant("config/values.py", "abs(value) > _BEYOND", "False", "unit/commands/test_numbers.py"),
     Mutant("config/resolve.py", "value_of(key) > _LARGEST", "False", "unit/commands/test_numbers.py"),
     # A worker of the loader that is killed.
-    Mutant("data/loader.py", "with _unwatched():", "if True:", "behaviour/data/test_loader.py"),
+    Mutant(
+        "data/loader.py", "with _unwatched():", "if True:", f"{_LOADER}::test_a_worker_that_ends_interrupts_nothing"
+    ),
     Mutant(
         "data/loader.py",
         "        each.kill()\n",

@@ -237,6 +237,17 @@ def test_a_worker_that_is_killed(tmp_path: Path, number: signal.Signals, told: s
             assert each.exitcode is not None
 
 
+def test_a_worker_that_ends_interrupts_nothing(pairs: tuple[Pair, ...]) -> None:
+    """Torch would raise its error in the middle of a step, of a save."""
+    before = signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    try:
+        _, loader = loader_of(pairs, 1)
+        for _ in loader:
+            assert signal.getsignal(signal.SIGCHLD) == signal.SIG_DFL
+    finally:
+        signal.signal(signal.SIGCHLD, before)
+
+
 def error_of(loader: ImageLoader[Any]) -> DataError:
     """The error of a loop, without its traceback: the frames there hold the loader and so its workers."""
     try:

@@ -186,7 +186,7 @@ def test_what_lies_in_the_current_folder(
 def test_threads_that_wait(tmp_path: Path) -> None:
     """Who is asked to end meanwhile is not kept waiting: their processes are killed."""
     children = ChildProcesses(tmp_path)
-    start_sleeping(children)
+    children.start(["sleep", "10"], dict(os.environ))
     with pytest.raises(KeyboardInterrupt), ThreadPoolExecutor(1) as pool, ending_them(pool):  # noqa: PT012
         waiting = pool.submit(children.wait)
         later = pool.submit(children.wait)
