@@ -20,6 +20,7 @@ MUTANTS = [
     Mutant("app.py", "console.printable(cut(str(error.message)))", "cut(str(error.message))", _APP),
     # A stream that is gone ends the work, or what was not heard is no error.
     Mutant("console.py", "if sys.stderr is not None:  # print", "if True:  # print", _CONSOLE),
+    Mutant("console.py", "os.O_RDWR)) <= 2:", "os.O_RDWR)) < 0:", "behaviour/test_closed_streams.py"),
     Mutant("console.py", "_Unbroken(sys.stderr)", "sys.stderr", _CONSOLE),
     Mutant(
         "console.py",
