@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any, TypeAlias, TypeVar, get_args, overload
 
@@ -27,7 +27,7 @@ from camoxpert_cli.config.eval_options import (
 )
 from camoxpert_cli.config.parse import NO_TTA, parse_tta
 from camoxpert_cli.config.resolve import resolve
-from camoxpert_cli.config.schema import SETTINGS, SMALLEST_SIDE
+from camoxpert_cli.config.schema import LARGEST_SIDE, SETTINGS, SMALLEST_SIDE
 from camoxpert_cli.errors import ConfigError, DataError, UsageError, nearest, shown
 from camoxpert_cli.evaluation import output
 from camoxpert_cli.evaluation.results import Evaluation
@@ -112,7 +112,7 @@ def predict(
     """
     many = isinstance(pictures, list | tuple)
     asked = [_image(each) for each in (pictures if isinstance(pictures, list | tuple) else [pictures])]
-    _at_least("img_size", img_size, SMALLEST_SIDE)
+    _within("img_size", img_size, SMALLEST_SIDE, LARGEST_SIDE)
     source = network if isinstance(network, CamoXpert) else _as_path(network)
     views = NO_TTA if tta is None else parse_tta(tta)
     if out is not None:
@@ -176,8 +176,8 @@ def evaluate(
     _one_of("weights", weights, (*get_args(Weights), None))
     _one_of("precision", precision, get_args(Precision))
     _one_of("empty_masks", empty_masks, get_args(EmptyMasks))
-    _at_least("img_size", img_size, SMALLEST_SIDE)
-    _at_least("batch_size", batch_size, 1)
+    _within("img_size", img_size, SMALLEST_SIDE, LARGEST_SIDE)
+    _within("batch_size", batch_size, 1, 1_000_000)
     inference = Inference(img_size, batch_size, precision, NO_TTA if tta is None else parse_tta(tta), weights)
     run = resolve(None, {"run.device": device}).config.run
     if folder is not None:
@@ -213,8 +213,9 @@ def train(preset: PathLike | None = None, **settings: Any) -> RunFolder:
     """
     name = None if preset is None else str(preset)
     given = _known(settings)
-    outcome = start(resolve(name, given), began=time.time())
-    print_outcome(outcome)
+    outcome = start(resolve(name, given), began=time.monotonic())
+    with suppress(console.NotTold):
+        print_outcome(outcome)
     return outcome.folder
 
 
@@ -265,6 +266,6 @@ def _one_of(name: str, value: object, known: Sequence[object]) -> None:
         raise UsageError(f"{name} is {value!r}, expected one of {', '.join(map(repr, known))}")
 
 
-def _at_least(name: str, value: int | None, low: int) -> None:
-    if value is not None and (not isinstance(value, int) or value < low):
-        raise UsageError(f"{name} is {value!r}, expected a whole number, at least {low}")
+def _within(name: str, value: int | None, low: int, high: int) -> None:
+    if value is not None and (not isinstance(value, int) or not low <= value <= high):
+        raise UsageError(f"{name} is {shown(value)}, expected a whole number from {low} to {high}")

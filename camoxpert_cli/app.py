@@ -5,13 +5,15 @@ from __future__ import annotations
 import atexit
 import errno
 import gc
-import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Annotated, Any
 
 import typer
 from typer.core import TyperGroup
 
-from camoxpert_cli import __version__, console
+import camoxpert_cli.supported  # noqa: F401  # before what it looks for
+from camoxpert_cli import __version__, console, signals
 from camoxpert_cli.commands import (
     benchmark,
     check_data,
@@ -25,8 +27,8 @@ from camoxpert_cli.commands import (
     work,
 )
 from camoxpert_cli.commands import eval as eval_command
-from camoxpert_cli.commands.help import SectionedCommand
-from camoxpert_cli.errors import CamoxError, one_line
+from camoxpert_cli.commands.help import PrintsHelp, SectionedCommand
+from camoxpert_cli.errors import CamoxError, cut, one_line
 from camoxpert_cli.parallel.cuda_errors import explaining_cuda_errors
 from camoxpert_cli.parallel.worker import ending_at_once, is_launched, tell_launcher
 
@@ -35,34 +37,51 @@ _REFUSALS = {
     **dict.fromkeys((errno.EACCES, errno.EPERM, errno.EROFS), "check its permissions"),
     **dict.fromkeys((errno.ENAMETOOLONG, errno.ELOOP), "choose another name or folder"),
 }
+# As shells have it where SIGPIPE ends a program.
+_UNHEARD = 141
 
 
-class _ErrorBoundary(TyperGroup):
-    """A user's mistake ends with one sentence; a mistake of ours keeps its traceback."""
+class _ErrorBoundary(PrintsHelp, TyperGroup):
+    """Within which errors become messages: while options are read, which may print help, and in the command."""
+
+    def make_context(self, *arguments: Any, **options: Any) -> Any:
+        with _boundary():
+            return super().make_context(*arguments, **options)
 
     def invoke(self, ctx: Any) -> Any:
-        try:
-            with explaining_cuda_errors():
-                return super().invoke(ctx)
-        except CamoxError as error:
-            _fail(error.message, error.hint, error.details)
-            raise typer.Exit(error.exit_code) from error
-        except KeyboardInterrupt as error:
-            _fail("stopped by Ctrl-C")
-            raise typer.Exit(130) from error
-        except BrokenPipeError as error:
-            # Whoever read our output has gone; Python's own complaint at exit would be noise.
-            os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-            raise typer.Exit(141) from error
-        except OSError as error:
-            if error.errno not in _REFUSALS:
-                _tell_mistake_of_ours(error)
-                raise
-            _fail(f"{one_line(error.filename)}: {error.strerror}", _REFUSALS[error.errno])
-            raise typer.Exit(2) from error
-        except Exception as error:
+        with _boundary():
+            return super().invoke(ctx)
+
+
+@contextmanager
+def _boundary() -> Iterator[None]:
+    """A user's mistake ends with one sentence; a mistake of ours keeps its traceback."""
+    try:
+        with explaining_cuda_errors():
+            yield
+    except CamoxError as error:
+        _fail(error.message, error.hint, error.details)
+        raise typer.Exit(error.exit_code) from error
+    except KeyboardInterrupt as error:
+        number = signals.number_of(error)
+        _fail(f"stopped by {signals.ASKING[number]}")
+        raise typer.Exit(128 + number) from error
+    except console.NotTold as error:
+        if error.errno == errno.EPIPE:  # whoever read our output has had enough
+            raise typer.Exit(_UNHEARD) from error
+        _fail(f"stdout takes no results: {error.strerror}", "free some space, or send them elsewhere")
+        raise typer.Exit(2) from error
+    except OSError as error:
+        if error.errno not in _REFUSALS:
             _tell_mistake_of_ours(error)
             raise
+        _fail(f"{one_line(error.filename)}: {error.strerror}", _REFUSALS[error.errno])
+        raise typer.Exit(2) from error
+    except Exception as error:
+        if hasattr(error, "format_message"):  # typer's own, which repeat what was typed
+            error.message = console.printable(cut(str(error.message)))  # type: ignore[attr-defined]
+        _tell_mistake_of_ours(error)
+        raise
 
 
 def _fail(message: str, hint: str = "", details: str = "") -> None:
@@ -126,6 +145,7 @@ def options(
 
 def main() -> None:
     console.prepare_streams()
+    signals.take_over(signals.interrupt)
     # Python looks for garbage once more as it ends, which takes a second among all that torch and timm made.
     atexit.register(gc.freeze)
     with ending_at_once():

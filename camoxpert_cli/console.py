@@ -1,6 +1,9 @@
 """The only place that prints. Results go to stdout, everything else to stderr.
 
 On a terminal there are live progress bars; into a pipe, a file or a notebook cell goes one plain line now and then.
+Names and texts that come from files are shown with their control characters spelled out, on both streams: what needs
+them as they are asks for JSON. A stream that takes no more costs what would have been said, and never the work: only
+results that nobody gets are an error, `NotTold`.
 """
 
 from __future__ import annotations
@@ -8,13 +11,14 @@ from __future__ import annotations
 import codecs
 import io
 import os
+import re
 import shutil
 import sys
 import textwrap
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from typing import NamedTuple, TextIO, TypeAlias
+from contextlib import contextmanager, suppress
+from typing import Any, NamedTuple, TextIO, TypeAlias
 
 # Seconds between two progress lines where there is no terminal, and between two looks of a bar where there is one.
 PLAIN_INTERVAL = 20.0
@@ -23,7 +27,15 @@ LIVE_INTERVAL = 0.2
 # For what a terminal or file cannot hold in its encoding.
 _IN_ASCII = {"×": "x", "…": "...", "–": "-", "—": "-", "→": "->", "µ": "u", "±": "+-", "≤": "<=", "≥": ">="}
 
+# Whatever a terminal may obey instead of showing it: controls but for the ends of lines and tabs, what turns the
+# direction of a text or ends its line elsewhere, and half characters, which stand for bytes that are no text.
+_CONTROLS = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
+
 _quiet = False
+
+
+class NotTold(OSError):
+    """stdout did not take a result: its reader has gone, the disk behind it is full."""
 
 
 class Report(NamedTuple):
@@ -49,11 +61,26 @@ def be_quiet(wanted: bool) -> None:
 
 
 def prepare_streams() -> None:
-    """Have stdout and stderr take any text: in ASCII where their encoding ends, escaped where it is no text at all."""
+    """Have stdout and stderr take any text: in ASCII where their encoding ends, escaped where it is no text at all.
+
+    What was closed when this process was started leads nowhere from now on: the first file that is opened would take
+    its place, and get whatever a library has to say.
+    """
+    while (nowhere := os.open(os.devnull, os.O_RDWR)) <= 2:
+        if nowhere == 1:
+            sys.stdout = open(1, "w", encoding="utf-8", closefd=False)  # noqa: SIM115
+        if nowhere == 2:
+            sys.stderr = open(2, "w", encoding="utf-8", closefd=False)  # noqa: SIM115
+    os.close(nowhere)
     codecs.register_error("camox", _spell_out)
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="camox")
+
+
+def printable(text: str) -> str:
+    """`text` with everything in it spelled out that a terminal might obey, but for line ends and tabs."""
+    return _CONTROLS.sub(lambda found: ascii(found[0])[1:-1], text)
 
 
 def say(text: str = "") -> None:
@@ -67,7 +94,9 @@ def wrapped(text: str, *, indent: int = 2, stream: TextIO | None = None) -> str:
 
     Paths and commands stay whole anyway. Lines after the first begin with `indent` spaces.
     """
-    if not (stream or sys.stderr).isatty():
+    text = printable(text)
+    stream = stream or sys.stderr
+    if stream is None or not stream.isatty():
         return text
     return filled(text, indent=indent, width=shutil.get_terminal_size().columns)
 
@@ -95,8 +124,12 @@ def fail(message: str, hint: str, details: str = "") -> None:
 
 
 def result(text: str) -> None:
-    """A line of what the user asked for."""
-    print(text, flush=True)
+    """A line of what the user asked for. Raises NotTold where nobody gets it."""
+    try:
+        print(printable(text), flush=True)
+    except OSError as error:
+        _lead_nowhere(sys.stdout)
+        raise NotTold(error.errno, error.strerror) from error
 
 
 def entry(name: str, text: str) -> None:
@@ -106,7 +139,7 @@ def entry(name: str, text: str) -> None:
 
 def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """Columns aligned with spaces: the first to the left, the others to the right."""
-    cells = [list(header), *(list(row) for row in rows)]
+    cells = [[printable(cell) for cell in line] for line in (header, *rows)]
     widths = [max(len(line[column]) for line in cells) for column in range(len(header))]
     return "\n".join(
         "  ".join(
@@ -142,7 +175,8 @@ def progress(title: str, total: int, done: int = 0) -> Iterator[Advance]:
 def _is_live() -> bool:
     """Whether a bar that moves can be seen, and is this process's to draw."""
     return (
-        sys.stderr.isatty()
+        sys.stderr is not None
+        and sys.stderr.isatty()
         and os.environ.get("TERM") not in (None, "dumb", "unknown")
         # What a notebook's `!` starts finds a terminal, whose every movement the cell keeps.
         and "JPY_PARENT_PID" not in os.environ
@@ -160,15 +194,15 @@ def _bar(title: str, total: int, done: int) -> Iterator[Advance]:
     from rich.text import Text
 
     columns = [
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(bar_width=24),
         MofNCompleteColumn(),
         TimeRemainingColumn(),
-        TextColumn("{task.fields[note]}"),
+        TextColumn("{task.fields[note]}", markup=False),
     ]
-    console = Console(stderr=True, highlight=False)
+    console = Console(file=_Unbroken(sys.stderr), highlight=False)  # type: ignore[arg-type]
     bars = Progress(*columns, console=console, auto_refresh=False)
-    task = bars.add_task(title, total=total, completed=done, note="")
+    task = bars.add_task(printable(title), total=total, completed=done, note="")
     # Drawn by `advance`: a thread of its own would be in the way when loaders fork.
     live = Live(console=console, auto_refresh=False, transient=True, redirect_stdout=sys.stdout.isatty())
     drawn_at = -LIVE_INTERVAL
@@ -181,10 +215,10 @@ def _bar(title: str, total: int, done: int) -> Iterator[Advance]:
         drawn_at = time.monotonic()
         rows: Sequence[str] = ()
         if isinstance(note, str):
-            bars.update(task, note=note)
+            bars.update(task, note=printable(note))
         else:
             rows = note().rows
-        live.update(Group(bars, *(Text(row, no_wrap=True, overflow="crop") for row in rows)), refresh=True)
+        live.update(Group(bars, *(Text(printable(row), no_wrap=True, overflow="crop") for row in rows)), refresh=True)
 
     with live:
         live.update(bars, refresh=True)
@@ -205,7 +239,36 @@ def _plain_lines(title: str, total: int, done: int) -> Advance:
 
 
 def _to_stderr(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)
+    if sys.stderr is not None:  # print() would take stdout
+        with suppress(OSError):
+            print(printable(text), file=sys.stderr, flush=True)
+
+
+class _Unbroken:
+    """A stream that drops what cannot be written."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def write(self, text: str) -> int:
+        with suppress(OSError):
+            self._stream.write(text)
+        return len(text)
+
+    def flush(self) -> None:
+        with suppress(OSError):
+            self._stream.flush()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+
+def _lead_nowhere(stream: TextIO) -> None:
+    """What could not be written, Python would try once more as it ends, and complain."""
+    with suppress(OSError, ValueError):  # it has no descriptor
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, stream.fileno())
+        os.close(nowhere)
 
 
 def _spell_out(error: UnicodeError) -> tuple[str, int]:

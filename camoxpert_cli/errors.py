@@ -8,7 +8,7 @@ CamoxError
 ├── DeviceError        5   a GPU that is not there or cannot do what was asked
 ├── TrainingError      6   a run that cannot go on
 ├── PeerLostError     75   another process of the same run ended or does not answer
-└── Interrupted    130/143 Ctrl-C, or a request to terminate
+└── Interrupted      130  Ctrl-C; any other signal that asks to end: 128 + its number
 """
 
 from __future__ import annotations
@@ -16,6 +16,8 @@ from __future__ import annotations
 import difflib
 import reprlib
 from collections.abc import Iterable
+
+from camoxpert_cli.signals import EXIT_CODES
 
 _LONGEST_LINE = 200
 
@@ -79,7 +81,7 @@ class Interrupted(CamoxError):
 
 def error_of(exit_code: int, message: str, hint: str = "", details: str = "") -> CamoxError:
     """The error that a process told before it ended with `exit_code`: of the class that has it, where there is one."""
-    if exit_code in (130, 143):
+    if exit_code in EXIT_CODES:
         return Interrupted(message, hint, exit_code)
     kinds = (UsageError, DataError, CheckpointError, DeviceError, TrainingError, PeerLostError)
     error = {kind.exit_code: kind for kind in kinds}.get(exit_code, CamoxError)(message, hint, details)
@@ -95,11 +97,8 @@ def first_line(error: object) -> str:
 
 
 def one_line(error: object) -> str:
-    """The first line, cut off after a word where it is long: CUDA's go on with paragraphs on how to debug them."""
-    line = first_line(error)
-    if len(line) <= _LONGEST_LINE:
-        return line
-    return f"{line[:_LONGEST_LINE].rpartition(' ')[0] or line[:_LONGEST_LINE]} …"
+    """The first line, cut off where it is long: CUDA's go on with paragraphs on how to debug them."""
+    return cut(first_line(error))
 
 
 _SHORT = reprlib.Repr()
@@ -113,6 +112,13 @@ def shown(value: object) -> str:
         return _SHORT.repr(value)
     except ValueError:  # Python writes no number of more than 4300 digits
         return f"{type(value).__name__} of very many digits"
+
+
+def cut(text: str) -> str:
+    """The beginning of what is too long to be read on a screen, up to the end of a word."""
+    if len(text) <= _LONGEST_LINE:
+        return text
+    return f"{text[:_LONGEST_LINE].rpartition(' ')[0] or text[:_LONGEST_LINE]} …"
 
 
 def nearest(name: str, known: Iterable[str], count: int = 1) -> list[str]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import platform
-import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -31,6 +30,7 @@ from camoxpert_cli.launch.trial import Measurement, Trial, TrialData
 from camoxpert_cli.parallel.device import place
 from camoxpert_cli.parallel.strategy import FOR_SEVERAL, STRATEGIES, processes_of
 from camoxpert_cli.run_folder import RunFolder, versions
+from camoxpert_cli.temporary import temporary_folder
 
 # Training images of COD10K and CAMO together, on which published networks are trained.
 PAPERS_IMAGES = 4040
@@ -133,8 +133,8 @@ def benchmark(
         for count in counts
         for strategy in _strategies_of(count, strategies, on_cpu)
     ]
-    with tempfile.TemporaryDirectory(prefix="camox-") as temporary:
-        data, images, described, (train, validation) = _trial_data(config, Path(temporary))
+    with temporary_folder() as temporary:
+        data, images, described, (train, validation) = _trial_data(config, temporary)
         # On the CPU a process stands for a GPU: each has the same cores, however many there are.
         rows = []
         for count, strategy, each in plan:

@@ -38,9 +38,11 @@ def benchmark(
     ] = None,
     steps: Annotated[
         int | None,
-        typer.Option(min=1, metavar="N", help="Optimizer steps a repeat; some seconds' worth if not given."),
+        typer.Option(
+            min=1, max=1_000_000, metavar="N", help="Optimizer steps a repeat; some seconds' worth if not given."
+        ),
     ] = None,
-    repeats: Annotated[int, typer.Option(min=1, metavar="N", help="Repeats of each measurement.")] = 3,
+    repeats: Annotated[int, typer.Option(min=1, max=1_000_000, metavar="N", help="Repeats of each measurement.")] = 3,
     out: Annotated[
         Path | None, typer.Option(metavar="FILE", parser=file_path, help="Write the tables as Markdown too.")
     ] = None,
@@ -73,12 +75,18 @@ def benchmark(
     from camoxpert_cli.benchmark.benchmark import benchmark as run
 
     result = run(preset, flags, counts, strategies, steps=steps, repeats=repeats)
-    console.result(json.dumps(report.to_json(result), indent=2) if as_json else report.to_text(result))
-    if as_json:
-        console.say("\n".join(report.verdict(result)))
-    if out is not None:
-        try:
-            atomic.write_text(out, report.to_markdown(result))
-        except OSError as error:
-            raise UsageError(f"--out {out} cannot be written: {error.strerror}", "--out benchmark.md") from error
-        console.say(f"Written: {out}")
+    try:
+        console.result(json.dumps(report.to_json(result), indent=2) if as_json else report.to_text(result))
+        if as_json:
+            console.say("\n".join(report.verdict(result)))
+    finally:  # where nobody reads the tables too
+        if out is not None:
+            _write(out, report.to_markdown(result))
+
+
+def _write(out: Path, page: str) -> None:
+    try:
+        atomic.write_text(out, page)
+    except OSError as error:
+        raise UsageError(f"--out {out} cannot be written: {error.strerror}", "--out benchmark.md") from error
+    console.say(f"Written: {out}")

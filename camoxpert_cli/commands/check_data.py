@@ -74,12 +74,15 @@ def check_data(
     folders = list(zip(images or [], masks or [], strict=True))
     validation = list(zip(val_images or [], val_masks or [], strict=True))
     report = engine.check_data(roots or [], folders, validation, include_noncam=include_noncam)
-    if as_json:
-        console.result(json.dumps(_to_json(report), indent=2))
-    else:
-        console.result("\n".join([*_sets(_to_json(report)), "", *_faults(report.faults)]))
+    try:
+        if as_json:
+            console.result(json.dumps(_to_json(report), indent=2))
+        else:
+            console.result("\n".join([*_sets(_to_json(report)), "", *_faults(report.faults)]))
+    finally:  # where nobody reads the report too
+        if write_clean is not None:
+            engine.write_clean(report, write_clean)
     if write_clean is not None:
-        engine.write_clean(report, write_clean)
         (console.say if as_json else console.result)(f"Written: {write_clean}, {_left(report)}")
     named = [text for pair in folders for text in ("--images", str(pair[0]), "--masks", str(pair[1]))]
     named += [text for pair in validation for text in ("--val-images", str(pair[0]), "--val-masks", str(pair[1]))]

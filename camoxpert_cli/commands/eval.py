@@ -47,7 +47,9 @@ def evaluate(
     tta: Views = None,
     weights: Weights = None,
     img_size: NetworkSide = None,
-    batch_size: Annotated[int, typer.Option(min=1, metavar="N", help="Pictures at a time, per GPU.")] = 8,
+    batch_size: Annotated[
+        int, typer.Option(min=1, max=1_000_000, metavar="N", help="Pictures at a time, per GPU.")
+    ] = 8,
     precision: Annotated[
         Precision, typer.Option(metavar="fp32|fp16|bf16|auto", help="Number format of the network.")
     ] = "fp32",

@@ -8,13 +8,30 @@ from typing import Any
 
 from typer.core import TyperCommand
 
+from camoxpert_cli import console
 from camoxpert_cli.errors import UsageError, shown
 from camoxpert_cli.user_path import user_path
 
 _UNGROUPED = "Options"
 
 
-class SectionedCommand(TyperCommand):
+class PrintsHelp:
+    """Mixed into a command of Typer's: help is a result like any other."""
+
+    def get_help_option(self, ctx: Any) -> Any:
+        option = super().get_help_option(ctx)  # type: ignore[misc]
+        if option is not None:
+            option.callback = _print_help
+        return option
+
+
+def _print_help(ctx: Any, _: Any, wanted: bool) -> None:
+    if wanted and not ctx.resilient_parsing:
+        console.result(ctx.get_help())
+        ctx.exit()
+
+
+class SectionedCommand(PrintsHelp, TyperCommand):
     """Lists options under their `rich_help_panel`, in the order in which the command declares them.
 
     Arguments and options that are paths reach the command with home folders in place of `~`; what no path can be is

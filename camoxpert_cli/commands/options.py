@@ -11,7 +11,7 @@ import typer
 
 from camoxpert_cli import console
 from camoxpert_cli.config import eval_options
-from camoxpert_cli.config.schema import SETTINGS, SMALLEST_SIDE, Setting
+from camoxpert_cli.config.schema import LARGEST_SIDE, SETTINGS, SMALLEST_SIDE, Setting
 from camoxpert_cli.config.values import AUTO
 from camoxpert_cli.errors import UsageError, shown
 
@@ -111,7 +111,11 @@ AsJson: TypeAlias = Annotated[bool, typer.Option("--json", help="Print the resul
 NetworkSide: TypeAlias = Annotated[
     int | None,
     typer.Option(
-        "--img-size", min=SMALLEST_SIDE, metavar="N", help="Side in pixels the network sees; as trained if not given."
+        "--img-size",
+        min=SMALLEST_SIDE,
+        max=LARGEST_SIDE,
+        metavar="N",
+        help="Side in pixels the network sees; as trained if not given.",
     ),
 ]
 Views: TypeAlias = Annotated[

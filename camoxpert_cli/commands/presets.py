@@ -9,14 +9,14 @@ import typer
 from typer.core import TyperGroup
 
 from camoxpert_cli import console
-from camoxpert_cli.commands.help import SectionedCommand
+from camoxpert_cli.commands.help import PrintsHelp, SectionedCommand
 from camoxpert_cli.commands.options import AsJson
 from camoxpert_cli.config.explain import Entry, Explained, account, catalogue, explain, recipe
 
 Name = Annotated[str, typer.Argument(metavar="NAME", help="A preset's name, or a .yaml file.", show_default=False)]
 
 
-class _ListFirst(TyperGroup):
+class _ListFirst(PrintsHelp, TyperGroup):
     """`camox presets` alone is `camox presets list`."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:

@@ -17,7 +17,18 @@ _SHOWN = {each.heading: each.name for each in SUMMARY}
 
 
 def print_outcome(outcome: Outcome, *, as_json: bool = False) -> None:
-    """Print the scores and what to type next, or all as JSON. Raises CheckpointNotWritten where a save failed last."""
+    """Print the scores and what to type next, or all as JSON. Raises CheckpointNotWritten where a save failed last.
+
+    That counts more than NotTold, which it raises where nobody gets them.
+    """
+    try:
+        _print_results(outcome, as_json=as_json)
+    finally:
+        if outcome.unsaved is not None:
+            raise CheckpointNotWritten(*outcome.unsaved)
+
+
+def _print_results(outcome: Outcome, *, as_json: bool) -> None:
     if outcome.stop is not None:
         command = outcome.folder.resume_command if outcome.folder.holds_checkpoint else None
         if as_json:
@@ -32,8 +43,6 @@ def print_outcome(outcome: Outcome, *, as_json: bool = False) -> None:
             console.result(json.dumps(content, indent=2))
         else:
             _print_summary(outcome, outcome.results)
-    if outcome.unsaved is not None:
-        raise CheckpointNotWritten(*outcome.unsaved)
 
 
 def _print_summary(outcome: Outcome, results: Mapping[str, Any]) -> None:

@@ -22,7 +22,7 @@ def parse_cache(text: str) -> str:
 def parse_devices(text: str) -> tuple[int, ...]:
     """`0,2` -> (0, 2). Raises ValueError with what was expected."""
     numbers = _numbers(text)
-    if not numbers or min(numbers) < 0 or len(set(numbers)) < len(numbers):
+    if not numbers or not 0 <= min(numbers) <= max(numbers) < 1024 or len(set(numbers)) < len(numbers):
         raise ValueError("different numbers of GPUs, such as 0,2")
     return numbers
 
@@ -42,8 +42,9 @@ def _numbers(text: str) -> tuple[int, ...]:
         return ()
 
 
-# Six digits of hours are a century; the system's clocks cannot wait for three.
-_PARTS = re.compile(r"(?:(\d{1,6})h)?(?:(\d{1,6})m)?(?:(\d{1,6})s)?")
+_PARTS = re.compile(r"(?:(\d{1,9})h)?(?:(\d{1,9})m)?(?:(\d{1,9})s)?", re.ASCII)
+# What clocks count in must not overflow.
+_LONGEST = 10 * 365 * 86400
 
 
 def parse_duration(text: str) -> int:
@@ -53,6 +54,8 @@ def parse_duration(text: str) -> int:
     total = 3600 * hours + 60 * minutes + seconds
     if total == 0:
         raise ValueError("a time above zero such as 30s, 10m or 11h30m")
+    if total > _LONGEST:
+        raise ValueError("a time of at most ten years")
     return total
 
 

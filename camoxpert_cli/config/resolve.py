@@ -143,9 +143,12 @@ def _build(given: Sequence[_Given], problems: list[str]) -> tuple[Config, dict[s
 def _impossible_combinations(config: Config, origins: Mapping[str, str]) -> list[str]:
     train, model, data = config.train, config.model, config.data
 
-    def said(key: str) -> str:
+    def value_of(key: str) -> Any:
         section, name = key.split(".")
-        return f"{key} is {getattr(getattr(config, section), name)!r} ({origins[key]})"
+        return getattr(getattr(config, section), name)
+
+    def said(key: str) -> str:
+        return f"{key} is {shown(value_of(key))} ({origins[key]})"
 
     problems = []
     epochs, stage1_epochs = said("train.epochs"), said("train.stage1_epochs")

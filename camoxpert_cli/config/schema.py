@@ -16,8 +16,7 @@ Strategy = Literal["auto", "single", "dp", "ddp"]
 Device = Literal["auto", "cuda", "cpu"]
 
 # Of a picture, in pixels: the network's coarsest maps have a pixel for 32 of it.
-SMALLEST_SIDE = 64
-LARGEST_SIDE = 4096
+SMALLEST_SIDE, LARGEST_SIDE = 64, 4096
 # Of what is counted and has no bound of its own: far above what anybody trains with, and where a typing error would
 # fill the memory or the disk.
 MOST_COUNTED = 1_000_000

@@ -5,6 +5,8 @@ from __future__ import annotations
 import signal
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from multiprocessing import connection
 from types import FrameType
 from typing import Any, Generic, TypeVar
 
@@ -16,11 +18,16 @@ from torch.utils.data import DataLoader, Dataset
 from camoxpert_cli.data.dataset import ScoringBatch, ScoringImages, TrainingImages, collate_scoring
 from camoxpert_cli.data.sampling import EpochBatches
 from camoxpert_cli.errors import DataError
+from camoxpert_cli.signals import ASKING
 
 # After a request to terminate, a worker waits so long for its main process to save.
 _LINGER_SECONDS = 30
 
 Batch = TypeVar("Batch")
+
+
+class WorkerLost(DataError):
+    """A worker ended that should not have: it was killed."""
 
 
 class ImageLoader(Generic[Batch]):
@@ -35,10 +42,16 @@ class ImageLoader(Generic[Batch]):
         return len(self._loader)
 
     def __iter__(self) -> Iterator[Batch]:
-        batches = iter(self._loader)
+        with _unwatched():
+            batches = iter(self._loader)
         while True:
             asked = time.perf_counter()
-            batch = next(batches, None)
+            try:
+                batch = next(batches, None)
+            except (RuntimeError, OSError, EOFError) as error:  # whatever torch was about to do with that worker
+                if (lost := _lost_worker(batches)) is None:
+                    raise
+                raise lost from error
             self.waited += time.perf_counter() - asked
             if batch is None:
                 return
@@ -119,11 +132,47 @@ def _loader(
     return ImageLoader(loader)
 
 
+@contextmanager
+def _unwatched() -> Iterator[None]:
+    """Keep torch from raising an error as soon as a worker ends, wherever this process is: in the middle of a step.
+
+    Whoever asks for the next batch hears of it, at the latest after the five seconds in which torch looks again.
+    """
+    before = signal.getsignal(signal.SIGCHLD)
+    yield
+    if signal.getsignal(signal.SIGCHLD) is not before:
+        signal.signal(signal.SIGCHLD, before)
+
+
+def _lost_worker(batches: Any) -> WorkerLost | None:
+    """Why one of the workers of this iterator ended, where one did. The others, which may wait for it, are ended."""
+    workers = getattr(batches, "_workers", ())
+    if workers:
+        ended = connection.wait([each.sentinel for each in workers], timeout=1)
+        for each in workers:
+            if each.sentinel in ended:
+                each.join(1)  # its connections are gone before it is
+    code = next((each.exitcode for each in workers if each.exitcode), None)
+    if code is None:
+        return None
+    for each in workers:
+        each.kill()
+    how = f"ended with exit code {code}" if code > 0 else f"was killed by {signal.Signals(-code).name}"
+    causes = {
+        -signal.SIGKILL: ", which is how the system ends a process where memory runs out",
+        -signal.SIGBUS: ": the shared memory in /dev/shm is full",
+    }
+    hint = "free some memory, then the same command again"
+    if code == -signal.SIGBUS:
+        hint = "give the container more shared memory (docker run --shm-size=2g), then the same command again"
+    return WorkerLost(f"a process that loads pictures {how}{causes.get(code, '')}", hint)
+
+
 def _start_worker(_: int) -> None:
-    # Ctrl-C, and often SIGTERM, reach every process of a group. The main one ends the workers when it is ready to; were
-    # they to go first, torch would raise an error in the middle of whatever it is doing.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, _linger)
+    # Ctrl-C, and often other signals, reach every process of a group. The main one ends the workers when it is ready
+    # to; were they to go first, torch would raise an error in the middle of whatever it is doing.
+    for number in ASKING:
+        signal.signal(number, _linger if number == signal.SIGTERM else signal.SIG_IGN)
     cv2.setNumThreads(0)
     torch.set_num_threads(1)
 

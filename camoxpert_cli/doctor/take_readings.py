@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
@@ -25,9 +24,10 @@ from camoxpert_cli.doctor.readings import (
     Torch,
 )
 from camoxpert_cli.doctor.system import on_kaggle, read_environment, read_packages, read_ram, read_space
-from camoxpert_cli.launch.processes import Failure
+from camoxpert_cli.launch.processes import Failure, ending_them
 from camoxpert_cli.launch.run_probe import ask, ask_together, run_together
 from camoxpert_cli.parallel.worker import ONE_MACHINE
+from camoxpert_cli.temporary import temporary_folder
 
 Answer = TypeVar("Answer")
 
@@ -47,7 +47,7 @@ def take_readings(question: Question, tell: Callable[[str], None]) -> Readings:
     steps. `tell` gets a line about what is being asked.
     """
     settings = json.dumps(to_mapping(question.config))
-    with ThreadPoolExecutor(_AT_ONCE) as pool:
+    with ThreadPoolExecutor(_AT_ONCE) as pool, ending_them(pool):
         tell("Asking the driver, torch, the packages and the network ...")
         torch_answer = pool.submit(ask, _PROBES, "torch_build", seconds=_SOFTWARE)
         imports = pool.submit(ask, _PROBES, "imports", seconds=_SOFTWARE)
@@ -108,7 +108,7 @@ def read_ddp(
     devices: Sequence[str], seconds: float, environment: Mapping[str, str] | None = None
 ) -> TeamTrial | Failure:
     """A process for each device: those of torch, such as cuda:0, or several times cpu."""
-    with tempfile.TemporaryDirectory(prefix="camox-") as folder:
+    with temporary_folder() as folder:
         probes = [("ddp", str(rank), ",".join(devices), f"{folder}/store") for rank in range(len(devices))]
         variables = {**ONE_MACHINE, **(environment or {})}
         return _or_failure(_team_trial, ask_together(_PROBES, probes, seconds=seconds, environment=variables))

@@ -85,7 +85,7 @@ def _limits(run: Run) -> list[tuple[str, str]]:
     if run_settings.target_iou is not None:
         lines.append(("Target", f"validation IoU {run_settings.target_iou:g}"))
     if deadline.name:
-        left = format_duration(max(0.0, deadline.left(time.time())))
+        left = format_duration(max(0.0, deadline.left(time.monotonic())))
         lines.append(("Clock", f"{deadline.name}: {left} left"))
     if run_settings.tensorboard:
         lines.append(("Curves", f"tensorboard --logdir {shlex.quote(str(run.folder.path))}"))

@@ -32,7 +32,7 @@ from camoxpert_cli.model.camoxpert import CamoXpert
 from camoxpert_cli.parallel.device import Placement, own_device
 from camoxpert_cli.parallel.precision import build_scaler, choose_dtype
 from camoxpert_cli.parallel.strategy import STRATEGIES, Strategy
-from camoxpert_cli.parallel.worker import tell_begun
+from camoxpert_cli.parallel.worker import keep_log, tell_begun
 from camoxpert_cli.parallel.world import World
 from camoxpert_cli.run_folder import RunFolder
 
@@ -101,6 +101,8 @@ def prepare(
         load_weights(network, checkpoint.content, checkpoint.path)
     folder.create()
     tell_begun()
+    world.require_all()  # the folder is there on every rank
+    keep_log(folder.path)
     folder.require_space(3 * checkpoint_bytes(network, config.train.use_ema))
     return assemble(config, folder, data, network, placement, world, plan.deadline), checkpoint
 

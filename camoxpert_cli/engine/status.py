@@ -74,7 +74,7 @@ def forecast_of(run: Run) -> Forecast | None:
         images_per_s=speed,
         validation=scoring * len(data.validation) + 2 * reserve.saving,
         tests=scoring * sum(map(len, data.tests.values())),
-        clock=run.clock.stopping.deadline.left(time.time()) - reserve.to_save,
+        clock=run.clock.stopping.deadline.left(time.monotonic()) - reserve.to_save,
     )
 
 

@@ -1,4 +1,8 @@
-"""The moment by which a run must have ended, counted from the start of this process or of the machine's session."""
+"""The moment by which a run must have ended, counted from the start of this process or of the machine's session.
+
+Moments are those of `time.monotonic`, which all processes of a machine share and nobody sets; what is given in seconds
+since 1970 is converted once.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +18,7 @@ from camoxpert_cli.errors import UsageError
 
 SESSION_START = "CAMOX_SESSION_START"
 
-_IMPORTED = time.time()
+_IMPORTED = time.monotonic()
 _MARGIN = 1.2
 # What is left of a session is for whoever collects its files.
 _SESSION_PART = 0.99
@@ -22,7 +26,7 @@ _SESSION_PART = 0.99
 
 @dataclass(frozen=True)
 class Deadline:
-    """`end` in seconds since 1970, infinity for none; `name` says which limit it comes from."""
+    """`end` in seconds of `time.monotonic`, infinity for none; `name` says which limit it comes from."""
 
     end: float = math.inf
     name: str = ""
@@ -78,7 +82,7 @@ class Reserve:
 def find_deadline(time_limit: int | None, session_limit: int | None, began: float | None = None) -> Deadline:
     """The earlier of two limits in seconds: from the start of camox, and from the start of the session.
 
-    camox `began`, in seconds since 1970, with this process where that is not given.
+    camox began with this process where `began` is not given.
 
     Of a session's limit a hundredth is left, so that its files can be collected.
     The session's start is CAMOX_SESSION_START (seconds since 1970) or that of process 1, which in a notebook service
@@ -91,9 +95,9 @@ def find_deadline(time_limit: int | None, session_limit: int | None, began: floa
     if session_limit is not None:
         name = f"the session limit of {format_duration(session_limit)}"
         start = session_start()
-        if time.time() >= start + session_limit and SESSION_START not in os.environ:
+        if time.monotonic() >= start + session_limit and SESSION_START not in os.environ:
             # On a machine of one's own process 1 is as old as the machine, which no session limit is meant for.
-            up = format_duration(time.time() - start)
+            up = format_duration(time.monotonic() - start)
             console.warn(f"this machine has been up for {up}: {name} is counted from the start of camox")
             start = began
         found.append(Deadline(start + _SESSION_PART * session_limit, name))
@@ -101,7 +105,7 @@ def find_deadline(time_limit: int | None, session_limit: int | None, began: floa
 
 
 def session_start() -> float:
-    """When the machine's session began, in seconds since 1970. Raises UsageError as `find_deadline`."""
+    """When the machine's session began. Raises UsageError as `find_deadline`."""
     given = os.environ.get(SESSION_START)
     if given is None:
         return process_start(1)
@@ -109,20 +113,21 @@ def session_start() -> float:
         start = float(given)
     except ValueError:
         start = math.nan
-    if not 0 < start <= time.time():
+    now = time.time()
+    if not 0 < start <= now:
         raise UsageError(
             f"{SESSION_START} is {given!r}, expected the session's start in seconds since 1970, not after now",
             f"export {SESSION_START}=$(date +%s) when the session begins, or unset it",
         )
-    return start
+    return time.monotonic() - (now - start)
 
 
 def process_start(pid: int, proc: Path = Path("/proc")) -> float:
-    """When process `pid` began, in seconds since 1970; where /proc does not tell, when this one imported camox."""
+    """When process `pid` began; where /proc does not tell, when this one imported camox."""
     try:
         # The second field, a name in brackets, may hold spaces; field 22 counts ticks since the machine booted.
         fields = (proc / str(pid) / "stat").read_text().rpartition(")")[2].split()
         age = time.clock_gettime(time.CLOCK_BOOTTIME) - int(fields[19]) / os.sysconf("SC_CLK_TCK")
     except (OSError, ValueError, IndexError, AttributeError):
         return _IMPORTED
-    return time.time() - age
+    return time.monotonic() - age

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import replace
 from functools import partial
@@ -19,6 +19,7 @@ from camoxpert_cli.checkpoints.format import Checkpoint
 from camoxpert_cli.config.parse import format_duration
 from camoxpert_cli.config.resolve import to_mapping
 from camoxpert_cli.config.schema import Config
+from camoxpert_cli.data.loader import WorkerLost
 from camoxpert_cli.engine.build import rate_at
 from camoxpert_cli.engine.closing import close_run
 from camoxpert_cli.engine.expert_use import DEAD, added, expert_use, format_dead_experts
@@ -40,6 +41,7 @@ from camoxpert_cli.metrics.image_scores import Scores, quick_scores
 from camoxpert_cli.metrics.score_set import mean_scores
 from camoxpert_cli.parallel.cuda_errors import out_of_memory_line, to_camox_error
 from camoxpert_cli.parallel.world import World, peer_lost
+from camoxpert_cli.signals import ASKING, number_of
 
 # float16 skips a step now and then while it finds its scale; so many in a row mean that it finds none.
 MOST_SKIPPED_STEPS = 50
@@ -139,13 +141,16 @@ def train_epoch(run: Run, phase: Phase, epoch: int) -> Stop | None:
     """
     progress, count = run.state.progress, len(run.data.train)
     started = saved = stepped = time.perf_counter()
-    before = progress.epoch_seconds
+    before, whole = progress.epoch_seconds, progress.samples
     batches, sizes = run.feed.training(phase.stage, epoch, progress.samples)
     waited_before = batches.waited
     run.state.network.train()
-    with console.progress(f"Epoch {epoch + 1}/{run.config.train.epochs}", count, progress.samples) as advance:
+    with (
+        console.progress(f"Epoch {epoch + 1}/{run.config.train.epochs}", count, progress.samples) as advance,
+        _saving_what_is_whole(run, lambda: progress.samples == whole),
+    ):
         for step in training_steps(run, phase.stage, epoch, zip(sizes, batches, strict=True)):
-            now = time.perf_counter()
+            now, whole = time.perf_counter(), progress.samples
             progress.loss_sum += step.losses.total * step.images
             progress.epoch_seconds = before + now - started
             run.clock.reserve.note_step(now - stepped, step.images)
@@ -161,6 +166,17 @@ def train_epoch(run: Run, phase: Phase, epoch: int) -> Stop | None:
             stepped = time.perf_counter()
     run.reporter.data_wait = (batches.waited - waited_before) / (time.perf_counter() - started)
     return None
+
+
+@contextmanager
+def _saving_what_is_whole(run: Run, is_whole: Callable[[], bool]) -> Iterator[None]:
+    """Where the loader loses a worker, save what was trained, unless part of a step was; other ranks cannot be told."""
+    try:
+        yield
+    except WorkerLost:
+        if run.world.size == 1 and is_whole() and not run.saver.is_up_to_date:
+            run.saver.save_last()
+        raise
 
 
 def record_step(run: Run, epoch: int, step: TrainedStep) -> None:
@@ -390,8 +406,16 @@ def _explaining_errors(run: Run) -> Iterator[None]:
     try:
         yield
     except KeyboardInterrupt as error:
+        number = number_of(error)
+        again = ASKING[number].removeprefix("a ")
         command = run.folder.resume_command if run.folder.holds_checkpoint else ""
-        raise Interrupted(f"stopped at once by a second Ctrl-C; {_last_good(run)}", command) from error
+        raise Interrupted(f"stopped at once by a second {again}; {_last_good(run)}", command, 128 + number) from error
+    except WorkerLost as error:
+        error.message = f"{error.message}, in epoch {run.state.progress.epoch + 1}; {_last_good(run)}"
+        error.hint = "--num-workers 0 loads pictures in the process that trains"
+        if run.folder.last.exists():
+            error.hint = f"{run.folder.resume_command} --num-workers 0"
+        raise
     except RuntimeError as error:
         epoch = run.state.progress.epoch + 1
         if line := out_of_memory_line(error):

@@ -21,7 +21,7 @@ from camoxpert_cli.config.schema import SETTINGS, Config
 from camoxpert_cli.config.values import AUTO
 from camoxpert_cli.engine.build import find_given
 from camoxpert_cli.errors import ConfigError, DeviceError
-from camoxpert_cli.launch.processes import Failure
+from camoxpert_cli.launch.processes import Failure, ending_them
 from camoxpert_cli.launch.run_probe import ask
 
 _PROBE = "camoxpert_cli.launch.memory_probe"
@@ -91,7 +91,7 @@ def on_devices(devices: Sequence[torch.device]) -> Measure:
 
     def measure(config: Config, limits: Batches) -> Sequence[Batches | Failure]:
         settings = json.dumps(to_mapping(config))
-        with ThreadPoolExecutor(len(devices)) as pool:
+        with ThreadPoolExecutor(len(devices)) as pool, ending_them(pool):
             return list(pool.map(lambda device: _ask(settings, device, limits), devices))
 
     return measure

@@ -26,8 +26,8 @@ def decide(resolved: Resolved, checkpoint: Checkpoint | None = None, began: floa
     """The plan of a run with these settings, which goes on from `checkpoint` or what `run.resume_from` names.
 
     On GPUs, memory and strategies are tried in processes of their own. What torchrun started tries nothing yet: see
-    `agree`. Time limits count from `began`, in seconds since 1970, or from the start of this process. Raises
-    CamoxError.
+    `agree`. Time limits count from `began`, a moment of `time.monotonic`, or from the start of this process.
+    Raises CamoxError.
     """
     run = resolved.config.run
     source = checkpoint.path if checkpoint is not None else None if run.resume_from is None else Path(run.resume_from)

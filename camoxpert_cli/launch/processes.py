@@ -9,20 +9,43 @@ import math
 import os
 import signal
 import subprocess
+import sys
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import ExitStack, suppress
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+import camoxpert_cli
 from camoxpert_cli.errors import CamoxError, TrainingError, error_of
-from camoxpert_cli.parallel.worker import ASKED, PEER_LOST, told_at, told_by
+from camoxpert_cli.parallel.worker import PEER_LOST, told_at, told_by
+from camoxpert_cli.signals import EXIT_CODES
 
 # Once one has failed, the others are given as long to end by themselves, and to write down why.
 GRACE_SECONDS = 5.0
 _POLL_SECONDS = 0.05
+# Runs a module of the very package that runs here, wherever that lies, without a folder more on the path: any file in
+# it could take the place of a module of that name.
+_RUN = """
+import runpy, sys
+from importlib.util import module_from_spec, spec_from_file_location
+name, place, module, *arguments = sys.argv[1:]
+if name not in sys.modules:
+    spec = spec_from_file_location(name, place)
+    sys.modules[name] = package = module_from_spec(spec)
+    spec.loader.exec_module(package)
+sys.argv[1:] = arguments
+runpy.run_module(module, run_name="__main__", alter_sys=True)
+"""
 # What is known of a process that ended by SIGABRT and told nothing.
 ABORTED = "was aborted (SIGABRT): by a library that failed, or by NCCL after it had waited for another rank"
+
+
+def python(module: str, *arguments: str) -> list[str]:
+    """The command that runs a module of this package, or one that is installed, for `ChildProcesses.start`."""
+    package = camoxpert_cli.__name__, str(Path(str(camoxpert_cli.__file__)).absolute())
+    return [sys.executable, "-c", _RUN, *package, module, *arguments]
 
 
 @dataclass(frozen=True)
@@ -104,6 +127,11 @@ class ChildProcesses:
         is kept apart as its `output`.
         """
         rank = len(self._processes)
+        # Python, and whatever Python it starts itself, shall import nothing from the current folder, for which an empty
+        # entry stands too: `PYTHONPATH=$PYTHONPATH:more` makes one.
+        environment = {**environment, "PYTHONSAFEPATH": "1"}
+        if path := environment.get("PYTHONPATH"):
+            environment["PYTHONPATH"] = os.pathsep.join(each for each in path.split(os.pathsep) if each)
         with ExitStack() as stack:
             said = stack.enter_context(self.log(rank).open("wb")) if log else None
             printed = stack.enter_context(self.output(rank).open("wb")) if output else said
@@ -117,6 +145,7 @@ class ChildProcesses:
                 process_group=0,
             )
         self._processes.append(process)
+        _running.add(self)
 
     def wait(self, patience: float = math.inf, *, well: Sequence[int] = (0,)) -> bool:
         """Until all have ended, or one has failed, or they are hurried, and the others had their grace.
@@ -124,13 +153,13 @@ class ChildProcesses:
         One that ends with an exit code in `well` has not failed. False where that took `patience` seconds from the
         start or from the last sign of life: files alive* that they touch.
         """
-        end, alive_at, last_sign = math.inf, self._clock(), 0.0
+        end, alive_at, last_signs = math.inf, self._clock(), self._signs()
         while None in (codes := self.codes):
             now = self._clock()
             if end == math.inf and (self.is_hurried or any(code not in (None, *well) for code in codes)):
                 end = now + self._grace
-            if patience < math.inf and (sign := self._last_sign()) > last_sign:
-                alive_at, last_sign = now, sign
+            if patience < math.inf and (signs := self._signs()) != last_signs:
+                alive_at, last_signs = now, signs
             if now >= end:
                 return True
             if now - alive_at >= patience:
@@ -145,6 +174,7 @@ class ChildProcesses:
 
     def kill(self, seconds: float | None = None) -> None:
         """Kill them and all that they have started; wait until they are gone, no longer than `seconds` for each."""
+        _running.discard(self)
         for each in self._processes:
             with suppress(ProcessLookupError):
                 os.killpg(each.pid, signal.SIGKILL)
@@ -166,12 +196,28 @@ class ChildProcesses:
     def output(self, rank: int) -> Path:
         return self.folder / f"rank{rank}.out"
 
-    def _last_sign(self) -> float:
-        signs = []
+    def _signs(self) -> set[tuple[str, int]]:
+        """When each was touched, which may be earlier than the last time: clocks are set."""
+        signs = set()
         for path in self.folder.glob("alive*"):
             with suppress(OSError):
-                signs.append(path.stat().st_mtime)
-        return max(signs, default=0.0)
+                signs.add((path.name, path.stat().st_mtime_ns))
+        return signs
+
+
+_running: set[ChildProcesses] = set()
+
+
+@contextmanager
+def ending_them(pool: ThreadPoolExecutor) -> Iterator[None]:
+    """Where the main thread is asked to end while the pool's wait for processes, kill those, and start no more."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        pool.shutdown(wait=False, cancel_futures=True)
+        for each in list(_running):
+            each.kill(0)
+        raise
 
 
 def last_lines(file: Path, count: int = 1) -> str:
@@ -196,7 +242,7 @@ def cause_of(ends: Iterable[BadEnd]) -> BadEnd | None:
     """
 
     def order(end: BadEnd) -> tuple[object, ...]:
-        was_asked = end.code in ASKED
+        was_asked = end.code in EXIT_CODES
         return end.code == PEER_LOST, end.was_aborted, was_asked, 0.0 if was_asked else end.told_at, end.rank
 
     return min(ends, key=order, default=None)

@@ -7,8 +7,6 @@ from __future__ import annotations
 
 import json
 import os
-import sys
-import tempfile
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -16,9 +14,10 @@ from typing import Any, NoReturn
 
 from camoxpert_cli import console
 from camoxpert_cli.errors import CamoxError, one_line
-from camoxpert_cli.launch.processes import GRACE_SECONDS, ChildProcesses, Failure, last_lines, signal_name
+from camoxpert_cli.launch.processes import GRACE_SECONDS, ChildProcesses, Failure, last_lines, python, signal_name
 from camoxpert_cli.parallel.cuda_errors import to_camox_error
 from camoxpert_cli.parallel.worker import LAUNCHER_VARIABLES
+from camoxpert_cli.temporary import temporary_folder
 
 _NO_ANSWER = Failure("it ended without an answer")
 _ENDED_WITH_ANOTHER = Failure("ended because another process failed")
@@ -27,7 +26,7 @@ _ENDED_WITH_ANOTHER = Failure("ended because another process failed")
 def ask(
     module: str, *arguments: str, seconds: float, environment: Mapping[str, str] | None = None
 ) -> dict[str, Any] | Failure:
-    """What `python -m module arguments` answers."""
+    """What the module answers to these arguments."""
     return ask_together(module, [arguments], seconds=seconds, environment=environment)
 
 
@@ -35,7 +34,7 @@ def ask_together(
     module: str, probes: Sequence[Sequence[str]], *, seconds: float, environment: Mapping[str, str] | None = None
 ) -> dict[str, Any] | Failure:
     """The first one's answer where all answer, else the first failure; they run at the same time."""
-    commands = [[sys.executable, "-m", module, *arguments] for arguments in probes]
+    commands = [python(module, *arguments) for arguments in probes]
     outputs = run_together(commands, seconds=seconds, environment=environment)
     answers = [each if isinstance(each, Failure) else _decode(each) for each in outputs]
     failures = [answer for answer in answers if isinstance(answer, Failure)]
@@ -73,8 +72,8 @@ def run_together(
     """
     # A probe is no worker, whoever started this process.
     inherited = {name: value for name, value in os.environ.items() if name not in LAUNCHER_VARIABLES}
-    with tempfile.TemporaryDirectory(prefix="camox-", ignore_cleanup_errors=True) as folder:
-        children = ChildProcesses(Path(folder), grace=grace)
+    with temporary_folder() as folder:
+        children = ChildProcesses(folder, grace=grace)
         try:
             for command in commands:
                 try:

@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 import json
-import sys
-import tempfile
 from pathlib import Path
 from typing import TypeAlias
 
-from camoxpert_cli.launch.processes import GRACE_SECONDS, BadEnd, ChildProcesses, Failure, last_lines, signal_name
+from camoxpert_cli.launch.processes import (
+    GRACE_SECONDS,
+    BadEnd,
+    ChildProcesses,
+    Failure,
+    last_lines,
+    python,
+    signal_name,
+)
 from camoxpert_cli.launch.trial import Measurement, Trial
 from camoxpert_cli.parallel.strategy import processes_of
 from camoxpert_cli.parallel.worker import worker_environment, write_job
+from camoxpert_cli.temporary import temporary_folder
 
 # Seconds without a sign of life: starting takes half a minute on a slow disk, a step on a slow CPU almost as long.
 PATIENCE = 180.0
@@ -36,14 +43,13 @@ def run_trial(
     `patience` seconds.
     """
     processes = processes_of(trial.config.run.strategy, trial.gpus)
-    with tempfile.TemporaryDirectory(prefix="camox-", ignore_cleanup_errors=True) as temporary:
-        folder = Path(temporary)
+    with temporary_folder() as folder:
         write_job(folder, trial=trial.to_mapping())
         children = ChildProcesses(folder, grace=grace)
         try:
             for rank in range(processes):
                 environment = worker_environment(folder, rank, processes, threads)
-                children.start([sys.executable, "-m", worker], environment)
+                children.start(python(worker), environment)
             if not children.wait(patience):
                 return Failure(f"gave no sign of life for {patience:g} s and was ended")
             if (end := children.cause()) is not None:

@@ -38,9 +38,9 @@ def start(
     """Train with these settings, from `checkpoint` or what `run.resume_from` names.
 
     The run folder is this process's from the start on: what is found out there stays so. `as_read` are the `stamps` of
-    the checkpoint's folder before `checkpoint` was read. Time limits count from `began`, in seconds since 1970, or from
-    the start of this process. Where torchrun started several processes, only the first gets results. Raises CamoxError,
-    also that of a process it started.
+    the checkpoint's folder before `checkpoint` was read. Time limits count from `began`, a moment of `time.monotonic`,
+    or from the start of this process. Where torchrun started several processes, only the first gets results. Raises
+    CamoxError, also that of a process it started.
     """
     with (
         deterministic(resolved.config.train.deterministic),

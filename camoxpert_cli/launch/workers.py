@@ -7,11 +7,8 @@ see `parallel.worker`.
 
 from __future__ import annotations
 
-import shutil
 import signal
 import sys
-import tempfile
-import threading
 import time
 from collections.abc import Sequence
 from contextlib import suppress
@@ -22,11 +19,12 @@ from typing import Any
 
 from camoxpert_cli import console
 from camoxpert_cli.errors import CamoxError, error_of
-from camoxpert_cli.launch.processes import GRACE_SECONDS, BadEnd, ChildProcesses, last_lines
+from camoxpert_cli.launch.processes import GRACE_SECONDS, BadEnd, ChildProcesses, last_lines, python
 from camoxpert_cli.parallel.worker import (
-    ASKED,
     PEER_LOST,
     has_begun,
+    log_in,
+    move_log,
     outcome_in,
     remedy_in,
     told_by,
@@ -34,15 +32,14 @@ from camoxpert_cli.parallel.worker import (
     write_job,
 )
 from camoxpert_cli.run_folder import RunFolder
+from camoxpert_cli.signals import ASKING, EXIT_CODES, INSISTING, ONE_PRESS, give_back, take_over
+from camoxpert_cli.temporary import temporary_folder
 
 # Whoever read the output has gone, and nobody is there to be told.
 _UNHEARD = 141
 # After these the same command would end in the same way, or was asked to end.
-FINAL = {0, 2, 3, 4, 5, 6, *ASKED, _UNHEARD}
-_SIGNALS = {signal.SIGINT: "Ctrl-C", signal.SIGTERM: "a request to terminate"}
+FINAL = {0, 2, 3, 4, 5, 6, *EXIT_CODES, _UNHEARD}
 _LOG_LINES = 20
-# Seconds within which a signal that comes twice is one, as for a run of one process.
-_ONE_PRESS = 1.0
 
 
 @dataclass(frozen=True)
@@ -66,7 +63,7 @@ def run_workers(
     threads: int,
     run_folder: Path | None = None,
     grace: float = GRACE_SECONDS,
-    one_press: float = _ONE_PRESS,
+    one_press: float = ONE_PRESS,
     **job: Any,
 ) -> Attempt:
     """Run `camox <arguments>` in so many processes, `threads` for each, and wait until all have ended.
@@ -75,10 +72,9 @@ def run_workers(
     failed the others have `grace` seconds; a signal that comes again within `one_press` is still the same. Raises
     SystemExit where nobody is left to be told how they ended.
     """
-    with tempfile.TemporaryDirectory(prefix="camox-") as temporary:
-        folder = Path(temporary)
+    with temporary_folder() as folder:
         write_job(folder, argv=sys.argv, quiet=console.is_quiet(), **job)
-        command = [sys.executable, "-m", "camoxpert_cli", *arguments]
+        command = python("camoxpert_cli", *arguments)
         error = _Workers(folder, command, processes, threads, run_folder, grace, one_press).run()
         return Attempt(error, has_begun(folder), remedy_in(folder), outcome_in(folder))
 
@@ -113,30 +109,23 @@ class _Workers:
 
     def run(self) -> CamoxError | None:
         """Wait for all; end all once one has failed. Returns why they did not all end well, where they did not."""
-        before = {
-            number: signal.signal(number, self._pass_on)
-            for number in _SIGNALS
-            # Only there may handlers be set. Ctrl-C is ignored in a background job, and so it is in its workers.
-            if threading.current_thread() is threading.main_thread()
-            and signal.getsignal(number) in (signal.default_int_handler, signal.SIG_DFL)
-        }
+        before = take_over(self._pass_on)  # what is ignored here, as by `nohup`, is so in the workers
         try:
             for rank in range(self._processes):
                 environment = worker_environment(self.folder, rank, self._processes, self._threads)
                 self._children.start(self._command, environment, log=rank > 0)
-            self._children.wait(well=(0, *ASKED))  # who was asked to end has saved, and the others may still be
+            self._children.wait(well=(0, *EXIT_CODES))  # who was asked to end has saved, and the others may still be
             return self._explain()
         finally:
             self._children.kill()
             self._keep_logs()
-            for number, handler in before.items():
-                signal.signal(number, handler)
+            give_back(before)
 
     def _explain(self) -> CamoxError | None:
         """What the first worker that did not only lose its partners ended of."""
         codes = self._children.codes
         if self._children.is_hurried and self._asked is not None and None in codes:
-            again = _SIGNALS[self._asked].removeprefix("a ")
+            again = ASKING[self._asked].removeprefix("a ")
             return error_of(128 + self._asked, f"stopped at once by a second {again}", self._go_on())
         end = self._children.cause()
         if end is None:
@@ -157,7 +146,7 @@ class _Workers:
         if end.code == _UNHEARD:
             raise SystemExit(end.code)
         if self._asked is not None and end.code == -self._asked:  # it had not begun to listen
-            return error_of(end.exit_code, f"stopped by {_SIGNALS[self._asked]}", self._go_on())
+            return error_of(end.exit_code, f"stopped by {ASKING[self._asked]}", self._go_on())
         return self._told(end)
 
     def _told(self, end: BadEnd) -> CamoxError:
@@ -168,7 +157,7 @@ class _Workers:
             details = "" if self.run_folder is not None else last_lines(log, _LOG_LINES)
             return error_of(end.exit_code, f"rank {end.rank} {end}{where}", hint, details)
         # What all found, or the one that speaks.
-        if end.code in ASKED or (end.code != 1 and told == told_by(self.folder, 0)):
+        if end.code in EXIT_CODES or (end.code != 1 and told == told_by(self.folder, 0)):
             return error_of(end.exit_code, **told)
         message = f"rank {end.rank}: {told['message']}{where}"
         return error_of(end.exit_code, message, told["hint"] or self._go_on(), told["details"])
@@ -186,14 +175,15 @@ class _Workers:
         if self._asked is None:
             self._asked, self._asked_at = signal.Signals(number), now
         # A worker that waits for others cannot listen.
-        self._children.is_hurried |= self._asked == number and now - self._asked_at > self._one_press
+        is_second = self._asked == number and now - self._asked_at > self._one_press
+        self._children.is_hurried |= is_second and number in INSISTING
         self._children.send_signal(number)
 
     def _kept_log(self, rank: int) -> Path | None:
         """Beside the run's other files, where it got so far; rank 0 has none, it speaks here."""
         if rank == 0 or self.run_folder is None:
             return None
-        return self.run_folder / "logs" / f"rank{rank}.log"
+        return log_in(self.run_folder, rank)
 
     def _where(self, rank: int) -> str:
         log = self._kept_log(rank)
@@ -205,6 +195,4 @@ class _Workers:
             if target is None:
                 continue
             with suppress(OSError):
-                target.parent.mkdir(exist_ok=True)
-                with target.open("ab") as kept, self._children.log(rank).open("rb") as log:
-                    shutil.copyfileobj(log, kept)
+                move_log(self._children.log(rank), target)

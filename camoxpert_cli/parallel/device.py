@@ -92,7 +92,11 @@ def _cuda(run: RunConfig, processes: int) -> tuple[torch.device, ...]:
     if run.devices is not None:
         numbers = parse_devices(run.devices)
         if processes == 1 and run.gpus not in (None, "all", len(numbers)):
-            raise UsageError(f"--devices {run.devices} and --gpus {run.gpus} contradict each other", "give one of them")
+            count = f"{len(numbers)} GPU{'s' if len(numbers) > 1 else ''}"
+            raise UsageError(
+                f"--devices {run.devices} chooses {count}, and {run.gpus} are asked for by --gpus or the preset",
+                f"--gpus {len(numbers)} beside it, or as many devices",
+            )
     else:
         wanted = available if run.gpus == "all" or processes > 1 else run.gpus
         numbers = tuple(range(wanted if wanted is not None else min(1, available)))

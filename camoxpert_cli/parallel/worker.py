@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import json
 import os
+import re
+import shutil
 import sys
 import traceback
 from collections.abc import Iterator, Mapping
@@ -14,14 +16,16 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+from camoxpert_cli.errors import UsageError, shown
+
 # Exit code of a worker that lost its partners: the cause is theirs.
 PEER_LOST = 75
 # The file from which a worker of ours learns what to do. It lies in a folder that the workers and their launcher share,
 # and is all that the environment says beside the variables that torchrun sets too.
 JOB = "CAMOX_JOB"
 _JOB_FILE, _BEGUN_FILE, _OUTCOME_FILE = "job.json", "begun", "outcome.json"
-# How a worker ends that was asked to: it has saved, and the others may still be about to.
-ASKED = (130, 143)
+# Processes that train one network, far beyond what was ever tried.
+_MOST = 65536
 # A process with one of these is a worker.
 WORKER_VARIABLES = ("TORCHELASTIC_RUN_ID", JOB)
 # What a launcher tells its workers, and nobody else should find.
@@ -45,6 +49,49 @@ def is_worker() -> bool:
     return any(name in os.environ for name in WORKER_VARIABLES)
 
 
+def ranks() -> tuple[int, int, int, int]:
+    """RANK, WORLD_SIZE, LOCAL_RANK and LOCAL_WORLD_SIZE of a worker.
+
+    Raises UsageError where one of the variables that make a process a worker lies about, and others do not fit.
+    """
+    found = []
+    for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE"):
+        low, high = (1, _MOST) if name.endswith("SIZE") else (0, _MOST - 1)
+        found.append(_number(name, low, high))
+    rank, size, local_rank, local_size = found
+    for name, number, count in (("RANK", rank, size), ("LOCAL_RANK", local_rank, local_size)):
+        if number >= count:
+            raise stray(f"{name} is {number}, expected less than {count}, which is how many there are")
+    if is_launched():
+        read_job()
+    elif "MASTER_PORT" in os.environ:
+        _number("MASTER_PORT", 0, 65535)
+    return rank, size, local_rank, local_size
+
+
+def world_size() -> int:
+    """WORLD_SIZE of a worker. Raises as `ranks` does."""
+    return _number("WORLD_SIZE", 1, _MOST)
+
+
+def _number(name: str, low: int, high: int) -> int:
+    text = os.environ.get(name)
+    if text is None:
+        raise stray(f"{name} is not set")
+    if not re.fullmatch(r"[0-9]{1,9}", text) or not low <= int(text) <= high:
+        raise stray(f"{name} is {shown(text)}, expected a whole number from {low} to {high}")
+    return int(text)
+
+
+def stray(problem: str) -> UsageError:
+    """A variable that makes no sense where others say that this process is one of several; `problem` names it."""
+    reason = next(name for name in WORKER_VARIABLES if name in os.environ)
+    return UsageError(
+        f"{problem}; {reason} is set, as for one of several processes that train together",
+        f"unset {reason}, where torchrun did not start this process",
+    )
+
+
 def is_launched() -> bool:
     """Whether camox started this process."""
     return JOB in os.environ
@@ -52,7 +99,7 @@ def is_launched() -> bool:
 
 def is_first() -> bool:
     """Whether this process is the one that a user started, or the first of those that torchrun did."""
-    return not is_worker() or (not is_launched() and os.environ["RANK"] == "0")
+    return not is_worker() or (not is_launched() and _number("RANK", 0, _MOST - 1) == 0)
 
 
 def write_job(folder: Path, **content: Any) -> None:
@@ -62,9 +109,19 @@ def write_job(folder: Path, **content: Any) -> None:
 
 
 def read_job() -> dict[str, Any]:
-    """What `write_job` wrote for this process."""
-    job: dict[str, Any] = json.loads(Path(os.environ[JOB]).read_text(encoding="utf-8"))
+    """What `write_job` wrote for this process. Raises UsageError where it wrote nothing."""
+    try:
+        job: dict[str, Any] = json.loads(Path(os.environ[JOB]).read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise stray(f"{JOB} names no job: {shown(os.environ[JOB])}") from error
     return job
+
+
+def launcher_lives() -> bool:
+    """Whether the process that started this worker of ours is still there."""
+    with suppress(UsageError):  # its folder is gone
+        return bool(os.getppid() == read_job()["launcher"])
+    return False
 
 
 def shared_folder() -> Path | None:
@@ -87,7 +144,8 @@ def ending_at_once() -> Iterator[None]:
         if not is_worker() or code in (None, 0):
             raise
         if not isinstance(error, SystemExit):
-            traceback.print_exc()
+            with suppress(OSError, ValueError):
+                traceback.print_exc()
         for stream in (sys.stdout, sys.stderr):
             with suppress(OSError, ValueError):  # nobody reads it any more
                 stream.flush()
@@ -97,9 +155,9 @@ def ending_at_once() -> Iterator[None]:
 def tell_launcher(message: str, hint: str, details: str) -> bool:
     """Leave a message for the launcher, which tells it once for all; False where there is none."""
     folder = shared_folder()
-    if folder is None:
+    if folder is None or not launcher_lives():
         return False
-    path = folder / f"error{os.environ['RANK']}.json"
+    path = folder / f"error{os.environ.get('RANK')}.json"
     # The launcher may have been killed, and its folder removed.
     with suppress(OSError):
         path.write_text(json.dumps({"message": message, "hint": hint, "details": details}), encoding="utf-8")
@@ -141,6 +199,38 @@ def tell_begun() -> None:
         (folder / _BEGUN_FILE).touch()
 
 
+def log_in(run_folder: Path, rank: int) -> Path:
+    """Where a run keeps what a rank other than 0, which speaks where its launcher does, has said."""
+    return run_folder / "logs" / f"rank{rank}.log"
+
+
+def move_log(log: Path, target: Path) -> None:
+    """Add what is in `log` to `target`, and remove it."""
+    target.parent.mkdir(exist_ok=True)
+    with target.open("ab") as kept, log.open("rb") as said:
+        shutil.copyfileobj(said, kept)
+    log.unlink()
+
+
+def keep_log(run_folder: Path) -> None:
+    """Have what this process says, and has said, be kept in the run's folder, whatever becomes of the launcher.
+
+    To be called once the launcher `has_begun`, where another process may look for it.
+    """
+    folder, rank = shared_folder(), os.environ.get("RANK", "0")
+    if folder is None or rank == "0":
+        return
+    target = log_in(run_folder, int(rank))
+    with suppress(OSError):
+        for stream in (sys.stdout, sys.stderr):
+            stream.flush()
+        move_log(folder / f"rank{rank}.log", target)
+        descriptor = os.open(target, os.O_WRONLY | os.O_APPEND)
+        for stream_number in (1, 2):
+            os.dup2(descriptor, stream_number)
+        os.close(descriptor)
+
+
 def has_begun(folder: Path) -> bool:
     """Whether the workers that meet in `folder` came as far as `tell_begun`."""
     return (folder / _BEGUN_FILE).exists()
@@ -150,7 +240,8 @@ def tell_outcome(outcome: Mapping[str, Any]) -> None:
     """Leave for the launcher what came out, once all is done."""
     folder = shared_folder()
     if folder is not None:
-        (folder / _OUTCOME_FILE).write_text(json.dumps(outcome), encoding="utf-8")
+        with suppress(OSError):  # the launcher may have been killed
+            (folder / _OUTCOME_FILE).write_text(json.dumps(outcome), encoding="utf-8")
 
 
 def outcome_in(folder: Path) -> dict[str, Any] | None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ctypes
-import os
 import signal
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -17,7 +16,15 @@ from torch import Tensor
 
 from camoxpert_cli.errors import PeerLostError, first_line
 from camoxpert_cli.parallel.cuda_errors import to_camox_error
-from camoxpert_cli.parallel.worker import is_launched, is_worker, read_job, shared_folder
+from camoxpert_cli.parallel.worker import (
+    is_launched,
+    is_worker,
+    launcher_lives,
+    ranks,
+    shared_folder,
+    stray,
+    world_size,
+)
 
 Item = TypeVar("Item")
 
@@ -98,7 +105,7 @@ class World:
 
 def expected_size() -> int:
     """Processes in the world that this one was started for; 1 where it was started by itself."""
-    return int(os.environ.get("WORLD_SIZE", "1")) if is_worker() else 1
+    return world_size() if is_worker() else 1
 
 
 @contextmanager
@@ -111,9 +118,7 @@ def joined(timeout: int) -> Iterator[World]:
     if not is_worker():
         yield World()
         return
-    rank, size, local_rank, local_size = (
-        int(os.environ[name]) for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE")
-    )
+    rank, size, local_rank, local_size = ranks()
     end_with_parent()
     folder = shared_folder()
     store = "env://" if folder is None else f"file://{folder / 'store'}"
@@ -124,14 +129,19 @@ def joined(timeout: int) -> Iterator[World]:
 @contextmanager
 def member(rank: int, size: int, local_rank: int, local_size: int, store: str, timeout: timedelta) -> Iterator[World]:
     """The world of `size` processes that meet at `store`, as torch's `init_method`; for the rest see `joined`."""
-    with _raising_peer_lost():
-        dist.init_process_group(
-            "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo",
-            init_method=store,
-            rank=rank,
-            world_size=size,
-            timeout=timeout,
-        )
+    try:
+        with _raising_peer_lost():
+            dist.init_process_group(
+                "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo",
+                init_method=store,
+                rank=rank,
+                world_size=size,
+                timeout=timeout,
+            )
+    except ValueError as error:  # a variable that torch reads itself is not set
+        if not is_worker():
+            raise
+        raise stray(first_line(error)) from error
     yield World(rank, size, local_rank, local_size, timeout)
     # Not after an error: NCCL destroys a group together, and would wait for ranks that may never come.
     with suppress(RuntimeError):
@@ -160,5 +170,5 @@ def end_with_parent() -> None:
     """Have the system ask this process to terminate when the one that started it is gone, so that it frees its GPU."""
     with suppress(OSError, AttributeError):  # no Linux
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
-    if is_launched() and os.getppid() != read_job()["launcher"]:  # it went before this process could ask
+    if is_launched() and not launcher_lives():  # it went before this process could ask
         raise SystemExit(128 + signal.SIGTERM)

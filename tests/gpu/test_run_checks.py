@@ -160,15 +160,18 @@ def test_exit_code_0_where_nothing_failed(tmp_path: Path) -> None:
 def test_processes_of_others_are_left_alone(tmp_path: Path) -> None:
     """Also those of a folder whose name goes on where this one's ends."""
     environment = {**os.environ, STARTED_BY: f"{tmp_path}2"}
-    other = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"], env=environment)
+    program = "import time; print(flush=True); time.sleep(60)"
+    other = subprocess.Popen([sys.executable, "-c", program], env=environment, stdout=subprocess.PIPE)
     try:
+        assert other.stdout is not None
+        other.stdout.readline()  # before it is at work the system may not know its environment yet
         end_processes(tmp_path)
         assert other.poll() is None
         end_processes(tmp_path.with_name(f"{tmp_path.name}2"))
         assert other.wait(10) == -signal.SIGKILL
     finally:
         other.kill()
-        other.wait()
+        other.communicate()
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

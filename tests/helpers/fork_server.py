@@ -20,6 +20,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 import types
@@ -157,6 +158,7 @@ def _run(request: dict[str, Any], base: list[str]) -> None:
         stream = io.TextIOWrapper(raw, errors=errors, line_buffering=by_line, write_through=unbuffered)
         setattr(sys, name, stream)
         setattr(sys, f"__{name}__", stream)
+    tempfile.tempdir = None  # to be found anew, by this environment
     path = [each for each in os.environ.get("PYTHONPATH", "").split(os.pathsep) if each]
     sys.path[:] = [*path, *base]
     importlib.invalidate_caches()
@@ -165,7 +167,8 @@ def _run(request: dict[str, Any], base: list[str]) -> None:
         if os.path.exists(custom):  # noqa: PTH110
             runpy.run_path(custom)
             break
-    sys.path.insert(0, os.getcwd())  # noqa: PTH109
+    if not os.environ.get("PYTHONSAFEPATH"):
+        sys.path.insert(0, os.getcwd())  # noqa: PTH109
     if how == "-m":
         sys.argv = [what, *arguments]
         runpy.run_module(what, run_name="__main__", alter_sys=True)

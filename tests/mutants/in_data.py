@@ -265,14 +265,14 @@ MUTANTS = [
     ),
     Mutant(
         "data/loader.py",
-        "    signal.signal(signal.SIGINT, signal.SIG_IGN)\n",
-        "",
+        "_linger if number == signal.SIGTERM else signal.SIG_IGN",
+        "_linger if number == signal.SIGTERM else signal.SIG_DFL",
         "behaviour/data/test_loader.py::test_workers_outlive_signals_and_epochs",
     ),
     Mutant(
         "data/loader.py",
-        "    signal.signal(signal.SIGTERM, _linger)\n",
-        "",
+        "_linger if number == signal.SIGTERM else signal.SIG_IGN",
+        "signal.SIG_DFL if number == signal.SIGTERM else signal.SIG_IGN",
         "behaviour/data/test_loader.py::test_workers_outlive_signals_and_epochs",
     ),
     # Whether a cache is that of the images, and whole, whoever else builds one.

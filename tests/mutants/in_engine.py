@@ -179,7 +179,7 @@ MUTANTS = [
     ),
     Mutant(
         "engine/stopping.py",
-        "now - self._received_at > _ONE_PRESS",
+        "now - self._received_at > ONE_PRESS",
         "now - self._received_at >= 0",
         "unit/engine/test_stopping.py::test_pressed_twice_it_does_not_wait",
     ),

@@ -17,7 +17,54 @@ _CHOICE = "unit/launch/test_auto_strategy.py"
 _WATCH = "unit/launch/test_watch.py"
 _TRIAL = "behaviour/launch/test_trial.py"
 
+_DEATHS = "behaviour/test_processes.py"
 _PROCESS_MUTANTS = [
+    Mutant(
+        "launch/processes.py",
+        "            each.kill(0)\n",
+        "            pass\n",
+        f"{_PROCESSES}::test_threads_that_wait",
+    ),
+    # A clock that is set back hides all signs of life.
+    Mutant(
+        "launch/processes.py",
+        "(signs := self._signs()) != last_signs",
+        "sorted(signs := self._signs()) > sorted(last_signs)",
+        f"{_PROCESSES}::test_signs_of_life",
+    ),
+    # Files of the others are removed, or a living process's.
+    Mutant(
+        "temporary.py",
+        "not stat.S_ISDIR(status.st_mode) or status.st_uid != os.getuid()",
+        "not stat.S_ISDIR(status.st_mode)",
+        "behaviour/test_temporary.py",
+    ),
+    Mutant(
+        "temporary.py",
+        "                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)\n                (folder",
+        "                (folder",
+        "behaviour/test_temporary.py",
+    ),
+    Mutant("temporary.py", "_sweep(folder.parent)\n", "pass\n", "behaviour/test_temporary.py"),
+    # What a rank said goes with its launcher.
+    Mutant("engine/run.py", "    keep_log(folder.path)\n", "", f"{_DEATHS}::test_the_launcher_is_killed"),
+    Mutant(
+        "parallel/worker.py",
+        "folder is None or not launcher_lives()",
+        "folder is None",
+        f"{_DEATHS}::test_the_launcher_is_killed",
+    ),
+    # Variables that somebody left.
+    Mutant("parallel/worker.py", "if number >= count:", "if number > count:", "unit/launch/test_stray_variables.py"),
+    Mutant("parallel/worker.py", "[0-9]{1,9}", "[0-9]+", "unit/launch/test_stray_variables.py"),
+    # What lies in the current folder is imported: by a process, by what it starts, through an empty PYTHONPATH.
+    *(
+        Mutant("launch/processes.py", old, new, f"{_PROCESSES}::test_what_lies_in_the_current_folder")
+        for old, new in {
+            '"PYTHONSAFEPATH": "1"': "",
+            "path.split(os.pathsep) if each)": "path.split(os.pathsep))",
+        }.items()
+    ),
     # A lost partner blamed before the cause.
     Mutant("launch/processes.py", "return end.code == PEER_LOST, end.was", "return end.was", _ENDS),
     Mutant(
@@ -28,11 +75,11 @@ _PROCESS_MUTANTS = [
     ),
     Mutant(
         "launch/processes.py",
-        "alive_at, last_sign = now, sign",
-        "last_sign = sign",
+        "alive_at, last_signs = now, signs",
+        "last_signs = signs",
         f"{_PROCESSES}::test_signs_of_life",
     ),
-    Mutant("launch/workers.py", "wait(well=(0, *ASKED))", "wait()", f"{_WORKERS}::test_signals_are_passed_on"),
+    Mutant("launch/workers.py", "wait(well=(0, *EXIT_CODES))", "wait()", f"{_WORKERS}::test_signals_are_passed_on"),
     Mutant(
         "launch/workers.py",
         "self._asked_at > self._one_press",
@@ -51,7 +98,7 @@ _PROCESS_MUTANTS = [
         "now - self._asked_at",
         f"{_WORKERS}::test_asked_in_two_ways",
     ),
-    Mutant("launch/workers.py", 'target.open("ab")', 'target.open("wb")', f"{_WORKERS}::test_logs_of_all_attempts"),
+    Mutant("parallel/worker.py", 'target.open("ab")', 'target.open("wb")', f"{_WORKERS}::test_logs_of_all_attempts"),
     Mutant(
         "launch/run_probe.py",
         "if each != _ENDED_WITH_ANOTHER), None)",

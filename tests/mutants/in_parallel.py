@@ -12,22 +12,22 @@ _SYNC = "behaviour/parallel/test_sync_batchnorm.py"
 _WORLDS = [
     Mutant(
         "parallel/world.py",
-        "os.getppid() != read_job",
-        "os.getppid() == read_job",
+        "not launcher_lives()",
+        "launcher_lives()",
         "behaviour/parallel/test_world.py::test_a_rank_that_fails_ends_at_once",
     ),
     # Two machines would write into one run folder.
     Mutant("parallel/world.py", "return self.rank == 0", "return self.local_rank == 0", f"{_WORLD}::test_who_speaks"),
     Mutant(
-        "parallel/world.py",
-        '("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE")',
-        '("LOCAL_RANK", "WORLD_SIZE", "RANK", "LOCAL_WORLD_SIZE")',
+        "parallel/worker.py",
+        "return rank, size, local_rank, local_size",
+        "return local_rank, size, rank, local_size",
         f"{_WORLD}::test_as_torchrun_says",
     ),
     Mutant(
         "parallel/world.py",
-        "            timeout=timeout,\n        )\n    yield",
-        "        )\n    yield",
+        "                timeout=timeout,\n            )\n    except",
+        "            )\n    except",
         f"{_WORLD}::test_as_torchrun_says",
     ),
     Mutant(

@@ -4,7 +4,81 @@ from __future__ import annotations
 
 from tests.mutants.mutant import Mutant
 
+_CONSOLE = "unit/test_console.py"
+_APP = "unit/test_app.py"
+_LOADER = "behaviour/data/test_loader.py"
+
 MUTANTS = [
+    # A name steers the terminal: controls, what turns a text, in results, tables, bars, in what was typed.
+    Mutant("console.py", "\\x7f-\\x9f", "\\x7f", _CONSOLE),
+    Mutant("console.py", "\\u2028-\\u202e\\u2066-\\u2069", "", _CONSOLE),
+    Mutant("console.py", "print(printable(text), flush=True)", "print(text, flush=True)", _CONSOLE),
+    Mutant("console.py", "print(printable(text), file=sys.stderr", "print(text, file=sys.stderr", _CONSOLE),
+    Mutant("console.py", "[printable(cell) for cell in line]", "list(line)", _CONSOLE),
+    Mutant("console.py", '"{task.description}", markup=False', '"{task.description}"', _CONSOLE),
+    Mutant("console.py", "note=printable(note)", "note=note", _CONSOLE),
+    Mutant("app.py", "console.printable(cut(str(error.message)))", "cut(str(error.message))", _APP),
+    # A stream that is gone ends the work, or what was not heard is no error.
+    Mutant("console.py", "if sys.stderr is not None:  # print", "if True:  # print", _CONSOLE),
+    Mutant("console.py", "os.O_RDWR)) <= 2:", "os.O_RDWR)) < 0:", "behaviour/test_closed_streams.py"),
+    Mutant("console.py", "_Unbroken(sys.stderr)", "sys.stderr", _CONSOLE),
+    Mutant(
+        "console.py",
+        "        with suppress(OSError):\n            print",
+        "        if True:\n            print",
+        "behaviour/test_processes.py::test_nobody_listens",
+    ),
+    Mutant("app.py", "raise typer.Exit(_UNHEARD) from error", "return", _APP),
+    Mutant("commands/help.py", "option.callback = _print_help", "pass", _APP),
+    # Signals: one that is ignored, one that the system repeats, one before the run begins.
+    Mutant("signals.py", "if signal.getsignal(number) in free", "", "unit/engine/test_stopping.py"),
+    Mutant(
+        "signals.py",
+        "signal.default_int_handler, interrupt)",
+        "signal.default_int_handler)",
+        "unit/engine/test_stopping.py",
+    ),
+    Mutant("engine/stopping.py", "number in INSISTING and ", "", "unit/engine/test_stopping.py"),
+    Mutant(
+        "app.py",
+        "    signals.take_over(signals.interrupt)\n",
+        "",
+        "behaviour/test_processes.py::test_signals_before_it_begins",
+    ),
+    # Clocks that are set.
+    Mutant(
+        "engine/stopping.py",
+        "self.deadline.left(self._clock())",
+        "self.deadline.left(time.time())",
+        "unit/engine/test_stopping.py",
+    ),
+    Mutant(
+        "engine/time_limit.py",
+        "return time.monotonic() - (now - start)",
+        "return start",
+        "unit/engine/test_time_limit.py",
+    ),
+    # Numbers without end.
+    Mutant("config/parse.py", "total > _LONGEST", "False", "unit/config/test_parse_durations.py"),
+    Mutant("config/parse.py", "max(numbers) < 1024 or", "max(numbers) or", "unit/commands/test_numbers.py"),
+    Mutant("config/values.py", "abs(value) > _BEYOND", "False", "unit/commands/test_numbers.py"),
+    # A worker of the loader that is killed.
+    Mutant(
+        "data/loader.py", "with _unwatched():", "if True:", f"{_LOADER}::test_a_worker_that_ends_interrupts_nothing"
+    ),
+    Mutant(
+        "data/loader.py",
+        "        each.kill()\n",
+        "        pass\n",
+        "behaviour/data/test_loader.py::test_a_worker_that_is_killed",
+    ),
+    Mutant(
+        "engine/train.py",
+        "and is_whole() and not run",
+        "and False and not run",
+        "behaviour/test_processes.py::test_what_loads_images_is_killed",
+    ),
+    Mutant("supported.py", "is None:", "is False:", "unit/test_supported.py"),
     # A run that goes on.
     Mutant(
         "launch/resume.py",
@@ -149,14 +223,14 @@ MUTANTS = [
     # From Python.
     Mutant(
         "api.py",
-        "began=time.time()",
+        "began=time.monotonic()",
         "began=None",
         "behaviour/test_api.py::test_train",
     ),
     Mutant(
         "api.py",
-        "    print_outcome(outcome)\n",
-        "",
+        "        print_outcome(outcome)\n",
+        "        pass\n",
         "behaviour/test_api.py::test_train",
     ),
     Mutant(

@@ -11,7 +11,7 @@ import cv2
 import numpy as np
 import pytest
 
-from camoxpert_cli.data.reading import SCORED_OBJECT
+from camoxpert_cli.data.levels import SCORED_OBJECT
 from camoxpert_cli.metrics.image_scores import score_image
 from camoxpert_cli.metrics.score_set import mean_scores
 from tests.helpers.places import SHARED_DATA

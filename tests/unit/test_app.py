@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import errno
+import os
+
 import pytest
 from typer.testing import CliRunner
 
 import camoxpert_cli
-from camoxpert_cli import errors
+from camoxpert_cli import console, errors
 from camoxpert_cli.app import app
 
 
@@ -62,6 +65,58 @@ def test_a_fault_of_the_gpu_is_a_sentence(monkeypatch: pytest.MonkeyPatch) -> No
         "Error: the GPU cannot be used: CUDA error: no kernel image is available for execution on the device\n"
         "Try:   camox doctor\n"
     )
+
+
+@pytest.mark.parametrize(
+    ("number", "code", "said"),
+    [
+        (errno.EPIPE, 141, ""),
+        (
+            errno.ENOSPC,
+            2,
+            "Error: stdout takes no results: No space left on device\nTry:   free some space",
+        ),
+    ],
+)
+@pytest.mark.parametrize("command", [["presets"], ["--help"], ["presets", "-h"], ["train", "--help"], ["--version"]])
+def test_results_that_nobody_gets(
+    monkeypatch: pytest.MonkeyPatch, command: list[str], number: int, code: int, said: str
+) -> None:
+    """A reader that has had enough, as of `| head -1`, is no news; a full disk is. Help is a result too."""
+
+    def lost(text: str) -> None:
+        raise console.NotTold(number, os.strerror(number))
+
+    monkeypatch.setattr(console, "result", lost)
+    outcome = CliRunner().invoke(app, command)
+
+    assert outcome.exit_code == code
+    assert outcome.stderr.startswith(said)
+    assert bool(outcome.stderr) == bool(said)
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["train", "--{}"],
+        ["{}"],
+        ["eval", "--batch-size", "{}"],
+        ["predict", "--device", "{}", "x", "y", "--out", "z"],
+        ["presets", "{}"],
+        ["presets", "show", "{}"],
+        ["train", "--gpus", "{}"],
+        ["train", "--set", "{}"],
+        ["train", "--preset", "{}"],
+    ],
+)
+@pytest.mark.parametrize("text", ["\x1b[2J\x9b\u202ex", "9" * 5000])
+def test_what_was_typed_is_shown_as_text(command: list[str], text: str) -> None:
+    """Whoever tells a mistake in what was typed, also typer: no terminal obeys it, and it is a sentence."""
+    outcome = CliRunner().invoke(app, [each.format(text) for each in command])
+
+    assert outcome.exit_code == 2, outcome.output
+    assert not set(outcome.output) & set("\x1b\x9b\u202e")
+    assert len(outcome.stderr.splitlines()) <= 5
 
 
 def test_a_mistake_of_ours_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,7 +12,18 @@ import pytest
 from tests.helpers.places import PACKAGE
 
 LAYERS = [
-    {"__init__", "errors", "console", "atomic", "regular_file", "targets", "user_path"},
+    {
+        "__init__",
+        "errors",
+        "console",
+        "atomic",
+        "regular_file",
+        "signals",
+        "supported",
+        "targets",
+        "temporary",
+        "user_path",
+    },
     {"config", "run_folder"},
     {"model", "losses", "metrics", "data", "report"},
     {"parallel"},

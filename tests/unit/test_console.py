@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 import io
 import sys
 import threading
@@ -8,6 +9,8 @@ from collections.abc import Iterator
 from itertools import pairwise
 
 import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
 
 from camoxpert_cli import console
 from camoxpert_cli.console import Report
@@ -289,3 +292,113 @@ def test_sizes() -> None:
         "14.7 GiB",
     ]
     assert [console.in_gib(size) for size in (2**28, 15.83e9)] == ["0.25 GiB", "14.7 GiB"]
+
+
+_OBEYED = [*range(9), *range(0x0B, 0x20), *range(0x7F, 0xA0), *range(0x2028, 0x202F), *range(0x2066, 0x206A), 0xD800]
+UNSAFE = "".join(map(chr, [*_OBEYED, 0xDFFF]))
+
+
+@given(name=st.text(st.one_of(st.sampled_from(UNSAFE), st.characters()), max_size=40))
+@example("\x1b]0;title\x07\x1b[2J")
+@example("\r\u202egnp.exe")
+def test_names_that_a_terminal_would_obey(name: str) -> None:
+    """Whatever a file is called, or holds, is shown: nothing reaches the screen that moves, hides or turns a text."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "stdout", printed := Terminal())
+        patch.setattr(sys, "stderr", said := Terminal())
+        patch.setenv("TERM", "dumb")
+        patch.setattr(console, "PLAIN_INTERVAL", 0.0)
+        console.result(f"in {name}")
+        console.entry(name, name)
+        console.result(console.table([name, "b"], [[name, name]]))
+        for speak in (console.say, console.warn):
+            speak(name)
+        console.fail(name, name, details=name)
+        with console.progress(name, 3) as advance:
+            advance(1, name)
+            advance(1, lambda: Report(name, [name]))
+
+    for text in (printed.getvalue(), said.getvalue()):
+        assert not set(text) & set(UNSAFE)
+        text.encode()
+
+
+def test_columns_of_names_that_are_spelled_out() -> None:
+    """A table is as wide as what is shown."""
+    lines = console.table(["name", "n"], [["\x1b[2J", "1"], ["plain", "22"]]).splitlines()
+
+    assert lines == ["name      n", "\\x1b[2J   1", "plain    22"]
+
+
+def test_a_bar_with_such_names(clock: list[float], monkeypatch: pytest.MonkeyPatch) -> None:
+    """A name is no markup either: brackets in it are a name's brackets."""
+    terminal = open_terminal(monkeypatch)
+    with console.progress("Test set [/red]\x1b[2J\x9b", total=8) as advance:
+        for note in ("[red]\x1b[2Jx", lambda: Report("", ["[red]\x1b[2Jy"])):
+            clock[0] += 1
+            advance(1, note)
+    written = terminal.getvalue()
+
+    assert "Test set [/red]\\x1b[2J" in written
+    assert "[red]\\x1b[2Jx" in written
+    assert "[red]\\x1b[2Jy" in written
+    assert "\x1b[2J" not in written
+    assert "\x9b" not in written
+
+
+class Gone(Terminal):
+    """A stream that takes nothing any more."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__()
+        self.number = number
+
+    def write(self, text: str) -> int:
+        raise OSError(self.number, "it is gone")
+
+
+GONE = [errno.EPIPE, errno.ENOSPC, errno.EIO, errno.EBADF]
+
+
+@pytest.mark.parametrize("number", GONE)
+@pytest.mark.parametrize("terminal", ["dumb", "xterm"])
+def test_nobody_listens(clock: list[float], monkeypatch: pytest.MonkeyPatch, number: int, terminal: str) -> None:
+    """A stderr that is gone costs what would have been said, and the work goes on: with bars and without."""
+    open_terminal(monkeypatch)
+    monkeypatch.setenv("TERM", terminal)
+    monkeypatch.setattr(sys, "stderr", Gone(number))
+    console.say("going on")
+    console.warn("odd")
+    console.fail("broken", "mend it", "details")
+    done = []
+    with console.progress("Epoch 1/3", total=9) as advance:
+        for step in range(5):
+            clock[0] += 21
+            advance(1, lambda: Report("line", ["row"]))
+            console.say("within")
+            done.append(step)
+
+    assert done == list(range(5))
+
+
+@pytest.mark.parametrize("number", GONE)
+def test_nobody_gets_the_results(monkeypatch: pytest.MonkeyPatch, number: int) -> None:
+    """That is an error of its own, which says why."""
+    monkeypatch.setattr(sys, "stdout", Gone(number))
+    with pytest.raises(console.NotTold, match="it is gone") as caught:
+        console.result("42")
+
+    assert caught.value.errno == number
+
+
+def test_without_streams(capsys: Capture, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where there is no stderr at all nothing is said; it does not come out among the results."""
+    monkeypatch.setattr(sys, "stderr", None)
+    console.say("going on")
+    console.warn("odd")
+    console.fail("broken", "mend it")
+    with console.progress("Epoch 1/3", total=9) as advance:
+        advance(1, "note")
+    console.result("42")
+
+    assert capsys.readouterr().out == "42\n"

@@ -344,7 +344,8 @@ def test_no_locks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_folder_that_goes_as_it_is_locked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """What is locked is what has the name: another process may take its empty folder away in between."""
     folder = RunFolder(tmp_path / "run")
-    flock, seen = fcntl.flock, []
+    flock = fcntl.flock
+    seen: list[int] = []
 
     def racing(descriptor: int, kind: int) -> None:
         if not seen:

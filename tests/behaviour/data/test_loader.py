@@ -18,7 +18,7 @@ from torch.utils.data import Dataset, default_collate
 
 from camoxpert_cli.data.cache import ImageCache
 from camoxpert_cli.data.dataset import ScoringImages, TrainingImages
-from camoxpert_cli.data.loader import ImageLoader, scoring_loader, training_loader
+from camoxpert_cli.data.loader import ImageLoader, WorkerLost, scoring_loader, training_loader
 from camoxpert_cli.data.mask_memory import MaskMemory
 from camoxpert_cli.data.pairs import Pair
 from camoxpert_cli.data.resizing import read_resized
@@ -210,6 +210,42 @@ def test_workers_end_after_an_error(tmp_path: Path) -> None:
     del loader
 
     assert running - len(multiprocessing.active_children()) == 2
+
+
+@pytest.mark.parametrize(
+    ("number", "told"),
+    [
+        (signal.SIGKILL, "was killed by SIGKILL, which is how the system ends a process where memory runs out"),
+        (signal.SIGBUS, "was killed by SIGBUS: the shared memory in /dev/shm is full"),
+    ],
+)
+def test_a_worker_that_is_killed(tmp_path: Path, number: signal.Signals, told: str) -> None:
+    """It is a sentence, in training and in scoring, and nobody waits for those that wait for it."""
+    many = write_pairs(tmp_path, 40)
+    _, training = loader_of(many, 2)
+    for loader in (training, scoring_loader(ScoringImages(many, 16), 2, 2)):
+        others = multiprocessing.active_children()
+        batches: Any = iter(loader)
+        next(batches)
+        before = [each for each in multiprocessing.active_children() if each not in others]
+        assert before[0].pid is not None
+        os.kill(before[0].pid, number)
+        with pytest.raises(WorkerLost, match=f"^a process that loads pictures {told}"):
+            list(batches)
+        for each in before:
+            each.join(20)
+            assert each.exitcode is not None
+
+
+def test_a_worker_that_ends_interrupts_nothing(pairs: tuple[Pair, ...]) -> None:
+    """Torch would raise its error in the middle of a step, of a save."""
+    before = signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    try:
+        _, loader = loader_of(pairs, 1)
+        for _ in loader:
+            assert signal.getsignal(signal.SIGCHLD) == signal.SIG_DFL
+    finally:
+        signal.signal(signal.SIGCHLD, before)
 
 
 def error_of(loader: ImageLoader[Any]) -> DataError:

@@ -19,7 +19,7 @@ def test_the_banner(tiny_data: Path, tmp_path: Path, capsys: pytest.CaptureFixtu
     """All that a run is about to do, a line each, within 80 columns but for the folder's name."""
     settings = {"accumulation_steps": 2, "target_iou": 0.72, "tensorboard": True}
     run = prepare(tiny_plan(tiny_data, tmp_path / "run", **settings))[0]
-    run.clock.stopping.deadline = Deadline(time.time() + 7200.4, "the time limit of 3h")
+    run.clock.stopping.deadline = Deadline(time.monotonic() + 7200.4, "the time limit of 3h")
     capsys.readouterr()
     announce(run)
     lines = capsys.readouterr().err.splitlines()

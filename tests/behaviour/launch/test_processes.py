@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
-from camoxpert_cli.launch.processes import ChildProcesses, last_lines
+from camoxpert_cli.launch.processes import ChildProcesses, ending_them, last_lines, python
 from camoxpert_cli.parallel.worker import PEER_LOST
+from tests.helpers.forked import RealPopen
+from tests.helpers.places import PACKAGE
 
 GRACE = 1.0
 PATIENCE = 2.0
@@ -63,17 +67,21 @@ def wait_for(children: ChildProcesses, codes: list[int | None]) -> None:
         time.sleep(0.005)
 
 
-def test_signs_of_life(children: ChildProcesses, clock: Clock) -> None:
-    """Who touches its file again and again is waited for; patience with a silent one counts from its last sign."""
+@pytest.mark.parametrize("pace", [1, -1])
+def test_signs_of_life(children: ChildProcesses, clock: Clock, pace: int) -> None:
+    """Who touches its file again and again is waited for; patience with a silent one counts from its last sign.
+
+    Also where the machine's clock is set back meanwhile.
+    """
     start_sleeping(children)
 
     def touch(now: float) -> None:
         if now < 3:
-            os.utime(alive, (now, now))
+            os.utime(alive, (1000 + pace * now,) * 2)
 
     alive = children.folder / "alive0"
     alive.touch()
-    os.utime(alive, (0.5, 0.5))
+    os.utime(alive, (1000, 1000))
     clock.at_each = touch
 
     assert not children.wait(PATIENCE)
@@ -138,3 +146,52 @@ def test_a_program_that_is_not_there(children: ChildProcesses) -> None:
         children.start(["/nowhere/nvidia-smi"], {})
 
     assert children.codes == []
+
+
+@pytest.mark.parametrize("path", [None, "", os.pathsep, f"/nowhere{os.pathsep}"])
+def test_what_lies_in_the_current_folder(
+    children: ChildProcesses, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, path: str | None
+) -> None:
+    """It is nobody's module: a file of such a name is data, and the package is the very one that runs here.
+
+    Neither the process nor one that it starts imports it, whatever PYTHONPATH leaves open.
+    """
+    folder = tmp_path / "hostile"
+    for name in ("camoxpert_cli", "torch", "typer", "json", "runpy", "sitecustomize", "usercustomize"):
+        (folder / name).mkdir(parents=True)
+        (folder / name / "__init__.py").write_text("raise SystemExit('ran what lies here')")
+    asks = "import sys, json; sys.stdout.write(json.__file__)"
+    tells = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {asks!r}], check=True)"
+    (tmp_path / "telling.py").write_text(
+        "import sys, camoxpert_cli; from camoxpert_cli import errors\n"
+        f"print(errors.__file__, sys.argv[1:], __name__, flush=True)\n{tells}"
+    )
+    monkeypatch.chdir(folder)
+    monkeypatch.setattr(subprocess, "Popen", RealPopen)  # a fork has loaded all that already
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    if path is not None:
+        environment["PYTHONPATH"] = f"{tmp_path}{os.pathsep}{path}"
+        children.start(python("telling", "an", "argument"), environment)
+    else:
+        children.start(python("camoxpert_cli.errors", "an", "argument"), environment)
+
+    assert children.wait()
+    assert children.codes == [0], children.log(0).read_text()
+    if path is not None:
+        own, stdlib = children.log(0).read_text().splitlines()
+        assert own == f"{PACKAGE / 'errors.py'} ['an', 'argument'] __main__"
+        assert not Path(stdlib).is_relative_to(tmp_path)
+
+
+def test_threads_that_wait(tmp_path: Path) -> None:
+    """Who is asked to end meanwhile is not kept waiting: their processes are killed."""
+    children = ChildProcesses(tmp_path)
+    children.start(["sleep", "10"], dict(os.environ))
+    with pytest.raises(KeyboardInterrupt), ThreadPoolExecutor(1) as pool, ending_them(pool):  # noqa: PT012
+        waiting = pool.submit(children.wait)
+        later = pool.submit(children.wait)
+        raise KeyboardInterrupt
+
+    assert waiting.result()
+    assert later.cancelled()
+    assert children.codes == [-signal.SIGKILL]

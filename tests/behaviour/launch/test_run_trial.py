@@ -45,7 +45,7 @@ def test_a_worker_that_tells_why(
     tiny_data: Path, monkeypatch: pytest.MonkeyPatch, code: int, expected: int | None
 ) -> None:
     """Its sentence and its hint are the failure's, and its exit code where a user can mend it."""
-    monkeypatch.chdir(ROOT)
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
     monkeypatch.setenv(DEATH, f"told{code}")
 
     assert run_trial(tiny_trial(tiny_data, 1), threads=1, worker=DYING) == Failure("why", "what helps", expected)
@@ -66,7 +66,7 @@ def test_a_worker_that_dies_or_hangs(
     tiny_data: Path, monkeypatch: pytest.MonkeyPatch, gpus: int, death: str, expected: str
 ) -> None:
     """The trial fails, says of what, and leaves no process behind."""
-    monkeypatch.chdir(ROOT)
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
     monkeypatch.setenv(DEATH, death)
     patience = 0.4 if death == "hang" else 60
     started = time.monotonic()

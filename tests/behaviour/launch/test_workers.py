@@ -18,6 +18,7 @@ from camoxpert_cli.errors import DataError
 from camoxpert_cli.launch.processes import ABORTED
 from camoxpert_cli.launch.workers import run_workers
 from camoxpert_cli.parallel.worker import PEER_LOST
+from camoxpert_cli.signals import ASKING
 from tests.helpers.places import ROOT
 from tests.helpers.processes import is_running
 
@@ -33,7 +34,7 @@ def fail(code, message, hint=""):
     tell_launcher(message, hint, "")
     sys.exit(code)
 
-exec(sys.argv[3])
+exec(sys.argv[-1])
 """
 
 
@@ -53,7 +54,8 @@ def _workers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture(autouse=True)
 def _signals_are_heard() -> Iterator[None]:
     """As in a terminal; a background job ignores Ctrl-C, and so do those that it starts."""
-    usual: dict[signal.Signals, Any] = {signal.SIGINT: signal.default_int_handler, signal.SIGTERM: signal.SIG_DFL}
+    usual: dict[signal.Signals, Any] = dict.fromkeys(ASKING, signal.SIG_DFL)
+    usual[signal.SIGINT] = signal.default_int_handler
     before = {number: signal.signal(number, handler) for number, handler in usual.items()}
     yield
     for number, handler in before.items():
@@ -216,7 +218,11 @@ def test_before_there_is_a_run_folder(capfd: pytest.CaptureFixture[str]) -> None
 
 @pytest.mark.parametrize(
     ("number", "expected", "name"),
-    [(signal.SIGTERM, 143, "a request to terminate"), (signal.SIGINT, 130, "Ctrl-C")],
+    [
+        (signal.SIGTERM, 143, "a request to terminate"),
+        (signal.SIGINT, 130, "Ctrl-C"),
+        (signal.SIGHUP, 129, "a hang-up (SIGHUP)"),
+    ],
 )
 def test_signals_are_passed_on(
     capfd: pytest.CaptureFixture[str], number: signal.Signals, expected: int, name: str

@@ -119,6 +119,7 @@ def test_where_it_is_done(tiny_data: Path, tmp_path: Path, monkeypatch: pytest.M
     place_on_gpus(monkeypatch, 2)
     monkeypatch.setattr(World, "all_gather", lambda world, item: [item])
     monkeypatch.setattr(World, "broadcast", lambda world, item: item)
+    monkeypatch.setattr(World, "require_all", lambda world: None)
     run, _ = prepare(tiny_plan(tiny_data, tmp_path / "run", sync_batchnorm=True), None, World(0, 2, 0, 2))
 
     assert run.state.ema is not None

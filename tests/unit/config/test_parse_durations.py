@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from camoxpert_cli.config.parse import Interval, format_duration, parse_duration, parse_interval
+from camoxpert_cli.config.parse import Interval, format_duration, parse_devices, parse_duration, parse_interval
 
 
 @given(st.integers(min_value=1, max_value=10**7))
@@ -36,6 +36,20 @@ def test_what_is_no_time_is_refused(text: str) -> None:
     """The refusal says what a time looks like."""
     with pytest.raises(ValueError, match="a time above zero such as 30s, 10m or 11h30m"):
         parse_duration(text)
+
+
+@pytest.mark.parametrize("text", ["87601h", "1h999999999s", "999999999h"])
+def test_what_no_clock_counts_is_refused(text: str) -> None:
+    """A limit is at most ten years; more digits are no time at all."""
+    with pytest.raises(ValueError, match=r"^a time of at most ten years$"):
+        parse_duration(text)
+    for digits in (10, 400, 5000):
+        with pytest.raises(ValueError, match=r"^a time above zero such as"):
+            parse_duration(f"{'9' * digits}h")
+    for way in (parse_interval, parse_devices):
+        with pytest.raises(ValueError, match="such as"):
+            way("9" * 5000)
+    assert parse_duration("87600h") == 87600 * 3600
 
 
 @given(st.integers(min_value=1, max_value=10**9))

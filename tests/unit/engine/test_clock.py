@@ -34,7 +34,7 @@ class Pair(World):
 def clock(other: Stop | None, left: float = 1000.0) -> Clock:
     """With so many seconds left, of which a step takes 10, validation 20 and saving 2 x 5, and a fifth more each."""
     reserve = Reserve(1.0, 10, saving=5.0, validation=20.0, step=10.0)
-    return Clock(Stopping(Deadline(time.time() + left, "the limit")), reserve, Pair(other=other))
+    return Clock(Stopping(Deadline(time.monotonic() + left, "the limit")), reserve, Pair(other=other))
 
 
 @pytest.mark.parametrize("other", [SIGNALLED, NO_TIME])

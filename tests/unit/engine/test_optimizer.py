@@ -2,13 +2,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from copy import deepcopy
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import torch
 from torch import Tensor
 from torch.optim import AdamW
 
+from camoxpert_cli.checkpoints.format import OptimizerState
 from camoxpert_cli.engine.optimizer import build_optimizer, load_state, set_learning_rate
 from camoxpert_cli.model.backbone import create_backbone
 from camoxpert_cli.model.camoxpert import CamoXpert
@@ -130,7 +131,7 @@ def test_goes_on_with_moments_of_another_kind(network: CamoXpert) -> None:
         moments.update({name: value.contiguous() for name, value in moments.items()})
     twin.load_state_dict(network.state_dict())
     other = optimizer_over(twin, 4)
-    load_state(other, state)
+    load_state(other, cast(OptimizerState, state))
     for each, own in ((network, optimizer), (twin, other)):
         step(each, own)
 

@@ -67,7 +67,7 @@ def test_all_fits_80_columns(run: Run) -> None:
     run.data.train[:] = run.data.train * 500
     run.state.progress.epoch = 0
     run.state.progress.rate = 6.5e-4
-    run.clock.stopping.deadline = Deadline(time.time() + 43000.0, "the time limit of 12h")
+    run.clock.stopping.deadline = Deadline(time.monotonic() + 43000.0, "the time limit of 12h")
     run.reporter.throughput = Throughput()
     for _ in range(2):
         run.reporter.throughput.note_step(run.phases[0], 30.0, 4)
@@ -86,7 +86,7 @@ def test_the_forecast_is_said_once(run: Run, capsys: pytest.CaptureFixture[str])
     said = []
     for clock in (None, None, 1000.0, 10.0, 9.0, 1000.0):
         if clock is not None:
-            run.clock.stopping.deadline = Deadline(time.time() + clock, "the time limit of 1h")
+            run.clock.stopping.deadline = Deadline(time.monotonic() + clock, "the time limit of 1h")
         tell_forecast(run, run.phases[0])
         said.append(capsys.readouterr().err)
 

@@ -9,8 +9,10 @@ from typing import Any
 
 import pytest
 
+from camoxpert_cli import signals
 from camoxpert_cli.engine.stopping import Stopping
 from camoxpert_cli.engine.time_limit import Deadline
+from camoxpert_cli.signals import ASKING
 
 NEVER = Deadline()
 
@@ -18,7 +20,8 @@ NEVER = Deadline()
 @pytest.fixture(autouse=True)
 def _signals_of_a_terminal() -> Iterator[None]:
     """Signals do what they do in a terminal, however pytest was started."""
-    own: dict[signal.Signals, Any] = {signal.SIGINT: signal.default_int_handler, signal.SIGTERM: signal.SIG_DFL}
+    own: dict[signal.Signals, Any] = dict.fromkeys(ASKING, signal.SIG_DFL)
+    own[signal.SIGINT] = signal.default_int_handler
     before = {number: signal.signal(number, handler) for number, handler in own.items()}
     yield
     for number, handler in before.items():
@@ -26,7 +29,16 @@ def _signals_of_a_terminal() -> Iterator[None]:
 
 
 @pytest.mark.parametrize(
-    ("number", "code", "reason"), [(signal.SIGINT, 130, "Ctrl-C"), (signal.SIGTERM, 143, "a request to terminate")]
+    ("number", "code", "reason"),
+    [
+        (signal.SIGINT, 130, "Ctrl-C"),
+        (signal.SIGTERM, 143, "a request to terminate"),
+        (signal.SIGHUP, 129, "a hang-up (SIGHUP)"),
+        (signal.SIGQUIT, 131, "a request to quit (SIGQUIT)"),
+        (signal.SIGUSR1, 128 + signal.SIGUSR1, "a signal (SIGUSR1)"),
+        (signal.SIGUSR2, 128 + signal.SIGUSR2, "a signal (SIGUSR2)"),
+        (signal.SIGXCPU, 128 + signal.SIGXCPU, "a limit of processor time (SIGXCPU)"),
+    ],
 )
 def test_a_signal_waits_for_the_check(number: signal.Signals, code: int, reason: str) -> None:
     """What is under way goes on; the next check ends it with the code that shells give the signal."""
@@ -87,9 +99,41 @@ def test_only_the_same_signal_twice_does_not_wait() -> None:
     assert stop.exit_code == 143
 
 
+@pytest.mark.parametrize("number", [signal.SIGXCPU, signal.SIGHUP, signal.SIGUSR1])
+def test_what_the_system_repeats(number: signal.Signals) -> None:
+    """A limit of processor time is told anew every second: nobody is in a hurry, and the last save stays."""
+    moments = iter([10.0, 20.0, 30.0])
+    signals.take_over(signals.interrupt)  # which takes effect at once
+    try:
+        with Stopping(NEVER, clock=lambda: next(moments)) as stopping:
+            for _ in range(3):
+                signal.raise_signal(number)
+            assert stopping.due(0.0) is not None
+    except KeyboardInterrupt:
+        pytest.fail("it took effect at once")
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_it_takes_over_from_the_command(number: signal.Signals, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Before a run begins a signal ends the command at once, as Ctrl-C does; within it, between two steps."""
+    monkeypatch.setattr(signals, "_asked_at", -signals.ONE_PRESS)
+    signals.take_over(signals.interrupt)
+    try:
+        with Stopping(NEVER) as stopping:
+            signal.raise_signal(number)
+            assert stopping.due(0.0) is not None
+    except KeyboardInterrupt:
+        pytest.fail("it took effect at once")
+    with pytest.raises(signals.Asked) as caught:
+        signal.raise_signal(number)
+
+    assert signals.number_of(caught.value) == number
+    signal.raise_signal(number)  # within the second: `timeout` sends it to the process and to its group
+
+
 def test_handlers_are_given_back() -> None:
     """After the block, and after an error in it, signals do what they did before."""
-    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    before = {number: signal.getsignal(number) for number in ASKING}
 
     def fail_within() -> None:
         with Stopping(NEVER):
@@ -101,16 +145,19 @@ def test_handlers_are_given_back() -> None:
     assert {number: signal.getsignal(number) for number in before} == before
 
 
-def test_other_handlers_are_left_alone() -> None:
-    """Where Ctrl-C is ignored, as in a background job, or handled by somebody else, it stays so."""
-    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
-    try:
-        with Stopping(NEVER) as stopping:
-            signal.raise_signal(signal.SIGINT)
-            assert stopping.due(0.0) is None
-            assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
-    finally:
-        signal.signal(signal.SIGINT, before)
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGHUP])
+def test_other_handlers_are_left_alone(number: signal.Signals) -> None:
+    """Where one is ignored, as in a background job or by `nohup`, or handled by somebody else, it stays so."""
+    heard: list[int] = []
+    signal.signal(number, signal.SIG_IGN)
+    signal.signal(signal.SIGUSR1, lambda *arguments: heard.append(arguments[0]))
+    signals.take_over(signals.interrupt)
+    with Stopping(NEVER) as stopping:
+        for each in (number, signal.SIGUSR1):
+            signal.raise_signal(each)
+        assert stopping.due(0.0) is None
+        assert signal.getsignal(number) is signal.SIG_IGN
+    assert heard == [signal.SIGUSR1]
 
 
 def test_other_threads() -> None:
@@ -131,7 +178,7 @@ def test_other_threads() -> None:
 
 def test_the_clock_keeps_its_reserve() -> None:
     """It ends a run as soon as less is left than validation and saving need, with exit code 0 and its reason."""
-    stopping = Stopping(Deadline(time.time() + 100, "the time limit of 2m"))
+    stopping = Stopping(Deadline(time.monotonic() + 100, "the time limit of 2m"))
     stop = stopping.due(110.0)
 
     assert stopping.due(90.0) is None

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from camoxpert_cli.engine import time_limit as deadline_module
+from camoxpert_cli.engine.stopping import Stopping
 from camoxpert_cli.engine.time_limit import SESSION_START, Reserve, find_deadline, process_start, session_start
 from camoxpert_cli.errors import UsageError
 
@@ -20,7 +21,7 @@ def test_a_name_with_brackets(tmp_path: Path) -> None:
     fields = ["7", "(a ) (b", ")", "S", *["0"] * 18, str(ticks), "0"]
     (tmp_path / "7" / "stat").write_text(" ".join(fields).replace("(b )", "(b)"))
 
-    assert process_start(7, tmp_path) == pytest.approx(time.time() - 100, abs=0.1)
+    assert process_start(7, tmp_path) == pytest.approx(time.monotonic() - 100, abs=0.1)
 
 
 def test_without_proc(tmp_path: Path) -> None:
@@ -30,14 +31,15 @@ def test_without_proc(tmp_path: Path) -> None:
 
 def test_limits_from_process_and_session(monkeypatch: pytest.MonkeyPatch) -> None:
     """The earlier limit counts, and says which it is."""
-    now = time.time()
+    now = time.monotonic()
     monkeypatch.setattr(deadline_module, "process_start", lambda pid: now - 60)
-    monkeypatch.setenv(SESSION_START, str(now - 3600))
+    monkeypatch.setenv(SESSION_START, str(time.time() - 3600))
     by_process = find_deadline(600, 2 * 3600)
     by_session = find_deadline(7200, 3660)
 
     assert (by_process.end, by_process.name) == (now + 540, "the time limit of 10m")
-    assert (by_session.end, by_session.name) == (now - 3600 + 0.99 * 3660, "the session limit of 1h1m")
+    assert by_session.end == pytest.approx(now - 3600 + 0.99 * 3660, abs=0.1)
+    assert by_session.name == "the session limit of 1h1m"
     assert find_deadline(None, None).end == math.inf
 
 
@@ -64,7 +66,7 @@ def test_a_machine_that_has_been_up_for_days(
 ) -> None:
     """A session limit from a notebook's preset does not end runs on a server at once: it counts from their start."""
     monkeypatch.delenv(SESSION_START, raising=False)
-    now = time.time()
+    now = time.monotonic()
     monkeypatch.setattr(deadline_module, "process_start", lambda pid: now - (40 * 86400 if pid == 1 else 10))
     deadline = find_deadline(None, 12 * 3600)
 
@@ -76,10 +78,27 @@ def test_a_machine_that_has_been_up_for_days(
 
 def test_a_session_that_is_over(monkeypatch: pytest.MonkeyPatch) -> None:
     """A start that was given is believed: no new session's time is counted for a run that begins after its end."""
-    now = time.time()
-    monkeypatch.setenv(SESSION_START, str(now - 7200))
+    monkeypatch.setenv(SESSION_START, str(time.time() - 7200))
+    left = find_deadline(None, 3600).left(time.monotonic())
 
-    assert find_deadline(None, 3600).left(now) == pytest.approx(0.99 * 3600 - 7200)
+    assert left == pytest.approx(0.99 * 3600 - 7200, abs=0.1)
+
+
+@pytest.mark.parametrize("step", [-86400.0, 86400.0])
+def test_a_clock_that_is_set(monkeypatch: pytest.MonkeyPatch, step: float) -> None:
+    """Once a run has begun, whoever sets the machine's clock changes neither limit, nor what is left of it."""
+    monkeypatch.setenv(SESSION_START, str(time.time() - 600))
+    deadlines = [find_deadline(1200, None), find_deadline(None, 3600)]
+    before = [each.left(time.monotonic()) for each in deadlines]
+    set_clock = time.time() + step
+    monkeypatch.setattr(time, "time", lambda: set_clock)
+
+    assert [each.left(time.monotonic()) for each in deadlines] == pytest.approx(before, abs=1)
+    for deadline, left in zip(deadlines, before, strict=True):
+        stopping = Stopping(deadline)
+        assert stopping.due(left - 60) is None
+        assert stopping.due(left + 60) is not None
+    assert process_start(os.getpid()) <= time.monotonic()
 
 
 def test_reserve_is_estimated_then_measured() -> None:

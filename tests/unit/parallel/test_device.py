@@ -81,7 +81,12 @@ def test_several(
         ({"device": "cuda"}, 0, 5, "a GPU was asked for, and this machine has none"),
         ({"gpus": "all"}, 0, 5, "a GPU was asked for, and this machine has none"),
         ({"devices": "0,3"}, 2, 5, "GPU 3 was asked for, and this machine has 2"),
-        ({"devices": "0,1", "gpus": 1}, 2, 2, "--devices 0,1 and --gpus 1 contradict each other"),
+        (
+            {"devices": "0,1", "gpus": 1},
+            2,
+            2,
+            "--devices 0,1 chooses 2 GPUs, and 1 are asked for by --gpus or the preset",
+        ),
         ({"device": "cpu", "devices": "0"}, 2, 2, "--devices 0 chooses GPUs, and this run is on the CPU"),
         ({"device": "cpu", "gpus": "all"}, 2, 2, "--gpus all chooses GPUs, and this run is on the CPU"),
         ({"gpus": 2, "strategy": "single"}, 2, 2, "2 devices cannot work by strategy single"),
