@@ -14,16 +14,12 @@ _TRUE = {"true", "yes", "on", "1"}
 _FALSE = {"false", "no", "off", "0"}
 _NULL = {"null", "~"}
 _SCALARS = str | int | float | Path
-# Beyond this Python may not even write a whole number.
-_BEYOND = 10**4000
 # What a command line says for a value that is found by measuring.
 AUTO = "auto"
 
 
 def convert(setting: Setting, value: Any) -> Any:
     """`value` in the setting's type. Raises ValueError whose text says what was expected."""
-    if isinstance(value, int) and abs(value) > _BEYOND:
-        raise ValueError(expected(setting))
     kinds, nullable = _kinds(setting.type)
     if value is False and any("off" in get_args(kind) for kind in kinds):  # as YAML reads it
         value = "off"

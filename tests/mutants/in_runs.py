@@ -61,7 +61,6 @@ MUTANTS = [
     # Numbers without end.
     Mutant("config/parse.py", "total > _LONGEST", "False", "unit/config/test_parse_durations.py"),
     Mutant("config/parse.py", "max(numbers) < 1024 or", "max(numbers) or", "unit/commands/test_numbers.py"),
-    Mutant("config/values.py", "abs(value) > _BEYOND", "False", "unit/commands/test_numbers.py"),
     # A worker of the loader that is killed.
     Mutant(
         "data/loader.py", "with _unwatched():", "if True:", f"{_LOADER}::test_a_worker_that_ends_interrupts_nothing"
