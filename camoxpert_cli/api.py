@@ -197,6 +197,7 @@ def evaluate(
     )
     assert evaluation is not None  # one device works in this process
     if folder is not None:
+        output.refuse_overwriting(folder, overwrite)  # once more, for another process may have been faster
         output.write_evaluation(folder, evaluation)
     evaluation.require_saved()
     return evaluation

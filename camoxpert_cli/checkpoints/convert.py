@@ -119,6 +119,7 @@ def convert_checkpoint(
             if not as_is:
                 raise
             console.warn(f"{error.message}; it is written as it is")
+        _allowed(source, target, in_place, overwrite)  # once more, for another process may have been faster
         atomic.sweep(target)
         _write(target, result, described)
     added_prefix = DATA_PARALLEL if add else ""

@@ -36,6 +36,7 @@ LIGHTNING = Layout("Lightning")
 OTHER = Layout("another program")
 MOST_EXPERTS = 64
 _NO_NETWORK = "it holds no CamoXpert checkpoint"
+_NETWORK_HINT = "give a file with the weights of a CamoXpert, such as best_model.pth in a run folder"
 _LONGEST_BACKBONE_NAME = 200
 # Entries that may say which network it is; of backbone and num_experts, they hold both or are one.
 DESCRIPTIONS = ("backbone", "num_experts", "args", "metadata", "hyper_parameters")
@@ -62,7 +63,7 @@ def networks_in(content: Any) -> StoredNetworks:
     networks = find_networks(content)
     layout = layout_of(content)
     if not networks:
-        raise CheckpointError(_NO_NETWORK, "", describe_content(content))
+        raise CheckpointError(_NO_NETWORK, _NETWORK_HINT, describe_content(content))
     if layout in (CAMOX, ORIGINAL):
         entries = {each.place.entry for each in networks}
         for name in (layout.network, layout.ema):

@@ -110,8 +110,11 @@ def evaluate(
     from camoxpert_cli.commands.score_tables import to_text
 
     # First of all, for the disk may refuse what follows.
-    console.result(json.dumps(evaluation.to_json(), indent=2) if as_json else to_text(evaluation))
-    if out is not None:
-        output.write_evaluation(out, evaluation)
-        console.say(f"Written: {out / output.REPORT}, with {output.RESULTS} and {output.PER_IMAGE}")
+    try:
+        console.result(json.dumps(evaluation.to_json(), indent=2) if as_json else to_text(evaluation))
+    finally:  # where nobody reads them too
+        if out is not None:
+            output.refuse_overwriting(out, overwrite)  # once more, for another process may have been faster
+            output.write_evaluation(out, evaluation)
+            console.say(f"Written: {out / output.REPORT}, with {output.RESULTS} and {output.PER_IMAGE}")
     evaluation.require_saved()

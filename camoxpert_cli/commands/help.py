@@ -38,6 +38,12 @@ class SectionedCommand(PrintsHelp, TyperCommand):
     refused.
     """
 
+    def parse_args(self, ctx: Any, args: list[str]) -> Any:
+        # As a path it would be the current folder.
+        if any(re.fullmatch(r"(--[a-z-]+=)?", each) for each in args):
+            raise UsageError("an argument is empty", "is a variable of the shell not set that stands for it?")
+        return super().parse_args(ctx, args)
+
     def invoke(self, ctx: Any) -> Any:
         for parameter in self.get_params(ctx):
             value = ctx.params.get(parameter.name)

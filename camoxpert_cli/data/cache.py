@@ -34,6 +34,7 @@ from camoxpert_cli.errors import UsageError
 # Changes where reading or resizing gives other pixels.
 _VERSION = 2
 _UNUSED_SECONDS = 30 * 24 * 3600
+_NAME = r"pictures-\d+px-[0-9a-f]{32}\.u8"
 
 
 class ImageCache:
@@ -129,14 +130,11 @@ def build_cache(
 
 def _sweep(folder: Path) -> None:
     """Remove what processes that were killed left, and what was not used for a month."""
-    for stale in folder.glob(".pictures-*.u8.tmp*"):
-        stale.unlink(missing_ok=True)
-    for cache in folder.glob("pictures-*.u8"):
-        if (
-            re.fullmatch(r"pictures-\d+px-[0-9a-f]{32}\.u8", cache.name)
-            and cache.stat().st_mtime < time.time() - _UNUSED_SECONDS
+    for path in folder.iterdir():
+        if re.fullmatch(rf"\.{_NAME}\.tmp[0-9a-f-]+", path.name) or (
+            re.fullmatch(_NAME, path.name) and path.stat().st_mtime < time.time() - _UNUSED_SECONDS
         ):
-            cache.unlink(missing_ok=True)
+            path.unlink(missing_ok=True)
 
 
 @contextmanager

@@ -21,7 +21,7 @@ from camoxpert_cli.data.cod10k import NOT_CAMOUFLAGED, class_name, super_class
 from camoxpert_cli.data.duplicates import Fingerprint, details_of, find_duplicates
 from camoxpert_cli.data.layouts import Files, Use, describe_nothing, find_sets, list_files
 from camoxpert_cli.data.levels import UnclearError, foreground_of, levels_of
-from camoxpert_cli.data.pairs import LARGEST_LIST, Pair, is_list, write_list
+from camoxpert_cli.data.pairs import LARGEST_LIST, VERSION, Pair, is_list, write_list
 from camoxpert_cli.data.reading import (
     SMALL_OBJECT,
     CutOffError,
@@ -398,4 +398,4 @@ def _is_ours(path: Path) -> bool:
         content = json.loads(read_regular(path, LARGEST_LIST))
     except (OSError, ValueError, RecursionError):
         return False
-    return isinstance(content, dict) and "camox_list" in content
+    return isinstance(content, dict) and content.get("camox_list") == VERSION

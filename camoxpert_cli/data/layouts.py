@@ -326,6 +326,10 @@ def _recognise(root: Path) -> tuple[list[Folders], list[str]]:
                 splits.append(Folders("test", each.name, *folders))
             else:
                 notes.append(f"left out {each.relative_to(root)}, which holds {_contents(each)}")
+    if splits:
+        known = {*_TRAIN_FOLDERS, *_VAL_FOLDERS, *_TEST_FOLDERS}
+        others = [each for each in below if each.name.lower() not in known and _image_and_mask_folders(each)]
+        notes += [f"left out {each.name}, whose name says neither train, val nor test" for each in others]
     return splits, notes
 
 

@@ -73,11 +73,15 @@ def foreground_of(raw: NDArray[Any], above: int = OBJECT) -> NDArray[np.bool_]:
     """Where a mask as it was decoded is object, bool (H, W).
 
     Raises UnclearError where it holds something and nothing above `SCORED_OBJECT`, so that it would be read as empty,
-    where a part in colour would be, and as `levels_of` does.
+    where a part in colour would be, where it holds different levels and all would be read as object, and as `levels_of`
+    does.
     """
     levels = levels_of(raw)
     if levels.grey.max() <= SCORED_OBJECT and (levels.from_alpha or (raw if raw.ndim == 2 else raw[..., :3]).any()):
         raise UnclearError(f"holds only {_values(raw)}, expected 0 and {255 if raw.max() <= 255 else 0xFFFF}")
+    low, high = int(levels.grey.min()), int(levels.grey.max())
+    if low > above and high - low > _GREY_SPREAD:
+        raise UnclearError(f"holds {_values(raw)}, and all of it would be read as object: expected 0 and 255")
     if levels.is_lost(above):
         raise UnclearError(f"holds {_values(raw)}, of which some would be read as background: expected no colours")
     return np.asarray(levels.grey > above)

@@ -15,7 +15,7 @@ from camoxpert_cli.regular_file import read_regular
 from camoxpert_cli.targets import is_plain
 
 _LIST_SUFFIX = ".json"
-_VERSION = 1
+VERSION = 1
 LARGEST_LIST = 2**26  # bytes, half a million pairs
 _HINT = "camox check-data DIR --write-clean LIST.json writes one"
 
@@ -47,7 +47,7 @@ def write_list(
         return [[_relative(pair.image, folder), _relative(pair.mask, folder)] for pair in pairs]
 
     content = {
-        "camox_list": _VERSION,
+        "camox_list": VERSION,
         "train": rows(train),
         **({"validation": rows(validation)} if validation else {}),
         "tests": {name: rows(tests[name]) for name in tests},
@@ -67,8 +67,8 @@ def read_list(path: Path) -> tuple[tuple[Pair, ...], dict[str, tuple[Pair, ...]]
         raise DataError(f"cannot read the list {path}: {error.strerror}", _HINT) from error
     except (ValueError, RecursionError) as error:
         raise DataError(f"{path} is no list of pictures: {first_line(error)}", _HINT) from error
-    if not isinstance(content, dict) or content.get("camox_list") != _VERSION:
-        raise DataError(f"{path} is no list of pictures: it does not say camox_list {_VERSION}", _HINT)
+    if not isinstance(content, dict) or content.get("camox_list") != VERSION:
+        raise DataError(f"{path} is no list of pictures: it does not say camox_list {VERSION}", _HINT)
     folder = path.absolute().parent
     train = _pairs(content.get("train"), folder, path)
     validation = _pairs(content.get("validation", []), folder, path)

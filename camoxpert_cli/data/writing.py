@@ -23,9 +23,14 @@ _JPEG_MARK_AT = 20
 _MARKS = {".png": (_PNG_MARK_AT, _PNG_MARK), ".jpg": (_JPEG_MARK_AT, _JPEG_MARK)}
 
 
-def write_image(path: Path, pixels: NDArray[Any], flag: str) -> None:
-    """As .png or .jpg, BGR or grey. Raises UsageError that names `flag`, which gave the folder."""
+def write_image(path: Path, pixels: NDArray[Any], flag: str, *, new: bool = False) -> None:
+    """As .png or .jpg, BGR or grey; `new` where no file was there before the work began.
+
+    Raises UsageError that names `flag`, which gave the folder.
+    """
     content = encoded(path.suffix, pixels)  # cv2.imwrite is silent about a full disk
+    if new and path.exists():
+        raise UsageError(f"another process has written {path} meanwhile", f"choose another folder with {flag}")
     try:
         with atomic.replacing(path) as temporary:
             temporary.write_bytes(content)
@@ -40,9 +45,8 @@ def encoded(suffix: str, pixels: NDArray[Any], options: Sequence[int] = ()) -> b
     return content[:at] + mark + content[at:]
 
 
-def is_own_image(path: Path, *, cut_off: bool = False) -> bool:
-    """Whether the file, a .png or .jpg, is `encoded`, or with `cut_off` may be the beginning of one that is."""
+def is_own_image(path: Path) -> bool:
+    """Whether the file, a .png or .jpg, is `encoded`."""
     at, mark = _MARKS[path.suffix]
     with path.open("rb") as file:
-        found = file.read(at + len(mark))[at:]
-    return found == mark or (cut_off and mark.startswith(found))
+        return file.read(at + len(mark))[at:] == mark

@@ -86,4 +86,6 @@ def _pairs(predictions: Path, masks: Path, include_noncam: bool) -> tuple[Pair, 
                 f"the {here} {lone[0].name}{more} has no {what} in {other}",
                 "a map and its mask have the same name up to the extension, and every mask needs its map",
             )
+    if files.unread:
+        console.warn(f"{predictions} + {masks}: {files.unread}")
     return pair_folders(predictions, masks, files)

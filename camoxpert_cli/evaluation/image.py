@@ -24,14 +24,15 @@ def score_and_save(
     protocol: Protocol,
     save_as: Path | None,
     unsaved: list[UsageError] | None = None,
+    new: bool = False,
 ) -> ImageScores:
-    """The scores of a map (H, W); the map itself is written to `save_as` where that is given.
+    """The scores of a map (H, W); the map itself is written to `save_as` where that is given, see `write_image`.
 
     Where that is impossible the reason is added to `unsaved`, since the scores are none the worse for it.
     """
     if save_as is not None:
         try:
-            write_image(save_as, grey, "--save-maps")
+            write_image(save_as, grey, "--save-maps", new=new)
         except UsageError as error:
             if unsaved is None:
                 raise

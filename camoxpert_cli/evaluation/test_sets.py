@@ -72,7 +72,7 @@ def evaluate_checkpoint(
             if (problem := world.broadcast(refusal)) is not None:
                 raise problem
         sets = [
-            score_set(network, name, pairs[name], size, inference, protocol, device, dtype, world, save_maps)
+            score_set(network, name, pairs[name], size, inference, protocol, device, dtype, world, save_maps, overwrite)
             for name in pairs
         ]
         if not world.is_main:
@@ -119,6 +119,7 @@ def score_set(
     dtype: torch.dtype | None,
     world: World,
     save_maps: Path | None = None,
+    overwrite: bool = False,
 ) -> ScoredSet:
     """All measures of each image of a set, on every rank; maps are written to `save_maps`/NAME where it is given."""
     folder = None if save_maps is None else _folder_of(save_maps, name)
@@ -146,6 +147,7 @@ def score_set(
                 protocol=protocol,
                 save_as=None if folder is None else _map_of(folder, pairs[index]),
                 unsaved=unsaved,
+                new=not overwrite,
             ),
             tta=inference.tta,
             workers=scoring_workers(world),

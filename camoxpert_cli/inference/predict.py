@@ -71,20 +71,22 @@ class Outputs:
         folder = self.overlay_folder if self.overlays else self.folder
         make_out_folder(folder, "--out")
 
-    def write(self, image: Path, probability: Tensor) -> None:
+    def write(self, image: Path, probability: Tensor, *, new: bool = False) -> None:
         """Write the files of an image with the map `probability` (H, W); each is whole or not there.
+
+        `new` where none of them was there before the work began.
 
         Raises DataError where the image cannot be drawn on, UsageError where a file cannot be written.
         """
         grey = grey_prediction(probability)
         found = grey >= 255 * (THRESHOLD if self.threshold is None else self.threshold)
         grey = grey if self.threshold is None else found.astype(np.uint8) * 255
-        write_image(self.prediction_of(image), grey, "--out")
+        write_image(self.prediction_of(image), grey, "--out", new=new)
         if self.overlays:
             if max(grey.shape) > _LONGEST_JPEG_SIDE:
                 raise DataError(f"{image} is too long for an overlay: a JPEG has {_LONGEST_JPEG_SIDE} pixels at most")
             drawn = overlay(read_image(image)[0], found)
-            write_image(self.overlay_of(image), cv2.cvtColor(drawn, cv2.COLOR_RGB2BGR), "--out")
+            write_image(self.overlay_of(image), cv2.cvtColor(drawn, cv2.COLOR_RGB2BGR), "--out", new=new)
 
 
 def predict(
@@ -116,7 +118,7 @@ def predict(
                 if isinstance(probability, DataError):
                     raise probability
                 with within_memory(path):
-                    outputs.write(path, probability)
+                    outputs.write(path, probability, new=not overwrite)
             except DataError as error:
                 failed.append(path)
                 console.warn(error.message)

@@ -19,6 +19,7 @@ Keys = tuple[str, ...]
 WRAPPERS = frozenset({"module", "_orig_mod", "_forward_module", "_fsdp_wrapped_module", "_checkpoint_wrapped_module"})
 # The one kind of tensor in a network that counts; torch before 0.4.1 had none of it.
 COUNTER = "num_batches_tracked"
+_VARIANCE = "running_var"  # of which batch norm takes the root
 # No network has longer names or deeper entries. A file may, and looking into them would take for ever.
 _LONGEST_NAME = 1000
 _DEEPEST = 32
@@ -78,7 +79,7 @@ def refuse_unusable(weights: Mapping[str, Tensor], own: Mapping[str, Tensor] | N
 
     Takes milliseconds for a network. Where `own` is None, everything but counters has a fraction.
     """
-    found = {name: _complaint(value, _number_format(name, own)) for name, value in weights.items()}
+    found = {name: _complaint(name, value, _number_format(name, own)) for name, value in weights.items()}
     bad = [f"{name} ({complaint})" for name, complaint in found.items() if complaint]
     if bad:
         raise CheckpointError(
@@ -129,10 +130,12 @@ def _number_format(name: str, own: Mapping[str, Tensor] | None) -> torch.dtype:
     return torch.int64 if name.endswith(COUNTER) else torch.float32
 
 
-def _complaint(value: Tensor, wanted: torch.dtype) -> str:
+def _complaint(name: str, value: Tensor, wanted: torch.dtype) -> str:
     if lies_strangely := defect(value):
         return lies_strangely
     if value.is_complex() or (wanted.is_floating_point and not value.is_floating_point()):
         return str(value.dtype).removeprefix("torch.")
+    if name.endswith(_VARIANCE) and (count := int((value < 0).sum())):
+        return f"{count} of {value.numel()} below 0"
     # A number that float64 holds may be infinite in float32.
     return not_finite(value.detach().to(wanted) if wanted.is_floating_point else value.detach())

@@ -156,7 +156,9 @@ def _unpickle(path: Path, archive: bool, mmap: bool) -> Any:
             "save its tensors alone with the program that wrote it: torch.save(network.state_dict(), 'weights.pth')",
         ) from error
     except Exception as error:  # damaged files end in many kinds of error
-        raise CheckpointError(f"{path} cannot be read: {first_line(error)}") from error
+        raise CheckpointError(
+            f"{path} cannot be read: {first_line(error)}", "copy or download the file again"
+        ) from error
     if not archive:
         console.warn(
             f"{path} is in torch's format of before 1.6, which has no checksums: whether it is whole cannot be verified"

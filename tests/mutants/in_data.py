@@ -549,4 +549,46 @@ MUTANTS = [
         "if False:",
         "unit/data/test_synthetic.py::test_more_than_the_disk_holds",
     ),
+    Mutant(
+        "data/levels.py",
+        "low > above and high - low > _GREY_SPREAD",
+        "False",
+        "unit/data/test_levels.py::test_masks_that_would_be_full",
+    ),
+    Mutant(
+        "data/layouts.py",
+        "each.name.lower() not in known and _image_and_mask_folders(each)",
+        "False",
+        "unit/data/test_layouts.py::test_folders_beside_that_say_nothing",
+    ),
+    Mutant(
+        "data/cache.py",
+        'rf"\\.{_NAME}\\.tmp[0-9a-f-]+"',
+        'rf"\\..*\\.tmp.*"',
+        "behaviour/data/test_cache.py::test_unused_files_are_removed",
+    ),
+    Mutant(
+        "data/writing.py",
+        "if new and path.exists():",
+        "if False:",
+        "unit/data/test_writing.py::test_another_process_was_faster",
+    ),
+    Mutant(
+        "commands/help.py",
+        'any(re.fullmatch(r"(--[a-z-]+=)?", each) for each in args)',
+        "False",
+        "unit/commands/test_paths.py::test_an_empty_argument",
+    ),
+    Mutant(
+        "model/stored_tensors.py",
+        "name.endswith(_VARIANCE) and",
+        "False and",
+        "unit/model/test_stored_tensors.py::test_variances_below_zero",
+    ),
+    Mutant(
+        "commands/eval.py",
+        "output.refuse_overwriting(out, overwrite)  # once",
+        "pass  # once",
+        "behaviour/commands/test_outputs.py::test_scores_are_written_whoever_listens",
+    ),
 ]

@@ -212,6 +212,26 @@ def test_scores_are_printed_whatever_the_disk_does(place: Path, monkeypatch: pyt
     assert list(Path("more").iterdir()) == []
 
 
+def test_scores_are_written_whoever_listens(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A reader of stdout that has gone costs what would have been printed; two evaluations at once share no folder."""
+
+    def gone(_: str) -> None:
+        raise console.NotTold(errno.EPIPE, "gone")
+
+    monkeypatch.setattr("camoxpert_cli.report.page.render", lambda _: "the page, whose drawing takes seconds")
+    command, _ = OUTPUTS["eval"]
+    monkeypatch.setattr(console, "result", gone)
+    assert run(*command[:-1], "scores").exit_code == 141
+    assert len(list(Path("scores").iterdir())) == 3
+
+    def faster(_: str) -> None:
+        Path("more", "per_image.csv").write_text("theirs")
+
+    monkeypatch.setattr(console, "result", faster)
+    assert "more holds per_image.csv already" in refused(*command[:-1], "more")
+    assert [(each.name, each.read_text()) for each in Path("more").iterdir()] == [("per_image.csv", "theirs")]
+
+
 def test_permissions_are_kept(place: Path) -> None:
     """A checkpoint that nobody else may read stays so."""
     Path("best.pth").chmod(0o600)

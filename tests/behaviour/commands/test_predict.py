@@ -153,10 +153,10 @@ def test_an_image_that_vanishes(
     one, other = folder / "photos" / "a.png", folder / "photos" / "c.png"
     before = Outputs.write
 
-    def write_and_lose(self: Outputs, image: Path, probability: Any) -> None:
+    def write_and_lose(self: Outputs, image: Path, probability: Any, **options: Any) -> None:
         if image == other:
             other.unlink()
-        before(self, image, probability)
+        before(self, image, probability, **options)
 
     monkeypatch.setattr(Outputs, "write", write_and_lose)
     make_folders = Outputs.make_folders

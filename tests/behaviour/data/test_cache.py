@@ -400,7 +400,7 @@ def test_room(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """What is left on the disk must not fall below the reserve; what a killed process left there counts as room."""
     pairs = write_pairs(tmp_path / "data", 2)
     size, path = cache_bytes(2, SIDE), tmp_path / "cache" / "pictures-16px-new.u8"
-    stale = tmp_path / "cache" / ".pictures-16px-old.u8.tmp00"
+    stale = tmp_path / "cache" / f".pictures-16px-{32 * '0'}.u8.tmp0a1b2c3d-1-00"
     stale.parent.mkdir()
     stale.write_bytes(b"half")
 
@@ -421,14 +421,15 @@ def test_unused_files_are_removed(tmp_path: Path) -> None:
     """A new file takes the place of those that were not used for a month; reading one is using it. Others' stay."""
     pairs = write_pairs(tmp_path / "data", 3)
     old, used = (build(tmp_path / "cache", pairs[:count], SIDE).path for count in (1, 2))
-    of_others = tmp_path / "cache" / "pictures-of-mine.u8"
-    of_others.touch()
-    for path in (old, used, of_others):
+    of_others = [tmp_path / "cache" / name for name in ("pictures-of-mine.u8", ".pictures-mine.u8.tmp-copy")]
+    for path in of_others:
+        path.touch()
+    for path in (old, used, *of_others):
         os.utime(path, (time.time() - 31 * 24 * 3600,) * 2)
     ImageCache(used, pairs[:2], SIDE)
     new = build(tmp_path / "cache", pairs, SIDE).path
 
-    assert sorted((tmp_path / "cache").iterdir()) == sorted([used, new, of_others])
+    assert sorted((tmp_path / "cache").iterdir()) == sorted([used, new, *of_others])
 
 
 def test_missing_image(tmp_path: Path) -> None:

@@ -63,6 +63,16 @@ def test_a_path_that_cannot_be(
     assert [each.name for each in tmp_path.iterdir()] == ["loop"]
 
 
+@pytest.mark.parametrize("words", [["predict", "a.pth", "a.png", "--out", ""], ["eval", ""], ["train", "--preset="]])
+def test_an_empty_argument(capsys: pytest.CaptureFixture[str], words: list[str]) -> None:
+    """As a path it would stand for the current folder, and is a shell's variable that was never set."""
+    with pytest.raises(SystemExit) as caught:
+        GROUP.main(args=words, prog_name="camox")
+
+    assert caught.value.code == 2
+    assert capsys.readouterr().err.startswith("Error: an argument is empty\nTry: ")
+
+
 @pytest.mark.parametrize("call", [load_model, lambda path: predict(path, "a.jpg"), lambda path: predict("a.pth", path)])
 def test_from_python(call: Any) -> None:
     """As on the command line; a path in Python may even hold a zero byte."""

@@ -177,6 +177,16 @@ def test_files_that_are_passed_over_are_told(tmp_path: Path) -> None:
         find_data([tmp_path])
 
 
+def test_folders_beside_that_say_nothing(tmp_path: Path) -> None:
+    """Pairs whose folder is none of the known parts are named, instead of being passed over."""
+    for part in ("train", "test", "extra"):
+        touch_pairs(tmp_path / part, "Imgs", "GT", ["a"])
+    (tmp_path / "notes").mkdir()
+
+    assert "left out extra, whose name says neither train, val nor test" in find_data([tmp_path]).description
+    assert "notes" not in find_data([tmp_path]).description
+
+
 def test_hint_names_the_flags_for_other_folders(tmp_path: Path) -> None:
     """Where nothing is known, the flags for folders of any names are told."""
     touch(tmp_path / "frames", ["a.jpg"])

@@ -13,7 +13,7 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
@@ -133,6 +133,20 @@ def test_masks_that_would_be_empty(tmp_path: Path, pixels: NDArray[Any], complai
     """They are refused with how many values there are, the largest, and what was expected."""
     with pytest.raises(DataError, match=complaint):
         read_mask(write(tmp_path / "mask.tif", pixels))
+
+
+@settings(max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.integers(129, 255), st.integers(129, 255))
+def test_masks_that_would_be_full(tmp_path: Path, background: int, foreground: int) -> None:
+    """Two levels of which neither is background are refused, unless they are as near as those of one that JPEG made."""
+    path = write(tmp_path / "mask.png", np.where(OBJECT, foreground, background).astype(np.uint8))
+    for read in (read_mask, read_scored_mask):
+        if abs(background - foreground) > 24:
+            low, high = sorted((background, foreground))
+            with pytest.raises(DataError, match=f"holds {low} and {high}, and all of it would be read as object"):
+                read(path)
+        else:
+            assert read(path).all()
 
 
 def test_a_mask_of_classes_in_colour(tmp_path: Path) -> None:

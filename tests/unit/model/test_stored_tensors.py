@@ -34,6 +34,14 @@ def test_numbers_that_are_none(values: list[float], known: bool) -> None:
         refuse_unusable({"a": tensor}, own, "file.pth", "hint")
 
 
+def test_variances_below_zero() -> None:
+    """Batch norm takes their root: every output would be NaN."""
+    negative = torch.tensor([1.0, -0.5, 0.0, -1e-9])
+    assert "a.running_var (2 of 4 below 0)" in refused({"a.running_var": negative}, None).message
+
+    refuse_unusable({"a.running_mean": negative, "a.running_var": negative.abs()}, None, "file.pth", "hint")
+
+
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
 def test_formats_of_fractions(dtype: torch.dtype) -> None:
     """Numbers with a fraction are taken in any format."""
