@@ -204,7 +204,7 @@ def test_scores_are_printed_whatever_the_disk_does(place: Path, monkeypatch: pyt
     scores = run(*command[:-1], "more", "--json")
 
     assert (whole.exit_code, maps.exit_code, scores.exit_code) == (0, 2, 2)
-    assert whole.stdout == maps.stdout == scores.stdout
+    assert whole.stdout == maps.stdout == scores.stdout != ""
     assert "test-01.png cannot be written: No space left on device" in maps.stderr
     assert len(list(Path("maps", TEST_SET).iterdir())) == TEST_IMAGES - 1
     assert len(list(Path("scores").iterdir())) == 3
