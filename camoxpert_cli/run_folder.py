@@ -197,7 +197,7 @@ class RunFolder:
             yield
             return
         self._refuse_file()
-        made = [each for each in (self.path, *self.path.parents) if not each.exists()]
+        made = [each for each in (self.path, *self.path.parents) if not os.path.lexists(each)]
         while True:
             try:
                 self.path.mkdir(parents=True, exist_ok=True)
@@ -252,8 +252,8 @@ class RunFolder:
 
     def sweep(self) -> None:
         """Remove what a process that was killed left half-written."""
-        for name in _FILES if self.writes else ():
-            atomic.sweep(self.path / name)
+        if self.writes:
+            atomic.sweep(*(self.path / name for name in _FILES))
 
     def require_space(self, size: int) -> None:
         """Raise TrainingError unless the checkpoints in the folder may come to `size` bytes."""

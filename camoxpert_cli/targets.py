@@ -35,12 +35,15 @@ def check_targets(
     read: dict[tuple[int, int], Path] | None = None
     for path in paths:
         _refuse_dash(path, hint)
+        if path.name in ("", ".."):
+            raise UsageError(f"{path} is a folder, expected a file", hint)
         if path.parent not in folders:
             folders[path.parent] = check_folder(path.parent, hint)
         _refuse_name(path.name, folders[path.parent], hint)
         real = folders[path.parent] / path.name
-        if names.setdefault(real, path) is not path:
+        if real in names:
             raise UsageError(f"two files would be written to {path}", hint)
+        names[real] = path
         if (status := _status(real, path, hint)) is None:
             continue
         if read is None:
@@ -125,7 +128,7 @@ def _refuse_name(name: str, folder: Path, hint: str) -> None:
     while not folder.is_dir() and folder != folder.parent:
         folder = folder.parent
     size, most = len(os.fsencode(name)), os.pathconf(folder, "PC_NAME_MAX")
-    if size > most:
+    if size > most > 0:  # some file systems that are programs do not say
         raise UsageError(f"the name {name} has {size} bytes, and {most} are the most that {folder} takes", hint)
 
 

@@ -313,6 +313,18 @@ def test_a_folder_that_was_there_stays(tmp_path: Path) -> None:
     assert tmp_path.is_dir()
 
 
+def test_a_folder_below_one_that_is_closed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In somebody else's home folder nothing can be looked at, nor made: a sentence says so."""
+
+    def refuse(path: Path, *_: object, **__: object) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    for name in ("exists", "mkdir"):
+        monkeypatch.setattr(Path, name, refuse)
+    with pytest.raises(UsageError, match="cannot be written: Permission denied"), RunFolder(tmp_path / "a").locked():
+        pass
+
+
 def test_a_launcher_and_its_worker_share_the_lock(tmp_path: Path) -> None:
     """Both hold the folder against a third, whichever of them ends first."""
     launcher, worker, other = (RunFolder(tmp_path) for _ in range(3))
