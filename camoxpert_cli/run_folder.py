@@ -108,13 +108,17 @@ class RunFolder:
     def settings(self) -> dict[str, Any]:
         """What config.yaml says, section by section; nothing where it is missing, damaged or none of a run's."""
         path = self.path / "config.yaml"
-        return _content(path) if _is_runs(path) else {}
+        content = _content(path) if _is_runs(path) else {}
+        return content if all(isinstance(section, dict) for section in content.values()) else {}
 
     @property
     def stamps(self) -> list[tuple[int, int] | None]:
-        """What changes whenever a checkpoint in the folder is replaced."""
+        """What changes whenever a checkpoint in the folder is replaced.
+
+        Not its inode: file systems that are programs may give a file another one whenever they are asked.
+        """
         found = [_status(self.path / name) for name in CHECKPOINTS]
-        return [None if each is None else (each.st_ino, each.st_mtime_ns) for each in found]
+        return [None if each is None else (each.st_size, each.st_mtime_ns) for each in found]
 
     def refuse_other_run(self, resume_from: Path | None, inputs: Iterable[str] = ()) -> None:
         """Raise UsageError where a run in this folder would write over anything that is not its own.

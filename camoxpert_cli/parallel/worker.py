@@ -41,7 +41,7 @@ LAUNCHER_VARIABLES = (
     *WORKER_VARIABLES,
 )
 # For processes that are all on this machine: the name of a container's host may lead nowhere.
-ONE_MACHINE = {"GLOO_SOCKET_IFNAME": "lo"}
+ONE_MACHINE = {"GLOO_SOCKET_IFNAME": "lo0" if sys.platform == "darwin" else "lo"}
 
 
 def is_worker() -> bool:

@@ -240,6 +240,19 @@ def test_damaged_settings_stop_no_run(tmp_path: Path, name: str, content: bytes)
     RunFolder(tmp_path).refuse_other_run(tmp_path / "last.pth")
 
 
+@pytest.mark.parametrize("section", ["data: 3", "run: [checkpoint_dir]", "run: its checkpoint_dir", "train:"])
+def test_settings_without_their_sections(tmp_path: Path, section: str) -> None:
+    """They say nothing, whoever asks."""
+    settings = {name: f"{name}: {{a: 1}}" for name in ("model", "data", "train")}
+    settings["run"] = f"run: {{checkpoint_dir: {tmp_path}}}"
+    settings[section.partition(":")[0]] = section
+    (tmp_path / "config.yaml").write_text("\n".join(settings.values()))
+
+    assert RunFolder(tmp_path).settings == {}
+    with pytest.raises(UsageError, match=r"config\.yaml"):
+        RunFolder(tmp_path).refuse_other_run(None)
+
+
 @pytest.mark.parametrize("kind", ["link that leads nowhere", "no folder"])
 def test_a_run_folder_that_is_none(tmp_path: Path, kind: str) -> None:
     """A link that leads nowhere, or a pipe, in the place of the run folder is said before anything is made."""

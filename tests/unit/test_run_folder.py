@@ -415,6 +415,18 @@ def test_what_is_there_needs_no_more_space(tmp_path: Path, monkeypatch: pytest.M
         RunFolder(tmp_path).require_space(1200)
 
 
+def test_stamps(tmp_path: Path) -> None:
+    """They tell that a checkpoint was replaced, and not that a mounted drive gave the same file another inode."""
+    folder = RunFolder(tmp_path)
+    folder.last.write_bytes(b"old")
+    before = folder.stamps
+    shutil.copy2(folder.last, tmp_path / "copy")
+    (tmp_path / "copy").replace(folder.last)
+    assert folder.stamps == before
+    folder.last.write_bytes(b"newer")
+    assert folder.stamps != before
+
+
 def test_resume_command_is_quoted() -> None:
     """A command to paste survives blanks in a folder's name."""
     assert RunFolder(Path("my runs/first")).resume_command == "camox resume 'my runs/first'"
