@@ -95,7 +95,7 @@ def sweep(*paths: Path) -> None:
 
 
 def not_a_file(status: os.stat_result) -> str | None:
-    """What it is that is no regular file, and that no file may take the place of; None for a file."""
+    """What stands in the way of a file that would take its place; None for a regular file, which may be replaced."""
     if stat.S_ISREG(status.st_mode):
         return None
     return os.strerror(errno.EISDIR) if stat.S_ISDIR(status.st_mode) else "it is a device, a pipe or a socket"

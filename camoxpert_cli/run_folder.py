@@ -135,11 +135,11 @@ class RunFolder:
             if not (path.is_dir() if name in _FOLDERS else path.is_file()):
                 kind = "folder" if name in _FOLDERS else "regular file"
                 raise UsageError(
-                    f"{path} is no {kind}, and a run would write one there; nothing was changed", elsewhere
+                    f"{path} is not a {kind}, and a run would write one there; nothing was changed", elsewhere
                 )
         for path in map(Path, inputs):
             if next((each for each in there if path.resolve() == (self.path / each).resolve()), None) is not None:
-                raise UsageError(f"{path} is what this run reads, and it would write over it", elsewhere)
+                raise UsageError(f"{path} is an input of this run, which would overwrite it", elsewhere)
         own = {name: _is_runs(self.path / name) for name in there}
         if self.curves.name in there:
             own[self.curves.name] = own.get(self.report.name) or False  # it comes after that, and tells nothing
@@ -160,8 +160,8 @@ class RunFolder:
         foreign = [name for name in there if own[name] is False or name not in may_go]
         if foreign:
             raise UsageError(
-                f"the folder {self.path} holds what no run of camox has written there, under names that this one "
-                f"would write: {', '.join(foreign)}; nothing was changed",
+                f"the folder {self.path} holds what camox did not write there, under names that this run would use: "
+                f"{', '.join(foreign)}; nothing was changed",
                 f"{elsewhere}, or move {'it' if len(foreign) == 1 else 'them'} away",
             )
 
@@ -245,8 +245,8 @@ class RunFolder:
 
     def _refuse_file(self) -> None:
         if os.path.lexists(self.path) and not self.path.is_dir():
-            kind = "file" if self.path.is_file() else "link that leads nowhere, or no folder"
-            raise UsageError(f"the run folder {self.path} is a {kind}", "choose another folder with --checkpoint-dir")
+            kind = "a file" if self.path.is_file() else "a broken link or not a folder"
+            raise UsageError(f"the run folder {self.path} is {kind}", "choose another folder with --checkpoint-dir")
 
     def _unwritable(self, error: OSError) -> UsageError:
         return UsageError(

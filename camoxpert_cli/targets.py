@@ -6,6 +6,7 @@ Nothing is ever replaced but what camox wrote, and that only where it was asked 
 from __future__ import annotations
 
 import os
+import shlex
 import tempfile
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
@@ -53,7 +54,7 @@ def check_targets(
         if not overwrite:
             raise UsageError(taken(path), f"{hint}, or --overwrite where that is meant")
         if not is_ours(real):
-            raise UsageError(f"{path} is there, and camox did not write it: it stays as it is", hint)
+            raise UsageError(f"{path} exists and camox did not write it, so it is not replaced", hint)
     for each in {real.parent for real in names}:
         if clash := next((names[above] for above in (each, *each.parents) if above in names), None):
             raise UsageError(f"{clash} cannot be both a file and a folder", hint)
@@ -62,7 +63,9 @@ def check_targets(
 def check_parent(path: Path) -> None:
     """Raise UsageError where the folder for one file is not there: a typing error, more often than a new folder."""
     if not os.path.isdir(path.parent):  # noqa: PTH112 -- False for impossible names
-        raise UsageError(f"there is no folder {path.parent} to write {path.name} to", f"mkdir -p {path.parent}")
+        raise UsageError(
+            f"there is no folder {path.parent} to write {path.name} to", f"mkdir -p {shlex.quote(str(path.parent))}"
+        )
 
 
 def is_file_of(path: Path, other: Path) -> bool:
@@ -118,7 +121,7 @@ def within(folder: Path, name: str, hint: str) -> Path:
 
 def _refuse_dash(path: Path, hint: str) -> None:
     if path.parts[:1] == ("-",):
-        raise UsageError("- is no name of a file or folder, and what camox writes does not go to stdout", hint)
+        raise UsageError("- is not the name of a file or folder: camox does not write files to stdout", hint)
 
 
 def _refuse_name(name: str, folder: Path, hint: str) -> None:

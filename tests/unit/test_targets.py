@@ -17,7 +17,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from camoxpert_cli.errors import UsageError
-from camoxpert_cli.targets import check_folder, check_targets, is_plain, within
+from camoxpert_cli.targets import check_folder, check_parent, check_targets, is_plain, within
 
 
 def check(*paths: Path, overwrite: bool = True, **options: Any) -> None:
@@ -172,6 +172,15 @@ def test_long_names(tmp_path: Path) -> None:
     assert "has 256 bytes, and 255 are the most" in refusal(tmp_path / ("ä" * 126 + ".png")).message
 
 
+def test_a_folder_that_is_not_there(tmp_path: Path) -> None:
+    """One that has to be made first comes with the command, to be typed as it is."""
+    check_parent(tmp_path / "a")
+    with pytest.raises(UsageError, match=r"there is no folder .*my maps to write a to") as caught:
+        check_parent(tmp_path / "my maps" / "a")
+
+    assert caught.value.hint == f"mkdir -p '{tmp_path}/my maps'"
+
+
 @pytest.mark.parametrize("most", [-1, 0])
 def test_a_disk_that_does_not_say_how_long_names_may_be(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, most: int
@@ -185,7 +194,7 @@ def test_a_disk_that_does_not_say_how_long_names_may_be(
 def test_stdout() -> None:
     """What other programs take for stdout would be a file of that name."""
     for path in (Path("-"), Path("-", "a")):
-        assert "- is no name of a file" in refusal(path).message
+        assert "- is not the name of a file" in refusal(path).message
 
 
 @settings(max_examples=200, suppress_health_check=[HealthCheck.function_scoped_fixture])
