@@ -38,8 +38,6 @@ _REFUSALS = {
     **dict.fromkeys((errno.ENAMETOOLONG, errno.ELOOP), "choose another name or folder"),
     **dict.fromkeys((errno.ENOSPC, errno.EDQUOT), "free some space"),
 }
-# As shells have it where SIGPIPE ends a program.
-_UNHEARD = 141
 
 
 class _ErrorBoundary(PrintsHelp, TyperGroup):
@@ -69,7 +67,7 @@ def _boundary() -> Iterator[None]:
         raise typer.Exit(128 + number) from error
     except console.NotTold as error:
         if error.errno == errno.EPIPE:  # whoever read our output has had enough
-            raise typer.Exit(_UNHEARD) from error
+            raise typer.Exit(signals.UNHEARD) from error
         _fail(f"stdout takes no results: {error.strerror}", "free some space, or send them elsewhere")
         raise typer.Exit(2) from error
     except OSError as error:
