@@ -181,7 +181,7 @@ def evaluate(
     inference = Inference(img_size, batch_size, precision, NO_TTA if tta is None else parse_tta(tta), weights)
     run = resolve(None, {"run.device": device}).config.run
     if folder is not None:
-        output.refuse_overwriting(folder, overwrite, [Path(checkpoint), *roots])
+        output.refuse_overwriting(folder, overwrite, [file, *roots])
     folders = [] if own_images is None or own_masks is None else [(own_images, own_masks)]
     names = [sets] if isinstance(sets, str) else sets
     evaluation = evaluate_checkpoint(

@@ -32,13 +32,12 @@ from camoxpert_cli.errors import CamoxError, cut, one_line
 from camoxpert_cli.parallel.cuda_errors import explaining_cuda_errors
 from camoxpert_cli.parallel.worker import ending_at_once, is_launched, tell_launcher
 
-# What the system refuses a user: no permission, a read-only file system, or a path that cannot be.
+# What the system refuses a user: no permission, a read-only file system, a path that cannot be, a full disk.
 _REFUSALS = {
     **dict.fromkeys((errno.EACCES, errno.EPERM, errno.EROFS), "check its permissions"),
     **dict.fromkeys((errno.ENAMETOOLONG, errno.ELOOP), "choose another name or folder"),
+    **dict.fromkeys((errno.ENOSPC, errno.EDQUOT), "free some space"),
 }
-# As shells have it where SIGPIPE ends a program.
-_UNHEARD = 141
 
 
 class _ErrorBoundary(PrintsHelp, TyperGroup):
@@ -68,14 +67,15 @@ def _boundary() -> Iterator[None]:
         raise typer.Exit(128 + number) from error
     except console.NotTold as error:
         if error.errno == errno.EPIPE:  # whoever read our output has had enough
-            raise typer.Exit(_UNHEARD) from error
+            raise typer.Exit(signals.UNHEARD) from error
         _fail(f"stdout takes no results: {error.strerror}", "free some space, or send them elsewhere")
         raise typer.Exit(2) from error
     except OSError as error:
         if error.errno not in _REFUSALS:
             _tell_mistake_of_ours(error)
             raise
-        _fail(f"{one_line(error.filename)}: {error.strerror}", _REFUSALS[error.errno])
+        where = "" if error.filename is None else f"{one_line(error.filename)}: "
+        _fail(f"{where}{error.strerror}", _REFUSALS[error.errno])
         raise typer.Exit(2) from error
     except Exception as error:
         if hasattr(error, "format_message"):  # typer's own, which repeat what was typed

@@ -18,6 +18,9 @@ from pathlib import Path
 _LONGEST_NAME = 100
 # A process on another machine cannot be looked for; what one left is that old before it goes.
 _ABANDONED_SECONDS = 24 * 3600
+# What stands behind the name of a file in that of its temporary one: a machine, a process and a random number. Files
+# written before have the last alone.
+_ENDING = re.compile(r"(?:([0-9a-f]{8})-([0-9]{1,9})-)?[0-9a-f]+")
 
 
 @contextmanager
@@ -80,15 +83,19 @@ def sweep(*paths: Path) -> None:
     for path in paths:
         wanted.setdefault(path.parent, set()).add(_shortened(path.name))
     for folder, names in wanted.items():
-        with suppress(FileNotFoundError):
-            for entry in folder.iterdir():
-                name, found, rest = entry.name.rpartition(".tmp")
-                if found and name[:1] == "." and name[1:] in names and not _is_being_written(entry, rest):
-                    entry.unlink(missing_ok=True)
+        entries: list[Path] = []
+        with suppress(OSError):  # it is not there, or cannot be listed
+            entries = [*folder.iterdir()]
+        for entry in entries:
+            name, _, rest = entry.name.rpartition(".tmp")
+            if name[:1] == "." and name[1:] in names and (ending := _ENDING.fullmatch(rest)) is not None:
+                with suppress(OSError):  # another user's where everybody may write, or no file
+                    if not _is_being_written(entry, ending):
+                        entry.unlink()
 
 
 def not_a_file(status: os.stat_result) -> str | None:
-    """What it is that is no regular file, and that no file may take the place of; None for a file."""
+    """What stands in the way of a file that would take its place; None for a regular file, which may be replaced."""
     if stat.S_ISREG(status.st_mode):
         return None
     return os.strerror(errno.EISDIR) if stat.S_ISDIR(status.st_mode) else "it is a device, a pipe or a socket"
@@ -105,15 +112,15 @@ def _shortened(name: str) -> str:
     return name if len(encoded) <= _LONGEST_NAME else hashlib.sha256(encoded).hexdigest()
 
 
-def _is_being_written(path: Path, rest: str) -> bool:
+def _is_being_written(path: Path, ending: re.Match[str]) -> bool:
     """Whether the process that the end of a temporary file's name tells of is another one that lives."""
-    told = re.fullmatch(r"([0-9a-f]{8})-([0-9]{1,9})-[0-9a-f]+", rest)
-    if told is None or int(told[2]) == os.getpid():
+    machine, process = ending.groups()
+    if machine is None or int(process) == os.getpid():
         return False
-    if told[1] != _machine():
+    if machine != _machine():
         return time.time() - path.lstat().st_mtime < _ABANDONED_SECONDS
     try:
-        os.kill(int(told[2]), 0)
+        os.kill(int(process), 0)
     except ProcessLookupError:
         return False
     except PermissionError:  # somebody else's

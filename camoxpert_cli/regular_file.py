@@ -8,7 +8,6 @@ import stat
 from pathlib import Path
 
 _KINDS = {
-    stat.S_IFDIR: "a folder",
     stat.S_IFIFO: "a named pipe",
     stat.S_IFSOCK: "a socket",
     stat.S_IFCHR: "a device",
@@ -37,7 +36,7 @@ def _open(path: str, flags: int) -> int:
     try:
         return os.open(path, flags | os.O_NONBLOCK)  # a pipe that nobody writes to would be waited for
     except OSError as error:
-        if error.errno == errno.ENXIO:  # a socket
+        if error.errno in (errno.ENXIO, errno.EOPNOTSUPP):  # a socket, on Linux and on macOS
             _refuse_unless_regular(os.stat(path).st_mode, path)  # noqa: PTH116
         raise
 

@@ -108,13 +108,17 @@ class RunFolder:
     def settings(self) -> dict[str, Any]:
         """What config.yaml says, section by section; nothing where it is missing, damaged or none of a run's."""
         path = self.path / "config.yaml"
-        return _content(path) if _is_runs(path) else {}
+        content = _content(path) if _is_runs(path) else {}
+        return content if all(isinstance(section, dict) for section in content.values()) else {}
 
     @property
     def stamps(self) -> list[tuple[int, int] | None]:
-        """What changes whenever a checkpoint in the folder is replaced."""
+        """What changes whenever a checkpoint in the folder is replaced.
+
+        Not its inode: file systems that are programs may give a file another one whenever they are asked.
+        """
         found = [_status(self.path / name) for name in CHECKPOINTS]
-        return [None if each is None else (each.st_ino, each.st_mtime_ns) for each in found]
+        return [None if each is None else (each.st_size, each.st_mtime_ns) for each in found]
 
     def refuse_other_run(self, resume_from: Path | None, inputs: Iterable[str] = ()) -> None:
         """Raise UsageError where a run in this folder would write over anything that is not its own.
@@ -131,11 +135,11 @@ class RunFolder:
             if not (path.is_dir() if name in _FOLDERS else path.is_file()):
                 kind = "folder" if name in _FOLDERS else "regular file"
                 raise UsageError(
-                    f"{path} is no {kind}, and a run would write one there; nothing was changed", elsewhere
+                    f"{path} is not a {kind}, and a run would write one there; nothing was changed", elsewhere
                 )
         for path in map(Path, inputs):
             if next((each for each in there if path.resolve() == (self.path / each).resolve()), None) is not None:
-                raise UsageError(f"{path} is what this run reads, and it would write over it", elsewhere)
+                raise UsageError(f"{path} is an input of this run, which would overwrite it", elsewhere)
         own = {name: _is_runs(self.path / name) for name in there}
         if self.curves.name in there:
             own[self.curves.name] = own.get(self.report.name) or False  # it comes after that, and tells nothing
@@ -156,8 +160,8 @@ class RunFolder:
         foreign = [name for name in there if own[name] is False or name not in may_go]
         if foreign:
             raise UsageError(
-                f"the folder {self.path} holds what no run of camox has written there, under names that this one "
-                f"would write: {', '.join(foreign)}; nothing was changed",
+                f"the folder {self.path} holds what camox did not write there, under names that this run would use: "
+                f"{', '.join(foreign)}; nothing was changed",
                 f"{elsewhere}, or move {'it' if len(foreign) == 1 else 'them'} away",
             )
 
@@ -197,7 +201,7 @@ class RunFolder:
             yield
             return
         self._refuse_file()
-        made = [each for each in (self.path, *self.path.parents) if not each.exists()]
+        made = [each for each in (self.path, *self.path.parents) if not os.path.lexists(each)]
         while True:
             try:
                 self.path.mkdir(parents=True, exist_ok=True)
@@ -241,8 +245,8 @@ class RunFolder:
 
     def _refuse_file(self) -> None:
         if os.path.lexists(self.path) and not self.path.is_dir():
-            kind = "file" if self.path.is_file() else "link that leads nowhere, or no folder"
-            raise UsageError(f"the run folder {self.path} is a {kind}", "choose another folder with --checkpoint-dir")
+            kind = "a file" if self.path.is_file() else "a broken link or not a folder"
+            raise UsageError(f"the run folder {self.path} is {kind}", "choose another folder with --checkpoint-dir")
 
     def _unwritable(self, error: OSError) -> UsageError:
         return UsageError(
@@ -252,8 +256,8 @@ class RunFolder:
 
     def sweep(self) -> None:
         """Remove what a process that was killed left half-written."""
-        for name in _FILES if self.writes else ():
-            atomic.sweep(self.path / name)
+        if self.writes:
+            atomic.sweep(*(self.path / name for name in _FILES))
 
     def require_space(self, size: int) -> None:
         """Raise TrainingError unless the checkpoints in the folder may come to `size` bytes."""

@@ -26,6 +26,7 @@ ASKING = {
 INSISTING = (signal.SIGINT, signal.SIGTERM, signal.SIGQUIT)
 # As shells have it.
 EXIT_CODES = frozenset(128 + number for number in ASKING)
+UNHEARD = 128 + signal.SIGPIPE  # whoever read the output has gone
 # Seconds within which a signal that comes twice is one: `timeout`, and others, send it to a process and to its group.
 ONE_PRESS = 1.0
 

@@ -6,6 +6,7 @@ Nothing is ever replaced but what camox wrote, and that only where it was asked 
 from __future__ import annotations
 
 import os
+import shlex
 import tempfile
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
@@ -35,12 +36,15 @@ def check_targets(
     read: dict[tuple[int, int], Path] | None = None
     for path in paths:
         _refuse_dash(path, hint)
+        if path.name in ("", ".."):
+            raise UsageError(f"{path} is a folder, expected a file", hint)
         if path.parent not in folders:
             folders[path.parent] = check_folder(path.parent, hint)
         _refuse_name(path.name, folders[path.parent], hint)
         real = folders[path.parent] / path.name
-        if names.setdefault(real, path) is not path:
+        if real in names:
             raise UsageError(f"two files would be written to {path}", hint)
+        names[real] = path
         if (status := _status(real, path, hint)) is None:
             continue
         if read is None:
@@ -50,7 +54,7 @@ def check_targets(
         if not overwrite:
             raise UsageError(taken(path), f"{hint}, or --overwrite where that is meant")
         if not is_ours(real):
-            raise UsageError(f"{path} is there, and camox did not write it: it stays as it is", hint)
+            raise UsageError(f"{path} exists and camox did not write it, so it is not replaced", hint)
     for each in {real.parent for real in names}:
         if clash := next((names[above] for above in (each, *each.parents) if above in names), None):
             raise UsageError(f"{clash} cannot be both a file and a folder", hint)
@@ -59,7 +63,9 @@ def check_targets(
 def check_parent(path: Path) -> None:
     """Raise UsageError where the folder for one file is not there: a typing error, more often than a new folder."""
     if not os.path.isdir(path.parent):  # noqa: PTH112 -- False for impossible names
-        raise UsageError(f"there is no folder {path.parent} to write {path.name} to", f"mkdir -p {path.parent}")
+        raise UsageError(
+            f"there is no folder {path.parent} to write {path.name} to", f"mkdir -p {shlex.quote(str(path.parent))}"
+        )
 
 
 def is_file_of(path: Path, other: Path) -> bool:
@@ -115,7 +121,7 @@ def within(folder: Path, name: str, hint: str) -> Path:
 
 def _refuse_dash(path: Path, hint: str) -> None:
     if path.parts[:1] == ("-",):
-        raise UsageError("- is no name of a file or folder, and what camox writes does not go to stdout", hint)
+        raise UsageError("- is not the name of a file or folder: camox does not write files to stdout", hint)
 
 
 def _refuse_name(name: str, folder: Path, hint: str) -> None:
@@ -125,7 +131,7 @@ def _refuse_name(name: str, folder: Path, hint: str) -> None:
     while not folder.is_dir() and folder != folder.parent:
         folder = folder.parent
     size, most = len(os.fsencode(name)), os.pathconf(folder, "PC_NAME_MAX")
-    if size > most:
+    if size > most > 0:  # some file systems that are programs do not say
         raise UsageError(f"the name {name} has {size} bytes, and {most} are the most that {folder} takes", hint)
 
 

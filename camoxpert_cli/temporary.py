@@ -11,6 +11,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from camoxpert_cli.errors import UsageError
+
 _PREFIX = "camox-"
 # Marks such a folder, and is locked as long as the process lives that made it: the system itself takes the lock back.
 _MARK = ".in-use"
@@ -18,8 +20,18 @@ _MARK = ".in-use"
 
 @contextmanager
 def temporary_folder() -> Iterator[Path]:
-    """A new folder, which is gone in the end. Before, what is left of processes that were killed is removed."""
-    with tempfile.TemporaryDirectory(prefix=_PREFIX, ignore_cleanup_errors=True) as name:
+    """A new folder, which is gone in the end. Before, what is left of processes that were killed is removed.
+
+    Raises UsageError where none can be made.
+    """
+    try:
+        made = tempfile.TemporaryDirectory(prefix=_PREFIX, ignore_cleanup_errors=True)
+    except OSError as error:
+        raise UsageError(
+            f"no temporary folder can be made: {error.strerror}",
+            "free some space, or set TMPDIR to a folder that has some",
+        ) from error
+    with made as name:
         folder = Path(name)
         _sweep(folder.parent)
         # Locked before it has its name: an unlocked one belongs to nobody. Where there are no locks none is marked.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from pathlib import Path
 from typing import get_args
 
@@ -10,7 +9,7 @@ from camoxpert_cli import atomic
 from camoxpert_cli.config.parse import parse_counts, parse_names
 from camoxpert_cli.config.schema import Strategy
 from camoxpert_cli.errors import UsageError
-from camoxpert_cli.targets import check_targets
+from camoxpert_cli.targets import check_parent, check_targets
 
 TITLE = "# camox benchmark"  # the first line of the page
 
@@ -31,16 +30,11 @@ def check_strategies(text: str) -> tuple[str, ...]:
     return parse_names("--strategy", text, STRATEGIES, expected="one or both of dp and ddp", example="dp,ddp")
 
 
-def check_out(path: Path, overwrite: bool = False, inputs: Iterable[Path] = ()) -> Path:
-    """A file that can be written; with `overwrite` it may be an earlier table, but none of `inputs`. UsageError."""
-    hint = "--out benchmark.md"
-    folder = path.absolute().parent
-    if path.is_dir() or not folder.is_dir():
-        problem = "is a folder" if path.is_dir() else f"cannot be written: {folder} is no folder that takes files"
-        raise UsageError(f"--out {path} {problem}", hint)
-    check_targets([path], hint, is_ours=_is_table, overwrite=overwrite, inputs=inputs)
+def check_out(path: Path, overwrite: bool) -> None:
+    """Raise UsageError unless tables can be written to `path`, where there may be an earlier one with `overwrite`."""
+    check_parent(path)
+    check_targets([path], "--out benchmark.md", is_ours=_is_table, overwrite=overwrite)
     atomic.sweep(path)
-    return path
 
 
 def _is_table(path: Path) -> bool:

@@ -68,8 +68,7 @@ def benchmark(
     counts = None if gpus is None else check_counts(gpus)
     strategies = None if strategy is None else check_strategies(strategy)
     if out is not None:
-        inputs = [*flags.get("data.dataset_path", ()), *([preset] if preset is not None else [])]
-        check_out(out, overwrite, map(Path, inputs))
+        check_out(out, overwrite)
 
     from camoxpert_cli.benchmark import report as report
     from camoxpert_cli.benchmark.benchmark import benchmark as run

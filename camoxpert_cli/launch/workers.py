@@ -32,13 +32,11 @@ from camoxpert_cli.parallel.worker import (
     write_job,
 )
 from camoxpert_cli.run_folder import RunFolder
-from camoxpert_cli.signals import ASKING, EXIT_CODES, INSISTING, ONE_PRESS, give_back, take_over
+from camoxpert_cli.signals import ASKING, EXIT_CODES, INSISTING, ONE_PRESS, UNHEARD, give_back, take_over
 from camoxpert_cli.temporary import temporary_folder
 
-# Whoever read the output has gone, and nobody is there to be told.
-_UNHEARD = 141
 # After these the same command would end in the same way, or was asked to end.
-FINAL = {0, 2, 3, 4, 5, 6, *EXIT_CODES, _UNHEARD}
+FINAL = {0, 2, 3, 4, 5, 6, *EXIT_CODES, UNHEARD}
 _LOG_LINES = 20
 
 
@@ -143,7 +141,7 @@ class _Workers:
                 f"rank {silent} does not answer{self._where(silent)}, and rank {end.rank} {end}{self._where(end.rank)}",
                 self._without_peers(),
             )
-        if end.code == _UNHEARD:
+        if end.code == UNHEARD:
             raise SystemExit(end.code)
         if self._asked is not None and end.code == -self._asked:  # it had not begun to listen
             return error_of(end.exit_code, f"stopped by {ASKING[self._asked]}", self._go_on())

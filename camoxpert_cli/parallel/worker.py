@@ -16,10 +16,10 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from camoxpert_cli.errors import UsageError, shown
+from camoxpert_cli.errors import PeerLostError, UsageError, shown
 
 # Exit code of a worker that lost its partners: the cause is theirs.
-PEER_LOST = 75
+PEER_LOST = PeerLostError.exit_code
 # The file from which a worker of ours learns what to do. It lies in a folder that the workers and their launcher share,
 # and is all that the environment says beside the variables that torchrun sets too.
 JOB = "CAMOX_JOB"
@@ -41,7 +41,7 @@ LAUNCHER_VARIABLES = (
     *WORKER_VARIABLES,
 )
 # For processes that are all on this machine: the name of a container's host may lead nowhere.
-ONE_MACHINE = {"GLOO_SOCKET_IFNAME": "lo"}
+ONE_MACHINE = {"GLOO_SOCKET_IFNAME": "lo0" if sys.platform == "darwin" else "lo"}
 
 
 def is_worker() -> bool:

@@ -10,11 +10,13 @@ from pathlib import Path
 
 import pytest
 
+from camoxpert_cli.errors import UsageError
 from camoxpert_cli.temporary import temporary_folder
 from tests.helpers.places import ROOT
 
 MAKES = """
 import sys
+from camoxpert_cli.errors import UsageError
 from camoxpert_cli.temporary import temporary_folder
 with temporary_folder() as folder:
     (folder / "content").write_text("of a process")
@@ -71,3 +73,11 @@ def test_folders_of_other_users(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     with temporary_folder():
         pass
     assert (tmp_path / "camox-theirs").exists()
+
+
+def test_no_room(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where none can be made, as on a full disk, there is a sentence."""
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "gone"))
+    with pytest.raises(UsageError, match="no temporary folder can be made") as caught, temporary_folder():
+        raise AssertionError("not reached")
+    assert "TMPDIR" in caught.value.hint

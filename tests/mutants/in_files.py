@@ -38,8 +38,8 @@ MUTANTS = [
     ),
     Mutant(
         "atomic.py",
-        " and not _is_being_written(entry, rest)",
-        "",
+        "if not _is_being_written(entry, ending)",
+        "if True",
         f"{_ATOMIC}::test_what_a_living_process_writes_stays",
     ),
     Mutant(
@@ -85,7 +85,7 @@ MUTANTS = [
     ),
     Mutant(
         "targets.py",
-        "        if names.setdefault(real, path) is not path:",
+        "        if real in names:",
         "        if False:",
         f"{_TARGETS}::test_targets_in_each_others_place",
     ),

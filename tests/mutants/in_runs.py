@@ -28,7 +28,7 @@ MUTANTS = [
         "        if True:\n            print",
         "behaviour/test_processes.py::test_nobody_listens",
     ),
-    Mutant("app.py", "raise typer.Exit(_UNHEARD) from error", "return", _APP),
+    Mutant("app.py", "raise typer.Exit(signals.UNHEARD) from error", "return", _APP),
     Mutant("commands/help.py", "option.callback = _print_help", "pass", _APP),
     # Signals: one that is ignored, one that the system repeats, one before the run begins.
     Mutant("signals.py", "if signal.getsignal(number) in free", "", "unit/engine/test_stopping.py"),

@@ -119,6 +119,27 @@ def test_what_was_typed_is_shown_as_text(command: list[str], text: str) -> None:
     assert len(outcome.stderr.splitlines()) <= 5
 
 
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (PermissionError(errno.EACCES, "Permission denied", "secret.yaml"), "secret.yaml: Permission denied"),
+        (OSError(errno.ENOSPC, "No space left on device", "runs/a"), "runs/a: No space left on device"),
+        (OSError(errno.ENOSPC, "No space left on device"), "No space left on device"),
+    ],
+)
+def test_what_the_system_refuses(monkeypatch: pytest.MonkeyPatch, error: OSError, said: str) -> None:
+    """Wherever it does, the user can help it: a sentence with the file's name, where there is one."""
+
+    def fail(*_: object) -> None:
+        raise error
+
+    monkeypatch.setattr("camoxpert_cli.config.resolve.resolve", fail)
+    outcome = CliRunner().invoke(app, ["train"])
+
+    assert outcome.exit_code == 2
+    assert outcome.stderr.startswith(f"Error: {said}\nTry:   ")
+
+
 def test_a_mistake_of_ours_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
     """An unexpected exception is not turned into a sentence that hides it."""
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 import os
 import stat
 import tempfile
@@ -178,12 +179,30 @@ def test_what_a_living_process_writes_stays(tmp_path: Path) -> None:
 
 def test_files_of_others_are_left_alone(tmp_path: Path) -> None:
     """No file that is not ours is written over, whatever it is called."""
-    for name in ("file.tmp", ".files.tmp"):
+    names = ("file.tmp", ".files.tmp", ".files.tmp0a", ".file.tmp", ".file.tmp-old", ".file.tmp.bak")
+    for name in names:
         (tmp_path / name).write_bytes(OLD)
     atomic.write_text(tmp_path / "file", "new")
     atomic.sweep(tmp_path / "file")
 
-    assert all((tmp_path / name).read_bytes() == OLD for name in ("file.tmp", ".files.tmp"))
+    assert all((tmp_path / name).read_bytes() == OLD for name in names)
+
+
+def test_what_cannot_be_swept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In a folder like /tmp what another user's command left stays, and stops nobody; nor does a folder not there."""
+    left = tmp_path / ".file.tmp0a"
+    left.touch()
+    (tmp_path / ".file.tmp0b").mkdir()
+
+    def refuse(path: Path, **_: object) -> None:
+        raise PermissionError(errno.EPERM, os.strerror(errno.EPERM), str(path))
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, "unlink", refuse)
+        atomic.sweep(tmp_path / "file", tmp_path / "gone" / "file", left / "file")
+    assert left.exists()
+    atomic.sweep(tmp_path / "file")
+    assert [path.name for path in tmp_path.iterdir()] == [".file.tmp0b"]
 
 
 def test_what_is_flushed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

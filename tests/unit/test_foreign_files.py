@@ -145,11 +145,11 @@ MAKERS: dict[str, Callable[[Path], object]] = {
 def test_no_regular_file(tmp_path: Path, name: str, kind: str) -> None:
     """It stays what it is, also where a run goes on."""
     MAKERS[kind](tmp_path / name)
-    assert f"{tmp_path / name} is no regular file" in refusal(tmp_path).message
+    assert f"{tmp_path / name} is not a regular file" in refusal(tmp_path).message
     if name != "last.pth":
         save = tmp_path / "last.pth"
         save.write_bytes(b"weights")
-        assert f"{tmp_path / name} is no regular file" in refusal(tmp_path, save).message
+        assert f"{tmp_path / name} is not a regular file" in refusal(tmp_path, save).message
 
 
 @pytest.mark.parametrize("name", FOLDERS)
@@ -157,7 +157,7 @@ def test_a_file_in_the_place_of_a_runs_folder(tmp_path: Path, name: str) -> None
     begin_run(tmp_path)
     (tmp_path / name).touch()
 
-    assert f"{tmp_path / name} is no folder" in refusal(tmp_path).message
+    assert f"{tmp_path / name} is not a folder" in refusal(tmp_path).message
 
 
 @pytest.mark.parametrize("name", BEGUN[:3])
@@ -167,7 +167,7 @@ def test_what_a_run_reads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "link").symlink_to(name)
     for path in (name, str(tmp_path / name), f"../{tmp_path.name}/{name}", "link"):
-        assert f"{path} is what this run reads" in refusal(Path(), inputs=[path]).message
+        assert f"{path} is an input of this run" in refusal(Path(), inputs=[path]).message
 
 
 def test_a_run_goes_on(tmp_path: Path) -> None:
@@ -240,12 +240,25 @@ def test_damaged_settings_stop_no_run(tmp_path: Path, name: str, content: bytes)
     RunFolder(tmp_path).refuse_other_run(tmp_path / "last.pth")
 
 
-@pytest.mark.parametrize("kind", ["link that leads nowhere", "no folder"])
+@pytest.mark.parametrize("section", ["data: 3", "run: [checkpoint_dir]", "run: its checkpoint_dir", "train:"])
+def test_settings_without_their_sections(tmp_path: Path, section: str) -> None:
+    """They say nothing, whoever asks."""
+    settings = {name: f"{name}: {{a: 1}}" for name in ("model", "data", "train")}
+    settings["run"] = f"run: {{checkpoint_dir: {tmp_path}}}"
+    settings[section.partition(":")[0]] = section
+    (tmp_path / "config.yaml").write_text("\n".join(settings.values()))
+
+    assert RunFolder(tmp_path).settings == {}
+    with pytest.raises(UsageError, match=r"config\.yaml"):
+        RunFolder(tmp_path).refuse_other_run(None)
+
+
+@pytest.mark.parametrize("kind", ["link to nothing", "pipe"])
 def test_a_run_folder_that_is_none(tmp_path: Path, kind: str) -> None:
     """A link that leads nowhere, or a pipe, in the place of the run folder is said before anything is made."""
     path = tmp_path / "run"
-    MAKERS["link to nothing" if kind == "link that leads nowhere" else "pipe"](path)
-    with pytest.raises(UsageError, match=kind):
+    MAKERS[kind](path)
+    with pytest.raises(UsageError, match="is a broken link or not a folder"):
         RunFolder(path).refuse_other_run(None)
-    with pytest.raises(UsageError, match=kind), RunFolder(path).locked():
+    with pytest.raises(UsageError, match="is a broken link or not a folder"), RunFolder(path).locked():
         pass

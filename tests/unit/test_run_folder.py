@@ -313,6 +313,18 @@ def test_a_folder_that_was_there_stays(tmp_path: Path) -> None:
     assert tmp_path.is_dir()
 
 
+def test_a_folder_below_one_that_is_closed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In somebody else's home folder nothing can be looked at, nor made: a sentence says so."""
+
+    def refuse(path: Path, *_: object, **__: object) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    for name in ("exists", "mkdir"):
+        monkeypatch.setattr(Path, name, refuse)
+    with pytest.raises(UsageError, match="cannot be written: Permission denied"), RunFolder(tmp_path / "a").locked():
+        pass
+
+
 def test_a_launcher_and_its_worker_share_the_lock(tmp_path: Path) -> None:
     """Both hold the folder against a third, whichever of them ends first."""
     launcher, worker, other = (RunFolder(tmp_path) for _ in range(3))
@@ -401,6 +413,18 @@ def test_what_is_there_needs_no_more_space(tmp_path: Path, monkeypatch: pytest.M
     RunFolder(tmp_path).require_space(1000)
     with pytest.raises(TrainingError, match="GiB more"):
         RunFolder(tmp_path).require_space(1200)
+
+
+def test_stamps(tmp_path: Path) -> None:
+    """They tell that a checkpoint was replaced, and not that a mounted drive gave the same file another inode."""
+    folder = RunFolder(tmp_path)
+    folder.last.write_bytes(b"old")
+    before = folder.stamps
+    shutil.copy2(folder.last, tmp_path / "copy")
+    (tmp_path / "copy").replace(folder.last)
+    assert folder.stamps == before
+    folder.last.write_bytes(b"newer")
+    assert folder.stamps != before
 
 
 def test_resume_command_is_quoted() -> None:

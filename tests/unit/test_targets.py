@@ -17,7 +17,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from camoxpert_cli.errors import UsageError
-from camoxpert_cli.targets import check_folder, check_targets, is_plain, within
+from camoxpert_cli.targets import check_folder, check_parent, check_targets, is_plain, within
 
 
 def check(*paths: Path, overwrite: bool = True, **options: Any) -> None:
@@ -84,6 +84,12 @@ def test_what_is_no_file(tmp_path: Path, make: Callable[[Path], None], message: 
     assert os.path.lexists(tmp_path / "a")
 
 
+@pytest.mark.parametrize("path", [".", "..", "/", "a/.."])
+def test_names_of_folders(path: str) -> None:
+    """They are what they are, and no file of an empty name."""
+    assert refusal(Path(path)).message == f"{path} is a folder, expected a file"
+
+
 @pytest.mark.parametrize("name", ["in", "link", "hard", "folder/in", "new/../in"])
 def test_what_is_read_is_never_replaced(tmp_path: Path, name: str) -> None:
     """By whatever name: a link, a second name, a folder that is a link."""
@@ -100,6 +106,7 @@ def test_targets_in_each_others_place(tmp_path: Path, paths: tuple[str, str]) ->
     """Two that are one file, or one file that would have to be a folder; also beside those that were checked before."""
     (tmp_path / "link").symlink_to(tmp_path)
     first, second = (tmp_path / each for each in paths)
+    second = first if second == first else second
 
     for options in ({}, {"beside": [second]}):
         error = refusal(first, *([] if options else [second]), **options)
@@ -165,10 +172,29 @@ def test_long_names(tmp_path: Path) -> None:
     assert "has 256 bytes, and 255 are the most" in refusal(tmp_path / ("ä" * 126 + ".png")).message
 
 
+def test_a_folder_that_is_not_there(tmp_path: Path) -> None:
+    """One that has to be made first comes with the command, to be typed as it is."""
+    check_parent(tmp_path / "a")
+    with pytest.raises(UsageError, match=r"there is no folder .*my maps to write a to") as caught:
+        check_parent(tmp_path / "my maps" / "a")
+
+    assert caught.value.hint == f"mkdir -p '{tmp_path}/my maps'"
+
+
+@pytest.mark.parametrize("most", [-1, 0])
+def test_a_disk_that_does_not_say_how_long_names_may_be(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, most: int
+) -> None:
+    """As some that are mounted over a network: names are fine."""
+    monkeypatch.setattr(os, "pathconf", lambda *_: most)
+
+    check(tmp_path / "new" / "a")
+
+
 def test_stdout() -> None:
     """What other programs take for stdout would be a file of that name."""
     for path in (Path("-"), Path("-", "a")):
-        assert "- is no name of a file" in refusal(path).message
+        assert "- is not the name of a file" in refusal(path).message
 
 
 @settings(max_examples=200, suppress_health_check=[HealthCheck.function_scoped_fixture])

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
+import socket
 from pathlib import Path
 from typing import NoReturn
 
 import pytest
 
-from camoxpert_cli.parallel.worker import JOB, ending_at_once, is_first, worker_environment
+from camoxpert_cli.parallel.worker import JOB, ONE_MACHINE, ending_at_once, is_first, worker_environment
 
 
 @pytest.mark.parametrize(
@@ -29,7 +30,14 @@ def test_who_speaks_before_a_run(variables: dict[str, str], first: bool, monkeyp
     assert is_first() is first
 
 
-@pytest.mark.parametrize(("name", "ours"), [("GLOO_SOCKET_IFNAME", "lo"), ("OMP_NUM_THREADS", "3")])
+def test_the_interface_of_one_machine() -> None:
+    """It has one of that name, whatever its system calls it."""
+    assert ONE_MACHINE["GLOO_SOCKET_IFNAME"] in [name for _, name in socket.if_nameindex()]
+
+
+@pytest.mark.parametrize(
+    ("name", "ours"), [("GLOO_SOCKET_IFNAME", ONE_MACHINE["GLOO_SOCKET_IFNAME"]), ("OMP_NUM_THREADS", "3")]
+)
 def test_what_the_user_set_goes_before(name: str, ours: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A worker has the user's own variables; what camox would choose is for where there is none."""
     monkeypatch.delenv(name, raising=False)
