@@ -49,7 +49,7 @@ def look_at_test_set(name: str, pairs: Sequence[Pair]) -> None:
 
 
 def _marked(pairs: Sequence[Pair]) -> list[bool]:
-    """Whether masks mark anything, of pairs from everywhere in the set; DataError for one that is read in vain."""
+    """Whether masks mark anything, of pairs from everywhere in the set; DataError for one that cannot be read."""
     chosen = pairs[:: max(1, -(-len(pairs) // _MASKS))]
     return [bool(mask.any()) for mask in in_threads(read_scored_mask, [pair.mask for pair in chosen])]
 

@@ -20,8 +20,8 @@ def find_images(paths: Sequence[Path]) -> list[Path]:
 
     A folder's are those directly in it; `**` in a pattern goes to any depth, into each folder once, by whatever links
     it is reached. Hidden files are passed over, and so is what has no image's suffix, unless the pattern ends in that
-    suffix or the file itself was named. What is called as an image is and is none, such as a link that leads nowhere,
-    is among them: whoever reads it says so. Raises DataError for each of `paths` that gives no image.
+    suffix or the file itself was named. What has an image's suffix and is none, such as a link that leads nowhere, is
+    among them, and an error for whoever reads it. Raises DataError for each of `paths` that gives no image.
     """
     return [image for path in paths for image in _images_of(path)]
 

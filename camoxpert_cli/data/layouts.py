@@ -74,7 +74,7 @@ class Files:
     """The files of a pair of folders by stem, each in the order of names: one file a stem, unless names clash.
 
     `owners` are the stems of all images whose masks may lie in the folder of masks, `left_out` the number of NonCAM
-    images that were passed over, and `unread` says how many files of which endings were, for OpenCV reads none such.
+    images that were passed over, and `unread` says how many files were because OpenCV cannot read their format.
     """
 
     images: dict[str, list[Path]]
