@@ -330,7 +330,7 @@ def _recognise(root: Path) -> tuple[list[Folders], list[str]]:
                 notes.append(f"left out {each.relative_to(root)}, which holds {_contents(each)}")
     if splits:
         known = {*_TRAIN_FOLDERS, *_VAL_FOLDERS, *_TEST_FOLDERS}
-        others = [each for each in below if each.name.lower() not in known and _image_and_mask_folders(each)]
+        others = [each for each in below if each.name.lower() not in known and _holds_pairs(each)]
         notes += [f"left out {each.name}, whose name says neither train, val nor test" for each in others]
     return splits, notes
 
@@ -405,6 +405,14 @@ def _image_and_mask_folders(folder: Path) -> tuple[Path, Path] | None:
     below = _subfolders(folder)
     images, masks = _child(below, _IMAGE_FOLDERS), _child(below, _MASK_FOLDERS)
     return (images, masks) if images and masks else None
+
+
+def _holds_pairs(folder: Path) -> bool:
+    """False, too, where one may not look, such as in `lost+found` on a disk of one's own."""
+    try:
+        return _image_and_mask_folders(folder) is not None
+    except DataError:
+        return False
 
 
 def _child(folders: Sequence[Path], names: Sequence[str]) -> Path | None:

@@ -31,7 +31,7 @@ CIRCLE = "train: &a\n  lr: *a\n"
         (CIRCLE, "p.yaml:2 is not valid YAML: *a is an alias"),
         ("a: &a {lr: 1}\ntrain:\n  <<: *a\n", "*a is an alias"),
         ("train:\n  <<: {lr: 1}\n", "train.<< is {'lr': '1'}, but there is no such setting"),
-        ("[" * 2000, "is nested too deeply"),
+        ("[" * 400, "is nested too deeply"),
         ("a: " + "{a: " * 10000, "is nested too deeply"),
         ("? " * 10000, "is nested too deeply"),
         ("".join(f"{' ' * level}a:\n" for level in range(340)), "is nested too deeply"),

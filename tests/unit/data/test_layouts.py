@@ -610,6 +610,22 @@ def test_links_that_lead_in_a_circle(tmp_path: Path) -> None:
     assert "left out 1 self, which" in data.description
 
 
+def test_folders_beside_a_data_set_may_be_closed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """At the root of a disk there are some that nobody but the system may look into."""
+    touch_pairs(tmp_path / "TrainDataset", "Imgs", "GT", ["a"])
+    (tmp_path / "lost+found").mkdir()
+    scandir = os.scandir
+
+    def refuse(path: Path) -> object:
+        if path.name == "lost+found":
+            raise PermissionError(13, "Permission denied")
+        return scandir(path)
+
+    with monkeypatch.context() as patched:
+        patched.setattr("os.scandir", refuse)
+        assert len(find_data([tmp_path]).train) == 1
+
+
 def test_split_without_its_folders_is_left_out(tmp_path: Path) -> None:
     """A training folder without masks does not stop the test set from being used, but is told."""
     touch(tmp_path / "Train" / "Image", ["a.jpg"])
