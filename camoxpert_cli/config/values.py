@@ -85,7 +85,7 @@ def _as_paths(value: Any) -> Any:
     try:
         path = user_path(value)
     except ValueError as error:
-        raise ValueError(f"a path that can be: {error}") from error
+        raise ValueError(f"a valid path: {error}") from error
     return str(path) if value.startswith("~") else value
 
 

@@ -35,7 +35,7 @@ from camoxpert_cli.data.sizes import is_same_shape
 from camoxpert_cli.data.threads import in_threads
 from camoxpert_cli.errors import DataError, UsageError
 from camoxpert_cli.regular_file import read_regular
-from camoxpert_cli.targets import check_targets
+from camoxpert_cli.targets import check_parent, check_targets
 
 # What each kind of fault means, in the order in which they are shown.
 KINDS = {
@@ -369,12 +369,9 @@ def check_data(
 
 def refuse_list(path: Path) -> None:
     """Raise UsageError where the list of clean pairs cannot be written to `path`, or would replace something else."""
-    if path.is_dir() or not is_list(path):
+    if not is_list(path):
         raise UsageError(f"the list {path} would not be known as one", "give a name that ends in .json")
-    if not path.absolute().parent.is_dir():
-        raise UsageError(f"there is no folder {path.absolute().parent} for the list", "make it, or choose another")
-    if path.is_file() and not _is_ours(path):
-        raise UsageError(f"{path} is there, and no list of camox: nothing was changed", "choose another name")
+    check_parent(path)
     check_targets([path], "choose another name", is_ours=_is_ours, overwrite=True)
     atomic.sweep(path)
 

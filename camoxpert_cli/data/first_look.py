@@ -11,7 +11,7 @@ from pathlib import Path
 from camoxpert_cli import console
 from camoxpert_cli.data.headers import stated_size
 from camoxpert_cli.data.pairs import Pair
-from camoxpert_cli.data.reading import read_matching_image, read_scored_mask, status_of
+from camoxpert_cli.data.reading import read_bytes, read_matching_image, read_scored_mask, status_of
 from camoxpert_cli.data.threads import in_threads
 
 # Masks that are read: a tool writes all of a data set in the same way.
@@ -49,7 +49,7 @@ def look_at_test_set(name: str, pairs: Sequence[Pair]) -> None:
 
 
 def _marked(pairs: Sequence[Pair]) -> list[bool]:
-    """Whether masks mark anything, of pairs from everywhere in the set; DataError for one that is read in vain."""
+    """Whether masks mark anything, of pairs from everywhere in the set; DataError for one that cannot be read."""
     chosen = pairs[:: max(1, -(-len(pairs) // _MASKS))]
     return [bool(mask.any()) for mask in in_threads(read_scored_mask, [pair.mask for pair in chosen])]
 
@@ -57,17 +57,21 @@ def _marked(pairs: Sequence[Pair]) -> list[bool]:
 def _differs(pair: Pair, resized: bool) -> bool:
     """Whether image and mask have different sizes, which only `resized` allows: elsewhere that raises DataError.
 
-    Nothing is decoded where the first bytes of the files say that they have one size.
+    Nothing is decoded where the files say that they have one size, most of them in their first bytes.
     """
     head = _head(pair.image)
-    image, mask = stated_size(head), stated_size(_head(pair.mask))
-    # A turned image may have either size. Which of them is the mask's is seen when it is read.
-    may_turn = b"Exif" in head or b"eXIf" in head
-    if image is not None and mask is not None and (image == mask or (may_turn and image == mask[::-1])):
+    image = stated_size(head) or stated_size(read_bytes(pair.image))
+    mask = stated_size(_head(pair.mask)) or stated_size(read_bytes(pair.mask))
+    if image is not None and mask is not None and (image == mask or (image == mask[::-1] and _may_be_turned(head))):
         return False
     whole = read_scored_mask(pair.mask)
     size = (whole.shape[0], whole.shape[1])
     return read_matching_image(pair.image, size, pair.mask, None, resized=resized).shape[:2] != size
+
+
+def _may_be_turned(head: bytes) -> bool:
+    """Whether an image may have either size. Which of them is the mask's is seen when it is read."""
+    return b"Exif" in head or b"eXIf" in head
 
 
 def _head(path: Path) -> bytes:

@@ -8,7 +8,7 @@ from glob import escape, glob, has_magic
 from pathlib import Path
 
 from camoxpert_cli import console
-from camoxpert_cli.data.layouts import IMAGE_SUFFIXES, unread_in
+from camoxpert_cli.data.layouts import IMAGE_SUFFIXES, describe_unread, images_in
 from camoxpert_cli.errors import DataError
 
 _EXPECTED = "give picture files, folders of pictures, or patterns such as 'photos/**/*.jpg'"
@@ -20,8 +20,8 @@ def find_images(paths: Sequence[Path]) -> list[Path]:
 
     A folder's are those directly in it; `**` in a pattern goes to any depth, into each folder once, by whatever links
     it is reached. Hidden files are passed over, and so is what has no image's suffix, unless the pattern ends in that
-    suffix or the file itself was named. What is called as an image is and is none, such as a link that leads nowhere,
-    is among them: whoever reads it says so. Raises DataError for each of `paths` that gives no image.
+    suffix or the file itself was named. What has an image's suffix and is none, such as a link that leads nowhere, is
+    among them, and an error for whoever reads it. Raises DataError for each of `paths` that gives no image.
     """
     return [image for path in paths for image in _images_of(path)]
 
@@ -30,27 +30,23 @@ def _images_of(path: Path) -> list[Path]:
     # Unlike Path's own, these are False for what may not be looked at.
     if os.path.isfile(path):  # noqa: PTH113  # first, for names may hold what else would make a pattern
         return [path]
-    suffixes = IMAGE_SUFFIXES
     if os.path.isdir(path):  # noqa: PTH112
-        try:
-            found, problem = list(path.iterdir()), f"no pictures in {path}"
-        except OSError as error:
-            raise DataError(f"cannot look into {path}: {error.strerror}", "check its permissions") from error
+        images, others = images_in(path)
+        problem, unread = f"no pictures in {path}", describe_unread(others)
     elif os.path.exists(path):  # noqa: PTH110
         raise DataError(f"{path} is neither a file nor a folder", _EXPECTED)
     elif has_magic(str(path)):
-        found = _matches(path.expanduser())
-        suffixes, problem = suffixes | {path.suffix.lower()}, f"no picture matches {path}"
+        suffixes = (IMAGE_SUFFIXES | {path.suffix.lower()}) - {""}
+        images = sorted(
+            match
+            for match in dict.fromkeys(_matches(path.expanduser()))
+            if match.suffix.lower() in suffixes
+            and not match.name.startswith(".")  # macOS adds ._NAME.jpg
+            and not os.path.isdir(match)  # noqa: PTH112
+        )
+        problem, unread = f"no picture matches {path}", ""
     else:
         raise DataError(f"there is no picture or folder {path}", _EXPECTED)
-    images = sorted(
-        entry
-        for entry in dict.fromkeys(found)
-        if entry.suffix.lower() in suffixes - {""}
-        and not entry.name.startswith(".")  # macOS adds ._NAME.jpg
-        and not os.path.isdir(entry)  # noqa: PTH112
-    )
-    unread = unread_in([path]) if path.is_dir() else ""
     if not images:
         raise DataError(f"{problem}: {unread}" if unread else problem, _EXPECTED)
     if unread:

@@ -74,7 +74,7 @@ class Files:
     """The files of a pair of folders by stem, each in the order of names: one file a stem, unless names clash.
 
     `owners` are the stems of all images whose masks may lie in the folder of masks, `left_out` the number of NonCAM
-    images that were passed over, and `unread` says how many files of which endings were, for OpenCV reads none such.
+    images that were passed over, and `unread` says how many files were because OpenCV cannot read their format.
     """
 
     images: dict[str, list[Path]]
@@ -238,7 +238,7 @@ def find_under(folder: Path, depth: int = 4) -> list[Path]:
     try:
         if _recognise(folder)[0]:
             return [folder]
-        below = [] if depth == 0 or len(_images(folder)) > _IMAGE_FOLDER else _subfolders(folder)
+        below = [] if depth == 0 or len(images_in(folder)[0]) > _IMAGE_FOLDER else _subfolders(folder)
     except DataError:
         return []
     return [match for each in below for match in find_under(each, depth - 1)]
@@ -275,10 +275,12 @@ def list_files(images: Path, masks: Path, sharing: Sequence[Path] = (), *, inclu
     `sharing`: further image folders whose masks lie in `masks` as well. Raises DataError for folders that cannot be
     looked into.
     """
-    image_files, left_out = _by_stem(images, include_noncam)
-    found = _by_stem(masks, include_noncam)[0]
-    owners = set(image_files).union(*(_by_stem(folder, include_noncam)[0] for folder in sharing))
-    return Files(image_files, found, owners, left_out, unread_in([images, masks]))
+    image_paths, other_images = images_in(images)
+    mask_paths, other_masks = images_in(masks)
+    image_files, left_out = _by_stem(image_paths, include_noncam)
+    found = _by_stem(mask_paths, include_noncam)[0]
+    owners = set(image_files).union(*(_by_stem(images_in(folder)[0], include_noncam)[0] for folder in sharing))
+    return Files(image_files, found, owners, left_out, describe_unread(other_images + other_masks))
 
 
 def find_folders(root: Path) -> tuple[list[Folders], list[str]]:
@@ -328,7 +330,7 @@ def _recognise(root: Path) -> tuple[list[Folders], list[str]]:
                 notes.append(f"left out {each.relative_to(root)}, which holds {_contents(each)}")
     if splits:
         known = {*_TRAIN_FOLDERS, *_VAL_FOLDERS, *_TEST_FOLDERS}
-        others = [each for each in below if each.name.lower() not in known and _image_and_mask_folders(each)]
+        others = [each for each in below if each.name.lower() not in known and _holds_pairs(each)]
         notes += [f"left out {each.name}, whose name says neither train, val nor test" for each in others]
     return splits, notes
 
@@ -405,6 +407,14 @@ def _image_and_mask_folders(folder: Path) -> tuple[Path, Path] | None:
     return (images, masks) if images and masks else None
 
 
+def _holds_pairs(folder: Path) -> bool:
+    """False, too, where one may not look, such as in `lost+found` on a disk of one's own."""
+    try:
+        return _image_and_mask_folders(folder) is not None
+    except DataError:
+        return False
+
+
 def _child(folders: Sequence[Path], names: Sequence[str]) -> Path | None:
     """The folder with the earliest of `names`, which are lower-case, in any case of letters."""
     by_name = {each.name.lower(): each for each in folders}
@@ -412,11 +422,31 @@ def _child(folders: Sequence[Path], names: Sequence[str]) -> Path | None:
 
 
 def _subfolders(folder: Path) -> list[Path]:
-    return [folder / entry.name for entry in _entries(folder) if os.path.isdir(entry)]  # noqa: PTH112
+    return [folder / entry.name for entry in _entries(folder) if _is_folder(entry)]
 
 
-def _images(folder: Path) -> list[Path]:
-    return [path for entry in _entries(folder) if (path := folder / entry.name).suffix.lower() in IMAGE_SUFFIXES]
+def images_in(folder: Path) -> tuple[list[Path], Counter[str]]:
+    """The images in a folder, sorted by name, and the number of other files by ending. Raises DataError."""
+    images = []
+    others: Counter[str] = Counter()
+    for entry in _entries(folder):
+        if _is_folder(entry):
+            continue
+        _, dot, ending = entry.name.rpartition(".")
+        suffix = dot and f".{ending.lower()}"
+        if suffix in IMAGE_SUFFIXES:
+            images.append(folder / entry.name)
+        else:
+            others[suffix or entry.name] += 1
+    return images, others
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    """Needs no call of the system except for links, of which there may be thousands on a slow network."""
+    try:
+        return entry.is_dir()
+    except OSError:  # a link that leads in a circle, or to where one may not look
+        return False
 
 
 def _entries(folder: Path) -> list[os.DirEntry[str]]:
@@ -434,11 +464,11 @@ def _entries(folder: Path) -> list[os.DirEntry[str]]:
     return sorted(shown, key=attrgetter("name"))
 
 
-def _by_stem(folder: Path, include_noncam: bool) -> tuple[dict[str, list[Path]], int]:
-    """The images of a folder by stem, and how many NonCAM ones were left out."""
+def _by_stem(paths: Sequence[Path], include_noncam: bool) -> tuple[dict[str, list[Path]], int]:
+    """The images by stem, and how many NonCAM ones were left out."""
     images: dict[str, list[Path]] = {}
     left_out = 0
-    for path in _images(folder):
+    for path in paths:
         if not include_noncam and path.name.startswith(NOT_CAMOUFLAGED):
             left_out += 1
         else:
@@ -446,15 +476,9 @@ def _by_stem(folder: Path, include_noncam: bool) -> tuple[dict[str, list[Path]],
     return images, left_out
 
 
-def unread_in(folders: Sequence[Path]) -> str:
-    """How many files were passed over because of their endings, in words."""
-    endings = Counter(
-        Path(each.name).suffix.lower() or each.name
-        for folder in folders
-        for each in _entries(folder)
-        if Path(each.name).suffix.lower() not in IMAGE_SUFFIXES and not each.is_dir()
-    )
-    counts = ", ".join(f"{count} {ending}" for ending, count in endings.most_common(8))
+def describe_unread(others: Counter[str]) -> str:
+    """How many files of which endings were passed over, in words; empty where there are none."""
+    counts = ", ".join(f"{count} {ending}" for ending, count in others.most_common(8))
     return f"left out {counts}, which OpenCV does not read: convert what is a picture" if counts else ""
 
 
@@ -467,8 +491,8 @@ def _first_of(names: Sequence[str], kind: str) -> str:
 def _contents(folder: Path) -> str:
     """Sub-folders and the number of files by extension, in words."""
     entries = _entries(folder)
-    folders = [each.name for each in entries if os.path.isdir(each)]  # noqa: PTH112
-    endings = Counter(Path(each.name).suffix.lower() or each.name for each in entries if each.name not in folders)
+    folders = [each.name for each in entries if _is_folder(each)]
+    endings = Counter(Path(each.name).suffix.lower() or each.name for each in entries if not _is_folder(each))
     parts = [f"the sub-folders {', '.join(folders[:8])}"] if folders else []
     parts += [f"{count} {ending}" for ending, count in endings.most_common(8)]
     return ", ".join(parts) or "nothing"

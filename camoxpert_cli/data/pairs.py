@@ -31,7 +31,7 @@ class Pair:
 
 def is_list(path: Path) -> bool:
     """Whether a path that stands for data is meant as a list of pairs: by its ending, unless a folder has it."""
-    return path.suffix.lower() == _LIST_SUFFIX and not path.is_dir()
+    return path.suffix.lower() == _LIST_SUFFIX and not os.path.isdir(path)  # noqa: PTH112 -- False for what may not be looked at
 
 
 def write_list(

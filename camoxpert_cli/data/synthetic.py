@@ -116,8 +116,8 @@ def write_dataset(folder: Path, *, seed: int, train: int, test: int, size: int) 
     `train` and `test` are counts. The files are TrainDataset/{Imgs,GT}/train_00000.png ... from the "train"
     split, TestDataset/synthetic/{Imgs,GT}/test_00000.png ... from the "val" split, and a manifest. All of them appear
     at once: they are made in a folder beside `folder`, which then gets its name. Raises DataError where `folder` holds
-    anything else than exactly these files, or the disk has too little room, and changes nothing there: it may be
-    somebody's, or in use.
+    anything but exactly these files and hidden ones, or the disk has too little room, and changes nothing there: it
+    may be somebody's, or in use.
     """
     wanted = {"version": VERSION, "seed": seed, "train": train, "test": test, "size": size}
     folder = folder.resolve()  # of a link, what it leads to
@@ -192,7 +192,9 @@ def _holds(folder: Path, names: set[Path], wanted: dict[str, int]) -> bool:
     """
     if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
         return False
-    files = {path.relative_to(folder) for path in folder.rglob("*") if not path.is_dir()}
+    paths = (path.relative_to(folder) for path in folder.rglob("*") if not path.is_dir())
+    # Whoever looks at pictures may leave .DS_Store or .ipynb_checkpoints behind.
+    files = {path for path in paths if not any(part.startswith(".") for part in path.parts)}
     if files == names and _read_json(folder / MANIFEST) == wanted:
         return True
     other = next(iter(sorted(files - names)), None)

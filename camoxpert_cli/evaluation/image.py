@@ -23,8 +23,8 @@ def score_and_save(
     mask: NDArray[np.bool_],
     protocol: Protocol,
     save_as: Path | None,
-    unsaved: list[UsageError] | None = None,
-    new: bool = False,
+    unsaved: list[UsageError],
+    new: bool,
 ) -> ImageScores:
     """The scores of a map (H, W); the map itself is written to `save_as` where that is given, see `write_image`.
 
@@ -34,8 +34,6 @@ def score_and_save(
         try:
             write_image(save_as, grey, "--save-maps", new=new)
         except UsageError as error:
-            if unsaved is None:
-                raise
             unsaved.append(error)
     return _score(grey, mask, protocol)
 

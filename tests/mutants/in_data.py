@@ -160,7 +160,7 @@ MUTANTS = [
     ),
     Mutant(
         "data/first_look.py",
-        "(image == mask or (may_turn and image == mask[::-1]))",
+        "(image == mask or (image == mask[::-1] and _may_be_turned(head)))",
         "(image == mask or image == mask[::-1])",
         "unit/data/test_first_look.py::test_a_mask_of_another_shape",
     ),
@@ -557,7 +557,7 @@ MUTANTS = [
     ),
     Mutant(
         "data/layouts.py",
-        "each.name.lower() not in known and _image_and_mask_folders(each)",
+        "each.name.lower() not in known and _holds_pairs(each)",
         "False",
         "unit/data/test_layouts.py::test_folders_beside_that_say_nothing",
     ),

@@ -305,7 +305,7 @@ def test_other_files_are_not_replaced(faulty: Path, tmp_path: Path) -> None:
     outcome = run(faulty, "--write-clean", precious)
 
     assert outcome.exit_code == 2
-    assert "nothing was changed" in outcome.stderr
+    assert "camox did not write it" in outcome.stderr
     assert precious.read_text() == "{}"
     assert run(faulty, "--write-clean", earlier).exit_code == 3
 

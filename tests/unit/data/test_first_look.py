@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from camoxpert_cli.data.first_look import look_at_test_set, look_at_training
+from camoxpert_cli.data.headers import stated_size
 from camoxpert_cli.data.pairs import Pair
 from camoxpert_cli.data.sizes import is_same_shape
 from camoxpert_cli.errors import DataError
@@ -68,6 +69,20 @@ def test_what_is_not_decoded(tmp_path: Path) -> None:
     pair.image.write_bytes(pair.image.read_bytes()[:700])
 
     look_at_training([pair] * 200)
+
+
+def test_sizes_that_are_not_at_the_beginning(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A TIFF tells them at its end, a JPEG of some cameras behind long entries: that is no reason to decode them."""
+    tiff, photograph = (
+        pair_of(tmp_path, name, (240, 360), (240, 360), suffix) for name, suffix in (("a", ".tif"), ("b", ".jpg"))
+    )
+    content = photograph.image.read_bytes()
+    entry = b"\xff\xe2\xff\xff" + bytes(0xFFFD)
+    photograph.image.write_bytes(content[:2] + 2 * entry + content[2:])
+    assert stated_size(tiff.image.read_bytes()[: 1 << 16]) is None
+
+    monkeypatch.setattr("camoxpert_cli.data.first_look.read_matching_image", pytest.fail)
+    look_at_training([tiff, photograph])
 
 
 @pytest.mark.parametrize("look", [look_at_training, lambda pairs: look_at_test_set("CAMO", pairs)])

@@ -123,6 +123,7 @@ def test_what_is_called_as_an_image_and_is_none(folder: Path) -> None:
     os.mkfifo("photos/pipe.png")
     Path("photos/lost.png").symlink_to("nowhere")
     Path("photos/self.png").symlink_to("self.png")
+    Path("photos/self").symlink_to("self")
 
     assert found("photos") == [
         f"photos/{name}" for name in ("a.JPEG", "b.jpg", "c.png", "lost.png", "pipe.png", "self.png")

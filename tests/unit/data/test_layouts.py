@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import base64
+import os
 import re
 from pathlib import Path
 
@@ -8,7 +9,7 @@ import cv2
 import numpy as np
 import pytest
 
-from camoxpert_cli.data.layouts import IMAGE_SUFFIXES, DataSet, find_data, find_under, pair_folders
+from camoxpert_cli.data.layouts import IMAGE_SUFFIXES, DataSet, find_data, find_under, list_files, pair_folders
 from camoxpert_cli.data.pairs import Pair, write_list
 from camoxpert_cli.data.reading import read_image, read_mask
 from camoxpert_cli.errors import DataError
@@ -568,6 +569,61 @@ def test_folder_that_may_not_be_read(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert find_under(tmp_path) == []
     with pytest.raises(DataError, match="Permission denied"):
         find_data([tmp_path])
+
+
+def test_files_are_not_looked_at(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A folder of thousands of images is listed, and no file asked for its kind, which takes minutes on a network."""
+    touch_pairs(tmp_path, "Imgs", "GT", ["a", "b"])
+    listed: list[Path] = []
+    asked: list[Path] = []
+    scandir, stat = os.scandir, os.stat
+
+    def counted(path: Path) -> object:
+        listed.append(path)
+        return scandir(path)
+
+    def noted(path: str | Path, **how: object) -> object:
+        asked.append(Path(path))
+        return stat(path, **how)  # type: ignore[arg-type]
+
+    monkeypatch.setattr("os.scandir", counted)
+    monkeypatch.setattr("os.stat", noted)
+    list_files(tmp_path / "Imgs", tmp_path / "GT")
+    data = find_data([tmp_path])
+    monkeypatch.undo()
+
+    assert listed[:2] == [tmp_path / "Imgs", tmp_path / "GT"]
+    assert listed[2] == tmp_path
+    assert len(data.train) == 2
+    assert {path for path in asked if path.suffix} == set()
+
+
+def test_links_that_lead_in_a_circle(tmp_path: Path) -> None:
+    """Beside images they are files like any other."""
+    touch_pairs(tmp_path, "Imgs", "GT", ["a"])
+    (tmp_path / "Imgs" / "self").symlink_to("self")
+    (tmp_path / "self").symlink_to("self")
+
+    data = find_data([tmp_path])
+
+    assert [pair.name for pair in data.train] == ["a"]
+    assert "left out 1 self, which" in data.description
+
+
+def test_folders_beside_a_data_set_may_be_closed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """At the root of a disk there are some that nobody but the system may look into."""
+    touch_pairs(tmp_path / "TrainDataset", "Imgs", "GT", ["a"])
+    (tmp_path / "lost+found").mkdir()
+    scandir = os.scandir
+
+    def refuse(path: Path) -> object:
+        if path.name == "lost+found":
+            raise PermissionError(13, "Permission denied")
+        return scandir(path)
+
+    with monkeypatch.context() as patched:
+        patched.setattr("os.scandir", refuse)
+        assert len(find_data([tmp_path]).train) == 1
 
 
 def test_split_without_its_folders_is_left_out(tmp_path: Path) -> None:

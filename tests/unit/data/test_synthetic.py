@@ -190,8 +190,11 @@ def test_layout(tmp_path: Path) -> None:
 
 
 def test_rerun_reuses(tmp_path: Path) -> None:
-    """The same arguments on a complete folder write nothing."""
+    """The same arguments on a complete folder write nothing, whatever hidden files a viewer left there."""
     write_small(tmp_path)
+    (tmp_path / ".DS_Store").touch()
+    (tmp_path / "TrainDataset" / ".ipynb_checkpoints").mkdir()
+    (tmp_path / "TrainDataset" / ".ipynb_checkpoints" / "train_00000-checkpoint.png").touch()
     times = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")}
 
     assert not write_small(tmp_path)
