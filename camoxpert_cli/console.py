@@ -8,6 +8,7 @@ results that nobody gets are an error, `NotTold`.
 
 from __future__ import annotations
 
+import atexit
 import codecs
 import io
 import os
@@ -72,6 +73,7 @@ def prepare_streams() -> None:
         if nowhere == 2:
             sys.stderr = open(2, "w", encoding="utf-8", closefd=False)  # noqa: SIM115
     os.close(nowhere)
+    atexit.register(_flush)
     codecs.register_error("camox", _spell_out)
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
@@ -111,12 +113,13 @@ def filled(text: str, *, indent: int = 2, width: int = 80) -> str:
 
 
 def warn(text: str) -> None:
-    _to_stderr(wrapped(f"Warning: {text}"))
+    _to_stderr(wrapped(_in_one_piece(f"Warning: {text}")))
 
 
 def fail(message: str, hint: str, details: str = "") -> None:
     """Why the program ends, and what to type next."""
-    _to_stderr(wrapped(f"Error: {message}") if "\n" not in message else f"Error: {message}")
+    text = _in_one_piece(f"Error: {message}")
+    _to_stderr(text if "\n" in text else wrapped(text))
     if details:
         _to_stderr(details)
     if hint:
@@ -238,6 +241,11 @@ def _plain_lines(title: str, total: int, done: int) -> Advance:
     return advance
 
 
+def _in_one_piece(text: str) -> str:
+    """Lines after the first are indented: the name of a file may have some that look like messages of their own."""
+    return re.sub(r"\n(?=\S)", "\n  ", text)
+
+
 def _to_stderr(text: str) -> None:
     if sys.stderr is not None:  # print() would take stdout
         with suppress(OSError):
@@ -261,6 +269,15 @@ class _Unbroken:
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._stream, name)
+
+
+def _flush() -> None:
+    """What nobody takes any more would have Python end with an exit code of its own."""
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except OSError:
+            _lead_nowhere(stream)
 
 
 def _lead_nowhere(stream: TextIO) -> None:

@@ -285,7 +285,7 @@ class RunFolder:
         if not self.writes:
             return
         line = json.dumps({"event": event, "time": round(time.time(), 3), **values})
-        with self._going_on(self.metrics), self.metrics.open("a", encoding="utf-8") as file:
+        with self._going_on(self.metrics), open(self.metrics, "a", encoding="utf-8", opener=_without_waiting) as file:
             file.write(line + "\n")
 
     def go_on_from(self, epoch: int, samples: int, history: list[dict[str, Any]], checkpoint: Path) -> None:
@@ -337,6 +337,11 @@ class RunFolder:
             if path not in self._given_up:
                 console.warn(f"{path} cannot be written: {error.strerror}; training goes on without it")
             self._given_up.add(path)
+
+
+def _without_waiting(path: str, flags: int) -> int:
+    """Opens a file; a pipe that took its place is an error instead of a wait for its reader."""
+    return os.open(path, flags | os.O_NONBLOCK, 0o666)
 
 
 def _lies_before(line: bytes, epoch: int, samples: int) -> bool:

@@ -306,7 +306,8 @@ def _recognise(root: Path) -> tuple[list[Folders], list[str]]:
     role = _role(name)
     if folders := _image_and_mask_folders(root):
         # `COD10K-v3/Test` given alone is still the test set of COD10K-v3.
-        return _camo(name, *folders) or [Folders(role, name if role == "any" else parent, *folders)], []
+        found = _camo(name, *folders) or [Folders(role, name if role == "any" else parent, *folders)]
+        return found, _left_out(_subfolders(root), folders)
     splits: list[Folders] = []
     notes: list[str] = []
     below = _subfolders(root)
@@ -316,6 +317,7 @@ def _recognise(root: Path) -> tuple[list[Folders], list[str]]:
         part = _child(below, names)
         if part and (folders := _image_and_mask_folders(part)):
             splits.append(Folders(use, name, *folders))
+            notes += _left_out(_subfolders(part), folders)
         elif part:
             notes.append(f"left out {part.name}, which holds {_contents(part)}")
     if role == "test":
@@ -329,10 +331,17 @@ def _recognise(root: Path) -> tuple[list[Folders], list[str]]:
             else:
                 notes.append(f"left out {each.relative_to(root)}, which holds {_contents(each)}")
     if splits:
-        known = {*_TRAIN_FOLDERS, *_VAL_FOLDERS, *_TEST_FOLDERS}
-        others = [each for each in below if each.name.lower() not in known and _holds_pairs(each)]
-        notes += [f"left out {each.name}, whose name says neither train, val nor test" for each in others]
+        used = [_child(below, names) for names in (_TRAIN_FOLDERS, _VAL_FOLDERS, _TEST_FOLDERS)]
+        others = [each for each in below if each not in used and _holds_pairs(each)]
+        notes += [f"left out {each.name}, which is not the folder to train, validate or test on" for each in others]
     return splits, notes
+
+
+def _left_out(below: Sequence[Path], used: Sequence[Path]) -> list[str]:
+    """Of the folders beside those that are used the ones whose names say that they belong to a data set."""
+    known = {*_IMAGE_FOLDERS, *_MASK_FOLDERS, *_TRAIN_FOLDERS, *_VAL_FOLDERS, *_TEST_FOLDERS}
+    others = [each.name for each in below if each not in used and each.name.lower() in known]
+    return [f"left out {name}, beside {' and '.join(each.name for each in used)}" for name in others]
 
 
 def _camo(name: str, images: Path, masks: Path) -> list[Folders]:
@@ -417,7 +426,7 @@ def _holds_pairs(folder: Path) -> bool:
 
 def _child(folders: Sequence[Path], names: Sequence[str]) -> Path | None:
     """The folder with the earliest of `names`, which are lower-case, in any case of letters."""
-    by_name = {each.name.lower(): each for each in folders}
+    by_name = {each.name.lower(): each for each in reversed(folders)}
     return next((by_name[name] for name in names if name in by_name), None)
 
 

@@ -42,16 +42,12 @@ class ImageLoader(Generic[Batch]):
         return len(self._loader)
 
     def __iter__(self) -> Iterator[Batch]:
-        with _unwatched():
+        with _unwatched(), self._telling_of_lost_workers():
             batches = iter(self._loader)
         while True:
             asked = time.perf_counter()
-            try:
+            with self._telling_of_lost_workers():
                 batch = next(batches, None)
-            except (RuntimeError, OSError, EOFError) as error:  # whatever torch was about to do with that worker
-                if (lost := _lost_worker(batches)) is None:
-                    raise
-                raise lost from error
             self.waited += time.perf_counter() - asked
             if batch is None:
                 return
@@ -63,6 +59,16 @@ class ImageLoader(Generic[Batch]):
                     # collector would have to end the workers, and it waits five seconds for each.
                     del batch
             yield batch
+
+    @contextmanager
+    def _telling_of_lost_workers(self) -> Iterator[None]:
+        """Raise WorkerLost in place of whatever torch raises where a worker has ended."""
+        try:
+            yield
+        except (RuntimeError, OSError, EOFError) as error:
+            if (lost := _lost_worker(self._loader._iterator)) is None:
+                raise
+            raise lost from error
 
 
 def training_loader(

@@ -12,10 +12,11 @@ from camoxpert_cli.data.layouts import folder_above, list_files, pair_folders
 from camoxpert_cli.data.pairs import Pair
 from camoxpert_cli.data.reading import read_image, read_scored_mask
 from camoxpert_cli.data.threads import in_threads
-from camoxpert_cli.errors import DataError
+from camoxpert_cli.errors import DataError, UsageError
 from camoxpert_cli.evaluation.image import read_map, score_files
 from camoxpert_cli.evaluation.results import Evaluation, ScoredSet, Shown
 from camoxpert_cli.metrics.image_scores import ImageScores
+from camoxpert_cli.targets import is_file_of
 
 
 def evaluate_predictions(
@@ -27,6 +28,8 @@ def evaluate_predictions(
     DataError where a map has no mask or a mask no map, for scores over a part of a test set compare with nothing, and
     for a file that cannot be read.
     """
+    if is_file_of(predictions, masks):
+        raise UsageError(f"{predictions} would be scored by itself", "give the masks' folder with --masks")
     pairs = _pairs(predictions, masks, include_noncam)
     rows = []
     with console.progress(f"Scoring {predictions}", len(pairs)) as advance:

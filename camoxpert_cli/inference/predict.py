@@ -126,7 +126,8 @@ def predict(
     if failed:
         raise DataError(
             f"{len(failed)} of {len(images)} pictures could not be predicted, the first {failed[0]}; "
-            f"the maps of the others are in {outputs.folder}"
+            f"the maps of the others are in {outputs.folder}",
+            "mend those that the warnings name, and predict them alone",
         )
     return [outputs.prediction_of(path) for path in images]
 

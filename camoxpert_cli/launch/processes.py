@@ -28,7 +28,9 @@ _POLL_SECONDS = 0.05
 # Runs a module of the very package that runs here, wherever that lies, without a folder more on the path: any file in
 # it could take the place of a module of that name.
 _RUN = """
-import runpy, sys
+import runpy, signal, sys
+if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # no traceback of an import, until the module listens
 from importlib.util import module_from_spec, spec_from_file_location
 name, place, module, *arguments = sys.argv[1:]
 if name not in sys.modules:

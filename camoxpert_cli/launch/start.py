@@ -144,7 +144,11 @@ def _train_in_workers(plan: Plan) -> Outcome:
     while True:
         attempt = workers.run_workers(["work"], count, threads=threads, run_folder=plan.folder, plan=plan.to_mapping())
         if attempt.error is None:
-            assert attempt.outcome is not None  # the first rank ended well
+            if attempt.outcome is None:
+                raise TrainingError(
+                    f"all {count} processes ended well and could not say more: the folder for temporary files is gone",
+                    f"see {plan.folder}",
+                )
             return Outcome.from_mapping(attempt.outcome)
         error = attempt.error
         remedy = None if remedied or error.exit_code != TrainingError.exit_code else attempt.remedy

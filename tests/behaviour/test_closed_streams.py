@@ -35,3 +35,18 @@ def test_streams_that_are_closed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     assert (tmp_path / "file").read_text() == "True"
     assert ("said" in done.stderr) == ("2>" not in closed)
     assert ("result" in done.stdout) == (closed == "2>&-")
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="only Linux has a disk that is always full")
+@pytest.mark.parametrize("full", [">", "2>"])
+def test_a_log_that_is_full_at_the_end(monkeypatch: pytest.MonkeyPatch, full: str) -> None:
+    """What was left to be written does not change the exit code."""
+    monkeypatch.delenv("PYTHONUNBUFFERED", raising=False)
+    program = (
+        f"import sys; sys.path.insert(0, {str(ROOT)!r}); from camoxpert_cli import console; console.prepare_streams(); "
+        "sys.stdout.write('left'); console.say('said')"
+    )
+    command = f"exec {shlex.quote(sys.executable)} -S -c {shlex.quote(program)} {full}/dev/full"
+    done = subprocess.run(["sh", "-c", command], capture_output=True, text=True, timeout=60, check=False)
+
+    assert (done.returncode, done.stderr) == (0, "" if full == "2>" else "said\n")

@@ -557,7 +557,7 @@ MUTANTS = [
     ),
     Mutant(
         "data/layouts.py",
-        "each.name.lower() not in known and _holds_pairs(each)",
+        "each not in used and _holds_pairs(each)",
         "False",
         "unit/data/test_layouts.py::test_folders_beside_that_say_nothing",
     ),

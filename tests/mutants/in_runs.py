@@ -63,8 +63,51 @@ MUTANTS = [
     Mutant("config/parse.py", "max(numbers) < 1024 or", "max(numbers) or", "unit/commands/test_numbers.py"),
     # A worker of the loader that is killed.
     Mutant(
-        "data/loader.py", "with _unwatched():", "if True:", f"{_LOADER}::test_a_worker_that_ends_interrupts_nothing"
+        "data/loader.py",
+        "with _unwatched(), self._telling_of_lost_workers():",
+        "with _unwatched():",
+        f"{_LOADER}::test_a_worker_that_is_killed_between_epochs",
     ),
+    Mutant(
+        "launch/processes.py",
+        "    signal.signal(signal.SIGINT, signal.SIG_DFL)",
+        "    pass",
+        "behaviour/launch/test_processes.py::test_interrupted_before_anybody_listens",
+    ),
+    Mutant(
+        "console.py",
+        "    atexit.register(_flush)\n",
+        "",
+        "behaviour/test_closed_streams.py::test_a_log_that_is_full_at_the_end",
+    ),
+    Mutant(
+        "run_folder.py", "flags | os.O_NONBLOCK", "flags", "unit/test_run_folder.py::test_a_pipe_in_place_of_the_log"
+    ),
+    Mutant(
+        "console.py",
+        r'"\n(?=\S)", "\n  "',
+        r'"\n(?=\S)", "\n"',
+        "unit/test_console.py::test_a_name_that_looks_like_a_message",
+    ),
+    Mutant(
+        "launch/start.py",
+        "if attempt.outcome is None:",
+        "if False:",
+        "unit/launch/test_start.py::test_processes_that_could_not_tell",
+    ),
+    Mutant(
+        "data/layouts.py",
+        "each not in used and each.name.lower() in known",
+        "False",
+        "unit/data/test_layouts.py::test_folders_that_are_there_twice",
+    ),
+    Mutant(
+        "evaluation/given_predictions.py",
+        "if is_file_of(predictions, masks):",
+        "if False:",
+        "unit/evaluation/test_image.py::test_masks_as_their_own_maps",
+    ),
+    Mutant("data/loader.py", "with _unwatched(), ", "with ", f"{_LOADER}::test_a_worker_that_ends_interrupts_nothing"),
     Mutant(
         "data/loader.py",
         "        each.kill()\n",

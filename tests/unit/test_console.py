@@ -283,6 +283,16 @@ def test_lines_of_a_warning_stay_apart(monkeypatch: pytest.MonkeyPatch) -> None:
     assert " ".join(written).split().count("--stage2-lr") == 9
 
 
+def test_a_name_that_looks_like_a_message(capsys: pytest.CaptureFixture[str]) -> None:
+    """No line but the first begins where messages begin."""
+    console.fail("cannot read a\nError: b.png", "mend it")
+    console.warn("odd: a\nTry:   rm -rf b")
+
+    assert capsys.readouterr().err == (
+        "Error: cannot read a\n  Error: b.png\nTry:   mend it\nWarning: odd: a\n  Try:   rm -rf b\n"
+    )
+
+
 def test_sizes() -> None:
     """MiB below one GiB; what is weighed against a GPU or a disk has two places where it is small."""
     assert [console.byte_size(size) for size in (3e5, 2**30 - 2**20, 2**30, 15.83e9)] == [

@@ -143,6 +143,18 @@ def test_log(tmp_path: Path) -> None:
     assert all(abs(line["time"] - before) < 3600 for line in lines)
 
 
+def test_a_pipe_in_place_of_the_log(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Nobody waits for whoever might read it."""
+    folder = RunFolder(tmp_path)
+    os.mkfifo(folder.metrics)
+    logging = threading.Thread(target=folder.log, args=("step",), daemon=True)
+    logging.start()
+    logging.join(10)
+
+    assert not logging.is_alive()
+    assert "metrics.jsonl cannot be written: No such device or address" in capsys.readouterr().err
+
+
 def test_full_disk_costs_lines_of_the_log_only(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -153,7 +165,7 @@ def test_full_disk_costs_lines_of_the_log_only(
         raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as patched:
-        patched.setattr(Path, "open", refuse)
+        patched.setattr("camoxpert_cli.run_folder.open", refuse, raising=False)
         patched.setattr(Path, "write_text", refuse)
         for _ in range(3):
             folder.log("step")

@@ -237,6 +237,19 @@ def test_a_worker_that_is_killed(tmp_path: Path, number: signal.Signals, told: s
             assert each.exitcode is not None
 
 
+def test_a_worker_that_is_killed_between_epochs(pairs: tuple[Pair, ...]) -> None:
+    """It is the same sentence where the next epoch begins: workers outlive an epoch."""
+    others = multiprocessing.active_children()
+    _, loader = loader_of(pairs, 2)
+    list(loader)
+    worker = next(each for each in multiprocessing.active_children() if each not in others)
+    worker.kill()
+    worker.join()
+
+    with pytest.raises(WorkerLost, match=r"^a process that loads pictures was killed by SIGKILL"):
+        list(loader)
+
+
 def test_a_worker_that_ends_interrupts_nothing(pairs: tuple[Pair, ...]) -> None:
     """Torch would raise its error in the middle of a step, of a save."""
     before = signal.signal(signal.SIGCHLD, signal.SIG_DFL)

@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -195,3 +196,17 @@ def test_threads_that_wait(tmp_path: Path) -> None:
     assert waiting.result()
     assert later.cancelled()
     assert children.codes == [-signal.SIGKILL]
+
+
+@pytest.mark.parametrize("handler", [signal.default_int_handler, signal.SIG_IGN])
+def test_interrupted_before_anybody_listens(handler: Any) -> None:
+    """Ctrl-C while modules are imported ends a process without their traceback, and is ignored in a background job."""
+    asks = "import signal; print(signal.getsignal(signal.SIGINT).name)"
+    before = signal.signal(signal.SIGINT, handler)
+    try:
+        command = python("timeit", "-n1", "-r1", asks)
+        said = RealPopen(command, stdout=subprocess.PIPE, text=True).communicate(timeout=60)[0]
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+    assert said.split()[0] == ("SIG_IGN" if handler is signal.SIG_IGN else "SIG_DFL")

@@ -184,8 +184,19 @@ def test_folders_beside_that_say_nothing(tmp_path: Path) -> None:
         touch_pairs(tmp_path / part, "Imgs", "GT", ["a"])
     (tmp_path / "notes").mkdir()
 
-    assert "left out extra, whose name says neither train, val nor test" in find_data([tmp_path]).description
+    assert "left out extra, which is not the folder to train, validate or test on" in find_data([tmp_path]).description
     assert "notes" not in find_data([tmp_path]).description
+
+
+def test_folders_that_are_there_twice(tmp_path: Path) -> None:
+    """One of two folders of images, or of masks, is taken, and the other is named; so is a part beside the pairs."""
+    touch_pairs(tmp_path, "Imgs", "GT", ["a"])
+    for name in ("imgs", "Masks", "TestDataset", "overlays"):
+        (tmp_path / name).mkdir()
+    described = find_data([tmp_path]).description
+
+    assert all(f"left out {name}, beside" in described for name in ("imgs", "Masks", "TestDataset"))
+    assert "overlays" not in described
 
 
 def test_hint_names_the_flags_for_other_folders(tmp_path: Path) -> None:

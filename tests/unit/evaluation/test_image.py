@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from camoxpert_cli.config.eval_options import EmptyMasks, Protocol
-from camoxpert_cli.errors import DataError
+from camoxpert_cli.errors import DataError, UsageError
 from camoxpert_cli.evaluation.given_predictions import evaluate_predictions
 from camoxpert_cli.evaluation.image import read_map, score_and_save, score_files
 from camoxpert_cli.metrics.image_scores import score_image
@@ -102,3 +102,10 @@ def test_maps_in_files_of_another_kind(tmp_path: Path) -> None:
 
     with pytest.raises(DataError, match=r"there are no maps in .*: left out 2 \.npy"):
         evaluate_predictions(tmp_path / "maps", tmp_path / "GT", None, Protocol())
+
+
+def test_masks_as_their_own_maps(tmp_path: Path) -> None:
+    """Every score would be perfect: a folder was typed twice."""
+    (tmp_path / "link").symlink_to(tmp_path)
+    with pytest.raises(UsageError, match="would be scored by itself"):
+        evaluate_predictions(tmp_path, tmp_path / "link", None, Protocol())

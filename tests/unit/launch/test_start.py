@@ -14,7 +14,7 @@ import torch
 from camoxpert_cli.config.resolve import Resolved, resolve, to_mapping
 from camoxpert_cli.engine.outcome import Outcome
 from camoxpert_cli.engine.plan import Plan
-from camoxpert_cli.errors import CamoxError, DeviceError, UsageError, error_of
+from camoxpert_cli.errors import CamoxError, DeviceError, TrainingError, UsageError, error_of
 from camoxpert_cli.launch import autobatch, decide, start
 from camoxpert_cli.launch.workers import Attempt
 from camoxpert_cli.parallel.worker import worker_environment, write_job
@@ -255,3 +255,12 @@ def test_a_remedy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytes
     assert [each.config.train.batch_size for each in attempts.plans] == [resolved.config.train.batch_size, 2]
     words = "all 2 processes start again from the beginning with batches of 2 and 1 (stage 1 and 2)"
     assert words in " ".join(capsys.readouterr().err.split())
+
+
+def test_processes_that_could_not_tell(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the folder through which they speak was removed under them."""
+    Attempts(monkeypatch, Attempt(None))
+    with pytest.raises(TrainingError, match="the folder for temporary files is gone") as caught:
+        start.start(two_processes(tmp_path / "run", 1))
+
+    assert str(tmp_path / "run") in caught.value.hint
