@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
@@ -29,6 +29,7 @@ def refused(name: str, value: Tensor) -> str:
 
 @settings(max_examples=20)
 @given(st.lists(st.sampled_from([0.0, 1.5, -3e38, NAN, INF, -INF]), min_size=1, max_size=9))
+@example([-3e38, -3e38])
 def test_numbers_that_are_none(values: list[float]) -> None:
     """One number that is NaN or infinite is refused, with how many there are; finite ones are not, nor is their sum."""
     tensor = torch.tensor(values)
