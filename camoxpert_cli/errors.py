@@ -16,6 +16,7 @@ from __future__ import annotations
 import difflib
 import reprlib
 from collections.abc import Iterable
+from typing import Any
 
 from camoxpert_cli.signals import EXIT_CODES
 
@@ -101,15 +102,22 @@ def one_line(error: object) -> str:
     return cut(first_line(error))
 
 
-_SHORT = reprlib.Repr()
+class _Short(reprlib.Repr):
+    def repr_Tensor(self, x: Any, level: int) -> str:  # noqa: N802  # named after the class, which loads torch
+        return f"a tensor of {'x'.join(map(str, x.shape)) or 'one number'}"
+
+    repr_Parameter = repr_Tensor  # noqa: N815
+
+
+_SHORT = _Short()
 _SHORT.maxstring = _SHORT.maxother = _LONGEST_LINE
-_SHORT.maxlevel = 3
+_SHORT.maxlevel = 3  # what is deeper may take seconds
 
 
 def shown(value: object) -> str:
     """`repr` of what a file or a person gave, cut short where it is long, deep, or refers to itself many times over."""
     try:
-        return _SHORT.repr(value)
+        return cut(_SHORT.repr(value))
     except ValueError:  # Python writes no number of more than 4300 digits
         return f"{type(value).__name__} of very many digits"
 

@@ -34,8 +34,8 @@ from camoxpert_cli.checkpoints.program_layouts import (
 )
 from camoxpert_cli.checkpoints.repack import as_before, as_original, dropped, metadata
 from camoxpert_cli.config.eval_options import Weights
-from camoxpert_cli.errors import CheckpointError, ConfigError, UsageError
-from camoxpert_cli.model.stored_tensors import say_left_out, short
+from camoxpert_cli.errors import CheckpointError, ConfigError, UsageError, cut
+from camoxpert_cli.model.stored_tensors import say_left_out
 from camoxpert_cli.model.weights_file import SAFETENSORS, read_weights_file
 from camoxpert_cli.targets import check_parent, check_targets, is_file_of
 
@@ -134,7 +134,7 @@ def convert_checkpoint(
         tensors=len(network),
         average_tensors=len(ema or {}),
         dropped=dropped(content, places, result, architecture),
-        others=tuple(map(short, others)),
+        others=tuple(map(cut, others)),
         tied=len(network) - len({_place(value) for value in network.values()}),
         backbone=architecture[0] if architecture else None,
         num_experts=architecture[1] if architecture else None,
@@ -173,7 +173,7 @@ def _read(source: Path, entry: str | None) -> dict[str, Any]:
     if entry not in networks:
         raise CheckpointError(
             f"{source} holds no network in --entry {entry}",
-            f"it holds one in {', '.join(map(short, networks))}" if networks else "leave --entry out",
+            f"it holds one in {', '.join(map(cut, networks))}" if networks else "leave --entry out",
         )
     described = {key: content[key] for key in DESCRIPTIONS if key in content}
     return {**described, "state_dict": networks[entry].weights}
@@ -215,7 +215,7 @@ def _refuse_unloadable(content: Mapping[str, Any], source: Path) -> None:
                 "that is known"
             )
         for ema in (False, True) if ema_in(content) is not None else (False,):
-            fitting_weights(outline(*architecture), content, source, ema)
+            fitting_weights(outline(*architecture), content, source, ema, tells=False)
     except (CheckpointError, ConfigError) as error:
         details = error.details or error.hint
         raise CheckpointError(

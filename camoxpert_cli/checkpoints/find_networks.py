@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from torch import Tensor
 
-from camoxpert_cli.errors import CheckpointError
+from camoxpert_cli.errors import CheckpointError, cut, shown
 from camoxpert_cli.model.stored_tensors import (
     COUNTER,
     Keys,
     defect,
     entries_of,
     is_averaged,
-    short,
     some,
     tensors_in,
     without_wrappers,
@@ -87,10 +87,11 @@ def choose_networks(content: Any, networks: Sequence[StoredNetwork]) -> StoredNe
     if not plain:
         plain, averaged = averaged, []
     if len(plain) > 1 or len(averaged) > 1:
-        names = [str(each.place) or "the file itself" for each in (*plain, *averaged)]
+        entries = [str(each.place) for each in (*plain, *averaged)]
+        names = [cut(entry) or "the file itself" for entry in entries]
         raise CheckpointError(
-            f"it holds {len(names)} networks, and which one is meant is not said: {', '.join(map(short, names))}",
-            f"take one of them: camox convert-ckpt FILE NEW.pth --entry {short(names[0])}",
+            f"it holds {len(names)} networks, and which one is meant is not said: {', '.join(names)}",
+            f"take one of them: camox convert-ckpt FILE NEW.pth --entry {shlex.quote(entries[0])}",
         )
     return StoredNetworks(plain[0], averaged[0] if averaged else None, _others(content, plain[0].place, networks))
 
@@ -98,13 +99,14 @@ def choose_networks(content: Any, networks: Sequence[StoredNetwork]) -> StoredNe
 def describe_content(content: Any) -> str:
     """Lines that say what a file holds: its entries, how many tensors are in each, and the first of their names."""
     if not isinstance(content, Mapping):
-        return f"it holds {short(content)}"
-    alone = [str(key) for key, value in content.items() if isinstance(value, Tensor)]
+        return f"it holds {shown(content)}"
+    entries = entries_of(content)
+    alone = [key for key, value in entries if isinstance(value, Tensor)]
     lines = [some(alone, "tensor")] if alone else []
-    others = [item for item in content.items() if not isinstance(item[1], Tensor)]
+    others = [item for item in entries if not isinstance(item[1], Tensor)]
     for key, value in others[:_MOST_SHOWN]:
         names = [".".join(keys) for keys, _ in tensors_in(value)]
-        lines.append(f"{short(key)}: {some(names, 'tensor') if names else short(value)}")
+        lines.append(f"{cut(key)}: {some(names, 'tensor') if names else shown(value)}")
     more = [f"and {len(others) - _MOST_SHOWN} more entries"] if len(others) > _MOST_SHOWN else []
     return "\n".join(["it holds", *lines, *more] if lines else ["it holds nothing"])
 

@@ -26,8 +26,7 @@ from camoxpert_cli import atomic, console
 from camoxpert_cli.checkpoints.program_layouts import CAMOX, MOST_EXPERTS, layout_of, networks_in
 from camoxpert_cli.checkpoints.typed import Amount, Count, Having, Number, Within, WrongEntryError, check
 from camoxpert_cli.config.resolve import from_mapping
-from camoxpert_cli.errors import CheckpointError, ConfigError, first_line
-from camoxpert_cli.model.stored_tensors import short
+from camoxpert_cli.errors import CheckpointError, ConfigError, first_line, shown
 from camoxpert_cli.model.weights_file import CHECKSUM, SAFETENSORS, checksum, read_weights_file, verify_archive
 
 FORMAT = "camox"
@@ -282,7 +281,7 @@ def refuse_later_version(content: Any, path: Path) -> None:
     version = content.get("version")
     if type(version) is not int or not 1 <= version <= VERSION:
         raise CheckpointError(
-            f"{path} is of version {short(version)}, and this camox reads up to {VERSION}", "install a newer camox"
+            f"{path} is of version {shown(version)}, and this camox reads up to {VERSION}", "install a newer camox"
         )
 
 

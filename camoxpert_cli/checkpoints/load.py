@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
@@ -52,19 +53,18 @@ def load_model(path: str | Path, device: str | torch.device = "cpu", ema: bool |
 
 def network_of(content: Mapping[str, Any], path: Path, ema: bool | None = None) -> CamoXpert:
     """The network that `content`, read from `path`, describes, with its weights; `ema` None: the average if any."""
-    if ema is None:
-        ema = uses_ema(content, path, None)
+    if ema is not False:
+        ema = uses_ema(content, path, "ema" if ema else None)
     architecture = architecture_of(content)
     if architecture is None:
         raise CheckpointError(f"{path} does not say which backbone and how many experts its network has")
     name, num_experts = architecture
     try:
         # A file may name a network of gigabytes: whether it holds one is seen without memory for it.
-        weights = fitting_weights(outline(name, num_experts), content, path, ema)
-        network = CamoXpert(create_backbone(name), name, num_experts)
+        sketch = outline(name, num_experts)
     except ConfigError as error:
         raise CheckpointError(f"the network in {path} cannot be built: {error.message}", error.hint) from error
-    network.load_state_dict(weights)
+    network = _filled(sketch, fitting_weights(sketch, content, path, ema))
     network.img_size = said_size(content)
     return network.eval()
 
@@ -123,6 +123,17 @@ def uses_ema(content: Mapping[str, Any], path: Path, weights: Weights | None) ->
     if weights == "ema" and not there:
         raise CheckpointError(f"{path} holds no moving average of the weights", "--weights model")
     return there if weights is None else weights == "ema"
+
+
+def _filled(sketch: CamoXpert, weights: Mapping[str, Tensor]) -> CamoXpert:
+    """A network like `sketch` with memory and `weights`, without random ones first, which take as long as the rest."""
+    network, own = deepcopy(sketch), sketch.state_dict()
+    copies = {name: torch.empty_like(own[name], device="cpu").copy_(value) for name, value in weights.items()}
+    network.load_state_dict(copies, assign=True)
+    if any(each.is_meta for each in network.buffers()):  # some backbones hold numbers that no file has
+        network = CamoXpert(create_backbone(sketch.backbone_name), sketch.backbone_name, sketch.num_experts)
+        network.load_state_dict(weights)
+    return network
 
 
 def _refuse_misfits(

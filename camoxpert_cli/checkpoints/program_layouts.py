@@ -13,10 +13,10 @@ from torch import Tensor
 
 from camoxpert_cli.checkpoints.find_networks import StoredNetworks, choose_networks, describe_content, find_networks
 from camoxpert_cli.config.schema import LARGEST_SIDE, SMALLEST_SIDE
-from camoxpert_cli.errors import CheckpointError, ConfigError
-from camoxpert_cli.model.backbone import create_backbone
+from camoxpert_cli.errors import CheckpointError, ConfigError, cut, shown
+from camoxpert_cli.model.backbone import sketch_backbone, without_memory
 from camoxpert_cli.model.camoxpert import CamoXpert
-from camoxpert_cli.model.stored_tensors import COUNTER, short
+from camoxpert_cli.model.stored_tensors import COUNTER
 
 
 @dataclass(frozen=True)
@@ -68,7 +68,7 @@ def networks_in(content: Any) -> StoredNetworks:
         entries = {each.place.entry for each in networks}
         for name in (layout.network, layout.ema):
             if (name,) not in entries and (name == layout.network or content.get(name) is not None):
-                raise CheckpointError(f"{name} is {short(content.get(name))}, expected a network's tensors by name")
+                raise CheckpointError(f"{name} is {shown(content.get(name))}, expected a network's tensors by name")
         networks = [each for each in networks if each.place.entry in ((layout.network,), (layout.ema,))]
     return choose_networks(content, networks)
 
@@ -116,12 +116,7 @@ def fitting_architecture(weights: Mapping[str, Tensor]) -> tuple[str, int] | Non
 @cache
 def outline(backbone: str, num_experts: int) -> CamoXpert:
     """The network's names and sizes, without memory for its weights. Raises ConfigError as `create_backbone`."""
-    try:
-        with torch.device("meta"):
-            return CamoXpert(create_backbone(backbone), backbone, num_experts)
-    except ConfigError:
-        # Older versions of timm look at values while they build a model, which this device does not have.
-        return CamoXpert(create_backbone(backbone), backbone, num_experts)
+    return without_memory(lambda: CamoXpert(sketch_backbone(backbone), backbone, num_experts))
 
 
 def ready(network: CamoXpert, weights: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], list[str]]:
@@ -140,7 +135,7 @@ def misfits(network: CamoXpert, weights: Mapping[str, Tensor]) -> list[tuple[str
     """Name, size in `weights` and size in `network` of each tensor that is missing, unknown or of another size."""
     own = network.state_dict()
     sizes = {name: (_size(weights.get(name)), _size(own.get(name))) for name in [*own, *weights]}
-    return [(short(name), *pair) for name, pair in sizes.items() if pair[0] != pair[1]]
+    return [(cut(name), *pair) for name, pair in sizes.items() if pair[0] != pair[1]]
 
 
 def weights_of(content: Mapping[str, Any], ema: bool) -> dict[str, Tensor]:

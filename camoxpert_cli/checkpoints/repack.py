@@ -11,8 +11,8 @@ from torch import Tensor
 from camoxpert_cli import __version__
 from camoxpert_cli.checkpoints.find_networks import CHILDREN, StoredNetworks
 from camoxpert_cli.checkpoints.program_layouts import CAMOX, ORIGINAL, Layout, epochs_complete, outline
-from camoxpert_cli.errors import CheckpointError
-from camoxpert_cli.model.stored_tensors import Keys, entries_of, short
+from camoxpert_cli.errors import CheckpointError, cut, shown
+from camoxpert_cli.model.stored_tensors import Keys, entries_of
 
 # Entries that only mean something beside the weights they were saved with.
 _TRAINING = {"training", "optimizer_state_dict", "scheduler_state_dict", "scaler_state_dict", "optimizer_states"}
@@ -111,7 +111,7 @@ def dropped(
     if "model_state_dict" in result:
         carried |= {"config", "scores", "format", "version"}
     return tuple(
-        short(key)
+        cut(key) if isinstance(key, str) else shown(key)
         for key, value in content.items()
         if not (key in carried or key in result or isinstance(value, Tensor))
     )

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import math
+from contextlib import suppress
 from dataclasses import MISSING, dataclass, fields, is_dataclass
 from types import NoneType, UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints, is_typeddict
 
 from torch import Tensor
 
-from camoxpert_cli.model.stored_tensors import defect, short
+from camoxpert_cli.errors import cut, shown
+from camoxpert_cli.model.stored_tensors import defect
 
 
 class WrongEntryError(ValueError):
@@ -64,8 +66,6 @@ def check(kind: Any, value: Any, entry: str) -> None:
     missing. A bool is no number; a whole number is one with a fraction too.
     """
     origin, arguments = get_origin(kind), get_args(kind)
-    if kind is Any:
-        return
     if origin is Annotated:
         _check_annotated(arguments[0], arguments[1], value, entry)
     elif origin in (Union, UnionType):
@@ -81,7 +81,7 @@ def check(kind: Any, value: Any, entry: str) -> None:
         _require(isinstance(value, dict), value, _WORDS[dict], entry)
         for key, each in value.items():
             check(arguments[0], key, f"a key of {entry}")
-            check(arguments[1], each, f"{entry}.{short(key)}")
+            check(arguments[1], each, f"{entry}.{cut(str(key))}")
     else:
         _check_plain(kind, value, entry)
 
@@ -98,14 +98,15 @@ def _check_annotated(kind: Any, rule: Within | Having, value: Any, entry: str) -
 
 
 def _check_union(kinds: tuple[Any, ...], value: Any, entry: str) -> None:
-    errors = []
-    for kind in kinds:
-        try:
+    others = [kind for kind in kinds if kind is not NoneType]
+    if value is None and len(others) < len(kinds):
+        return None
+    if len(others) == 1:  # of a structure it is told what is wrong within it
+        return check(others[0], value, entry)
+    for kind in others:
+        with suppress(WrongEntryError):
             return check(kind, value, entry)
-        except WrongEntryError as error:
-            # Of a structure it is told what is wrong within it.
-            errors.append(error if kind is not NoneType else None)
-    raise next(error for error in errors if error is not None)
+    return _refuse(value, f"one of: {', '.join(_WORDS[get_origin(kind) or kind] for kind in others)}", entry)
 
 
 def _check_fields(kind: Any, value: Any, entry: str) -> None:
@@ -158,4 +159,4 @@ def _require(good: bool, value: Any, words: str, entry: str) -> None:
 
 
 def _refuse(value: Any, words: str, entry: str) -> None:
-    raise WrongEntryError(f"{entry} is {short(value)}, expected {words}")
+    raise WrongEntryError(f"{entry} is {shown(value)}, expected {words}")

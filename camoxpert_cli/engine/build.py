@@ -87,7 +87,7 @@ def open_data(data: DataConfig, seed: int, folder: RunFolder, world: World | Non
     found = _find(data, seed, folder, world)
     if len(set(world.all_gather(found.full_digest))) > 1:
         raise DataError(
-            f"the {world.size} processes of this run do not find the same training pictures",
+            f"the {world.size} processes of this run do not find the same pictures",
             "every machine needs the same files under the same names",
         )
     return found

@@ -63,7 +63,7 @@ def _refuse_other_moments(optimizer: AdamW, state: OptimizerState) -> None:
             entry = f"training.optimizer.state.{place}.{name}"
             if value.shape != (() if name == "step" else parameter.shape):
                 raise ValueError(f"{entry} has the size {tuple(value.shape)}, expected {tuple(parameter.shape)}")
-            if complaint := ("" if value.is_floating_point() else str(value.dtype)) or not_finite(value):
+            if complaint := ("" if value.is_floating_point() else str(value.dtype)) or not_finite(value.float()):
                 wrong.append(f"{entry} ({complaint})")
     if wrong:
         raise ValueError(f"it holds numbers that no step can be made with, in {some(wrong, 'tensor')}")

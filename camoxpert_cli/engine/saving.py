@@ -123,7 +123,13 @@ class Saver:
         What is best and what was logged is elsewhere then, and only its user knows where. Raises TrainingError.
         """
         folder = self._folder
-        if folder.path.is_dir():
+        try:
+            folder.path.stat()
+        except (FileNotFoundError, NotADirectoryError):
+            pass
+        except OSError:  # a network disk that does not answer at the moment: the write says so, and the next one tries
+            return
+        else:
             return
         message = f"the run folder {folder.path} is not there any more: it was moved or removed"
         try:

@@ -32,14 +32,13 @@ class Stopping:
     def __init__(self, deadline: Deadline, clock: Callable[[], float] = time.monotonic) -> None:
         """`clock` gives the time in seconds, that of the deadline."""
         self.deadline, self._clock = deadline, clock
-        self._received: signal.Signals | None = None
-        self._received_at = 0.0
+        self._received: dict[signal.Signals, float] = {}  # and when each came first
         self._before: dict[signal.Signals, Any] = {}
 
     def due(self, reserve: float) -> Stop | None:
         """Why the run has to end: a signal, or less than `reserve` seconds left on the clock. None: it may go on."""
-        if self._received is not None:
-            return Stop(f"stopped by {ASKING[self._received]}", 128 + self._received)
+        for number in self._received:
+            return Stop(f"stopped by {ASKING[number]}", 128 + number)
         left = self.deadline.left(self._clock())
         if left < reserve:
             return Stop(
@@ -60,8 +59,7 @@ class Stopping:
 
     def _receive(self, number: int, frame: FrameType | None) -> None:
         now = self._clock()
-        if number in INSISTING and self._received == number and now - self._received_at > ONE_PRESS:
+        first = self._received.setdefault(signal.Signals(number), now)
+        if number in INSISTING and now - first > ONE_PRESS:
             give_back(self._before)
             signal.raise_signal(number)
-        if self._received is None:
-            self._received, self._received_at = signal.Signals(number), now

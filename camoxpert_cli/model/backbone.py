@@ -9,7 +9,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 from urllib.parse import urlsplit
 from urllib.request import getproxies
 
@@ -18,12 +18,11 @@ import torch
 from huggingface_hub import constants
 from torch import Tensor, nn
 
-from camoxpert_cli.errors import CheckpointError, ConfigError, first_line, nearest, one_line
+from camoxpert_cli.errors import CheckpointError, ConfigError, cut, first_line, nearest, one_line
 from camoxpert_cli.model.stored_tensors import (
     COUNTER,
     is_averaged,
     refuse_unusable,
-    short,
     tensors_in,
     without_wrappers,
 )
@@ -34,6 +33,8 @@ STRIDES = (4, 8, 16, 32)
 _TIMM_REFUSALS = (RuntimeError, AssertionError, AttributeError, TypeError, ValueError, KeyError, NotImplementedError)
 
 _HUB_TIMEOUT = 5.0  # seconds
+
+Module = TypeVar("Module", bound=nn.Module)
 
 
 class Normalisation(NamedTuple):
@@ -50,6 +51,17 @@ def create_backbone(name: str) -> nn.Module:
     """
     _check_name(name)
     return _create(name, _indices_of_strides(name))
+
+
+@cache
+def sketch_backbone(name: str) -> nn.Module:
+    """`create_backbone` without memory for numbers; all who ask get the same one. See `without_memory`."""
+    _check_name(name)
+    first, indices = _first_sketch(name), _indices_of_strides(name)
+    # Mostly timm's own choice of maps is ours.
+    same = tuple(first.feature_info.out_indices) == indices
+    sketch: nn.Module = first if same else without_memory(lambda: _create(name, indices))
+    return sketch
 
 
 def create_pretrained_backbone(name: str, weights: Path | None) -> nn.Module:
@@ -109,6 +121,16 @@ def parameters_by_stage(backbone: nn.Module, name: str) -> list[list[nn.Paramete
     ]
 
 
+def without_memory(create: Callable[[], Module]) -> Module:
+    """The module that `create` makes, its tensors without numbers on the meta device where timm can do that."""
+    try:
+        with torch.device("meta"):
+            return create()
+    except (ConfigError, *_TIMM_REFUSALS):
+        # Older versions of timm look at values while they build a model, which this device does not have.
+        return create()
+
+
 def _check_name(name: str) -> None:
     if not timm.is_model(name):
         guesses = nearest(name, timm.list_models(), count=3)
@@ -121,7 +143,7 @@ def _check_name(name: str) -> None:
 @cache
 def _indices_of_strides(name: str) -> tuple[int, ...]:
     """Which of the model's feature maps have strides 4, 8, 16 and 32; the deepest where several have one stride."""
-    info: Any = _feature_info(name)
+    info: Any = _first_sketch(name).feature_info
     # By default timm picks some of the maps only (DLA leaves out the first); indices count all of them.
     reductions: list[int] = info.reduction(list(range(len(info))))
     missing = [stride for stride in STRIDES if stride not in reductions]
@@ -134,17 +156,9 @@ def _indices_of_strides(name: str) -> tuple[int, ...]:
     return tuple(len(reductions) - 1 - reductions[::-1].index(stride) for stride in STRIDES)
 
 
-def _feature_info(name: str) -> Any:
-    return _without_memory(lambda: _create(name)).feature_info
-
-
-def _without_memory(create: Callable[[], nn.Module]) -> nn.Module:
-    try:
-        with torch.device("meta"):
-            return create()
-    except (ConfigError, *_TIMM_REFUSALS):
-        # Older versions of timm look at values while they build a model, which this device does not have.
-        return create()
+@cache
+def _first_sketch(name: str) -> Any:
+    return without_memory(lambda: _create(name))
 
 
 def _create(name: str, indices: tuple[int, ...] | None = None, **arguments: object) -> nn.Module:
@@ -192,8 +206,8 @@ def _without_waiting_for_the_hub() -> Iterator[None]:
 
 def _load_from_file(name: str, indices: tuple[int, ...], path: Path) -> nn.Module:
     hint = f"give weights of timm's {name}"
-    weights = _read_weights(path, name, indices)
-    outline, known = _outline(name, indices), _known(name, indices)
+    weights = _read_weights(path, name)
+    outline, known = sketch_backbone(name).state_dict(), _known(name)
     refuse_unusable({key: value for key, value in weights.items() if key in known}, known, path, hint)
     own = {key: value for key, value in weights.items() if key in outline}
     if _holds(own, outline):  # under the very names of the extractor, as a checkpoint of ours has them
@@ -229,15 +243,9 @@ def _holds(weights: Mapping[str, Tensor], outline: Mapping[str, Tensor]) -> bool
 
 
 @cache
-def _outline(name: str, indices: tuple[int, ...]) -> dict[str, Tensor]:
-    """The extractor's state dict without numbers."""
-    return _without_memory(lambda: _create(name, indices)).state_dict()
-
-
-@cache
-def _known(name: str, indices: tuple[int, ...]) -> dict[str, Tensor]:
+def _known(name: str) -> dict[str, Tensor]:
     """The whole model's tensors without numbers, and the extractor's, which has renamed some."""
-    return {**_without_memory(lambda: timm.create_model(name)).state_dict(), **_outline(name, indices)}
+    return {**without_memory(lambda: timm.create_model(name)).state_dict(), **sketch_backbone(name).state_dict()}
 
 
 def _filled(name: str, indices: tuple[int, ...], weights: dict[str, Tensor]) -> nn.Module:
@@ -255,13 +263,13 @@ def _filled(name: str, indices: tuple[int, ...], weights: dict[str, Tensor]) -> 
     return backbone
 
 
-def _read_weights(path: Path, name: str, indices: tuple[int, ...]) -> dict[str, Tensor]:
+def _read_weights(path: Path, name: str) -> dict[str, Tensor]:
     """The model's tensors, wherever in the file they are and whatever comes before their names."""
     tensors = [(keys, value) for keys, value in tensors_in(read_weights_file(path)) if keys]
     stored = {without_wrappers(".".join(keys)): value for keys, value in tensors}
-    prefixes = _prefixes(stored, _known(name, indices))
+    prefixes = _prefixes(stored, _known(name))
     most = max(prefixes.values(), default=0)
-    if 2 * most < len(_outline(name, indices)):
+    if 2 * most < len(sketch_backbone(name).state_dict()):
         # Names from before timm had the model, which it knows how to change: the largest dict as it is.
         sizes = Counter(keys[:-1] for keys, _ in tensors)
         entry = max(sizes, key=sizes.__getitem__, default=())
@@ -276,7 +284,7 @@ def _read_weights(path: Path, name: str, indices: tuple[int, ...]) -> dict[str, 
     best = [prefix for prefix in best if not is_averaged(prefix)] or best
     if len(best) > 1:
         raise CheckpointError(
-            f"{path} holds {len(best)} backbones, and which one is meant is not said: {', '.join(map(short, best))}",
+            f"{path} holds {len(best)} backbones, and which one is meant is not said: {', '.join(map(cut, best))}",
             "give a file with one of them",
         )
     start = f"{best[0]}." if best[0] else ""

@@ -494,7 +494,18 @@ MUTANTS = [
         "if False:",
         "unit/config/test_odd_presets.py::test_numbers_of_many_digits",
     ),
-    Mutant("errors.py", "_SHORT.maxlevel = 3", "_SHORT.maxlevel = 6", "unit/test_errors.py::test_shown_is_short"),
+    Mutant(
+        "errors.py",
+        "return cut(_SHORT.repr(value))",
+        "return _SHORT.repr(value)",
+        "unit/test_errors.py::test_shown_is_short",
+    ),
+    Mutant(
+        "errors.py",
+        "    repr_Parameter = repr_Tensor",
+        "    more = repr_Tensor",
+        "unit/test_errors.py::test_shown_is_short",
+    ),
     Mutant(
         "data/headers.py",
         'at += 12 + int.from_bytes(content[at : at + 4], "big")',

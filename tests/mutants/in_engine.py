@@ -179,14 +179,14 @@ MUTANTS = [
     ),
     Mutant(
         "engine/stopping.py",
-        "now - self._received_at > ONE_PRESS",
-        "now - self._received_at >= 0",
+        "now - first > ONE_PRESS",
+        "now - first >= 0",
         "unit/engine/test_stopping.py::test_pressed_twice_it_does_not_wait",
     ),
     Mutant(
         "engine/stopping.py",
-        "if self._received is None:",
-        "if number:",
+        "for number in self._received:",
+        "for number in reversed(self._received):",
         "unit/engine/test_stopping.py::test_the_first_signal_counts",
     ),
     # Saving.
@@ -350,9 +350,21 @@ MUTANTS = [
     ),
     Mutant(
         "engine/stopping.py",
-        "self._received == number and now",
-        "self._received is not None and now",
+        "self._received.setdefault(signal.Signals(number), now)",
+        "min([*self._received.values(), self._received.setdefault(signal.Signals(number), now)])",
         "unit/engine/test_stopping.py::test_only_the_same_signal_twice_does_not_wait",
+    ),
+    Mutant(
+        "engine/stopping.py",
+        "        if number in INSISTING and now - first",
+        "        if number in INSISTING and number == next(iter(self._received)) and now - first",
+        "unit/engine/test_stopping.py::test_pressed_twice_after_another_signal",
+    ),
+    Mutant(
+        "engine/saving.py",
+        "        except (FileNotFoundError, NotADirectoryError):\n",
+        "        except OSError:\n",
+        "behaviour/engine/test_saving.py::test_a_disk_that_does_not_answer_for_a_while",
     ),
     Mutant(
         "engine/time_limit.py",

@@ -536,9 +536,39 @@ MUTANTS = [
     ),
     Mutant(
         "model/stored_tensors.py",
-        "not_finite(value.detach().to(wanted) if wanted.is_floating_point else value.detach())",
-        "not_finite(value.detach())",
+        "not_finite(value.detach().to(wanted if wanted.is_floating_point else torch.float64))",
+        "not_finite(value.detach().to(torch.float64))",
         f"{_STORED}::test_too_large_for_float32",
+    ),
+    Mutant(
+        "model/stored_tensors.py",
+        '    return f"{count} of {value.numel()} NaN or infinite" if count else ""\n',
+        '    return f"{count} of {value.numel()} NaN or infinite"\n',
+        f"{_STORED}::test_numbers_that_are_none",
+    ),
+    Mutant(
+        "checkpoints/load.py",
+        "    if any(each.is_meta for each in network.buffers()):",
+        "    if False:",
+        f"{_LOAD}::test_as_if_it_had_been_built",
+    ),
+    Mutant(
+        "checkpoints/load.py",
+        "deepcopy(sketch), sketch",
+        "sketch, sketch",
+        f"{_LOAD}::test_as_if_it_had_been_built",
+    ),
+    Mutant(
+        "model/backbone.py",
+        "if same else without_memory",
+        "if True else without_memory",
+        f"{_LOAD}::test_load_model",
+    ),
+    Mutant(
+        "checkpoints/find_networks.py",
+        "--entry {shlex.quote(entries[0])}",
+        "--entry {names[0]}",
+        f"{_FIND}::test_the_file_itself_is_meant",
     ),
     Mutant("model/stored_tensors.py", " or id(value) in met", "", f"{_STORED}::test_where_tensors_lie"),
     Mutant(

@@ -1,8 +1,10 @@
 from __future__ import annotations
 
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from torch import nn
 
 from camoxpert_cli.errors import first_line, one_line, shown
 
@@ -53,4 +55,7 @@ def test_shown_is_short() -> None:
     assert shown("x" * 150) == repr("x" * 150)
     assert 100 < len(shown("x" * 10**6)) <= 200
     assert shown(10**5000) == "int of very many digits"
-    assert len(shown(value)) < 2500
+    assert 100 < len(shown(value)) <= 202
+    assert shown({"a": [torch.zeros(1).expand(10**12), nn.Parameter(torch.ones(2, 3)), torch.ones(())]}) == (
+        "{'a': [a tensor of 1000000000000, a tensor of 2x3, a tensor of one number]}"
+    )

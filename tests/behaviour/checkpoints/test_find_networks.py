@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -133,6 +134,14 @@ def test_which_is_meant(tmp_path: Path, state: dict[str, Tensor]) -> None:
     with pytest.raises(CheckpointError, match="holds no network in --entry third") as caught:
         convert_checkpoint(path, tmp_path / "out.pth", entry="third", overwrite=True)
     assert caught.value.hint == "it holds one in first, second.net"
+
+
+def test_the_file_itself_is_meant(tmp_path: Path, state: dict[str, Tensor]) -> None:
+    """A network that is in no entry, and one whose name a shell would divide, are named as `--entry` takes them."""
+    for content in ({**state, "second": state}, {"my net": state, "second": {**state}}):
+        path = save(content, tmp_path)
+        *_, entry = shlex.split(refusal(path).hint)
+        convert_checkpoint(path, tmp_path / "out.pth", entry=entry, overwrite=True)
 
 
 def test_a_part_is_no_second_network(state: dict[str, Tensor]) -> None:

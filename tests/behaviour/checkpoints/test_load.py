@@ -9,11 +9,14 @@ import torch
 from torch import Tensor
 
 import camoxpert_cli
+from camoxpert_cli.checkpoints import load
 from camoxpert_cli.checkpoints.load import load_model, load_weights
+from camoxpert_cli.checkpoints.program_layouts import outline
 from camoxpert_cli.errors import CheckpointError
 from camoxpert_cli.model.camoxpert import CamoXpert
-from tests.helpers.checkpoints import original, refusal, save, write_content
-from tests.helpers.networks import random_images
+from tests.helpers.checkpoints import content_of, original, refusal, save, write_content
+from tests.helpers.compare import differences
+from tests.helpers.networks import random_images, small_network
 from tests.helpers.places import COMPAT
 
 # Checkpoints of the original program with the logits they must give lie beside the repository.
@@ -55,6 +58,31 @@ def test_load_model(tmp_path: Path, content: dict[str, Any], network: CamoXpert)
     with torch.no_grad():
         assert torch.equal(loaded(images).logits, network(images).logits)
     assert all(torch.equal(value, content["ema"][name]) for name, value in ema.state_dict().items())
+
+
+@pytest.mark.parametrize("backbone", ["test_resnet", "test_maxvit"])
+def test_as_if_it_had_been_built(tmp_path: Path, backbone: str) -> None:
+    """A network that is loaded has the numbers of one that was built, those that no file holds too, and its layout."""
+    built = small_network(backbone, 1)
+    loaded = load_model(save({**content_of(built), "backbone": backbone, "num_experts": 1}, tmp_path), ema=False)
+    before, after = ({**dict(each.named_parameters()), **dict(each.named_buffers())} for each in (built, loaded))
+
+    assert differences(before, after) == []
+    for name, value in before.items():
+        assert (value.stride(), value.requires_grad) == (after[name].stride(), after[name].requires_grad)
+    assert outline(backbone, 1).num_experts == 1
+    assert next(outline(backbone, 1).parameters()).is_meta  # the next one does not get these weights
+
+
+def test_no_memory_for_what_does_not_fit(
+    tmp_path: Path, content: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A small file may name a network of gigabytes: it is refused before there is memory for one."""
+    monkeypatch.setattr(load, "_filled", lambda *_: pytest.fail("memory was taken"))
+    with pytest.raises(CheckpointError, match="does not fit edgenext_xx_small with 64 experts"):
+        load_model(save({**content, "backbone": "edgenext_xx_small", "num_experts": 64}, tmp_path))
+
+    assert all(each.is_meta for each in outline("edgenext_xx_small", 64).parameters())
 
 
 @pytest.mark.parametrize(

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import json
+import os
 import shutil
 from contextlib import redirect_stdout
 from pathlib import Path
@@ -216,6 +218,28 @@ def test_a_run_folder_that_goes(tiny_data: Path, tmp_path: Path, what: str) -> N
     assert settings_to_go_on(find_checkpoint(run.folder.path), {}, []).config.run.checkpoint_dir == str(run.folder.path)
     if what == "moved":
         assert read_checkpoint(tmp_path / "elsewhere" / "last.pth")["epoch"] == 1
+
+
+@pytest.mark.parametrize("number", [errno.ENOTCONN, errno.EIO, errno.EACCES, errno.ESTALE])
+def test_a_disk_that_does_not_answer_for_a_while(
+    tiny_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    """The folder is there, and nobody can look: training goes on, as where the disk is full."""
+    run = run_in_hand(tiny_data, tmp_path / "run", **SETTINGS)
+    run.saver.write = Disk(lambda name, count: count == 1)
+    stat = Path.stat
+
+    def fail(self: Path, **arguments: Any) -> Any:
+        if self == run.folder.path:
+            raise OSError(number, os.strerror(number))
+        return stat(self, **arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "stat", fail)
+        run.saver.save_last()
+    assert run.saver.unsaved is not None
+    run.saver.save_last()
+    assert run.saver.unsaved is None
 
 
 @pytest.mark.parametrize("kind", ["unmounted", "full"])

@@ -140,7 +140,7 @@ def test_other_version(tmp_path: Path, content: dict[str, Any], version: Any) ->
     """A file of a later camox is refused with its version and what to do."""
     error = refusal(save({**content, "format": "camox", "version": version}, tmp_path))
 
-    assert f"is of version {version}, and this camox reads up to 1" in error.message
+    assert f"is of version {version!r}, and this camox reads up to 1" in error.message
     assert error.hint == "install a newer camox"
 
 

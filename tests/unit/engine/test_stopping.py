@@ -99,6 +99,20 @@ def test_only_the_same_signal_twice_does_not_wait() -> None:
     assert stop.exit_code == 143
 
 
+def test_pressed_twice_after_another_signal() -> None:
+    """A run that a scheduler has asked to end, and that hangs, can still be left."""
+    moments = iter([10.0, 20.0, 22.0])
+    with Stopping(NEVER, clock=lambda: next(moments)) as stopping:
+        signal.raise_signal(signal.SIGUSR1)
+        signal.raise_signal(signal.SIGINT)
+        stop = stopping.due(0.0)
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)
+
+    assert stop is not None
+    assert stop.exit_code == 128 + signal.SIGUSR1
+
+
 @pytest.mark.parametrize("number", [signal.SIGXCPU, signal.SIGHUP, signal.SIGUSR1])
 def test_what_the_system_repeats(number: signal.Signals) -> None:
     """A limit of processor time is told anew every second: nobody is in a hurry, and the last save stays."""

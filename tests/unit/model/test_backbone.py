@@ -2,7 +2,9 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -75,7 +77,10 @@ def test_building_without_values(monkeypatch: pytest.MonkeyPatch) -> None:
         return create(*args, **kwargs)
 
     monkeypatch.setattr(timm, "create_model", old_create)
+    for each in (backbone_module.sketch_backbone, backbone_module._first_sketch, backbone_module._indices_of_strides):
+        monkeypatch.setattr(backbone_module, each.__name__, cache(each.__wrapped__))  # nothing is known yet
 
+    assert not next(backbone_module.sketch_backbone("test_resnet").parameters()).is_meta
     assert next(create_backbone("test_resnet").parameters()).device.type == "cpu"
 
 
@@ -365,7 +370,8 @@ def test_the_deepest_map_of_a_stride(monkeypatch: pytest.MonkeyPatch) -> None:
         def reduction(self, indices: list[int]) -> list[int]:
             return [self[index] for index in indices]
 
-    monkeypatch.setattr(backbone_module, "_feature_info", lambda name: Info([2, 4, 4, 8, 16, 16, 16, 32, 32]))
+    info = Info([2, 4, 4, 8, 16, 16, 16, 32, 32])
+    monkeypatch.setattr(backbone_module, "_first_sketch", lambda name: SimpleNamespace(feature_info=info))
 
     assert backbone_module._indices_of_strides.__wrapped__("any") == (2, 3, 6, 8)
 

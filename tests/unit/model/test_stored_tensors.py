@@ -1,71 +1,82 @@
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
 from camoxpert_cli.errors import CheckpointError
-from camoxpert_cli.model.stored_tensors import defect, is_averaged, refuse_unusable, short, some, tensors_in
+from camoxpert_cli.model.stored_tensors import defect, is_averaged, refuse_unusable, some, tensors_in
 
-OWN = {"a.weight": torch.zeros(4), "a.num_batches_tracked": torch.tensor(0)}
 NAN, INF = float("nan"), float("inf")
 
 
-def refused(weights: dict[str, Tensor], own: dict[str, Tensor] | None = OWN) -> CheckpointError:
+def check(name: str, value: Tensor) -> None:
+    """As the weight of this name, or the counter, of a network."""
+    own = torch.tensor(0) if name.endswith("num_batches_tracked") else torch.zeros(4)
+    refuse_unusable({name: value}, {name: own}, "file.pth", "hint")
+
+
+def refused(name: str, value: Tensor) -> str:
     with pytest.raises(CheckpointError, match=r"file\.pth holds numbers that no network can compute with") as caught:
-        refuse_unusable(weights, own, "file.pth", "hint")
-    return caught.value
+        check(name, value)
+    return caught.value.message
 
 
 @settings(max_examples=20)
-@given(st.lists(st.sampled_from([0.0, 1.5, NAN, INF, -INF]), min_size=1, max_size=9), st.booleans())
-def test_numbers_that_are_none(values: list[float], known: bool) -> None:
-    """One number that is NaN or infinite is refused, with how many there are; finite ones are not."""
+@given(st.lists(st.sampled_from([0.0, 1.5, -3e38, NAN, INF, -INF]), min_size=1, max_size=9))
+@example([-3e38, -3e38])
+def test_numbers_that_are_none(values: list[float]) -> None:
+    """One number that is NaN or infinite is refused, with how many there are; finite ones are not, nor is their sum."""
     tensor = torch.tensor(values)
-    count = sum(value not in (0.0, 1.5) for value in values)
-    own = {"a": tensor} if known else None
+    count = sum(not math.isfinite(value) for value in values)
     if count:
-        assert f"1 tensor: a ({count} of {len(values)} NaN or infinite)" in refused({"a": tensor}, own).message
+        assert f"1 tensor: a ({count} of {len(values)} NaN or infinite)" in refused("a", tensor)
     else:
-        refuse_unusable({"a": tensor}, own, "file.pth", "hint")
+        check("a", tensor)
 
 
 def test_variances_below_zero() -> None:
     """Batch norm takes their root: every output would be NaN."""
     negative = torch.tensor([1.0, -0.5, 0.0, -1e-9])
-    assert "a.running_var (2 of 4 below 0)" in refused({"a.running_var": negative}, None).message
+    assert "a.running_var (2 of 4 below 0)" in refused("a.running_var", negative)
 
-    refuse_unusable({"a.running_mean": negative, "a.running_var": negative.abs()}, None, "file.pth", "hint")
+    check("a.running_mean", negative)
+    check("a.running_var", negative.abs())
 
 
-@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
+@pytest.mark.parametrize(
+    "dtype", [torch.float8_e4m3fn, torch.float8_e5m2, torch.float16, torch.bfloat16, torch.float32, torch.float64]
+)
 def test_formats_of_fractions(dtype: torch.dtype) -> None:
     """Numbers with a fraction are taken in any format."""
-    refuse_unusable({"a.weight": torch.ones(4, dtype=dtype)}, OWN, "file.pth", "hint")
+    for name in ("a.weight", "a.num_batches_tracked"):
+        check(name, torch.ones(4).to(dtype))
 
 
 @pytest.mark.parametrize("dtype", [torch.int8, torch.uint8, torch.int32, torch.int64, torch.bool, torch.complex64])
 def test_formats_of_others(dtype: torch.dtype) -> None:
     """Whole numbers, bools and complex ones are refused by their format, except for what counts."""
     said = str(dtype).removeprefix("torch.")
-    for own in (OWN, None):
-        assert f"a.weight ({said})" in refused({"a.weight": torch.ones(4, dtype=dtype)}, own).message
-    refuse_unusable({"a.num_batches_tracked": torch.tensor(7)}, OWN, "file.pth", "hint")
-    refuse_unusable({"a.num_batches_tracked": torch.tensor(7.0)}, None, "file.pth", "hint")
+    assert f"a.weight ({said})" in refused("a.weight", torch.ones(4, dtype=dtype))
+    check("a.num_batches_tracked", torch.tensor(7))
 
 
 def test_too_large_for_float32() -> None:
     """What only float64 holds would be infinite in the network."""
-    assert "1 of 2 NaN" in refused({"a.weight": torch.tensor([1e300, 0.0], dtype=torch.float64)}).message
+    assert "1 of 2 NaN" in refused("a.weight", torch.tensor([1e300, 0.0], dtype=torch.float64))
 
 
 def test_all_are_told() -> None:
     """The message has the count and the first; the details have the others."""
-    error = refused({f"t{at}": torch.tensor([NAN]) for at in range(30)}, None)
+    weights = {f"t{at}": torch.tensor([NAN]) for at in range(30)}
+    with pytest.raises(CheckpointError) as caught:
+        refuse_unusable(weights, weights, "file.pth", "hint")
+    error = caught.value
 
     assert "30 tensors: t0 (" in error.message
     assert error.message.endswith("...")
@@ -116,10 +127,7 @@ def test_names_of_others(name: str) -> None:
     assert not is_averaged(name)
 
 
-def test_values_in_a_sentence() -> None:
-    """Whatever a file holds, it takes a line at most."""
-    long = 10**6000
-    for value in (long, {"a": [long]}, "x" * 10**6, [["x" * 99] * 99] * 99, torch.zeros(1).expand(10**12), {1: 2}):
-        assert len(short(value)) <= 80
-        assert "\n" not in short(value)
-    assert len(some(["x" * 5000] * 5, "tensor")) < 300
+def test_names_in_a_sentence() -> None:
+    """Three of them are told, and of a long one its beginning."""
+    assert len(some(["x" * 5000] * 5, "tensor")) < 700
+    assert some(["a", "b"], "tensor") == "2 tensors: a, b"
