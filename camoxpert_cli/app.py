@@ -7,6 +7,7 @@ import errno
 import gc
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -143,8 +144,18 @@ def options(
     pass
 
 
+def _require_current_folder() -> None:
+    """Libraries that look for it end the process, with messages that name something else."""
+    try:
+        Path.cwd()
+    except OSError as error:
+        console.fail(f"the current folder cannot be used: {error.strerror}", "cd to one that is there")
+        raise SystemExit(2) from None
+
+
 def main() -> None:
     console.prepare_streams()
+    _require_current_folder()
     signals.take_over(signals.interrupt)
     # Python looks for garbage once more as it ends, which takes a second among all that torch and timm made.
     atexit.register(gc.freeze)

@@ -27,7 +27,10 @@ def read_regular(path: Path, most: int) -> bytes:
             _refuse_unless_regular(status.st_mode, path)
             if status.st_size > most:
                 raise OSError(errno.EFBIG, f"it has {status.st_size} bytes, expected {most} at most", str(path))
-            return file.read(status.st_size)
+            content = file.read(status.st_size)
+            if not content and file.read(1):  # what the system makes up as it is read, such as /proc/kmsg
+                raise OSError(errno.EINVAL, "it has no size, expected a regular file", str(path))
+            return content
     except ValueError as error:  # a zero byte in its name, or what no file system can hold
         raise OSError(errno.EINVAL, "no file can have this name", str(path)) from error
 

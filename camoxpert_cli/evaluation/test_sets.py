@@ -24,7 +24,7 @@ from camoxpert_cli.data.pairs import Pair
 from camoxpert_cli.data.reading import read_matching_image, read_scored_mask
 from camoxpert_cli.data.resizing import resize_image
 from camoxpert_cli.data.writing import is_own_image
-from camoxpert_cli.errors import DataError, UsageError, nearest
+from camoxpert_cli.errors import DataError, UsageError, nearest, shown
 from camoxpert_cli.evaluation.image import score_and_save
 from camoxpert_cli.evaluation.results import Evaluation, ScoredSet, Shown
 from camoxpert_cli.evaluation.score import score_images
@@ -101,7 +101,7 @@ def find_tests(data: TestData) -> dict[str, tuple[Pair, ...]]:
     unknown = [name for name in data.names if name not in found.tests]
     if unknown:
         known = (nearest(unknown[0], found.tests) or list(found.tests))[0]
-        raise UsageError(f"there is no test set {unknown[0]}, only {', '.join(found.tests)}", f"--set {known}")
+        raise UsageError(f"there is no test set {shown(unknown[0])}, only {', '.join(found.tests)}", f"--set {known}")
     chosen = {name: pairs for name, pairs in found.tests.items() if not data.names or name in data.names}
     for name, pairs in chosen.items():
         look_at_test_set(name, pairs)

@@ -65,8 +65,10 @@ def read_weights_file(path: Path, *, mmap: bool = False) -> Any:
         broken = f": it is a link to {path.readlink()}, which leads nowhere" if path.is_symlink() else ""
         raise CheckpointError(f"there is no file {path}{broken}", look)
     try:
+        size = path.stat().st_size
         with path.open("rb") as file:
-            start = file.read(len(_LFS_POINTER))
+            # What the system makes up, such as /proc/kmsg, has no size, and whoever reads it may wait.
+            start = file.read(len(_LFS_POINTER)) if size else b""
     except OSError as error:
         raise CheckpointError(f"{path} cannot be read: {error.strerror}", "check its permissions") from error
     if not start:

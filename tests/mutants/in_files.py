@@ -597,4 +597,11 @@ MUTANTS = [
     ),
     Mutant("errors.py", 'if not line.endswith(":")', "if line", "unit/test_errors.py::test_first_line"),
     Mutant("errors.py", ".rpartition(' ')[0] or", " or", "unit/test_errors.py::test_one_line"),
+    Mutant(
+        "regular_file.py",
+        "if not content and file.read(1):",
+        "if False:",
+        "unit/test_regular_file.py::test_what_the_system_makes_up",
+    ),
+    Mutant("app.py", "    _require_current_folder()\n", "", "unit/test_app.py::test_a_current_folder_that_is_gone"),
 ]

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import errno
 import os
+from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner
 
 import camoxpert_cli
 from camoxpert_cli import console, errors
-from camoxpert_cli.app import app
+from camoxpert_cli.app import app, main
 
 
 def all_errors() -> list[type[errors.CamoxError]]:
@@ -138,6 +139,22 @@ def test_what_the_system_refuses(monkeypatch: pytest.MonkeyPatch, error: OSError
 
     assert outcome.exit_code == 2
     assert outcome.stderr.startswith(f"Error: {said}\nTry:   ")
+
+
+def test_a_current_folder_that_is_gone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A library would end the process, and blame one of its own files."""
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    (tmp_path / "here").rmdir()
+    with pytest.raises(SystemExit) as caught:
+        main()
+
+    assert caught.value.code == 2
+    assert capsys.readouterr().err == (
+        "Error: the current folder cannot be used: No such file or directory\nTry:   cd to one that is there\n"
+    )
 
 
 def test_a_mistake_of_ours_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from camoxpert_cli.errors import CheckpointError
+from camoxpert_cli.model.weights_file import read_weights_file
 from camoxpert_cli.regular_file import read_regular
 
 
@@ -55,3 +57,16 @@ def test_size(tmp_path: Path) -> None:
     os.truncate(path, 2**40)  # it takes no room on the disk
     with pytest.raises(OSError, match="it has 1099511627776 bytes, expected 10 at most"):
         read_regular(path, 10)
+
+
+@pytest.mark.skipif(not Path("/proc/version").exists(), reason="only Linux has files that are made up as they are read")
+def test_what_the_system_makes_up(tmp_path: Path) -> None:
+    """Such files have no size: one would be taken for empty, another be read without an end."""
+    (tmp_path / "preset.yaml").symlink_to("/proc/version")
+    (tmp_path / "empty").touch()
+
+    with pytest.raises(OSError, match="it has no size, expected a regular file"):
+        read_regular(tmp_path / "preset.yaml", 10)
+    with pytest.raises(CheckpointError, match="is empty"):
+        read_weights_file(tmp_path / "preset.yaml")
+    assert read_regular(tmp_path / "empty", 10) == b""
