@@ -518,6 +518,12 @@ MUTANTS = [
         "    if False:\n",
         f"{_DAMAGED}::test_the_entry_is_named",
     ),
+    Mutant(
+        "checkpoints/format.py",
+        'check(Amount, row["seconds"]',
+        'check(Number, row["seconds"]',
+        f"{_DAMAGED}::test_an_impossible_time",
+    ),
     Mutant("engine/optimizer.py", "    if wrong:\n", "    if False:\n", f"{_DAMAGED}::test_numbers_that_are_none"),
     Mutant(
         "engine/optimizer.py",
