@@ -495,6 +495,12 @@ MUTANTS = [
     ),
     Mutant(
         "checkpoints/convert.py",
+        "content, source, ema, tells=False)",
+        "content, source, ema)",
+        "behaviour/checkpoints/test_convert.py::test_what_stays_is_not_said_to_be_left_out",
+    ),
+    Mutant(
+        "checkpoints/convert.py",
         "            if not as_is:\n                raise\n",
         "",
         "behaviour/checkpoints/test_convert.py::test_what_could_not_be_loaded",
