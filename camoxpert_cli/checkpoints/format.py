@@ -11,7 +11,7 @@ import re
 import shutil
 import traceback
 import zipfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
@@ -159,6 +159,7 @@ class CheckpointContent:
         check(cls, found, "")
         training = found.pop("training")
         own = cls(**found, training=None if training is None else TrainingContent.from_dict(training))  # type: ignore[arg-type]
+        _refuse_impossible_seconds("history", own.history or [])
         _refuse_contradictions(own)
         return own
 
@@ -297,6 +298,7 @@ def _refuse_contradictions(content: CheckpointContent) -> None:
     if content.training is None:
         return
     progress = content.training.progress
+    _refuse_impossible_seconds("training.progress.history", progress.history)
     if progress.epoch != content.epoch:
         raise WrongEntryError(f"training.progress.epoch is {progress.epoch}, expected {content.epoch} as in epoch")
     for at, row in enumerate(progress.history):
@@ -304,6 +306,12 @@ def _refuse_contradictions(content: CheckpointContent) -> None:
             raise WrongEntryError(
                 f"training.progress.history.{at}.epoch is {row['epoch']}, expected one of the {progress.epoch} complete"
             )
+
+
+def _refuse_impossible_seconds(entry: str, history: Sequence[Mapping[str, float]]) -> None:
+    """Raise WrongEntryError where an epoch took less than no time, or for ever."""
+    for at, row in enumerate(history):
+        check(Amount, row["seconds"], f"{entry}.{at}.seconds")
 
 
 def _sign(path: Path) -> None:

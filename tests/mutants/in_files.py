@@ -495,6 +495,12 @@ MUTANTS = [
     ),
     Mutant(
         "checkpoints/convert.py",
+        "content, source, ema, tells=False)",
+        "content, source, ema)",
+        "behaviour/checkpoints/test_convert.py::test_what_stays_is_not_said_to_be_left_out",
+    ),
+    Mutant(
+        "checkpoints/convert.py",
         "            if not as_is:\n                raise\n",
         "",
         "behaviour/checkpoints/test_convert.py::test_what_could_not_be_loaded",
@@ -517,6 +523,12 @@ MUTANTS = [
         "    if progress.epoch != content.epoch:\n",
         "    if False:\n",
         f"{_DAMAGED}::test_the_entry_is_named",
+    ),
+    Mutant(
+        "checkpoints/format.py",
+        'check(Amount, row["seconds"]',
+        'check(Number, row["seconds"]',
+        f"{_DAMAGED}::test_an_impossible_time",
     ),
     Mutant("engine/optimizer.py", "    if wrong:\n", "    if False:\n", f"{_DAMAGED}::test_numbers_that_are_none"),
     Mutant(

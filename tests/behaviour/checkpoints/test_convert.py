@@ -115,3 +115,19 @@ def test_what_could_not_be_loaded(tmp_path: Path, capsys: pytest.CaptureFixture[
     assert "could not be loaded; it is written as it is" in " ".join(capsys.readouterr().err.split())
     found = torch.load(target)["net"]
     assert wrong == "nan" or differences(dict(found), weights) == []
+
+
+def test_what_stays_is_not_said_to_be_left_out(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Converted as it is, a network keeps what a profiler had added to it; otherwise one note tells of that."""
+    shapes = outline("test_resnet", 2).state_dict()
+    state = {name: torch.zeros_like(value, device="cpu") for name, value in shapes.items()}
+    args = {"backbone": "test_resnet", "num_experts": 2}
+    source = save({"net": {**state, "backbone.total_ops": torch.zeros(1)}, "args": args}, tmp_path)
+    said = []
+    for as_is in (True, False):
+        convert_checkpoint(source, tmp_path / "out.pth", as_is=as_is, overwrite=True)
+        said.append(
+            (capsys.readouterr().err.count("left out"), "backbone.total_ops" in torch.load(tmp_path / "out.pth")["net"])
+        )
+
+    assert said == [(0, True), (1, False)]
