@@ -77,7 +77,7 @@ def places(value: Any, keys: Keys = ()) -> Iterator[Keys]:
 
 @pytest.fixture(scope="module")
 def entries(saved: Checkpoint) -> list[Keys]:
-    """As they were read: whoever goes on from a content may add to it, and hypothesis draws from what does not change."""
+    """As they were read: whoever goes on from a content may add to it."""
     return list(places(saved.content))
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import time
 from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
@@ -58,8 +59,11 @@ def test_a_rate_out_of_proportion(trained: list[str], capsys: pytest.CaptureFixt
     assert WORDS in warning
 
 
-def test_a_preset_as_it_is(trained: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_preset_as_it_is(
+    trained: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     """Nothing is told of a preset, nor of one whose two GPUs became one process on the CPU."""
+    monkeypatch.setenv("CAMOX_SESSION_START", str(time.time()))  # this machine may be up for longer than a session is
     start.start(resolve("quickstart", {}))
     start.start(resolve("kaggle-2xT4", {"run.gpus": "1", "run.device": "cpu"}))
 
