@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import atexit
+import os
 import signal
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from multiprocessing import connection
+from multiprocessing.process import BaseProcess
 from types import FrameType
 from typing import Any, Generic, TypeVar
+from weakref import WeakSet
 
 import cv2
 import torch
@@ -24,6 +28,16 @@ from camoxpert_cli.signals import ASKING
 _LINGER_SECONDS = 30
 
 Batch = TypeVar("Batch")
+
+_workers: WeakSet[BaseProcess] = WeakSet()
+os.register_at_fork(after_in_child=_workers.clear)  # they are this process's alone
+
+
+@atexit.register
+def _end_workers() -> None:
+    """Where an error still holds their loaders, Python would only ask them to terminate, and then wait for them."""
+    for each in _workers:
+        each.kill()
 
 
 class WorkerLost(DataError):
@@ -44,6 +58,7 @@ class ImageLoader(Generic[Batch]):
     def __iter__(self) -> Iterator[Batch]:
         with _unwatched(), self._telling_of_lost_workers():
             batches = iter(self._loader)
+        _workers.update(getattr(batches, "_workers", ()))
         while True:
             asked = time.perf_counter()
             with self._telling_of_lost_workers():

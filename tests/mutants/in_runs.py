@@ -64,6 +64,12 @@ MUTANTS = [
     # A worker of the loader that is killed.
     Mutant(
         "data/loader.py",
+        "@atexit.register\n",
+        "",
+        f"{_LOADER}::test_workers_of_a_loader_that_an_error_holds",
+    ),
+    Mutant(
+        "data/loader.py",
         "with _unwatched(), self._telling_of_lost_workers():",
         "with _unwatched():",
         f"{_LOADER}::test_a_worker_that_is_killed_between_epochs",
@@ -110,8 +116,8 @@ MUTANTS = [
     Mutant("data/loader.py", "with _unwatched(), ", "with ", f"{_LOADER}::test_a_worker_that_ends_interrupts_nothing"),
     Mutant(
         "data/loader.py",
-        "        each.kill()\n",
-        "        pass\n",
+        "    for each in workers:\n        each.kill()\n",
+        "",
         "behaviour/data/test_loader.py::test_a_worker_that_is_killed",
     ),
     Mutant(

@@ -5,6 +5,8 @@ import itertools
 import multiprocessing
 import os
 import signal
+import subprocess
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -248,6 +250,21 @@ def test_a_worker_that_is_killed_between_epochs(pairs: tuple[Pair, ...]) -> None
 
     with pytest.raises(WorkerLost, match=r"^a process that loads pictures was killed by SIGKILL"):
         list(loader)
+
+
+def test_workers_of_a_loader_that_an_error_holds(pairs: tuple[Pair, ...]) -> None:
+    """They end with the process, which would wait half a minute for those that it only asks to terminate."""
+    program = f"""
+from pathlib import Path
+from camoxpert_cli.data.pairs import Pair
+from tests.behaviour.data.test_loader import loader_of
+rows = {[(pair.name, str(pair.image), str(pair.mask)) for pair in pairs]!r}
+loader = loader_of(tuple(Pair(name, Path(image), Path(mask)) for name, image, mask in rows), 2)[1]
+held = iter(loader)
+next(held)
+raise SystemExit(3)
+"""
+    assert subprocess.run([sys.executable, "-c", program], timeout=20, check=False).returncode == 3
 
 
 def test_a_worker_that_ends_interrupts_nothing(pairs: tuple[Pair, ...]) -> None:
