@@ -72,6 +72,7 @@ def watching(previous: bytes, folder: Path) -> Any:
 def test_best_weights_that_are_damaged(run_folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """A damaged best_model.pth is named, and the best is sought among the epochs to come."""
     content = read_checkpoint(run_folder / "last.pth")
+    content["epoch"] = 2
     content["training"]["progress"].update(epoch=2, samples=0, history=content["training"]["progress"]["history"][:2])
     write_content(run_folder / "last.pth", content)
     flip_a_byte(run_folder / "best_model.pth")
@@ -88,6 +89,7 @@ def test_best_weights_of_what_is_done_again(run_folder: Path) -> None:
     progress = content["training"]["progress"]
     rows = progress["history"][:2]
     best = max(rows, key=lambda row: row["iou"])
+    content["epoch"] = 2
     progress.update(epoch=2, samples=0, history=rows, best_epoch=best["epoch"], best_iou=best["iou"])
     write_content(run_folder / "last.pth", content)
     later = read_checkpoint(run_folder / "best_model.pth")
