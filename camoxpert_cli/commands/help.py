@@ -41,7 +41,7 @@ class SectionedCommand(PrintsHelp, TyperCommand):
     def parse_args(self, ctx: Any, args: list[str]) -> Any:
         # As a path it would be the current folder.
         if any(re.fullmatch(r"(--[a-z-]+=)?", each) for each in args):
-            raise UsageError("an argument is empty", "is a variable of the shell not set that stands for it?")
+            raise UsageError("an argument is empty", "leave it out, or set the shell variable that it came from")
         return super().parse_args(ctx, args)
 
     def invoke(self, ctx: Any) -> Any:
