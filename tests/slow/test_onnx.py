@@ -153,11 +153,12 @@ def test_onnx_that_differs_is_not_kept(small_checkpoint: Path, tmp_path: Path, m
         return other
 
     monkeypatch.setattr(onnx, "with_all_experts", disturbed)
-    (tmp_path / "out.onnx").write_text("precious")
+    before = b"precious, with the entry\n\x05camox\x12 by which it is known"
+    (tmp_path / "out.onnx").write_bytes(before)
     with pytest.raises(CheckpointError, match="differ by"):
         export(small_checkpoint, tmp_path / "out.onnx", img_size=64, weights="model", overwrite=True)
 
-    assert (tmp_path / "out.onnx").read_text() == "precious"
+    assert (tmp_path / "out.onnx").read_bytes() == before
     assert [path.name for path in tmp_path.iterdir()] == ["out.onnx"]
 
 
