@@ -27,7 +27,7 @@ from camoxpert_cli.config.eval_options import (
 )
 from camoxpert_cli.config.parse import NO_TTA, parse_tta
 from camoxpert_cli.config.resolve import resolve
-from camoxpert_cli.config.schema import LARGEST_SIDE, SETTINGS, SMALLEST_SIDE
+from camoxpert_cli.config.schema import LARGEST_SIDE, MOST_COUNTED, SETTINGS, SMALLEST_SIDE
 from camoxpert_cli.errors import ConfigError, DataError, UsageError, nearest, shown
 from camoxpert_cli.evaluation import output
 from camoxpert_cli.evaluation.results import Evaluation
@@ -177,7 +177,7 @@ def evaluate(
     _one_of("precision", precision, get_args(Precision))
     _one_of("empty_masks", empty_masks, get_args(EmptyMasks))
     _within("img_size", img_size, SMALLEST_SIDE, LARGEST_SIDE)
-    _within("batch_size", batch_size, 1, 1_000_000)
+    _within("batch_size", batch_size, 1, MOST_COUNTED)
     inference = Inference(img_size, batch_size, precision, NO_TTA if tta is None else parse_tta(tta), weights)
     run = resolve(None, {"run.device": device}).config.run
     if folder is not None:

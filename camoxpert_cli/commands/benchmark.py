@@ -9,7 +9,7 @@ import typer
 from camoxpert_cli import atomic, console
 from camoxpert_cli.benchmark.options import check_counts, check_out, check_strategies
 from camoxpert_cli.commands.options import AsJson, Quiet, file_path, with_settings
-from camoxpert_cli.config.schema import SETTINGS
+from camoxpert_cli.config.schema import MOST_COUNTED, SETTINGS
 from camoxpert_cli.errors import UsageError
 
 # What changes how long an epoch takes; where weights come from does not, nor how they are learned.
@@ -39,10 +39,12 @@ def benchmark(
     steps: Annotated[
         int | None,
         typer.Option(
-            min=1, max=1_000_000, metavar="N", help="Optimizer steps a repeat; some seconds' worth if not given."
+            min=1, max=MOST_COUNTED, metavar="N", help="Optimizer steps a repeat; some seconds' worth if not given."
         ),
     ] = None,
-    repeats: Annotated[int, typer.Option(min=1, max=1_000_000, metavar="N", help="Repeats of each measurement.")] = 3,
+    repeats: Annotated[
+        int, typer.Option(min=1, max=MOST_COUNTED, metavar="N", help="Repeats of each measurement.")
+    ] = 3,
     out: Annotated[
         Path | None, typer.Option(metavar="FILE", parser=file_path, help="Write the tables as Markdown too.")
     ] = None,

@@ -11,6 +11,7 @@ from camoxpert_cli import console
 from camoxpert_cli.commands.options import AsJson, NetworkSide, Quiet, Views, Weights, with_settings
 from camoxpert_cli.config.eval_options import EmptyMasks, Inference, Precision, Protocol, TestData, check_source
 from camoxpert_cli.config.parse import NO_TTA, parse_tta
+from camoxpert_cli.config.schema import MOST_COUNTED
 
 _FLAGS = ("data.dataset_path", "data.include_noncam", "run.device", "run.gpus", "run.devices")
 
@@ -48,7 +49,7 @@ def evaluate(
     weights: Weights = None,
     img_size: NetworkSide = None,
     batch_size: Annotated[
-        int, typer.Option(min=1, max=1_000_000, metavar="N", help="Pictures at a time, per GPU.")
+        int, typer.Option(min=1, max=MOST_COUNTED, metavar="N", help="Pictures at a time, per GPU.")
     ] = 8,
     precision: Annotated[
         Precision, typer.Option(metavar="fp32|fp16|bf16|auto", help="Number format of the network.")

@@ -77,9 +77,9 @@ def foreground_of(raw: NDArray[Any], above: int = OBJECT) -> NDArray[np.bool_]:
     does.
     """
     levels = levels_of(raw)
-    if levels.grey.max() <= SCORED_OBJECT and (levels.from_alpha or (raw if raw.ndim == 2 else raw[..., :3]).any()):
-        raise UnclearError(f"holds only {_values(raw)}, expected 0 and {255 if raw.max() <= 255 else 0xFFFF}")
     low, high = int(levels.grey.min()), int(levels.grey.max())
+    if high <= SCORED_OBJECT and (levels.from_alpha or (raw if raw.ndim == 2 else raw[..., :3]).any()):
+        raise UnclearError(f"holds only {_values(raw)}, expected 0 and {255 if raw.max() <= 255 else 0xFFFF}")
     if low > above and high - low > _GREY_SPREAD:
         raise UnclearError(f"holds {_values(raw)}, and all of it would be read as object: expected 0 and 255")
     if levels.is_lost(above):

@@ -30,7 +30,7 @@ from camoxpert_cli.inference.overlay import overlay
 from camoxpert_cli.inference.predictions import THRESHOLD, grey_prediction, predict_probabilities
 from camoxpert_cli.model.camoxpert import CamoXpert
 from camoxpert_cli.parallel.device import choose_device
-from camoxpert_cli.targets import check_targets, within
+from camoxpert_cli.targets import check_targets, is_file_of, within
 
 _LONGEST_JPEG_SIDE = 65500
 _OUT_HINT = "choose another folder with --out"
@@ -192,18 +192,11 @@ def _one_for_each_stem(images: Sequence[Path]) -> list[Path]:
     stems: dict[str, Path] = {}
     for path in images:
         other = stems.setdefault(path.stem, path)
-        if not _is_same(other, path):
+        if other != path and not is_file_of(other, path):
             raise DataError(
                 f"{other} and {path} would both be written to {path.stem}.png", "predict them into two folders"
             )
     return list(stems.values())
-
-
-def _is_same(path: Path, other: Path) -> bool:
-    try:
-        return path == other or path.samefile(other)
-    except OSError:  # one of them leads nowhere
-        return False
 
 
 def _check_outputs(images: Sequence[Path], outputs: Outputs, overwrite: bool, beside: Sequence[Path]) -> None:

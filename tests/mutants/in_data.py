@@ -118,8 +118,8 @@ MUTANTS = [
     # What values mean, and what is found before training.
     Mutant(
         "data/levels.py",
-        "if levels.grey.max() <= SCORED_OBJECT and",
-        "if levels.grey.max() <= 1 and",
+        "if high <= SCORED_OBJECT and",
+        "if high <= 1 and",
         "unit/data/test_levels.py::test_masks_that_would_be_empty",
     ),
     Mutant(
@@ -549,8 +549,8 @@ MUTANTS = [
         "unit/data/test_image_paths.py::test_a_link_to_the_folder_itself",
     ),
     Mutant(
-        "inference/predict.py",
-        "    except OSError:  # one of them leads nowhere\n        return False",
+        "targets.py",
+        "    except (OSError, ValueError):\n        return False",
         "    except ZeroDivisionError:\n        return False",
         "unit/inference/test_predict.py::test_links_of_one_name_that_lead_nowhere",
     ),

@@ -312,7 +312,7 @@ MUTANTS = [
     ),
     Mutant(
         "inference/predict.py",
-        "        if not _is_same(other, path):",
+        "        if other != path and not is_file_of(other, path):",
         "        if False:",
         f"{_PREDICT}::test_two_images_of_one_name",
     ),
