@@ -226,8 +226,8 @@ def _digest(pairs: Sequence[Pair]) -> str:
 
 def _generate(folder: Path, seed: int, data: DataConfig, world: World) -> RunData:
     console.say(
-        f"Data: generating {data.generated_pictures} training and {GENERATED_VALIDATION} validation images, "
-        f"with different textures,\n      in {folder}"
+        f"Data: generated images: {data.generated_pictures} for training, {GENERATED_VALIDATION} for validation "
+        f"(unseen textures),\n      in {folder}"
     )
     if world.is_main:
         for left in folder.parent.glob(f".{folder.name}.tmp*"):  # of a process that was killed

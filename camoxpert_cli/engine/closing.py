@@ -117,7 +117,7 @@ def write_pages(run: Run, evaluation: Evaluation) -> None:
             write_evaluation_report(folder.report, evaluation, configuration=to_mapping(run.config), history=history)
             write_training_curves(folder.curves, history, MEASURE_WORDS)
     except OSError as error:
-        console.warn(f"{error.filename} could not be written: {error.strerror}; the scores are in {folder.results}")
+        console.warn(f"{error.filename} cannot be written: {error.strerror}; the scores are in {folder.results}")
 
 
 def score_baselines(pairs: list[Pair]) -> dict[str, float]:

@@ -45,7 +45,8 @@ def _devices(run: Run) -> list[str]:
     computed_with = run.saver.computed_with
     versions = f"{computed_with['precision']}, {computed_with['version']}"
     if run.device.type == "cpu":
-        return [f"{computed_with['device']}, {versions}"]
+        threads = torch.get_num_threads()
+        return [f"CPU, {threads} thread{'s' if threads > 1 else ''}, {versions}"]
     own = [f"{torch.cuda.get_device_name(each)}, {console.in_gib(total_of(each))}" for each in run.strategy.devices]
     found = Counter(name for names in run.world.all_gather(own) for name in names)
     return [*(f"{count} GPU{'s' if count > 1 else ''}: {name}" for name, count in found.items()), versions]
@@ -67,15 +68,18 @@ def _network(run: Run) -> list[tuple[str, str]]:
 def _images(run: Run) -> list[tuple[str, str]]:
     data = run.data
     tests = ", ".join(f"{name} {len(pairs)}" for name, pairs in data.tests.items())
-    workers = f"{run.feed.workers} loader worker{'s' if run.feed.workers != 1 else ''}"
-    each = " per process" if run.world.size > 1 else ""
+    workers = f"{run.feed.workers} loader worker{'s' if run.feed.workers > 1 else ''}"
+    if run.world.size > 1:
+        workers += " per process"
+    if run.feed.workers == 0:
+        workers = "loaded in the training process"
     return [
         (
             "Images",
             f"{len(data.train)} for training, {len(data.validation)}{'' if data.own_validation else ' held out'} "
             "for validation",
         ),
-        ("", f"{run.config.data.img_size} x {run.config.data.img_size} pixels, {workers}{each}"),
+        ("", f"{run.config.data.img_size} x {run.config.data.img_size} pixels, {workers}"),
         *([("Test sets", tests)] if tests else []),
     ]
 

@@ -159,7 +159,10 @@ def report_changes(config: Config, checkpoint: Checkpoint) -> None:
     if own is None or own.training is None or own.config is None:
         return
     for change in changes(from_mapping(own.config, str(checkpoint.path)), config):
-        (console.warn if change.effect == "another run" else console.say)(f"changed {change}")
+        if change.effect == "another run":
+            console.warn(f"changed {change}")
+        else:
+            console.say(f"Changed {change}")
 
 
 def _bring_best(run: Run, path: Path) -> None:

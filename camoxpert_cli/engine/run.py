@@ -172,11 +172,11 @@ def enter_phase(run: Run, phase: Phase) -> None:
     run.phase = phase
     if run.state.backbone_stages != phase.backbone_stages:
         set_trained(run.state, run.strategy, run.config, phase.backbone_stages)
-    backbone = (
-        f"training the last {phase.backbone_stages} of {WHOLE_BACKBONE} backbone stages"
-        if phase.backbone_stages
-        else "backbone frozen"
-    )
+    backbone = "backbone frozen"
+    if phase.backbone_stages:
+        backbone = f"training the last {phase.backbone_stages} of {WHOLE_BACKBONE} backbone stages"
+    if phase.backbone_stages == WHOLE_BACKBONE:
+        backbone = "training the whole backbone"
     epoch = max(phase.first, run.state.progress.epoch) + 1
     console.say(f"Epoch {epoch}: stage {phase.stage.number}, {backbone}")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 
 from camoxpert_cli import console
 from camoxpert_cli.console import Report
@@ -34,7 +35,7 @@ def report_step(run: Run, phase: Phase, number: int, losses: LossValues, wait: f
         ("speed", f"{f'{speed:.1f} img/s, ' if speed else ''}data wait {wait:.0%}, {_memory(run)}"),
         ("remaining", "not known yet" if coming is None else str(coming)),
     ]
-    return Report("  ".join(line), [f"  {title:<11}{text}" for title, text in rows])
+    return Report(_joined(run, line), [f"  {title:<11}{text}" for title, text in rows])
 
 
 def epoch_line(run: Run, loss: float, scores: Scores, seconds: float, *, better: bool) -> str:
@@ -81,6 +82,13 @@ def forecast_of(run: Run) -> Forecast | None:
 def memory_bytes(run: Run) -> int:
     """Return the peak memory of this process's fullest GPU so far; on the CPU the current size of the process."""
     return peak_of_gpus(run.strategy.devices) if run.device.type == "cuda" else resident()
+
+
+def _joined(run: Run, parts: Sequence[str]) -> str:
+    """Parts of a progress line, closer together if it would exceed 80 columns behind its title and counts."""
+    epochs, images = run.config.train.epochs, len(run.data.train)
+    line = "  ".join([f"Epoch {epochs}/{epochs}", f"{images}/{images}", *parts])
+    return ("  " if len(line) <= 80 else " ").join(parts)
 
 
 def _short(value: float) -> str:

@@ -59,7 +59,7 @@ class Curves:
                 self._give_up(error)
 
     def _give_up(self, error: OSError) -> None:
-        console.warn(f"{self._folder} could not be written: {error.strerror or error}; training continues without it")
+        console.warn(f"{self._folder} cannot be written: {error.strerror or error}; training continues without it")
         self._writer = None
 
 

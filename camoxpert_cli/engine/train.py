@@ -409,8 +409,8 @@ def _explaining_errors(run: Run) -> Iterator[None]:
     except KeyboardInterrupt as error:
         number = number_of(error)
         again = ASKING[number].removeprefix("a ")
-        command = run.folder.resume_command if run.folder.holds_checkpoint else ""
         message = f"stopped immediately by a second {again}; {_last_good(run)}"
+        command = run.folder.resume_command if run.folder.holds_checkpoint else ""
         raise Interrupted(message, command, 128 + number) from error
     except WorkerLost as error:
         error.message = f"{error.message}, in epoch {run.state.progress.epoch + 1}; {_last_good(run)}"

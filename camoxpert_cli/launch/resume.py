@@ -115,7 +115,8 @@ def saved_settings(checkpoint: Checkpoint) -> tuple[Mapping[str, Any], str]:
 
 def _describe(config: Config, checkpoint: Checkpoint) -> list[tuple[str, str]]:
     """Titles and texts that describe what resuming would do. Raises CamoxError if it would fail."""
-    place(config.run, expected_size(), sync_batchnorm=config.train.sync_batchnorm)
+    placement = place(config.run, expected_size(), sync_batchnorm=config.train.sync_batchnorm)
+    on_cpu = placement.devices[0].type == "cpu"
     training = checkpoint.training
     folder = RunFolder(Path(config.run.checkpoint_dir or default_path(checkpoint.path.absolute().parent.name)))
     folder.refuse_other_run(checkpoint.path)
@@ -130,7 +131,7 @@ def _describe(config: Config, checkpoint: Checkpoint) -> list[tuple[str, str]]:
     lines.append(("Next", _next_step(config, checkpoint, folder, epoch, samples)))
     found = changes(from_mapping(*saved_settings(checkpoint)), config)
     lines += [("" if at else "Changes", str(change)) for at, change in enumerate(found)] or [("Changes", "none")]
-    return lines + describe_batches(config)
+    return lines + (describe_batches(config, "process", "processes") if on_cpu else describe_batches(config))
 
 
 def _next_step(config: Config, checkpoint: Checkpoint, folder: RunFolder, epoch: int, samples: int) -> str:

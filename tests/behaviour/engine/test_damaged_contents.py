@@ -113,7 +113,7 @@ WRONG: list[tuple[str, Any, str]] = [
     ("config.train.lr", "fast", "train.lr is 'fast'"),
     ("scores.iou", "best", "scores.iou is 'best', expected a number"),
     ("training.progress.samples", -1, "training.progress.samples is -1, expected a whole number from 0"),
-    ("training.progress.samples", 10**6, "training.progress.samples is 1000000, expected at most the 8 pictures"),
+    ("training.progress.samples", 10**6, "training.progress.samples is 1000000, expected at most 8 (the images)"),
     ("training.progress.epoch", 10**6, "training.progress.epoch is 1000000, expected 2"),
     ("training.progress.epoch", True, "training.progress.epoch is True, expected a whole number"),
     ("training.progress.best_iou", "best", "training.progress.best_iou is 'best', expected a number"),
@@ -128,7 +128,7 @@ WRONG: list[tuple[str, Any, str]] = [
     ("training.backbone_stages", 9, "training.backbone_stages is 9, expected a whole number from 0 to 4"),
     ("training.optimizer", MISSING, "training.optimizer is missing"),
     ("training.optimizer.state", [], "training.optimizer.state is [], expected entries by name"),
-    ("training.optimizer.state.0.exp_avg", torch.ones(3), "training.optimizer.state.0.exp_avg has the size (3,)"),
+    ("training.optimizer.state.0.exp_avg", torch.ones(3), "training.optimizer.state.0.exp_avg has shape (3,)"),
     ("training.optimizer.state.0.exp_avg", EXPANDED, "claims more numbers than are stored"),
     ("training.optimizer.state.0.step", torch.tensor(float("nan")), "state.0.step (1 of 1 NaN or infinite)"),
     ("training.optimizer.state.99999", {}, "training.optimizer.state.99999.step is missing"),
@@ -177,7 +177,7 @@ def test_anything_anywhere(run: Run, saved: Checkpoint, entries: list[Keys], dat
         said = error.message + error.details
         # "training" alone is a word of other sentences, too.
         named = any(str(key) in said for key in keys[keys[0] == "training" :]) or "camox writes: training" in said
-        others = ("trained, from 64", "was trained on other pictures", "holds weights and no settings")
+        others = ("trained, from 64", "was trained on different images", "contains weights but no settings")
         assert named or any(each in said for each in others)
     else:
         assert run.state.progress.epoch == 2

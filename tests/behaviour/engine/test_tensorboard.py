@@ -87,7 +87,7 @@ def test_missing_package(tiny_data: Path, tmp_path: Path, monkeypatch: pytest.Mo
 
     assert outcome.exit_code == 2
     assert outcome.stderr == (
-        "Error: --tensorboard needs the package tensorboard: No module named 'tensorboard'\n"
+        "Error: --tensorboard requires the tensorboard package: No module named 'tensorboard'\n"
         "Try:   python -m pip install tensorboard\n"
     )
     assert not (tmp_path / "run").exists()

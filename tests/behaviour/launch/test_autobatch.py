@@ -70,8 +70,8 @@ def test_what_does_not_fit(capsys: pytest.CaptureFixture[str], preset_goes_on: b
 
     assert batches(fitted) == (8, 6, 2)
     assert warning == (
-        "Warning: each GPU's memory does not hold the batches asked for: batches of 8 and 6 (stage 1 and 2) and 2 "
-        "accumulation steps make the same 32 and 24 pictures a step. The same by hand: "
+        "Warning: the requested batch sizes do not fit in the memory of each GPU: using batch sizes 8 and 6 (stages 1 "
+        "and 2) with 2 accumulation steps, keeping the global batch sizes 32 and 24. Equivalent flags: "
     ) + (
         "--set train.batch_size=8 --set train.stage2_batch_size=6 --set train.accumulation_steps=2"
         if preset_goes_on
@@ -89,7 +89,7 @@ def test_what_whole_numbers_do_not_keep(capsys: pytest.CaptureFixture[str]) -> N
     fitted = fit_batches(small(), holds(3, 2))
 
     assert batches(fitted) == (3, 2, 6)
-    assert "make 36 and 24 pictures a step instead of 32 and 24" in capsys.readouterr().err
+    assert "changing the global batch sizes from 32 and 24 to 36 and 24" in capsys.readouterr().err
 
 
 def test_a_card_that_holds_no_image() -> None:
@@ -123,8 +123,8 @@ def test_auto_says_what_it_took(capsys: pytest.CaptureFixture[str]) -> None:
     fit_batches(small(batch_size="auto"), holds(10, 10))
 
     assert capsys.readouterr().err.splitlines()[-1] == (
-        "Memory: the largest batches of 8 and 6 (stage 1 and 2) and 2 accumulation steps make the same 32 and 24 "
-        "pictures a step; the same by hand: --batch-size 8 --stage2-batch-size 6 --accumulation-steps 2"
+        "Memory: the largest that fit are batch sizes 8 and 6 (stages 1 and 2) with 2 accumulation steps, keeping the "
+        "global batch sizes 32 and 24; equivalent flags: --batch-size 8 --stage2-batch-size 6 --accumulation-steps 2"
     )
 
 
@@ -152,7 +152,7 @@ def test_a_measurement_that_fails(capsys: pytest.CaptureFixture[str]) -> None:
         fit_batches(small(batch_size="auto"), failing)
 
     assert after == before
-    assert "Warning: the memory was not measured: no answer within 600 s" in capsys.readouterr().err
+    assert "Warning: GPU memory could not be measured: no answer within 600 s" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("batch", ["16", "auto"])

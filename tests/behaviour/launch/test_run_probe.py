@@ -49,11 +49,11 @@ def test_hang(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("code", "why"),
     [
-        ("import os; os.abort()", "its process was ended by SIGABRT"),
-        ("import os; os.kill(os.getpid(), 11)", "its process was ended by SIGSEGV"),
+        ("import os; os.abort()", "its process was killed by SIGABRT"),
+        ("import os; os.kill(os.getpid(), 11)", "its process was killed by SIGSEGV"),
         ("raise RuntimeError('no such card')", "RuntimeError: no such card"),
         ("print('bad luck'); raise SystemExit(3)", "bad luck"),
-        ("raise SystemExit(3)", "it ended with exit code 3"),
+        ("raise SystemExit(3)", "it exited with code 3"),
     ],
 )
 def test_crash(code: str, why: str) -> None:
@@ -75,7 +75,7 @@ def test_others_end_with_the_one_that_failed() -> None:
         [SLEEP, python("raise ValueError('lost')"), ["true"]], seconds=GENEROUS, grace=0.05
     )
 
-    assert waiting == Failure("ended because another process failed")
+    assert waiting == Failure("stopped because another process failed")
     assert failed == Failure("ValueError: lost")
     assert time.monotonic() - started < GENEROUS / 2
 
