@@ -180,7 +180,7 @@ def build_phases(config: Config) -> list[Phase]:
 
 
 def describe_batches(config: Config, unit: str = "GPU", units: str = "GPUs") -> list[tuple[str, str]]:
-    """Return two pairs of title and text per stage: epochs and learning rate, then the parts of the global batch size.
+    """Return two pairs of title and text per stage: epochs, rate and global batch size, then how that is made up.
 
     `unit` and `units` are the singular and plural of what works in parallel.
     """
@@ -189,11 +189,14 @@ def describe_batches(config: Config, unit: str = "GPU", units: str = "GPUs") -> 
     for stage in dict.fromkeys(phase.stage for phase in build_phases(config)):
         epochs = f"epoch {stage.end}" if stage.first + 1 == stage.end else f"epochs {stage.first + 1} to {stage.end}"
         lines += [
-            (f"Stage {stage.number}", f"{epochs}, learning rate {stage.lr:g}"),
+            (
+                f"Stage {stage.number}",
+                f"{epochs}, learning rate {stage.lr:g}, "
+                f"global batch size {stage.batch_size * gpus * train.accumulation_steps}",
+            ),
             (
                 "",
-                f"global batch size {stage.batch_size * gpus * train.accumulation_steps} = "
-                f"{stage.batch_size} per {unit} x {gpus} {units if gpus > 1 else unit} x "
+                f"= {stage.batch_size} per {unit} x {gpus} {units if gpus > 1 else unit} x "
                 f"{train.accumulation_steps} accumulation step{'s' if train.accumulation_steps > 1 else ''}",
             ),
         ]

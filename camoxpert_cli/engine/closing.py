@@ -32,7 +32,7 @@ from camoxpert_cli.model.camoxpert import CamoXpert
 VALIDATION = "validation"
 BASELINES = {
     "all foreground": all_foreground_iou,
-    "best colour threshold": colour_threshold_iou,
+    "best color threshold": colour_threshold_iou,
     "best local variance": local_variance_iou,
     "best orientation energy": orientation_energy_iou,
 }

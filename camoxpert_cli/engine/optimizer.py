@@ -55,7 +55,9 @@ def _refuse_other_moments(optimizer: AdamW, state: OptimizerState) -> None:
     places = [place for group in state["param_groups"] for place in group["params"]]
     parameters = parameters_of(optimizer)
     if len(places) != len(parameters) or len({*places}) != len(places) or not state["state"].keys() <= {*places}:
-        raise ValueError(f"training.optimizer has {len(places)} parameters, expected {len(parameters)} different ones")
+        raise ValueError(
+            f"training.optimizer lists {len(places)} parameters, expected the {len(parameters)} that are trained"
+        )
     wrong = []
     for place, parameter in zip(places, parameters, strict=True):
         for name, value in state["state"].get(place, {}).items():

@@ -68,6 +68,6 @@ def _explain(end: BadEnd, log: Path) -> Failure:
         )
     if end.code < 0:
         is_memory = signal_name(end.code) == "SIGKILL"
-        cause = ", as the system does when memory runs out" if is_memory else ""
+        cause = ", probably because the machine ran out of memory" if is_memory else ""
         return Failure(f"a process {end}{cause}", "smaller --batch-size and --stage2-batch-size")
     return Failure(f"a process {end}: {last_lines(log).strip()}")

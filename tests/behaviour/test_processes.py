@@ -82,7 +82,7 @@ def test_signals(tiny_data: Path, tmp_path: Path, number: signal.Signals) -> Non
     code, output = run(command, RANK="0", **sabotage(tmp_path / "site", 0, 2, kill("self", number.name)))
 
     assert code == 128 + number, output
-    assert f"({number.name}), in epoch 1 of 1, after 4 of its images" in the_message(output)
+    assert f"({number.name}) in epoch 1 of 1, after 4 of its images" in the_message(output)
     assert steps(folder) == [(1, 2), (1, 4)]
     assert read_checkpoint(folder / "last.pth")["training"]["progress"]["samples"] == 4
 

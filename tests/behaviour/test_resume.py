@@ -89,8 +89,8 @@ def test_extended(run_copy: Path) -> None:
 
     assert outcome.exit_code == 0, outcome.output
     assert [row["epoch"] for row in rows] == [1, 2, 3]
-    assert "changed train.epochs 2 -> 3: the learning rate of the stage is spread over more" in outcome.stderr
-    assert "Epoch 3: stage 2, training the last 4 of 4 backbone stages" in outcome.stderr
+    assert "Changed train.epochs 2 -> 3: the learning rate of the stage is spread over more" in outcome.stderr
+    assert "Epoch 3: stage 2, training the whole backbone" in outcome.stderr
 
 
 def test_going_on_elsewhere(run_copy: Path, tiny_data: Path, tmp_path: Path) -> None:
@@ -139,9 +139,9 @@ def test_dry_run(run_copy: Path) -> None:
     assert "epoch 2 of 2, stage 2" in outcome.stdout
     assert "train.stage2_batch_size 3 -> 2" in outcome.stdout
     assert "data.num_workers 0 -> 1: the result stays what it would have been" in outcome.stdout
-    assert "2 per GPU x 1 GPU x 1 accumulation = 2 global" in outcome.stdout
+    assert "global batch size 2\n                 = 2 per process x 1 process x 1 accumulation step\n" in outcome.stdout
     assert measured.exit_code == 2
-    assert "--batch-size auto trains for some steps" in measured.stderr
+    assert "--batch-size auto has to run training steps" in measured.stderr
 
 
 def test_dry_run_of_a_complete_run(plain_run: RunFolder, tiny_data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -216,8 +216,9 @@ def test_from_the_original_program(tiny_data: Path, tmp_path: Path, monkeypatch:
 
     assert dry.exit_code == 0, dry.output
     assert "18 epochs complete" in dry.stdout
-    assert "not held, so new: optimizer, gradient scale, position within the epoch and history" in dry.stdout
-    assert "16 per GPU x 1 GPU x 1 accumulation = 16 global" in dry.stdout
+    new = "optimizer, gradient scaler, position within the epoch and history"
+    assert f"weights only; starting from scratch: {new}" in dry.stdout
+    assert "global batch size 16\n                 = 16 per process x 1 process x 1 accumulation step\n" in dry.stdout
     assert outcome.exit_code == 0, outcome.output
     assert "starting from scratch: optimizer, gradient scaler" in outcome.stderr
     assert "in epoch 19 of 140, after 0 of its images" in " ".join(outcome.stderr.split())
@@ -241,7 +242,7 @@ def test_other_images_begin_a_new_run(run_copy: Path, tiny_data: Path, tmp_path:
     assert refused.exit_code == 2
     assert "--checkpoint-dir" in refused.stderr
     assert dry.exit_code == 0, dry.output
-    assert "a new run with these weights, for the pictures are others: epoch 1 of 2, stage 1" in dry.stdout
+    assert "a new run from these weights, because the images differ: epoch 1 of 2, stage 1" in dry.stdout
 
 
 def test_fewer_epochs_than_are_complete(run_copy: Path) -> None:

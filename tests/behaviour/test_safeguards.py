@@ -60,7 +60,7 @@ def test_pictures_and_test_sets_of_every_kind(
     rows = list(csv.DictReader(folder.per_image.read_text(encoding="utf-8").splitlines()))
     said = capsys.readouterr().err
 
-    assert f"{TRAINING_IMAGES} to train on, {TEST_IMAGES} for validation" in said
+    assert f"{TRAINING_IMAGES} for training, {TEST_IMAGES} for validation" in said
     assert f"{TEST_SET}: 1 of {TEST_IMAGES} pictures have another size than their masks, the first {path.stem}" in said
     assert results["tests"].keys() == {TEST_SET, "validation-test"}
     assert results["tests"]["validation-test"]["pictures"] == TEST_IMAGES

@@ -160,7 +160,7 @@ def test_loss_that_is_not_finite(tiny_data: Path, tmp_path: Path) -> None:
             output.terms[1, 2] = math.nan
 
     step.register_forward_hook(poison)
-    with pytest.raises(TrainingError, match="the loss became nan in epoch 2 after 6 pictures") as caught:
+    with pytest.raises(TrainingError, match="the loss became nan in epoch 2 after 6 images") as caught:
         carry_out(run, plan, None)
 
     assert caught.value.exit_code == 6

@@ -37,7 +37,7 @@ def test_stage_2_does_not_fit(
     assert settings_of(folder) == (2, 2, 2, False)
     assert left == [0, 0]
     assert (
-        f"Warning: the GPU ran out of memory in epoch 2; the last good weights are in {folder}/last.pth. Training "
+        f"Warning: the GPU ran out of memory in epoch 2; the last good weights are in {folder}/last.pth. "
         "Restarting from the last checkpoint with batch sizes 2 and 2 (stages 1 and 2) with 2 accumulation steps, "
         "keeping the global batch sizes 4 and 4; if memory runs out again, the run stops\n"
     ) in said

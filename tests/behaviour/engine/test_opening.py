@@ -32,8 +32,8 @@ def test_the_banner(tiny_data: Path, tmp_path: Path, capsys: pytest.CaptureFixtu
     assert rows["Network"] == "test_resnet, 2 experts per MoE layer, top-2 routing"
     assert rows["Images"] == "8 for training, 3 held out for validation"
     assert rows["Test sets"] == "TINY 3"
-    assert rows["Stage 1"] == "epoch 1, learning rate 0.001"
-    assert "            global batch size 8 = 4 per process x 1 process x 2 accumulation steps" in lines
+    assert rows["Stage 1"] == "epoch 1, learning rate 0.001, global batch size 8"
+    assert "            = 4 per process x 1 process x 2 accumulation steps" in lines
     assert rows["Target"] == "validation IoU 0.72"
     assert rows["Time left"] == "2h of the time limit of 3h"
     assert rows["TensorBoard"] == f"tensorboard --logdir {tmp_path / 'run'}"
@@ -75,4 +75,4 @@ def test_the_banner_names_the_gpus(tiny_data: Path, tmp_path: Path, capsys: pyte
 
     assert "Devices     2 GPUs: Tesla T4, 14.7 GiB" in lines
     assert "Strategy    dp: DataParallel, one process for all GPUs" in lines
-    assert "            global batch size 8 = 4 per GPU x 2 GPUs x 1 accumulation step" in lines
+    assert "            = 4 per GPU x 2 GPUs x 1 accumulation step" in lines

@@ -248,7 +248,7 @@ def test_best_weights_of_another_run(
     run = restored(tiny_data, folder, source, epochs=3, resume_from=str(source.path))
 
     assert (run.state.progress.best_epoch, run.state.progress.best_iou) == (0, -1.0)
-    assert "other weights than the best of this run, epoch 1: only epochs from here on" in capsys.readouterr().err
+    assert "this run's best weights, of epoch 1: the best weights are chosen only from" in capsys.readouterr().err
     assert run.folder.best.exists() != beside
 
 
@@ -264,7 +264,10 @@ def test_best_weights_that_are_nowhere(
 
     assert [(name, content.epoch) for name, content in disk.written] == [("best_model.pth", 3), ("last.pth", 3)]
     assert run.state.progress.best_epoch == 3
-    assert f"there is no file {source.path.parent / 'best_model.pth'}: only epochs" in capsys.readouterr().err
+    assert (
+        f"there is no file {source.path.parent / 'best_model.pth'}: the best weights are chosen"
+        in capsys.readouterr().err
+    )
 
 
 def test_nothing_left_to_do(plain_run: RunFolder, tiny_data: Path, tmp_path: Path) -> None:
@@ -402,7 +405,7 @@ def test_weights_with_other_images_begin_a_new_run(
     assert (progress.epoch, progress.best_epoch, progress.best_iou, progress.history) == (0, 0, -1.0, [])
     assert not run.folder.best.exists()
     assert differences(run.state.network.state_dict(), saved.content["network"]) == []
-    assert "a new run starts with its weights" in " ".join(capsys.readouterr().err.split())
+    assert "starting a new run from its weights" in " ".join(capsys.readouterr().err.split())
     disk = run.saver.write = Disk()
     enter_phase(run, run.phases[0])
     close_epoch(run, run.phases[0], Scores({"iou": 0.01, "dice": 0.0, "mae": 1.0}))
@@ -412,7 +415,7 @@ def test_weights_with_other_images_begin_a_new_run(
 def test_a_new_run_does_not_take_the_old_ones_folder(saved: Checkpoint, other_data: Path, tmp_path: Path) -> None:
     source = best_of(saved, tmp_path / "source")
     before = source.path.read_bytes()
-    with pytest.raises(UsageError, match="holds the old one") as caught:
+    with pytest.raises(UsageError, match="contains the old one") as caught:
         prepare(tiny_plan(other_data, source.path.parent, resume_from=str(source.path)), source)
 
     assert "--checkpoint-dir" in caught.value.hint
@@ -445,7 +448,10 @@ def test_position_and_optimizer_belong_to_images(saved: Checkpoint, other_data: 
     best_of(saved, tmp_path)
     with pytest.raises(CheckpointError, match="was trained on different images") as caught:
         prepare(tiny_plan(other_data, tmp_path / "run"), checkpoint)
-    assert f"camox train --resume-from {tmp_path / 'best_model.pth'} starts a new run" in caught.value.hint
+    assert (
+        f"to start a new run from its weights: camox train --resume-from {tmp_path / 'best_model.pth'}"
+        in caught.value.hint
+    )
 
 
 def test_held_out_images_alone_are_others(saved: Checkpoint, tiny_data: Path, tmp_path: Path) -> None:
@@ -475,7 +481,9 @@ def test_scores_of_unknown_images_do_not_count(
     run = restored(tiny_data, tmp_path / "run", best_of(saved, tmp_path / "source", pictures=None), epochs=3)
 
     assert (run.state.progress.epoch, run.state.progress.best_epoch) == (2, 0)
-    assert "does not say which held-out pictures its scores are of" in " ".join(capsys.readouterr().err.split())
+    assert "does not record which validation images its scores were measured on" in " ".join(
+        capsys.readouterr().err.split()
+    )
 
 
 @pytest.mark.parametrize("name", ["last.pth", "best_model.pth"])

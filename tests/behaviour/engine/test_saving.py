@@ -96,7 +96,7 @@ def test_no_weights_at_all(tiny_data: Path, tmp_path: Path) -> None:
     run, _ = prepare(plan)
     make_idle(run)
     run.saver.write = Disk(lambda name, count: True)
-    with pytest.raises(TrainingError, match="no weights could be kept") as caught:
+    with pytest.raises(TrainingError, match="no weights could be saved") as caught:
         carry_out(run, plan, None)
 
     assert caught.value.exit_code == 6

@@ -114,4 +114,4 @@ def test_a_full_disk_costs_curves(
         drawing.write("step", {"total": 1.0}, at)
     drawing.close()
 
-    assert capsys.readouterr().err.count("No space left on device; training goes on without it") == 1
+    assert capsys.readouterr().err.count("No space left on device; training continues without it") == 1

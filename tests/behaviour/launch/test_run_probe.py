@@ -65,7 +65,7 @@ def test_command_that_is_not_there() -> None:
     """A missing program is a reason too."""
     (only,) = run_together([["/nowhere/nvidia-smi"]], seconds=GENEROUS)
 
-    assert only == Failure("there is no nvidia-smi on this machine")
+    assert only == Failure("nvidia-smi was not found on this machine")
 
 
 def test_others_end_with_the_one_that_failed() -> None:
