@@ -159,8 +159,8 @@ def check_images(checkpoint: Checkpoint, data: RunData, folder: RunFolder) -> bo
     best = path.with_name(BEST)
     new_run = f"; to start a new run from its weights: camox train --resume-from {shlex.quote(str(best))}"
     raise CheckpointError(
-        f"{path} was trained on different images than these settings select for training, so validation images would "
-        "not be unseen"
+        f"{path} was trained on different images than these settings select for training, so it may have seen images "
+        "that are now held out for validation"
         if not is_same_training
         else f"{path} selected its best weights on different images than these settings use for validation",
         "give the data it was trained on with --dataset-path, or --images and --masks, and the same validation images; "
@@ -229,7 +229,7 @@ def _digest(pairs: Sequence[Pair]) -> str:
 
 def _generate(folder: Path, seed: int, data: DataConfig, world: World) -> RunData:
     console.say(
-        f"Data: generated images: {data.generated_pictures} for training, {GENERATED_VALIDATION} for validation "
+        f"Data: {data.generated_pictures} generated images for training, {GENERATED_VALIDATION} for validation "
         f"(unseen textures),\n      in {folder}"
     )
     if world.is_main:

@@ -13,7 +13,10 @@ from camoxpert_cli.errors import TrainingError
 from camoxpert_cli.run_folder import RunFolder
 
 # The hint if there is no checkpoint to resume from.
-SMALLER = "smaller --batch-size and --stage2-batch-size, a smaller --img-size, or --gradient-checkpointing"
+SMALLER = (
+    "smaller --batch-size and --stage2-batch-size, a smaller --img-size, or --gradient-checkpointing; "
+    "see camox guide troubleshooting"
+)
 
 
 class OutOfMemory(TrainingError):

@@ -114,7 +114,7 @@ class Saver:
             keep_as = self._folder.previous if self.trusts_last else None
             self.write(self._folder.last, content, keep_as)
         except CheckpointNotWritten as error:
-            return CheckpointNotWritten(error.message, error.hint)  # without the frames that the other one holds
+            return CheckpointNotWritten(error.message, error.hint)  # without the frames that the original refers to
         return None
 
     def _require_folder(self) -> None:

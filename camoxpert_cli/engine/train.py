@@ -355,8 +355,8 @@ def measure_epoch(run: Run, phase: Phase) -> dict[str, Any]:
     if any(use.dead) and progress.epoch > 0 and not run.reporter.told_of_dead_experts:
         run.reporter.told_of_dead_experts = True
         console.warn(
-            f"in epoch {progress.epoch + 1}, fewer than {DEAD:.0%} of the images were routed to each of "
-            f"{format_dead_experts(use)}; these experts hardly learn"
+            f"{format_dead_experts(use)} received fewer than {DEAD:.0%} of the images in epoch {progress.epoch + 1}; "
+            "such experts hardly learn"
         )
     return {
         "data_wait": round(run.reporter.data_wait, 4),

@@ -134,7 +134,7 @@ class _Workers:
             return error_of(
                 end.code,
                 f"rank {silent} stopped responding, and the others timed out{self._where(silent)}",
-                self._resume() or "--set run.collective_timeout=1h, to wait longer",
+                self._resume() or "--set run.collective_timeout=1h, to wait longer; see camox guide troubleshooting",
             )
         if silent is not None and end.was_aborted:
             return error_of(
@@ -163,7 +163,8 @@ class _Workers:
         return error_of(end.exit_code, message, told["hint"] or self._resume(), told["details"])
 
     def _without_peers(self) -> str:
-        return f"{self._resume() or 'camox doctor'}; NCCL_P2P_DISABLE=1 helps if GPUs cannot access each other directly"
+        command = self._resume() or "camox doctor"
+        return f"{command}; NCCL_P2P_DISABLE=1 helps if GPUs cannot access each other; see camox guide troubleshooting"
 
     def _resume(self) -> str:
         if self.run_folder is None or not RunFolder(self.run_folder).holds_checkpoint:

@@ -92,7 +92,9 @@ while not has_begun(shared_folder()): time.sleep(0.005)
 # To be told after the other one.
 LATE = "while not (shared_folder() / f'error{1 - rank}.json').exists(): time.sleep(0.005)\ntime.sleep(0.1)\n"
 WAIT = "time.sleep(60)"
-NO_PEERS = "Try:   camox doctor; NCCL_P2P_DISABLE=1 helps if GPUs cannot access each other directly\n"
+NO_PEERS = (
+    "Try:   camox doctor; NCCL_P2P_DISABLE=1 helps if GPUs cannot access each other; see camox guide troubleshooting\n"
+)
 
 
 def test_all_end_well(capfd: pytest.CaptureFixture[str], tmp_path: Path) -> None:
@@ -139,7 +141,7 @@ def test_threads_are_shared_out(capfd: pytest.CaptureFixture[str], monkeypatch: 
             f"if rank == 0: fail({PEER_LOST}, 'lost the others')\n{WAIT}",
             PEER_LOST,
             "Error: rank 1 stopped responding, and the others timed out; its log is {log}\n"
-            "Try:   --set run.collective_timeout=1h, to wait longer\n",
+            "Try:   --set run.collective_timeout=1h, to wait longer; see camox guide troubleshooting\n",
         ),
         # NCCL's watchdog aborts whoever waited too long for another one, and a rank whose GPU failed: both are named.
         (
