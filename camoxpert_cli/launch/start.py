@@ -172,4 +172,4 @@ def _train_in_workers(plan: Plan) -> Outcome:
 def _again(plan: Plan, smaller: Config) -> str:
     start_point = "from the beginning" if plan.going_on(smaller).checkpoint is None else "from the last checkpoint"
     kept = autobatch.format_global_batches(plan.config, smaller)
-    return f"{start_point} with {autobatch.format_batches(smaller)}, {kept}"
+    return f"{start_point}, using {autobatch.format_batches(smaller)}, {kept}"

@@ -109,7 +109,7 @@ def test_a_run_goes_on(
     assert before["optimizer"]["state"]
     assert (
         f"Warning: the GPU ran out of memory in epoch 1; the last good weights are in {folder}/last.pth. "
-        "Restarting from the last checkpoint with batch sizes 4 and 2 (stages 1 and 2) with 2 accumulation steps, "
+        "Restarting from the last checkpoint, using batch sizes 4 and 2 (stages 1 and 2) with 2 accumulation steps, "
         "keeping the global batch sizes 8 and 4; if memory runs out again, the run stops\n"
     ) in said
     assert f"Resuming from {folder}/last.pth: 0 epochs complete, 4 images into epoch 1" in said

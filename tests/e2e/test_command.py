@@ -85,7 +85,7 @@ def test_ctrl_c(tiny_data: Path, tmp_path: Path) -> None:
     assert process.returncode == 130, stderr
     assert stdout == ""
     assert len(errors) == 1
-    assert errors[0].startswith("Error: stopped by Ctrl-C, in epoch ")
+    assert errors[0].startswith("Error: stopped by Ctrl-C in epoch ")
     assert errors[0].endswith(f"; the last good weights are in {Path('run') / 'last.pth'}")
     assert "Traceback" not in stderr
     assert "Interrupt" not in stderr

@@ -38,7 +38,7 @@ def test_stage_2_does_not_fit(
     assert left == [0, 0]
     assert (
         f"Warning: the GPU ran out of memory in epoch 2; the last good weights are in {folder}/last.pth. "
-        "Restarting from the last checkpoint with batch sizes 2 and 2 (stages 1 and 2) with 2 accumulation steps, "
+        "Restarting from the last checkpoint, using batch sizes 2 and 2 (stages 1 and 2) with 2 accumulation steps, "
         "keeping the global batch sizes 4 and 4; if memory runs out again, the run stops\n"
     ) in said
     assert f"Resuming from {folder}/last.pth: 1 epoch complete" in said
@@ -80,8 +80,8 @@ def test_two_processes_go_on(tiny_data: Path, tmp_path: Path) -> None:
     assert settings_of(folder) == (1, 1, 2, False)
     assert "Error: rank 1: the GPU ran out of memory in epoch 2" in output
     assert (
-        "Warning: restarting all 2 processes from the last checkpoint with batch sizes 1 and 1 (stages 1 and 2) with 2 "
-        "accumulation steps, keeping the global batch sizes 4 and 4\n"
+        "Warning: restarting all 2 processes from the last checkpoint, using batch sizes 1 and 1 (stages 1 and 2) with "
+        "2 accumulation steps, keeping the global batch sizes 4 and 4\n"
     ) in output
     assert output.count("restarting") == 1
     assert "1 epoch complete, 4 images into epoch 2" in output
@@ -127,7 +127,7 @@ def test_auto_from_the_command_line(tiny_data: Path, tmp_path: Path) -> None:
     code, output = run(command, **room(tmp_path / "card", most_images=8, measured=True))
 
     assert (refused, message.count("\n")) == (2, 2), message
-    assert message.startswith("Error: --batch-size auto measures a GPU's memory, and this run is on the CPU\n")
+    assert message.startswith("Error: --batch-size auto measures GPU memory, but this run uses the CPU\n")
     assert code == 0, output
     # The defaults are 8 and 4 images at a time.
     assert settings_of(folder) == (8, 4, 2, False)

@@ -86,5 +86,5 @@ def run_with(fault: Fault, report: Report, data: Path, environment: dict[str, st
     assert seconds < _SECONDS, f"ended {seconds:.0f} s after the fault, and {_SECONDS} are allowed"
     if fault.code == 0:
         assert ended.stderr.count("restarting") == 1, "not one restart"
-        assert "with batch sizes 1 and 1" in ended.stderr, "not with half batches"
+        assert "using batch sizes 1 and 1" in ended.stderr, "not with half batches"
     return seconds

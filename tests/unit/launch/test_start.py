@@ -257,7 +257,7 @@ def test_a_remedy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytes
         start.start(resolved)
 
     assert [each.config.train.batch_size for each in attempts.plans] == [resolved.config.train.batch_size, 2]
-    words = "restarting all 2 processes from the beginning with batch sizes 2 and 1 (stages 1 and 2)"
+    words = "restarting all 2 processes from the beginning, using batch sizes 2 and 1 (stages 1 and 2)"
     assert words in " ".join(capsys.readouterr().err.split())
 
 
