@@ -1,6 +1,6 @@
-"""Run questions in separate processes, so that a crash or a hang becomes an error message.
+"""Run probes in separate processes, so that a crash or a hang becomes an error message.
 
-Such a process, a probe, runs a module that prints one `answer`.
+A probe runs a module that prints one `answer`.
 """
 
 from __future__ import annotations

@@ -52,7 +52,7 @@ _PATIENCE = 120
 _WARMUP_STEPS = 3
 # Repeats of this many steps are precise enough, however fast they are.
 _MOST_STEPS = 50
-# Prefetched batches seem to cost nothing, so a repeat that only loads takes this many times as many.
+# Prefetched batches seem to cost nothing, so a repeat of loading alone takes this many times their number.
 _LOADER_ROUNDS = 5
 _VALIDATION_BATCHES = 2
 
