@@ -199,6 +199,20 @@ def test_what_resuming_tells(
     assert (folder / "last.pth").read_bytes() == plain_run.last.read_bytes()
 
 
+@pytest.mark.parametrize("name", ["precision", "number format"])
+def test_another_precision_is_reported(
+    saved: Checkpoint, tiny_data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str
+) -> None:
+    """Results will differ by rounding, also from a checkpoint of camox 0.1, which has another name for it."""
+    computed_with = {"device": "CPU, threads 0", name: "bfloat16"}
+    checkpoint = with_training(saved, tmp_path / "last.pth", computed_with=computed_with)
+    restored(tiny_data, tmp_path / "run", checkpoint, epochs=3)
+    said = capsys.readouterr().err
+
+    assert "The device was CPU, threads 0 and is now CPU, threads " in said
+    assert "The precision was bfloat16 and is now float32: results will differ by rounding\n" in said
+
+
 @pytest.mark.parametrize("name", ["last.pth", "previous.pth"])
 def test_only_a_last_file_that_was_read_is_trusted(
     saved: Checkpoint, tiny_data: Path, tmp_path: Path, name: str
