@@ -1,4 +1,4 @@
-"""From configuration to objects: the one place where modules get their arguments from settings."""
+"""Build a run's objects from its configuration: the only place where modules get their arguments from settings."""
 
 from __future__ import annotations
 
@@ -35,10 +35,10 @@ GENERATED_VALIDATION = 60  # images
 
 @dataclass(frozen=True)
 class RunData:
-    """What a run trains on, validates on and is scored on at its end.
+    """The images that a run trains on, validates on and is scored on at the end.
 
-    `all_training` are `train` and `validation`, in an order that does not depend on the seed. With `own_validation` the
-    latter were given, elsewhere they were held out of the training pictures.
+    `all_training` is `train` and `validation` together, in an order that does not depend on the seed. With
+    `own_validation` the validation images were given separately; otherwise they were held out of the training images.
     """
 
     all_training: tuple[Pair, ...]
@@ -50,17 +50,17 @@ class RunData:
 
     @cached_property
     def digest(self) -> str:
-        """Of the training images' names and file sizes, so that a run never goes on with others. Raises DataError."""
+        """Digest of the training images' names and file sizes: a run never resumes with others. Raises DataError."""
         return _digest(self.train)
 
     @cached_property
     def full_digest(self) -> str:
-        """The same of the training images and of those that are held out, which choose the best weights."""
+        """The same for the training images and the validation images, which select the best weights."""
         return f"{self.digest} {_digest(self.validation)}"
 
 
 def build_network(model: ModelConfig, seed: int, *, weights_follow: bool) -> CamoXpert:
-    """The network with initial weights from `seed`; `weights_follow` where a checkpoint will replace them all."""
+    """Build the network with initial weights from `seed`; `weights_follow` if a checkpoint will replace them all."""
     seed_weights(seed)
     if model.pretrained and not weights_follow:
         weights = Path(model.backbone_weights) if model.backbone_weights is not None else None
@@ -74,21 +74,21 @@ def build_network(model: ModelConfig, seed: int, *, weights_follow: bool) -> Cam
         gradient_checkpointing=model.gradient_checkpointing,
         keep_backbone_statistics=model.pretrained,
     )
-    _ = network.backbone_stages  # refuses a backbone that takes a single size before anything is written
+    _ = network.backbone_stages  # rejects a backbone with a fixed input size before anything is written
     return network
 
 
 def open_data(data: DataConfig, seed: int, folder: RunFolder, world: World | None = None) -> RunData:
-    """Find the images, or generate them in the run folder, and hold validation out. Raises DataError.
+    """Find the images, or generate them in the run folder, and hold out validation images.
 
-    Several ranks find the same, or that is the error.
+    Raises DataError, also if the ranks find different images.
     """
     world = world or World()
     found = _find(data, seed, folder, world)
     if len(set(world.all_gather(found.full_digest))) > 1:
         raise DataError(
-            f"the {world.size} processes of this run do not find the same pictures",
-            "every machine needs the same files under the same names",
+            f"the {world.size} processes of this run found different images",
+            "put the same files under the same names on every machine",
         )
     return found
 
@@ -96,7 +96,7 @@ def open_data(data: DataConfig, seed: int, folder: RunFolder, world: World | Non
 def _find(data: DataConfig, seed: int, folder: RunFolder, world: World) -> RunData:
     if not (data.dataset_path or data.images or data.val_images) and data.generated_pictures > 0:
         folder.create()
-        return _generate(folder.path / "pictures", seed, data, world)
+        return _generate(folder.path / "dataset", seed, data, world)
     found = find_given(data)
     console.say(console.filled(f"Data: {found.description}", indent=6))
     if found.validation:
@@ -117,7 +117,7 @@ def _find(data: DataConfig, seed: int, folder: RunFolder, world: World) -> RunDa
 
 
 def find_given(data: DataConfig) -> DataSet:
-    """The images that the settings name, or the only data set where Kaggle puts them. Raises DataError."""
+    """Find the images that the settings name, or the only dataset in Kaggle's input folder. Raises DataError."""
     roots = [Path(path) for path in data.dataset_path]
     folders, validation = (
         [(Path(images), Path(masks)) for images, masks in zip(*pair, strict=True)]
@@ -128,17 +128,18 @@ def find_given(data: DataConfig) -> DataSet:
     found = find_data(roots, folders=folders, validation=validation, include_noncam=data.include_noncam)
     if not found.train:
         raise DataError(
-            f"{', '.join(map(str, roots))} holds test pictures only", "give a folder with training pictures"
+            f"{', '.join(map(str, roots))} contains test images only",
+            "name a folder with training images; see camox guide data",
         )
     return found
 
 
 def check_images(checkpoint: Checkpoint, data: RunData, folder: RunFolder) -> bool:
-    """Whether a run in `folder` may go on from `checkpoint`; where not, it is a new run that starts with its weights.
+    """Return whether a run in `folder` may resume from `checkpoint`; if not, it is a new run with its weights.
 
-    It may with the images of the run whose checkpoint it is, or with any from a checkpoint that does not say. Position
-    and optimizer belong to images: with others a checkpoint that has them raises CheckpointError, and one that has
-    weights alone raises UsageError where the new run would take the old one's folder.
+    It may resume with the images of the run that wrote the checkpoint, or with any if the checkpoint does not record
+    them. Position and optimizer state belong to the images: with different ones, a checkpoint that has a training state
+    raises CheckpointError, and one that has only weights raises UsageError if the new run would use the old folder.
     """
     own = checkpoint.own
     if own is None:
@@ -150,26 +151,25 @@ def check_images(checkpoint: Checkpoint, data: RunData, folder: RunFolder) -> bo
     if training is None:
         if path.parent.resolve() == folder.path.resolve():
             raise UsageError(
-                f"{path} was trained on other pictures than these, with which a new run would start, and {folder.path} "
-                "holds the old one",
+                f"{path} was trained on different images, so this would start a new run, but {folder.path} contains "
+                "the old one",
                 "choose another folder with --checkpoint-dir",
             )
         return False
     best = path.with_name(BEST)
-    anew = f"; camox train --resume-from {shlex.quote(str(best))} starts a new run with its weights"
+    new_run = f"; to start a new run from its weights: camox train --resume-from {shlex.quote(str(best))}"
     raise CheckpointError(
-        f"{path} was trained on other pictures than these settings hold out for training, so that validation pictures "
-        "would not be unseen"
+        f"{path} was trained on different images than these settings select for training, so it may have seen images "
+        "that are now held out for validation"
         if not is_same_training
-        else f"{path} has chosen its best weights by other pictures than these settings hold out for validation",
-        "give the data it was trained on with --dataset-path, or --images and --masks, with the validation "
-        "pictures it was given; where files were added or "
-        f"taken away since, undo that{anew if best.is_file() else ''}",
+        else f"{path} selected its best weights on different images than these settings use for validation",
+        "give the data it was trained on with --dataset-path, or --images and --masks, and the same validation images; "
+        f"if files were added or removed since, undo that{new_run if best.is_file() else ''}",
     )
 
 
 def build_phases(config: Config) -> list[Phase]:
-    """The run's stages and unfreezing steps."""
+    """Plan the run's stages and unfreezing steps."""
     train = config.train
     stage1_end = 0 if train.skip_stage1 else train.stage1_epochs
     stage1 = Stage(1, 0, stage1_end, train.batch_size, train.lr, warmup_epochs=0)
@@ -180,33 +180,36 @@ def build_phases(config: Config) -> list[Phase]:
 
 
 def describe_batches(config: Config, unit: str = "GPU", units: str = "GPUs") -> list[tuple[str, str]]:
-    """Title and text, two for each stage: epochs and learning rate, and what makes its global batch.
+    """Return two pairs of title and text per stage: epochs, rate and global batch size, then how that is made up.
 
-    `unit` and `units` are what one and several that work together are called.
+    `unit` and `units` are the singular and plural of what works in parallel.
     """
     train, gpus = config.train, config.gpu_count
     lines = []
     for stage in dict.fromkeys(phase.stage for phase in build_phases(config)):
         epochs = f"epoch {stage.end}" if stage.first + 1 == stage.end else f"epochs {stage.first + 1} to {stage.end}"
         lines += [
-            (f"Stage {stage.number}", f"{epochs}, learning rate {stage.lr:g}"),
+            (
+                f"Stage {stage.number}",
+                f"{epochs}, learning rate {stage.lr:g}, "
+                f"global batch size {stage.batch_size * gpus * train.accumulation_steps}",
+            ),
             (
                 "",
-                f"batch {stage.batch_size} per {unit} x {gpus} {units if gpus > 1 else unit} x "
-                f"{train.accumulation_steps} accumulation = "
-                f"{stage.batch_size * gpus * train.accumulation_steps} global",
+                f"= {stage.batch_size} per {unit} x {gpus} {units if gpus > 1 else unit} x "
+                f"{train.accumulation_steps} accumulation step{'s' if train.accumulation_steps > 1 else ''}",
             ),
         ]
     return lines
 
 
 def steps_per_epoch(config: Config, stage: Stage, images: int) -> int:
-    """Optimizer steps in an epoch of `stage` over so many training images."""
+    """Return the optimizer steps per epoch of `stage` for a training set of `images` images."""
     return math.ceil(images / (stage.batch_size * config.train.accumulation_steps * config.gpu_count))
 
 
 def rate_at(config: Config, stage: Stage, images: int, epoch: int, step: int) -> float:
-    """The learning rate of optimizer step `step` (from 0) of `epoch` over so many training images."""
+    """Return the learning rate of optimizer step `step` (from 0) of `epoch` for a training set of `images` images."""
     train, steps = config.train, steps_per_epoch(config, stage, images)
     return learning_rate(
         (epoch - stage.first) * steps + step,
@@ -226,26 +229,26 @@ def _digest(pairs: Sequence[Pair]) -> str:
 
 def _generate(folder: Path, seed: int, data: DataConfig, world: World) -> RunData:
     console.say(
-        f"Data: generating {data.generated_pictures} training pictures, and {GENERATED_VALIDATION} for validation\n"
-        f"      with textures of their own, in {folder}"
+        f"Data: {data.generated_pictures} generated images for training, {GENERATED_VALIDATION} for validation "
+        f"(unseen textures),\n      in {folder}"
     )
     if world.is_main:
-        for left in folder.parent.glob(f".{folder.name}.tmp*"):  # by a process that was killed
+        for left in folder.parent.glob(f".{folder.name}.tmp*"):  # of a process that was killed
             shutil.rmtree(left, ignore_errors=True)
         write_dataset(folder, seed=seed, train=data.generated_pictures, test=GENERATED_VALIDATION, size=data.img_size)
-    world.all_gather(None)  # until they are there
+    world.all_gather(None)  # wait until they are written
     found = find_data([folder])
     (validation,) = found.tests.values()
     return RunData(found.train, list(found.train), list(validation), tests={}, generated=True)
 
 
 def _only_dataset_under(folder: Path) -> Path:
-    hint = "camox train --preset quickstart needs no data; otherwise give the folder with --dataset-path"
+    hint = "camox train --preset quickstart needs no data; otherwise name the folder with --dataset-path"
     found = find_under(folder) if folder.is_dir() else []
     if not found:
-        raise DataError(f"no data set was given, and none was found under {folder}", hint)
+        raise DataError(f"no dataset was given, and none was found under {folder}", hint)
     if len(found) > 1:
         listed = ", ".join(map(str, found))
-        raise DataError(f"no data set was given, and {len(found)} were found: {listed}", f"--dataset-path {found[0]}")
-    console.say(f"No --dataset-path was given: using {found[0]}, the only data set under {folder}")
+        raise DataError(f"no dataset was given, and {len(found)} were found: {listed}", f"--dataset-path {found[0]}")
+    console.say(f"No --dataset-path given: using {found[0]}, the only dataset under {folder}")
     return found[0]

@@ -1,4 +1,4 @@
-"""Whether a run has to end before it is complete: the clock or a signal, on which all ranks agree."""
+"""Decide whether a run stops early, because of a time limit or a signal; all ranks agree on it."""
 
 from __future__ import annotations
 
@@ -18,22 +18,22 @@ from camoxpert_cli.parallel.world import World
 
 @dataclass
 class Clock:
-    """Listens to signals while it is entered."""
+    """Time limit and signals of a run; a context manager that handles signals while it is entered."""
 
     stopping: Stopping
     reserve: Reserve
     world: World
 
     def stop_before_step(self) -> Stop | None:
-        """Why there shall be no further step; every rank asks this at once."""
+        """Return why no further step may start, if so; every rank must call this at the same point."""
         return self._agree(self.stopping.due(self.reserve.seconds))
 
     def stop_before_batch(self) -> Stop | None:
-        """Why no further batch shall be scored; every rank asks this at once."""
+        """Return why no further batch may be scored, if so; every rank must call this at the same point."""
         return self._agree(self.stopping.due(self.reserve.to_save))
 
     def score(self, scoring: Scoring[Any], advance: Advance) -> Stop | None:
-        """Score to the end, and tell `advance` how far it is; returns why not all were scored, where that is so."""
+        """Score all images, reporting progress to `advance`; return why scoring stopped early, if it did."""
         with closing(iter(scoring)) as batches:
             for images in batches:
                 advance(images, "")
@@ -42,7 +42,7 @@ class Clock:
         return None
 
     def _agree(self, stop: Stop | None) -> Stop | None:
-        """What ends any rank ends all, for the same reason."""
+        """Whatever stops one rank stops all, for the same reason."""
         if not int(self.world.all_reduce_max(torch.tensor([0 if stop is None else 1]))):
             return None
         # Ranks may differ in their reasons: a signal outranks the clock.

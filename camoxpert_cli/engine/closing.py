@@ -1,4 +1,4 @@
-"""The end of a run: the best weights are scored on the test sets, and what came out is written down."""
+"""The end of a run: score the best weights on the test sets and write the results."""
 
 from __future__ import annotations
 
@@ -32,14 +32,14 @@ from camoxpert_cli.model.camoxpert import CamoXpert
 VALIDATION = "validation"
 BASELINES = {
     "all foreground": all_foreground_iou,
-    "best colour threshold": colour_threshold_iou,
+    "best color threshold": colour_threshold_iou,
     "best local variance": local_variance_iou,
     "best orientation energy": orientation_energy_iou,
 }
 
 
 def close_run(run: Run) -> dict[str, Any] | Stop:
-    """Score the best weights by every measure, and write down what came out; that is, or why it was not done."""
+    """Score the best weights by every measure and write the results; return them, or why scoring stopped early."""
     evaluation = score_best(run)
     if isinstance(evaluation, Stop):
         return evaluation
@@ -61,9 +61,9 @@ def close_run(run: Run) -> dict[str, Any] | Stop:
 
 
 def score_best(run: Run) -> Evaluation | Stop:
-    """`best_model.pth` on the held-out images and on each test set, by its average where it has one.
+    """Score `best_model.pth` on the held-out images and on each test set, with its EMA weights if it has any.
 
-    A test set with a broken image is named and left out: hours of training must not end without their results.
+    A test set with a broken image is skipped with a warning: hours of training must not end without results.
     """
     best = run.folder.best
     content = run.world.broadcast(read_checkpoint(best) if run.world.is_main else {})
@@ -76,7 +76,7 @@ def score_best(run: Run) -> Evaluation | Stop:
         except DataError as error:
             if name == VALIDATION:
                 raise
-            console.warn(f"test set {name} is not scored: {error.message}")
+            console.warn(f"test set {name} was skipped: {error.message}")
             continue
         if isinstance(scored, Stop):
             return scored
@@ -105,12 +105,12 @@ def _score(run: Run, network: CamoXpert, name: str, pairs: Sequence[Pair]) -> Sc
 
 
 def write_pages(run: Run, evaluation: Evaluation) -> None:
-    """per_image.csv and, where it is asked for, report.html and curves.png. A full disk costs them, not the run."""
+    """Write per_image.csv and, on request, report.html and curves.png. A full disk loses these files, not the run."""
     folder, history = run.folder, run.state.progress.history
     try:
         atomic.write_text(folder.per_image, per_image_csv(evaluation.sets))
         if run.config.run.report:
-            # Loads what draws charts, which takes a second.
+            # Importing the plotting code takes a second.
             from camoxpert_cli.evaluation.report import MEASURE_WORDS, write_evaluation_report
             from camoxpert_cli.report.curves import write_training_curves
 
@@ -121,6 +121,6 @@ def write_pages(run: Run, evaluation: Evaluation) -> None:
 
 
 def score_baselines(pairs: list[Pair]) -> dict[str, float]:
-    """Mean IoU on the validation images of methods that learn nothing."""
+    """Return the mean IoU of the non-learned baselines on the validation images."""
     images = [(image, mask * 255) for image, mask in (read_pair(pair.image, pair.mask) for pair in pairs)]
     return {name: baseline(images) for name, baseline in BASELINES.items()}

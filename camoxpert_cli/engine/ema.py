@@ -1,4 +1,4 @@
-"""Exponential moving average of the bare network: parameters and buffers."""
+"""Exponential moving average (EMA) of the unwrapped network: parameters and buffers."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from camoxpert_cli.model.camoxpert import CamoXpert
 
 
 class Ema:
-    """`network` is the average, in eval mode. BatchNorm's statistics are averaged too: they belong to these weights."""
+    """EMA of a network; `network` has the EMA weights, in eval mode. BatchNorm statistics are averaged with them."""
 
     def __init__(self, network: CamoXpert, decay: float) -> None:
         self.network = deepcopy(network).eval().requires_grad_(False)
@@ -20,7 +20,7 @@ class Ema:
 
     @torch.no_grad()
     def update(self, network: CamoXpert) -> None:
-        """Call it after each optimizer step. The first steps weigh more, else short runs keep their first weights."""
+        """Update the EMA after an optimizer step. Early steps weigh more, or short runs would keep initial weights."""
         self.updates += 1
         decay = min(self.decay, (1 + self.updates) / (10 + self.updates))
         ema_values: list[Tensor] = []

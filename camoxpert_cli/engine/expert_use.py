@@ -1,4 +1,4 @@
-"""Which experts the images of an epoch went to, from how many of them chose each expert of each layer (L, E)."""
+"""Expert usage over an epoch, from the number of images routed to each expert of each layer (L, E)."""
 
 from __future__ import annotations
 
@@ -6,15 +6,15 @@ import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
-# An expert that fewer images of an epoch choose is dead: it hardly learns.
+# An expert selected for a smaller share of an epoch's images is dead: it hardly learns.
 DEAD = 0.01
 
 
 class ExpertUse(NamedTuple):
-    """Per layer: the share of images that chose each expert (0..1), how even the choices were, and the dead experts.
+    """Per layer: the share of images routed to each expert (0..1), the entropy of the routing, and the dead experts.
 
-    `entropy` is that of the choices over the E experts, divided by log E: 1 where all are used alike. `dead` are
-    places, from 0.
+    `entropy` is that of the selections over the E experts, divided by log E: 1 if all are used equally. `dead` are
+    indices from 0.
     """
 
     shares: list[list[float]]
@@ -23,7 +23,7 @@ class ExpertUse(NamedTuple):
 
 
 def expert_use(chosen: Sequence[Sequence[float]], top_k: int) -> ExpertUse:
-    """`chosen` (L, E) counts images, each of which chose `top_k` experts of each layer; none without an image."""
+    """Compute expert usage from `chosen` (L, E), counts of images with `top_k` experts each; empty without images."""
     if not any(map(sum, chosen)):
         return ExpertUse([], [], [])
     shares = [[top_k * count / sum(layer) for count in layer] for layer in chosen]
@@ -32,7 +32,7 @@ def expert_use(chosen: Sequence[Sequence[float]], top_k: int) -> ExpertUse:
 
 
 def added(chosen: Sequence[Sequence[float]], more: Sequence[float], experts: int) -> list[list[float]]:
-    """`chosen` (L, E), or nothing yet, and `more` of the same, row after row."""
+    """Return `chosen` (L, E), which may still be empty, plus `more`, the same counts flattened row by row."""
     rows = [list(more[start : start + experts]) for start in range(0, len(more), experts)]
     if not chosen:
         return rows
@@ -40,7 +40,7 @@ def added(chosen: Sequence[Sequence[float]], more: Sequence[float], experts: int
 
 
 def format_dead_experts(use: ExpertUse) -> str:
-    """How many experts are dead, and which, counted from 1."""
+    """Say how many experts are dead and which, counted from 1: "3 of 16 experts (layer 2: 3, 4; layer 3: 4)"."""
     count = sum(map(len, use.dead))
     places = "; ".join(
         f"layer {layer}: {', '.join(str(expert + 1) for expert in experts)}"
@@ -48,7 +48,7 @@ def format_dead_experts(use: ExpertUse) -> str:
         if experts
     )
     whole = sum(map(len, use.shares))
-    return f"{count} of the network's {whole} experts, which hardly learn ({places})"
+    return f"{count} of {whole} experts ({places})"
 
 
 def _evenness(parts: Sequence[float]) -> float:

@@ -1,4 +1,4 @@
-"""The batches of a run, for one of its ranks."""
+"""The data loaders of a run, for one of its ranks."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ TrainingBatch: TypeAlias = tuple[Tensor, Tensor]
 
 
 class Feed:
-    """Reads the images of `data` by `workers` processes; `devices` are all that share a batch, over all ranks.
+    """Loaders of the images in `data`, with `workers` processes each; `devices` share a batch, over all ranks.
 
-    `cache` holds the training images, those held out included, where it is given.
+    `cache`, if given, contains the training images, including those held out.
     """
 
     def __init__(
@@ -47,9 +47,9 @@ class Feed:
         self._training_loader: ImageLoader[TrainingBatch] | None = None
 
     def training(self, stage: Stage, epoch: int, samples: int) -> tuple[ImageLoader[TrainingBatch], list[int]]:
-        """This rank's images and masks of `epoch` after its first `samples`, and each batch's size over all ranks.
+        """Return this rank's batches of `epoch` after its first `samples`, and each batch's size over all ranks.
 
-        The workers live as long as the stage.
+        The loader workers persist for the whole stage.
         """
         if self._stage != stage or self._sampler is None or self._training_loader is None:
             seed = self._config.train.seed
@@ -63,11 +63,11 @@ class Feed:
 
     @cached_property
     def validation(self) -> ImageLoader[ScoringBatch]:
-        """The held-out images."""
+        """Loader of the held-out images."""
         return self._scoring(self._data.validation, self._cache)
 
     def test(self, pairs: Sequence[Pair]) -> ImageLoader[ScoringBatch]:
-        """Images and masks in the order of `pairs`, from their files."""
+        """Return a loader of images and masks in the order of `pairs`, read from their files."""
         return self._scoring(pairs, None)
 
     def _scoring(self, pairs: Sequence[Pair], cache: ImageCache | None) -> ImageLoader[ScoringBatch]:

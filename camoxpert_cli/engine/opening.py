@@ -1,4 +1,4 @@
-"""The start of a run: what is about to happen, for the user to read before it does."""
+"""The start of a run: print what it is about to do."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from camoxpert_cli.parallel.memory import total_of
 
 
 def announce(run: Run) -> None:
-    """Say what is about to happen. Every rank calls this."""
+    """Print what the run is about to do. Every rank must call this."""
     on_cpu = run.device.type == "cpu"
     lines = [
         ("Run folder", str(run.folder.path)),
@@ -36,16 +36,17 @@ def announce(run: Run) -> None:
 def _synchronised(run: Run) -> list[tuple[str, str]]:
     if not run.config.train.sync_batchnorm:
         return []
-    alone = "one process has nothing to synchronise"
-    return [("BatchNorm", alone if run.world.size == 1 else "normalises with the pictures of all processes")]
+    alone = "nothing to synchronize: one process"
+    return [("BatchNorm", alone if run.world.size == 1 else "synchronized: statistics over all processes")]
 
 
 def _devices(run: Run) -> list[str]:
-    """A line for each kind of device, over all machines, and the versions that compute."""
+    """One line per kind of device, over all machines, then the precision and the torch version."""
     computed_with = run.saver.computed_with
-    versions = f"{computed_with['number format']}, {computed_with['version']}"
+    versions = f"{computed_with['precision']}, {computed_with['version']}"
     if run.device.type == "cpu":
-        return [f"{computed_with['device']}, {versions}"]
+        threads = torch.get_num_threads()
+        return [f"CPU, {threads} thread{'s' if threads > 1 else ''}, {versions}"]
     own = [f"{torch.cuda.get_device_name(each)}, {console.in_gib(total_of(each))}" for each in run.strategy.devices]
     found = Counter(name for names in run.world.all_gather(own) for name in names)
     return [*(f"{count} GPU{'s' if count > 1 else ''}: {name}" for name, count in found.items()), versions]
@@ -54,29 +55,32 @@ def _devices(run: Run) -> list[str]:
 def _network(run: Run) -> list[tuple[str, str]]:
     train, model, network = run.config.train, run.config.model, run.state.network
     parameters = sum(parameter.numel() for parameter in network.parameters()) / 1e6
-    ema = f"validated: their average, decay {train.ema_decay:g}" if train.use_ema else "without an average of them"
+    ema = f"validated with EMA weights (decay {train.ema_decay:g})" if train.use_ema else "no EMA"
     return [
         (
             "Network",
-            f"{model.backbone}, {model.num_experts} experts a layer, {network.top_k} for each picture",
+            f"{model.backbone}, {model.num_experts} experts per MoE layer, top-{network.top_k} routing",
         ),
-        ("", f"{parameters:.2f} M weights, {ema}"),
+        ("", f"{parameters:.2f} M parameters, {ema}"),
     ]
 
 
 def _images(run: Run) -> list[tuple[str, str]]:
     data = run.data
     tests = ", ".join(f"{name} {len(pairs)}" for name, pairs in data.tests.items())
-    workers = f"{run.feed.workers} loader worker{'s' if run.feed.workers != 1 else ''}"
-    each = " for each process" if run.world.size > 1 else ""
+    workers = f"{run.feed.workers} loader worker{'s' if run.feed.workers > 1 else ''}"
+    if run.world.size > 1:
+        workers += " per process"
+    if run.feed.workers == 0:
+        workers = "loaded in the training process"
     return [
         (
-            "Pictures",
-            f"{len(data.train)} to train on, {len(data.validation)}{'' if data.own_validation else ' held out'} "
+            "Images",
+            f"{len(data.train)} for training, {len(data.validation)}{'' if data.own_validation else ' held out'} "
             "for validation",
         ),
-        ("", f"{run.config.data.img_size} x {run.config.data.img_size} pixels, {workers}{each}"),
-        *([("Tests", tests)] if tests else []),
+        ("", f"{run.config.data.img_size} x {run.config.data.img_size} pixels, {workers}"),
+        *([("Test sets", tests)] if tests else []),
     ]
 
 
@@ -86,7 +90,7 @@ def _limits(run: Run) -> list[tuple[str, str]]:
         lines.append(("Target", f"validation IoU {run_settings.target_iou:g}"))
     if deadline.name:
         left = format_duration(max(0.0, deadline.left(time.monotonic())))
-        lines.append(("Clock", f"{deadline.name}: {left} left"))
+        lines.append(("Time left", f"{left} of {deadline.name}"))
     if run_settings.tensorboard:
-        lines.append(("Curves", f"tensorboard --logdir {shlex.quote(str(run.folder.path))}"))
+        lines.append(("TensorBoard", f"tensorboard --logdir {shlex.quote(str(run.folder.path))}"))
     return lines

@@ -1,4 +1,4 @@
-"""A run that ran out of GPU memory on its way: what it goes on with."""
+"""A run that ran out of GPU memory: the settings to continue with."""
 
 from __future__ import annotations
 
@@ -12,27 +12,30 @@ from camoxpert_cli.config.schema import Config
 from camoxpert_cli.errors import TrainingError
 from camoxpert_cli.run_folder import RunFolder
 
-# What to type where nothing is known of the run that could go on.
-SMALLER = "smaller --batch-size and --stage2-batch-size, smaller --img-size, or --gradient-checkpointing"
+# The hint if there is no checkpoint to resume from.
+SMALLER = (
+    "smaller --batch-size and --stage2-batch-size, a smaller --img-size, or --gradient-checkpointing; "
+    "see camox guide troubleshooting"
+)
 
 
 class OutOfMemory(TrainingError):
-    """The run in `folder` ran out of memory in stage `stage`, with the settings `config`; `details` say in which words.
+    """The run in `folder` ran out of GPU memory in stage `stage` with the settings `config`; `details` quotes CUDA.
 
-    `smaller` are those to go on with, None where nothing is left to make smaller.
+    `smaller` are the settings to continue with, None if nothing is left to reduce.
     """
 
     def __init__(self, message: str, folder: RunFolder, config: Config, stage: int, details: str = "") -> None:
         self.smaller = smaller(config, stage)
         hint = SMALLER
         if self.smaller is None:
-            hint = "a smaller --img-size or --backbone, which is another run, or a GPU with more memory"
+            hint = "a smaller --img-size or --backbone, which is a new run, or a GPU with more memory"
         elif folder.last.exists():
             hint = f"{folder.resume_command} {batch_flags(config, self.smaller, assigned=True)}"
         super().__init__(message, hint, details)
 
     def let_go(self) -> None:
-        """Drop what holds the run that failed: the frames of its calls, and with them the memory of its tensors."""
+        """Drop the references to the failed run, that is its stack frames, and free the memory of its tensors."""
         self.__traceback__ = self.__context__ = self.__cause__ = None
         gc.collect()
         if torch.cuda.is_available():
@@ -40,9 +43,9 @@ class OutOfMemory(TrainingError):
 
 
 def smaller(config: Config, stage: int) -> Config | None:
-    """Half the batch of the stage at the same images a step; where it is one image, gradient checkpointing.
+    """Halve the batch size of the stage at the same global batch size; at one image, turn on gradient checkpointing.
 
-    None where it has that already.
+    Returns None if that is already on.
     """
     first, second = own_batches(config)
     if (first, second)[stage - 1] > 1:

@@ -1,4 +1,4 @@
-"""What a run goes by: everything that is decided before its first step."""
+"""The plan of a run: everything that is decided before its first step."""
 
 from __future__ import annotations
 
@@ -20,12 +20,11 @@ from camoxpert_cli.run_folder import RunFolder
 
 @dataclass(frozen=True)
 class Plan:
-    """Decided once, by `launch.decide`; each process of the run, and each restart, reads it.
+    """Plan of a run, made once by `launch.decide` and read by each process of the run and after each restart.
 
-    `config` has batches that the GPUs' memory holds and absolute paths. The run is kept in `folder`, and goes on from
-    `checkpoint`, a file or the folder of a run, where that is given. `choice` is the strategy that trials chose, where
-    they did. Only the dtype is not in it: to ask a GPU for its own takes memory there, so processes do that
-    once they compute on it.
+    `config` has absolute paths and batch sizes that fit in the GPUs' memory. The run is saved in `folder` and resumes
+    from `checkpoint`, a file or a run folder, if given. `choice` is the strategy selected by trials, if there were any.
+    Only the dtype is missing: querying a GPU for it takes memory there, so processes do that once they compute on it.
     """
 
     config: Config
@@ -36,14 +35,14 @@ class Plan:
     deadline: Deadline
 
     def going_on(self, config: Config) -> Plan:
-        """The plan of another attempt: with these settings, from what the run has saved by now, where it has."""
+        """Return the plan of another attempt, with these settings, from what the run has saved so far, if anything."""
         folder = RunFolder(self.folder)
-        # The best weights alone may be older than what this run went on from.
+        # The best weights alone may be older than the checkpoint this run resumed from.
         saved = folder.last.exists() or folder.previous.exists() or (self.checkpoint is None and folder.best.exists())
         return replace(self, config=config, checkpoint=self.folder if saved else self.checkpoint)
 
     def to_mapping(self) -> dict[str, Any]:
-        """Plain types for JSON."""
+        """Return plain types for JSON."""
         return {
             "config": to_mapping(self.config),
             "folder": str(self.folder),
@@ -55,7 +54,7 @@ class Plan:
 
     @classmethod
     def from_mapping(cls, content: Mapping[str, Any]) -> Plan:
-        """What `to_mapping` wrote."""
+        """Read what `to_mapping` wrote."""
         placement = dict(content["placement"])
         placement["devices"] = tuple(torch.device(each) for each in placement["devices"])
         checkpoint, choice, deadline = content["checkpoint"], content["choice"], content["deadline"]

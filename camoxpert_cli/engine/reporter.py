@@ -1,4 +1,4 @@
-"""What a run tells of itself: metrics.jsonl, TensorBoard's curves, and what the lines on the screen remember."""
+"""Reporting of a run: metrics.jsonl, TensorBoard curves, and the state behind the printed lines."""
 
 from __future__ import annotations
 
@@ -15,29 +15,29 @@ from camoxpert_cli.run_folder import RunFolder
 
 @dataclass
 class Reporter:
-    """The lines themselves are made in `status.py`."""
+    """Logs of a run; the printed lines themselves are made in `status.py`."""
 
     folder: RunFolder
     data: RunData
     state: TrainingState
     curves: Curves | None = None
     throughput: Throughput = field(default_factory=Throughput)
-    data_wait: float = 0.0  # share of the last epoch's training time that was spent waiting for images, 0..1
+    data_wait: float = 0.0  # share of the last epoch's training time spent waiting for images, 0..1
     told_of_dead_experts: bool = False
-    told: tuple[Phase, bool] | None = None  # the phase whose forecast was said, and whether it fitted the clock
+    told: tuple[Phase, bool] | None = None  # the phase whose forecast was printed, and whether it fits the time limit
 
     def open_curves(self) -> None:
-        """Draw curves from where the run stands."""
+        """Start TensorBoard curves at the run's current position."""
         self.curves = Curves(self.folder.path / FOLDER, self.position)
 
     @property
     def position(self) -> int:
-        """Training images seen since the run began, and one more for each epoch that was closed."""
+        """Training images seen since the run began, plus one for each completed epoch."""
         progress = self.state.progress
         return progress.epoch * (len(self.data.train) + 1) + progress.samples
 
     def record(self, event: str, **values: Any) -> None:
-        """Write down what happened where the run stands: in metrics.jsonl, and as curves where they are wanted."""
+        """Log an event at the current position: to metrics.jsonl and, if enabled, to TensorBoard."""
         self.folder.log(event, **values)
         if self.curves is not None:
             self.curves.write(event, values, self.position)

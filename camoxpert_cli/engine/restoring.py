@@ -1,4 +1,4 @@
-"""How a run goes on from a checkpoint."""
+"""Restore a run from a checkpoint."""
 
 from __future__ import annotations
 
@@ -20,17 +20,18 @@ from camoxpert_cli.engine.stages import keep_unfrozen
 from camoxpert_cli.engine.state import set_trained
 from camoxpert_cli.errors import CheckpointError, UsageError
 
-# What only `last.pth` holds.
-NOT_HELD = "optimizer, gradient scale, position within the epoch and history"
-_OWN_SETTINGS = "camox resume takes the settings the run was started with from the checkpoint"
+# What only `last.pth` contains.
+NOT_HELD = "optimizer, gradient scaler, position within the epoch and history"
+# Entries of `computed_with` that checkpoints of camox 0.1 call by another name.
+_NAMES_OF_0_1 = {"number format": "precision"}
 
 
 def restore(run: Run, checkpoint: Checkpoint) -> None:
-    """Go on where `checkpoint` stopped; the network has its weights already.
+    """Resume where `checkpoint` stopped; the network already has its weights.
 
-    A checkpoint of the original program holds weights and an epoch, `best_model.pth` of camox also its scores: the rest
-    starts anew, and that is said. Raises CheckpointError where the training state does not fit the settings, UsageError
-    where these leave nothing to do.
+    A checkpoint of the original CamoXpert contains weights and an epoch, `best_model.pth` of camox also its scores: the
+    rest starts from scratch, with a warning. Raises CheckpointError if the training state does not fit the settings,
+    UsageError if these leave nothing to do.
     """
     path, content = checkpoint
     if run.state.ema is not None and ema_in(content) is not None:
@@ -41,7 +42,7 @@ def restore(run: Run, checkpoint: Checkpoint) -> None:
     elif check_images(checkpoint, run.data, run.folder):
         _restore_epoch_only(run, checkpoint)
     else:
-        console.say(f"These pictures are not those of {path}: a new run starts with its weights, at its first epoch")
+        console.say(f"The images differ from those of {path}: starting a new run from its weights, at the first epoch")
     refuse_fewer_epochs(run.config, path, run.state.progress.epoch)
     _forget_best(run, checkpoint)
     run.saver.trusts_last = run.folder.last.exists() and path.samefile(run.folder.last)
@@ -50,9 +51,9 @@ def restore(run: Run, checkpoint: Checkpoint) -> None:
     run.state.progress = run.world.broadcast(run.state.progress)
     if run.state.progress.epoch >= run.config.train.epochs and run.state.progress.best_epoch == 0:
         raise UsageError(
-            f"{path} has {run.state.progress.epoch} complete epochs, which is all that these settings ask for, "
-            "and there are no best weights beside it that would count here",
-            "ask for more with --epochs",
+            f"{path} has {counted(run.state.progress.epoch)} complete, as many as these settings ask for, "
+            "and there are no best weights next to it that count for this run",
+            "a larger --epochs",
         )
 
 
@@ -72,26 +73,36 @@ def _restore_training(run: Run, training: TrainingContent, path: Path) -> None:
     except (KeyError, TypeError, ValueError) as error:
         raise CheckpointError(
             f"the training state in {path} does not fit these settings: {error}",
-            f"{_OWN_SETTINGS}; where they are, take the checkpoint before it",
+            "camox resume, which uses the settings in the checkpoint; if they are in use, the previous checkpoint",
         ) from error
     if run.state.ema is not None:
         run.state.ema.updates = training.ema_updates
-    within = f", {run.state.progress.samples} pictures into the next" if run.state.progress.samples else ""
-    console.say(f"Going on from {path}: {run.state.progress.epoch} epochs are complete{within}")
-    before = training.computed_with or run.saver.computed_with
+    console.say(f"Resuming from {path}: {format_position(training.progress)}")
+    before = {_NAMES_OF_0_1.get(name, name): value for name, value in (training.computed_with or {}).items()}
     for name, value in run.saver.computed_with.items():
         if before.get(name, value) != value:
-            console.say(f"The {name} was {before[name]} and is {value} now: results differ by rounding")
+            console.say(f"The {name} was {before[name]} and is now {value}: results will differ by rounding")
+
+
+def format_position(progress: Progress) -> str:
+    """Say how far a run got: "3 epochs complete, 40 images into epoch 4"."""
+    within = f", {progress.samples} images into epoch {progress.epoch + 1}" if progress.samples else ""
+    return f"{counted(progress.epoch)} complete{within}"
+
+
+def counted(epochs: int) -> str:
+    """Return a number of epochs in words: "1 epoch", "2 epochs"."""
+    return f"{epochs} epoch{'' if epochs == 1 else 's'}"
 
 
 def _refuse_other_position(run: Run, progress: Progress) -> None:
-    """Raise ValueError where the run cannot stand there."""
+    """Raise ValueError if the run cannot be at that position."""
     images, network = len(run.data.train), run.state.network
     if progress.samples > images:
-        raise ValueError(f"training.progress.samples is {progress.samples}, expected at most the {images} pictures")
+        raise ValueError(f"training.progress.samples is {progress.samples}, expected at most {images} (the images)")
     table = [len(row) for row in progress.experts_chosen]
     if table not in ([], [network.num_experts] * len(network.moe_layers)):
-        raise ValueError(f"training.progress.experts_chosen has {table} numbers, expected one for each expert")
+        raise ValueError(f"training.progress.experts_chosen has rows of {table} numbers, expected one per expert")
 
 
 def _restore_epoch_only(run: Run, checkpoint: Checkpoint) -> None:
@@ -101,58 +112,61 @@ def _restore_epoch_only(run: Run, checkpoint: Checkpoint) -> None:
         progress.history = list(own.history or [{"seconds": 0.0, **own.scores}])
         progress.best_epoch, progress.best_iou = int(own.scores["epoch"]), own.scores["iou"]
     if run.state.ema is not None and ema_in(checkpoint.content) is not None:
-        # An average that had begun anew would forget within a few steps what it holds.
+        # An EMA whose update count restarted would forget its weights within a few steps.
         run.state.ema.updates = sum(
             len(range(phase.first, min(phase.end, progress.epoch)))
             * steps_per_epoch(run.config, phase.stage, len(run.data.train))
             for phase in run.phases
         )
-    console.say(f"Going on from {checkpoint.path}: {progress.epoch} epochs are complete")
-    console.warn(f"it holds weights only; what is not in it starts anew: {NOT_HELD}")
+    console.say(f"Resuming from {checkpoint.path}: {counted(progress.epoch)} complete")
+    console.warn(f"the checkpoint contains weights only; starting from scratch: {NOT_HELD}")
 
 
 def refuse_fewer_epochs(config: Config, path: Path, epoch: int) -> None:
-    """Raise UsageError where the `epoch` complete epochs of the checkpoint are more than the settings ask for."""
+    """Raise UsageError if the checkpoint has more complete epochs, `epoch`, than the settings ask for."""
     if epoch > config.train.epochs:
         raise UsageError(
-            f"{path} has {epoch} complete epochs, and these settings ask for {config.train.epochs}",
-            f"ask for more with --epochs, or score it: camox eval {shlex.quote(str(path))} --dataset-path DATA",
+            f"{path} has {counted(epoch)} complete, but these settings ask for {config.train.epochs}",
+            f"a larger --epochs, or to score it: camox eval {shlex.quote(str(path))} --dataset-path DATA",
         )
 
 
 def _forget_best(run: Run, checkpoint: Checkpoint) -> None:
-    """Seek the best weights anew where the best score so far says nothing about those to come."""
+    """Discard the best score so far if it cannot be compared with scores to come."""
     progress, size, path = run.state.progress, said_size(checkpoint.content), checkpoint.path
     own = checkpoint.own
     if size is not None and size != run.config.data.img_size:
-        reason = f"the scores in {path} are of {size} x {size} pixels"
+        reason = f"the scores in {path} were measured at {size} x {size} pixels"
     elif own is not None and own.training is None and own.pictures is None:
-        reason = f"{path} does not say which held-out pictures its scores are of"
+        reason = f"{path} does not record which validation images its scores were measured on"
     else:
         return
     if progress.best_epoch:
-        console.warn(f"{reason}: only epochs from here on count as the best")
+        console.warn(f"{reason}: the best weights are chosen only from the epochs that follow")
         progress.best_iou, progress.best_epoch = -1.0, 0
 
 
 def epochs_done(config: Config, checkpoint: Checkpoint) -> int:
-    """Epochs that are complete for a run that goes on from a checkpoint; without stage 1, that one counts as such."""
+    """Return the epochs complete for a run that resumes from a checkpoint; a skipped stage 1 counts as complete."""
     if (training := checkpoint.training) is not None:
         return training.progress.epoch
     return max(config.train.stage1_epochs if config.train.skip_stage1 else 0, epochs_complete(checkpoint.content))
 
 
 def report_changes(config: Config, checkpoint: Checkpoint) -> None:
-    """Say which settings differ from those of the checkpoint's run, and what that means."""
+    """Print which settings differ from those of the checkpoint's run, and the effect of each change."""
     own = checkpoint.own
     if own is None or own.training is None or own.config is None:
         return
     for change in changes(from_mapping(own.config, str(checkpoint.path)), config):
-        (console.warn if change.effect == "another run" else console.say)(f"changed {change}")
+        if change.effect == "another run":
+            console.warn(f"changed {change}")
+        else:
+            console.say(f"Changed {change}")
 
 
 def _bring_best(run: Run, path: Path) -> None:
-    """Have the best weights so far in the run folder: they lie there or beside `path`, or the best is sought anew."""
+    """Copy the best weights so far into the run folder, from next to `path`, or else forget the best score."""
     progress, best, source = run.state.progress, run.folder.best, path.parent / run.folder.best.name
     if progress.best_epoch == 0 and not best.exists():
         return
@@ -165,13 +179,13 @@ def _bring_best(run: Run, path: Path) -> None:
             return
         scores = (own and own.scores) or {}
         if (scores.get("epoch"), scores.get("iou")) != (progress.best_epoch, progress.best_iou):
-            raise CheckpointError(f"{best} holds other weights than the best of this run, epoch {progress.best_epoch}")
+            raise CheckpointError(f"{best} does not contain this run's best weights, of epoch {progress.best_epoch}")
         if not best.exists():
             with atomic.replacing(best) as temporary:
                 shutil.copyfile(source, temporary)
     except (CheckpointError, OSError) as error:
-        if progress.best_epoch == 0:  # it was damaged before there was a best
+        if progress.best_epoch == 0:  # it was damaged before this run had best weights
             return
         reason = error.message if isinstance(error, CheckpointError) else error
-        console.warn(f"{reason}: only epochs from here on count as the best")
+        console.warn(f"{reason}: the best weights are chosen only from the epochs that follow")
         progress.best_iou, progress.best_epoch = -1.0, 0

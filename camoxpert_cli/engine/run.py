@@ -1,4 +1,4 @@
-"""What the parts of a training run share, and how it is made ready: whatever a user got wrong is found here."""
+"""A training run and its preparation: whatever the user got wrong is found here."""
 
 from __future__ import annotations
 
@@ -37,18 +37,18 @@ from camoxpert_cli.parallel.world import World
 from camoxpert_cli.run_folder import RunFolder
 
 CLIP_NORM = 1.0
-# Until the first checkpoint shows better: what a slow network disk writes.
+# The speed of a slow network disk, assumed until the first checkpoint is timed.
 _DISK_BYTES_PER_SECOND = 50e6
 
 
 @dataclass
 class Run:
-    """A run in hand: what was decided before its first step, and its parts, each of which changes what is its own.
+    """A prepared run: what was decided before its first step, and its parts, each of which owns its own state.
 
-    Between `prepare` and `train.carry_out` a part may be exchanged, to watch or to steer a run, and nothing of the
-    package has to be patched for that. What each batch goes through: `strategy.step`, a module with torch's hooks, from
-    the next phase on any other that gives a `StepOutput`. An update: `clip_norm`, `state.scaler`, `state.ema`. The
-    moment when it ends: `clock.stopping.deadline`. The disk: `saver.write`.
+    Between `prepare` and `train.carry_out`, parts may be replaced to observe or steer a run without patching the
+    package. The forward pass: `strategy.step`, a module with torch's hooks, or from the next phase on any other that
+    returns a `StepOutput`. The update: `clip_norm`, `state.scaler`, `state.ema`. The time limit:
+    `clock.stopping.deadline`. Writing to disk: `saver.write`.
     """
 
     config: Config
@@ -66,22 +66,22 @@ class Run:
     phases: list[Phase]
     save_every: Interval | None
     phase: Phase | None = None  # under way
-    skipped_in_a_row: int = 0  # steps whose gradients overflowed
-    clip_norm: float = CLIP_NORM  # of a step's gradient
+    skipped_in_a_row: int = 0  # consecutive steps whose gradients overflowed
+    clip_norm: float = CLIP_NORM  # maximum gradient norm of a step
 
     @property
     def device(self) -> torch.device:
-        """Where this process's tensors lie."""
+        """The device of this process's tensors."""
         return self.strategy.device
 
 
 def prepare(
     plan: Plan, checkpoint: Checkpoint | None = None, world: World | None = None
 ) -> tuple[Run, Checkpoint | None]:
-    """The run before its first step, and the checkpoint it shall go on from, if any, its weights loaded already.
+    """Prepare a run; return it and the checkpoint to resume from, if any, whose weights are already loaded.
 
-    That is `checkpoint` where whoever planned has read it, else the plan's. Raises CamoxError. The run folder is made
-    when all is in order, or earlier for images to generate in it.
+    That is `checkpoint` if the caller has already read it, otherwise the plan's. The run folder is created once
+    everything has been checked, or earlier to generate images in it. Raises CamoxError.
     """
     world = world or World()
     config, placement = plan.config, plan.placement
@@ -89,7 +89,7 @@ def prepare(
         path = plan.checkpoint
         checkpoint = find_checkpoint(path) if path.is_dir() else Checkpoint(path, read_checkpoint(path))
     folder = RunFolder(plan.folder, writes=world.is_main)
-    # Refuse before images are looked for.
+    # Fails before images are searched for.
     choose_dtype(config.train.precision, own_device(placement, world))
     if checkpoint is not None and layout_of(checkpoint.content) is not CAMOX:
         folder.refuse_foreign(checkpoint.path)
@@ -101,7 +101,7 @@ def prepare(
         load_weights(network, checkpoint.content, checkpoint.path)
     folder.create()
     tell_begun()
-    world.require_all()  # the folder is there on every rank
+    world.require_all()  # the folder exists on every rank
     keep_log(folder.path)
     folder.require_space(3 * checkpoint_bytes(network, config.train.use_ema))
     return assemble(config, folder, data, network, placement, world, plan.deadline), checkpoint
@@ -116,13 +116,13 @@ def assemble(
     world: World,
     deadline: Deadline,
 ) -> Run:
-    """Everything on this rank's device, before the first step. Raises DeviceError where it lacks the dtype."""
+    """Assemble a run on this rank's device. Raises DeviceError if the device does not support the dtype."""
     device = own_device(placement, world)
     if device.type == "cuda":
         torch.cuda.set_device(device)
     dtype = choose_dtype(config.train.precision, device)
     step = TrainingStep(network, config.model.deep_supervision, dtype)
-    # Before the average is copied: a strategy may change the network's layers.
+    # Before the EMA copies the network: a strategy may replace layers.
     strategy = STRATEGIES[placement.strategy](
         step,
         network,
@@ -166,17 +166,19 @@ def assemble(
 
 
 def enter_phase(run: Run, phase: Phase) -> None:
-    """Freeze and unfreeze what `phase` says."""
+    """Freeze and unfreeze the backbone as `phase` requires."""
     if run.phase == phase:
         return
     run.phase = phase
     if run.state.backbone_stages != phase.backbone_stages:
         set_trained(run.state, run.strategy, run.config, phase.backbone_stages)
-    trained = (
-        f"the last {phase.backbone_stages} of its {WHOLE_BACKBONE} stages train" if phase.backbone_stages else "frozen"
-    )
+    backbone = "backbone frozen"
+    if phase.backbone_stages:
+        backbone = f"training the last {phase.backbone_stages} of {WHOLE_BACKBONE} backbone stages"
+    if phase.backbone_stages == WHOLE_BACKBONE:
+        backbone = "training the whole backbone"
     epoch = max(phase.first, run.state.progress.epoch) + 1
-    console.say(f"Epoch {epoch}: stage {phase.stage.number}, backbone: {trained}")
+    console.say(f"Epoch {epoch}: stage {phase.stage.number}, {backbone}")
 
 
 def _choose_workers(asked: int | Literal["auto"], ranks: int) -> int:
@@ -184,7 +186,7 @@ def _choose_workers(asked: int | Literal["auto"], ranks: int) -> int:
         return auto_workers(ranks)
     if asked * ranks > (cores := usable_cores()):
         console.warn(
-            f"{asked * ranks} processes will load pictures and take turns on {cores} core{'s' if cores > 1 else ''}; "
-            f"--num-workers auto takes {auto_workers(ranks)}"
+            f"{asked * ranks} loader workers share {cores} core{'s' if cores > 1 else ''}; "
+            f"--num-workers auto uses {auto_workers(ranks)}{' per process' if ranks > 1 else ''}"
         )
     return asked

@@ -1,6 +1,6 @@
-"""What `last.pth` and `best_model.pth` hold of a run, and what happens where the disk is full.
+"""Write `last.pth` and `best_model.pth`, and handle a full disk.
 
-A run folder holds at most three files of the size of `last.pth` (itself, the one before it, and the next one while it
+A run folder contains at most three files of the size of `last.pth` (itself, the previous one, and the next one while it
 is being written) and two of the size of `best_model.pth`.
 """
 
@@ -38,7 +38,7 @@ from camoxpert_cli.run_folder import RunFolder, versions
 
 
 class Saver:
-    """Writes the checkpoints of a run. Every rank calls it, and the main one writes."""
+    """Writer of a run's checkpoints. Every rank must call it; the main one writes."""
 
     def __init__(
         self,
@@ -51,28 +51,28 @@ class Saver:
         device: torch.device,
         dtype: torch.dtype | None,
     ) -> None:
-        """How long saving takes is noted in `reserve`."""
+        """Record the time that saving takes in `reserve`."""
         self._folder, self._config, self._data, self._state = folder, config, data, state
         self._world, self._reserve, self._device, self._dtype = world, reserve, device, dtype
         self.write: Callable[[Path, CheckpointContent, Path | None], None] = write_checkpoint
-        """Puts a checkpoint on the disk, and keeps the file before it where the last argument says."""
+        """Writes a checkpoint to disk and keeps the previous file under the path in the last argument."""
         self.trusts_last = False
-        """Whether `last.pth` is whole: this session wrote it, or goes on from it."""
+        """Whether `last.pth` is known to be intact: this session wrote it or resumed from it."""
         self.unsaved: CheckpointNotWritten | None = None
         """Why the last attempt to save failed."""
         self._saved_at: tuple[int, int] | None = None
 
     @property
     def is_up_to_date(self) -> bool:
-        """Whether this session wrote a `last.pth` of where the run stands."""
+        """Whether this session wrote a `last.pth` of the run's current position."""
         return self._saved_at == (self._state.progress.epoch, self._state.progress.samples)
 
     def save_last(self) -> None:
-        """Write `last.pth`, all that the run needs to go on from here, and keep the one before it as `previous.pth`.
+        """Write `last.pth`, all that the run needs to resume from here, and keep the previous one as `previous.pth`.
 
-        Where the disk is full, `previous.pth` gives up its space; where that is not enough, `last.pth` stays what it
-        was, `unsaved` says why, and training goes on: space may come back. A `last.pth` that this session has neither
-        read nor written may be damaged, and never takes the place of `previous.pth`.
+        If the disk is full, `previous.pth` is removed to make room; if that is not enough, `last.pth` stays unchanged,
+        `unsaved` says why, and training continues: space may become free. A `last.pth` that this session has neither
+        read nor written may be damaged, and never replaces `previous.pth`.
         """
         if not self._world.is_main:
             return
@@ -84,7 +84,7 @@ class Saver:
             failure = self._write_last(content)
         self.unsaved = failure
         if failure is not None:
-            console.warn(f"{failure.message}; training goes on, and the next save tries again")
+            console.warn(f"{failure.message}; training continues, and the next save tries again")
             return
         self.trusts_last = True
         self._saved_at = (self._state.progress.epoch, self._state.progress.samples)
@@ -93,7 +93,7 @@ class Saver:
     def save_best(self) -> bool:
         """Write `best_model.pth`: weights, settings and scores.
 
-        False, on every rank, where the disk is full and it stays what it was.
+        Returns False, on every rank, if the disk is full and the file was left unchanged.
         """
         return self._world.broadcast(self._write_best())
 
@@ -104,49 +104,49 @@ class Saver:
         try:
             self.write(self._folder.best, self._weights(), None)
         except CheckpointNotWritten as error:
-            console.warn(f"{error.message}; training goes on with the best weights before these")
+            console.warn(f"{error.message}; training continues, and the previous best weights are kept")
             return False
         return True
 
     def _write_last(self, content: CheckpointContent) -> CheckpointNotWritten | None:
-        """Why it could not be written; None where it was."""
+        """Return why it could not be written, None if it was."""
         try:
             keep_as = self._folder.previous if self.trusts_last else None
             self.write(self._folder.last, content, keep_as)
         except CheckpointNotWritten as error:
-            return CheckpointNotWritten(error.message, error.hint)  # without the frames that the other one holds
+            return CheckpointNotWritten(error.message, error.hint)  # without the frames that the original refers to
         return None
 
     def _require_folder(self) -> None:
-        """End a run whose folder was moved or removed, its state saved where the folder was if that can be.
+        """Stop a run whose folder was moved or deleted, saving its state at the folder's old path if possible.
 
-        What is best and what was logged is elsewhere then, and only its user knows where. Raises TrainingError.
+        Its best weights and logs are elsewhere then, and only the user knows where. Raises TrainingError.
         """
         folder = self._folder
         try:
             folder.path.stat()
         except (FileNotFoundError, NotADirectoryError):
             pass
-        except OSError:  # a network disk that does not answer at the moment: the write says so, and the next one tries
+        except OSError:  # a network disk that is unavailable for now: the write reports it, and the next tries again
             return
         else:
             return
-        message = f"the run folder {folder.path} is not there any more: it was moved or removed"
+        message = f"the run folder {folder.path} no longer exists: it was moved or deleted"
         try:
-            folder.path.mkdir()  # and none above it: the disk may be another one by now
+            folder.path.mkdir()  # but no parents: another disk may be mounted by now
             folder.write_settings(to_mapping(self._config))
             self.write(folder.last, replace(self._weights(), training=self._training()), None)
         except (OSError, CamoxError):
             raise TrainingError(
-                f"{message}, and nothing can be saved there", "camox resume FOLDER, where it lies now"
+                f"{message}, and nothing can be saved there", "camox resume FOLDER, with its new path"
             ) from None
         raise TrainingError(
-            f"{message}; where the run stands was saved there anew",
-            f"{folder.resume_command}; or put {folder.last} into the folder that was moved, and resume that",
+            f"{message}; the current state was saved to a new folder there",
+            f"{folder.resume_command}; or move {folder.last} into the folder that was moved, and resume that",
         )
 
     def _make_room(self) -> bool:
-        """Give up `previous.pth` where it and a full disk are what stands in the way."""
+        """Remove `previous.pth` if the disk is full; return whether that made room."""
         folder, state = self._folder, self._state
         with suppress(OSError):
             full = shutil.disk_usage(folder.path).free < checkpoint_bytes(state.network, state.ema is not None)
@@ -191,8 +191,8 @@ class Saver:
 
     @property
     def computed_with(self) -> dict[str, str]:
-        """What rounding depends on."""
+        """What rounding depends on: device, precision and torch version."""
         on_cpu = self._device.type == "cpu"
         name = f"CPU, threads {torch.get_num_threads()}" if on_cpu else torch.cuda.get_device_name(self._device)
-        format_name = str(self._dtype or torch.float32).removeprefix("torch.")
-        return {"device": name, "number format": format_name, "version": f"torch {torch.__version__}"}
+        precision = str(self._dtype or torch.float32).removeprefix("torch.")
+        return {"device": name, "precision": precision, "version": f"torch {torch.__version__}"}

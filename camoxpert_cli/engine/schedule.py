@@ -21,13 +21,13 @@ def learning_rate(
     warmup_steps: int = 0,
     t_mult: int = 2,
 ) -> float:
-    """The rate of optimizer step `step` (from 0) of a stage with `total_steps`.
+    """Return the learning rate of optimizer step `step` (from 0) of a stage with `total_steps`.
 
-    After a linear warm-up to `peak`:
-    cosine falls to `minimum` (Loshchilov and Hutter 2017, equation 5, one cycle);
-    cosine_restart does so in three cycles, each `t_mult` times longer than the one before;
-    onecycle (Smith and Topin 2018) rises by cosine from peak / 25 and falls by cosine to `minimum`; it rises over
-    the warm-up where there is one, else over the first tenth; momentum stays as it is;
+    After a linear warmup to `peak`:
+    cosine decays to `minimum` (Loshchilov and Hutter 2017, equation 5, one cycle);
+    cosine_restart does so in three cycles, each `t_mult` times longer than the previous one;
+    onecycle (Smith and Topin 2018) rises by cosine from peak / 25 and decays by cosine to `minimum`; it rises over
+    the warmup if there is one, otherwise over the first tenth; momentum is constant;
     none stays at `peak`.
     """
     if scheduler == "onecycle":
@@ -43,7 +43,7 @@ def learning_rate(
     if scheduler == "cosine_restart":
         step, total_steps = _within_cycle(step, total_steps, t_mult)
     elif scheduler != "cosine":
-        raise ValueError(f"there is no schedule {scheduler!r}")
+        raise ValueError(f"unknown scheduler {scheduler!r}")
     return _cosine(peak, minimum, step / max(1, total_steps))
 
 
@@ -52,7 +52,7 @@ def _cosine(start: float, end: float, progress: float) -> float:
 
 
 def _within_cycle(step: int, total_steps: int, t_mult: int) -> tuple[int, int]:
-    """The step within its cycle and the cycle's length, for three cycles that fill `total_steps`."""
+    """Return the step within its cycle and the cycle's length, for three cycles that fill `total_steps`."""
     first = max(1, round(total_steps / (1 + t_mult + t_mult**2)))
     bounds = [0, first, first * (1 + t_mult), total_steps]
     for start, end in pairwise(bounds):

@@ -1,4 +1,4 @@
-"""What is trained when: the two stages, and the three steps in which stage 2 unfreezes the backbone."""
+"""The training schedule: two stages, and three steps in which stage 2 unfreezes the backbone."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ WHOLE_BACKBONE = 4
 
 @dataclass(frozen=True)
 class Stage:
-    """Epochs `first` to `end` (exclusive) that share one batch size and one learning rate schedule."""
+    """Epochs `first` to `end` (exclusive) that share a batch size and a learning-rate schedule."""
 
     number: int
     first: int
@@ -31,10 +31,10 @@ class Phase:
 
 
 def plan_phases(stage1: Stage, stage2: Stage, *, progressive_unfreeze: bool) -> list[Phase]:
-    """The run's phases in order; those without an epoch are left out.
+    """Return the run's phases in order, without those that have no epochs.
 
-    Stage 1 trains everything but the backbone. Stage 2 trains all of it, or with `progressive_unfreeze` its last stage
-    for a third of the epochs, its last two for the next third, then all.
+    Stage 1 trains everything except the backbone. Stage 2 trains the whole network, or with `progressive_unfreeze` only
+    the last backbone stage for a third of the epochs, the last two for the next third, then all.
     """
     steps = [(0, 1), (1, 2), (2, WHOLE_BACKBONE)] if progressive_unfreeze else [(0, WHOLE_BACKBONE)]
     epochs = stage2.end - stage2.first
@@ -46,9 +46,9 @@ def plan_phases(stage1: Stage, stage2: Stage, *, progressive_unfreeze: bool) -> 
 
 
 def keep_unfrozen(phases: list[Phase], epoch: int, backbone_stages: int) -> list[Phase]:
-    """The plan of a run that stands in `epoch` with `backbone_stages` in training.
+    """Adjust the phases of a run in `epoch` that already trains `backbone_stages`.
 
-    A longer plan unfreezes later; what trains already is not frozen again.
+    A longer run unfreezes later; stages that are already training are not frozen again.
     """
     kept: list[Phase] = []
     for phase in phases:

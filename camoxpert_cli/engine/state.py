@@ -1,4 +1,4 @@
-"""What training changes: the network and all that a checkpoint holds beside it, so that a run can go on from there."""
+"""The training state: the network and everything else a checkpoint stores to resume a run."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from camoxpert_cli.parallel.strategy import Strategy
 
 @dataclass
 class TrainingState:
-    """`ema` is None where no average is kept. Before the first phase nothing is trained, and there is no optimizer."""
+    """State that training changes. Without EMA `ema` is None; `optimizer` is None before the first phase."""
 
     network: CamoXpert
     ema: Ema | None
@@ -28,12 +28,12 @@ class TrainingState:
 
     @property
     def scored_network(self) -> CamoXpert:
-        """The network that is validated: the average where there is one."""
+        """The network that is validated: the one with EMA weights, if there is an EMA."""
         return self.network if self.ema is None else self.ema.network
 
 
 def set_trained(state: TrainingState, strategy: Strategy, config: Config, backbone_stages: int) -> None:
-    """Train the last `backbone_stages` of the backbone; make wrapper and optimizer anew over them, as one act."""
+    """Unfreeze the last `backbone_stages` of the backbone and rebuild optimizer and wrapper accordingly."""
     state.network.set_trainable(backbone_stages, deep_heads=config.model.deep_supervision)
     state.optimizer = build_optimizer(
         state.network,

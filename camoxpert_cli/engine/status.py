@@ -1,8 +1,9 @@
-"""What is shown of a run while it trains."""
+"""Progress of a run as printed while it trains."""
 
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 
 from camoxpert_cli import console
 from camoxpert_cli.console import Report
@@ -18,48 +19,48 @@ from camoxpert_cli.parallel.memory import peak_of_gpus, resident, total_of
 
 
 def report_step(run: Run, phase: Phase, number: int, losses: LossValues, wait: float) -> Report:
-    """After optimizer step `number` (from 0) of an epoch, in which the share `wait` of the time went into waiting."""
+    """Report optimizer step `number` (from 0) of an epoch; `wait` is the share (0..1) of its time spent on data."""
     assert run.state.optimizer is not None
     rates = [f"{name} {rate:.1e}" for name, rate in learning_rates(run.state.optimizer).items()]
     speed = run.reporter.throughput.images_per_s(phase)
     coming = forecast_of(run)
     line = [f"loss {_short(losses.total)}", f"lr {run.state.progress.rate:.1e}"]
     line += [f"{speed:.{0 if speed >= 10 else 1}f} img/s"] if speed else []
-    line += [f"wait {wait:.0%}", *([] if coming is None else [f"left {coming.run_left}"])]
+    line += [f"data wait {wait:.0%}", *([] if coming is None else [f"ETA {coming.run_left}"])]
     parts = [f"{name} {_short(value)}" for name, value in losses._asdict().items() if name != "total"]
     steps = steps_per_epoch(run.config, phase.stage, len(run.data.train))
     rows = [
         (f"stage {phase.stage.number}", f"step {number + 1} of {steps}, learning rate: {', '.join(rates)}"),
         ("loss", f"{_short(losses.total)}: {', '.join(parts)}"),
         ("speed", f"{f'{speed:.1f} img/s, ' if speed else ''}data wait {wait:.0%}, {_memory(run)}"),
-        ("left", "not known yet" if coming is None else str(coming)),
+        ("remaining", "not known yet" if coming is None else str(coming)),
     ]
-    return Report("  ".join(line), [f"  {title:<9}{text}" for title, text in rows])
+    return Report(_joined(run, line), [f"  {title:<11}{text}" for title, text in rows])
 
 
 def epoch_line(run: Run, loss: float, scores: Scores, seconds: float, *, better: bool) -> str:
-    """For the epoch that is complete: at most 80 columns."""
+    """Format the line of a completed epoch, at most 80 columns."""
     time_taken = f"{seconds:.1f} s" if seconds < 100 else roughly(seconds)
     measured = "  ".join(f"{each.label} {scores.measures[each.name]:.4f}" for each in EACH_EPOCH if each.epoch_line)
     return (
         f"Epoch {run.state.progress.epoch}/{run.config.train.epochs}  loss {_short(loss)}  {measured}  "
-        f"{time_taken}  wait {run.reporter.data_wait:.0%}{'  best' if better else ''}"
+        f"{time_taken}  data wait {run.reporter.data_wait:.0%}{'  best' if better else ''}"
     )
 
 
 def tell_forecast(run: Run, phase: Phase) -> None:
-    """Say what is left after the first epoch of `phase`, and where the clock turns out too short, or not to be."""
+    """Print the remaining time after the first epoch of `phase`, and when it starts or stops fitting the time limit."""
     coming = forecast_of(run)
     if coming is None:
         return
     told = (phase, coming.stopped_in is None)
     if run.reporter.told != told:
         run.reporter.told = told
-        console.say(f"Left: {coming}")
+        console.say(f"Remaining: {coming}")
 
 
 def forecast_of(run: Run) -> Forecast | None:
-    """What is left of the run where it stands; None where the phase that comes next has not been timed."""
+    """Estimate the remaining time from the run's current position; None if the next phase has not been timed."""
     progress, data, reserve = run.state.progress, run.data, run.clock.reserve
     phase = next((phase for phase in run.phases if phase.end > progress.epoch), None)
     speed = 0.0 if phase is None else run.reporter.throughput.images_per_s(phase)
@@ -79,8 +80,15 @@ def forecast_of(run: Run) -> Forecast | None:
 
 
 def memory_bytes(run: Run) -> int:
-    """The most on this process's fullest GPU so far; on the CPU what the process holds now."""
+    """Return the peak memory of this process's fullest GPU so far; on the CPU the current size of the process."""
     return peak_of_gpus(run.strategy.devices) if run.device.type == "cuda" else resident()
+
+
+def _joined(run: Run, parts: Sequence[str]) -> str:
+    """Parts of a progress line, closer together if it would exceed 80 columns behind its title and counts."""
+    epochs, images = run.config.train.epochs, len(run.data.train)
+    line = "  ".join([f"Epoch {epochs}/{epochs}", f"{images}/{images}", *parts])
+    return ("  " if len(line) <= 80 else " ").join(parts)
 
 
 def _short(value: float) -> str:

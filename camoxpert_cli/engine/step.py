@@ -1,6 +1,6 @@
-"""What a training step computes on one device: network and loss in one module, summed over images.
+"""A training step on one device: network and loss in one module, summed over images.
 
-Letters: b images on this device, L mixture layers, E experts.
+Letters: b images on this device, L MoE layers, E experts.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from camoxpert_cli.parallel.world import World
 class StepOutput(NamedTuple):
     """Per-image loss terms (b, 4) in the order bce, iou, edge, deep; routing sums (1, L, E).
 
-    Outputs of several devices are joined along the first dimension: nothing here is 0-dimensional.
+    Outputs of several devices are concatenated along the first dimension: nothing here is 0-dimensional.
     """
 
     terms: Tensor
@@ -30,7 +30,7 @@ class StepOutput(NamedTuple):
 
 
 class Losses(NamedTuple):
-    """The loss of a batch, or a rank's part of it, 0-dimensional each; `total` carries the gradient."""
+    """Losses of a batch, or a rank's part of them, 0-dimensional each; `total` carries the gradient."""
 
     total: Tensor
     bce: Tensor
@@ -41,7 +41,7 @@ class Losses(NamedTuple):
 
 
 class LossValues(NamedTuple):
-    """The same as numbers."""
+    """The same losses as Python numbers."""
 
     total: float
     bce: float
@@ -52,10 +52,10 @@ class LossValues(NamedTuple):
 
 
 class TrainingStep(nn.Module):
-    """uint8 images and masks in, per-image losses out.
+    """Network and losses: uint8 images and masks in, per-image losses out.
 
-    `autocast_dtype` None computes in float32. Autocast is opened here because its dtype does not reach the threads of
-    DataParallel's replicas.
+    `autocast_dtype` None computes in float32. Autocast is entered here because its dtype does not propagate to the
+    threads of DataParallel's replicas.
     """
 
     def __init__(self, network: CamoXpert, deep_supervision: bool, autocast_dtype: torch.dtype | None) -> None:
@@ -66,9 +66,9 @@ class TrainingStep(nn.Module):
         self.autocast_dtype = autocast_dtype
 
     def forward(self, images: Tensor, masks: Tensor) -> StepOutput:
-        """`images` (b, 3, H, W) uint8, `masks` (b, 1, H, W) uint8 of 0 and 1.
+        """Compute losses and routing sums of `images` (b, 3, H, W) uint8 and `masks` (b, 1, H, W) uint8 of 0 and 1.
 
-        Without an image, b = 0, the network is not called, and nothing returned carries a gradient.
+        With b = 0 the network is not called, and nothing returned carries a gradient.
         """
         if not len(images):
             like = next(self.network.parameters()).detach()
@@ -88,16 +88,16 @@ class TrainingStep(nn.Module):
 
 
 def combine(output: StepOutput, top_k: int, images: int, world: World) -> Losses:
-    """This rank's part of the loss of a batch of `images` over all ranks.
+    """Compute this rank's part of the loss of a batch of `images` images over all ranks.
 
-    `output` is of this rank's images, those of several devices joined along the first dimension. Terms of images are
-    sums over this rank's, divided by all; added over ranks they are means. The balance term looks at the whole batch:
-    its value is shared out evenly, and its gradient is this rank's part of the whole. So losses and gradients, summed
-    over ranks, are those of one process with the whole batch.
+    `output` belongs to this rank's images, with several devices concatenated along the first dimension. Per-image terms
+    are summed over this rank's images and divided by the number of all images, so their sum over ranks is the mean. The
+    balance term depends on the whole batch: its value is split evenly, and its gradient is this rank's part of the
+    whole. Losses and gradients, summed over ranks, thus equal those of one process with the whole batch.
     """
     bce, iou, edge, deep = output.terms.sum(dim=0) / images
     own = RoutingSums(output.chosen.sum(dim=0), output.probability.sum(dim=0))
-    # Constants for autograd, but for this rank's own part of the probabilities.
+    # Constants for autograd, except this rank's own part of the probabilities.
     others = world.all_reduce(own.probability.detach().clone()) - own.probability.detach()
     whole = RoutingSums(world.all_reduce(own.chosen.clone()), own.probability + others)
     balance = balance_loss(whole, images, top_k)

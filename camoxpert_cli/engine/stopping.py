@@ -1,4 +1,4 @@
-"""Ends a run early and well: Ctrl-C, other signals and the clock wait until nothing is half done."""
+"""Stop a run early but cleanly: Ctrl-C, other signals and time limits take effect between steps."""
 
 from __future__ import annotations
 
@@ -16,34 +16,34 @@ from camoxpert_cli.signals import ASKING, INSISTING, ONE_PRESS, give_back, take_
 
 @dataclass(frozen=True)
 class Stop:
-    """Why a run ends early. `exit_code` is 128 + the signal's number, or 0 for the clock."""
+    """Why a run stops early; `exit_code` is 128 + the signal's number, or 0 for a time limit."""
 
     reason: str
     exit_code: int
 
 
 class Stopping:
-    """Listens to signals while it is entered; `due` tells whether the run has to end.
+    """Handler of signals while it is entered; `due` returns whether the run has to stop.
 
-    Ctrl-C, or another request that people make, takes effect at once where it comes again a second later. Whose signals
-    stay as they are: see `signals.take_over`.
+    Ctrl-C, or another signal that people send, takes effect immediately if repeated after more than a second. For
+    signals that are left alone see `signals.take_over`.
     """
 
     def __init__(self, deadline: Deadline, clock: Callable[[], float] = time.monotonic) -> None:
-        """`clock` gives the time in seconds, that of the deadline."""
+        """`clock` returns the time in seconds, on the scale of the deadline."""
         self.deadline, self._clock = deadline, clock
-        self._received: dict[signal.Signals, float] = {}  # and when each came first
+        self._received: dict[signal.Signals, float] = {}  # and when each was first received
         self._before: dict[signal.Signals, Any] = {}
 
     def due(self, reserve: float) -> Stop | None:
-        """Why the run has to end: a signal, or less than `reserve` seconds left on the clock. None: it may go on."""
+        """Return why the run has to stop, a signal or less than `reserve` seconds left; None if it may continue."""
         for number in self._received:
             return Stop(f"stopped by {ASKING[number]}", 128 + number)
         left = self.deadline.left(self._clock())
         if left < reserve:
             return Stop(
-                f"stopped by the clock: {self.deadline.name} leaves {format_duration(max(0.0, left))}, and "
-                f"{format_duration(reserve)} are kept for validation and saving",
+                f"stopped by {self.deadline.name} ({format_duration(max(0.0, left))} left, "
+                f"{format_duration(reserve)} reserved for validation and saving)",
                 0,
             )
         return None

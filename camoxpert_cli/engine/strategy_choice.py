@@ -1,4 +1,4 @@
-"""A strategy that trials chose for several GPUs, and why."""
+"""A strategy for several GPUs that was chosen by trials, with their results."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from camoxpert_cli.parallel.strategy import FOR_SEVERAL, StrategyName
 
 @dataclass(frozen=True)
 class Choice:
-    """Images/s of each strategy that worked, and what stopped the others.
+    """The chosen strategy, the images/s of each one that worked, and why the others failed.
 
-    `key` stands for the machine, the network and the sizes that were tried.
+    `key` identifies the machine, the network and the sizes of the trials.
     """
 
     strategy: StrategyName
@@ -24,14 +24,14 @@ class Choice:
 
     def __str__(self) -> str:
         speeds = [f"{name} {speed:.1f} images/s" for name, speed in self.images_per_s.items()]
-        return f"{self.strategy} ({', '.join([*speeds, *(f'{name} does not work' for name in self.excluded)])})"
+        return f"{self.strategy} ({', '.join([*speeds, *(f'{name} failed' for name in self.excluded)])})"
 
     def to_text(self) -> str:
         return json.dumps(asdict(self), indent=2) + "\n"
 
     @classmethod
     def from_text(cls, text: str) -> Choice | None:
-        """The choice that `to_text` wrote; None for anything else."""
+        """Read the choice that `to_text` wrote; None for anything else."""
         try:
             return cls.from_content(json.loads(text))
         except ValueError:
@@ -39,11 +39,11 @@ class Choice:
 
     @classmethod
     def from_content(cls, content: Any) -> Choice | None:
-        """The choice whose fields a mapping holds; None for anything else."""
+        """Read the choice from a mapping of its fields; None for anything else."""
         with suppress(TypeError):
             choice = cls(**content)
-            maps = (choice.images_per_s, choice.excluded)
-            if choice.strategy in FOR_SEVERAL and all(isinstance(each, dict) for each in maps):
+            tables = (choice.images_per_s, choice.excluded)
+            if choice.strategy in FOR_SEVERAL and all(isinstance(each, dict) for each in tables):
                 speeds = choice.images_per_s.values()
                 return choice if all(isinstance(each, int | float) for each in speeds) else None
         return None

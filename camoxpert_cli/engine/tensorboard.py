@@ -1,7 +1,7 @@
 """Curves for TensorBoard.
 
-The horizontal axis counts training images since the run began, whatever a step holds, and one more for each epoch
-that was closed: what a session goes on from is so before or behind every point, and never level with one undone.
+The horizontal axis counts training images since the run began, independent of the batch size, plus one for each
+completed epoch: the position from which a session resumes never coincides with a point that is to be discarded.
 """
 
 from __future__ import annotations
@@ -18,18 +18,18 @@ _FLUSH_SECONDS = 30
 
 
 def summary_writer() -> Any:
-    """torch's class that writes such files. Raises UsageError where the package it needs is missing."""
+    """Return torch's SummaryWriter class. Raises UsageError if the tensorboard package is missing."""
     try:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError as error:
         raise UsageError(
-            f"--tensorboard needs the package tensorboard: {error}", "python -m pip install tensorboard"
+            f"--tensorboard requires the tensorboard package: {error}", "python -m pip install tensorboard"
         ) from error
     return SummaryWriter
 
 
 class Curves:
-    """Writes to `folder` what comes after `position`; what a session before had written after it is not shown."""
+    """TensorBoard curves in `folder` from `position` on; later points of an earlier session are hidden."""
 
     def __init__(self, folder: Path, position: int) -> None:
         self._folder = folder
@@ -40,7 +40,7 @@ class Curves:
             self._give_up(error)
 
     def write(self, event: str, values: Mapping[str, Any], position: int) -> None:
-        """Every number in `values`, at `position`: under `event/name`, those of a list or mapping under `name/...`."""
+        """Write every number in `values` at `position`: as `event/name`, those of a list or mapping as `name/...`."""
         if self._writer is None:
             return
         try:
@@ -59,7 +59,7 @@ class Curves:
                 self._give_up(error)
 
     def _give_up(self, error: OSError) -> None:
-        console.warn(f"{self._folder} cannot be written: {error.strerror or error}; training goes on without it")
+        console.warn(f"{self._folder} cannot be written: {error.strerror or error}; training continues without it")
         self._writer = None
 
 

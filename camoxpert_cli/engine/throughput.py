@@ -1,4 +1,4 @@
-"""How fast a run goes, and when it will have ended at that pace."""
+"""Throughput of a run and the remaining time estimated from it."""
 
 from __future__ import annotations
 
@@ -9,20 +9,20 @@ from dataclasses import dataclass
 from camoxpert_cli.config.parse import format_duration
 from camoxpert_cli.engine.stages import Phase
 
-# Of earlier steps at each further one: some twenty steps count.
+# Decay of earlier steps per step: about twenty steps count.
 _KEPT = 0.95
 
 
 @dataclass
 class Throughput:
-    """Training images over seconds, lately; the first step of a phase warms up, and does not count."""
+    """Recent training throughput; the first step of a phase is a warmup and does not count."""
 
     _seconds: float = 0.0
     _images: float = 0.0
     _phase: Phase | None = None
 
     def note_step(self, phase: Phase, seconds: float, images: int) -> None:
-        """An optimizer step over so many images of all ranks took so long. Another phase begins anew."""
+        """Record an optimizer step over `images` images of all ranks. A new phase starts from zero."""
         if self._phase != phase:
             self._phase, self._seconds, self._images = phase, 0.0, 0.0
             return
@@ -30,17 +30,16 @@ class Throughput:
         self._images = _KEPT * self._images + images
 
     def images_per_s(self, phase: Phase) -> float:
-        """0 where no step of the phase has counted yet."""
+        """Return the training images per second; 0 if no step of the phase has counted yet."""
         return self._images / self._seconds if self._phase == phase and self._seconds > 0 else 0.0
 
 
 @dataclass(frozen=True)
 class Forecast:
-    """Seconds that are left of a stage and of the run, with the scores on the test sets; `clock` is what may be used.
+    """Remaining seconds of a stage and of the run, including the test sets; `clock` is the time until the limit.
 
-    Where later epochs train more layers than those that were timed, and so take longer, `stage_grows` and `run_grows`
-    say that there is more to come. `number` is that of the stage. `stopped_in` is the epoch (from 1) in which the clock
-    will end the run.
+    `stage_grows` and `run_grows` say that later epochs train more layers than those timed, so that it will take longer.
+    `number` is that of the stage. `stopped_in` is the epoch (from 1) in which the time limit will stop the run.
     """
 
     number: int
@@ -58,11 +57,11 @@ class Forecast:
 
     def __str__(self) -> str:
         stage = f"{'>' if self.stage_grows else ''}{roughly(self.stage)}"
-        text = f"run {self.run_left}" if self.is_last_stage else f"stage {self.number} {stage}, run {self.run_left}"
+        text = self.run_left if self.is_last_stage else f"stage {self.number} {stage}, total {self.run_left}"
         if self.clock == math.inf:
             return text
-        verdict = "fits" if self.stopped_in is None else f"will stop in epoch {self.stopped_in}"
-        return f"{text}; limit in {roughly(max(0.0, self.clock))}: {verdict}"
+        verdict = "enough" if self.stopped_in is None else f"stops in epoch {self.stopped_in}"
+        return f"{text}; time limit in {roughly(max(0.0, self.clock))} ({verdict})"
 
 
 def forecast(
@@ -76,10 +75,10 @@ def forecast(
     tests: float,
     clock: float,
 ) -> Forecast:
-    """What is left of a run in `epoch` (from 0), `images_left` before its end.
+    """Estimate the remaining time of a run in `epoch` (from 0) with `images_left` images to go in it.
 
-    An epoch has so many `images`; `validation`, with what is saved then, and `tests` take so many seconds. `clock`
-    seconds may be used, infinity where there is no limit.
+    An epoch has `images` images; `validation`, with the saving after it, and `tests` take that many seconds. `clock` is
+    the number of seconds that may be used, infinity without a limit.
     """
     phase = next(phase for phase in phases if phase.end > epoch)
     whole = images / images_per_s + validation
@@ -102,5 +101,5 @@ def forecast(
 
 
 def roughly(seconds: float) -> str:
-    """A time to two figures or so: to the minute from ten minutes on."""
+    """Format a duration to about two digits: to the minute from ten minutes on."""
     return format_duration(seconds if seconds < 600 else 60 * round(seconds / 60))

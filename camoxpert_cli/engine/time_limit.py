@@ -1,7 +1,7 @@
-"""The moment by which a run must have ended, counted from the start of this process or of the machine's session.
+"""The deadline of a run, counted from the start of this process or of the machine's session.
 
-Moments are those of `time.monotonic`, which all processes of a machine share and nobody sets; what is given in seconds
-since 1970 is converted once.
+Times are those of `time.monotonic`, which all processes of a machine share and nobody can set; times in seconds since
+1970 are converted once.
 """
 
 from __future__ import annotations
@@ -20,28 +20,28 @@ SESSION_START = "CAMOX_SESSION_START"
 
 _IMPORTED = time.monotonic()
 _MARGIN = 1.2
-# What is left of a session is for whoever collects its files.
+# Part of a session that may be used; the rest is for collecting its files.
 _SESSION_PART = 0.99
 
 
 @dataclass(frozen=True)
 class Deadline:
-    """`end` in seconds of `time.monotonic`, infinity for none; `name` says which limit it comes from."""
+    """Deadline of a run: `end` in seconds of `time.monotonic`, infinity for none; `name` says which limit sets it."""
 
     end: float = math.inf
     name: str = ""
 
     def left(self, now: float) -> float:
-        """Seconds until the end; below zero after it."""
+        """Return the seconds until the deadline, negative after it."""
         return self.end - now
 
 
 @dataclass
 class Reserve:
-    """Seconds that must be left on the clock at the end of a step, from what was measured so far.
+    """Time that must remain at the end of a step, in seconds, from measurements so far.
 
-    Until it was measured, saving takes `estimated_saving`, and each of the `validation_images` what a training
-    image takes.
+    Before the first measurement, saving is assumed to take `estimated_saving`, and each of the `validation_images` as
+    long as a training image.
     """
 
     estimated_saving: float
@@ -53,40 +53,40 @@ class Reserve:
     warm: bool = False
 
     def note_step(self, seconds: float, images: int) -> None:
-        """An optimizer step over so many images took so long; the first one warms up, and does not count."""
+        """Record the time of an optimizer step over `images` images; the first is a warmup and does not count."""
         if self.warm:
             self.step = max(self.step, seconds)
             self.per_image = seconds / images
         self.warm = True
 
     def note_saving(self, seconds: float) -> None:
-        """Writing `last.pth` took so long."""
+        """Record the time to write `last.pth`."""
         self.saving = max(self.saving, seconds)
 
     def note_validation(self, seconds: float) -> None:
-        """Scoring all held-out images took so long."""
+        """Record the time to score all held-out images."""
         self.validation = max(self.validation, seconds)
 
     @property
     def to_save(self) -> float:
-        """For `best_model.pth` and `last.pth`, a fifth more than measured."""
+        """Seconds to write `best_model.pth` and `last.pth`, with a margin of a fifth."""
         return _MARGIN * 2 * (self.saving or self.estimated_saving)
 
     @property
     def seconds(self) -> float:
-        """For one more step, the validation, and what has to be saved then."""
+        """Seconds for one more step, the validation and the saving after it."""
         validation = self.validation or self.validation_images * self.per_image
         return _MARGIN * (self.step + validation) + self.to_save
 
 
 def find_deadline(time_limit: int | None, session_limit: int | None, began: float | None = None) -> Deadline:
-    """The earlier of two limits in seconds: from the start of camox, and from the start of the session.
+    """Return the earlier of two limits, in seconds from the start of camox and from the start of the session.
 
-    camox began with this process where `began` is not given.
+    Without `began`, camox started with this process.
 
-    Of a session's limit a hundredth is left, so that its files can be collected.
-    The session's start is CAMOX_SESSION_START (seconds since 1970) or that of process 1, which in a notebook service
-    starts with the container. Raises UsageError where that variable is no such number.
+    A hundredth of a session limit is left unused, so that its files can be collected. The session's start is
+    CAMOX_SESSION_START (seconds since 1970) or the start of process 1, which in a notebook service starts with the
+    container. Raises UsageError if that variable is invalid.
     """
     began = process_start(os.getpid()) if began is None else began
     found = [Deadline()]
@@ -96,16 +96,16 @@ def find_deadline(time_limit: int | None, session_limit: int | None, began: floa
         name = f"the session limit of {format_duration(session_limit)}"
         start = session_start()
         if time.monotonic() >= start + session_limit and SESSION_START not in os.environ:
-            # On a machine of one's own process 1 is as old as the machine, which no session limit is meant for.
+            # On a private machine process 1 is as old as the machine, and a session limit is not meant for that.
             up = format_duration(time.monotonic() - start)
-            console.warn(f"this machine has been up for {up}: {name} is counted from the start of camox")
+            console.warn(f"this machine has been up for {up}: {name} is counted from the start of camox instead")
             start = began
         found.append(Deadline(start + _SESSION_PART * session_limit, name))
     return min(found, key=lambda deadline: deadline.end)
 
 
 def session_start() -> float:
-    """When the machine's session began. Raises UsageError as `find_deadline`."""
+    """Return when the machine's session began. Raises UsageError as `find_deadline` does."""
     given = os.environ.get(SESSION_START)
     if given is None:
         return process_start(1)
@@ -116,16 +116,16 @@ def session_start() -> float:
     now = time.time()
     if not 0 < start <= now:
         raise UsageError(
-            f"{SESSION_START} is {given!r}, expected the session's start in seconds since 1970, not after now",
+            f"{SESSION_START} is {given!r}, expected the session's start in seconds since 1970, not in the future",
             f"export {SESSION_START}=$(date +%s) when the session begins, or unset it",
         )
     return time.monotonic() - (now - start)
 
 
 def process_start(pid: int, proc: Path = Path("/proc")) -> float:
-    """When process `pid` began; where /proc does not tell, when this one imported camox."""
+    """Return when process `pid` started; if /proc cannot tell, when this process imported camox."""
     try:
-        # The second field, a name in brackets, may hold spaces; field 22 counts ticks since the machine booted.
+        # The second field, a name in brackets, may contain spaces; field 22 counts ticks since the machine booted.
         fields = (proc / str(pid) / "stat").read_text().rpartition(")")[2].split()
         age = time.clock_gettime(time.CLOCK_BOOTTIME) - int(fields[19]) / os.sysconf("SC_CLK_TCK")
     except (OSError, ValueError, IndexError, AttributeError):

@@ -1,4 +1,4 @@
-"""A training run, from top to bottom."""
+"""A training run, from start to finish."""
 
 from __future__ import annotations
 
@@ -43,16 +43,16 @@ from camoxpert_cli.parallel.cuda_errors import out_of_memory_line, to_camox_erro
 from camoxpert_cli.parallel.world import World, peer_lost
 from camoxpert_cli.signals import ASKING, number_of
 
-# float16 skips a step now and then while it finds its scale; so many in a row mean that it finds none.
+# float16 occasionally skips a step while the loss scale adapts; this many in a row mean that it cannot.
 MOST_SKIPPED_STEPS = 50
 
 SizedBatch: TypeAlias = tuple[int, tuple[Tensor, Tensor]]
 
 
 class TrainedStep(NamedTuple):
-    """An optimizer step that was made: its place in the epoch, from 0, and its `images` over all ranks.
+    """A completed optimizer step: its `number` in the epoch, from 0, and its `images` over all ranks.
 
-    `gradient_norm` is None where it overflowed and the weights stayed what they were.
+    `gradient_norm` is None if it overflowed and the weights were left unchanged.
     """
 
     number: int
@@ -63,19 +63,19 @@ class TrainedStep(NamedTuple):
 
 
 def train(plan: Plan, world: World | None = None, checkpoint: Checkpoint | None = None) -> Outcome:
-    """Train by the plan, then score the best weights on the test sets. Raises CamoxError for whatever stops it.
+    """Train according to the plan, then score the best weights on the test sets. Raises CamoxError on any failure.
 
-    Goes on from the plan's checkpoint; `checkpoint` is that, where it was read already. `world` are the processes that
-    share the work; each of them calls this.
+    Resumes from the plan's checkpoint; pass it as `checkpoint` if it has already been read. `world` are the processes
+    that share the work; each of them must call this.
     """
     run, checkpoint = prepare(plan, checkpoint, world)
     return carry_out(run, plan, checkpoint)
 
 
 def carry_out(run: Run, plan: Plan, checkpoint: Checkpoint | None) -> Outcome:
-    """`train` for a run that `prepare` has made of the plan; whoever calls this keeps others from the run folder.
+    """Carry out a run that `prepare` has made from the plan; the caller must hold the lock of the run folder.
 
-    Whoever wants to watch or to steer a run changes its parts before: see `Run`.
+    To observe or steer a run, replace its parts first: see `Run`.
     """
     announce(run)
     with _explaining_errors(run), run.clock, closing(run.reporter):
@@ -86,10 +86,10 @@ def carry_out(run: Run, plan: Plan, checkpoint: Checkpoint | None) -> Outcome:
         if stop is not None:
             return end_early(run, stop)
         if run.state.optimizer is not None and not run.folder.last.exists():
-            run.saver.save_last()  # complete before it came into this folder
+            run.saver.save_last()  # it was complete before, in another folder
         if run.state.progress.best_epoch == 0:
             raise TrainingError(
-                f"all epochs are complete, and no weights could be kept in {run.folder.path}",
+                f"all epochs are complete, but no weights could be saved in {run.folder.path}",
                 f"free some space, then {run.folder.resume_command}" if run.folder.last.exists() else "free some space",
             )
         results = close_run(run)
@@ -99,10 +99,10 @@ def carry_out(run: Run, plan: Plan, checkpoint: Checkpoint | None) -> Outcome:
 
 
 def begin(run: Run, asked: Config, checkpoint: Checkpoint | None) -> None:
-    """Have the run folder and the training state be where the run starts, or goes on; `asked` is what the user set."""
+    """Bring run folder and training state to where the run starts or resumes; `asked` are the user's settings."""
     run.folder.sweep()
     if checkpoint is None or checkpoint.path.parent.resolve() != run.folder.path.resolve():
-        run.folder.remove(run.folder.metrics)  # of a run that ended before its first epoch did
+        run.folder.remove(run.folder.metrics)  # of a run that stopped before completing an epoch
     if checkpoint is not None:
         report_changes(asked, checkpoint)
         restore(run, checkpoint)
@@ -110,7 +110,7 @@ def begin(run: Run, asked: Config, checkpoint: Checkpoint | None) -> None:
         if progress.epoch < run.config.train.epochs:
             run.folder.remove_results()  # of the shorter run that this one extends
         else:
-            console.say(f"All {progress.epoch} epochs are complete: the best weights are scored again")
+            console.say(f"All {progress.epoch} epochs are complete: scoring the best weights again")
         run.folder.go_on_from(progress.epoch, progress.samples, progress.history, checkpoint.path)
     run.folder.write_settings(to_mapping(run.config))
     if run.config.run.tensorboard and run.world.is_main:
@@ -118,7 +118,7 @@ def begin(run: Run, asked: Config, checkpoint: Checkpoint | None) -> None:
 
 
 def train_epochs(run: Run) -> Stop | None:
-    """All epochs that are left, phase by phase; returns why it is not all of them, where it is not."""
+    """Train the remaining epochs, phase by phase; return why the run stopped early, if it did."""
     for phase in run.phases:
         if run.state.progress.epoch >= phase.end:
             continue
@@ -135,9 +135,9 @@ def train_epochs(run: Run) -> Stop | None:
 
 
 def train_epoch(run: Run, phase: Phase, epoch: int) -> Stop | None:
-    """See every training image once, from where the run stands; save between steps where that is due.
+    """Train on the remaining images of an epoch, saving between steps when due.
 
-    Returns why there was to be no further step, after the last one too; None where the run may go on.
+    Returns why no further step may start, also after the last one; None if the run may continue.
     """
     progress, count = run.state.progress, len(run.data.train)
     started = saved = stepped = time.perf_counter()
@@ -170,7 +170,7 @@ def train_epoch(run: Run, phase: Phase, epoch: int) -> Stop | None:
 
 @contextmanager
 def _saving_what_is_whole(run: Run, is_whole: Callable[[], bool]) -> Iterator[None]:
-    """Where the loader loses a worker, save what was trained, unless part of a step was; other ranks cannot be told."""
+    """If the loader loses a worker, save the progress unless a step is half done; other ranks cannot be notified."""
     try:
         yield
     except WorkerLost:
@@ -180,7 +180,7 @@ def _saving_what_is_whole(run: Run, is_whole: Callable[[], bool]) -> Iterator[No
 
 
 def record_step(run: Run, epoch: int, step: TrainedStep) -> None:
-    """Its line in the log."""
+    """Log a step."""
     assert run.state.optimizer is not None
     run.reporter.record(
         "step",
@@ -194,10 +194,10 @@ def record_step(run: Run, epoch: int, step: TrainedStep) -> None:
 
 
 def training_steps(run: Run, stage: Stage, epoch: int, batches: Iterable[SizedBatch]) -> Iterator[TrainedStep]:
-    """Make an optimizer step of every `accumulation_steps` of the epoch's batches; yields after each one.
+    """Make one optimizer step per `accumulation_steps` batches of the epoch, and yield after each.
 
-    `batches` are this rank's images and masks, each with the batch's size over all ranks, from where the run
-    stands on.
+    `batches` are this rank's images and masks from the run's current position on, each with the batch's size over all
+    ranks.
     """
     assert run.state.optimizer is not None
     progress, count = run.state.progress, len(run.data.train)
@@ -218,7 +218,7 @@ def training_steps(run: Run, stage: Stage, epoch: int, batches: Iterable[SizedBa
             continue
 
         run.world.require_all()  # an error in the backward pass of one rank
-        # At once: each reading waits for the device.
+        # In one transfer: each read waits for the device.
         sums = run.world.all_reduce(torch.cat([group_losses, group_chosen.flatten().double()])).tolist()
         losses = LossValues(*sums[: len(group_losses)])
         progress.experts_chosen = added(
@@ -229,7 +229,7 @@ def training_steps(run: Run, stage: Stage, epoch: int, batches: Iterable[SizedBa
         group_losses.zero_()
         group_chosen.zero_()
         group_own = 0
-        # Rounded up where a run goes on with other batches in the middle of an epoch.
+        # Rounded up if a run was resumed with another batch size in the middle of an epoch.
         number = math.ceil(group_start / group_size)
         rate = rate_at(run.config, stage, count, epoch, number)
         norm = optimizer_step(run, rate, losses, epoch)
@@ -238,31 +238,31 @@ def training_steps(run: Run, stage: Stage, epoch: int, batches: Iterable[SizedBa
 
 
 def backward(run: Run, images: Tensor, masks: Tensor, epoch: int, size: int, share: float) -> tuple[Tensor, Tensor]:
-    """Add the gradients of this rank's part of a batch of `size` images, which is `share` (0..1) of a step's.
+    """Accumulate the gradients of this rank's part of a batch of `size` images, a `share` (0..1) of the step.
 
-    Returns its part of the losses (6,), and how many of its images chose each expert of each layer (L, E).
+    Returns its part of the losses (6,), and the number of its images routed to each expert of each layer (L, E).
     """
     seed_step(run.config.train.seed, epoch, run.state.progress.samples, run.world.rank)
     output: StepOutput = run.strategy.forward(images, masks)
     run.world.require_all()
     losses = combine(output, run.state.network.top_k, size, run.world)
-    scaled = run.state.scaler.scale(losses.total * share)  # without an image too: the scaler has to begin on every rank
+    scaled = run.state.scaler.scale(losses.total * share)  # also without images: every rank must initialize the scaler
     if scaled.requires_grad:
         torch.autograd.backward(scaled)
     return torch.stack(losses).detach() * share, output.chosen.sum(dim=0)
 
 
 def optimizer_step(run: Run, rate: float, losses: LossValues, epoch: int) -> float | None:
-    """One update from the gradients at hand. Returns their norm, None where it overflowed and the step was skipped.
+    """Update the weights from the accumulated gradients; return their norm, None if it overflowed (step skipped).
 
-    Raises TrainingError where the loss itself is not finite, before any weight is touched.
+    Raises TrainingError if the loss itself is not finite, before any weight is changed.
     """
     optimizer, scaler, progress = run.state.optimizer, run.state.scaler, run.state.progress
     assert optimizer is not None
     if not math.isfinite(losses.total):
         parts = ", ".join(f"{name} {value:.4g}" for name, value in losses._asdict().items())
         raise TrainingError(
-            f"the loss became {losses.total} in epoch {epoch + 1} after {progress.samples} pictures ({parts}); "
+            f"the loss became {losses.total} in epoch {epoch + 1} after {progress.samples} images ({parts}); "
             f"{_last_good(run)}",
             f"{_from_there(run)} with a lower --lr or --stage2-lr, or with --precision fp32",
         )
@@ -278,8 +278,8 @@ def optimizer_step(run: Run, rate: float, losses: LossValues, epoch: int) -> flo
         progress.skipped_steps += 1
         if run.skipped_in_a_row > MOST_SKIPPED_STEPS:
             raise TrainingError(
-                f"{run.skipped_in_a_row} steps in a row had gradients beyond the number format's range, "
-                f"in epoch {epoch + 1}; {_last_good(run)}",
+                f"gradients overflowed in {run.skipped_in_a_row} steps in a row in epoch {epoch + 1}; "
+                f"{_last_good(run)}",
                 f"{_from_there(run)} with --precision fp32",
             )
     scaler.update()
@@ -290,9 +290,9 @@ def optimizer_step(run: Run, rate: float, losses: LossValues, epoch: int) -> flo
 
 
 def validate(run: Run) -> Scores | Stop:
-    """The scores of the held-out images, with the EMA of the weights where there is one.
+    """Score the held-out images, with EMA weights if there is an EMA.
 
-    Or why the run ends before all are scored.
+    Returns the mean scores, or why the run stops before all images are scored.
     """
     started = time.perf_counter()
     scoring = Scoring(
@@ -314,7 +314,7 @@ def validate(run: Run) -> Scores | Stop:
 
 
 def close_epoch(run: Run, phase: Phase, scores: Scores) -> None:
-    """Write the epoch down, keep its weights where they are the best, and save."""
+    """Record a completed epoch, save its weights if they are the best so far, and save the checkpoint."""
     progress = run.state.progress
     row = {
         "epoch": progress.epoch + 1,
@@ -331,14 +331,14 @@ def close_epoch(run: Run, phase: Phase, scores: Scores) -> None:
     progress.experts_chosen, progress.skipped_steps = [], 0
     run.reporter.record(
         "epoch", **row, **measured
-    )  # before it is saved: going on from an earlier save takes the line away
+    )  # before saving: resuming from an earlier checkpoint removes the line
     better = scores.iou > progress.best_iou and run.saver.save_best()
     if better:
         progress.best_iou, progress.best_epoch = scores.iou, progress.epoch
     target = run.config.run.target_iou
     if target is not None and progress.target_seconds is None and scores.iou >= target:
         progress.target_seconds = progress.seconds
-        console.say(f"Validation IoU passed {target:g} after {format_duration(progress.seconds)}")
+        console.say(f"Validation IoU reached {target:g} after {format_duration(progress.seconds)}")
     run.saver.save_last()
     run.folder.write_history(progress.history)
     console.say(epoch_line(run, row["train_loss"], scores, row["seconds"], better=better))
@@ -346,16 +346,17 @@ def close_epoch(run: Run, phase: Phase, scores: Scores) -> None:
 
 
 def measure_epoch(run: Run, phase: Phase) -> dict[str, Any]:
-    """What the log holds of the epoch that ends beside its scores. Warns, once, of experts that hardly an image chose.
+    """Return what the log records of an epoch in addition to its scores. Warns, once, about dead experts.
 
-    Not after the first epoch, which begins with gates that have learned nothing.
+    Not after the first epoch, which starts with untrained gates.
     """
     progress = run.state.progress
     use = expert_use(progress.experts_chosen, run.state.network.top_k)
     if any(use.dead) and progress.epoch > 0 and not run.reporter.told_of_dead_experts:
         run.reporter.told_of_dead_experts = True
         console.warn(
-            f"fewer than {DEAD:.0%} of the pictures of epoch {progress.epoch + 1} chose {format_dead_experts(use)}"
+            f"{format_dead_experts(use)} received fewer than {DEAD:.0%} of the images in epoch {progress.epoch + 1}; "
+            "such experts hardly learn"
         )
     return {
         "data_wait": round(run.reporter.data_wait, 4),
@@ -369,16 +370,16 @@ def measure_epoch(run: Run, phase: Phase) -> dict[str, Any]:
 
 
 def end_early(run: Run, stop: Stop) -> Outcome:
-    """Save where the run stands and say why it ends. Raises Interrupted unless it was the clock."""
+    """Save the run's state and report why it stops. Raises Interrupted unless a time limit was the reason."""
     progress = run.state.progress
     is_new = run.phase is not None or (run.state.optimizer is not None and not run.folder.last.exists())
     if is_new and not run.saver.is_up_to_date:
         run.saver.save_last()
     if progress.epoch < run.config.train.epochs:
-        where = f"in epoch {progress.epoch + 1} of {run.config.train.epochs}, {progress.samples} pictures into it"
+        where = f"in epoch {progress.epoch + 1} of {run.config.train.epochs}, after {progress.samples} of its images"
     else:
         where = "after the last epoch, before the test sets were scored"
-    message = f"{stop.reason}, {where}; {_last_good(run)}"
+    message = f"{stop.reason} {where}; {_last_good(run)}"
     command = run.folder.resume_command if run.folder.holds_checkpoint else ""
     if run.saver.unsaved is not None:
         hint = f"free some space, then {command}" if command else "free some space"
@@ -390,7 +391,7 @@ def end_early(run: Run, stop: Stop) -> Outcome:
 
 
 def outcome_of(run: Run, *, results: dict[str, Any] | None = None, stop: Stop | None = None) -> Outcome:
-    """What came out so far."""
+    """Return the outcome so far."""
     progress = run.state.progress
     images = len(progress.history) * len(run.data.train)
     outcome = Outcome(run.folder, run.config, progress.epoch, images, progress.seconds, run.data.generated)
@@ -408,11 +409,12 @@ def _explaining_errors(run: Run) -> Iterator[None]:
     except KeyboardInterrupt as error:
         number = number_of(error)
         again = ASKING[number].removeprefix("a ")
+        message = f"stopped immediately by a second {again}; {_last_good(run)}"
         command = run.folder.resume_command if run.folder.holds_checkpoint else ""
-        raise Interrupted(f"stopped at once by a second {again}; {_last_good(run)}", command, 128 + number) from error
+        raise Interrupted(message, command, 128 + number) from error
     except WorkerLost as error:
         error.message = f"{error.message}, in epoch {run.state.progress.epoch + 1}; {_last_good(run)}"
-        error.hint = "--num-workers 0 loads pictures in the process that trains"
+        error.hint = "--num-workers 0, which loads images in the training process"
         if run.folder.last.exists():
             error.hint = f"{run.folder.resume_command} --num-workers 0"
         raise
@@ -423,7 +425,7 @@ def _explaining_errors(run: Run) -> Iterator[None]:
             stage = run.phases[-1].stage.number if run.phase is None else run.phase.stage.number
             raise OutOfMemory(message, run.folder, run.config, stage, details=line) from error
         explained = to_camox_error(error)
-        if isinstance(error, DistError) and explained is None:  # of a collective in torch's own layers
+        if isinstance(error, DistError) and explained is None:  # from a collective in torch's own layers
             raise peer_lost(error) from error
         if explained is None:
             raise
@@ -432,10 +434,10 @@ def _explaining_errors(run: Run) -> Iterator[None]:
 
 
 def _from_there(run: Run) -> str:
-    return "go on from there" if run.folder.last.exists() else "start again"
+    return "resume from there" if run.folder.last.exists() else "start again"
 
 
 def _last_good(run: Run) -> str:
     if run.folder.last.exists():
         return f"the last good weights are in {run.folder.last}"
-    return "no weights were saved before"
+    return "no weights had been saved"

@@ -1,7 +1,7 @@
-"""What `--strategy auto` takes for two or three GPUs of one machine: what is faster in a short trial on them.
+"""`--strategy auto` on two or three GPUs of one machine: use what is faster in a short trial on them.
 
-DataParallel wins where cards cannot reach each other directly, a process for each elsewhere; with some networks and
-cards either crashes or hangs. From four GPUs on, and over several machines, it is a process for each.
+DataParallel wins if the GPUs cannot access each other directly, one process per GPU otherwise; with some networks and
+GPUs either crashes or hangs. With four or more GPUs, and on several machines, auto always uses one process per GPU.
 """
 
 from __future__ import annotations
@@ -31,17 +31,17 @@ from camoxpert_cli.parallel.device import Placement
 from camoxpert_cli.parallel.strategy import FOR_SEVERAL, StrategyName, processes_of
 from camoxpert_cli.run_folder import STRATEGY_FILE
 
-# Another one than the first has to be faster by more than two trials of the same differ: on images, ddp also has a
-# process more to read them.
+# To be chosen over the first, a strategy must be faster by more than two trials of the same one differ: on real images,
+# ddp also has one more process to load them.
 _MARGIN = 1.02
 _SECONDS = 6.0
 _REMEMBERED = "strategies.json"
 
 
 def fastest(outcomes: Mapping[StrategyName, TrialResult], key: str = "") -> Choice:
-    """The fastest strategy; the one that was tried first where they are alike.
+    """Choose the fastest strategy; the one tried first if they are about equal.
 
-    Raises DeviceError where none works, and the error itself where all end with the same one, which is about settings.
+    Raises DeviceError if none works, or the error itself if all fail with the same one, which is about settings.
     """
     speeds = {name: median(each.compute) for name, each in outcomes.items() if not isinstance(each, Failure)}
     failures = {name: each for name, each in outcomes.items() if isinstance(each, Failure)}
@@ -49,9 +49,10 @@ def fastest(outcomes: Mapping[StrategyName, TrialResult], key: str = "") -> Choi
         first = next(iter(failures.values()))
         if len(failures) > 1 and all(each == first for each in failures.values()):
             raise first.error(first.why)
-        # What helps one helps the others, where it is said at all.
+        # A fix for one also helps the others, if there is one.
         hint = next(
-            (each.hint for each in failures.values() if each.hint), "--gpus 1; camox doctor looks for the cause"
+            (each.hint for each in failures.values() if each.hint),
+            "--gpus 1, and camox doctor to find the cause; see camox guide troubleshooting",
         )
         causes = "\n".join(f"  {name}: {each.why}" for name, each in failures.items())
         raise DeviceError("no strategy works on these GPUs", hint, causes)
@@ -69,22 +70,22 @@ def choose(
     attempt: Callable[[Trial, int], TrialResult] | None = None,
     candidates: Sequence[StrategyName] = FOR_SEVERAL,
 ) -> Choice:
-    """What was chosen before for the same machine, network and sizes, or what trials choose now.
+    """Return the earlier choice for the same machine, network and sizes, or run trials and choose now.
 
-    A choice is kept in `run_folder` and in the user's folder for caches: a notebook service may keep only one of them.
-    `attempt` runs a trial with so many threads for each process. Raises DeviceError where no candidate works, DataError
-    where there are no images to train on.
+    A choice is stored in `run_folder` and in the user's cache folder: a notebook service may keep only one of them.
+    `attempt` runs a trial with the given number of threads per process. Raises DeviceError if no candidate works,
+    DataError if there are no images to train on.
     """
     key = identity(config, placement)
     remembered = _recall(key, run_folder)
     if remembered is not None:
-        console.say(f"Strategy: {remembered}, as tried before")
+        console.say(f"Strategy: {remembered}, from an earlier trial")
         return remembered
     if config.data.generated_pictures == 0:
-        find_given(config.data)  # what is wrong there is told before minutes of trials
+        find_given(config.data)  # report problems there before minutes of trials
     console.say(
         f"Strategy: trying {' and '.join(candidates)} on {placement.count} devices; "
-        f"--strategy {candidates[0]} does without"
+        f"--strategy {candidates[0]} skips this"
     )
     attempt = attempt or (lambda trial, threads: run_trial(trial, threads=threads))
     stage = build_phases(config)[-1].stage.number
@@ -95,7 +96,7 @@ def choose(
         processes = processes_of(name, placement.count)
         outcomes[name] = attempt(trial, cores_each(processes))
         if isinstance(failure := outcomes[name], Failure):
-            console.warn(f"{name} does not work here: {failure.why}")
+            console.warn(f"{name} failed here: {failure.why}")
     choice = fastest(outcomes, key)
     console.say(f"Strategy: {choice}")
     _remember(choice)
@@ -103,7 +104,7 @@ def choose(
 
 
 def identity(config: Config, placement: Placement) -> str:
-    """A digest of all that the choice depends on: machine, network and sizes."""
+    """Return a digest of everything that the choice depends on: machine, network and sizes."""
     train = config.train
     names = [torch.cuda.get_device_name(each) if each.type == "cuda" else "CPU" for each in placement.devices]
     facts = [
@@ -126,7 +127,7 @@ def _recall(key: str, run_folder: Path | None) -> Choice | None:
 
 
 def _remember(choice: Choice) -> None:
-    """For later runs, where there is a place for it; the run that tried keeps its choice anyway."""
+    """Store a choice for later runs, if possible; the run that ran the trials keeps it anyway."""
     with suppress(OSError, RuntimeError):
         path = default_folder() / _REMEMBERED
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -1,7 +1,7 @@
-"""Batches that the GPUs' memory holds, decided before a run begins: smaller ones than asked for, or the largest.
+"""Batch sizes that fit in the GPUs' memory, decided before a run begins: smaller than requested, or the largest.
 
-The images of an optimizer step stay what they were, for the learning rates belong to them: accumulation makes up for
-smaller batches. A measurement is a process of its own on each GPU, before training takes memory there.
+The global batch size stays the same, because the learning rates depend on it: gradient accumulation makes up for
+smaller batches. Memory is measured in a separate process on each GPU, before training uses memory there.
 """
 
 from __future__ import annotations
@@ -25,41 +25,41 @@ from camoxpert_cli.launch.processes import Failure, ending_them
 from camoxpert_cli.launch.run_probe import ask
 
 _PROBE = "camoxpert_cli.launch.memory_probe"
-# Seconds: of starting on a cold disk, and some steps that are too large.
+# Seconds: enough to start from a cold disk and try a few steps that are too large.
 _PATIENCE = 600
 _KEYS = ("train.batch_size", "train.stage2_batch_size")
 
-# The most images at a time in stages 1 and 2; 0 where the memory does not hold one.
+# The largest batch sizes of stages 1 and 2; 0 if not even one image fits.
 Batches: TypeAlias = tuple[int, int]
-# What each GPU holds of a recipe, up to the batches given.
+# The largest batch sizes of a config that fit on each GPU, up to the given ones.
 Measure: TypeAlias = Callable[[Config, Batches], Sequence[Batches | Failure]]
 
 
 def is_measured(device: torch.device) -> bool:
-    """Whether a device says when its memory is used up; the system ends a process that takes too much of its own."""
+    """Return whether a device reports running out of memory; on the CPU, the system kills the process instead."""
     return device.type == "cuda"
 
 
 def refuse_auto_on_cpu(resolved: Resolved) -> None:
-    """Raise ConfigError where a batch size is auto: there is no GPU whose memory could be measured."""
+    """Raise ConfigError if a batch size is auto: there is no GPU whose memory could be measured."""
     for key in sorted(resolved.auto):
         first, second = own_batches(resolved.config)
         raise ConfigError(
-            f"{SETTINGS[key].flag} {AUTO} measures a GPU's memory, and this run is on the CPU",
-            f"leave it out, or give numbers: --batch-size {first} --stage2-batch-size {second}",
+            f"{SETTINGS[key].flag} {AUTO} measures GPU memory, but this run uses the CPU",
+            f"omit it, or give numbers: --batch-size {first} --stage2-batch-size {second}",
         )
 
 
 def fit_batches(resolved: Resolved, measure: Measure) -> Resolved:
-    """The settings in batches that every GPU's memory holds, with gradient checkpointing where one image needs it.
+    """Adjust batch sizes to what fits on every GPU, with gradient checkpointing if a single image needs it.
 
-    Batches that are auto are the largest that do, others at most what they were. A change is said, with the flags that
-    ask for it. Raises DeviceError where nothing fits or auto cannot be measured, DataError where there are no images,
-    and what training would end of as soon as it began.
+    Batch sizes that are auto become the largest that fit; others are never increased. A change is reported with the
+    equivalent flags. Raises DeviceError if nothing fits or auto cannot be measured, DataError if there are no images,
+    and any error with which training would fail as soon as it began.
     """
     asked = resolved.config
     if asked.data.generated_pictures == 0:
-        find_given(asked.data)  # what is wrong there is told before half a minute of trials
+        find_given(asked.data)  # report problems there before half a minute of trials
     console.say("Memory: trying two steps of each stage on every GPU")
     config = asked
     most = _smallest(measure(config, _limits(resolved)))
@@ -67,15 +67,17 @@ def fit_batches(resolved: Resolved, measure: Measure) -> Resolved:
         config = replace(config, model=replace(config.model, gradient_checkpointing=True))
         most = _smallest(measure(config, _limits(resolved)))
     if isinstance(most, Failure):
-        if most.exit_code is not None:  # training would end of the same
+        if most.exit_code is not None:  # training would fail with the same error
             raise most.error(most.why)
         if resolved.auto:
-            raise DeviceError(f"the largest batch cannot be measured: {most.why}", "give --batch-size a number")
-        console.warn(f"the memory was not measured: {most.why}; training is tried as it is")
+            raise DeviceError(
+                f"the largest batch size could not be measured: {most.why}", "set --batch-size to a number"
+            )
+        console.warn(f"GPU memory could not be measured: {most.why}; training starts with unchanged batch sizes")
         return resolved
     if 0 in most:
         raise DeviceError(
-            f"stage {most.index(0) + 1} does not fit into the GPU's memory with one picture at a time and gradient "
+            f"stage {most.index(0) + 1} does not fit in GPU memory even with one image at a time and gradient "
             "checkpointing",
             f"a smaller --img-size than {asked.data.img_size}, a smaller --backbone than {asked.model.backbone}, or a "
             "GPU that no other program uses",
@@ -87,7 +89,7 @@ def fit_batches(resolved: Resolved, measure: Measure) -> Resolved:
 
 
 def on_devices(devices: Sequence[torch.device]) -> Measure:
-    """Measures on each of the devices, at the same time."""
+    """Return a function that measures on each of the devices, at the same time."""
 
     def measure(config: Config, limits: Batches) -> Sequence[Batches | Failure]:
         settings = json.dumps(to_mapping(config))
@@ -98,23 +100,23 @@ def on_devices(devices: Sequence[torch.device]) -> Measure:
 
 
 def format_batches(config: Config) -> str:
-    """Batches and accumulation: "batches of 8 and 6 (stage 1 and 2) and 2 accumulation steps"."""
+    """Format as "batch sizes 8 and 6 (stages 1 and 2) with 2 accumulation steps"."""
     first, second = own_batches(config)
     steps = config.train.accumulation_steps
-    text = f"batches of {first} and {second} (stage 1 and 2) and {steps} accumulation step{'s' if steps > 1 else ''}"
-    return f"{text}, with gradient checkpointing" if config.model.gradient_checkpointing else text
+    text = f"batch sizes {first} and {second} (stages 1 and 2) with {steps} accumulation step{'s' if steps > 1 else ''}"
+    return f"{text} and gradient checkpointing" if config.model.gradient_checkpointing else text
 
 
 def format_global_batches(before: Config, after: Config) -> str:
-    """Whether a step has the images that it had."""
+    """Say whether the global batch sizes stay the same: "keeping the global batch sizes 16 and 12"."""
     old, new = before.global_batches, after.global_batches
     if old == new:
-        return f"make the same {new[0]} and {new[1]} pictures a step"
-    return f"make {new[0]} and {new[1]} pictures a step instead of {old[0]} and {old[1]}, as near as whole numbers come"
+        return f"keeping the global batch sizes {new[0]} and {new[1]}"
+    return f"changing the global batch sizes from {old[0]} and {old[1]} to {new[0]} and {new[1]}, the closest possible"
 
 
 def _limits(resolved: Resolved) -> Batches:
-    """As asked for; where auto is, as many as a step has. A number that was typed beside it stays a limit."""
+    """The requested batch sizes; with auto, the images of a step. A number given alongside auto stays a limit."""
     own = own_batches(resolved.config)
     if not resolved.auto:
         return own
@@ -124,7 +126,7 @@ def _limits(resolved: Resolved) -> Batches:
 
 
 def _smallest(answers: Sequence[Batches | Failure]) -> Batches | Failure:
-    """What all GPUs hold; a failure where one could not be measured."""
+    """The batch sizes that fit on all GPUs; a failure if one could not be measured."""
     measured = [each for each in answers if not isinstance(each, Failure)]
     if len(measured) < len(answers):
         return next(each for each in answers if isinstance(each, Failure))
@@ -142,10 +144,12 @@ def _ask(settings: str, device: torch.device, limits: Batches) -> Batches | Fail
 def _tell(resolved: Resolved, config: Config) -> None:
     asked = resolved.config
     flags = batch_flags(asked, config, assigned=resolved.goes_on)
-    result = f"{format_batches(config)} {format_global_batches(asked, config)}"
+    result = f"{format_batches(config)}, {format_global_batches(asked, config)}"
     if resolved.auto:
-        by_hand = f"; the same by hand: {flags}" if flags else ", as they are without auto"
-        console.say(console.wrapped(f"Memory: the largest {result}{by_hand}"))
+        by_hand = f"; equivalent flags: {flags}" if flags else "; the same as without auto"
+        console.say(console.wrapped(f"Memory: the largest that fit are {result}{by_hand}"))
     elif flags:
-        each = "each GPU's" if config.gpu_count > 1 else "the GPU's"
-        console.warn(f"{each} memory does not hold the batches asked for: {result}. The same by hand: {flags}")
+        gpu = "each GPU" if config.gpu_count > 1 else "the GPU"
+        console.warn(
+            f"the requested batch sizes do not fit in the memory of {gpu}: using {result}. Equivalent flags: {flags}"
+        )

@@ -1,4 +1,4 @@
-"""Everything that is decided before a run's first step, once and for all of its processes."""
+"""Decide everything that is fixed before a run's first step, once for all of its processes."""
 
 from __future__ import annotations
 
@@ -23,17 +23,17 @@ from camoxpert_cli.run_folder import RunFolder, default_path
 
 
 def decide(resolved: Resolved, checkpoint: Checkpoint | None = None, began: float | None = None) -> Plan:
-    """The plan of a run with these settings, which goes on from `checkpoint` or what `run.resume_from` names.
+    """Make the plan of a run with these settings that starts from `checkpoint` or the file in `run.resume_from`.
 
-    On GPUs, memory and strategies are tried in processes of their own. What torchrun started tries nothing yet: see
-    `agree`. Time limits count from `began`, a moment of `time.monotonic`, or from the start of this process.
+    On GPUs, memory and strategies are tried in separate processes. Processes started by torchrun try nothing yet: see
+    `agree`. Time limits count from `began`, in seconds of `time.monotonic`, or from the start of this process.
     Raises CamoxError.
     """
     run = resolved.config.run
     source = checkpoint.path if checkpoint is not None else None if run.resume_from is None else Path(run.resume_from)
     folder = Path(run.checkpoint_dir) if run.checkpoint_dir else default_path(name_for(resolved, checkpoint))
     if checkpoint is None and source is not None and source.is_dir():
-        read_checkpoint(source)  # raises: the folder of a run is for camox resume
+        read_checkpoint(source)  # raises: a run folder is for camox resume
     data = resolved.config.data
     inputs = [resolved.preset, *data.dataset_path, *data.images, *data.masks, resolved.config.model.backbone_weights]
     RunFolder(folder).refuse_other_run(source, [each for each in inputs if each])
@@ -43,9 +43,9 @@ def decide(resolved: Resolved, checkpoint: Checkpoint | None = None, began: floa
     deadline = find_deadline(time_limit, session_limit, began)
     placement = place(run, expected_size(), sync_batchnorm=resolved.config.train.sync_batchnorm)
     if run.tensorboard:
-        summary_writer()  # refuses before minutes of trials
-    # What config.yaml says must lead back to this folder, and not to the checkpoint this session began with, nor
-    # depend on where this one was started. The strategy stays `auto`, for the run may go on elsewhere.
+        summary_writer()  # fails before minutes of trials
+    # config.yaml must lead back to this folder, not to the checkpoint that this session began with, and must not
+    # depend on the current folder. The strategy stays `auto`, because the run may be resumed elsewhere.
     config = replace(
         resolved.config,
         run=replace(with_count(run, placement), checkpoint_dir=str(folder), resume_from=None),
@@ -67,15 +67,15 @@ def decide(resolved: Resolved, checkpoint: Checkpoint | None = None, began: floa
 
 
 def name_for(resolved: Resolved, checkpoint: Checkpoint | None) -> str | None:
-    """What a run folder that nobody named is called by: the preset, or the folder of the run that goes on."""
+    """Return the name for a run folder that was not given: the preset, or the folder of the run to be resumed."""
     return resolved.preset if checkpoint is None else checkpoint.path.absolute().parent.name
 
 
 def agree(plan: Plan, resolved: Resolved, world: World) -> Plan:
-    """The plan of a process that torchrun started, as far as all need the same: the batches and the run folder.
+    """Agree on the parts of the plan that all processes started by torchrun must share: batch sizes and run folder.
 
-    Each measures its own GPU, and all take the batches that all hold. Paths are those of each one's machine. `resolved`
-    is what this one decided from.
+    Each process measures its own GPU, and all use the batch sizes that fit on every GPU. Paths are those of each
+    process's own machine. `resolved` are the settings that this process's plan was made from.
     """
     device = own_device(plan.placement, world)
     if autobatch.is_measured(device):
@@ -91,10 +91,10 @@ def agree(plan: Plan, resolved: Resolved, world: World) -> Plan:
 
 
 def _choose(resolved: Resolved, placement: Placement, checkpoint: Checkpoint | None) -> Choice | None:
-    """What trials choose, where they have to."""
+    """The strategy chosen by trials, if any are needed."""
     if not is_undecided(resolved.config.run, placement) or resolved.config.train.sync_batchnorm:
-        return None  # synchronised BatchNorm leaves ddp alone
-    # Loads what a run that needs no trial does without.
+        return None  # synchronized BatchNorm requires ddp
+    # Imports modules that a run without trials does not need.
     from camoxpert_cli.launch.auto_strategy import choose
 
     return choose(resolved.config, placement, None if checkpoint is None else checkpoint.path.parent)

@@ -1,4 +1,4 @@
-"""Where an evaluation takes place: in this process, or in several that it starts and waits for."""
+"""Run an evaluation in this process, or in several that it starts and waits for."""
 
 from __future__ import annotations
 
@@ -30,8 +30,8 @@ def evaluate(
 ) -> Evaluation | None:
     """Score `checkpoint` on the test sets of `data`.
 
-    Where `run` asks for several devices, as many processes share the work, each by the `command` line of this one. The
-    first of them gets the evaluation; the others, and the process that starts them, get None. Raises CamoxError.
+    If `run` asks for several devices, that many processes share the work, each started with this process's `command`
+    line. The first returns the evaluation, the others and the process that starts them return None. Raises CamoxError.
     """
     placement = place(run, expected_size())
     if placement.count > 1 and not is_worker():

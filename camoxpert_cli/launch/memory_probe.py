@@ -1,7 +1,7 @@
-"""How much memory a recipe's stages take on a GPU: a few real steps of each, on noise instead of images.
+"""Measure the GPU memory that a config's stages need: a few real steps of each, on noise instead of images.
 
-Where memory runs out is found by running out of it, so this belongs into a process of its own: what it took is free
-again for certain, and what CUDA may die of stays there. This one answers with the largest batches:
+The limit is found by running out of memory, so this belongs in a separate process: all its memory is certain to be
+freed, and a CUDA crash is contained. As a program it prints the largest batch sizes:
 
     python -m camoxpert_cli.launch.memory_probe SETTINGS DEVICE STAGE1 STAGE2
 """
@@ -33,22 +33,22 @@ from camoxpert_cli.parallel.determinism import deterministic
 from camoxpert_cli.parallel.precision import choose_dtype
 from camoxpert_cli.parallel.world import World
 
-# Trains a stage, with so many stages of the backbone, until it has taken the most memory that it ever does.
+# Trains a stage, with the given number of backbone stages, until it has reached its peak memory.
 Steps: TypeAlias = Callable[[Config, CamoXpert, Ema | None, torch.device, Stage, int], None]
 
-# The second finds the allocator's memory as the first left it.
+# The second step starts with the allocator in the state that the first left.
 _STEPS = 2
-# Part of a GPU's free memory that the steps must do with. The rest is for what comes with hours: an allocator's gaps,
-# the buffers of NCCL, validation.
+# Part of a GPU's free memory in which the steps must fit. The rest is for what builds up over hours: fragmentation of
+# the allocator, NCCL buffers, validation.
 _MARGIN = 0.92
 
 
 def measure_memory(config: Config, device_name: str, steps: Steps | None = None) -> dict[Stage, int | None]:
-    """The peak of each stage with the most that it ever trains and the costliest experts, at its batch on one device.
+    """Measure each stage's peak memory on one device, with the most it ever trains and the costliest experts.
 
-    It is what torch's allocator held, in bytes; None where memory ran out, 0 on the CPU, which does not count it.
-    Weights are random. `steps` takes the place of `two_steps`. Raises ConfigError for a network that cannot be built,
-    DeviceError for a dtype that the device lacks.
+    Returns bytes reserved by torch's allocator; None if memory ran out, 0 on the CPU, which does not track it. Weights
+    are random. `steps` replaces `two_steps`. Raises ConfigError if the network cannot be built, DeviceError if the
+    device does not support the dtype.
     """
     device = torch.device(device_name)
     network, ema = _build(config, device)
@@ -59,15 +59,15 @@ def measure_memory(config: Config, device_name: str, steps: Steps | None = None)
 
 
 def largest_batches(config: Config, device_name: str, limits: Sequence[int], steps: Steps | None = None) -> list[int]:
-    """The most images at a time, up to `limits`, that two steps of stages 1 and 2 have room for on one device.
+    """Find the largest batch sizes of stages 1 and 2, up to `limits`, with which two steps fit on one device.
 
-    0 where not even one has; the limit for a stage that the settings leave out. Part of the memory is kept free.
-    `steps` takes the place of `two_steps`. Raises as `measure_memory` does.
+    0 if not even one image fits; the limit for a stage that the settings omit. Part of the memory is kept free.
+    `steps` replaces `two_steps`. Raises as `measure_memory` does.
     """
     device = torch.device(device_name)
     if device.type == "cuda":
         free, total = torch.cuda.mem_get_info(device)
-        # The allocator then gives back what it only keeps in reserve before it says that there is no more.
+        # With this limit the allocator releases cached memory before it reports that there is none left.
         torch.cuda.set_per_process_memory_fraction(_MARGIN * free / total, device)
     try:
         network, ema = _build(config, device)
@@ -87,7 +87,7 @@ def largest_batches(config: Config, device_name: str, limits: Sequence[int], ste
 
 
 def largest_that(fits: Callable[[int], bool], limit: int) -> int:
-    """The largest of 1 ... `limit` that `fits`, where all below it do; 0 where none does. The limit is tried first."""
+    """Return the largest of 1 ... `limit` that `fits`, if all below it do; 0 if none does. Tries the limit first."""
     if fits(limit):
         return limit
     low, high = 0, limit
@@ -103,7 +103,7 @@ def _build(config: Config, device: torch.device) -> tuple[CamoXpert, Ema | None]
 
 
 def _most_trained(config: Config) -> dict[Stage, int]:
-    """Each stage that trains, and the most stages of the backbone that it ever does."""
+    """Each stage with epochs, and the largest number of backbone stages that it trains."""
     most: dict[Stage, int] = {}
     for phase in build_phases(config):
         most[phase.stage] = max(most.get(phase.stage, 0), phase.backbone_stages)
@@ -121,7 +121,7 @@ def _peak(
 ) -> int | None:
     network.zero_grad(set_to_none=True)
     try:
-        # What a batch takes depends on the experts that its images choose: hardly more than with the costliest.
+        # Memory depends on the experts selected for the images: hardly more than with the costliest ones.
         with deterministic(config.train.deterministic), only(network, _costliest(config, network, device, stage)):
             if device.type == "cuda":
                 gc.collect()
@@ -144,16 +144,16 @@ def _costliest(config: Config, network: CamoXpert, device: torch.device, stage: 
 def two_steps(
     config: Config, network: CamoXpert, ema: Ema | None, device: torch.device, stage: Stage, backbone_stages: int
 ) -> None:
-    """As training makes them in the middle of a long run; `network` learns nothing."""
+    """Make two steps like those in the middle of a long run; the weights of `network` do not change."""
     network.set_trainable(backbone_stages, deep_heads=config.model.deep_supervision)
     optimizer = build_optimizer(network, weight_decay=0.0, backbone_lr_factor=config.train.backbone_lr_factor)
-    set_learning_rate(optimizer, 0.0)  # noise shall teach it nothing
+    set_learning_rate(optimizer, 0.0)  # noise must not change the weights
     dtype = choose_dtype(config.train.precision, device)
     step = TrainingStep(network, config.model.deep_supervision, dtype).to(device).train()
     side, batch = config.data.img_size, stage.batch_size
     trained = [parameter for group in optimizer.param_groups for parameter in group["params"]]
-    # A long run has used all experts: the optimizer has moments of each, and the images of a real step, or of those
-    # accumulated before, have given each a gradient. The few experts used here would leave most of both out.
+    # In a long run all experts have been used: the optimizer has moments for each, and the images of a real step, or
+    # of the batches accumulated before, have given each a gradient. The few experts used here would omit most of both.
     for parameter in trained:
         parameter.grad = torch.zeros_like(parameter)
     optimizer.step()
@@ -171,6 +171,6 @@ if __name__ == "__main__":
     settings, device, *limits = sys.argv[1:]
     answer(
         lambda: {
-            "batches": largest_batches(from_mapping(json.loads(settings), "the recipe"), device, [*map(int, limits)])
+            "batches": largest_batches(from_mapping(json.loads(settings), "the config"), device, [*map(int, limits)])
         }
     )

@@ -1,6 +1,6 @@
-"""Processes that this one starts together: waited for, killed with all that they started, and why they ended badly.
+"""Child processes started as a group: wait for them, kill them with their descendants, and find out why they failed.
 
-Training workers, trials of training and probes of a machine are all started here. Imports no torch.
+Training workers, training trials and machine probes are all started here. Does not import torch.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ from camoxpert_cli.errors import CamoxError, TrainingError, error_of
 from camoxpert_cli.parallel.worker import PEER_LOST, told_at, told_by
 from camoxpert_cli.signals import EXIT_CODES
 
-# Once one has failed, the others are given as long to end by themselves, and to write down why.
+# Once one has failed, the others have this long to exit on their own and record why.
 GRACE_SECONDS = 5.0
 _POLL_SECONDS = 0.05
-# Runs a module of the very package that runs here, wherever that lies, without a folder more on the path: any file in
-# it could take the place of a module of that name.
+# Runs a module of exactly the package that runs here, wherever it is, without adding a folder to sys.path: any file in
+# that folder could shadow a module of the same name.
 _RUN = """
 import runpy, signal, sys
 if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
@@ -40,21 +40,21 @@ if name not in sys.modules:
 sys.argv[1:] = arguments
 runpy.run_module(module, run_name="__main__", alter_sys=True)
 """
-# What is known of a process that ended by SIGABRT and told nothing.
-ABORTED = "was aborted (SIGABRT): by a library that failed, or by NCCL after it had waited for another rank"
+# What is known about a process that died from SIGABRT without a message.
+ABORTED = "was aborted (SIGABRT) by a library that failed, or by NCCL after waiting for another rank"
 
 
 def python(module: str, *arguments: str) -> list[str]:
-    """The command that runs a module of this package, or one that is installed, for `ChildProcesses.start`."""
+    """Return the command that runs a module of this package, or an installed one, for `ChildProcesses.start`."""
     package = camoxpert_cli.__name__, str(Path(str(camoxpert_cli.__file__)).absolute())
     return [sys.executable, "-c", _RUN, *package, module, *arguments]
 
 
 @dataclass(frozen=True)
 class Failure:
-    """Instead of what a process was started for: `why` there is none, in half a sentence, and what to type against it.
+    """What a process returns instead of a result: `why` there is none, as part of a sentence, and what to type next.
 
-    `exit_code` is that of the error where it is one that a user can mend, else None.
+    `exit_code` is that of the error if the user can fix it, otherwise None.
     """
 
     why: str
@@ -62,15 +62,15 @@ class Failure:
     exit_code: int | None = None
 
     def error(self, message: str) -> CamoxError:
-        """To raise where a command cannot go on without it."""
+        """Return an error to raise if a command cannot continue without the result."""
         return error_of(self.exit_code or TrainingError.exit_code, message, self.hint)
 
 
 @dataclass(frozen=True)
 class BadEnd:
-    """How a process ended: its return code, below zero for a signal, and what it told with `tell_launcher`, and when.
+    """How a process failed: its return code, negative for a signal, and its message from `tell_launcher`, and when.
 
-    As text it goes on from the process's name: "was killed by SIGKILL".
+    As text it continues a sentence that starts with the process's name: "was killed by SIGKILL".
     """
 
     rank: int
@@ -80,26 +80,26 @@ class BadEnd:
 
     @property
     def exit_code(self) -> int:
-        """As shells have it: 128 + the signal's number."""
+        """The exit code as in a shell: 128 + the signal's number."""
         return 128 - self.code if self.code < 0 else self.code
 
     @property
     def was_aborted(self) -> bool:
-        """Before it could tell why; see `ABORTED`."""
+        """Whether it was aborted before it could report why; see `ABORTED`."""
         return self.code == -signal.SIGABRT and self.told is None
 
     def __str__(self) -> str:
         if self.was_aborted:
             return ABORTED
-        return f"was killed by {signal_name(self.code)}" if self.code < 0 else f"ended with exit code {self.code}"
+        return f"was killed by {signal_name(self.code)}" if self.code < 0 else f"exited with code {self.code}"
 
 
 class ChildProcesses:
-    """Processes that belong together; the rank of each is how many were started before it.
+    """A group of child processes; the rank of each is the number of processes started before it.
 
-    `folder` holds their logs and outputs. They are files, for a pipe would stay open as long as anything that a process
-    has started. Where they are workers it is also where they meet, give signs of life and tell what they die of.
-    `grace` are the seconds that the others have once one has failed; `clock` and `sleep` are time's own.
+    `folder` contains their logs and outputs. These are files because a pipe would stay open as long as any descendant
+    of a process. Workers also meet there, signal that they are alive and report why they fail. `grace` is the number of
+    seconds that the others have once one has failed; `clock` and `sleep` are `time.monotonic` and `time.sleep`.
     """
 
     def __init__(
@@ -112,25 +112,25 @@ class ChildProcesses:
     ) -> None:
         self.folder = folder
         self._grace, self._clock, self._sleep = grace, clock, sleep
-        self.is_hurried = False  # to be set, by a signal handler too, where they have no more than the grace left
+        self.is_hurried = False  # set, possibly by a signal handler, to leave them only the grace period
         self._processes: list[subprocess.Popen[bytes]] = []
 
     @property
     def codes(self) -> list[int | None]:
-        """The return code of each, below zero for a signal; None while it runs."""
+        """The return code of each, negative for a signal; None while it runs."""
         return [each.poll() for each in self._processes]
 
     def start(
         self, command: Sequence[str], environment: Mapping[str, str], *, log: bool = True, output: bool = False
     ) -> None:
-        """Start the next one. Raises OSError where the system does not.
+        """Start the next process. Raises OSError if the system cannot.
 
-        Without `log` it speaks where this process does. Else what it says goes there, but for what it prints where that
-        is kept apart as its `output`.
+        Without `log` it shares this process's stdout and stderr. Otherwise both go to its log, except that with
+        `output` its stdout goes to a separate file.
         """
         rank = len(self._processes)
-        # Python, and whatever Python it starts itself, shall import nothing from the current folder, for which an empty
-        # entry stands too: `PYTHONPATH=$PYTHONPATH:more` makes one.
+        # Python, and any Python that it starts itself, must not import from the current folder, which an empty entry
+        # also stands for: `PYTHONPATH=$PYTHONPATH:more` creates one.
         environment = {**environment, "PYTHONSAFEPATH": "1"}
         if path := environment.get("PYTHONPATH"):
             environment["PYTHONPATH"] = os.pathsep.join(each for each in path.split(os.pathsep) if each)
@@ -143,17 +143,17 @@ class ChildProcesses:
                 stdin=subprocess.DEVNULL if log else None,
                 stdout=printed,
                 stderr=said,
-                # A terminal sends Ctrl-C to this process alone; and what that one starts can be killed with it.
+                # A terminal then sends Ctrl-C to this process only, and the child can be killed with its descendants.
                 process_group=0,
             )
         self._processes.append(process)
         _running.add(self)
 
     def wait(self, patience: float = math.inf, *, well: Sequence[int] = (0,)) -> bool:
-        """Until all have ended, or one has failed, or they are hurried, and the others had their grace.
+        """Wait until all have exited, or until one has failed or they are hurried and the grace period is over.
 
-        One that ends with an exit code in `well` has not failed. False where that took `patience` seconds from the
-        start or from the last sign of life: files alive* that they touch.
+        An exit code in `well` is not a failure. Returns False if `patience` seconds pass after the start or the last
+        sign of life, the files alive* that they touch.
         """
         end, alive_at, last_signs = math.inf, self._clock(), self._signs()
         while None in (codes := self.codes):
@@ -170,22 +170,22 @@ class ChildProcesses:
         return True
 
     def send_signal(self, number: int) -> None:
-        """To those that still run."""
+        """Send a signal to those that are still running."""
         for each in self._processes:
             each.send_signal(number)
 
     def kill(self, seconds: float | None = None) -> None:
-        """Kill them and all that they have started; wait until they are gone, no longer than `seconds` for each."""
+        """Kill them and their descendants; wait until they are gone, at most `seconds` for each."""
         _running.discard(self)
         for each in self._processes:
             with suppress(ProcessLookupError):
                 os.killpg(each.pid, signal.SIGKILL)
         for each in self._processes:
-            with suppress(subprocess.TimeoutExpired):  # a driver that hangs keeps its process for good
+            with suppress(subprocess.TimeoutExpired):  # a hanging driver never releases its process
                 each.wait(seconds)
 
     def cause(self) -> BadEnd | None:
-        """Of those that ended badly the one that the others did because of; None where there is none."""
+        """Return the failure that caused the others; None if there is none."""
         return cause_of(
             BadEnd(rank, code, told_by(self.folder, rank), told_at(self.folder, rank))
             for rank, code in enumerate(self.codes)
@@ -199,7 +199,7 @@ class ChildProcesses:
         return self.folder / f"rank{rank}.out"
 
     def _signs(self) -> set[tuple[str, int]]:
-        """When each was touched, which may be earlier than the last time: clocks are set."""
+        """When each was touched; compare for equality only, because clocks can be set back."""
         signs = set()
         for path in self.folder.glob("alive*"):
             with suppress(OSError):
@@ -212,7 +212,7 @@ _running: set[ChildProcesses] = set()
 
 @contextmanager
 def ending_them(pool: ThreadPoolExecutor) -> Iterator[None]:
-    """Where the main thread is asked to end while the pool's wait for processes, kill those, and start no more."""
+    """If the main thread is interrupted while the pool waits for processes, kill those and start no more."""
     try:
         yield
     except KeyboardInterrupt:
@@ -223,7 +223,7 @@ def ending_them(pool: ThreadPoolExecutor) -> Iterator[None]:
 
 
 def last_lines(file: Path, count: int = 1) -> str:
-    """The end of what a process wrote; empty where it wrote nothing."""
+    """Return the last lines that a process wrote; empty if it wrote nothing."""
     with suppress(OSError):
         lines = file.read_text(encoding="utf-8", errors="replace").rstrip().splitlines()
         return "\n".join(lines[-count:])
@@ -231,16 +231,16 @@ def last_lines(file: Path, count: int = 1) -> str:
 
 
 def signal_name(code: int) -> str:
-    """Of the signal that ended a process with this return code."""
+    """Return the name of the signal that ended a process with this return code."""
     return signal.Signals(-code).name
 
 
 def cause_of(ends: Iterable[BadEnd]) -> BadEnd | None:
-    """The one that the others ended because of; None where there is none.
+    """Return the failure that caused the others; None if there is none.
 
-    One that lost its partners has less to tell than the one it lost, one that was aborted may have waited for another,
-    and one that was asked to end has less to tell than one that failed to save. Of those that were asked the first rank
-    is the one that saved; else whoever told first comes first, and one that was killed told nothing.
+    A process that lost its peers says less than the one it lost, one that was aborted may have waited for another, and
+    one that was asked to stop says less than one that failed to save. Of those asked to stop, the first rank is the one
+    that saved; otherwise the one that reported first comes first, and one that was killed reported nothing.
     """
 
     def order(end: BadEnd) -> tuple[object, ...]:

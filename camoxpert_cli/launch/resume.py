@@ -1,4 +1,4 @@
-"""`camox resume`: the newest checkpoint that can be trusted, with the settings it was made with, and what changes."""
+"""`camox resume`: find the newest intact checkpoint, its settings, and what changes."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from camoxpert_cli import console
-from camoxpert_cli.checkpoints.format import Checkpoint
+from camoxpert_cli.checkpoints.format import Checkpoint, Progress
 from camoxpert_cli.checkpoints.newest import find_checkpoint, folder_of
 from camoxpert_cli.checkpoints.original_settings import settings_of_original
 from camoxpert_cli.checkpoints.program_layouts import CAMOX, ORIGINAL, layout_of
@@ -21,7 +21,7 @@ from camoxpert_cli.config.schema import Config
 from camoxpert_cli.data.cache import holds_cache
 from camoxpert_cli.engine.build import build_phases, check_images, describe_batches, open_data, rate_at
 from camoxpert_cli.engine.outcome import Outcome
-from camoxpert_cli.engine.restoring import NOT_HELD, epochs_done, refuse_fewer_epochs
+from camoxpert_cli.engine.restoring import NOT_HELD, epochs_done, format_position, refuse_fewer_epochs
 from camoxpert_cli.engine.stages import keep_unfrozen
 from camoxpert_cli.errors import CheckpointError, UsageError
 from camoxpert_cli.launch.start import start
@@ -37,9 +37,9 @@ def resume(
     flags: Mapping[str, Any],
     assignments: Sequence[str],
 ) -> Outcome:
-    """Go on with the run in the folder `source`, or from the checkpoint `source`.
+    """Resume the run in the folder `source`, or from the checkpoint `source`.
 
-    `flags` and `assignments` as `resolve` takes them; for the rest see `start`. Raises CamoxError.
+    `flags` and `assignments` are those of `resolve`; for the rest see `start`. Raises CamoxError.
     """
     as_read = RunFolder(folder_of(source)).stamps
     checkpoint = find_checkpoint(source)
@@ -47,22 +47,22 @@ def resume(
 
 
 def rehearse(source: Path, flags: Mapping[str, Any], assignments: Sequence[str]) -> list[str]:
-    """Lines that say what `resume` with the same arguments would do; writes nothing. Raises CamoxError as it would."""
+    """Return lines that describe what `resume` would do with these arguments, without writing. Raises CamoxError."""
     checkpoint = find_checkpoint(source)
     resolved = settings_to_go_on(checkpoint, flags, assignments)
     if resolved.auto:
         raise UsageError(
-            "--batch-size auto trains for some steps to find the batch, and a dry run does not", "leave one of them out"
+            "--batch-size auto has to run training steps, and --dry-run does not run any", "omit one of the two"
         )
     return [f"{title:<17}{text}" for title, text in _describe(resolved.config, checkpoint)]
 
 
 def settings_to_go_on(checkpoint: Checkpoint, flags: Mapping[str, Any], assignments: Sequence[str]) -> Resolved:
-    """The settings in the checkpoint with what was asked for on top, and the folder to go on in.
+    """Combine the checkpoint's settings with those given by the user, and choose the folder to resume in.
 
-    That is None where it is to be a new one. Where the number of GPUs or a batch size per GPU changes, accumulation
-    keeps the images of a step the same. A checkpoint may come from anybody: of the places that it names, this machine
-    writes to none unless they are known here, see `_keeps_cache`. Raises UsageError.
+    The folder is None if a new one is to be created. If the number of GPUs or a per-GPU batch size changes, gradient
+    accumulation keeps the global batch size. A checkpoint may come from anyone: nothing is written to paths that it
+    names unless they are known on this machine, see `_keeps_cache`. Raises UsageError.
     """
     saved = saved_settings(checkpoint)
     before = from_mapping(*saved)
@@ -70,15 +70,15 @@ def settings_to_go_on(checkpoint: Checkpoint, flags: Mapping[str, Any], assignme
     config = resolved.config
     if "train.epochs" in flags and config.train.epochs < before.train.epochs:
         raise UsageError(
-            f"--epochs is {config.train.epochs}, and the run has {before.train.epochs}: it can be extended only",
-            f"to end it earlier all the same: --set train.epochs={config.train.epochs}",
+            f"--epochs is {config.train.epochs}, but the run has {before.train.epochs}, and it can only be extended",
+            f"to shorten it anyway: --set train.epochs={config.train.epochs}",
         )
     asked = resolved.typed
     if "run.devices" in asked and "run.gpus" not in asked:
         config = replace(config, run=replace(config.run, gpus=None))
     config = replace(config, run=with_count(config.run, place(config.run, expected_size())))
     assigned = {text.partition("=")[0].strip() for text in assignments}
-    # Where the images lie now takes the place of where they lay.
+    # A new location of the images replaces the old one.
     if "data.dataset_path" in asked and not asked & _FOLDERS:
         config = replace(config, data=replace(config.data, images=(), masks=()))
     elif asked & _FOLDERS and "data.dataset_path" not in asked:
@@ -89,48 +89,49 @@ def settings_to_go_on(checkpoint: Checkpoint, flags: Mapping[str, Any], assignme
     config = replace(
         config,
         run=replace(config.run, checkpoint_dir=None if folder is None else str(folder), resume_from=None),
-        data=with_absolute_paths(config.data),  # as the run keeps them: the same folder is no change
+        data=with_absolute_paths(config.data),  # as the run stores them, so that the same folder is not a change
     )
     if "data.cache" not in asked and not _keeps_cache(config.data.cache, checkpoint, folder):
         console.warn(
-            f"{checkpoint.path} names {config.data.cache} for the cache of pictures, where its run has kept none on "
-            f"this machine: --cache auto is taken; --cache {shlex.quote(config.data.cache)} takes that folder"
+            f"{checkpoint.path} names {config.data.cache} as the image cache, but its run has no cache there on this "
+            f"machine: using --cache auto; to use that folder: --cache {shlex.quote(config.data.cache)}"
         )
         config = replace(config, data=replace(config.data, cache="auto"))
     return replace(resolved, config=config)
 
 
 def saved_settings(checkpoint: Checkpoint) -> tuple[Mapping[str, Any], str]:
-    """The settings a checkpoint was made with, and what to call their origin. Raises CheckpointError without any."""
+    """Return the settings of a checkpoint and the name of their origin. Raises CheckpointError if it has none."""
     content, origin = checkpoint.content, str(checkpoint.path)
     if (own := checkpoint.own) is not None and own.config is not None:
         return own.config, origin
     if layout_of(content) is ORIGINAL and isinstance(content.get("args"), Mapping):
         return settings_of_original(content["args"]), origin
     raise CheckpointError(
-        f"{checkpoint.path} holds weights and no settings",
+        f"{checkpoint.path} contains weights but no settings",
         f"give the settings: camox train --resume-from {shlex.quote(str(checkpoint.path))} --dataset-path DATA ...",
     )
 
 
 def _describe(config: Config, checkpoint: Checkpoint) -> list[tuple[str, str]]:
-    """Title and text of what going on would do. Raises CamoxError where it could not."""
-    place(config.run, expected_size(), sync_batchnorm=config.train.sync_batchnorm)
+    """Titles and texts that describe what resuming would do. Raises CamoxError if it would fail."""
+    placement = place(config.run, expected_size(), sync_batchnorm=config.train.sync_batchnorm)
+    on_cpu = placement.devices[0].type == "cpu"
     training = checkpoint.training
     folder = RunFolder(Path(config.run.checkpoint_dir or default_path(checkpoint.path.absolute().parent.name)))
     folder.refuse_other_run(checkpoint.path)
     epoch = epochs_done(config, checkpoint)
     samples = training.progress.samples if training else 0
     lines = [
-        ("Checkpoint", f"{checkpoint.path}: {epoch} epochs are complete, {samples} pictures into the next"),
+        ("Checkpoint", f"{checkpoint.path}: {format_position(Progress(epoch=epoch, samples=samples))}"),
         ("Run folder", str(folder.path)),
     ]
     if not training:
-        lines.append(("", f"not held, so new: {NOT_HELD}"))
+        lines.append(("", f"weights only; starting from scratch: {NOT_HELD}"))
     lines.append(("Next", _next_step(config, checkpoint, folder, epoch, samples)))
     found = changes(from_mapping(*saved_settings(checkpoint)), config)
     lines += [("" if at else "Changes", str(change)) for at, change in enumerate(found)] or [("Changes", "none")]
-    return lines + describe_batches(config)
+    return lines + (describe_batches(config, "process", "processes") if on_cpu else describe_batches(config))
 
 
 def _next_step(config: Config, checkpoint: Checkpoint, folder: RunFolder, epoch: int, samples: int) -> str:
@@ -140,23 +141,23 @@ def _next_step(config: Config, checkpoint: Checkpoint, folder: RunFolder, epoch:
         data = open_data(config.data, config.train.seed, folder)
         images = len(data.train)
         if not check_images(checkpoint, data, folder):
-            begins = "a new run with these weights, for the pictures are others: "
+            begins = "a new run from these weights, because the images differ: "
             epoch = config.train.stage1_epochs if config.train.skip_stage1 else 0
     refuse_fewer_epochs(config, checkpoint.path, epoch)
     phases = keep_unfrozen(build_phases(config), epoch, training.backbone_stages if training else 0)
     phase = next((phase for phase in phases if phase.end > epoch), None)
     if phase is None:
-        return f"all {config.train.epochs} epochs are complete: the best weights would be scored"
+        return f"all {config.train.epochs} epochs are complete: the best weights would be scored again"
     step = math.ceil(samples / (phase.stage.batch_size * config.train.accumulation_steps * config.gpu_count))
     rate = rate_at(config, phase.stage, images, epoch, step)
     return f"{begins}epoch {epoch + 1} of {config.train.epochs}, stage {phase.stage.number}, learning rate {rate:.3g}"
 
 
 def _keeps_cache(choice: str, checkpoint: Checkpoint, folder: Path | None) -> bool:
-    """Whether a run that goes on may write its cache where its checkpoint says.
+    """Whether a resumed run may write its cache where its checkpoint says.
 
-    It may in its run folder, and where a run's settings beside the checkpoint say the same and a cache was kept: that
-    is a run of this machine, and whoever wrote the checkpoint can claim neither elsewhere.
+    It may in its run folder, and if the run settings next to the checkpoint name the same folder and a cache exists
+    there: then it is a run of this machine, and the author of a foreign checkpoint cannot fake both.
     """
     if choice in ("auto", "off") or (folder is not None and Path(choice).resolve().is_relative_to(folder.resolve())):
         return True
@@ -165,7 +166,7 @@ def _keeps_cache(choice: str, checkpoint: Checkpoint, folder: Path | None) -> bo
 
 
 def _folder_to_write(checkpoint: Checkpoint) -> Path | None:
-    """The run's own folder, or None, a new one, where that cannot be written or belongs to another program."""
+    """The run's own folder, or None, for a new one, if that is not writable or belongs to another program."""
     own = checkpoint.path.parent
     if layout_of(checkpoint.content) is CAMOX and (own / "config.yaml").exists() and RunFolder(own).is_writable():
         return own

@@ -1,6 +1,6 @@
-"""Asks in processes of their own, so that a crash or a hang of what is asked ends with a sentence.
+"""Run probes in separate processes, so that a crash or a hang becomes an error message.
 
-Such a process, a probe, runs a module that gives one `answer`.
+A probe runs a module that prints one `answer`.
 """
 
 from __future__ import annotations
@@ -19,32 +19,32 @@ from camoxpert_cli.parallel.cuda_errors import to_camox_error
 from camoxpert_cli.parallel.worker import LAUNCHER_VARIABLES
 from camoxpert_cli.temporary import temporary_folder
 
-_NO_ANSWER = Failure("it ended without an answer")
-_ENDED_WITH_ANOTHER = Failure("ended because another process failed")
+_NO_ANSWER = Failure("it exited without an answer")
+_ENDED_WITH_ANOTHER = Failure("stopped because another process failed")
 
 
 def ask(
     module: str, *arguments: str, seconds: float, environment: Mapping[str, str] | None = None
 ) -> dict[str, Any] | Failure:
-    """What the module answers to these arguments."""
+    """Run the module with these arguments and return its answer."""
     return ask_together(module, [arguments], seconds=seconds, environment=environment)
 
 
 def ask_together(
     module: str, probes: Sequence[Sequence[str]], *, seconds: float, environment: Mapping[str, str] | None = None
 ) -> dict[str, Any] | Failure:
-    """The first one's answer where all answer, else the first failure; they run at the same time."""
+    """Run probes at the same time; return the first one's answer if all answer, else the first failure."""
     commands = [python(module, *arguments) for arguments in probes]
     outputs = run_together(commands, seconds=seconds, environment=environment)
     answers = [each if isinstance(each, Failure) else _decode(each) for each in outputs]
     failures = [answer for answer in answers if isinstance(answer, Failure)]
-    # One that was ended because of another says less than that other.
+    # One that was stopped because of another says less than that one.
     return next((each for each in failures if each != _ENDED_WITH_ANOTHER), None) or answers[0]
 
 
 def answer(find: Callable[[], dict[str, Any]]) -> NoReturn:
-    """Print one line of JSON, what `find` returns or the `error` that it raises, and end this process."""
-    warnings.simplefilter("ignore")  # nobody reads them here
+    """Print one line of JSON, the result of `find` or the `error` that it raises, and exit."""
+    warnings.simplefilter("ignore")  # not visible to anyone here
     try:
         content = find()
     except Exception as error:  # whatever it is, it is the answer
@@ -54,8 +54,8 @@ def answer(find: Callable[[], dict[str, Any]]) -> NoReturn:
         else:
             content = {"error": explained.message, "hint": explained.hint, "exit_code": explained.exit_code}
     console.result(json.dumps(content))
-    # The answer is told. What torch leaves running now and then aborts a process that ends in the usual way. An error
-    # is an exit code too, so that those which work together with this one are not waited for.
+    # The answer is printed. Threads that torch leaves running sometimes abort a process that exits normally. An error
+    # also sets the exit code, so that the probes that work with this one are not waited for.
     os._exit(1 if "error" in content else 0)
 
 
@@ -66,11 +66,12 @@ def run_together(
     environment: Mapping[str, str] | None = None,
     grace: float = GRACE_SECONDS,
 ) -> list[str | Failure]:
-    """What each command printed. Where one fails, or is not done within `seconds`, all that still run are killed.
+    """Run commands at the same time and return what each printed.
 
-    After a failure the others have `grace` seconds to end by themselves.
+    If one fails, or is not done within `seconds`, all that are still running are killed; after a failure they first
+    have `grace` seconds to exit on their own.
     """
-    # A probe is no worker, whoever started this process.
+    # A probe is not a worker, even if this process is one.
     inherited = {name: value for name, value in os.environ.items() if name not in LAUNCHER_VARIABLES}
     with temporary_folder() as folder:
         children = ChildProcesses(folder, grace=grace)
@@ -91,20 +92,20 @@ def run_together(
 
 def _not_started(program: str, error: OSError) -> Failure:
     if isinstance(error, FileNotFoundError):
-        return Failure(f"there is no {program} on this machine")
+        return Failure(f"{program} was not found on this machine")
     return Failure(f"{program} cannot be started: {error.strerror}")
 
 
 def _outcome(code: int, output: Path, log: Path) -> str | Failure:
-    """What a command printed; where it failed, why."""
+    """What a command printed, or why it failed."""
     printed = output.read_text(encoding="utf-8", errors="replace")
     if code == 0:
         return printed
     if code < 0:
-        return Failure(f"its process was ended by {signal_name(code)}")
+        return Failure(f"its process was killed by {signal_name(code)}")
     if isinstance(told := _decode(printed), Failure) and told != _NO_ANSWER:
         return told
-    return Failure((last_lines(log) or last_lines(output)).strip() or f"it ended with exit code {code}")
+    return Failure((last_lines(log) or last_lines(output)).strip() or f"it exited with code {code}")
 
 
 def _decode(printed: str) -> dict[str, Any] | Failure:

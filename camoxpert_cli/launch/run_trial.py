@@ -1,4 +1,4 @@
-"""Trials of training in processes of their own: a crash, a lack of memory or a hang of one ends that one alone."""
+"""Training trials in separate processes: a crash, an out-of-memory error or a hang ends only that trial."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ from camoxpert_cli.parallel.strategy import processes_of
 from camoxpert_cli.parallel.worker import worker_environment, write_job
 from camoxpert_cli.temporary import temporary_folder
 
-# Seconds without a sign of life: starting takes half a minute on a slow disk, a step on a slow CPU almost as long.
+# Seconds without a sign of life: startup takes half a minute on a slow disk, a step on a slow CPU almost as long.
 PATIENCE = 180.0
 _WORKER = "camoxpert_cli.launch.trial"
-# Exit codes that say what a user can do; others are those of a training that failed.
+# Exit codes of errors that a user can fix; others mean that training failed.
 _ANNOUNCED = (2, 3, 4, 5)
 
 TrialResult: TypeAlias = Measurement | Failure
@@ -37,9 +37,9 @@ def run_trial(
     grace: float = GRACE_SECONDS,
     worker: str = _WORKER,
 ) -> TrialResult:
-    """Run the trial, in as many processes as its strategy needs; `worker` is the module that they run.
+    """Run the trial in as many processes as its strategy needs; `worker` is the module that they run.
 
-    It fails where a process does, after which the others have `grace` seconds, or where none gives a sign of life for
+    It fails if a process fails, after which the others have `grace` seconds, or if there is no sign of life for
     `patience` seconds.
     """
     processes = processes_of(trial.config.run.strategy, trial.gpus)
@@ -51,7 +51,7 @@ def run_trial(
                 environment = worker_environment(folder, rank, processes, threads)
                 children.start(python(worker), environment)
             if not children.wait(patience):
-                return Failure(f"gave no sign of life for {patience:g} s and was ended")
+                return Failure(f"stopped responding for {patience:g} s and was killed")
             if (end := children.cause()) is not None:
                 return _explain(end, children.log(end.rank))
         finally:
@@ -63,9 +63,11 @@ def _explain(end: BadEnd, log: Path) -> Failure:
     if end.told is not None:
         return Failure(end.told["message"], end.told["hint"], end.code if end.code in _ANNOUNCED else None)
     if end.was_aborted:
-        return Failure(f"a process {end}", "NCCL_P2P_DISABLE=1, where GPUs cannot reach each other; else camox doctor")
+        return Failure(
+            f"a process {end}", "NCCL_P2P_DISABLE=1 if GPUs cannot access each other directly; otherwise camox doctor"
+        )
     if end.code < 0:
         is_memory = signal_name(end.code) == "SIGKILL"
-        cause = ", which is how the system ends a process where memory runs out" if is_memory else ""
+        cause = ", probably because the machine ran out of memory" if is_memory else ""
         return Failure(f"a process {end}{cause}", "smaller --batch-size and --stage2-batch-size")
     return Failure(f"a process {end}: {last_lines(log).strip()}")

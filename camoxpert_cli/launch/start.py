@@ -1,4 +1,4 @@
-"""Where training takes place: in this process, or in several that it starts and waits for."""
+"""Run training in this process, or in several that it starts and waits for."""
 
 from __future__ import annotations
 
@@ -35,12 +35,12 @@ def start(
     began: float | None = None,
     as_read: Sequence[object] | None = None,
 ) -> Outcome:
-    """Train with these settings, from `checkpoint` or what `run.resume_from` names.
+    """Train with these settings, from `checkpoint` or the file in `run.resume_from`.
 
-    The run folder is this process's from the start on: what is found out there stays so. `as_read` are the `stamps` of
-    the checkpoint's folder before `checkpoint` was read. Time limits count from `began`, a moment of `time.monotonic`,
-    or from the start of this process. Where torchrun started several processes, only the first gets results. Raises
-    CamoxError, also that of a process it started.
+    The run folder is locked from the start, so that what is read there stays valid. `as_read` are the `stamps` of the
+    checkpoint's folder before `checkpoint` was read. Time limits count from `began`, in seconds of `time.monotonic`, or
+    from the start of this process. If torchrun started several processes, only the first returns results. Raises
+    CamoxError, also for the error of a process that it started.
     """
     with (
         deterministic(resolved.config.train.deterministic),
@@ -59,7 +59,7 @@ def start(
 
 
 def work() -> None:
-    """What a process does that `start` started: train by the plan in its job."""
+    """Run a worker process that `start` started: train according to the plan in its job."""
     job = worker.read_job()
     console.be_quiet(job["quiet"])
     sys.argv[:] = job["argv"]  # what the user typed, for env.json and the report
@@ -76,9 +76,9 @@ def work() -> None:
 
 @contextmanager
 def _keeping_folder(resolved: Resolved, checkpoint: Checkpoint | None) -> Iterator[tuple[Resolved, RunFolder]]:
-    """Lock the run folder, made where none is named; the settings that name it, and the folder.
+    """Lock the run folder, creating one if none is given; yields the settings that name it, and the folder.
 
-    Of processes that torchrun started only the first does that, and tells the others of it once they have met.
+    Of the processes that torchrun started only the first does so; the others learn of it once they have joined.
     """
     run = resolved.config.run
     if not worker.is_first():
@@ -92,27 +92,27 @@ def _keeping_folder(resolved: Resolved, checkpoint: Checkpoint | None) -> Iterat
             yield replace(resolved, config=named), folder
     finally:
         for each in () if made is None else (made, made.parent):
-            with suppress(OSError):  # it holds runs
+            with suppress(OSError):  # it contains runs
                 each.rmdir()
 
 
 def _refuse_stale(checkpoint: Checkpoint, folder: RunFolder, as_read: Sequence[object]) -> None:
-    """Raise UsageError where a run that ended in the meantime has gone on from what this one would go on from."""
+    """Raise UsageError if another process has meanwhile resumed from the checkpoint that this one would use."""
     own = RunFolder(checkpoint.path.parent)
     if own.path.resolve() == folder.path.resolve() and own.stamps != as_read:
         raise UsageError(
-            f"another process has saved in {folder.path} since this one read {checkpoint.path.name} there",
+            f"another process has saved to {folder.path} since this one read {checkpoint.path.name} there",
             own.resume_command,
         )
 
 
 def _train(plan: Plan, world: World, checkpoint: Checkpoint | None) -> Outcome:
-    """Train; where memory runs out go on once from the last checkpoint, with smaller batches.
+    """Train; if GPU memory runs out, resume once from the last checkpoint with smaller batches.
 
-    A rank that ran out is not where the others are, and no collective can tell them. So of several processes it ends,
-    and the launcher starts all again.
+    A rank that ran out of memory is out of step with the others, and no collective can notify them. So with several
+    processes it exits, and the launcher restarts all of them.
     """
-    # Loads what the process that only waits for others does without.
+    # Imports modules that a process that only waits for others does not need.
     from camoxpert_cli.engine.out_of_memory import OutOfMemory
     from camoxpert_cli.engine.train import train
 
@@ -127,16 +127,16 @@ def _train(plan: Plan, world: World, checkpoint: Checkpoint | None) -> Outcome:
             raise
         failed = error
     failed.let_go()
-    console.warn(f"{failed.message}. Training starts again {_again(plan, smaller)}; a second time ends it")
+    console.warn(f"{failed.message}. Restarting {_again(plan, smaller)}; if memory runs out again, the run stops")
     return train(plan.going_on(smaller), world)
 
 
 def _train_in_workers(plan: Plan) -> Outcome:
-    """In a process for each device; wait until all have ended well.
+    """Train in one process per device and wait until all have succeeded.
 
-    Where one crashed or was killed, all start again from the last checkpoint, up to `run.max_restarts` times, and once
-    where one left smaller batches to go on with. Raises what the worker told that failed first, with its exit code, or
-    128 + a signal's number; SystemExit where nobody is left to be told.
+    If one crashes or is killed, all are restarted from the last checkpoint, up to `run.max_restarts` times, and once if
+    one asked for smaller batches. Raises the error of the worker that failed first, with its exit code, or 128 + a
+    signal's number; SystemExit if the reader of the output is gone.
     """
     count = plan.placement.processes
     threads = cores_each(count)
@@ -146,13 +146,13 @@ def _train_in_workers(plan: Plan) -> Outcome:
         if attempt.error is None:
             if attempt.outcome is None:
                 raise TrainingError(
-                    f"all {count} processes ended well and could not say more: the folder for temporary files is gone",
-                    f"see {plan.folder}",
+                    f"all {count} processes succeeded, but their results are lost: the temporary folder was removed",
+                    f"see the files in {plan.folder}",
                 )
             return Outcome.from_mapping(attempt.outcome)
         error = attempt.error
         remedy = None if remedied or error.exit_code != TrainingError.exit_code else attempt.remedy
-        # A GPU that fails in the middle of a run may be well the next time; one that was never there is not.
+        # A GPU that fails in the middle of a run may work next time; one that was never available will not.
         has_begun = attempt.began and RunFolder(plan.folder).holds_checkpoint
         final = error.exit_code in workers.FINAL and not (error.exit_code == DeviceError.exit_code and has_begun)
         if remedy is None and (final or restarts == plan.config.run.max_restarts):
@@ -161,15 +161,15 @@ def _train_in_workers(plan: Plan) -> Outcome:
         if remedy is not None:
             remedied = True
             smaller = from_mapping(remedy, "the remedy")
-            console.warn(f"all {count} processes start again {_again(plan, smaller)}")
+            console.warn(f"restarting all {count} processes {_again(plan, smaller)}")
             plan = plan.going_on(smaller)
         else:
             restarts += 1
-            console.warn(f"all {count} processes start again, restart {restarts} of {plan.config.run.max_restarts}")
+            console.warn(f"restarting all {count} processes (restart {restarts} of {plan.config.run.max_restarts})")
             plan = plan.going_on(plan.config)
 
 
 def _again(plan: Plan, smaller: Config) -> str:
     start_point = "from the beginning" if plan.going_on(smaller).checkpoint is None else "from the last checkpoint"
     kept = autobatch.format_global_batches(plan.config, smaller)
-    return f"{start_point} with {autobatch.format_batches(smaller)}, which {kept}"
+    return f"{start_point}, using {autobatch.format_batches(smaller)}, {kept}"

@@ -1,8 +1,8 @@
-"""A short measurement of training, made by processes of its own so that whatever they die of harms nobody else.
+"""A short measurement of training, in separate processes so that a crash affects nothing else.
 
     python -m camoxpert_cli.launch.trial
 
-`run_trial.py` starts them. Their job says what to try; beside it goes the measurement.
+`run_trial.py` starts them. Their job file says what to try; the measurement is written next to it.
 """
 
 from __future__ import annotations
@@ -47,12 +47,12 @@ from camoxpert_cli.parallel.worker import ending_at_once, read_job, shared_folde
 from camoxpert_cli.parallel.world import World, end_with_parent, joined
 from camoxpert_cli.run_folder import RunFolder
 
-# A collective that waits longer than this has lost its partners.
+# A collective that waits longer than this has lost its peers.
 _PATIENCE = 120
 _WARMUP_STEPS = 3
-# Repeats of so many steps say enough, however fast they are.
+# Repeats of this many steps are precise enough, however fast they are.
 _MOST_STEPS = 50
-# What was loaded ahead seems to come for nothing: a repeat of loading alone takes so many times as much.
+# Prefetched batches seem to cost nothing, so a repeat of loading alone takes this many times their number.
 _LOADER_ROUNDS = 5
 _VALIDATION_BATCHES = 2
 
@@ -61,7 +61,7 @@ Alive = Callable[[], None]
 
 @dataclass(frozen=True)
 class TrialData:
-    """What a trial reads: `files`, all pairs in the order of their cache; the others are rows of them."""
+    """Images of a trial: `files` are all pairs in the order of their cache; `train` and `validation` are indices."""
 
     files: tuple[Pair, ...]
     train: tuple[int, ...]
@@ -70,15 +70,15 @@ class TrialData:
 
 @dataclass(frozen=True)
 class Trial:
-    """What to measure: a stage of training with the devices and the strategy that `config.run` says.
+    """What to measure: a training stage with the devices and the strategy in `config.run`.
 
-    Without images only computing is measured, on random ones. Each repeat takes `steps` optimizer steps; where that
-    is None, as many as fit into its share of `seconds`.
+    Without `images` only computation is measured, on noise. Each repeat has `steps` optimizer steps; if that is None,
+    as many as fit in its share of `seconds`.
     """
 
     config: Config
     stage: int
-    pictures: TrialData | None = None
+    images: TrialData | None = None
     steps: int | None = None
     repeats: int = 3
     seconds: float = 10.0
@@ -89,31 +89,31 @@ class Trial:
         return self.config.run.gpus
 
     def to_mapping(self) -> dict[str, Any]:
-        """Plain types for JSON."""
+        """Return plain types for JSON."""
         images = None
-        if self.pictures is not None:
-            files = [[pair.name, str(pair.image), str(pair.mask)] for pair in self.pictures.files]
-            images = {**asdict(replace(self.pictures, files=())), "files": files}
-        return {**asdict(self), "config": to_mapping(self.config), "pictures": images}
+        if self.images is not None:
+            files = [[pair.name, str(pair.image), str(pair.mask)] for pair in self.images.files]
+            images = {**asdict(replace(self.images, files=())), "files": files}
+        return {**asdict(self), "config": to_mapping(self.config), "images": images}
 
     @classmethod
     def from_mapping(cls, content: dict[str, Any]) -> Trial:
-        """What `to_mapping` wrote."""
+        """Read what `to_mapping` wrote."""
         content = {**content, "config": from_mapping(content["config"], "trial")}
-        if (images := content["pictures"]) is not None:
+        if (images := content["images"]) is not None:
             files = tuple(Pair(name, Path(image), Path(mask)) for name, image, mask in images["files"])
-            content["pictures"] = TrialData(files, tuple(images["train"]), tuple(images["validation"]))
+            content["images"] = TrialData(files, tuple(images["train"]), tuple(images["validation"]))
         return cls(**content)
 
 
 @dataclass(frozen=True)
 class Measurement:
-    """Images/s over all devices, one value a repeat; None or nothing where it was not measured.
+    """Images/s over all devices, one value per repeat; None or empty if not measured.
 
     `compute` has its images on the device already, `loader` only loads them, `end_to_end` trains on them, and
-    `data_wait` is the share (0..1) of its time that was spent waiting for images. `communication` are the seconds in
-    which a step's gradients are summed over processes; DataParallel mixes that with computing. `peak_memory_mib` is of
-    the fullest device, or of the largest process where that is the CPU.
+    `data_wait` is the share (0..1) of its time spent waiting for images. `communication` is the time in seconds to sum
+    a step's gradients over processes; with DataParallel it cannot be separated from computation. `peak_memory_mib` is
+    that of the fullest device, on the CPU that of the largest process.
     """
 
     device: str
@@ -129,13 +129,13 @@ class Measurement:
 
 
 def measure(trial: Trial, world: World, alive: Alive) -> Measurement:
-    """Measure on every rank of `world`; `alive` is called whenever something was done. Raises CamoxError."""
+    """Run the trial on every rank of `world`; `alive` is called after each piece of work. Raises CamoxError."""
     run = _begin(trial, world)
     alive()
     stage = next(phase.stage for phase in run.phases if phase.stage.number == trial.stage)
     set_trained(run.state, run.strategy, run.config, WHOLE_BACKBONE if stage.number == 2 else 0)
     run.state.network.train()
-    # Ranks go on from each other's images. Where there is no average, what is scored is the same network.
+    # Each rank's images follow those of the previous one. Without EMA the scored network is the same one.
     first = world.rank * stage.batch_size
     with spread(run.state.network, first), spread(run.state.scored_network, first):
         return _measure(run, stage, trial, alive)
@@ -149,7 +149,7 @@ def _measure(run: Run, stage: Stage, trial: Trial, alive: Alive) -> Measurement:
     loader: list[float] = []
     end_to_end: list[float] = []
     data_wait = validation = None
-    if trial.pictures is not None:
+    if trial.images is not None:
         loader, _ = watch.with_images(
             stage,
             lambda batches: (size for size, _ in batches),
@@ -172,20 +172,20 @@ def _measure(run: Run, stage: Stage, trial: Trial, alive: Alive) -> Measurement:
 
 
 class Watch:
-    """Measures in step with the other ranks; `clock` gives seconds."""
+    """Timer that stays in step with the other ranks; `clock` returns seconds."""
 
     def __init__(self, run: Run, trial: Trial, alive: Alive, clock: Callable[[], float] = time.perf_counter) -> None:
         self.run, self.trial, self.alive, self.clock = run, trial, alive, clock
 
     def warm_up(self, steps: Iterator[int], count: int) -> int:
-        """Make `count` (at least 2) steps; returns how many each repeat shall have."""
+        """Make `count` (at least 2) steps; return the number of steps for each repeat."""
         self._next(steps)  # starts workers and chooses kernels
         seconds = self._time(partial(self._take, steps, count - 1, [])) / (count - 1)
         fitting = int(self.trial.seconds / self.trial.repeats / seconds)
         return self.run.world.broadcast(self.trial.steps or min(max(1, fitting), _MOST_STEPS))
 
     def rates(self, steps: Iterator[int], count: int) -> list[float]:
-        """Images/s over all ranks in each repeat of `count` steps, which yield their images over all ranks."""
+        """Return the images/s of each repeat of `count` steps; steps yield their images over all ranks."""
         rates = []
         for _ in range(self.trial.repeats):
             images: list[int] = []
@@ -196,9 +196,9 @@ class Watch:
     def with_images(
         self, stage: Stage, steps_of: Callable[[Iterator[SizedBatch]], Iterator[int]], at_least: int = 1
     ) -> tuple[list[float], float]:
-        """Rates of steps over the loader's batches, and the share of the time in which the ranks waited for them.
+        """Return the images/s of steps over the loader's batches, and the share of time that ranks waited for them.
 
-        A repeat has `at_least` so many steps.
+        A repeat has `at_least` that many steps.
         """
         self.run.state.progress.samples = 0
         batches, sizes = self.run.feed.training(stage, stage.first, samples=0)
@@ -210,7 +210,7 @@ class Watch:
         return rates, statistics.mean(self.run.world.all_gather(share))
 
     def communication(self) -> float | None:
-        """Seconds in which the gradients of all trained weights are summed over ranks."""
+        """Return the seconds to sum the gradients of all trained weights over ranks."""
         run = self.run
         assert run.state.optimizer is not None
         if not run.strategy.communication_is_measurable:
@@ -227,7 +227,7 @@ class Watch:
         return 0.0 if run.world.size == 1 else statistics.median(seconds[1:])
 
     def validation(self) -> float:
-        """Images/s of scoring held-out images."""
+        """Return the images/s of scoring held-out images."""
         validate(self.run)
         self.alive()
         return len(self.run.data.validation) / self._time(lambda: validate(self.run))
@@ -241,7 +241,7 @@ class Watch:
         return images
 
     def _time(self, work: Callable[[], object]) -> float:
-        """Seconds until the last rank is done, from when all were ready."""
+        """Seconds from when all ranks are ready until the last one is done."""
         world = self.run.world
         self._finish()
         world.all_gather(None)
@@ -251,14 +251,14 @@ class Watch:
         return world.all_reduce_max(torch.tensor([self.clock() - started], dtype=torch.float64)).item()
 
     def _finish(self) -> None:
-        """Wait for the GPUs, which work on while Python goes ahead."""
+        """Wait for the GPUs, which run asynchronously."""
         for device in self.run.strategy.devices:
             if device.type == "cuda":
                 torch.cuda.synchronize(device)
 
 
 def _begin(trial: Trial, world: World) -> Run:
-    """A run with random weights, which need no internet: routed by plan they are as fast as others."""
+    """A run with random weights, which need no internet; with planned routing they are as fast as any."""
     config = trial.config
     placement = place(config.run, world.size, sync_batchnorm=config.train.sync_batchnorm)
     accumulated = config.train.accumulation_steps * placement.count
@@ -271,7 +271,7 @@ def _begin(trial: Trial, world: World) -> Run:
     return assemble(
         config,
         RunFolder(shared_folder() or Path(), writes=False),
-        _data(trial.pictures, at_least=steps * largest, validation=_VALIDATION_BATCHES * largest),
+        _data(trial.images, at_least=steps * largest, validation=_VALIDATION_BATCHES * largest),
         network,
         placement,
         world,
@@ -280,7 +280,7 @@ def _begin(trial: Trial, world: World) -> Run:
 
 
 def _data(data: TrialData | None, at_least: int, validation: int) -> RunData:
-    """Training images over and over again, so that no epoch ends while the clock runs; some to validate on."""
+    """Training images, repeated so that no epoch ends during a measurement, and some validation images."""
     if data is None:
         nothing = Pair("", Path(), Path())
         return RunData((), [nothing] * at_least, [], {}, generated=True)
@@ -290,24 +290,24 @@ def _data(data: TrialData | None, at_least: int, validation: int) -> RunData:
 
 
 def _prefetched(workers: int) -> int:
-    """Batches that a loader prepares ahead: torch's default is two for each worker."""
+    """Batches that a loader prefetches: torch's default is two per worker."""
     return 2 * workers
 
 
 def _steps(run: Run, stage: Stage, batches: Iterator[SizedBatch]) -> Iterator[int]:
-    """The images of each optimizer step of training."""
+    """Train, and yield the number of images of each optimizer step."""
     run.state.progress.samples = 0
     return (step.images for step in training_steps(run, stage, stage.first, batches))
 
 
 def _resident_batches(run: Run, stage: Stage) -> Iterator[SizedBatch]:
-    """One batch of noise, again and again, on the device already."""
+    """One batch of noise, already on the device, repeated forever."""
     size = stage.batch_size * run.placement.count
     return itertools.repeat((size, noise(size // run.world.size, run.config.data.img_size, run.device)))
 
 
 def _peak_memory(run: Run) -> float:
-    """MiB of this process's fullest device, as its allocator took them; of the process itself on the CPU."""
+    """Peak MiB allocated on this process's fullest device; on the CPU, of the process itself."""
     if run.device.type == "cpu":
         unit = 2**20 if sys.platform == "darwin" else 2**10
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit
@@ -315,13 +315,13 @@ def _peak_memory(run: Run) -> float:
 
 
 def main() -> None:
-    """What one process of a trial does."""
+    """Run one process of a trial."""
     end_with_parent()
     folder, rank = shared_folder(), os.environ["RANK"]
     assert folder is not None
     trial = Trial.from_mapping(read_job()["trial"])
     try:
-        # A single process has no need to join, and so nothing of that can fail.
+        # A single process does not join a process group, so that cannot fail.
         world_of_trial = joined(_PATIENCE) if int(os.environ["WORLD_SIZE"]) > 1 else nullcontext(World())
         with deterministic(trial.config.train.deterministic), world_of_trial as world:
             measurement = measure(trial, world, (folder / f"alive{rank}").touch)

@@ -1,8 +1,8 @@
-"""Starts the processes that train one network together on this machine, and ends with one message and one exit code.
+"""Start the processes that train one network together on this machine, and exit with one message and one exit code.
 
-torch's own launcher ends with exit code 1 and a traceback whatever a worker ended with, and reports whichever worker
-died first, which may be one that lost its partner. It can start the same workers all the same, on several machines too:
-see `parallel.worker`.
+torch's own launcher exits with code 1 and a traceback whatever the exit code of a worker, and reports the worker that
+died first, which may be one that only lost its peer. It can still start the same workers, also on several machines: see
+`parallel.worker`.
 """
 
 from __future__ import annotations
@@ -35,17 +35,17 @@ from camoxpert_cli.run_folder import RunFolder
 from camoxpert_cli.signals import ASKING, EXIT_CODES, INSISTING, ONE_PRESS, UNHEARD, give_back, take_over
 from camoxpert_cli.temporary import temporary_folder
 
-# After these the same command would end in the same way, or was asked to end.
+# With these exit codes a restart would fail in the same way, or the user asked to stop.
 FINAL = {0, 2, 3, 4, 5, 6, *EXIT_CODES, UNHEARD}
 _LOG_LINES = 20
 
 
 @dataclass(frozen=True)
 class Attempt:
-    """How the workers of a job ended: the `error` is None where all ended well.
+    """How the workers of a job ended; `error` is None if all succeeded.
 
-    `remedy` are the settings with which a worker wants to start again, and `outcome` is what the first told, where they
-    did.
+    `remedy` are the settings with which a worker asks to restart; `outcome` is what the first worker reported. Either
+    is None if there was none.
     """
 
     error: CamoxError | None
@@ -64,11 +64,11 @@ def run_workers(
     one_press: float = ONE_PRESS,
     **job: Any,
 ) -> Attempt:
-    """Run `camox <arguments>` in so many processes, `threads` for each, and wait until all have ended.
+    """Run `camox <arguments>` in the given number of processes, `threads` each, and wait until all have exited.
 
-    `job` is what each finds in its job, and `run_folder` where it keeps what the user will look for. Once one has
-    failed the others have `grace` seconds; a signal that comes again within `one_press` is still the same. Raises
-    SystemExit where nobody is left to be told how they ended.
+    `job` is the content of their job file, and `run_folder` is where their logs are kept. Once one has failed, the
+    others have `grace` seconds; a signal repeated within `one_press` seconds counts as the same one. Raises SystemExit
+    if the reader of the output is gone.
     """
     with temporary_folder() as folder:
         write_job(folder, argv=sys.argv, quiet=console.is_quiet(), **job)
@@ -78,7 +78,7 @@ def run_workers(
 
 
 class _Workers:
-    """The workers of one attempt, each of which runs `command`. In `folder` they meet and tell what they die of."""
+    """The workers of one attempt, each running `command`. They meet, and report why they fail, in `folder`."""
 
     def __init__(
         self,
@@ -102,17 +102,18 @@ class _Workers:
 
     @property
     def run_folder(self) -> Path | None:
-        """The folder of the run, once it is that."""
+        """The run folder, once training has begun there."""
         return self._run_folder if has_begun(self.folder) else None
 
     def run(self) -> CamoxError | None:
-        """Wait for all; end all once one has failed. Returns why they did not all end well, where they did not."""
-        before = take_over(self._pass_on)  # what is ignored here, as by `nohup`, is so in the workers
+        """Wait for all, and stop all once one has failed; return why they did not all succeed, if so."""
+        before = take_over(self._pass_on)  # signals ignored here, as under `nohup`, are also ignored in the workers
         try:
             for rank in range(self._processes):
                 environment = worker_environment(self.folder, rank, self._processes, self._threads)
                 self._children.start(self._command, environment, log=rank > 0)
-            self._children.wait(well=(0, *EXIT_CODES))  # who was asked to end has saved, and the others may still be
+            # One that was asked to stop has saved, and the others may still be saving.
+            self._children.wait(well=(0, *EXIT_CODES))
             return self._explain()
         finally:
             self._children.kill()
@@ -120,11 +121,11 @@ class _Workers:
             give_back(before)
 
     def _explain(self) -> CamoxError | None:
-        """What the first worker that did not only lose its partners ended of."""
+        """The error of the first worker that did more than lose its peers."""
         codes = self._children.codes
         if self._children.is_hurried and self._asked is not None and None in codes:
             again = ASKING[self._asked].removeprefix("a ")
-            return error_of(128 + self._asked, f"stopped at once by a second {again}", self._go_on())
+            return error_of(128 + self._asked, f"stopped immediately by a second {again}", self._resume())
         end = self._children.cause()
         if end is None:
             return None
@@ -132,38 +133,40 @@ class _Workers:
         if silent is not None and end.code == PEER_LOST:
             return error_of(
                 end.code,
-                f"rank {silent} does not answer, and the others gave up{self._where(silent)}",
-                self._go_on() or "--set run.collective_timeout=1h waits longer",
+                f"rank {silent} stopped responding, and the others timed out{self._where(silent)}",
+                self._resume() or "--set run.collective_timeout=1h, to wait longer; see camox guide troubleshooting",
             )
         if silent is not None and end.was_aborted:
             return error_of(
                 PEER_LOST,
-                f"rank {silent} does not answer{self._where(silent)}, and rank {end.rank} {end}{self._where(end.rank)}",
+                f"rank {silent} stopped responding{self._where(silent)}, "
+                f"and rank {end.rank} {end}{self._where(end.rank)}",
                 self._without_peers(),
             )
         if end.code == UNHEARD:
             raise SystemExit(end.code)
-        if self._asked is not None and end.code == -self._asked:  # it had not begun to listen
-            return error_of(end.exit_code, f"stopped by {ASKING[self._asked]}", self._go_on())
+        if self._asked is not None and end.code == -self._asked:  # it had no handler yet
+            return error_of(end.exit_code, f"stopped by {ASKING[self._asked]}", self._resume())
         return self._told(end)
 
     def _told(self, end: BadEnd) -> CamoxError:
         told, where = end.told, self._where(end.rank)
         if told is None:
-            hint = self._without_peers() if end.was_aborted else self._go_on()
+            hint = self._without_peers() if end.was_aborted else self._resume()
             log = self._children.log(end.rank)
             details = "" if self.run_folder is not None else last_lines(log, _LOG_LINES)
             return error_of(end.exit_code, f"rank {end.rank} {end}{where}", hint, details)
-        # What all found, or the one that speaks.
+        # What all ranks found, or rank 0, whose output the user sees.
         if end.code in EXIT_CODES or (end.code != 1 and told == told_by(self.folder, 0)):
             return error_of(end.exit_code, **told)
         message = f"rank {end.rank}: {told['message']}{where}"
-        return error_of(end.exit_code, message, told["hint"] or self._go_on(), told["details"])
+        return error_of(end.exit_code, message, told["hint"] or self._resume(), told["details"])
 
     def _without_peers(self) -> str:
-        return f"{self._go_on() or 'camox doctor'}; NCCL_P2P_DISABLE=1 helps where GPUs cannot reach each other"
+        command = self._resume() or "camox doctor"
+        return f"{command}; NCCL_P2P_DISABLE=1 helps if GPUs cannot access each other; see camox guide troubleshooting"
 
-    def _go_on(self) -> str:
+    def _resume(self) -> str:
         if self.run_folder is None or not RunFolder(self.run_folder).holds_checkpoint:
             return ""
         return RunFolder(self.run_folder).resume_command
@@ -172,13 +175,13 @@ class _Workers:
         now = time.monotonic()
         if self._asked is None:
             self._asked, self._asked_at = signal.Signals(number), now
-        # A worker that waits for others cannot listen.
+        # A worker that waits for others cannot react.
         is_second = self._asked == number and now - self._asked_at > self._one_press
         self._children.is_hurried |= is_second and number in INSISTING
         self._children.send_signal(number)
 
     def _kept_log(self, rank: int) -> Path | None:
-        """Beside the run's other files, where it got so far; rank 0 has none, it speaks here."""
+        """In the run folder, once training has begun; rank 0 has no log, it prints here."""
         if rank == 0 or self.run_folder is None:
             return None
         return log_in(self.run_folder, rank)

@@ -108,11 +108,11 @@ def test_a_run_goes_on(
     assert differences(after, before) == []
     assert before["optimizer"]["state"]
     assert (
-        f"Warning: the GPU ran out of memory in epoch 1; the last good weights are in {folder}/last.pth. Training "
-        "starts again from the last checkpoint with batches of 4 and 2 (stage 1 and 2) and 2 accumulation steps, which "
-        "make the same 8 and 4 pictures a step; a second time ends it\n"
+        f"Warning: the GPU ran out of memory in epoch 1; the last good weights are in {folder}/last.pth. "
+        "Restarting from the last checkpoint, using batch sizes 4 and 2 (stages 1 and 2) with 2 accumulation steps, "
+        "keeping the global batch sizes 8 and 4; if memory runs out again, the run stops\n"
     ) in said
-    assert f"Going on from {folder}/last.pth: 0 epochs are complete, 4 pictures into the next" in said
+    assert f"Resuming from {folder}/last.pth: 0 epochs complete, 4 images into epoch 1" in said
 
 
 def test_without_a_checkpoint(tiny_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -179,6 +179,6 @@ def test_nothing_smaller(
     with pytest.raises(TrainingError, match="ran out of memory in epoch 1") as caught:
         start(tiny_run(tiny_data, tmp_path / "run", **{**SETTINGS, **one}))
 
-    assert "starts again" not in capsys.readouterr().err
+    assert "estarting" not in capsys.readouterr().err
     assert "--img-size" in caught.value.hint
     assert "--batch-size" not in caught.value.hint

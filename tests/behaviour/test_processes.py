@@ -44,7 +44,7 @@ def test_a_worker_that_is_killed(tiny_data: Path, tmp_path: Path) -> None:
     assert code == 0, output
     assert f"rank 1 was killed by SIGKILL; its log is {folder}/logs/rank1.log" in the_message(output)
     assert "restart 1 of 1" in output
-    assert "0 epochs are complete, 4 pictures into the next" in output
+    assert "0 epochs complete, 4 images into epoch 1" in output
     assert steps(folder) == [(1, 4), (1, 8)]
     assert (folder / "results.json").exists()
     # Rank 0 alone writes the run's files.
@@ -82,7 +82,7 @@ def test_signals(tiny_data: Path, tmp_path: Path, number: signal.Signals) -> Non
     code, output = run(command, RANK="0", **sabotage(tmp_path / "site", 0, 2, kill("self", number.name)))
 
     assert code == 128 + number, output
-    assert f"({number.name}), in epoch 1 of 1, 4 pictures into it" in the_message(output)
+    assert f"({number.name}) in epoch 1 of 1, after 4 of its images" in the_message(output)
     assert steps(folder) == [(1, 2), (1, 4)]
     assert read_checkpoint(folder / "last.pth")["training"]["progress"]["samples"] == 4
 

@@ -89,8 +89,8 @@ def test_extended(run_copy: Path) -> None:
 
     assert outcome.exit_code == 0, outcome.output
     assert [row["epoch"] for row in rows] == [1, 2, 3]
-    assert "changed train.epochs 2 -> 3: the learning rate of the stage is spread over more" in outcome.stderr
-    assert "Epoch 3: stage 2, backbone: the last 4 of its 4 stages train" in outcome.stderr
+    assert "Changed train.epochs 2 -> 3: the learning rate of the stage is spread over more" in outcome.stderr
+    assert "Epoch 3: stage 2, training the whole backbone" in outcome.stderr
 
 
 def test_going_on_elsewhere(run_copy: Path, tiny_data: Path, tmp_path: Path) -> None:
@@ -135,13 +135,13 @@ def test_dry_run(run_copy: Path) -> None:
     assert outcome.exit_code == 0, outcome.output
     assert [path.stat().st_mtime_ns for path in paths] == before
     assert [run_copy, *run_copy.iterdir()] == paths
-    assert "last.pth: 1 epochs are complete, 6 pictures into the next" in outcome.stdout
+    assert "last.pth: 1 epoch complete, 6 images into epoch 2" in outcome.stdout
     assert "epoch 2 of 2, stage 2" in outcome.stdout
     assert "train.stage2_batch_size 3 -> 2" in outcome.stdout
     assert "data.num_workers 0 -> 1: the result stays what it would have been" in outcome.stdout
-    assert "2 per GPU x 1 GPU x 1 accumulation = 2 global" in outcome.stdout
+    assert "global batch size 2\n                 = 2 per process x 1 process x 1 accumulation step\n" in outcome.stdout
     assert measured.exit_code == 2
-    assert "--batch-size auto trains for some steps" in measured.stderr
+    assert "--batch-size auto has to run training steps" in measured.stderr
 
 
 def test_dry_run_of_a_complete_run(plain_run: RunFolder, tiny_data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -153,7 +153,7 @@ def test_dry_run_of_a_complete_run(plain_run: RunFolder, tiny_data: Path, monkey
     outcome = camox("resume", plain_run.path, "--dry-run", "--dataset-path", tiny_data.name)
 
     assert outcome.exit_code == 0, outcome.output
-    assert "all 2 epochs are complete: the best weights would be scored" in outcome.stdout
+    assert "all 2 epochs are complete: the best weights would be scored again" in outcome.stdout
     assert "Changes          none\n" in outcome.stdout
 
 
@@ -172,7 +172,7 @@ def test_weights_without_settings(tmp_path: Path) -> None:
     outcome = camox("resume", tmp_path / "weights.pth")
 
     assert outcome.exit_code == 4
-    assert "holds weights and no settings" in outcome.stderr
+    assert "contains weights but no settings" in outcome.stderr
     assert f"camox train --resume-from {tmp_path / 'weights.pth'}" in outcome.stderr
 
 
@@ -195,7 +195,7 @@ def test_other_images(run_copy: Path, tiny_data: Path, tmp_path: Path) -> None:
     for more in ([], ["--dry-run"]):
         outcome = camox("resume", run_copy, "--epochs", 3, "--dataset-path", tmp_path / "data", *more)
         assert outcome.exit_code == 4
-        assert "was trained on other pictures" in outcome.stderr
+        assert "was trained on different images" in outcome.stderr
 
 
 @needs_originals
@@ -215,12 +215,13 @@ def test_from_the_original_program(tiny_data: Path, tmp_path: Path, monkeypatch:
     outcome = camox(*common, "--checkpoint-dir", "run", "--set", "data.img_size=64")
 
     assert dry.exit_code == 0, dry.output
-    assert "18 epochs are complete" in dry.stdout
-    assert "not held, so new: optimizer, gradient scale, position within the epoch and history" in dry.stdout
-    assert "16 per GPU x 1 GPU x 1 accumulation = 16 global" in dry.stdout
+    assert "18 epochs complete" in dry.stdout
+    new = "optimizer, gradient scaler, position within the epoch and history"
+    assert f"weights only; starting from scratch: {new}" in dry.stdout
+    assert "global batch size 16\n                 = 16 per process x 1 process x 1 accumulation step\n" in dry.stdout
     assert outcome.exit_code == 0, outcome.output
-    assert "what is not in it starts anew: optimizer, gradient scale" in outcome.stderr
-    assert "in epoch 19 of 140, 0 pictures into it" in " ".join(outcome.stderr.split())
+    assert "starting from scratch: optimizer, gradient scaler" in outcome.stderr
+    assert "in epoch 19 of 140, after 0 of its images" in " ".join(outcome.stderr.split())
     (run,) = begun
     assert run.state.ema is not None
     weights = read_checkpoint(path)
@@ -241,7 +242,7 @@ def test_other_images_begin_a_new_run(run_copy: Path, tiny_data: Path, tmp_path:
     assert refused.exit_code == 2
     assert "--checkpoint-dir" in refused.stderr
     assert dry.exit_code == 0, dry.output
-    assert "a new run with these weights, for the pictures are others: epoch 1 of 2, stage 1" in dry.stdout
+    assert "a new run from these weights, because the images differ: epoch 1 of 2, stage 1" in dry.stdout
 
 
 def test_fewer_epochs_than_are_complete(run_copy: Path) -> None:
@@ -250,7 +251,7 @@ def test_fewer_epochs_than_are_complete(run_copy: Path) -> None:
     outcome = camox("resume", run_copy, "--dry-run", *(part for each in settings for part in ("--set", each)))
 
     assert outcome.exit_code == 2
-    assert "has 2 complete epochs, and these settings ask for 1" in outcome.stderr
+    assert "has 2 epochs complete, but these settings ask for 1" in outcome.stderr
 
 
 def test_a_power_cut(run_copy: Path) -> None:

@@ -60,7 +60,7 @@ def test_pictures_and_test_sets_of_every_kind(
     rows = list(csv.DictReader(folder.per_image.read_text(encoding="utf-8").splitlines()))
     said = capsys.readouterr().err
 
-    assert f"{TRAINING_IMAGES} to train on, {TEST_IMAGES} for validation" in said
+    assert f"{TRAINING_IMAGES} for training, {TEST_IMAGES} for validation" in said
     assert f"{TEST_SET}: 1 of {TEST_IMAGES} pictures have another size than their masks, the first {path.stem}" in said
     assert results["tests"].keys() == {TEST_SET, "validation-test"}
     assert results["tests"]["validation-test"]["pictures"] == TEST_IMAGES
@@ -93,7 +93,7 @@ def test_another_hold_out_is_refused(
     plain_run: RunFolder, tiny_data: Path, tmp_path: Path, changed: dict[str, Any]
 ) -> None:
     """Resuming with settings that would validate on images trained on before is refused with exit code 4."""
-    with pytest.raises(CheckpointError, match="was trained on other pictures"):
+    with pytest.raises(CheckpointError, match="was trained on different images"):
         train(tiny_plan(tiny_data, tmp_path / "run", resume_from=str(plain_run.last), epochs=3, **changed))
 
 
@@ -147,7 +147,7 @@ def test_a_faulty_gpu_is_one_sentence(tiny_data: Path, tmp_path: Path, monkeypat
 
     assert caught.value.message == (
         "the GPU cannot be used: CUDA error: an illegal memory access was encountered, in epoch 1; "
-        "no weights were saved before"
+        "no weights had been saved"
     )
     assert caught.value.hint == "camox doctor"
 

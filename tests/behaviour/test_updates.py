@@ -143,7 +143,7 @@ def test_step_whose_loss_is_not_finite_changes_nothing(tiny_data: Path, tmp_path
     before = state(run)
     for value in (math.nan, math.inf):
         give_gradients(run, 1.0)
-        with pytest.raises(TrainingError, match=f"the loss became {value} in epoch 1 .* no weights were saved before"):
+        with pytest.raises(TrainingError, match=f"the loss became {value} in epoch 1 .* no weights had been saved"):
             optimizer_step(run, 1e-3, FINITE._replace(total=value), 0)
 
     assert differences(before, state(run)) == []
@@ -160,7 +160,7 @@ def test_loss_that_is_not_finite(tiny_data: Path, tmp_path: Path) -> None:
             output.terms[1, 2] = math.nan
 
     step.register_forward_hook(poison)
-    with pytest.raises(TrainingError, match="the loss became nan in epoch 2 after 6 pictures") as caught:
+    with pytest.raises(TrainingError, match="the loss became nan in epoch 2 after 6 images") as caught:
         carry_out(run, plan, None)
 
     assert caught.value.exit_code == 6
@@ -194,7 +194,7 @@ def test_only_many_skipped_steps_in_a_row_end_a_run(tiny_data: Path, tmp_path: P
         one.grad = torch.full_like(one, value)
         optimizer_step(run, 1e-3, FINITE, 4)
     one.grad = torch.full_like(one, math.inf)
-    with pytest.raises(TrainingError, match=r"51 steps in a row .* in epoch 5") as caught:
+    with pytest.raises(TrainingError, match=r"gradients overflowed in 51 steps in a row in epoch 5") as caught:
         optimizer_step(run, 1e-3, FINITE, 4)
 
     assert MOST_SKIPPED_STEPS == 50

@@ -72,7 +72,7 @@ def main() -> None:
             print(memory_of(loop))
             return
         computed_with = run.saver.computed_with
-        what = f"{format_arguments(asked)}, {computed_with['device']}, {computed_with['number format']}"
+        what = f"{format_arguments(asked)}, {computed_with['device']}, {computed_with['precision']}"
         print(what)
         compare(run, images, masks)
         loops = [loop(run, images, masks) for loop in (camox_steps, plain_steps, bare_steps)]

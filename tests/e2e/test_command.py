@@ -85,7 +85,7 @@ def test_ctrl_c(tiny_data: Path, tmp_path: Path) -> None:
     assert process.returncode == 130, stderr
     assert stdout == ""
     assert len(errors) == 1
-    assert errors[0].startswith("Error: stopped by Ctrl-C, in epoch ")
+    assert errors[0].startswith("Error: stopped by Ctrl-C in epoch ")
     assert errors[0].endswith(f"; the last good weights are in {Path('run') / 'last.pth'}")
     assert "Traceback" not in stderr
     assert "Interrupt" not in stderr
@@ -106,7 +106,7 @@ def test_killed_and_resumed(tiny_data: Path, tmp_path: Path, plain_run: RunFolde
 
     code, output = run(camox("resume", str(folder)))
     assert code == 0, output
-    assert "1 epochs are complete, 6 pictures into the next" in output
+    assert "1 epoch complete, 6 images into epoch 2" in output
     assert differing(folder, plain_run.path) == []
     results = [json.loads((each / "results.json").read_text(encoding="utf-8")) for each in (folder, plain_run.path)]
     assert differences(results[0], results[1], CIRCUMSTANCES) == []

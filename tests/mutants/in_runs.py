@@ -458,7 +458,7 @@ MUTANTS = [
     ),
     Mutant(
         "engine/train.py",
-        "            run.saver.save_last()  # complete before it came into this folder\n",
+        "            run.saver.save_last()  # it was complete before, in another folder\n",
         "            pass\n",
         "behaviour/engine/test_restoring.py::test_a_complete_run_says_so",
     ),
@@ -470,14 +470,14 @@ MUTANTS = [
     ),
     Mutant(
         "engine/train.py",
-        'return "go on from there" if run.folder.last.exists() else "start again"',
-        'return "go on from there"',
+        'return "resume from there" if run.folder.last.exists() else "start again"',
+        'return "resume from there"',
         "behaviour/engine/test_saving.py::test_a_loss_that_is_no_number",
     ),
     Mutant(
         "engine/saving.py",
-        "folder.path.mkdir()  # and",
-        "folder.path.mkdir(parents=True)  # and",
+        "folder.path.mkdir()  # but",
+        "folder.path.mkdir(parents=True)  # but",
         "behaviour/engine/test_saving.py::test_a_run_folder_that_goes_with_its_disk",
     ),
     Mutant(

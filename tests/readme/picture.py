@@ -51,7 +51,7 @@ def draw(columns: list[list[NDArray[np.uint8]]]) -> NDArray[np.uint8]:
 
 
 def main(run: Path) -> None:
-    test = run / "pictures" / "TestDataset" / "synthetic"
+    test = run / "dataset" / "TestDataset" / "synthetic"
     names = equal_steps(ranked(run / "per_image.csv"), COLUMNS)
     images = [next((test / "Imgs").glob(f"{name}.*")) for name in names]
     with tempfile.TemporaryDirectory() as folder:

@@ -78,7 +78,7 @@ def test_full_for_a_while(tiny_data: Path, disk: Path) -> None:
     code, output = train_while(disk, tiny_data, before)
 
     assert code == 0, output
-    assert "training goes on, and the next save tries again" in output
+    assert "training continues, and the next save tries again" in output
     assert read_checkpoint(disk / "run" / "last.pth")["epoch"] == 4
     assert len(json.loads((disk / "run" / "history.json").read_text())) == 4
     assert "Traceback" not in output

@@ -37,11 +37,11 @@ def test_stage_2_does_not_fit(
     assert settings_of(folder) == (2, 2, 2, False)
     assert left == [0, 0]
     assert (
-        f"Warning: the GPU ran out of memory in epoch 2; the last good weights are in {folder}/last.pth. Training "
-        "starts again from the last checkpoint with batches of 2 and 2 (stage 1 and 2) and 2 accumulation steps, which "
-        "make the same 4 and 4 pictures a step; a second time ends it\n"
+        f"Warning: the GPU ran out of memory in epoch 2; the last good weights are in {folder}/last.pth. "
+        "Restarting from the last checkpoint, using batch sizes 2 and 2 (stages 1 and 2) with 2 accumulation steps, "
+        "keeping the global batch sizes 4 and 4; if memory runs out again, the run stops\n"
     ) in said
-    assert f"Going on from {folder}/last.pth: 1 epochs are complete" in said
+    assert f"Resuming from {folder}/last.pth: 1 epoch complete" in said
 
 
 def fit_in_stage_1(monkeypatch: pytest.MonkeyPatch, most_images: int) -> None:
@@ -80,11 +80,11 @@ def test_two_processes_go_on(tiny_data: Path, tmp_path: Path) -> None:
     assert settings_of(folder) == (1, 1, 2, False)
     assert "Error: rank 1: the GPU ran out of memory in epoch 2" in output
     assert (
-        "Warning: all 2 processes start again from the last checkpoint with batches of 1 and 1 (stage 1 and 2) and 2 "
-        "accumulation steps, which make the same 4 and 4 pictures a step\n"
+        "Warning: restarting all 2 processes from the last checkpoint, using batch sizes 1 and 1 (stages 1 and 2) with "
+        "2 accumulation steps, keeping the global batch sizes 4 and 4\n"
     ) in output
-    assert output.count("start again") == 1
-    assert "1 epochs are complete, 4 pictures into the next" in output
+    assert output.count("restarting") == 1
+    assert "1 epoch complete, 4 images into epoch 2" in output
 
 
 def test_two_processes_end(tiny_data: Path, tmp_path: Path) -> None:
@@ -95,7 +95,7 @@ def test_two_processes_end(tiny_data: Path, tmp_path: Path) -> None:
     code, output = run(command, **room(tmp_path / "card", most_images=1, measured=False, rank=0, calls=2))
 
     assert code == 6, output
-    assert output.count("start again") == 1
+    assert output.count("restarting") == 1
     assert output.count("ran out of memory") == 2
     assert "Traceback" not in output
     hint = "--set train.batch_size=1 --set train.stage2_batch_size=1 --set train.accumulation_steps=4"
@@ -112,8 +112,8 @@ def test_two_processes_are_measured(tiny_data: Path, tmp_path: Path) -> None:
     assert code == 0, output
     assert steps(folder) == UNCUT
     assert settings_of(folder) == (1, 1, 2, False)
-    assert output.count("memory does not hold the batches asked for") == 1
-    assert "start again" not in output
+    assert output.count("the requested batch sizes do not fit in the memory of") == 1
+    assert "restarting" not in output
 
 
 def test_auto_from_the_command_line(tiny_data: Path, tmp_path: Path) -> None:
@@ -127,7 +127,7 @@ def test_auto_from_the_command_line(tiny_data: Path, tmp_path: Path) -> None:
     code, output = run(command, **room(tmp_path / "card", most_images=8, measured=True))
 
     assert (refused, message.count("\n")) == (2, 2), message
-    assert message.startswith("Error: --batch-size auto measures a GPU's memory, and this run is on the CPU\n")
+    assert message.startswith("Error: --batch-size auto measures GPU memory, but this run uses the CPU\n")
     assert code == 0, output
     # The defaults are 8 and 4 images at a time.
     assert settings_of(folder) == (8, 4, 2, False)

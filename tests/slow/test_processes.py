@@ -63,7 +63,7 @@ def test_a_worker_that_does_not_answer(tiny_data: Path, tmp_path: Path) -> None:
     message = the_message(output)
 
     assert code == 75
-    assert f"rank 1 does not answer, and the others gave up; its log is {tmp_path}/run/logs/rank1.log" in message
+    assert f"rank 1 stopped responding, and the others timed out; its log is {tmp_path}/run/logs/rank1.log" in message
     assert f"camox resume {tmp_path}/run" in message
 
 

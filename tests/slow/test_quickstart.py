@@ -20,7 +20,7 @@ def test_the_quickstart_learns_what_trivial_methods_cannot(tmp_path: Path) -> No
     results = json.loads((folder / "results.json").read_text())
     baselines = results["baselines"]
     assert results["validation"]["iou"] >= 0.70
-    assert baselines["best colour threshold"] < 0.40
+    assert baselines["best color threshold"] < 0.40
     assert baselines["all foreground"] < 0.40
     assert max(baselines["best local variance"], baselines["best orientation energy"]) < 0.55
     assert "camox predict" in done.stderr

@@ -79,7 +79,7 @@ def test_best_weights_that_are_damaged(run_folder: Path, capsys: pytest.CaptureF
     outcome = camox("resume", run_folder)
 
     assert outcome.exit_code == 0, outcome.output
-    assert "only epochs from here on count as the best" in outcome.stderr
+    assert "the best weights are chosen only from the epochs that follow" in outcome.stderr
     assert read_checkpoint(run_folder / "best_model.pth")["epoch"] == 3
 
 
@@ -100,7 +100,7 @@ def test_best_weights_of_what_is_done_again(run_folder: Path) -> None:
     kept = read_checkpoint(run_folder / "best_model.pth")["scores"]
 
     assert outcome.exit_code == 0, outcome.output
-    assert "holds other weights than the best of this run" in outcome.stderr
+    assert "does not contain this run's best weights" in outcome.stderr
     assert (kept["epoch"], kept["iou"]) == (results["epoch"], results["validation"]["iou"])
 
 
@@ -137,8 +137,8 @@ def test_what_changes_is_said(run_folder: Path) -> None:
 
     assert outcome.exit_code == 0, outcome.output
     assert "Warning: changed train.lr 0.001 -> 0.002: from here on the run is another one" in outcome.stderr
-    assert "changed train.batch_size 4 -> 2: the same pictures a step in the same order" in outcome.stderr
-    assert "changed data.num_workers 0 -> 1: the result stays what it would have been" in outcome.stderr
+    assert "Changed train.batch_size 4 -> 2: the same pictures a step in the same order" in outcome.stderr
+    assert "Changed data.num_workers 0 -> 1: the result stays what it would have been" in outcome.stderr
 
 
 def test_read_only_folder(run_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -168,5 +168,5 @@ def test_from_the_original_program(name: str, tiny_data: Path, tmp_path: Path, m
     outcome = camox(*common, "--checkpoint-dir", "run", *(each for text in short for each in ("--set", text)))
 
     assert outcome.exit_code == 0, outcome.output
-    assert "what is not in it starts anew: optimizer, gradient scale" in outcome.stderr
+    assert "starting from scratch: optimizer, gradient scaler" in outcome.stderr
     assert [row["epoch"] for row in json.loads(Path("run/history.json").read_text())] == [19]

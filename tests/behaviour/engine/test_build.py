@@ -18,6 +18,6 @@ def test_generated_images_depend_on_the_seed_and_are_kept_in_the_run_folder(tmp_
     )
 
     assert [len(first.train), len(first.validation), first.tests] == [4, build.GENERATED_VALIDATION, {}]
-    assert first.train[0].image.is_relative_to(tmp_path / "1" / "pictures")
+    assert first.train[0].image.is_relative_to(tmp_path / "1" / "dataset")
     assert not {pair.image for pair in first.train} & {pair.image for pair in first.validation}
     assert first.train[0].image.read_bytes() != second.train[0].image.read_bytes()

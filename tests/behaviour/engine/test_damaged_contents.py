@@ -113,7 +113,7 @@ WRONG: list[tuple[str, Any, str]] = [
     ("config.train.lr", "fast", "train.lr is 'fast'"),
     ("scores.iou", "best", "scores.iou is 'best', expected a number"),
     ("training.progress.samples", -1, "training.progress.samples is -1, expected a whole number from 0"),
-    ("training.progress.samples", 10**6, "training.progress.samples is 1000000, expected at most the 8 pictures"),
+    ("training.progress.samples", 10**6, "training.progress.samples is 1000000, expected at most 8 (the images)"),
     ("training.progress.epoch", 10**6, "training.progress.epoch is 1000000, expected 2"),
     ("training.progress.epoch", True, "training.progress.epoch is True, expected a whole number"),
     ("training.progress.best_iou", "best", "training.progress.best_iou is 'best', expected a number"),
@@ -123,17 +123,17 @@ WRONG: list[tuple[str, Any, str]] = [
         "config.train.lr is {}, expected one of: true or false, a whole number, a number, text, a list",
     ),
     ("training.progress.rate", float("nan"), "training.progress.rate is nan, expected a number from 0"),
-    ("training.progress.experts_chosen", [[1.0]], "training.progress.experts_chosen has [1] numbers"),
+    ("training.progress.experts_chosen", [[1.0]], "training.progress.experts_chosen has rows of [1] numbers"),
     ("training.ema_updates", 10**400, "0000, expected a whole number"),
     ("training.backbone_stages", 9, "training.backbone_stages is 9, expected a whole number from 0 to 4"),
     ("training.optimizer", MISSING, "training.optimizer is missing"),
     ("training.optimizer.state", [], "training.optimizer.state is [], expected entries by name"),
-    ("training.optimizer.state.0.exp_avg", torch.ones(3), "training.optimizer.state.0.exp_avg has the size (3,)"),
+    ("training.optimizer.state.0.exp_avg", torch.ones(3), "training.optimizer.state.0.exp_avg has shape (3,)"),
     ("training.optimizer.state.0.exp_avg", EXPANDED, "claims more numbers than are stored"),
     ("training.optimizer.state.0.step", torch.tensor(float("nan")), "state.0.step (1 of 1 NaN or infinite)"),
     ("training.optimizer.state.99999", {}, "training.optimizer.state.99999.step is missing"),
-    ("training.optimizer.param_groups.0.params", [0], "training.optimizer is over"),
-    ("training.optimizer.param_groups.0.params.0", 1, "training.optimizer is over"),
+    ("training.optimizer.param_groups.0.params", [0], "training.optimizer lists"),
+    ("training.optimizer.param_groups.0.params.0", 1, "training.optimizer lists"),
     ("training.optimizer.param_groups.0.lr", float("nan"), "param_groups.0.lr is nan, expected a number from 0"),
     ("training.optimizer.param_groups.0.betas", [0.9], "param_groups.0.betas is [0.9], expected 2 values"),
     ("training.scaler", {"scale": -1.0}, "training.scaler.scale is -1.0, expected a number from"),
@@ -177,7 +177,7 @@ def test_anything_anywhere(run: Run, saved: Checkpoint, entries: list[Keys], dat
         said = error.message + error.details
         # "training" alone is a word of other sentences, too.
         named = any(str(key) in said for key in keys[keys[0] == "training" :]) or "camox writes: training" in said
-        others = ("trained, from 64", "was trained on other pictures", "holds weights and no settings")
+        others = ("trained, from 64", "was trained on different images", "contains weights but no settings")
         assert named or any(each in said for each in others)
     else:
         assert run.state.progress.epoch == 2

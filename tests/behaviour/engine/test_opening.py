@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -26,16 +27,16 @@ def test_the_banner(tiny_data: Path, tmp_path: Path, capsys: pytest.CaptureFixtu
     rows = {line[:12].strip(): line[12:] for line in lines if line[:12].strip()}
 
     assert rows["Run folder"] == str(tmp_path / "run")
-    assert rows["Devices"].startswith("CPU, threads ")
+    assert re.match("CPU, [0-9]+ threads?, float32, torch ", rows["Devices"])
     assert rows["Strategy"] == "single: one process"
-    assert rows["Network"] == "test_resnet, 2 experts a layer, 2 for each picture"
-    assert rows["Pictures"] == "8 to train on, 3 held out for validation"
-    assert rows["Tests"] == "TINY 3"
-    assert rows["Stage 1"] == "epoch 1, learning rate 0.001"
-    assert "            batch 4 per process x 1 process x 2 accumulation = 8 global" in lines
+    assert rows["Network"] == "test_resnet, 2 experts per MoE layer, top-2 routing"
+    assert rows["Images"] == "8 for training, 3 held out for validation"
+    assert rows["Test sets"] == "TINY 3"
+    assert rows["Stage 1"] == "epoch 1, learning rate 0.001, global batch size 8"
+    assert "            = 4 per process x 1 process x 2 accumulation steps" in lines
     assert rows["Target"] == "validation IoU 0.72"
-    assert rows["Clock"] == "the time limit of 3h: 2h left"
-    assert rows["Curves"] == f"tensorboard --logdir {tmp_path / 'run'}"
+    assert rows["Time left"] == "2h of the time limit of 3h"
+    assert rows["TensorBoard"] == f"tensorboard --logdir {tmp_path / 'run'}"
     assert max(len(line) for line in lines if str(tmp_path) not in line) <= 80
 
 
@@ -47,7 +48,7 @@ def test_synchronised_batch_norm(
     run = prepare(tiny_plan(tiny_data, tmp_path / "run", sync_batchnorm=True))[0]
     announce(run)
 
-    assert "BatchNorm   one process has nothing to synchronise\n" in capsys.readouterr().err
+    assert "BatchNorm   nothing to synchronize: one process\n" in capsys.readouterr().err
 
 
 @pytest.fixture
@@ -74,4 +75,4 @@ def test_the_banner_names_the_gpus(tiny_data: Path, tmp_path: Path, capsys: pyte
 
     assert "Devices     2 GPUs: Tesla T4, 14.7 GiB" in lines
     assert "Strategy    dp: DataParallel, one process for all GPUs" in lines
-    assert "            batch 4 per GPU x 2 GPUs x 1 accumulation = 8 global" in lines
+    assert "            = 4 per GPU x 2 GPUs x 1 accumulation step" in lines

@@ -194,9 +194,23 @@ def test_what_resuming_tells(
 
     assert after[:-1] == lines
     assert (added["event"], added["epoch"], added["samples"]) == ("resume", 2, 0)
-    assert f"Going on from {folder / 'last.pth'}: 2 epochs are complete" in capsys.readouterr().err
+    assert f"Resuming from {folder / 'last.pth'}: 2 epochs complete" in capsys.readouterr().err
     assert (folder / "results.json").read_bytes() == plain_run.results.read_bytes()
     assert (folder / "last.pth").read_bytes() == plain_run.last.read_bytes()
+
+
+@pytest.mark.parametrize("name", ["precision", "number format"])
+def test_another_precision_is_reported(
+    saved: Checkpoint, tiny_data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str
+) -> None:
+    """Results will differ by rounding, also from a checkpoint of camox 0.1, which has another name for it."""
+    computed_with = {"device": "CPU, threads 0", name: "bfloat16"}
+    checkpoint = with_training(saved, tmp_path / "last.pth", computed_with=computed_with)
+    restored(tiny_data, tmp_path / "run", checkpoint, epochs=3)
+    said = capsys.readouterr().err
+
+    assert "The device was CPU, threads 0 and is now CPU, threads " in said
+    assert "The precision was bfloat16 and is now float32: results will differ by rounding\n" in said
 
 
 @pytest.mark.parametrize("name", ["last.pth", "previous.pth"])
@@ -248,7 +262,7 @@ def test_best_weights_of_another_run(
     run = restored(tiny_data, folder, source, epochs=3, resume_from=str(source.path))
 
     assert (run.state.progress.best_epoch, run.state.progress.best_iou) == (0, -1.0)
-    assert "other weights than the best of this run, epoch 1: only epochs from here on" in capsys.readouterr().err
+    assert "this run's best weights, of epoch 1: the best weights are chosen only from" in capsys.readouterr().err
     assert run.folder.best.exists() != beside
 
 
@@ -264,13 +278,16 @@ def test_best_weights_that_are_nowhere(
 
     assert [(name, content.epoch) for name, content in disk.written] == [("best_model.pth", 3), ("last.pth", 3)]
     assert run.state.progress.best_epoch == 3
-    assert f"there is no file {source.path.parent / 'best_model.pth'}: only epochs" in capsys.readouterr().err
+    assert (
+        f"there is no file {source.path.parent / 'best_model.pth'}: the best weights are chosen"
+        in capsys.readouterr().err
+    )
 
 
 def test_nothing_left_to_do(plain_run: RunFolder, tiny_data: Path, tmp_path: Path) -> None:
     """A checkpoint with all the epochs asked for and without the best weights beside it is refused, exit code 2."""
     shutil.copy(plain_run.last, tmp_path / "last.pth")
-    with pytest.raises(UsageError, match="has 2 complete epochs") as caught:
+    with pytest.raises(UsageError, match="has 2 epochs complete") as caught:
         train(tiny_plan(tiny_data, tmp_path / "run", resume_from=str(tmp_path / "last.pth")))
 
     assert caught.value.exit_code == 2
@@ -311,8 +328,8 @@ def test_from_best_model(
     progress, ema = run.state.progress, run.state.ema
     assert ema is not None
 
-    assert f"Going on from {source}: 2 epochs are complete" in said
-    assert "what is not in it starts anew: optimizer, gradient scale, position" in said
+    assert f"Resuming from {source}: 2 epochs complete" in said
+    assert "starting from scratch: optimizer, gradient scaler, position" in said
     # An average that began its ramp anew would forget what it holds.
     assert (progress.epoch, progress.samples, progress.best_epoch, ema.updates) == (2, 0, 2, STEPS)
     assert differences(dict(ema.network.state_dict()), dict(content["ema"])) == []
@@ -354,8 +371,8 @@ def test_from_the_original_program(
 
     assert run.state.progress.epoch == 3
     assert run.state.progress.best_epoch == 0
-    assert f"Going on from {path}: 3 epochs are complete" in said
-    assert "what is not in it starts anew: optimizer, gradient scale, position" in said
+    assert f"Resuming from {path}: 3 epochs complete" in said
+    assert "starting from scratch: optimizer, gradient scaler, position" in said
     expected = {name: content["ema" if name in parameters else "network"][name] for name in content["ema"]}
     assert differences(dict(run.state.ema.network.state_dict()), expected) == []
     assert differences(dict(run.state.network.state_dict()), dict(content["network"])) == []
@@ -402,7 +419,7 @@ def test_weights_with_other_images_begin_a_new_run(
     assert (progress.epoch, progress.best_epoch, progress.best_iou, progress.history) == (0, 0, -1.0, [])
     assert not run.folder.best.exists()
     assert differences(run.state.network.state_dict(), saved.content["network"]) == []
-    assert "a new run starts with its weights" in " ".join(capsys.readouterr().err.split())
+    assert "starting a new run from its weights" in " ".join(capsys.readouterr().err.split())
     disk = run.saver.write = Disk()
     enter_phase(run, run.phases[0])
     close_epoch(run, run.phases[0], Scores({"iou": 0.01, "dice": 0.0, "mae": 1.0}))
@@ -412,7 +429,7 @@ def test_weights_with_other_images_begin_a_new_run(
 def test_a_new_run_does_not_take_the_old_ones_folder(saved: Checkpoint, other_data: Path, tmp_path: Path) -> None:
     source = best_of(saved, tmp_path / "source")
     before = source.path.read_bytes()
-    with pytest.raises(UsageError, match="holds the old one") as caught:
+    with pytest.raises(UsageError, match="contains the old one") as caught:
         prepare(tiny_plan(other_data, source.path.parent, resume_from=str(source.path)), source)
 
     assert "--checkpoint-dir" in caught.value.hint
@@ -438,21 +455,24 @@ def test_images_held_out_otherwise(saved: Checkpoint, tiny_data: Path, tmp_path:
 def test_position_and_optimizer_belong_to_images(saved: Checkpoint, other_data: Path, tmp_path: Path) -> None:
     """last.pth goes on with its own images alone; what starts anew with others is said where it is there."""
     checkpoint = Checkpoint(tmp_path / "last.pth", saved.content)
-    with pytest.raises(CheckpointError, match="was trained on other pictures") as caught:
+    with pytest.raises(CheckpointError, match="was trained on different images") as caught:
         prepare(tiny_plan(other_data, tmp_path / "run"), checkpoint)
     assert "camox train" not in caught.value.hint
 
     best_of(saved, tmp_path)
-    with pytest.raises(CheckpointError, match="was trained on other pictures") as caught:
+    with pytest.raises(CheckpointError, match="was trained on different images") as caught:
         prepare(tiny_plan(other_data, tmp_path / "run"), checkpoint)
-    assert f"camox train --resume-from {tmp_path / 'best_model.pth'} starts a new run" in caught.value.hint
+    assert (
+        f"to start a new run from its weights: camox train --resume-from {tmp_path / 'best_model.pth'}"
+        in caught.value.hint
+    )
 
 
 def test_held_out_images_alone_are_others(saved: Checkpoint, tiny_data: Path, tmp_path: Path) -> None:
     """An image more to hold out, and the same to train on: the best so far was chosen by others."""
     own = saved.content["pictures"].split()[0]
     checkpoint = Checkpoint(saved.path, Content(saved.content, pictures=f"{own} others"))
-    with pytest.raises(CheckpointError, match="has chosen its best weights by other pictures"):
+    with pytest.raises(CheckpointError, match="selected its best weights on different images"):
         prepare(tiny_plan(tiny_data, tmp_path / "run"), checkpoint)
 
 
@@ -464,7 +484,8 @@ def test_scores_at_another_size_do_not_count(
     run = restored(tiny_data, tmp_path / "run", source, img_size=96, epochs=3)
 
     assert (run.state.progress.epoch, run.state.progress.best_epoch) == (2, 0)
-    assert "are of 64 x 64 pixels: only epochs from here on count as the best" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert "were measured at 64 x 64 pixels: the best weights are chosen only from the epochs that follow" in said
 
 
 def test_scores_of_unknown_images_do_not_count(
@@ -474,14 +495,16 @@ def test_scores_of_unknown_images_do_not_count(
     run = restored(tiny_data, tmp_path / "run", best_of(saved, tmp_path / "source", pictures=None), epochs=3)
 
     assert (run.state.progress.epoch, run.state.progress.best_epoch) == (2, 0)
-    assert "does not say which held-out pictures its scores are of" in " ".join(capsys.readouterr().err.split())
+    assert "does not record which validation images its scores were measured on" in " ".join(
+        capsys.readouterr().err.split()
+    )
 
 
 @pytest.mark.parametrize("name", ["last.pth", "best_model.pth"])
 def test_fewer_epochs_than_there_are(saved: Checkpoint, tiny_data: Path, tmp_path: Path, name: str) -> None:
     """Asking for less than is done gives no old network for a new one: refused, exit code 2, and nothing is written."""
     source = best_of(saved, tmp_path / "source") if name == "best_model.pth" else saved
-    with pytest.raises(UsageError, match="has 2 complete epochs, and these settings ask for 1") as caught:
+    with pytest.raises(UsageError, match="has 2 epochs complete, but these settings ask for 1") as caught:
         restored(tiny_data, tmp_path / "run", source, epochs=1, stage1_epochs=1, warmup_epochs=0)
 
     assert caught.value.exit_code == 2
@@ -495,7 +518,7 @@ def test_a_complete_run_says_so(
     folder = tmp_path / "run"
     train(tiny_plan(tiny_data, folder, resume_from=str(plain_run.last)))
 
-    assert "All 2 epochs are complete: the best weights are scored again" in capsys.readouterr().err
+    assert "All 2 epochs are complete: scoring the best weights again" in capsys.readouterr().err
     assert (folder / "results.json").read_bytes() == plain_run.results.read_bytes()
     assert differences(read_checkpoint(folder / "last.pth"), saved_content(plain_run), {"config", "checksum"}) == []
 

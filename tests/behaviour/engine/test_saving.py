@@ -49,7 +49,7 @@ def test_full_for_a_while(tiny_data: Path, tmp_path: Path, capsys: pytest.Captur
     said = capsys.readouterr().err
     last = [content for name, content in disk.written if name == "last.pth"]
 
-    assert said.count("No space left on device; training goes on, and the next save tries again") == 2
+    assert said.count("No space left on device; training continues, and the next save tries again") == 2
     assert unsaved is not None
     assert not current
     assert [content.epoch for content in last] == [3]
@@ -84,7 +84,7 @@ def test_best_weights_that_cannot_be_written(
     close_epochs(run, 0.1, 0.3, 0.2, 0.2)
     best = [content for name, content in disk.written if name == "best_model.pth"][-1]
 
-    assert "training goes on with the best weights before these" in capsys.readouterr().err
+    assert "training continues, and the previous best weights are kept" in capsys.readouterr().err
     assert best.scores is not None
     assert (best.epoch, best.scores["iou"]) == (3, 0.2)
     assert run.state.progress.best_epoch == 3
@@ -96,7 +96,7 @@ def test_no_weights_at_all(tiny_data: Path, tmp_path: Path) -> None:
     run, _ = prepare(plan)
     make_idle(run)
     run.saver.write = Disk(lambda name, count: True)
-    with pytest.raises(TrainingError, match="no weights could be kept") as caught:
+    with pytest.raises(TrainingError, match="no weights could be saved") as caught:
         carry_out(run, plan, None)
 
     assert caught.value.exit_code == 6
@@ -140,7 +140,7 @@ def test_a_stop_within_an_epoch_is_saved_once(tiny_data: Path, tmp_path: Path) -
     close_epochs(run, 0.5)
     run.state.progress.samples = 4
     for _ in range(2):
-        end_early(run, Stop("stopped by the clock", 0))
+        end_early(run, Stop("stopped by the time limit of 1h", 0))
     places = [content.training.progress.samples for _, content in disk.written if content.training is not None]
 
     assert places == [0, 4]
@@ -210,7 +210,7 @@ def test_a_run_folder_that_goes(tiny_data: Path, tmp_path: Path, what: str) -> N
         run.folder.path.rename(tmp_path / "elsewhere")
     else:
         shutil.rmtree(run.folder.path)
-    with pytest.raises(TrainingError, match="is not there any more: it was moved or removed; where the run") as caught:
+    with pytest.raises(TrainingError, match="no longer exists: it was moved or deleted; the current state") as caught:
         close_epochs(run, 0.4)
 
     assert run.folder.resume_command in caught.value.hint
@@ -289,4 +289,4 @@ def test_a_loss_that_is_no_number(tiny_data: Path, tmp_path: Path, is_saved: boo
     with pytest.raises(TrainingError, match="the loss became nan") as caught:
         optimizer_step(run, 0.1, LossValues(*[float("nan")] * len(LossValues._fields)), 0)
 
-    assert caught.value.hint.startswith("go on from there with" if is_saved else "start again with")
+    assert caught.value.hint.startswith("resume from there with" if is_saved else "start again with")

@@ -87,7 +87,7 @@ def test_missing_package(tiny_data: Path, tmp_path: Path, monkeypatch: pytest.Mo
 
     assert outcome.exit_code == 2
     assert outcome.stderr == (
-        "Error: --tensorboard needs the package tensorboard: No module named 'tensorboard'\n"
+        "Error: --tensorboard requires the tensorboard package: No module named 'tensorboard'\n"
         "Try:   python -m pip install tensorboard\n"
     )
     assert not (tmp_path / "run").exists()
@@ -114,4 +114,4 @@ def test_a_full_disk_costs_curves(
         drawing.write("step", {"total": 1.0}, at)
     drawing.close()
 
-    assert capsys.readouterr().err.count("No space left on device; training goes on without it") == 1
+    assert capsys.readouterr().err.count("No space left on device; training continues without it") == 1

@@ -70,8 +70,8 @@ def test_what_does_not_fit(capsys: pytest.CaptureFixture[str], preset_goes_on: b
 
     assert batches(fitted) == (8, 6, 2)
     assert warning == (
-        "Warning: each GPU's memory does not hold the batches asked for: batches of 8 and 6 (stage 1 and 2) and 2 "
-        "accumulation steps make the same 32 and 24 pictures a step. The same by hand: "
+        "Warning: the requested batch sizes do not fit in the memory of each GPU: using batch sizes 8 and 6 (stages 1 "
+        "and 2) with 2 accumulation steps, keeping the global batch sizes 32 and 24. Equivalent flags: "
     ) + (
         "--set train.batch_size=8 --set train.stage2_batch_size=6 --set train.accumulation_steps=2"
         if preset_goes_on
@@ -89,13 +89,13 @@ def test_what_whole_numbers_do_not_keep(capsys: pytest.CaptureFixture[str]) -> N
     fitted = fit_batches(small(), holds(3, 2))
 
     assert batches(fitted) == (3, 2, 6)
-    assert "make 36 and 24 pictures a step instead of 32 and 24" in capsys.readouterr().err
+    assert "changing the global batch sizes from 32 and 24 to 36 and 24" in capsys.readouterr().err
 
 
 def test_a_card_that_holds_no_image() -> None:
     """Gradient checkpointing is turned on before giving up, and what can be tried then is told."""
     fitted = fit_batches(small(batch_size=4, stage2_batch_size=2), holds(-1, -1))
-    with pytest.raises(DeviceError, match="stage 2 does not fit into the GPU's memory") as caught:
+    with pytest.raises(DeviceError, match="stage 2 does not fit in GPU memory even with one image") as caught:
         fit_batches(small(), holds(5, 0))
 
     assert fitted.config.model.gradient_checkpointing
@@ -123,17 +123,15 @@ def test_auto_says_what_it_took(capsys: pytest.CaptureFixture[str]) -> None:
     fit_batches(small(batch_size="auto"), holds(10, 10))
 
     assert capsys.readouterr().err.splitlines()[-1] == (
-        "Memory: the largest batches of 8 and 6 (stage 1 and 2) and 2 accumulation steps make the same 32 and 24 "
-        "pictures a step; the same by hand: --batch-size 8 --stage2-batch-size 6 --accumulation-steps 2"
+        "Memory: the largest that fit are batch sizes 8 and 6 (stages 1 and 2) with 2 accumulation steps, keeping the "
+        "global batch sizes 32 and 24; equivalent flags: --batch-size 8 --stage2-batch-size 6 --accumulation-steps 2"
     )
 
 
 def test_auto_on_the_cpu() -> None:
     """Nothing is measured there: one sentence, exit code 2; without auto there is none."""
     refuse_auto_on_cpu(small())
-    with pytest.raises(
-        ConfigError, match=r"--stage2-batch-size auto measures a GPU's memory, and .* on the CPU"
-    ) as told:
+    with pytest.raises(ConfigError, match=r"--stage2-batch-size auto measures GPU memory, but .* uses the CPU") as told:
         start.start(resolve("quickstart", {"train.stage2_batch_size": "auto"}))
 
     assert told.value.exit_code == 2
@@ -148,11 +146,11 @@ def test_a_measurement_that_fails(capsys: pytest.CaptureFixture[str]) -> None:
         return [(1, 1), Failure("no answer within 600 s")]
 
     after = fit_batches(before, failing)
-    with pytest.raises(DeviceError, match="the largest batch cannot be measured: no answer within 600 s"):
+    with pytest.raises(DeviceError, match="the largest batch size could not be measured: no answer within 600 s"):
         fit_batches(small(batch_size="auto"), failing)
 
     assert after == before
-    assert "Warning: the memory was not measured: no answer within 600 s" in capsys.readouterr().err
+    assert "Warning: GPU memory could not be measured: no answer within 600 s" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("batch", ["16", "auto"])

@@ -49,11 +49,11 @@ def test_hang(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("code", "why"),
     [
-        ("import os; os.abort()", "its process was ended by SIGABRT"),
-        ("import os; os.kill(os.getpid(), 11)", "its process was ended by SIGSEGV"),
+        ("import os; os.abort()", "its process was killed by SIGABRT"),
+        ("import os; os.kill(os.getpid(), 11)", "its process was killed by SIGSEGV"),
         ("raise RuntimeError('no such card')", "RuntimeError: no such card"),
         ("print('bad luck'); raise SystemExit(3)", "bad luck"),
-        ("raise SystemExit(3)", "it ended with exit code 3"),
+        ("raise SystemExit(3)", "it exited with code 3"),
     ],
 )
 def test_crash(code: str, why: str) -> None:
@@ -65,7 +65,7 @@ def test_command_that_is_not_there() -> None:
     """A missing program is a reason too."""
     (only,) = run_together([["/nowhere/nvidia-smi"]], seconds=GENEROUS)
 
-    assert only == Failure("there is no nvidia-smi on this machine")
+    assert only == Failure("nvidia-smi was not found on this machine")
 
 
 def test_others_end_with_the_one_that_failed() -> None:
@@ -75,7 +75,7 @@ def test_others_end_with_the_one_that_failed() -> None:
         [SLEEP, python("raise ValueError('lost')"), ["true"]], seconds=GENEROUS, grace=0.05
     )
 
-    assert waiting == Failure("ended because another process failed")
+    assert waiting == Failure("stopped because another process failed")
     assert failed == Failure("ValueError: lost")
     assert time.monotonic() - started < GENEROUS / 2
 

@@ -68,7 +68,7 @@ def test_all_experts_work(
     monkeypatch.setattr(trial_module, "validate", look_and_validate)
     data = TrialData(find_data([tiny_data]).train, tuple(range(8)), (8, 9, 10))
     measurement = measured(
-        replace(tiny_trial(tiny_data, gradient_checkpointing=True), pictures=data), tmp_path, monkeypatch
+        replace(tiny_trial(tiny_data, gradient_checkpointing=True), images=data), tmp_path, monkeypatch
     )
 
     assert min(measurement.compute + measurement.end_to_end) > 0

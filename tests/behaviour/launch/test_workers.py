@@ -92,7 +92,9 @@ while not has_begun(shared_folder()): time.sleep(0.005)
 # To be told after the other one.
 LATE = "while not (shared_folder() / f'error{1 - rank}.json').exists(): time.sleep(0.005)\ntime.sleep(0.1)\n"
 WAIT = "time.sleep(60)"
-NO_PEERS = "Try:   camox doctor; NCCL_P2P_DISABLE=1 helps where GPUs cannot reach each other\n"
+NO_PEERS = (
+    "Try:   camox doctor; NCCL_P2P_DISABLE=1 helps if GPUs cannot access each other; see camox guide troubleshooting\n"
+)
 
 
 def test_all_end_well(capfd: pytest.CaptureFixture[str], tmp_path: Path) -> None:
@@ -129,7 +131,7 @@ def test_threads_are_shared_out(capfd: pytest.CaptureFixture[str], monkeypatch: 
             "Error: rank 1 was killed by SIGKILL; its log is {log}\n",
         ),
         (f"if rank == 0: os.kill(os.getpid(), signal.SIGSEGV)\n{WAIT}", 139, "Error: rank 0 was killed by SIGSEGV\n"),
-        (f"if rank: os._exit(9)\n{WAIT}", 9, "Error: rank 1 ended with exit code 9; its log is {log}\n"),
+        (f"if rank: os._exit(9)\n{WAIT}", 9, "Error: rank 1 exited with code 9; its log is {log}\n"),
         (
             f"if rank: fail(1, 'ValueError: a bug')\n{LATE}fail({PEER_LOST}, 'lost the others')",
             1,
@@ -138,19 +140,19 @@ def test_threads_are_shared_out(capfd: pytest.CaptureFixture[str], monkeypatch: 
         (
             f"if rank == 0: fail({PEER_LOST}, 'lost the others')\n{WAIT}",
             PEER_LOST,
-            "Error: rank 1 does not answer, and the others gave up; its log is {log}\n"
-            "Try:   --set run.collective_timeout=1h waits longer\n",
+            "Error: rank 1 stopped responding, and the others timed out; its log is {log}\n"
+            "Try:   --set run.collective_timeout=1h, to wait longer; see camox guide troubleshooting\n",
         ),
         # NCCL's watchdog aborts whoever waited too long for another one, and a rank whose GPU failed: both are named.
         (
             f"if rank == 0: os.abort()\n{WAIT}",
             PEER_LOST,
-            f"Error: rank 1 does not answer; its log is {{log}}, and rank 0 {ABORTED}\n{NO_PEERS}",
+            f"Error: rank 1 stopped responding; its log is {{log}}, and rank 0 {ABORTED}\n{NO_PEERS}",
         ),
         (
             f"if rank == 1: os.abort()\n{WAIT}",
             PEER_LOST,
-            f"Error: rank 0 does not answer, and rank 1 {ABORTED}; its log is {{log}}\n{NO_PEERS}",
+            f"Error: rank 0 stopped responding, and rank 1 {ABORTED}; its log is {{log}}\n{NO_PEERS}",
         ),
         (
             "if rank == 0: os.abort()\ntime.sleep(0.1)\nfail(3, 'broken picture')",
@@ -212,7 +214,7 @@ def test_before_there_is_a_run_folder(capfd: pytest.CaptureFixture[str]) -> None
     """Where no log can be kept, its end is shown."""
     exit_code, said = end_of("if rank: print('this is why', flush=True); os._exit(9)", capfd, RUN)
 
-    assert (exit_code, said) == (9, "Error: rank 1 ended with exit code 9\nthis is why\n")
+    assert (exit_code, said) == (9, "Error: rank 1 exited with code 9\nthis is why\n")
     assert list(RUN.iterdir()) == []
 
 
@@ -259,7 +261,7 @@ while not (Path('deaf0').exists() and Path('deaf1').exists()): time.sleep(0.01)
 while rank: os.kill(launcher, signal.SIGINT); time.sleep(0.1)
 {WAIT}
 """
-    assert end_of(code, capfd) == (130, "Error: stopped at once by a second Ctrl-C\n")
+    assert end_of(code, capfd) == (130, "Error: stopped immediately by a second Ctrl-C\n")
 
 
 def test_asked_in_two_ways(capfd: pytest.CaptureFixture[str]) -> None:

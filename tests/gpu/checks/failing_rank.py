@@ -49,7 +49,7 @@ _FAULTS = (
         "Error: rank 1: the GPU ran out of memory in epoch 2",
     ),
     Fault("SIGKILL", kill("self", "SIGKILL"), 137, "Error: rank 1 was killed by SIGKILL"),
-    Fault("SIGSTOP", kill("self", "SIGSTOP"), 75, "Error: rank 1 does not answer"),
+    Fault("SIGSTOP", kill("self", "SIGSTOP"), 75, "Error: rank 1 stopped responding"),
 )
 
 
@@ -85,6 +85,6 @@ def run_with(fault: Fault, report: Report, data: Path, environment: dict[str, st
     assert "Traceback" not in ended.stderr, "a traceback reached the terminal"
     assert seconds < _SECONDS, f"ended {seconds:.0f} s after the fault, and {_SECONDS} are allowed"
     if fault.code == 0:
-        assert ended.stderr.count("start again") == 1, "not one restart"
-        assert "with batches of 1 and 1" in ended.stderr, "not with half batches"
+        assert ended.stderr.count("restarting") == 1, "not one restart"
+        assert "using batch sizes 1 and 1" in ended.stderr, "not with half batches"
     return seconds

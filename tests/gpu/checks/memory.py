@@ -154,8 +154,8 @@ def out_of_memory_by_decree(report: Report, data: Path) -> None:
 def expect_restart(ended: Ended) -> None:
     """One, with half the batch of stage 2."""
     said = " ".join(ended.stderr.split())
-    assert said.count("Training starts again from the last checkpoint with batches of") == 1, "not one restart"
-    assert "and 2 (stage 1 and 2) and 2 accumulation steps" in said, "not with half the batch"
+    assert said.count("Restarting from the last checkpoint, using batch sizes") == 1, "not one restart"
+    assert "and 2 (stages 1 and 2) with 2 accumulation steps" in said, "not with half the batch"
 
 
 @contextmanager

@@ -56,7 +56,7 @@ def test_all_that_is_compared(tiny_data: Path, monkeypatch: pytest.MonkeyPatch) 
     assert {(trial.steps, trial.repeats) for trial, _ in trials.tried} == {(2, 3)}
     assert [row.step_images for row in result.rows] == [32, 24] * 3
     assert (result.train, result.validation) == (TRAINING_IMAGES - 3, 3)
-    data = trials.tried[0][0].pictures
+    data = trials.tried[0][0].images
     assert data is not None
     assert (len(data.files), len(data.train), len(data.validation)) == (TRAINING_IMAGES, TRAINING_IMAGES - 3, 3)
     assert set(data.train) | set(data.validation) == set(range(TRAINING_IMAGES))

@@ -224,7 +224,7 @@ def test_cards_that_do_not_work_together() -> None:
 
 def test_one_of_several_cards_is_broken() -> None:
     """The others train without it; a recipe that needs it too does not fit."""
-    readings = machine(T4, T4, gpus=(Failure("its process was ended by SIGSEGV"), GpuTrial(14 * GIB)), ddp=None)
+    readings = machine(T4, T4, gpus=(Failure("its process was killed by SIGSEGV"), GpuTrial(14 * GIB)), ddp=None)
 
     examination = examined(readings)
 
@@ -429,7 +429,7 @@ def test_supported(capability: tuple[int, int], architectures: tuple[str, ...], 
     assert supported(capability, architectures) is expected
 
 
-failures = st.builds(Failure, st.sampled_from(["no answer within 180 s", "its process was ended by SIGSEGV"]))
+failures = st.builds(Failure, st.sampled_from(["no answer within 180 s", "its process was killed by SIGSEGV"]))
 
 
 @settings(max_examples=40)

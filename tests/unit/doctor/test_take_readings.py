@@ -154,7 +154,7 @@ def test_memory_on_the_smallest_card(answering: Callable[..., Script]) -> None:
 
 def test_nothing_answers(answering: Callable[..., Script]) -> None:
     """Where no process answers, each reading says so, and nothing raises."""
-    dead = Failure("its process was ended by SIGKILL")
+    dead = Failure("its process was killed by SIGKILL")
     answering(smi=dead, torch_build=dead, imports=dead, network=dead, internet=dead)
 
     examination = examine("kaggle-2xT4", lambda text: None)

@@ -35,7 +35,7 @@ def test_the_only_data_set_of_a_session_is_used_and_named(
     data = open_data(DataConfig(), 0, RunFolder(tmp_path / "run"))
 
     assert {pair.image.is_relative_to(place) for pair in data.train} == {True}
-    assert f"using {place}, the only data set" in capsys.readouterr().err
+    assert f"using {place}, the only dataset" in capsys.readouterr().err
 
 
 def test_several_data_sets_of_a_session_are_listed(kaggle_input: Path, tiny_data: Path, tmp_path: Path) -> None:

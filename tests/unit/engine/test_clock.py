@@ -15,7 +15,7 @@ from camoxpert_cli.engine.time_limit import Deadline, Reserve
 from camoxpert_cli.parallel.world import World
 
 SIGNALLED = Stop("stopped by a request to terminate", 143)
-NO_TIME = Stop("stopped by the clock: it", 0)
+NO_TIME = Stop("stopped by the time limit of 1h", 0)
 
 
 @dataclass(frozen=True)

@@ -49,4 +49,4 @@ def test_the_dead_in_words() -> None:
     """Layers and experts are counted from 1, and layers whose experts all live are left out."""
     use = expert_use([[100, 100, 100, 100], [200, 200, 0, 0], [200, 100, 99, 1]], top_k=2)
 
-    assert format_dead_experts(use) == "3 of the network's 12 experts, which hardly learn (layer 2: 3, 4; layer 3: 4)"
+    assert format_dead_experts(use) == "3 of 12 experts (layer 2: 3, 4; layer 3: 4)"

@@ -17,7 +17,7 @@ from camoxpert_cli.run_folder import RunFolder
     "outcome",
     [
         {"results": {"epoch": 3, "validation": {"iou": 0.5}}},
-        {"stop": Stop("stopped by the clock", 0), "unsaved": ("the disk is full", "free some space")},
+        {"stop": Stop("stopped by the time limit of 1h", 0), "unsaved": ("the disk is full", "free some space")},
     ],
     ids=["complete", "cut"],
 )

@@ -15,4 +15,4 @@ def test_more_workers_than_cores(
     monkeypatch.setattr(run, "usable_cores", lambda: 4)
 
     assert run._choose_workers(asked, ranks) == asked
-    assert (f"{asked * ranks} processes will load pictures and take turns" in capsys.readouterr().err) is warned
+    assert (f"{asked * ranks} loader workers share" in capsys.readouterr().err) is warned

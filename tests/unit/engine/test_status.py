@@ -42,13 +42,13 @@ def test_a_step(run: Run) -> None:
     report = report_step(run, run.phases[0], 0, LOSSES, wait=0.25)
 
     # Half of an epoch and two whole ones, three validations and the test set: 1 + 2 * 2 + 3 * 6 + 6.
-    assert report.line == "loss 3.250  lr 1.0e-03  4.0 img/s  wait 25%  left >29s"
+    assert report.line == "loss 3.250  lr 1.0e-03  4.0 img/s  data wait 25%  ETA >29s"
     assert [" ".join(row.split()) for row in report.rows[:2]] == [
         "stage 1 step 1 of 2, learning rate: network 0.0e+00",
         "loss 3.250: bce 0.500, iou 0.250, edge 0.125, deep 1.000, balance 4.000",
     ]
-    assert report.rows[2].startswith("  speed    4.0 img/s, data wait 25%, memory ")
-    assert report.rows[3] == "  left     stage 1 15s, run >29s"
+    assert report.rows[2].startswith("  speed      4.0 img/s, data wait 25%, memory ")
+    assert report.rows[3] == "  remaining  stage 1 15s, total >29s"
 
 
 def test_nothing_is_known_before_a_step_was_timed(run: Run) -> None:
@@ -56,9 +56,9 @@ def test_nothing_is_known_before_a_step_was_timed(run: Run) -> None:
     run.reporter.throughput = Throughput()
     report = report_step(run, run.phases[0], 0, LOSSES, wait=0.0)
 
-    assert report.line == "loss 3.250  lr 0.0e+00  wait 0%"
+    assert report.line == "loss 3.250  lr 0.0e+00  data wait 0%"
     assert "img/s" not in report.rows[2]
-    assert report.rows[3] == "  left     not known yet"
+    assert report.rows[3] == "  remaining  not known yet"
 
 
 def test_all_fits_80_columns(run: Run) -> None:
@@ -75,7 +75,7 @@ def test_all_fits_80_columns(run: Run) -> None:
     report = report_step(run, run.phases[0], 999, losses, wait=0.99)
     run.state.progress.epoch = 140
 
-    assert "will stop in epoch 2" in report.rows[3]
+    assert "stops in epoch 2" in report.rows[3]
     assert max(map(len, report.rows)) <= 80
     assert len(f"Epoch 140/140  3999/4000  {report.line}") <= 80
     assert len(epoch_line(run, 93.2503, Scores({"iou": 0.72, "dice": 0.8, "mae": 0.03}), 40000.0, better=True)) <= 80
@@ -90,11 +90,11 @@ def test_the_forecast_is_said_once(run: Run, capsys: pytest.CaptureFixture[str])
         tell_forecast(run, run.phases[0])
         said.append(capsys.readouterr().err)
 
-    assert said[0] == "Left: stage 1 16s, run >30s\n"
+    assert said[0] == "Remaining: stage 1 16s, total >30s\n"
     assert said[1:3] == ["", ""]
-    assert "will stop in epoch " in said[3]
+    assert "stops in epoch " in said[3]
     assert said[4] == ""
-    assert said[5].endswith(": fits\n")
+    assert said[5].endswith(" (enough)\n")
 
 
 def test_a_phase_that_was_not_timed_has_no_forecast(run: Run) -> None:

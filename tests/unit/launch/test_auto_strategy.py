@@ -118,9 +118,9 @@ def test_choosing_once(tiny_data: Path, tmp_path: Path, capsys: pytest.CaptureFi
     ]
     assert first == again
     assert first.strategy == "dp"
-    assert "Warning: ddp does not work here: a process was killed by SIGSEGV\n" in told
-    assert "Strategy: dp (dp 50.0 images/s, ddp does not work)\n" in told
-    assert "as tried before" in capsys.readouterr().err
+    assert "Warning: ddp failed here: a process was killed by SIGSEGV\n" in told
+    assert "Strategy: dp (dp 50.0 images/s, ddp failed)\n" in told
+    assert "from an earlier trial" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("changed", [{"img_size": 96}, {"stage2_batch_size": 2}, {"num_experts": 4}])

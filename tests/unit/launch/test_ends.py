@@ -47,7 +47,7 @@ def test_no_cause() -> None:
     ("ended", "words", "exit_code"),
     [
         (end(0, -9), "was killed by SIGKILL", 137),
-        (end(0, 3), "ended with exit code 3", 3),
+        (end(0, 3), "exited with code 3", 3),
         (end(0, -6), ABORTED, 134),
         (end(0, -6, 1.0), "was killed by SIGABRT", 134),
     ],

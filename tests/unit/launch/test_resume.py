@@ -91,7 +91,7 @@ def test_assigned_batch_size_is_another_run(checkpoint: Checkpoint) -> None:
 
 def test_fewer_epochs(checkpoint: Checkpoint) -> None:
     """`--epochs` extends; ending earlier changes the schedule and takes `--set`."""
-    with pytest.raises(UsageError, match="it can be extended only") as caught:
+    with pytest.raises(UsageError, match="it can only be extended") as caught:
         settings_to_go_on(checkpoint, {"train.epochs": "2"}, [])
 
     assert "--set train.epochs=2" in caught.value.hint
@@ -188,7 +188,7 @@ def test_a_place_that_only_a_checkpoint_names(tmp_path: Path, capsys: pytest.Cap
 
     assert settings_to_go_on(checkpoint, {}, []).config.data.cache == "auto"
     assert asked == str(cache)
-    assert f"--cache {cache} takes that folder" in " ".join(capsys.readouterr().err.split())
+    assert f"to use that folder: --cache {cache}" in " ".join(capsys.readouterr().err.split())
 
 
 def test_a_cache_in_the_run_folder(tmp_path: Path) -> None:
@@ -226,7 +226,7 @@ def test_saved_by_another_process_in_between(tmp_path: Path, monkeypatch: pytest
         return found
 
     monkeypatch.setattr(resume, "find_checkpoint", read_slowly)
-    with pytest.raises(UsageError, match="another process has saved in") as caught:
+    with pytest.raises(UsageError, match="another process has saved to") as caught:
         resume.resume(tmp_path / "run", {}, [])
 
     assert caught.value.hint == f"camox resume {tmp_path / 'run'}"

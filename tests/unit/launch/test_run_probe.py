@@ -16,8 +16,8 @@ from camoxpert_cli.launch.run_probe import ask_together
     [
         (['{"a": 1}', '{"a": 2}'], {"a": 1}),
         (['{"a": 1}', Failure("crashed")], Failure("crashed")),
-        ([Failure("ended because another process failed"), Failure("crashed")], Failure("crashed")),
-        (["nothing that is JSON", '{"a": 2}'], Failure("it ended without an answer")),
+        ([Failure("stopped because another process failed"), Failure("crashed")], Failure("crashed")),
+        (["nothing that is JSON", '{"a": 2}'], Failure("it exited without an answer")),
     ],
 )
 def test_answers_together(

@@ -196,7 +196,7 @@ def test_restart(
     said = capsys.readouterr().err
 
     assert "Error: it failed\n" in said
-    assert "Warning: all 2 processes start again, restart 1 of 1" in said
+    assert "Warning: restarting all 2 processes (restart 1 of 1)" in said
     first, second = attempts.plans
     assert first.checkpoint is None
     assert second == replace(first, checkpoint=None if checkpoint is None else tmp_path)
@@ -257,14 +257,14 @@ def test_a_remedy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytes
         start.start(resolved)
 
     assert [each.config.train.batch_size for each in attempts.plans] == [resolved.config.train.batch_size, 2]
-    words = "all 2 processes start again from the beginning with batches of 2 and 1 (stage 1 and 2)"
+    words = "restarting all 2 processes from the beginning, using batch sizes 2 and 1 (stages 1 and 2)"
     assert words in " ".join(capsys.readouterr().err.split())
 
 
 def test_processes_that_could_not_tell(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Where the folder through which they speak was removed under them."""
     Attempts(monkeypatch, Attempt(None))
-    with pytest.raises(TrainingError, match="the folder for temporary files is gone") as caught:
+    with pytest.raises(TrainingError, match="their results are lost: the temporary folder was removed") as caught:
         start.start(two_processes(tmp_path / "run", 1))
 
     assert str(tmp_path / "run") in caught.value.hint
