@@ -30,7 +30,7 @@ def test_more_gpus_than_there_are(arguments: list[str]) -> None:
 
     assert outcome.exit_code == 5
     message, hint = outcome.stderr.splitlines()
-    assert message.endswith("asked for, and this machine has none")
+    assert message.endswith("requested, but this machine has none")
     assert "--device cpu --gpus 1,2" in hint
     assert "accelerator" in hint
     assert outcome.stdout == ""
