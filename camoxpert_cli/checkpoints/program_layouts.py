@@ -36,9 +36,7 @@ LIGHTNING = Layout("Lightning")
 OTHER = Layout("another program")
 MOST_EXPERTS = 64
 _NO_NETWORK = "it contains no CamoXpert weights"
-_NETWORK_HINT = (
-    "pass a file with CamoXpert weights, such as best_model.pth of a run; see camox guide checkpoints"
-)
+_NETWORK_HINT = "pass a file with CamoXpert weights, such as best_model.pth of a run; see camox guide checkpoints"
 _LONGEST_BACKBONE_NAME = 200
 # Entries that may describe the architecture: backbone and num_experts themselves, or dicts that contain both.
 DESCRIPTIONS = ("backbone", "num_experts", "args", "metadata", "hyper_parameters")

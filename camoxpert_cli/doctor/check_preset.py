@@ -30,7 +30,7 @@ def _gpus(readings: Readings, question: Question) -> Finding:
     name, ran = "preset", f"settings of {question.preset}"
     run, train, working = question.config.run, question.config.train, readings.working
     wanted = 1 if run.gpus == "all" else question.config.gpu_count
-    here = f"{len(working) or 'none'} work{'s' if len(working) < 2 else ''} here"
+    here = f"this machine has {count(len(working), 'working GPU') if working else 'no working GPU'}"
     if train.precision == "bf16" and any(not readings.seen[number].native_bf16 for number in working):
         return Finding(name, "problem", ran, "uses bf16, which a GPU here only emulates", command="--precision auto")
     if run.devices is not None and (missing := set(parse_devices(run.devices)) - set(working)):

@@ -293,7 +293,7 @@ def test_recipe_for_more_cards() -> None:
 
     assert troubles(examination) == {"preset": "problem"}
     recipe = finding(examination, "preset")
-    assert recipe.result == "needs 2 GPUs; 1 works here"
+    assert recipe.result == "needs 2 GPUs; this machine has 1 working GPU"
     assert recipe.command == "camox train --preset kaggle-2xT4 --gpus 1 --accumulation-steps 2"
     assert examination.recommendation.preset == "kaggle-1xT4"
 
