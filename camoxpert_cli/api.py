@@ -240,7 +240,7 @@ def _as_path(given: PathLike) -> Path:
     try:
         return user_path(given)
     except ValueError as error:
-        raise UsageError(f"{shown(str(given))} is no path: {error}", "check it for typing errors") from error
+        raise UsageError(f"{shown(str(given))} is not a valid path: {error}", "check it for typos") from error
 
 
 def _path(given: PathLike | None) -> Path | None:

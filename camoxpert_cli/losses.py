@@ -1,7 +1,7 @@
-"""The loss terms, each as one value per image, so that a mean over images is exact however a batch was split.
+"""The loss terms, each as one value per image, so that a mean over images is exact however a batch is split.
 
-Letters: B images, H x W pixels. Logits and masks are (B, 1, H, W) float32; masks are 0 or 1. Call them outside
-autocast: half precision cannot hold their sums.
+Notation: B images, H x W pixels. Logits and masks are (B, 1, H, W) float32; masks are 0 or 1. Call these functions
+outside autocast: their sums overflow in half precision.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ _SMOOTH = 1e-5
 
 
 def bce_loss(logits: Tensor, masks: Tensor) -> Tensor:
-    """Binary cross-entropy, mean over pixels: (B,)."""
+    """Compute binary cross-entropy, mean over pixels: (B,)."""
     return F.binary_cross_entropy_with_logits(logits, masks, reduction="none").mean((1, 2, 3))
 
 
 def iou_loss(logits: Tensor, masks: Tensor) -> Tensor:
-    """One minus the soft intersection over union: (B,), 0 to 1."""
+    """Compute one minus the soft intersection over union: (B,), 0 to 1."""
     probability = logits.sigmoid()
     intersection = (probability * masks).sum((1, 2, 3))
     union = probability.sum((1, 2, 3)) + masks.sum((1, 2, 3)) - intersection
@@ -33,12 +33,12 @@ def iou_loss(logits: Tensor, masks: Tensor) -> Tensor:
 
 
 def edge_loss(logits: Tensor, masks: Tensor) -> Tensor:
-    """Squared difference of the edge strength of prediction and mask, mean over pixels: (B,)."""
+    """Compute the squared difference in edge strength between prediction and mask, mean over pixels: (B,)."""
     return (_edge_strength(logits.sigmoid()) - _edge_strength(masks)).square().mean((1, 2, 3))
 
 
 def deep_loss(deep_logits: tuple[Tensor, ...], masks: Tensor) -> Tensor:
-    """Mean over the side outputs of their cross-entropy against the mask resized to them, soft values kept: (B,)."""
+    """Compute the mean cross-entropy of the side outputs against the mask, resized with soft values: (B,)."""
     terms = [
         bce_loss(
             logits.to(masks.dtype), F.interpolate(masks, size=logits.shape[-2:], mode="bilinear", align_corners=False)
@@ -49,7 +49,7 @@ def deep_loss(deep_logits: tuple[Tensor, ...], masks: Tensor) -> Tensor:
 
 
 def _edge_strength(x: Tensor) -> Tensor:
-    # Made on the device: for numbers of Python the host would wait until they are copied.
+    # Built on the device: copying Python numbers there would make the host wait.
     step = torch.arange(-1, 2, dtype=x.dtype, device=x.device)
     sobel_x = torch.outer(2 - step.abs(), step)
     kernels = torch.stack([sobel_x, sobel_x.t()]).unsqueeze(1)  # (2, 1, 3, 3)

@@ -1,4 +1,4 @@
-"""`camox benchmark`: how long an epoch takes with each number of GPUs, measured by trials of the code that trains."""
+"""`camox benchmark`: measure the time per epoch for each number of GPUs with trials of the actual training code."""
 
 from __future__ import annotations
 
@@ -32,14 +32,14 @@ from camoxpert_cli.parallel.strategy import FOR_SEVERAL, STRATEGIES, processes_o
 from camoxpert_cli.run_folder import RunFolder, versions
 from camoxpert_cli.temporary import temporary_folder
 
-# Training images of COD10K and CAMO together, on which published networks are trained.
+# Training images of COD10K plus CAMO, the usual training set in the literature.
 PAPERS_IMAGES = 4040
 _GENERATED = 32
 
 
 @dataclass(frozen=True)
 class Row:
-    """A stage with so many GPUs and a strategy. `speedup` and `efficiency` (1 is all of it) are against the first."""
+    """Result for one stage, number of GPUs and strategy. `speedup` is relative to the first number of GPUs."""
 
     gpus: int
     strategy: str
@@ -50,22 +50,23 @@ class Row:
 
     @property
     def measured(self) -> Measurement | None:
+        """The measurement; None if the trial failed."""
         return None if isinstance(self.outcome, Failure) else self.outcome
 
     @property
     def images_per_s(self) -> float | None:
-        """Of training end to end, the median of all repeats."""
+        """End-to-end training speed, the median of all repeats."""
         return None if self.measured is None else median(self.measured.end_to_end)
 
     @property
     def step_images(self) -> int:
-        """Images of an optimizer step over all GPUs."""
+        """The global batch size: images per optimizer step over all GPUs and accumulation."""
         return self.stage.batch_size * self.gpus * self.accumulation
 
 
 @dataclass(frozen=True)
 class Benchmark:
-    """`train` and `validation` are the images of an epoch, `data_source` says in words where they come from."""
+    """All results. `train` and `validation` are images per epoch; `data_source` describes where they come from."""
 
     machine: dict[str, Any]
     config: Config
@@ -77,15 +78,15 @@ class Benchmark:
 
     @cached_property
     def claim(self) -> str:
-        """How fast some document says the preset is; nothing where none does."""
+        """The speed that a document claims for the preset; empty if none does."""
         return "" if self.preset is None else read_preset(self.preset).claim
 
     def minutes(self, row: Row) -> float | None:
-        """For the training of an epoch."""
+        """Return the minutes that training takes per epoch, without validation."""
         return None if row.images_per_s is None else self.train / row.images_per_s / 60
 
     def epoch_seconds(self, row: Row) -> float | None:
-        """For an epoch's training and validation."""
+        """Return the seconds that training and validation take per epoch."""
         minutes = self.minutes(row)
         if minutes is None or row.measured is None:
             return None
@@ -103,18 +104,18 @@ def benchmark(
     repeats: int,
     attempt: Callable[[Trial, int], TrialResult] | None = None,
 ) -> Benchmark:
-    """Measure every stage with each of the `counts` of GPUs and each strategy that can use them.
+    """Measure every stage with each number of GPUs in `counts` and each strategy that can use them.
 
-    None stands for what there is: one GPU and all of them, every strategy; as many steps as some seconds hold.
-    `attempt` runs a trial with so many threads for each process. Raises CamoxError for settings, images and devices
-    that cannot be used, and where nothing could be measured.
+    None means: one GPU and all of them; every strategy; as many steps as fit into a few seconds. `attempt` runs a
+    trial with a number of threads per process. Raises CamoxError for unusable settings, images or devices, and if
+    nothing could be measured.
     """
     attempt = attempt or (lambda trial, threads: run_trial(trial, threads=threads))
     resolved = resolve(preset, flags)
     if resolved.auto:
         raise UsageError(
-            "--batch-size auto is for camox train, which says what it found",
-            "give the batches to measure as numbers",
+            "camox benchmark does not support --batch-size auto",
+            "pass the batch sizes to measure as numbers, such as --batch-size 8 --stage2-batch-size 6",
         )
     config = resolved.config
     on_cpu = config.run.device == "cpu" or (config.run.device == "auto" and counts is None and not _gpus())
@@ -122,12 +123,12 @@ def benchmark(
         counts = sorted({1, 1 if on_cpu else max(1, _gpus())})
     for name in strategies or ():
         if on_cpu and STRATEGIES[name].needs_gpus:
-            raise UsageError(f"strategy {name} needs GPUs, and this benchmark is on the CPU", "--strategy ddp")
+            raise UsageError(f"strategy {name} needs GPUs, but this benchmark runs on the CPU", "--strategy ddp")
     if not on_cpu:
         _require_gpus(max(counts))
     device = "cpu" if on_cpu else "cuda"
     whole = _settings(preset, flags, device, max(counts), FOR_SEVERAL[0]).config
-    place(whole.run, sync_batchnorm=whole.train.sync_batchnorm)  # refuses before images are made
+    place(whole.run, sync_batchnorm=whole.train.sync_batchnorm)  # raises before images are generated
     plan = [
         (count, strategy, _settings(preset, flags, device, count, strategy))
         for count in counts
@@ -135,7 +136,7 @@ def benchmark(
     ]
     with temporary_folder() as temporary:
         data, images, described, (train, validation) = _trial_data(config, temporary)
-        # On the CPU a process stands for a GPU: each has the same cores, however many there are.
+        # On the CPU a process stands for a GPU: each has the same number of cores, however many processes there are.
         rows = []
         for count, strategy, each in plan:
             threads = cores_each(max(counts) if on_cpu else processes_of(strategy, count))
@@ -143,13 +144,13 @@ def benchmark(
                 trial = Trial(replace(each.config, data=data), stage.number, images, steps, repeats)
                 outcome = attempt(trial, threads)
                 rows.append(Row(count, strategy, stage, each.config.train.accumulation_steps, outcome))
-                _tell(rows[-1])
+                _report(rows[-1], on_cpu)
     _require_any(rows)
     return Benchmark(_machine(rows), config, preset, described, train, validation, with_speedups(rows))
 
 
 def with_speedups(rows: Sequence[Row]) -> list[Row]:
-    """Rows with their speed-up over the first number of GPUs, in the same stage and, where it has it, strategy."""
+    """Return rows with their speedup over the first number of GPUs, same stage and, if measured, same strategy."""
     done = []
     for row in rows:
         first = [
@@ -166,7 +167,7 @@ def with_speedups(rows: Sequence[Row]) -> list[Row]:
 
 
 def _settings(preset: str | None, flags: Mapping[str, Any], device: str, count: int, strategy: str) -> Resolved:
-    """What `camox train` would take for so many GPUs, so that a preset's images of a step stay the same."""
+    """The settings that `camox train` would use for `count` GPUs at the preset's global batch size."""
     run = {"run.device": device, "run.gpus": str(count), "run.strategy": strategy}
     return keep_preset_batches(resolve(preset, {**flags, **run}))
 
@@ -186,32 +187,32 @@ def _require_gpus(most: int) -> None:
     if most > available:
         asked = f"{most} GPUs were" if most > 1 else "1 GPU was"
         raise DeviceError(
-            f"{asked} asked for, and this machine has {available or 'none'}",
-            f"camox benchmark {f'--gpus {available}' if available else '--device cpu --gpus 1,2 measures processes'}; "
-            "on Kaggle, the notebook's accelerator setting decides how many there are",
+            f"{asked} requested, but this machine has {available or 'none'}",
+            f"camox benchmark {f'--gpus {available}' if available else '--device cpu --gpus 1,2 (CPU processes)'}; "
+            "on Kaggle, the notebook's accelerator setting determines the number of GPUs",
         )
 
 
 def _trial_data(config: Config, folder: Path) -> tuple[DataConfig, TrialData, str, tuple[int, int]]:
-    """Settings and images for trials, where they come from in words, and how many an epoch has to train and validate.
+    """Settings and images for trials, a description of the data, and training and validation images per epoch.
 
-    Resized images are cached before the clock runs, as in a run.
+    As in a run, resized images are cached before anything is timed.
     """
     data = config.data
     if data.dataset_path or data.images:
         found = open_data(data, config.train.seed, RunFolder(folder, writes=False))
         files, train, validation = found.all_training, found.train, found.validation
         counts = (len(train), len(validation))
-        described = f"{counts[0]} pictures an epoch, {counts[1]} to validate on: {', '.join(data.dataset_path)}"
+        described = f"{counts[0]} training images per epoch, {counts[1]} for validation: {', '.join(data.dataset_path)}"
     else:
         height, width = PHOTOGRAPH_SIZE
-        console.say(f"Data: generating {_GENERATED} pictures of {width}×{height}, the size of COD10K's")
-        files = tuple(write_photographs(folder / "pictures", _GENERATED))
+        console.say(f"Data: generating {_GENERATED} images of {width}×{height}, a typical size in COD10K")
+        files = tuple(write_photographs(folder / "images", _GENERATED))
         train = validation = list(files)
         counts = (PAPERS_IMAGES, round(PAPERS_IMAGES * data.val_fraction))
         described = (
-            f"{counts[0]} pictures an epoch, {counts[1]} to validate on; no data was given: extrapolated from "
-            f"{_GENERATED} generated JPEGs of {width}×{height}"
+            f"{counts[0]} training images per epoch, {counts[1]} for validation; no dataset was given, so this is "
+            f"extrapolated from {_GENERATED} generated JPEGs of {width}×{height}"
         )
         data = replace(data, cache=str(folder / "cache") if data.cache == "auto" else data.cache)
     open_cache(data.cache, files, data.img_size)
@@ -220,16 +221,27 @@ def _trial_data(config: Config, folder: Path) -> tuple[DataConfig, TrialData, st
     return data, chosen, described, counts
 
 
-def _tell(row: Row) -> None:
-    name = f"{row.gpus} {row.strategy}, stage {row.stage.number}"
+def devices_text(count: int, on_cpu: bool) -> str:
+    """Return `1 GPU`, `2 GPUs` or, on the CPU, `2 processes`."""
+    noun, plural = ("process", "processes") if on_cpu else ("GPU", "GPUs")
+    return f"{count} {noun if count == 1 else plural}"
+
+
+def row_name(row: Row, on_cpu: bool) -> str:
+    """Return the label of a row, such as `ddp, 2 GPUs, stage 1`."""
+    return f"{row.strategy}, {devices_text(row.gpus, on_cpu)}, stage {row.stage.number}"
+
+
+def _report(row: Row, on_cpu: bool) -> None:
+    name = row_name(row, on_cpu)
     if isinstance(row.outcome, Failure):
-        console.warn(f"{name} is left out: {row.outcome.why}")
+        console.warn(f"{name} was not measured: {row.outcome.why}")
     else:
         console.say(f"{name}: {row.images_per_s:.1f} images/s")
 
 
 def _require_any(rows: Sequence[Row]) -> None:
-    """Raise the first trial's error where no trial worked."""
+    """Raise the first trial's error if no trial worked."""
     if any(row.measured is not None for row in rows):
         return
     failure = rows[0].outcome
@@ -244,7 +256,7 @@ def _machine(rows: Sequence[Row]) -> dict[str, Any]:
         "device": "CPU" if measured.device.startswith("CPU") else measured.device,
         "gpus": _gpus(),
         "cores": usable_cores(),
-        "threads_a_process": measured.threads,
+        "threads_per_process": measured.threads,
         "memory_mib": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**20),
         "platform": platform.platform(),
         **{name: known[name] for name in ("python", "torch", "camox")},

@@ -1,4 +1,4 @@
-"""What `camox benchmark` is asked to compare, and where its table goes: checked before anything takes time."""
+"""Validate the options of `camox benchmark` before anything slow starts."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from camoxpert_cli.targets import check_parent, check_targets
 
 TITLE = "# camox benchmark"  # the first line of the page
 
-# In the order in which they are compared where none is named: the last of the setting first.
+# In the order in which they are compared by default: the last value of the setting first.
 STRATEGIES = tuple(name for name in reversed(get_args(Strategy)) if name not in ("auto", "single"))
 
 
 def check_counts(text: str) -> tuple[int, ...]:
-    """`1,2` -> (1, 2). Raises UsageError."""
+    """Parse a list of GPU counts: `1,2` -> (1, 2). Raises UsageError."""
     try:
         return parse_counts(text)
     except ValueError as error:
@@ -26,12 +26,12 @@ def check_counts(text: str) -> tuple[int, ...]:
 
 
 def check_strategies(text: str) -> tuple[str, ...]:
-    """`dp,ddp` -> ("dp", "ddp"). Raises UsageError."""
+    """Parse a list of strategies: `dp,ddp` -> ("dp", "ddp"). Raises UsageError."""
     return parse_names("--strategy", text, STRATEGIES, expected="one or both of dp and ddp", example="dp,ddp")
 
 
 def check_out(path: Path, overwrite: bool) -> None:
-    """Raise UsageError unless tables can be written to `path`, where there may be an earlier one with `overwrite`."""
+    """Raise UsageError unless tables can be written to `path`; with `overwrite` they may replace earlier ones."""
     check_parent(path)
     check_targets([path], "--out benchmark.md", is_ours=_is_table, overwrite=overwrite)
     atomic.sweep(path)

@@ -1,4 +1,4 @@
-"""What `camox benchmark` has to say: JSON for programs, tables and sentences for people."""
+"""Format the results of `camox benchmark`: JSON for programs, tables and sentences for people."""
 
 from __future__ import annotations
 
@@ -9,23 +9,25 @@ from statistics import median
 from typing import Any
 
 from camoxpert_cli import console
-from camoxpert_cli.benchmark.benchmark import Benchmark, Row
+from camoxpert_cli.benchmark.benchmark import Benchmark, Row, devices_text, row_name
 from camoxpert_cli.benchmark.options import TITLE
 from camoxpert_cli.launch.processes import Failure
 from camoxpert_cli.launch.trial import Measurement
 from camoxpert_cli.parallel.strategy import processes_of
 
 SESSION_HOURS, WEEK_HOURS = 12, 30  # Kaggle's limits
-# Shares of the time from which on something is worth a sentence.
+# Shares of the time above which something is reported.
 _WAITING = 0.1
 _SUMMING = 0.1
 _GAIN = 1.05
-# Seconds: an epoch that ends with the session is in it.
+# Seconds: an epoch that ends exactly with the session counts.
 _ROUNDING = 1e-6
 
 
 @dataclass(frozen=True)
 class Section:
+    """One table of the report: its title, header, rows, and notes below it."""
+
     title: str
     header: list[str]
     rows: list[list[str]]
@@ -33,7 +35,7 @@ class Section:
 
 
 def to_json(result: Benchmark) -> dict[str, Any]:
-    """Plain types. Shares are 0..1; what could not be measured is None."""
+    """Return the results as plain types. Shares are 0..1; what could not be measured is None."""
     return {
         "machine": result.machine,
         "results": [
@@ -54,7 +56,7 @@ def to_json(result: Benchmark) -> dict[str, Any]:
 
 
 def to_text(result: Benchmark) -> str:
-    """For a terminal, 80 columns wide."""
+    """Format the report for a terminal, 80 columns wide."""
     parts = [console.filled("\n".join(_head(result)), indent=0)]
     for section in _sections(result):
         table = console.table([section.title, *section.header], section.rows)
@@ -63,7 +65,7 @@ def to_text(result: Benchmark) -> str:
 
 
 def to_markdown(result: Benchmark) -> str:
-    """The same as a page."""
+    """Format the report as a Markdown page."""
     lines = [TITLE, "", *(f"- {line}" for line in _head(result)), ""]
     for section in _sections(result):
         header = [section.title, *section.header]
@@ -73,26 +75,30 @@ def to_markdown(result: Benchmark) -> str:
 
 
 def verdict(result: Benchmark) -> list[str]:
-    """What limits training, and what would help, a sentence each."""
+    """Return sentences about what limits training and what would help."""
     sentences = [
-        f"{_name(row)} is left out: {row.outcome.why}." for row in result.rows if isinstance(row.outcome, Failure)
+        f"{_name(result, row)} was not measured: {row.outcome.why}."
+        for row in result.rows
+        if isinstance(row.outcome, Failure)
     ]
     measured = [(row, row.measured) for row in result.rows if row.measured is not None]
-    limits = [each for row, one in measured for each in (_waiting(result, row, one), _summing(row, one)) if each]
+    limits = [
+        each for row, one in measured for each in (_waiting(result, row, one), _summing(result, row, one)) if each
+    ]
     if not limits:
-        # Where loading comes closest to being the limit.
+        # The row in which loading comes closest to being the limit.
         row, one = min(measured, key=lambda each: median(each[1].loader) / median(each[1].compute))
         limits = [
-            f"Computing is the limit: in stage {row.stage.number} loading alone would feed "
-            f"{_speed(one.loader)} images/s, and {_count(result, row.gpus)} could take {_speed(one.compute)}."
+            f"Training is compute-bound: in stage {row.stage.number} the loader alone delivers "
+            f"{_speed(one.loader)} images/s, and {_count(result, row.gpus)} can consume {_speed(one.compute)}."
         ]
     return [*sentences, *limits, *_gains(result)]
 
 
 def epochs_within(hours: float, stages: list[tuple[int, float]]) -> int:
-    """Epochs from the first on that `hours` hold, of stages with so many epochs of so many seconds.
+    """Return how many epochs fit into `hours`; `stages` are pairs of epochs and seconds per epoch.
 
-    Where all are done, further ones take as long as the last stage's.
+    Epochs after the last stage take as long as those of the last stage.
     """
     left = 3600 * hours + _ROUNDING
     done = 0
@@ -107,9 +113,10 @@ def epochs_within(hours: float, stages: list[tuple[int, float]]) -> int:
 def _head(result: Benchmark) -> list[str]:
     machine, model, data = result.machine, result.config.model, result.config.data
     recipe = "" if result.preset is None else f"preset {result.preset}, "
+    threads = machine["threads_per_process"]
     return [
-        f"Machine: {machine['device']}, {machine['gpus']} GPUs, {machine['cores']} CPU cores, threads a process "
-        f"{machine['threads_a_process']}, torch {machine['torch']}",
+        f"Machine: {machine['device']}, {devices_text(machine['gpus'], on_cpu=False)}, {machine['cores']} CPU cores, "
+        f"{threads} {'thread' if threads == 1 else 'threads'} per process, torch {machine['torch']}",
         f"Network: {recipe}{model.backbone}, {model.num_experts} experts, {data.img_size} px",
         f"Data: {result.data_source}",
     ]
@@ -132,9 +139,10 @@ def _speeds(result: Benchmark) -> Section:
                 _or_dash(row.speedup, ".2f"),
                 _or_dash(_efficiency(result, row), ".0%"),
             ]
-        rows.append([_name(row), *cells])
-    header = ["images/s", "spread", "min/epoch", "speed-up", "efficiency"]
-    return Section("Training", header, rows, ["Medians end to end, validation and saving not included."])
+        rows.append([_name(result, row), *cells])
+    header = ["images/s", "range", "min/epoch", "speedup", "efficiency"]
+    note = "Median and range of all repeats, end to end; validation and saving are not included."
+    return Section("Training", header, rows, [note])
 
 
 def _parts(result: Benchmark) -> Section:
@@ -148,22 +156,24 @@ def _parts(result: Benchmark) -> Section:
                 _speed(one.loader),
                 f"{median(one.compute):.1f}",
                 _or_dash(one.data_wait, ".0%"),
-                "mixed" if one.communication is None else f"{1000 * one.communication:.1f} ms",
+                "n/a" if one.communication is None else f"{1000 * one.communication:.1f} ms",
                 f"{one.peak_memory_mib:.0f}",
             ]
-        rows.append([_name(row), *cells])
-    header = ["batch", "loader", "compute", "waiting", "gradients", "MiB"]
+        rows.append([_name(result, row), *cells])
+    header = ["batch", "loader", "compute", "data wait", "all-reduce", "MiB"]
     note = (
-        "batch: pictures of an optimizer step over all GPUs. loader: only reading pictures, images/s. compute: only "
-        "computing, images/s. waiting: for pictures, end to end. gradients: their sum over processes. MiB: at most, on "
+        "batch: global batch size. loader: images/s when only loading. compute: images/s when only computing. data "
+        "wait: share of end-to-end time spent waiting for the loader. all-reduce: time to sum the gradients over all "
+        "processes, once per optimizer step; n/a if it is part of the backward pass, as with dp. MiB: peak memory of "
         f"{'a process' if _on_cpu(result) else 'the fullest GPU'}."
     )
     notes = [note]
     if result.config.data.cache == "off":
         notes.append(
-            "Without a cache masks are decoded too, as in a run's first epoch; later epochs have them in memory."
+            "Without a cache, masks are decoded as well, as in the first epoch of a run; later epochs keep them in "
+            "memory."
         )
-    return Section("Apart", header, rows, notes)
+    return Section("Breakdown", header, rows, notes)
 
 
 def _recipe(result: Benchmark) -> Section:
@@ -179,52 +189,53 @@ def _recipe(result: Benchmark) -> Section:
                 f"{hours:.2f}" if hours < 10 else f"{hours:.0f}",
                 *(str(epochs_within(limit, stages)) for limit in (SESSION_HOURS, WEEK_HOURS)),
             ]
-        rows.append([f"{gpus} {strategy}", *cells])
+        rows.append([f"{strategy}, {_count(result, gpus)}", *cells])
     epochs = " + ".join(str(row.stage.end - row.stage.first) for row in next(iter(_groups(result).values())))
-    notes = [f"{epochs} epochs with validation, as if the backbone's stages all trained from the start of stage 2."]
+    notes = [f"{epochs} epochs with validation, assuming that the whole backbone trains from the start of stage 2."]
     if result.claim:
-        notes.append(f"Claimed, and measured by nobody here: {result.claim}.")
+        notes.append(f"Claimed, not measured here: {result.claim}.")
     header = ["hours", f"epochs in {SESSION_HOURS} h", f"epochs in {WEEK_HOURS} h"]
-    return Section("Whole recipe", header, rows, notes)
+    return Section("Full run", header, rows, notes)
 
 
 def _waiting(result: Benchmark, row: Row, one: Measurement) -> str:
-    """Where images come too slowly: by how much, and what may help."""
+    """A sentence on by how much loading is too slow and what may help; empty if it is not."""
     if one.data_wait is None or one.data_wait < _WAITING:
         return ""
     cores = result.machine["cores"]
     if result.config.data.cache == "off":
-        advice = "leave out --cache off, so that pictures are resized once"
+        advice = "omit --cache off, so that images are resized only once"
     elif one.workers * processes_of(row.strategy, row.gpus) < cores and not _on_cpu(result):
-        advice = "--num-workers auto takes all cores"
+        advice = "--num-workers auto uses all cores"
     else:
-        advice = "more GPUs would not help, more cores would"
+        advice = "more CPU cores would help, more GPUs would not"
     return (
-        f"{_name(row)}: the {cores} CPU cores feed {_speed(one.loader)} images/s, {_count(result, row.gpus)} could "
-        f"take {_speed(one.compute)}, and {one.data_wait:.0%} of the time is waiting for pictures: {advice}."
+        f"{_name(result, row)}: the {cores} CPU cores deliver {_speed(one.loader)} images/s, "
+        f"{_count(result, row.gpus)} can consume {_speed(one.compute)}, and {one.data_wait:.0%} of the time is spent "
+        f"waiting for images: {advice}."
     )
 
 
-def _summing(row: Row, one: Measurement) -> str:
-    """Where communication takes long."""
+def _summing(result: Benchmark, row: Row, one: Measurement) -> str:
+    """A sentence on communication if it takes long, else empty."""
     share = (one.communication or 0.0) * median(one.compute) / row.step_images
     if share < _SUMMING:
         return ""
     return (
-        f"{_name(row)}: summing gradients takes {share:.0%} of a step: a larger --batch-size, or --accumulation-steps "
-        f"{2 * row.accumulation}, makes it rarer."
+        f"{_name(result, row)}: the gradient all-reduce takes {share:.0%} of a step: a larger --batch-size, or "
+        f"--accumulation-steps {2 * row.accumulation}, makes it less frequent."
     )
 
 
 def _gains(result: Benchmark) -> list[str]:
-    """What each number of GPUs brings over the first one, in the stage that takes longest."""
+    """Sentences on the speedup of each number of GPUs over the first, in the longest stage."""
     sentences = []
     first = result.rows[0].gpus
     for (gpus, strategy), members in _groups(result).items():
         row = max(members, key=lambda each: (each.stage.end - each.stage.first, each.stage.number))
         if gpus == first or row.speedup is None:
             continue
-        what = f"{_count(result, gpus)} by {strategy} are {row.speedup:.2f} times as fast as {first} in stage "
+        what = f"{_count(result, gpus)} with {strategy} are {row.speedup:.2f} times as fast as {first} in stage "
         close = "" if row.speedup >= _GAIN else f": train with --gpus {first}"
         sentences.append(f"{what}{row.stage.number}{close}.")
     return sentences
@@ -241,8 +252,8 @@ def _efficiency(result: Benchmark, row: Row) -> float | None:
     return None if row.speedup is None else row.speedup * result.rows[0].gpus / row.gpus
 
 
-def _name(row: Row) -> str:
-    return f"{row.gpus} {row.strategy}, stage {row.stage.number}"
+def _name(result: Benchmark, row: Row) -> str:
+    return row_name(row, _on_cpu(result))
 
 
 def _on_cpu(result: Benchmark) -> bool:
@@ -250,12 +261,11 @@ def _on_cpu(result: Benchmark) -> bool:
 
 
 def _count(result: Benchmark, count: int) -> str:
-    noun, plural = ("process", "processes") if _on_cpu(result) else ("GPU", "GPUs")
-    return f"{count} {noun if count == 1 else plural}"
+    return devices_text(count, _on_cpu(result))
 
 
 def _speed(repeats: Sequence[float]) -> str:
-    """Images a second, the median of repeats: to one place below ten, where the next whole number says too little."""
+    """The median of repeats in images/s, with one decimal place below ten, where rounding would lose too much."""
     value = median(repeats)
     return f"{value:.1f}" if value < 9.95 else f"{value:.0f}"
 

@@ -1,4 +1,4 @@
-"""`camox convert-ckpt`: one checkpoint file into another, for whoever needs the weights next."""
+"""`camox convert-ckpt`: convert a checkpoint file for another program or purpose."""
 
 from __future__ import annotations
 
@@ -45,23 +45,23 @@ Program = Literal["same", "camoxpert"]
 
 @dataclass(frozen=True)
 class Conversion:
-    """What was done, or would be, to a file."""
+    """What was done to a file or, in a dry run, would be done."""
 
     source: str
     target: str
     written: bool
-    program: str  # that wrote the source
-    network: str  # the entry it was found in, empty for the whole file
+    program: str  # which wrote the source
+    network: str  # the entry that contains the network, empty for the whole file
     removed_prefix: str
     added_prefix: str
     tensors: int
-    average_tensors: int
+    ema_tensors: int
     dropped: tuple[str, ...]  # entries of the source that are not in the target
-    others: tuple[str, ...]  # tensors that lay among the network's, and are not in the target
-    tied: int  # tensors that share their memory with another one
+    others: tuple[str, ...]  # tensors that were stored among the network's and are not in the target
+    tied: int  # tensors that share memory with another one
     backbone: str | None
     num_experts: int | None
-    differences: tuple[tuple[str, str, str], ...] | None  # from the network: name, size in file, size in network
+    differences: tuple[tuple[str, str, str], ...] | None  # from the network: name, shape in file, shape in network
 
 
 def convert_checkpoint(
@@ -80,11 +80,11 @@ def convert_checkpoint(
 ) -> Conversion:
     """Write the weights in `source` to `target` (.safetensors, or any other name for torch's own format).
 
-    Wrappers' prefixes are taken away or, with `add`, become one `module.` on the network's keys; the average never has
-    one, as in the original program. `weights` says which of the two become the network's, and `entry` which network is
-    meant where there are several. `dry_run` writes nothing, and compares with the network. Raises CheckpointError for a
-    file that cannot be read, or of which the new one could not be loaded unless it shall stay `as_is`; UsageError for a
-    target that must not be written.
+    Prefixes of wrappers are removed or, with `add`, replaced by a single `module.` on the network's keys; EMA weights
+    never have one, as in the original CamoXpert. `weights` selects whether the raw or the EMA weights become the
+    network's, and `entry` selects the network if there are several. `dry_run` writes nothing and compares the weights
+    with the network. Raises CheckpointError if the file cannot be read or, unless `as_is`, if the result could not be
+    loaded; UsageError for a target that must not be written.
     """
     target = _allowed(source, target, in_place, overwrite)
     content = _read(source, entry)
@@ -92,7 +92,7 @@ def convert_checkpoint(
     assert layout is not None
     prefix = places.network.place.prefix
     to_safetensors = target.suffix == SAFETENSORS
-    # Finding it out from the weights takes seconds.
+    # Inferring it from the weights takes seconds.
     tells = said_architecture if as_is and not (dry_run or to_safetensors or to == "camoxpert") else architecture_of
     architecture = tells(content)
     network, ema = _choose(content, places, weights, add, source)
@@ -118,8 +118,8 @@ def convert_checkpoint(
         except CheckpointError as error:
             if not as_is:
                 raise
-            console.warn(f"{error.message}; it is written as it is")
-        _allowed(source, target, in_place, overwrite)  # once more, for another process may have been faster
+            console.warn(f"{error.message}; written anyway because of --as-is")
+        _allowed(source, target, in_place, overwrite)  # once more: another process may have written it since
         atomic.sweep(target)
         _write(target, result, described)
     added_prefix = DATA_PARALLEL if add else ""
@@ -132,7 +132,7 @@ def convert_checkpoint(
         removed_prefix="" if prefix == added_prefix else prefix,
         added_prefix="" if prefix == added_prefix else added_prefix,
         tensors=len(network),
-        average_tensors=len(ema or {}),
+        ema_tensors=len(ema or {}),
         dropped=dropped(content, places, result, architecture),
         others=tuple(map(cut, others)),
         tied=len(network) - len({_place(value) for value in network.values()}),
@@ -143,17 +143,17 @@ def convert_checkpoint(
 
 
 def _allowed(source: Path, target: Path | None, in_place: bool, overwrite: bool) -> Path:
-    """Where to write; UsageError where that would take something away unasked."""
+    """Return the path to write to. Raises UsageError if that would overwrite something without permission."""
     if target is None:
         if not in_place:
-            raise UsageError("there is no file to write to", f"camox convert-ckpt {source} OUT, or --in-place")
+            raise UsageError("no output file was given", f"camox convert-ckpt {source} OUT, or --in-place")
         target = source.resolve()
     same = is_file_of(target, source)
     if same and not in_place:
-        raise UsageError(f"{target} is the file to convert", "choose another name, or --in-place to replace it")
+        raise UsageError(f"{target} is the input file", "choose another name, or pass --in-place to replace it")
     if in_place and not same:
-        raise UsageError(f"--in-place was asked for, and {target} is not {source}", "leave one of the two out")
-    target = target.resolve() if same else target  # a link stays one, and what it leads to is replaced
+        raise UsageError(f"--in-place was given, but {target} is not {source}", "omit --in-place or the output file")
+    target = target.resolve() if same else target  # a link is kept, and its target is replaced
     check_parent(target)
     check_targets(
         [target], "choose another name", is_ours=lambda path: same or is_own_file(path), overwrite=same or overwrite
@@ -162,7 +162,7 @@ def _allowed(source: Path, target: Path | None, in_place: bool, overwrite: bool)
 
 
 def _read(source: Path, entry: str | None) -> dict[str, Any]:
-    """What is in the file; where the network in `entry` was asked for, that one and what describes it."""
+    """The content of the file; if `entry` is given, only that network and the entries that describe it."""
     content = read_weights_file(source, mmap=True)
     refuse_later_version(content, source)
     with naming(source):
@@ -172,8 +172,8 @@ def _read(source: Path, entry: str | None) -> dict[str, Any]:
         networks = {str(each.place): each for each in find_networks(content)}
     if entry not in networks:
         raise CheckpointError(
-            f"{source} holds no network in --entry {entry}",
-            f"it holds one in {', '.join(map(cut, networks))}" if networks else "leave --entry out",
+            f"{source} contains no network at --entry {entry}",
+            f"entries with a network: {', '.join(map(cut, networks))}" if networks else "omit --entry",
         )
     described = {key: content[key] for key in DESCRIPTIONS if key in content}
     return {**described, "state_dict": networks[entry].weights}
@@ -182,20 +182,20 @@ def _read(source: Path, entry: str | None) -> dict[str, Any]:
 def _choose(
     content: Mapping[str, Any], places: StoredNetworks, weights: Weights, add: bool, source: Path
 ) -> tuple[dict[str, Tensor], dict[str, Tensor] | None]:
-    """The two state dicts under their new keys; with `weights` "ema" the average takes the network's place."""
+    """Both state dicts under their new keys; with `weights` "ema", the EMA weights replace the network's."""
     chosen = _renamed(content, places.network, add)
     ema = None if places.ema is None else _renamed(content, places.ema, add=False)
     if weights == "model":
         return chosen, ema
     if ema is None:
-        raise CheckpointError(f"{source} holds no moving average of the weights", "--weights model")
-    # Of the original program's average, buffers are the network's.
+        raise CheckpointError(f"{source} contains no EMA weights", "--weights model")
+    # The original CamoXpert stores no EMA of buffers: those of the network are used.
     chosen.update(add_prefix(ema) if add else ema)
     return chosen, None
 
 
 def _renamed(content: Mapping[str, Any], stored: StoredNetwork, add: bool) -> OrderedDict[str, Tensor]:
-    """A network under bare keys or below `module.`, its `_metadata` (module versions that torch reads) included."""
+    """A network under bare keys or with `module.`, including its `_metadata` (module versions that torch reads)."""
     weights = {name: value.detach() for name, value in stored.weights.items()}
     renamed = OrderedDict(add_prefix(weights) if add else weights)
     metadata = getattr(below(content, stored.place.entry), "_metadata", None)
@@ -206,21 +206,21 @@ def _renamed(content: Mapping[str, Any], stored: StoredNetwork, add: bool) -> Or
 
 
 def _refuse_unloadable(content: Mapping[str, Any], source: Path) -> None:
-    """Raise CheckpointError where what is about to be written could not be loaded."""
+    """Raise CheckpointError if the result could not be loaded."""
     try:
         architecture = architecture_of(content)
         if architecture is None:
             raise CheckpointError(
-                f"{source} does not say which backbone and how many experts its network has, and its sizes fit none "
-                "that is known"
+                f"{source} does not specify its backbone and number of experts, and its tensor shapes match no known "
+                "architecture"
             )
         for ema in (False, True) if ema_in(content) is not None else (False,):
             fitting_weights(outline(*architecture), content, source, ema, tells=False)
     except (CheckpointError, ConfigError) as error:
         details = error.details or error.hint
         raise CheckpointError(
-            f"{error.message}; what would be written could not be loaded",
-            "--as-is converts it all the same, --dry-run shows what does not fit",
+            f"{error.message}; the converted file could not be loaded",
+            "--as-is writes it anyway; --dry-run shows what does not match",
             details,
         ) from error
 
@@ -242,5 +242,5 @@ def _differences(
 
 
 def _place(tensor: Tensor) -> tuple[int, Any, Any]:
-    """Where in memory a tensor lies, and how much of it it takes."""
+    """The memory that a tensor occupies: storage, offset and number of elements."""
     return tensor.untyped_storage().data_ptr(), tensor.storage_offset(), tensor.numel()

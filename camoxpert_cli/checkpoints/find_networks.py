@@ -1,4 +1,4 @@
-"""Where in a file the tensors of a CamoXpert are, whatever holds and wraps them."""
+"""Find the tensors of a CamoXpert network in a file, however they are nested and wrapped."""
 
 from __future__ import annotations
 
@@ -20,20 +20,20 @@ from camoxpert_cli.model.stored_tensors import (
     without_wrappers,
 )
 
-# The network's own modules; the second is what no other network has.
+# The network's top-level modules; the second is unique to CamoXpert.
 CHILDREN = frozenset({"backbone", "moe_layers", "sdta_blocks", "decoder_blocks", "deep_heads", "final_conv"})
 _MARK = "moe_layers"
 _MARK_ENDS = ("weight", "bias")
-# What torch's AveragedModel stores beside a network: how many it has averaged.
+# torch's AveragedModel stores next to the network how many it has averaged.
 _AVERAGED_COUNT = "n_averaged"
 _MOST_NETWORKS = 16
 _MOST_SHOWN = 8
 
 
 class Place(NamedTuple):
-    """The keys that lead to the dict with a network's tensors, none for the file's content, and what begins its names.
+    """Location of a network: the keys of the dict with its tensors (none for the whole file) and its name prefix.
 
-    That dict may have dicts of its own, one for each module.
+    That dict may have nested dicts, one per module.
     """
 
     entry: Keys
@@ -44,16 +44,16 @@ class Place(NamedTuple):
 
 
 class StoredNetwork(NamedTuple):
-    """A network in a file, its tensors under our names."""
+    """A network in a file, with its tensors under camox's names."""
 
     place: Place
     weights: dict[str, Tensor]
 
 
 class StoredNetworks(NamedTuple):
-    """The network and its moving average, where there is one.
+    """The network and, if stored, its EMA.
 
-    `others` are names of tensors that lie beside the network's without being of one.
+    `others` are names of tensors that are stored next to the network's and belong to no network.
     """
 
     network: StoredNetwork
@@ -62,22 +62,22 @@ class StoredNetworks(NamedTuple):
 
 
 def find_networks(content: Any) -> list[StoredNetwork]:
-    """Every network of which the mixture layers are somewhere in `content`, complete or not.
+    """Return every network whose mixture layers are anywhere in `content`, complete or not.
 
-    Raises CheckpointError where tensors of two are mixed, or one is none that lies in memory as weights do.
+    Raises CheckpointError if tensors of two networks are mixed or a tensor is not an ordinary dense one.
     """
     tensors = [(keys, value) for keys, value in tensors_in(content) if keys]
     places = list(dict.fromkeys(place for keys, _ in tensors if (place := _place_by_mark(keys)) is not None))
     if len(places) > _MOST_NETWORKS:
-        raise CheckpointError(f"it holds {len(places)} networks, {_MOST_NETWORKS} at most were expected")
+        raise CheckpointError(f"it contains {len(places)} networks, expected at most {_MOST_NETWORKS}")
     return [StoredNetwork(place, _weights_at(place, tensors)) for place in places]
 
 
 def choose_networks(content: Any, networks: Sequence[StoredNetwork]) -> StoredNetworks:
-    """Which of the networks found in `content` is meant: the average is the one whose name says so.
+    """Choose the network and its EMA among those found in `content`: the EMA is recognized by its name.
 
-    A part of another one that is there is none. Raises CheckpointError where more than two are left, or neither is an
-    average.
+    A network that is a part of another one is ignored. Raises CheckpointError if more than two remain, or two of which
+    neither is an EMA.
     """
     averaged: list[StoredNetwork] = []
     plain: list[StoredNetwork] = []
@@ -90,16 +90,16 @@ def choose_networks(content: Any, networks: Sequence[StoredNetwork]) -> StoredNe
         entries = [str(each.place) for each in (*plain, *averaged)]
         names = [cut(entry) or "the file itself" for entry in entries]
         raise CheckpointError(
-            f"it holds {len(names)} networks, and which one is meant is not said: {', '.join(names)}",
-            f"take one of them: camox convert-ckpt FILE NEW.pth --entry {shlex.quote(entries[0])}",
+            f"it contains {len(names)} networks, and it is unclear which one to use: {', '.join(names)}",
+            f"extract one of them: camox convert-ckpt FILE NEW.pth --entry {shlex.quote(entries[0])}",
         )
     return StoredNetworks(plain[0], averaged[0] if averaged else None, _others(content, plain[0].place, networks))
 
 
 def describe_content(content: Any) -> str:
-    """Lines that say what a file holds: its entries, how many tensors are in each, and the first of their names."""
+    """Describe a file in lines: its entries, how many tensors each contains, and the first of their names."""
     if not isinstance(content, Mapping):
-        return f"it holds {shown(content)}"
+        return f"it contains {shown(content)}"
     entries = entries_of(content)
     alone = [key for key, value in entries if isinstance(value, Tensor)]
     lines = [some(alone, "tensor")] if alone else []
@@ -108,7 +108,7 @@ def describe_content(content: Any) -> str:
         names = [".".join(keys) for keys, _ in tensors_in(value)]
         lines.append(f"{cut(key)}: {some(names, 'tensor') if names else shown(value)}")
     more = [f"and {len(others) - _MOST_SHOWN} more entries"] if len(others) > _MOST_SHOWN else []
-    return "\n".join(["it holds", *lines, *more] if lines else ["it holds nothing"])
+    return "\n".join(["it contains", *lines, *more] if lines else ["it is empty"])
 
 
 def _place_by_mark(keys: Keys) -> Place | None:
@@ -141,23 +141,25 @@ def _weights_at(place: Place, tensors: Sequence[tuple[Keys, Tensor]]) -> dict[st
             odd.append(stored)
     if odd:
         raise CheckpointError(
-            f"keys of one network begin with {place.prefix!r} and otherwise, so that two state dicts seem to be mixed: "
+            f"only some keys of the network start with {place.prefix!r}, so two state dicts seem to be mixed: "
             f"{some(odd, 'key')}",
-            "save the network once, with the program that wrote it",
+            "save a single state dict with the program that wrote it",
         )
     for name, value in weights.items():
         if wrong := defect(value):
-            raise CheckpointError(f"{name} is {wrong}, and an ordinary one was expected", "save the weights as such")
+            raise CheckpointError(
+                f"{name} is {wrong}, expected an ordinary one", "save the weights as ordinary dense tensors"
+            )
     return weights
 
 
 def _belongs(stored: str, place: Place) -> bool:
-    """Whether a tensor below the place's entry is named like one of the network there."""
+    """Whether a tensor below the place's entry has a name of the network there."""
     return stored.startswith(place.prefix) and stored.removeprefix(place.prefix).partition(".")[0] in CHILDREN
 
 
 def _wrapped(stored: str) -> str | None:
-    """What begins a name that goes on as a network's do, wrappers left out."""
+    """The prefix, without wrappers, of a name that ends like one of a network; None for other names."""
     parts = stored.split(".")
     first = next((at for at, part in enumerate(parts) if part in CHILDREN), None)
     return None if first is None else without_wrappers("".join(f"{part}." for part in parts[:first]))
@@ -175,12 +177,12 @@ def _others(content: Any, place: Place, networks: Sequence[StoredNetwork]) -> tu
 
 
 def below(content: Any, entry: Keys) -> Any:
-    """What these keys lead to."""
+    """Return the value at these nested keys."""
     for key in entry:
         content = dict(entries_of(content))[key]
     return content
 
 
 def _parameters(network: StoredNetwork) -> set[str]:
-    """Names without counters, which some networks come without."""
+    """Names without counters, which some files lack."""
     return {name for name in network.weights if not name.endswith(COUNTER)}

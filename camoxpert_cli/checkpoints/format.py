@@ -1,7 +1,7 @@
-"""Checkpoint files: plain types and tensors only, so that reading one can run no code.
+"""Checkpoint files: plain types and tensors only, so that reading one cannot run code.
 
-A camox checkpoint is a dict of `format` ("camox"), `version` (1) and the fields of `CheckpointContent`. No random state
-is in it: order, augmentation and dropout are functions of the seed and the position in the run.
+A camox checkpoint is a dict of `format` ("camox"), `version` (1) and the fields of `CheckpointContent`. It contains no
+random state: order, augmentation and dropout are functions of the seed and the position in the run.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from camoxpert_cli.model.weights_file import CHECKSUM, SAFETENSORS, checksum, re
 
 FORMAT = "camox"
 VERSION = 1
-_COMMENT = b"camox"  # of an archive, by which it is known as ours whatever program's layout is in it
+_COMMENT = b"camox"  # archive comment that identifies files written by camox, whatever layout they contain
 
 
 Row = Annotated[dict[str, Number], Having(("epoch", "seconds"))]  # of the history
@@ -41,28 +41,28 @@ Setting = bool | int | float | str | list[int | float | str] | None
 
 @dataclass
 class Progress:
-    """Where a run stands."""
+    """How far a run has progressed."""
 
     epoch: Count = 0  # complete epochs
-    samples: Count = 0  # images seen in the epoch under way
-    loss_sum: Number = 0.0  # of those images
-    experts_chosen: list[list[Amount]] = field(default_factory=list)  # how many of them chose each, (L, E)
-    skipped_steps: Count = 0  # in the epoch under way: gradients overflowed
-    epoch_seconds: Amount = 0.0  # spent in the epoch under way
-    rate: Amount = 0.0  # of the last step
+    samples: Count = 0  # images seen in the current epoch
+    loss_sum: Number = 0.0  # over those images
+    experts_chosen: list[list[Amount]] = field(default_factory=list)  # how many of them used each expert, (L, E)
+    skipped_steps: Count = 0  # in the current epoch, because gradients overflowed
+    epoch_seconds: Amount = 0.0  # spent in the current epoch
+    rate: Amount = 0.0  # learning rate of the last step
     best_iou: float = -1.0
     best_epoch: Count = 0
-    target_seconds: Amount | None = None  # into the run when validation IoU passed the target
+    target_seconds: Amount | None = None  # into the run when validation IoU reached the target
     history: list[Row] = field(default_factory=list)
 
     @property
     def seconds(self) -> float:
-        """Spent in the run, over all its sessions."""
+        """Seconds spent in the run, over all its sessions."""
         return sum(row["seconds"] for row in self.history) + self.epoch_seconds
 
 
 class Moments(TypedDict):
-    """What AdamW keeps of a parameter."""
+    """AdamW's state for one parameter."""
 
     step: Tensor
     exp_avg: Tensor
@@ -70,7 +70,7 @@ class Moments(TypedDict):
 
 
 class ParameterGroup(TypedDict):
-    """Of AdamW: which parameters, by their places, and how they are trained."""
+    """A parameter group of AdamW: indices of its parameters, and their hyperparameters."""
 
     name: str
     params: list[Count]
@@ -103,58 +103,63 @@ class ScalerState(TypedDict, total=False):
 
 @dataclass(frozen=True)
 class TrainingContent:
-    """What a run needs to go on. A field with a default is absent from files that were written before there was one."""
+    """What a run needs to resume. Fields with a default are absent from files written before they existed."""
 
     progress: Annotated[Progress, Having(("epoch", "samples", "history", "best_epoch", "best_iou"))]
-    backbone_stages: Annotated[int, Within(0, 4)]  # in training
-    training_pictures: str  # a digest of names and sizes
+    backbone_stages: Annotated[int, Within(0, 4)]  # that are trained
+    training_images: str  # digest of names and sizes
     optimizer: OptimizerState
     scaler: ScalerState
     ema_updates: Count
     computed_with: dict[str, str] | None = None  # what rounding depends on
 
     def to_dict(self) -> dict[str, Any]:
+        """Return the entries of the file."""
         content = {name: value for name, value in vars(self).items() if value is not None}
         return {**content, "progress": asdict(self.progress)}
 
     @classmethod
     def from_dict(cls, content: Mapping[str, Any]) -> TrainingContent:
-        """From what `check` found to be one."""
+        """Build it from entries that `check` accepted."""
         found = {each.name: content[each.name] for each in fields(cls) if each.name in content}
         saved = content["progress"]
         progress = Progress(**{each.name: saved[each.name] for each in fields(Progress) if each.name in saved})
-        progress.history = [*progress.history]  # it grows, and what was read stays what it is
+        progress.history = [*progress.history]  # it grows, and `content` must not change
         return cls(**{**found, "progress": progress})
 
 
 @dataclass(frozen=True)
 class CheckpointContent:
-    """What a camox checkpoint holds, in the order of the file.
+    """The content of a camox checkpoint, in the order of the file.
 
-    None stands for what a file does not say, as one that was converted from another program's.
+    None stands for what a file does not specify, such as one converted from another program's.
     """
 
     backbone: str | None  # timm name
     num_experts: Annotated[int, Within(1, MOST_EXPERTS)] | None
     network: dict[str, Tensor]  # state dict of the bare network
-    ema: dict[str, Tensor] | None  # the same of its average
-    epoch: Count | None  # how many were complete
+    ema: dict[str, Tensor] | None  # the same for the EMA weights
+    epoch: Count | None  # complete epochs
     scores: Scores | None  # validation scores of these weights
-    history: list[Row] | None  # one dict an epoch
+    history: list[Row] | None  # one dict per epoch
     config: dict[str, dict[str, Setting]] | None  # every setting, nested
     versions: dict[str, str] | None  # of camox, torch and others
     training: TrainingContent | None = None  # in `last.pth`, not in `best_model.pth`
-    pictures: str | None = None  # a digest of those that it was trained on and those that chose the best epoch
+    images: str | None = None  # digest of the training images and of those that selected the best epoch
 
     def to_dict(self) -> dict[str, Any]:
-        """What the file holds."""
+        """Return the content of the file."""
         content = {"format": FORMAT, "version": VERSION, **vars(self)}
         training = content.pop("training")
         return content if training is None else {**content, "training": training.to_dict()}
 
     @classmethod
     def from_dict(cls, content: Mapping[str, Any]) -> CheckpointContent:
-        """Raises WrongEntryError that names an entry which is missing, of another type than here, or impossible."""
+        """Validate and convert the content of a file, of camox 0.1 as well.
+
+        Raises WrongEntryError that names an entry which is missing, of the wrong type, or impossible.
+        """
+        content = _with_current_names(content)
         found = {each.name: content.get(each.name) for each in fields(cls)}
         check(cls, found, "")
         training = found.pop("training")
@@ -165,14 +170,14 @@ class CheckpointContent:
 
 
 class Checkpoint(NamedTuple):
-    """A file and what `read_checkpoint` found in it."""
+    """A file and the content that `read_checkpoint` returned for it."""
 
     path: Path
     content: dict[str, Any]
 
     @property
     def own(self) -> CheckpointContent | None:
-        """What it holds as a file of camox; None for another program's. Raises CheckpointError where that is wrong."""
+        """The content as a camox checkpoint; None for another program's. Raises CheckpointError if it is invalid."""
         if layout_of(self.content) is not CAMOX:
             return None
         try:
@@ -181,31 +186,31 @@ class Checkpoint(NamedTuple):
                 from_mapping(own.config, "config")
         except (WrongEntryError, ConfigError) as error:
             raise CheckpointError(
-                f"{self.path} does not hold what camox writes: {first_line(error)}", "take the checkpoint before it"
+                f"{self.path} is not a valid camox checkpoint: {first_line(error)}", "use the previous checkpoint"
             ) from error
         return own
 
     @property
     def training(self) -> TrainingContent | None:
-        """The training state, where the file has one of camox. Raises CheckpointError as `own`."""
+        """The training state of a camox checkpoint that has one, else None. Raises CheckpointError as `own`."""
         own = self.own
         return None if own is None else own.training
 
 
 class CheckpointNotWritten(CheckpointError):
-    """The disk refused; whatever was there before is still there."""
+    """A checkpoint could not be written; the previous file is unchanged."""
 
 
 def write_checkpoint(path: Path, content: CheckpointContent, keep_as: Path | None = None) -> None:
-    """Replace `path` by a verified file, at once or not at all; `keep_as` is where the one before it stays.
+    """Atomically replace `path` with a verified file; `keep_as` is the path under which the previous one is kept.
 
-    Raises CheckpointNotWritten where the disk refuses.
+    Raises CheckpointNotWritten if the file cannot be written.
     """
     write_verified(path, content.to_dict(), keep_as)
 
 
 def write_verified(path: Path, content: Any, keep_as: Path | None = None) -> None:
-    """`write_checkpoint` for any plain content."""
+    """Write any plain content as `write_checkpoint` does."""
     try:
         with atomic.replacing(path) as temporary:
             torch.save(content, temporary)
@@ -217,16 +222,16 @@ def write_verified(path: Path, content: Any, keep_as: Path | None = None) -> Non
         _let_go_of(error)
         raise CheckpointNotWritten(
             f"{path} cannot be written: {_reason(error, path.parent)}",
-            "free some space, or make the folder writable; the file before it is kept",
+            "free some disk space or make the folder writable; the previous file is kept",
         ) from None
 
 
 def write_safetensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:
-    """Replace `path` by a verified .safetensors file with a checksum. Raises CheckpointNotWritten."""
+    """Atomically replace `path` with a verified .safetensors file with a checksum. Raises CheckpointNotWritten."""
     seen: set[int] = set()
     separate = {}
     for name, value in tensors.items():
-        # The format has no shared memory: a tensor that has part of another one's is written once more.
+        # The format does not support shared memory: a tensor that shares another one's is written as a copy.
         value = value.contiguous()
         memory = value.untyped_storage().data_ptr()
         separate[name] = value.clone() if memory in seen else value
@@ -235,29 +240,29 @@ def write_safetensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mappi
         with atomic.replacing(path) as temporary:
             save_file(separate, temporary, metadata={**metadata, CHECKSUM: checksum(separate)})
             read_weights_file(temporary)
-    except Exception as error:  # safetensors has an error class of its own for whatever is wrong
+    except Exception as error:  # safetensors has its own error class for everything
         raise CheckpointNotWritten(
-            f"{path} cannot be written: {error}", "free some space, or choose another folder"
+            f"{path} cannot be written: {error}", "free some disk space or choose another folder"
         ) from error
 
 
 def is_own_file(path: Path) -> bool:
-    """Whether a writer of this module, and so camox, wrote the file of weights; not whether they are whole."""
+    """Return whether camox wrote this file of weights, without checking its integrity."""
     try:
         if path.suffix == SAFETENSORS:
             with safe_open(path, framework="pt") as file:
                 return "camox" in (file.metadata() or {})
         with zipfile.ZipFile(path) as archive:
-            # Earlier ones have no comment, but torch named them after a hidden file, the one that was being written.
+            # Early files have no comment, but torch named their members after the hidden temporary file.
             return archive.comment == _COMMENT or archive.namelist()[0].startswith(".")
-    except Exception:  # what files of any other kind make of these readers is not specified
+    except Exception:  # what these readers raise for other kinds of files is not specified
         return False
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:
-    """The dict in a verified file of camox, of the original program, or of another one with CamoXpert's weights.
+    """Return the verified content of a checkpoint of camox, the original CamoXpert, or another program.
 
-    Raises CheckpointError for a file that is missing, damaged, needs more than plain types, or is something else.
+    Raises CheckpointError for a file that is missing, corrupt, contains pickled objects, or has no CamoXpert weights.
     """
     content = read_weights_file(path)
     refuse_later_version(content, path)
@@ -268,7 +273,7 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
 
 @contextmanager
 def naming(path: Path) -> Iterator[None]:
-    """Have a CheckpointError about what is in the file at `path` begin with it."""
+    """Prefix the message of a CheckpointError about the content of a file with its path."""
     try:
         yield
     except CheckpointError as error:
@@ -276,25 +281,38 @@ def naming(path: Path) -> Iterator[None]:
 
 
 def refuse_later_version(content: Any, path: Path) -> None:
-    """Raise CheckpointError for a file of a later camox, whatever it has in it."""
+    """Raise CheckpointError for a file written by a later camox, whatever it contains."""
     if not isinstance(content, dict) or content.get("format") != FORMAT:
         return
     version = content.get("version")
     if type(version) is not int or not 1 <= version <= VERSION:
         raise CheckpointError(
-            f"{path} is of version {shown(version)}, and this camox reads up to {VERSION}", "install a newer camox"
+            f"{path} has format version {shown(version)}, but this camox reads versions up to {VERSION}",
+            "install a newer camox",
         )
 
 
 def checkpoint_bytes(network: nn.Module, ema: bool) -> int:
-    """About the size of `last.pth` once all is trained: weights, their average where there is one, and two moments."""
+    """Estimate the size of `last.pth` when everything is trained: weights, EMA weights if any, and two moments."""
     weights = sum(value.numel() * value.element_size() for value in network.state_dict().values())
     moments = 2 * sum(value.numel() * value.element_size() for value in network.parameters())
     return weights * (2 if ema else 1) + moments
 
 
+def _with_current_names(content: Mapping[str, Any]) -> Mapping[str, Any]:
+    """`content` with the entries that camox 0.1 named otherwise under their current names."""
+    training = content.get("training")
+    if isinstance(training, Mapping):
+        content = {**content, "training": _renamed(training, "training_pictures", "training_images")}
+    return _renamed(content, "pictures", "images")
+
+
+def _renamed(entries: Mapping[str, Any], old: str, new: str) -> Mapping[str, Any]:
+    return {new if name == old and new not in entries else name: value for name, value in entries.items()}
+
+
 def _refuse_contradictions(content: CheckpointContent) -> None:
-    """Raise WrongEntryError where entries say different things of how far the run was."""
+    """Raise WrongEntryError if entries contradict each other about the progress of the run."""
     if content.training is None:
         return
     progress = content.training.progress
@@ -304,26 +322,27 @@ def _refuse_contradictions(content: CheckpointContent) -> None:
     for at, row in enumerate(progress.history):
         if not 1 <= row["epoch"] <= progress.epoch:
             raise WrongEntryError(
-                f"training.progress.history.{at}.epoch is {row['epoch']}, expected one of the {progress.epoch} complete"
+                f"training.progress.history.{at}.epoch is {row['epoch']}, "
+                f"expected one of the {progress.epoch} complete epochs"
             )
 
 
 def _refuse_impossible_seconds(entry: str, history: Sequence[Mapping[str, float]]) -> None:
-    """Raise WrongEntryError where an epoch took less than no time, or for ever."""
+    """Raise WrongEntryError if the duration of an epoch is negative or not finite."""
     for at, row in enumerate(history):
         check(Amount, row["seconds"], f"{entry}.{at}.seconds")
 
 
 def _sign(path: Path) -> None:
-    """Add a comment to torch's zip archive, which ends with the size of one that it has not: in two bytes, 0."""
+    """Add a comment to torch's zip archive, which ends with two zero bytes, the length of its empty comment."""
     with path.open("r+b") as file:
         file.seek(-2, os.SEEK_END)
         file.write(len(_COMMENT).to_bytes(2, "little") + _COMMENT)
 
 
 def _link(path: Path, other: Path) -> None:
-    """Give the file at `path` the second name `other`, replacing what has it."""
-    if other.exists() and path.samefile(other):  # a process died before the next file took the place of `path`
+    """Give the file at `path` a second name `other`, replacing the file that has it."""
+    if other.exists() and path.samefile(other):  # a process died before the next file replaced `path`
         return
     with atomic.replacing(other) as temporary:
         try:
@@ -333,7 +352,7 @@ def _link(path: Path, other: Path) -> None:
 
 
 def _let_go_of(error: BaseException | None) -> None:
-    """Free what an error's frames hold: torch's writer, and with it the unlinked file and its space on the disk."""
+    """Free what an error's frames reference: torch's writer, and with it the disk space of the unlinked file."""
     while error is not None:
         traceback.clear_frames(error.__traceback__)
         error = error.__context__
@@ -344,7 +363,7 @@ def _reason(error: Exception, folder: Path) -> str:
         return error.strerror
     free = ""
     with suppress(OSError):
-        free = f" ({console.byte_size(shutil.disk_usage(folder).free)} are free)"
-    # torch's writer begins with where in its source it failed.
+        free = f" ({console.byte_size(shutil.disk_usage(folder).free)} free)"
+    # torch's writer starts its message with the location in its source.
     said = re.sub(r"^\[enforce fail at \S+\] \. ", "", first_line(error))
     return f"{said}{free}"

@@ -1,6 +1,6 @@
-"""Names of state dicts with or without the prefix of a wrapper. Pure functions.
+"""Add and remove wrapper prefixes of state dict keys. Pure functions.
 
-Our names are those of the original program, so only what wraps a network has to go.
+The names are those of the original CamoXpert, so only prefixes of wrappers differ.
 """
 
 from __future__ import annotations
@@ -16,15 +16,15 @@ DATA_PARALLEL = "module."
 
 
 def add_prefix(state: Mapping[str, Value]) -> dict[str, Value]:
-    """Bare keys as DataParallel writes them: `module.` before each."""
+    """Return a state dict as DataParallel writes it: with `module.` before each key."""
     return {DATA_PARALLEL + key: value for key, value in state.items()}
 
 
 def renamed_metadata(metadata: Mapping[str, Value], removed: str, added: str) -> dict[str, Value]:
-    """A state dict's `_metadata` (module path to versions) after the prefix `removed` became `added`.
+    """Return a state dict's `_metadata` (module path to versions) with the prefix `removed` replaced by `added`.
 
-    The modules that `removed` stood for go, and so do wrappers further inside; those that `added` stands for were never
-    saved.
+    Entries of the modules that `removed` stood for are dropped, as are wrappers further inside; modules that `added`
+    stands for get none, because they were never saved.
     """
     old, new = removed.removesuffix("."), added.removesuffix(".")
     renamed = {}

@@ -1,4 +1,4 @@
-"""From a checkpoint to the network it describes."""
+"""Load the network that a checkpoint describes."""
 
 from __future__ import annotations
 
@@ -37,30 +37,30 @@ _MOST_SHOWN = 5
 
 @explaining_cuda_errors()
 def load_model(path: str | Path, device: str | torch.device = "cpu", ema: bool | None = None) -> CamoXpert:
-    """The network of a checkpoint of camox or of the original program, in eval mode on `device`.
+    """Load the network of a checkpoint of camox or the original CamoXpert, in eval mode on `device`.
 
-    Calling it on normalised images (B, 3, H, W) gives `logits` (B, 1, H, W), `deep_logits` and `routing`. `ema` takes
-    the moving EMA of the weights or, where it is False, the weights themselves; None takes the average where there
-    is one, as every command does. `img_size` of the network is the side in pixels it was trained at, None where the
-    file does not say. Raises CheckpointError.
+    Calling it on normalized images (B, 3, H, W) returns `logits` (B, 1, H, W), `deep_logits` and `routing`. `ema=True`
+    loads the EMA weights, `ema=False` the raw weights, and None, as in every command, the EMA weights if there are
+    any. The network's `img_size` is the image side in pixels that it was trained at, None if the file does not specify
+    it. Raises CheckpointError.
     """
     try:
         file = user_path(path)
     except ValueError as error:
-        raise CheckpointError(f"{shown(str(path))} is no path: {error}", "check it for typing errors") from error
+        raise CheckpointError(f"{shown(str(path))} is not a valid path: {error}", "check it for typos") from error
     return network_of(read_checkpoint(file), file, ema).to(device)
 
 
 def network_of(content: Mapping[str, Any], path: Path, ema: bool | None = None) -> CamoXpert:
-    """The network that `content`, read from `path`, describes, with its weights; `ema` None: the average if any."""
+    """Build the network that `content`, read from `path`, describes; `ema` None means the EMA weights if any."""
     if ema is not False:
         ema = uses_ema(content, path, "ema" if ema else None)
     architecture = architecture_of(content)
     if architecture is None:
-        raise CheckpointError(f"{path} does not say which backbone and how many experts its network has")
+        raise CheckpointError(f"{path} does not specify its backbone and number of experts")
     name, num_experts = architecture
     try:
-        # A file may name a network of gigabytes: whether it holds one is seen without memory for it.
+        # A file may name a network of gigabytes: check whether it contains one before allocating memory.
         sketch = outline(name, num_experts)
     except ConfigError as error:
         raise CheckpointError(f"the network in {path} cannot be built: {error.message}", error.hint) from error
@@ -72,28 +72,28 @@ def network_of(content: Mapping[str, Any], path: Path, ema: bool | None = None) 
 def load_weights(
     network: CamoXpert, content: Mapping[str, Any], path: Path, *, ema: bool = False, tells: bool = True
 ) -> None:
-    """Fill `network` with `fitting_weights`, or raise CheckpointError and load nothing."""
+    """Load `fitting_weights` into `network`, or raise CheckpointError and load nothing."""
     network.load_state_dict(fitting_weights(network, content, path, ema, tells=tells))
 
 
 def fitting_weights(
     network: CamoXpert, content: Mapping[str, Any], path: Path, ema: bool, *, tells: bool = True
 ) -> dict[str, Tensor]:
-    """The weights in `content`, read from `path`, or their average, for `network`: all of them, and no other.
+    """Return exactly the weights of `network` from `content`, read from `path`: the raw ones or, with `ema`, the EMA.
 
-    Where it `tells`, a note says what the file holds beside them. Raises CheckpointError where one is missing, of
-    another size, or holds no numbers to compute with.
+    If `tells`, a note reports other tensors in the file. Raises CheckpointError if a tensor is missing, has another
+    shape, or contains unusable values.
     """
     networks = networks_in(content)
     stored = weights_of(content, ema)
     weights, foreign = ready(network, stored)
     _refuse_misfits(network, weights, stored, path)
-    refuse_unusable(weights, network.state_dict(), path, "take a checkpoint from before that")
+    refuse_unusable(weights, network.state_dict(), path, "use an earlier checkpoint")
     averaged = networks.ema.weights if ema and networks.ema is not None else weights
     if lacking := [name for name, _ in network.named_parameters() if name not in averaged]:
         raise CheckpointError(
-            f"the moving average in {path} is not whole: it lacks {some(lacking, 'tensor')}",
-            "--weights model takes the weights themselves",
+            f"the EMA weights in {path} are incomplete: missing {some(lacking, 'tensor')}",
+            "--weights model uses the raw weights",
         )
     if tells:
         say_left_out([*networks.others, *foreign], path)
@@ -101,36 +101,36 @@ def fitting_weights(
 
 
 def trained_size(content: Mapping[str, Any], path: Path) -> int:
-    """Side in pixels of the images that the network of `content`, read from `path`, was trained on.
+    """Return the image side in pixels at which the network of `content`, read from `path`, was trained.
 
-    Raises CheckpointError where the file does not say.
+    Raises CheckpointError if the file does not specify it.
     """
     size = said_size(content)
     if size is None:
         raise CheckpointError(
-            f"{path} does not say at which size it was trained, from {SMALLEST_SIDE} to {LARGEST_SIDE} pixels",
-            "give it with --img-size",
+            f"{path} does not specify the image size it was trained at, from {SMALLEST_SIDE} to {LARGEST_SIDE} pixels",
+            "pass it with --img-size",
         )
     return size
 
 
 def uses_ema(content: Mapping[str, Any], path: Path, weights: Weights | None) -> bool:
-    """Whether `weights` asks for the average of those in `content`, read from `path`; None: where there is one.
+    """Return whether to use the EMA weights in `content`, read from `path`; `weights` None means if there are any.
 
-    Raises CheckpointError where it is asked for and not there.
+    Raises CheckpointError if they are requested and missing.
     """
     there = ema_in(content) is not None
     if weights == "ema" and not there:
-        raise CheckpointError(f"{path} holds no moving average of the weights", "--weights model")
+        raise CheckpointError(f"{path} contains no EMA weights", "--weights model")
     return there if weights is None else weights == "ema"
 
 
 def _filled(sketch: CamoXpert, weights: Mapping[str, Tensor]) -> CamoXpert:
-    """A network like `sketch` with memory and `weights`, without random ones first, which take as long as the rest."""
+    """A network like `sketch` with memory and `weights`, skipping random initialization, which doubles the time."""
     network, own = deepcopy(sketch), sketch.state_dict()
     copies = {name: torch.empty_like(own[name], device="cpu").copy_(value) for name, value in weights.items()}
     network.load_state_dict(copies, assign=True)
-    if any(each.is_meta for each in network.buffers()):  # some backbones hold numbers that no file has
+    if any(each.is_meta for each in network.buffers()):  # some backbones have buffers that no file contains
         network = CamoXpert(create_backbone(sketch.backbone_name), sketch.backbone_name, sketch.num_experts)
         network.load_state_dict(weights)
     return network
@@ -139,17 +139,17 @@ def _filled(sketch: CamoXpert, weights: Mapping[str, Tensor]) -> CamoXpert:
 def _refuse_misfits(
     network: CamoXpert, weights: Mapping[str, Tensor], stored: Mapping[str, Tensor], path: Path
 ) -> None:
-    """Raise CheckpointError that shows which of `weights` do not fit `network`, and what those `stored` would fit."""
+    """Raise CheckpointError if `weights` do not match `network`, with what `stored` would match."""
     rows = misfits(network, weights)
     if rows:
         table = console.table(["tensor", "in the file", "in the network"], rows[:_MOST_SHOWN])
         more = f"\nand {len(rows) - _MOST_SHOWN} more" if len(rows) > _MOST_SHOWN else ""
         fitting = fitting_architecture(stored)
-        hint = "give the --backbone and --num-experts the checkpoint was trained with"
+        hint = "pass the --backbone and --num-experts that the checkpoint was trained with"
         if fitting is not None:
-            hint = f"it fits --backbone {fitting[0]} --num-experts {fitting[1]}"
+            hint = f"it matches --backbone {fitting[0]} --num-experts {fitting[1]}"
         raise CheckpointError(
-            f"{path} does not fit {network.backbone_name} with {network.num_experts} experts: "
+            f"{path} does not match {network.backbone_name} with {network.num_experts} experts: "
             f"{len(rows)} tensors differ",
             hint,
             details=table + more,

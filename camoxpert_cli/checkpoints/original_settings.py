@@ -1,4 +1,4 @@
-"""The settings in a checkpoint of the original program, as ours."""
+"""Translate the settings in a checkpoint of the original CamoXpert."""
 
 from __future__ import annotations
 
@@ -7,15 +7,15 @@ from typing import Any
 
 from camoxpert_cli.config.schema import SETTINGS
 
-# Of the machine and session the checkpoint came from.
+# Settings of the machine and session that the checkpoint came from.
 _NOT_TAKEN = {"checkpoint_dir", "resume_from", "skip_stage1", "device", "num_workers"}
 
 
 def settings_of_original(args: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
-    """Sections with settings from its `args`, for `resolve`; values are unchecked.
+    """Return sections of settings from its `args`, for `resolve`; values are not validated.
 
-    Where it trained is not taken over, and neither is what no setting of ours corresponds to. Its batch size is taken
-    as one GPU's.
+    Settings of the machine, and those without a counterpart in camox, are dropped. Its batch size counts as that of
+    one GPU.
     """
     taken = {
         (setting.section, setting.name): args[setting.name]

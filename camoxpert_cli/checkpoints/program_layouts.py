@@ -1,4 +1,4 @@
-"""Where checkpoints of camox and of other programs keep their weights."""
+"""Know where checkpoints of camox and of other programs store their weights."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from camoxpert_cli.model.stored_tensors import COUNTER
 
 @dataclass(frozen=True)
 class Layout:
-    """A kind of checkpoint: what to call it, and the entries with the network and its EMA where they are certain."""
+    """A kind of checkpoint: its name for users, and the entries with the network and its EMA if they are fixed."""
 
     program: str
     network: str | None = None
@@ -29,21 +29,21 @@ class Layout:
 
 
 CAMOX = Layout("camox", "network", "ema")
-ORIGINAL = Layout("the original CamoXpert program", "model_state_dict", "ema_state_dict")
+ORIGINAL = Layout("the original CamoXpert", "model_state_dict", "ema_state_dict")
 BARE = Layout("a bare state dict")
 SAFETENSORS = Layout("a .safetensors file")
 LIGHTNING = Layout("Lightning")
 OTHER = Layout("another program")
 MOST_EXPERTS = 64
-_NO_NETWORK = "it holds no CamoXpert checkpoint"
-_NETWORK_HINT = "give a file with the weights of a CamoXpert, such as best_model.pth in a run folder"
+_NO_NETWORK = "it contains no CamoXpert weights"
+_NETWORK_HINT = "pass a file with CamoXpert weights, such as best_model.pth of a run; see camox guide checkpoints"
 _LONGEST_BACKBONE_NAME = 200
-# Entries that may say which network it is; of backbone and num_experts, they hold both or are one.
+# Entries that may describe the architecture: backbone and num_experts themselves, or dicts that contain both.
 DESCRIPTIONS = ("backbone", "num_experts", "args", "metadata", "hyper_parameters")
 
 
 def layout_of(content: Any) -> Layout | None:
-    """Whose checkpoint it is, None where there is no network in it. Raises CheckpointError where two are mixed."""
+    """Return the kind of checkpoint, None if it contains no network. Raises CheckpointError if two are mixed."""
     if not isinstance(content, Mapping):
         return None
     for layout in (CAMOX, ORIGINAL):
@@ -59,7 +59,7 @@ def layout_of(content: Any) -> Layout | None:
 
 
 def networks_in(content: Any) -> StoredNetworks:
-    """The network and its average, as `choose_networks` finds them. Raises CheckpointError where there is none."""
+    """Return the network and its EMA as `choose_networks` finds them. Raises CheckpointError if there is none."""
     networks = find_networks(content)
     layout = layout_of(content)
     if not networks:
@@ -68,18 +68,18 @@ def networks_in(content: Any) -> StoredNetworks:
         entries = {each.place.entry for each in networks}
         for name in (layout.network, layout.ema):
             if (name,) not in entries and (name == layout.network or content.get(name) is not None):
-                raise CheckpointError(f"{name} is {shown(content.get(name))}, expected a network's tensors by name")
+                raise CheckpointError(f"{name} is {shown(content.get(name))}, expected a state dict")
         networks = [each for each in networks if each.place.entry in ((layout.network,), (layout.ema,))]
     return choose_networks(content, networks)
 
 
 def architecture_of(content: Mapping[str, Any]) -> tuple[str, int] | None:
-    """Backbone and number of experts: as the file says or, where it does not, as the weights' own sizes tell."""
+    """Return backbone and number of experts, as stored in the file or else inferred from the shapes of its weights."""
     return said_architecture(content) or fitting_architecture(networks_in(content).network.weights)
 
 
 def said_architecture(content: Mapping[str, Any]) -> tuple[str, int] | None:
-    """Backbone and number of experts where the file says so in one of the places where programs do."""
+    """Return backbone and number of experts if the file specifies them in a known place, else None."""
     for said in (content, *(content.get(name) for name in DESCRIPTIONS)):
         if isinstance(said, Mapping) and "backbone" in said and "num_experts" in said:
             name, experts = said["backbone"], said["num_experts"]
@@ -90,7 +90,7 @@ def said_architecture(content: Mapping[str, Any]) -> tuple[str, int] | None:
 
 
 def said_size(content: Mapping[str, Any]) -> int | None:
-    """The side in pixels at which the network was trained, where the file says so in one of the known places."""
+    """Return the image side in pixels used in training if the file specifies it in a known place, else None."""
     config = content.get("config")
     settings = config.get("data") if isinstance(config, Mapping) else None
     for said in (settings, content.get("args"), content.get("metadata")):
@@ -101,7 +101,7 @@ def said_size(content: Mapping[str, Any]) -> int | None:
 
 
 def fitting_architecture(weights: Mapping[str, Tensor]) -> tuple[str, int] | None:
-    """The EdgeNeXt, test or lite EfficientNet backbone and the number of experts that `weights` (bare keys) fit."""
+    """Infer the backbone (EdgeNeXt, test or EfficientNet-Lite) and number of experts from `weights` (bare keys)."""
     prefix = "moe_layers.0.experts."
     experts = {key.removeprefix(prefix).partition(".")[0] for key in weights if key.startswith(prefix)}
     if not 1 <= len(experts) <= MOST_EXPERTS:
@@ -115,14 +115,14 @@ def fitting_architecture(weights: Mapping[str, Tensor]) -> tuple[str, int] | Non
 
 @cache
 def outline(backbone: str, num_experts: int) -> CamoXpert:
-    """The network's names and sizes, without memory for its weights. Raises ConfigError as `create_backbone`."""
+    """Build a network with names and shapes only, on the meta device. Raises ConfigError as `create_backbone`."""
     return without_memory(lambda: CamoXpert(sketch_backbone(backbone), backbone, num_experts))
 
 
 def ready(network: CamoXpert, weights: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], list[str]]:
-    """`weights` as `network` takes them, and the names of those that other programs had added and it does not know.
+    """Return the weights that `network` can load, and the names of tensors that other programs added.
 
-    A counter that is missing is 0: old versions of torch had none. What may be a part of another network stays.
+    Missing counters become 0, since old versions of torch had none. Tensors that may belong to another network stay.
     """
     own = network.state_dict()
     endings = {name.rpartition(".")[2] for name in own}
@@ -132,38 +132,38 @@ def ready(network: CamoXpert, weights: Mapping[str, Tensor]) -> tuple[dict[str, 
 
 
 def misfits(network: CamoXpert, weights: Mapping[str, Tensor]) -> list[tuple[str, str, str]]:
-    """Name, size in `weights` and size in `network` of each tensor that is missing, unknown or of another size."""
+    """Return name, shape in `weights` and shape in `network` of each tensor that is missing, unknown or mismatched."""
     own = network.state_dict()
     sizes = {name: (_size(weights.get(name)), _size(own.get(name))) for name in [*own, *weights]}
     return [(cut(name), *pair) for name, pair in sizes.items() if pair[0] != pair[1]]
 
 
 def weights_of(content: Mapping[str, Any], ema: bool) -> dict[str, Tensor]:
-    """The network's state dict, or that of its average, under our names.
+    """Return the network's state dict or, with `ema`, its EMA weights, under camox's names.
 
-    The original program averages parameters only: buffers come from the network then. Raises CheckpointError where
-    there is no average.
+    The original CamoXpert stores an EMA of parameters only: buffers then come from the network. Raises CheckpointError
+    if there are no EMA weights.
     """
     networks = networks_in(content)
     if not ema:
         return networks.network.weights
     if networks.ema is None:
-        raise CheckpointError("the checkpoint holds no moving average of the weights", "load it without the average")
+        raise CheckpointError("the checkpoint contains no EMA weights", "load the raw weights")
     return {**networks.network.weights, **networks.ema.weights}
 
 
 def ema_in(content: Mapping[str, Any]) -> Mapping[str, Tensor] | None:
-    """The stored moving average under our names, None where there is none."""
+    """Return the stored EMA weights under camox's names, None if there are none."""
     ema = networks_in(content).ema
     return None if ema is None else ema.weights
 
 
 def epochs_complete(content: Mapping[str, Any]) -> int:
-    """Epochs that were complete when a checkpoint was written."""
+    """Return how many epochs were complete when a checkpoint was written."""
     epoch = content.get("epoch")
     if not isinstance(epoch, int):
         return 0
-    # Programs other than camox count epochs from 0 and store the one they had just finished.
+    # Other programs count epochs from 0 and store the one they had just finished.
     return epoch if layout_of(content) is CAMOX else epoch + 1
 
 
@@ -179,10 +179,10 @@ def _outline_or_none(backbone: str, num_experts: int) -> CamoXpert | None:
 
 
 def _size(tensor: Tensor | None) -> str:
-    return "missing" if tensor is None else "x".join(map(str, tensor.shape)) or "number"
+    return "missing" if tensor is None else "x".join(map(str, tensor.shape)) or "scalar"
 
 
 def _whole_number(value: Any) -> int:
-    """A number of a few digits, or its text, as metadata of .safetensors has it; -1 for anything else."""
+    """A number of a few digits, or its text, as in .safetensors metadata; -1 for anything else."""
     text = str(value) if isinstance(value, str) or (type(value) is int and value.bit_length() < 32) else ""
     return int(text) if text.isdecimal() and len(text) < 10 else -1

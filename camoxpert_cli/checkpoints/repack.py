@@ -1,4 +1,4 @@
-"""What a converted checkpoint holds: the source's content around other state dicts, in its own format or another."""
+"""Assemble the content of a converted checkpoint: the source's entries around the new state dicts."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from camoxpert_cli.checkpoints.program_layouts import CAMOX, ORIGINAL, Layout, e
 from camoxpert_cli.errors import CheckpointError, cut, shown
 from camoxpert_cli.model.stored_tensors import Keys, entries_of
 
-# Entries that only mean something beside the weights they were saved with.
+# Entries that are only meaningful with the weights they were saved with.
 _TRAINING = {"training", "optimizer_state_dict", "scheduler_state_dict", "scaler_state_dict", "optimizer_states"}
-# What tells which weights a file holds, by the program that wrote it.
+# Entries that describe the weights in a file, by the program that wrote it.
 _DESCRIBED: dict[Layout, set[str | None]] = {
     CAMOX: {"format", "version", "backbone", "num_experts", "epoch", "scores", "config", "versions"},
     ORIGINAL: {"epoch", "best_iou", "args"},
@@ -33,10 +33,10 @@ def as_before(
     everything: bool,
     training: bool,
 ) -> Mapping[str, Any]:
-    """The file as its own program wrote it, with other state dicts.
+    """Return the content in the layout of the source, with the new state dicts.
 
-    Without `everything` a file of camox or the original program keeps what tells which weights these are, another one
-    nothing but them. Without `training` what goes with other weights is left out.
+    Without `everything`, a file of camox or the original CamoXpert keeps the entries that describe the weights, any
+    other file only the weights. Without `training`, training state that belongs to other weights is dropped.
     """
     if not (everything or layout in _DESCRIBED):
         return network
@@ -49,13 +49,13 @@ def as_before(
             key = places.ema.place.entry[0]
             return {**network, key: result[key]}
     elif places.ema is not None and ema is not None:
-        # Both in one dict, where the prefix tells them apart.
+        # Both are in one dict, distinguished by their prefix.
         network = {**network, **{places.ema.place.prefix + name: value for name, value in ema.items()}}
     return _replaced(result, entry, network)
 
 
 def _replaced(content: Any, entry: Keys, value: object) -> Any:
-    """`content` with `value` where the keys lead to; what is around it is copied."""
+    """A copy of `content` with `value` at the nested keys `entry`."""
     if not entry:
         return value
     items = [_replaced(each, entry[1:], value) if key == entry[0] else each for key, each in entries_of(content)]
@@ -69,9 +69,12 @@ def as_original(
     architecture: tuple[str, int] | None,
     source: Path,
 ) -> dict[str, Any]:
-    """As the original program saves it: epochs counted from 0, an average of parameters only, settings as `args`."""
+    """Return the layout of the original CamoXpert: epochs from 0, EMA of parameters only, settings as `args`."""
     if architecture is None:
-        raise CheckpointError(f"{source} does not say which network it is, and its weights fit none that is known")
+        raise CheckpointError(
+            f"{source} does not specify its backbone and number of experts, and its tensor shapes match no known "
+            "architecture"
+        )
     parameters = {name for name, _ in outline(*architecture).named_parameters()}
     if ema is not None:
         ema = {key: value for key, value in ema.items() if key in parameters}
@@ -93,7 +96,7 @@ def as_original(
 
 
 def _mapping(value: Any) -> Mapping[str, Any]:
-    """`value`, or nothing where a file has something else in that place."""
+    """`value`, or an empty dict if it is something else."""
     return value if isinstance(value, Mapping) else {}
 
 
@@ -103,7 +106,7 @@ def dropped(
     result: Mapping[str, Any],
     architecture: tuple[str, int] | None,
 ) -> tuple[str, ...]:
-    """Entries of the source that are in the target under no name; tensors beside the network's are told elsewhere."""
+    """Return the entries of the source that are not in the target; extra tensors are reported separately."""
     stored = [each.place.entry for each in (places.network, places.ema) if each is not None]
     carried = {"metadata", *(name for entry in stored for name in (entry[:1] or CHILDREN))}
     if architecture is not None:
@@ -118,7 +121,7 @@ def dropped(
 
 
 def metadata(content: Mapping[str, Any], architecture: tuple[str, int] | None) -> dict[str, str]:
-    """Of a .safetensors file: what the source had, and what says which network it is."""
+    """Return the metadata of a .safetensors file: that of the source, plus the architecture."""
     metadata = {str(key): str(value) for key, value in dict(content.get("metadata") or {}).items()}
     if architecture is not None:
         metadata |= {"backbone": architecture[0], "num_experts": str(architecture[1])}

@@ -1,4 +1,4 @@
-"""Whether what a file holds is of the types that are declared for it, and where not."""
+"""Check the content of a file against declared types, and name the first entry that differs."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from camoxpert_cli.model.stored_tensors import defect
 
 
 class WrongEntryError(ValueError):
-    """Names an entry by the dotted keys that lead to it, and says what was expected there."""
+    """An invalid entry: the message names it by its dotted keys and says what was expected."""
 
 
 @dataclass(frozen=True)
 class Within:
-    """Numbers from `low` to `high`; without bounds also those that are none or infinite."""
+    """Numbers from `low` to `high`; without bounds, NaN and infinity are allowed as well."""
 
     low: float = -math.inf
     high: float = math.inf
@@ -34,12 +34,12 @@ class Within:
 
 @dataclass(frozen=True)
 class Having:
-    """Entries that a dict must have."""
+    """Keys that a dict must have."""
 
     names: tuple[str, ...]
 
 
-_LARGEST = float(2**53)  # beyond it a float knows no ones
+_LARGEST = float(2**53)  # the largest float below which all integers are exact
 
 Count = Annotated[int, Within(0, _LARGEST)]
 Amount = Annotated[float, Within(0, 1e300)]
@@ -54,16 +54,16 @@ _WORDS = {
     Tensor: "a tensor",
     list: "a list",
     tuple: "a list",
-    dict: "entries by name",
+    dict: "a dictionary",
 }
 
 
 def check(kind: Any, value: Any, entry: str) -> None:
-    """Raise WrongEntryError unless `value`, which lies under `entry`, is of the type `kind`.
+    """Raise WrongEntryError unless `value`, stored at `entry`, is of the type `kind`.
 
-    Knows plain types, `Annotated` with the classes of this module, unions, Literal, list, tuple, dict, and typed dicts
-    and dataclasses as what a dict must hold: whatever else is in it is passed over, and a field with a default may be
-    missing. A bool is no number; a whole number is one with a fraction too.
+    Supports plain types, `Annotated` with the classes of this module, unions, Literal, list, tuple, dict, and typed
+    dicts and dataclasses as schemas of a dict, in which unknown keys are ignored and fields with a default may be
+    missing. A bool does not count as a number; an int is accepted as a float.
     """
     origin, arguments = get_origin(kind), get_args(kind)
     if origin is Annotated:
@@ -101,7 +101,7 @@ def _check_union(kinds: tuple[Any, ...], value: Any, entry: str) -> None:
     others = [kind for kind in kinds if kind is not NoneType]
     if value is None and len(others) < len(kinds):
         return None
-    if len(others) == 1:  # of a structure it is told what is wrong within it
+    if len(others) == 1:  # reports which part of a structure is wrong
         return check(others[0], value, entry)
     for kind in others:
         with suppress(WrongEntryError):

@@ -82,7 +82,7 @@ def convert_ckpt(
 
 
 def _format_conversion(done: Conversion) -> str:
-    ema = f", {done.average_tensors} of their average" if done.average_tensors else ""
+    ema = f", {done.ema_tensors} of their average" if done.ema_tensors else ""
     where = f" in {done.network}" if done.network else ""
     lines = [f"{done.source}: {done.program}, {done.tensors} tensors{where}{ema}"]
     lines.append(f"Keys: {done.removed_prefix!r} removed" if done.removed_prefix else "Keys: no prefix to remove")

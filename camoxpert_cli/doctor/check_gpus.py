@@ -1,4 +1,4 @@
-"""What the readings of driver, torch and each GPU mean."""
+"""Judge the readings of the driver, torch and each GPU."""
 
 from __future__ import annotations
 
@@ -6,24 +6,25 @@ import re
 
 from camoxpert_cli import console
 from camoxpert_cli.doctor.finding import Finding, Question, Status
+from camoxpert_cli.doctor.formatting import count
 from camoxpert_cli.doctor.readings import Driver, Gpu, GpuTrial, Readings, Torch
-from camoxpert_cli.doctor.words import count
 from camoxpert_cli.launch.processes import Failure
 
-# The oldest driver for each version of CUDA: NVIDIA's "CUDA Toolkit Release Notes", table of minor version
+# Oldest driver for each major version of CUDA: NVIDIA's "CUDA Toolkit Release Notes", table on minor version
 # compatibility.
 _OLDEST_DRIVER = {11: 450, 12: 525, 13: 580}
-# The release that camox asks for at least is built for the most cards and drivers: these are its indices.
+# The oldest release that camox supports is built for the most GPUs and drivers; its package indexes:
 _RELEASE = "torch==2.10.0 torchvision==0.25.0"
 _INDEX = "--index-url https://download.pytorch.org/whl"
 CPU_COMMAND = "camox train --preset quickstart"
-KAGGLE_CHOICE = "choose GPU T4 x2 as accelerator in the notebook's settings; the session starts anew"
-# Part of its memory that a card has free where nothing else runs on it; the probe itself takes a few percent.
+KAGGLE_CHOICE = "choose GPU T4 x2 as the accelerator in the notebook settings (this restarts the session)"
+# Fraction of its memory that an otherwise idle GPU has free; the probe itself uses a few percent.
 _FREE = 0.9
+_FAULTY = "restart the session; if it fails again, the GPU or its driver is faulty"
 
 
 def gpu_findings(readings: Readings, question: Question) -> list[Finding]:
-    """The driver, torch's build and each card."""
+    """Return findings on the driver, the torch build and each GPU."""
     return [
         _driver(readings, question),
         _torch(readings, question),
@@ -32,7 +33,7 @@ def gpu_findings(readings: Readings, question: Question) -> list[Finding]:
 
 
 def supported(capability: tuple[int, int], architectures: tuple[str, ...]) -> bool:
-    """Whether a build has kernels for a card: binary code of its own generation, or code it can still be made from."""
+    """Return whether a build has kernels for a GPU: binaries for its generation, or PTX that it can compile."""
     major, minor = capability
     for architecture in architectures:
         kind, _, number = architecture.partition("_")
@@ -50,7 +51,7 @@ def driver_too_old(readings: Readings) -> bool:
 
 
 def _needed_driver(readings: Readings) -> int | None:
-    """None where it is not known, for want of a driver or of a build with CUDA."""
+    """Major version of the oldest driver for this build; None without a driver or without a CUDA build."""
     if isinstance(readings.driver, Failure) or isinstance(readings.torch, Failure) or readings.torch.cuda is None:
         return None
     return _OLDEST_DRIVER.get(int(readings.torch.cuda.split(".")[0]))
@@ -67,17 +68,17 @@ def _driver(readings: Readings, question: Question) -> Finding:
     driver = readings.driver
     if isinstance(driver, Failure):
         if readings.seen:
-            return Finding("driver", "ok", ran, f"{driver.why}, and torch sees GPUs all the same")
+            return Finding("driver", "ok", ran, f"{driver.why}, but torch sees GPUs")
         return Finding("driver", "skipped", ran, driver.why)
-    result = f"{driver.version}, {count(len(driver.cards), 'card')}"
+    result = f"{driver.version}, {count(len(driver.cards), 'GPU')}"
     if not readings.seen and driver_too_old(readings):
         assert isinstance(readings.torch, Torch)
         needed = _needed_driver(readings)
-        result += f"; CUDA {readings.torch.cuda}, which torch was built with, needs {needed} or newer"
-        advice = f"install a driver from {needed} on"
+        result += f"; torch is built with CUDA {readings.torch.cuda}, which needs driver {needed} or newer"
+        advice = f"install driver {needed} or newer"
         command = ""
         if _driver_major(readings) >= _OLDEST_DRIVER[12]:
-            advice += ", or a torch for this one"
+            advice += ", or a torch build for this driver"
             command = f"pip install {_RELEASE} {_INDEX}/cu128"
         return Finding("driver", _unless_cpu(question), ran, result, advice, command)
     return Finding("driver", "ok", ran, result)
@@ -88,18 +89,17 @@ def _torch(readings: Readings, question: Question) -> Finding:
     build = readings.torch
     if isinstance(build, Failure):
         return Finding(
-            "torch", "problem", ran, build.why, "install it anew", "pip install --force-reinstall torch torchvision"
+            "torch", "problem", ran, build.why, "reinstall it", "pip install --force-reinstall torch torchvision"
         )
     if build.cuda is None:
         result = f"{build.version}, built without CUDA"
         if isinstance(readings.driver, Driver) and question.needs_gpu:
             old = _driver_major(readings) < _OLDEST_DRIVER[13]
             index = f"{_INDEX}/{'cu128' if old else 'cu130'}"
-            return Finding(
-                "torch", "problem", ran, result, "install a build with CUDA", f"pip install {_RELEASE} {index}"
-            )
+            return Finding("torch", "problem", ran, result, "install a CUDA build", f"pip install {_RELEASE} {index}")
         return Finding("torch", "ok", ran, result)
-    return Finding("torch", "ok", ran, f"{build.version}, CUDA {build.cuda}, for {', '.join(build.architectures)}")
+    built_for = ", ".join(build.architectures)
+    return Finding("torch", "ok", ran, f"{build.version}, CUDA {build.cuda}, built for {built_for}")
 
 
 def _cards(readings: Readings, question: Question) -> list[Finding]:
@@ -115,68 +115,71 @@ def _no_card(readings: Readings, question: Question) -> Finding:
     ran = "torch.cuda.device_count()"
     build = readings.torch
     if not question.needs_gpu:
-        return Finding("GPUs", "ok", ran, f"none, and {question.preset} needs none")
+        return Finding("GPUs", "ok", ran, f"none; {question.preset} does not need one")
     if isinstance(build, Failure) or driver_too_old(readings):
-        return Finding("GPUs", "skipped", ran, "not before what is said above is done")
+        return Finding("GPUs", "skipped", ran, "not tested: fix the problems above first")
     if isinstance(readings.driver, Driver):
         if build.cuda is None:
-            return Finding("GPUs", "skipped", ran, "not before what is said above is done")
+            return Finding("GPUs", "skipped", ran, "not tested: fix the problems above first")
         if "CUDA_VISIBLE_DEVICES" in readings.environment:
-            return Finding("GPUs", "skipped", ran, "none; see the variables below")
-        result = f"none, though the driver has {count(len(readings.driver.cards), 'card')}: {build.complaint}"
+            return Finding("GPUs", "skipped", ran, "none; see the environment variables below")
+        result = f"none, although the driver lists {count(len(readings.driver.cards), 'GPU')}: {build.complaint}"
         return Finding("GPUs", "problem", ran, result, "restart the session or the machine")
     if readings.kaggle:
         return Finding("GPUs", "problem", ran, "none: this session has no accelerator", KAGGLE_CHOICE)
     return Finding(
-        "GPUs", "problem", ran, "none", "the presets take a machine with an NVIDIA GPU; without one, try", CPU_COMMAND
+        "GPUs", "problem", ran, "none", "the presets need an NVIDIA GPU; to train on the CPU, run", CPU_COMMAND
     )
 
 
 def _card(number: int, card: Gpu, trial: GpuTrial | Failure, readings: Readings, question: Question) -> Finding:
     name = f"GPU {number}"
-    dtype = "native bf16" if card.native_bf16 else "no native bf16, so fp16"
+    dtype = "native bf16" if card.native_bf16 else "no native bf16 (uses fp16)"
     what = (
-        f"{card.name}, {console.byte_size(card.memory)}, capability {'.'.join(map(str, card.capability))}, "
+        f"{card.name}, {console.byte_size(card.memory)}, compute capability {'.'.join(map(str, card.capability))}, "
         f"{card.multiprocessors} multiprocessors, {dtype}"
     )
-    # Others can do without it.
+    # The other GPUs can train without it.
     broken: Status = "warning" if readings.working else _unless_cpu(question)
     if isinstance(trial, Failure):
         return Finding(
-            name, broken, "a kernel", f"{what}; {trial.why}", _without(number, readings) or "restart the session"
+            name, broken, "one kernel", f"{what}; {trial.why}", _without(number, readings) or "restart the session"
         )
     if trial.kernel:
-        return Finding(name, broken, "a kernel", f"{what}; {trial.kernel}", *_no_kernel(number, card, readings))
-    ran = f"a convolution in {trial.number_format}, forward and backward"
+        return Finding(name, broken, "one kernel", f"{what}; {trial.kernel}", *_no_kernel(number, card, readings))
+    ran = f"a convolution in {trial.dtype}, forward and backward"
     if trial.convolution:
-        advice = _without(number, readings) or "restart the session; if it stays so, the card or its driver is faulty"
+        advice = _without(number, readings) or _FAULTY
         return Finding(name, broken, ran, f"{what}; {trial.convolution}", advice)
     if trial.free < _FREE * card.memory:
-        result = f"{what}, only {console.byte_size(trial.free)} of it free"
-        return Finding(name, "warning", ran, result, "another program holds the rest; see which with", "nvidia-smi")
-    return Finding(name, "ok", ran, f"{what}, {console.byte_size(trial.free)} of it free")
+        result = f"{what}, only {console.byte_size(trial.free)} free"
+        return Finding(name, "warning", ran, result, "another program uses the rest; find it with", "nvidia-smi")
+    return Finding(name, "ok", ran, f"{what}, {console.byte_size(trial.free)} free")
 
 
 def _no_kernel(number: int, card: Gpu, readings: Readings) -> tuple[str, str]:
-    """Advice and command where nothing runs on a card."""
+    """Advice and command for a GPU on which no kernel runs."""
     build = readings.torch
     assert isinstance(build, Torch)
     if supported(card.capability, build.architectures):
-        return _without(number, readings) or "restart the session; if it stays so, the card or its driver is faulty", ""
+        return _without(number, readings) or _FAULTY, ""
     if readings.kaggle:
-        return f"this torch has no code for the card: {KAGGLE_CHOICE}", ""
+        return f"this torch build has no kernels for this GPU: {KAGGLE_CHOICE}", ""
     if card.capability >= (5, 0) and card.capability < (7, 5):
-        return "this torch has no code for the card, another build has", f"pip install {_RELEASE} {_INDEX}/cu126"
+        return (
+            "this torch build has no kernels for this GPU; install one that has",
+            f"pip install {_RELEASE} {_INDEX}/cu126",
+        )
     if card.capability < (5, 0):
-        return "no build of torch that camox works with has code for a card so old: take another one", ""
-    return "this torch is older than the card", "pip install --upgrade torch torchvision"
+        return "no torch build that camox supports has kernels for a GPU this old: use another GPU", ""
+    return "this torch is too old for this GPU", "pip install --upgrade torch torchvision"
 
 
 def _without(number: int, readings: Readings) -> str:
     if not readings.working:
         return ""
     chosen = ",".join(map(str, readings.working))
-    return f"do without it: --devices {chosen} --gpus {len(readings.working)}"
+    return f"leave it out: --devices {chosen} --gpus {len(readings.working)}"
 
 
 def _unless_cpu(question: Question) -> Status:

@@ -1,4 +1,4 @@
-"""The doctor: readings, what they mean, and what to do."""
+"""The doctor: take readings, judge them, recommend what to do."""
 
 from __future__ import annotations
 
@@ -16,12 +16,14 @@ from camoxpert_cli.doctor.recommend import Recommendation, recommend
 from camoxpert_cli.doctor.take_readings import take_readings
 from camoxpert_cli.errors import DeviceError
 
-# Its network and batches stand for a recipe where none was asked about.
+# The preset whose network and batches are examined if the user names none.
 _USUAL = "kaggle-2xT4"
 
 
 @dataclass(frozen=True)
 class Examination:
+    """The readings of a machine, the findings drawn from them, and a recommendation."""
+
     question: Question
     readings: Readings
     findings: tuple[Finding, ...]
@@ -29,20 +31,21 @@ class Examination:
 
     @property
     def problems(self) -> list[Finding]:
+        """The findings that prevent training."""
         return [finding for finding in self.findings if finding.status == "problem"]
 
 
 def examine(preset: str | None, tell: Callable[[str], None]) -> Examination:
-    """Ask the machine and judge it, for `preset` or for GPU training as such. `tell` gets what is being asked.
+    """Examine the machine for `preset`, or for GPU training in general if it is None.
 
-    Raises ConfigError for a preset that does not exist or is wrong.
+    `tell` is called with progress lines. Raises ConfigError for a preset that does not exist or is invalid.
     """
     question = Question(preset, resolve(preset or _USUAL, {}).config)
     return judge(take_readings(question, tell), question)
 
 
 def judge(readings: Readings, question: Question) -> Examination:
-    """What `readings` mean for what was asked."""
+    """Derive findings and a recommendation from `readings`."""
     findings = (
         *gpu_findings(readings, question),
         *team_findings(readings),
@@ -54,12 +57,12 @@ def judge(readings: Readings, question: Question) -> Examination:
 
 
 def refuse_problems(examination: Examination) -> None:
-    """Raise DeviceError where there are problems; the hint is what to do about the first."""
+    """Raise DeviceError if there are problems; the hint is the fix for the first."""
     problems = examination.problems
     if not problems:
         return
     names = ", ".join(finding.name for finding in problems)
     what = "train on GPUs" if examination.question.preset is None else f"train {examination.question.preset}"
     raise DeviceError(
-        f"this machine cannot {what} as it is; the problems: {names}", problems[0].command or problems[0].advice
+        f"this machine cannot {what} as it is; problems: {names}", problems[0].command or problems[0].advice
     )

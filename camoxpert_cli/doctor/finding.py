@@ -14,9 +14,10 @@ Status = Literal["ok", "warning", "problem", "skipped"]
 
 @dataclass(frozen=True)
 class Finding:
-    """What was `ran` and its `result`; where that is not well, `advice` in words and a `command` to type, or either.
+    """One check: what `ran`, its `result` and, unless all is well, `advice` in words, a `command` to type, or both.
 
-    `problem`: training cannot go as recommended; `warning`: it can, but slower or with less; `skipped`: not asked.
+    Status `problem`: training is not possible as it is; `warning`: it is, but slower or with less; `skipped`: not
+    tested.
     """
 
     name: str
@@ -29,9 +30,9 @@ class Finding:
 
 @dataclass(frozen=True)
 class Question:
-    """What the machine is wanted for: the preset that was asked about, or None for GPU training with any.
+    """What the machine is examined for: a preset, or GPU training with any preset if it is None.
 
-    `config` is that preset's, or of the recipe that stands for all others.
+    `config` is the config of that preset, or of the one that represents all others.
     """
 
     preset: str | None
@@ -39,10 +40,11 @@ class Question:
 
     @property
     def needs_gpu(self) -> bool:
+        """Whether training requires a GPU."""
         return self.preset is None or self.config.run.device != "cpu"
 
     def cards(self, readings: Readings) -> tuple[int, ...]:
-        """Of those that work, the ones that the recipe would take; may be fewer than it asks for."""
+        """Return the working GPUs that the preset would use; may be fewer than it needs."""
         run = self.config.run
         if run.devices is not None:
             return tuple(number for number in parse_devices(run.devices) if number in readings.working)

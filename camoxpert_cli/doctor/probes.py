@@ -1,6 +1,6 @@
-"""What runs in a process of its own: `python -m camoxpert_cli.doctor.probes NAME ARGUMENT...`.
+"""Probes, each run in a separate process: `python -m camoxpert_cli.doctor.probes NAME ARGUMENT...`.
 
-Nothing is imported before it is asked for.
+Imports are deferred until a probe needs them.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ from camoxpert_cli.doctor.readings import StageMemory
 from camoxpert_cli.errors import one_line
 from camoxpert_cli.launch.run_probe import answer
 
-# Whatever training imports and another package may have broken.
+# Everything that training imports and that another package may have broken.
 IMPORTS = ("torchvision", "cv2", "timm", "albumentations", "safetensors", "huggingface_hub")
 
 
 def torch_build() -> dict[str, Any]:
-    """torch's build, and the cards it sees, without running anything on them."""
+    """Return the torch build and the GPUs it sees, without running anything on them."""
     import torch
 
     complaint = ""
@@ -54,7 +54,7 @@ def torch_build() -> dict[str, Any]:
 
 
 def imports() -> dict[str, Any]:
-    """For each package what its import ended with, empty where well; torchvision and OpenCV also have to work."""
+    """Return the error of each package's import, empty if it works; torchvision and OpenCV are also called once."""
     ended = {}
     for name in IMPORTS:
         ended[name] = ""
@@ -69,13 +69,13 @@ def imports() -> dict[str, Any]:
                 import numpy as np
 
                 module.imdecode(module.imencode(".png", np.zeros((4, 4), np.uint8))[1], 0)
-        except Exception as error:  # what a broken package raises is anyone's guess
+        except Exception as error:  # a broken package may raise anything
             ended[name] = f"{type(error).__name__}: {one_line(error)}"
     return ended
 
 
 def network(settings: str) -> dict[str, Any]:
-    """The network of a recipe, given as JSON, on the CPU."""
+    """Build the network of a config, given as JSON, on the CPU, and return its sizes."""
     import timm
     from huggingface_hub import try_to_load_from_cache
 
@@ -83,7 +83,7 @@ def network(settings: str) -> dict[str, Any]:
     from camoxpert_cli.config.resolve import from_mapping
     from camoxpert_cli.engine.build import build_network
 
-    config = from_mapping(json.loads(settings), "the recipe")
+    config = from_mapping(json.loads(settings), "the preset")
     built = build_network(config.model, config.train.seed, weights_follow=True)
     cfg = timm.get_pretrained_cfg(config.model.backbone)
     source = getattr(cfg, "hf_hub_id", None)
@@ -97,50 +97,54 @@ def network(settings: str) -> dict[str, Any]:
 
 
 def internet(seconds: str) -> dict[str, Any]:
-    """Whether the place that pretrained weights come from answers."""
+    """Return whether the host of the pretrained weights can be reached."""
     host = os.environ.get("HF_ENDPOINT", "https://huggingface.co")
     if os.environ.get("HF_HUB_OFFLINE", "").upper() in ("1", "TRUE", "YES", "ON"):
-        return {"error": "HF_HUB_OFFLINE is set, so nothing is fetched"}
+        return {"error": "HF_HUB_OFFLINE is set, so nothing is downloaded"}
     try:
         with urllib.request.urlopen(urllib.request.Request(host, method="HEAD"), timeout=float(seconds)):
             pass
     except urllib.error.HTTPError:
         pass  # it answered
     except OSError as error:
-        return {"error": f"{host} does not answer: {one_line(getattr(error, 'reason', error))}"}
+        return {"error": f"{host} cannot be reached: {one_line(getattr(error, 'reason', error))}"}
     return {"host": host}
 
 
 def gpu(device: str) -> dict[str, Any]:
+    """Run a kernel and a convolution on one device."""
     from camoxpert_cli.doctor.selftests import try_device
 
     return asdict(try_device(device))
 
 
 def peers(numbers: str) -> dict[str, Any]:
+    """Copy between all pairs of GPUs, given as comma-separated numbers."""
     from camoxpert_cli.doctor.selftests import try_peers
 
     return asdict(try_peers([int(each) for each in numbers.split(",")]))
 
 
 def data_parallel(devices: str) -> dict[str, Any]:
+    """Run one training step with DataParallel on comma-separated devices."""
     from camoxpert_cli.doctor.selftests import try_data_parallel
 
     return asdict(try_data_parallel(devices.split(",")))
 
 
 def ddp(rank: str, devices: str, store: str) -> dict[str, Any]:
+    """Run one rank of a training step with one process per device."""
     from camoxpert_cli.doctor.selftests import try_ddp
 
     return asdict(try_ddp(int(rank), devices.split(","), store))
 
 
 def recipe(settings: str, device: str) -> dict[str, Any]:
-    """The memory that each stage of a recipe, given as JSON, takes on a device."""
+    """Return the memory that each stage of a config, given as JSON, uses on a device."""
     from camoxpert_cli.config.resolve import from_mapping
     from camoxpert_cli.launch.memory_probe import measure_memory
 
-    peaks = measure_memory(from_mapping(json.loads(settings), "the recipe"), device)
+    peaks = measure_memory(from_mapping(json.loads(settings), "the preset"), device)
     return {"stages": [asdict(StageMemory(each.number, each.batch_size, peak)) for each, peak in peaks.items()]}
 
 
@@ -151,5 +155,5 @@ PROBES: dict[str, Callable[..., dict[str, Any]]] = {
 
 if __name__ == "__main__":
     name, *arguments = sys.argv[1:]
-    os.environ["NO_ALBUMENTATIONS_UPDATE"] = "1"  # it would ask the internet as it is imported
+    os.environ["NO_ALBUMENTATIONS_UPDATE"] = "1"  # importing it would send a request otherwise
     answer(lambda: PROBES[name](*arguments))

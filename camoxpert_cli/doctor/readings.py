@@ -1,6 +1,6 @@
-"""What a machine says about itself, unjudged: plain values, sizes in bytes.
+"""Raw readings of a machine: plain values, sizes in bytes.
 
-This is the seam between machine and judgement: findings and recommendation are functions of a `Readings` alone.
+This separates the machine from the judgment: findings and recommendation are functions of a `Readings` alone.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from camoxpert_cli.launch.processes import Failure
 
 @dataclass(frozen=True)
 class Driver:
-    """What nvidia-smi says: the driver's version and the name of every card, whatever CUDA_VISIBLE_DEVICES hides."""
+    """What nvidia-smi reports: driver version and the name of every GPU, including those CUDA_VISIBLE_DEVICES hides."""
 
     version: str
     cards: tuple[str, ...]
@@ -21,7 +21,7 @@ class Driver:
 
 @dataclass(frozen=True)
 class Gpu:
-    """A card as torch describes it, before anything ran on it."""
+    """A GPU as torch describes it, before anything runs on it."""
 
     name: str
     memory: int
@@ -30,13 +30,13 @@ class Gpu:
 
     @property
     def native_bf16(self) -> bool:
-        """Whether it computes in bfloat16 itself; torch's own question says yes to a T4, which emulates it."""
+        """Whether the hardware computes in bfloat16; torch's own check also accepts a T4, which emulates it."""
         return self.capability >= (8, 0)
 
 
 @dataclass(frozen=True)
 class Torch:
-    """`cuda` is the version that torch was built with, None for none; `complaint` says why it sees no GPU."""
+    """The torch build: `cuda` is the version it was built with or None, `complaint` the reason why it sees no GPU."""
 
     version: str
     cuda: str | None
@@ -47,17 +47,17 @@ class Torch:
 
 @dataclass(frozen=True)
 class GpuTrial:
-    """What ran on one card. `kernel` and `convolution` are empty where it went well, else say what went wrong."""
+    """Tests on one GPU. `kernel` and `convolution` contain what went wrong, or are empty."""
 
     free: int
     kernel: str = ""
     convolution: str = ""
-    number_format: str = "float16"
+    dtype: str = "float16"
 
 
 @dataclass(frozen=True)
 class Peers:
-    """Ordered pairs of cards, those that reach each other's memory directly, and those whose copies were wrong."""
+    """Ordered pairs of GPUs: how many, how many have direct access to each other's memory, which copied wrongly."""
 
     pairs: int
     direct: int
@@ -66,9 +66,10 @@ class Peers:
 
 @dataclass(frozen=True)
 class TeamTrial:
-    """A step on several devices: the gradients' largest `difference` from one device's, relative to the largest.
+    """A training step on several devices.
 
-    `bandwidth` of an all_reduce in bytes a second: what a ring moves over each link, 2 (n - 1) / n times the data.
+    `difference` is the largest difference of a gradient from that on one device, relative to the largest value;
+    `bandwidth` is that of an all_reduce in bytes/s: what a ring moves over each link, 2 (n - 1) / n times the data.
     """
 
     difference: float
@@ -77,7 +78,7 @@ class TeamTrial:
 
 @dataclass(frozen=True)
 class Network:
-    """A recipe's network: its parameters, the size of its checkpoint, and whether its ImageNet weights are here."""
+    """The network of a config: parameter count, checkpoint size, and whether its ImageNet weights are cached."""
 
     parameters: int
     checkpoint: int
@@ -86,7 +87,7 @@ class Network:
 
 @dataclass(frozen=True)
 class StageMemory:
-    """Two steps of a stage at its batch and size: the most GPU memory they held, None where they ran out of it."""
+    """Two steps of a stage at its batch and image size: peak GPU memory, or None if they ran out of memory."""
 
     stage: int
     batch_size: int
@@ -95,7 +96,7 @@ class StageMemory:
 
 @dataclass(frozen=True)
 class Space:
-    """Of a disk or of memory."""
+    """Total and free bytes of a disk or of memory."""
 
     total: int
     free: int
@@ -103,10 +104,10 @@ class Space:
 
 @dataclass(frozen=True)
 class Readings:
-    """Everything that was asked. None is what was not asked, for want of GPUs or of a preset.
+    """All readings of a machine. None means not tested, because there are no GPUs or no preset.
 
-    `gpus` and `torch.gpus` go together. `packages` maps each that is installed to its version, `imports` to what its
-    import ended with, empty where well. `environment` holds the variables that change how training works.
+    `gpus` and `torch.gpus` have the same order. `packages` maps installed packages to versions, `imports` maps packages
+    to the error of their import, empty if it works. `environment` contains the variables that affect training.
     """
 
     driver: Driver | Failure
@@ -131,12 +132,12 @@ class Readings:
 
     @property
     def seen(self) -> tuple[Gpu, ...]:
-        """The cards that torch sees."""
+        """The GPUs that torch sees."""
         return self.torch.gpus if isinstance(self.torch, Torch) else ()
 
     @property
     def working(self) -> tuple[int, ...]:
-        """The numbers of the cards that a convolution ran on, forward and backward."""
+        """The numbers of the GPUs on which a convolution ran, forward and backward."""
         return tuple(
             number
             for number, trial in enumerate(self.gpus)

@@ -1,4 +1,4 @@
-"""From readings to the preset, the strategy and the command to train with."""
+"""Recommend a preset, a strategy and a training command from the readings."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ from camoxpert_cli.doctor.check_machine import shared_memory_too_small
 from camoxpert_cli.doctor.check_multi_gpu import best_strategy, works_without_peers
 from camoxpert_cli.doctor.check_preset import MEMORY, halved_batches
 from camoxpert_cli.doctor.finding import Question
+from camoxpert_cli.doctor.formatting import count
 from camoxpert_cli.doctor.readings import Readings
-from camoxpert_cli.doctor.words import count
 from camoxpert_cli.parallel.strategy import FOR_SEVERAL, StrategyName
 
-# The recipe that the others vary, and the one for a single card.
+# The main preset for several GPUs, and the one for a single GPU.
 _SEVERAL, _ONE = "kaggle-2xT4", "kaggle-1xT4"
-# Of a T4, for which these were made, torch sees 14.7 GiB.
+# They were made for a T4, of which torch sees 14.7 GiB.
 _MADE_FOR = 14 * 2**30
 
 
 @dataclass(frozen=True)
 class Recommendation:
-    """`command` trains, but for the data; `why` are sentences."""
+    """What to train with: `command` is complete except for the path to the data, `why` contains sentences."""
 
     preset: str
     strategy: str
@@ -32,14 +32,14 @@ class Recommendation:
 
 
 def recommend(readings: Readings, question: Question, problems: Collection[str]) -> Recommendation:
-    """The preset that was asked about where it fits or only its batches do not, else the nearest to this machine.
+    """Recommend the preset in question if it fits or only its batches do not, else the closest to this machine.
 
-    `problems` are the names of the findings that keep this machine from what was asked.
+    `problems` are the names of the findings with status `problem`.
     """
     working = readings.working
     if not working or not question.needs_gpu:
         name = question.preset if question.preset is not None and not question.needs_gpu else "quickstart"
-        reason = "It trains on the CPU, and needs no data."
+        reason = "It trains on the CPU and needs no data."
         return Recommendation(name, "single", f"camox train --preset {name}", (reason,))
     strategy = best_strategy(readings)
     flags: list[str] = []
@@ -49,7 +49,7 @@ def recommend(readings: Readings, question: Question, problems: Collection[str])
         why = ["It fits this machine."]
         if problems:
             flags = halved_batches(question).split()
-            why = ["Batches of half the size make the same steps; whether they fit was not measured."]
+            why = ["Halves the per-GPU batch size and keeps the global one; whether it fits was not measured."]
     else:
         used = working[:1] if strategy is None else working
         preset = _ONE if len(used) == 1 else _SEVERAL
@@ -67,32 +67,34 @@ def recommend(readings: Readings, question: Question, problems: Collection[str])
             command = f"NCCL_P2P_DISABLE=1 {command}"
         return Recommendation(preset, strategy, command, tuple(why))
     if len(working) > 1 and strategy is None:
-        why.append("One GPU only: neither ddp nor dp passed its trial.")
+        why.append("One GPU only: neither ddp nor dp passed its test.")
     return Recommendation(preset, "single", command, tuple(why))
 
 
 def _why(readings: Readings, used: tuple[int, ...], strategy: StrategyName) -> str:
     if works_without_peers(readings):
-        return "ddp passed its trial without direct access between the GPUs."
+        return "ddp passed its test without peer access between the GPUs."
     if strategy == FOR_SEVERAL[0]:
-        return f"ddp, a process for each of {len(used)} GPUs, passed its trial."
-    return "ddp failed its trial, and DataParallel passed it."
+        return f"ddp, with one process for each of the {len(used)} GPUs, passed its test."
+    return "ddp failed its test; dp (DataParallel) passed."
 
 
 def _adapted(preset: str, readings: Readings, used: tuple[int, ...]) -> tuple[list[str], list[str]]:
-    """Flags that fit a preset to so many cards, keeping its images a step, and what to say about it."""
+    """Flags that adapt a preset to the GPUs `used` at its global batch size, and sentences about them."""
     config = resolve(preset, {}).config
     flags: list[str] = []
-    why = [f"Made for {count(config.gpu_count, 'GPU')} of 14.7 GiB; the nearest to this machine."]
+    why = [f"Made for {count(config.gpu_count, 'GPU')} with 14.7 GiB; the closest preset to this machine."]
     number = len(used)
     if number != config.gpu_count:
         stages = [max(1, round(images / number)) for images in config.global_batches]
         flags = ["--gpus", str(number), "--batch-size", str(stages[0]), "--stage2-batch-size", str(stages[1])]
         exact = [size * number for size in stages] == list(config.global_batches)
         why.append(
-            f"Its learning rates belong to its pictures a step, which these batches keep{'' if exact else ', nearly'}."
+            f"Its learning rates match its global batch size, which these flags {'' if exact else 'nearly '}keep."
         )
     smallest = min(readings.seen[card].memory for card in used)
     if smallest < _MADE_FOR:
-        why.append(f"{console.byte_size(smallest)} may be too little: camox doctor --preset {preset} measures it.")
+        why.append(
+            f"{console.byte_size(smallest)} may not be enough: camox doctor --preset {preset} measures what it needs."
+        )
     return flags, why

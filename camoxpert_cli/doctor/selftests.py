@@ -1,4 +1,4 @@
-"""Small steps on one device and on several, each compared with what another way of computing gives."""
+"""Small training steps on one device and on several, each checked against a reference computation."""
 
 from __future__ import annotations
 
@@ -29,22 +29,22 @@ from camoxpert_cli.parallel.precision import choose_dtype
 from camoxpert_cli.parallel.world import World, member
 from camoxpert_cli.run_folder import RunFolder
 
-# Of a tensor's largest value: bfloat16 keeps 8 bits, and TF32 convolutions 10. What is broken is wrong by more.
+# Relative to a tensor's largest value: bfloat16 keeps 8 bits, TF32 convolutions 10. Broken hardware is further off.
 _TOLERANCE = 0.05
 _SMALL = 1e-4
-# Values in the all_reduce: 64 MiB on GPUs, half of what a step of edgenext_base sums.
+# Values in the all_reduce: 64 MiB on GPUs, half of what a step of edgenext_base reduces.
 _GPU_VALUES = 16 * 2**20
 _CPU_VALUES = 2**18
 _WARM_UP, _REPETITIONS = 3, 10
 _SECONDS = 60
-# Of quickstart. An average of the weights is not looked at.
+# Overrides of quickstart. EMA weights are not tested.
 SETTINGS = {"train.precision": "fp32", "train.use_ema": "off", "run.device": "auto"}
-# As training does in float16, in which small gradients vanish.
+# As in float16 training, where small gradients underflow.
 _LOSS_SCALE = 1024
 
 
 def try_device(name: str) -> GpuTrial:
-    """A kernel, then a convolution in mixed precision, forward and backward, on one device. Raises what CUDA raises."""
+    """Run a kernel, then a mixed-precision convolution, forward and backward, on one device. CUDA errors propagate."""
     device = torch.device(name)
     free = 0
     if device.type == "cuda":
@@ -53,23 +53,23 @@ def try_device(name: str) -> GpuTrial:
     dtype = choose_dtype("auto", device)
     dtype_name = str(dtype or torch.float32).removeprefix("torch.")
     try:
-        # A card that the build has no kernels for is there, and holds tensors: only computing shows it.
+        # A GPU for which the build has no kernels can still store tensors: only a computation fails.
         if (torch.ones(1, device=device) + 1).item() != 2:
-            return GpuTrial(free, "1 + 1 is not 2 on it", number_format=dtype_name)
+            return GpuTrial(free, "it computes 1 + 1 wrongly", dtype=dtype_name)
     except (RuntimeError, AssertionError) as error:
-        return GpuTrial(free, one_line(error), number_format=dtype_name)
+        return GpuTrial(free, one_line(error), dtype=dtype_name)
     try:
         own = _step(device, dtype)
         expected = _step(torch.device("cpu"), None)
         difference = largest_difference(own, expected)
         wrong = f"its gradients differ from the CPU's by {difference:.1%}" if difference > _TOLERANCE else ""
-        return GpuTrial(free, convolution=wrong, number_format=dtype_name)
+        return GpuTrial(free, convolution=wrong, dtype=dtype_name)
     except RuntimeError as error:
-        return GpuTrial(free, convolution=one_line(error), number_format=dtype_name)
+        return GpuTrial(free, convolution=one_line(error), dtype=dtype_name)
 
 
 def try_peers(numbers: list[int]) -> Peers:
-    """Copy between all ordered pairs of these GPUs, directly where they can, and look at what arrives."""
+    """Copy between all ordered pairs of these GPUs, directly if they can, and compare what arrives."""
     direct, wrong = 0, []
     expected = torch.arange(2**18, dtype=torch.float32)
     pairs = [(source, target) for source in numbers for target in numbers if source != target]
@@ -82,7 +82,7 @@ def try_peers(numbers: list[int]) -> Peers:
 
 
 def try_data_parallel(devices: list[str]) -> TeamTrial:
-    """A training step by DataParallel, uneven batch; raises RuntimeError where its gradients are not one GPU's."""
+    """Run one DataParallel step on an uneven batch. Raises RuntimeError if its gradients differ from one GPU's."""
     placement = Placement("dp", tuple(map(torch.device, devices)), len(devices))
     images, masks = _noise(2 * len(devices) + 1)
     gradients = _training_gradients(placement, World(), images, masks, len(images))
@@ -91,7 +91,7 @@ def try_data_parallel(devices: list[str]) -> TeamTrial:
 
 
 def try_ddp(rank: int, devices: list[str], store: str) -> TeamTrial:
-    """One rank of a training step in a process for each device, and of a timed all_reduce: NCCL on GPUs, else gloo.
+    """Run one rank of a training step with one process per device, and a timed all_reduce (NCCL on GPUs, else gloo).
 
     `store` is a path that does not exist yet, the same for all ranks. Raises RuntimeError as `try_data_parallel` does.
     """
@@ -101,19 +101,20 @@ def try_ddp(rank: int, devices: list[str], store: str) -> TeamTrial:
     first = 2 * rank
     own = slice(first, first + 2)
     with member(rank, size, rank, size, f"file://{store}", timedelta(seconds=_SECONDS)) as world:
-        # Each rank has images for experts of which another has none.
+        # Each rank has images for experts for which another rank has none.
         gradients = _training_gradients(placement, world, images[own], masks[own], len(images), first=first)
         alone = Placement("single", (device,), 1)
         difference = _accept(gradients, _training_gradients(alone, World(), images, masks, len(images), first=0))
         bandwidth = all_reduce_bandwidth(device, world)
-        world.require_all()  # none leaves while another one still sums
+        world.require_all()  # no rank leaves while another still reduces
     return TeamTrial(difference, bandwidth)
 
 
 def largest_difference(values: list[Tensor], expected: list[Tensor]) -> float:
-    """Between tensors and those expected, relative to the largest value expected in each; infinity if not finite.
+    """Return the largest difference from `expected`, relative to each tensor's largest expected value.
 
-    A tensor of values far below those of all others counts as one of values `_SMALL` of theirs: it is mostly rounding.
+    Infinity if a value is not finite. A tensor whose values are far below all others' is mostly rounding error, so its
+    scale is at least `_SMALL` times the largest of all.
     """
     largest = [each.abs().max().item() for each in expected]
     least = _SMALL * max(largest)
@@ -131,10 +132,11 @@ def _noise(count: int) -> tuple[Tensor, Tensor]:
 def _training_gradients(
     placement: Placement, world: World, images: Tensor, masks: Tensor, size: int, first: int | None = None
 ) -> list[Tensor | None]:
-    """What training makes of this process's part of a batch of `size` images, summed over ranks.
+    """Gradients of this process's part of a batch of `size` images, summed over ranks.
 
-    Of the quickstart's network, with the functions that train it. `first` is the place of the first image in the
-    batch: experts then take turns by it, else gates choose. None for experts that no image was sent to.
+    Uses the network of the quickstart preset and the functions that train it. `first` is the index of the first image
+    in the batch: experts are then assigned to images in rotation; if it is None, the gates select them. None for
+    experts to which no image was routed.
     """
     config = resolve("quickstart", SETTINGS).config
     network = build_network(config.model, config.train.seed, weights_follow=False)
@@ -150,19 +152,19 @@ def _training_gradients(
 
 
 def _accept(gradients: list[Tensor | None], expected: list[Tensor | None]) -> float:
-    """How far gradients are from those that one device gets alone. Raises RuntimeError where it is too far."""
+    """Return how far gradients are from those of a single device. Raises RuntimeError if that is too far."""
     if [each is None for each in gradients] != [each is None for each in expected]:
-        raise RuntimeError("it does not train the same weights as one device")
+        raise RuntimeError("it updates other weights than a single device does")
     difference = largest_difference(
         [each for each in gradients if each is not None], [each for each in expected if each is not None]
     )
     if difference > _TOLERANCE:
-        raise RuntimeError(f"its gradients differ from one device's by {difference:.1%}")
+        raise RuntimeError(f"its gradients differ from a single device's by {difference:.1%}")
     return difference
 
 
 def all_reduce_bandwidth(device: torch.device, world: World, clock: Callable[[], float] = time.perf_counter) -> float:
-    """Bytes a second over each link of a ring; `clock` gives seconds. Raises RuntimeError where sums are wrong."""
+    """Return bytes/s over each link of a ring; `clock` returns seconds. Raises RuntimeError if the sums are wrong."""
     values = torch.ones(_GPU_VALUES if device.type == "cuda" else _CPU_VALUES, device=device)
     started = 0.0
     for repetition in range(_WARM_UP + _REPETITIONS):
@@ -184,7 +186,7 @@ def _finish(device: torch.device) -> None:
 
 
 def _network() -> nn.Module:
-    """Two convolutions with the same weights everywhere."""
+    """Two convolutions with the same weights on every call."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         return nn.Sequential(nn.Conv2d(3, 16, 3, padding=1), nn.GELU(), nn.Conv2d(16, 4, 3, padding=1))
@@ -195,7 +197,7 @@ def _images(count: int) -> Tensor:
 
 
 def _step(device: torch.device, dtype: torch.dtype | None) -> list[Tensor]:
-    """The gradients of a forward and backward pass, in mixed precision where `dtype` is given."""
+    """Gradients of a forward and backward pass, in mixed precision if `dtype` is given."""
     network = _network().to(device).to(memory_format=torch.channels_last)
     images = _images(4).to(device, memory_format=torch.channels_last)
     with torch.autocast(device.type, dtype, enabled=dtype is not None):

@@ -1,4 +1,4 @@
-"""What the operating system says: memory, disks, installed packages, variables."""
+"""Readings from the operating system: memory, disks, installed packages, environment variables."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _VARIABLES = (
     "KAGGLE_KERNEL_RUN_TYPE",
 )
 _PACKAGES = ("torch", "torchvision", "timm", "albumentations", "numpy")
-# They all install the folder cv2.
+# All of them install the folder cv2.
 OPENCV = (
     "opencv-python",
     "opencv-python-headless",
@@ -29,13 +29,13 @@ OPENCV = (
 
 
 def read_ram(proc: Path = Path("/proc"), cgroup: Path = Path("/sys/fs/cgroup")) -> Space | Failure:
-    """Main memory that this process may use: the machine's, or what a container's limit (cgroup v2, then v1) leaves."""
+    """Return the memory available to this process: the machine's, within the container limit (cgroup v2, then v1)."""
     try:
         lines = (proc / "meminfo").read_text().splitlines()
         machine = {name: 1024 * int(rest.split()[0]) for name, rest in (line.split(":") for line in lines) if rest}
         total, free = machine["MemTotal"], machine["MemAvailable"]
     except (OSError, KeyError, ValueError):
-        return Failure("/proc/meminfo does not say")
+        return Failure("/proc/meminfo does not report it")
     for folder, limit_name, usage_name, cache_name in (
         (cgroup, "memory.max", "memory.current", "inactive_file"),
         (cgroup / "memory", "memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),
@@ -46,14 +46,14 @@ def read_ram(proc: Path = Path("/proc"), cgroup: Path = Path("/sys/fs/cgroup")) 
             counts = dict(line.split() for line in (folder / "memory.stat").read_text().splitlines())
         except (OSError, ValueError):
             continue
-        # What only caches files is given back when it is needed.
+        # Inactive file cache is reclaimed when memory is needed.
         total, free = min(total, limit), min(free, limit - usage + int(counts.get(cache_name, 0)))
         break
     return Space(total, max(0, free))
 
 
 def read_space(folder: Path) -> Space | Failure:
-    """Of the file system that holds `folder`."""
+    """Return the size and free space of the file system that contains `folder`."""
     try:
         usage = shutil.disk_usage(folder)
     except OSError as error:
@@ -62,7 +62,7 @@ def read_space(folder: Path) -> Space | Failure:
 
 
 def read_packages() -> dict[str, str]:
-    """The versions of those that matter here and are installed; of OpenCV's, whichever there are."""
+    """Return the versions of the installed packages that matter here, including every OpenCV package."""
     wanted = {*_PACKAGES, *OPENCV}
     found: dict[str, str] = {}
     for each in distributions():
@@ -73,8 +73,10 @@ def read_packages() -> dict[str, str]:
 
 
 def read_environment() -> dict[str, str]:
+    """Return the environment variables that affect training and are set."""
     return {name: os.environ[name] for name in _VARIABLES if name in os.environ}
 
 
 def on_kaggle() -> bool:
+    """Return whether this is a Kaggle session."""
     return "KAGGLE_KERNEL_RUN_TYPE" in os.environ or Path("/kaggle/input").is_dir()

@@ -1,4 +1,4 @@
-"""Takes all readings of a machine: side by side where they do not disturb each other, each with a time-out."""
+"""Take all readings of a machine: in parallel where they do not disturb each other, each with a timeout."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ Answer = TypeVar("Answer")
 
 _PROBES = "camoxpert_cli.doctor.probes"
 
-# Seconds. Importing torch from a cold network disk can take a minute, and a step on GPUs starts with making contexts.
+# Seconds. Importing torch from a cold network disk can take a minute, and the first step on a GPU creates its context.
 _DRIVER, _INTERNET, _SOFTWARE, _GPU, _TEAM, _RECIPE = 30, 10, 180, 180, 180, 600
 # Processes that import torch at the same time.
 _AT_ONCE = 4
@@ -41,14 +41,14 @@ NO_PEERS = {"NCCL_P2P_DISABLE": "1"}
 
 
 def take_readings(question: Question, tell: Callable[[str], None]) -> Readings:
-    """All readings of this machine; none of them raises.
+    """Take all readings of this machine; what fails is returned as a `Failure`, not raised.
 
-    The network of the question's recipe is built and, where a preset was asked about and GPUs work, trained for a few
-    steps. `tell` gets a line about what is being asked.
+    Builds the network of the question's config and, if it has a preset and GPUs work, trains it for a few steps.
+    `tell` is called with progress lines.
     """
     settings = json.dumps(to_mapping(question.config))
     with ThreadPoolExecutor(_AT_ONCE) as pool, ending_them(pool):
-        tell("Asking the driver, torch, the packages and the network ...")
+        tell("Checking the driver, torch, packages and network ...")
         torch_answer = pool.submit(ask, _PROBES, "torch_build", seconds=_SOFTWARE)
         imports = pool.submit(ask, _PROBES, "imports", seconds=_SOFTWARE)
         network = pool.submit(ask, _PROBES, "network", settings, seconds=_SOFTWARE)
@@ -70,7 +70,7 @@ def take_readings(question: Question, tell: Callable[[str], None]) -> Readings:
             kaggle=on_kaggle(),
         )
         if readings.seen:
-            tell("Computing on each GPU ...")
+            tell("Testing each GPU ...")
             trials = [
                 pool.submit(ask, _PROBES, "gpu", f"cuda:{number}", seconds=_GPU) for number in range(len(readings.seen))
             ]
@@ -79,27 +79,27 @@ def take_readings(question: Question, tell: Callable[[str], None]) -> Readings:
     if len(working) > 1:
         readings = _read_team(readings, [f"cuda:{number}" for number in working], tell)
     if question.preset is not None and question.needs_gpu and (cards := question.cards(readings)):
-        tell("Training each stage of the recipe for two steps ...")
+        tell("Training each stage of the preset for two steps ...")
         smallest = min(cards, key=lambda number: readings.seen[number].memory)
         readings = replace(readings, recipe=_read_recipe(f"cuda:{smallest}", settings))
     return readings
 
 
 def _read_team(readings: Readings, devices: Sequence[str], tell: Callable[[str], None]) -> Readings:
-    tell("Copying between the GPUs ...")
+    tell("Testing copies between the GPUs ...")
     numbers = ",".join(map(str, readings.working))
     peers = _or_failure(
         lambda answer: Peers(answer["pairs"], answer["direct"], tuple(answer["wrong"])),
         ask(_PROBES, "peers", numbers, seconds=_TEAM),
     )
-    tell("Training on all GPUs with DataParallel ...")
+    tell("Testing dp (DataParallel) on all GPUs ...")
     names = ",".join(devices)
     data_parallel = _or_failure(_team_trial, ask(_PROBES, "data_parallel", names, seconds=_TEAM))
-    tell("Training on all GPUs with a process for each ...")
+    tell("Testing ddp (one process per GPU) on all GPUs ...")
     ddp = read_ddp(devices, _TEAM)
     without_peers = None
     if isinstance(ddp, Failure):
-        tell("The same without direct access between the GPUs ...")
+        tell("Testing ddp without peer access between the GPUs ...")
         without_peers = read_ddp(devices, _TEAM, NO_PEERS)
     return replace(readings, peers=peers, data_parallel=data_parallel, ddp=ddp, ddp_without_peers=without_peers)
 
@@ -107,7 +107,7 @@ def _read_team(readings: Readings, devices: Sequence[str], tell: Callable[[str],
 def read_ddp(
     devices: Sequence[str], seconds: float, environment: Mapping[str, str] | None = None
 ) -> TeamTrial | Failure:
-    """A process for each device: those of torch, such as cuda:0, or several times cpu."""
+    """Run the ddp probe with one process per device; `devices` are torch names such as cuda:0, or cpu repeated."""
     with temporary_folder() as folder:
         probes = [("ddp", str(rank), ",".join(devices), f"{folder}/store") for rank in range(len(devices))]
         variables = {**ONE_MACHINE, **(environment or {})}
@@ -128,7 +128,7 @@ def _read_driver() -> Driver | Failure:
         return output
     rows = [line.split(",", 1) for line in output.strip().splitlines() if "," in line]
     if not rows:
-        return Failure("nvidia-smi lists no card")
+        return Failure("nvidia-smi lists no GPU")
     return Driver(rows[0][0].strip(), tuple(name.strip() for _, name in rows))
 
 

@@ -145,8 +145,8 @@ def check_images(checkpoint: Checkpoint, data: RunData, folder: RunFolder) -> bo
     if own is None:
         return True
     training, path = own.training, checkpoint.path
-    is_same_training = training is None or training.training_pictures == data.digest
-    if is_same_training and own.pictures in (None, data.full_digest):
+    is_same_training = training is None or training.training_images == data.digest
+    if is_same_training and own.images in (None, data.full_digest):
         return True
     if training is None:
         if path.parent.resolve() == folder.path.resolve():

@@ -137,7 +137,7 @@ def _forget_best(run: Run, checkpoint: Checkpoint) -> None:
     own = checkpoint.own
     if size is not None and size != run.config.data.img_size:
         reason = f"the scores in {path} were measured at {size} x {size} pixels"
-    elif own is not None and own.training is None and own.pictures is None:
+    elif own is not None and own.training is None and own.images is None:
         reason = f"{path} does not record which validation images its scores were measured on"
     else:
         return

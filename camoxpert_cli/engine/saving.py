@@ -172,7 +172,7 @@ class Saver:
             history=history,
             config=to_mapping(self._config),
             versions=versions(),
-            pictures=self._data.full_digest,
+            images=self._data.full_digest,
         )
 
     def _training(self) -> TrainingContent:
@@ -182,7 +182,7 @@ class Saver:
         return TrainingContent(
             progress=deepcopy(state.progress),
             backbone_stages=state.backbone_stages,
-            training_pictures=self._data.digest,
+            training_images=self._data.digest,
             optimizer=cast(OptimizerState, state.optimizer.state_dict()),
             scaler=cast(ScalerState, state.scaler.state_dict()),
             ema_updates=state.ema.updates if state.ema else 0,

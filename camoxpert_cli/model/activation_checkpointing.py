@@ -1,4 +1,4 @@
-"""Gradient checkpointing that leaves BatchNorm's running statistics right."""
+"""Activation checkpointing that keeps BatchNorm's running statistics correct."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from torch.utils.checkpoint import checkpoint
 
 
 def checkpoint_activations(module: nn.Module, *inputs: Any) -> Any:
-    """Run `module` and forget its activations; the backward pass computes them again."""
+    """Run `module` without storing its activations; the backward pass recomputes them."""
     return checkpoint(module, *inputs, use_reentrant=False, context_fn=_contexts_for(module))
 
 
@@ -22,8 +22,8 @@ def _contexts_for(module: nn.Module) -> Callable[[], tuple[AbstractContextManage
 
 @contextmanager
 def _keep_running_statistics(module: nn.Module) -> Iterator[None]:
-    # The second forward pass sees the batch that the first has counted already. It ends in an exception of torch's own
-    # as soon as all activations are there again.
+    # The recomputation sees the batch that the first forward pass has already counted. torch ends it with an internal
+    # exception as soon as all activations have been recomputed.
     norms = [part for part in module.modules() if isinstance(part, nn.modules.batchnorm._BatchNorm)]
     before = [[buffer.clone() for buffer in norm.buffers()] for norm in norms]
     try:

@@ -1,6 +1,6 @@
-"""CamoXpert: a backbone, gates and expert mixtures on its four maps, and a decoder.
+"""CamoXpert: a backbone, gates and expert mixtures on its four feature maps, and a decoder.
 
-Letters: B images, H x W the input's size. Names in the state dict are those of the original program.
+Notation: B images, H x W input size. Names in the state dict are those of the original CamoXpert.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _LAST_WIDTH = 64
 
 @dataclass(frozen=True)
 class CamoXpertOutput:
-    """`logits` (B, 1, H, W); `deep_logits` (B, 1, h, w) at strides 16, 8 and 4; the routing of each mixture layer."""
+    """`logits` (B, 1, H, W); `deep_logits` (B, 1, h, w) at strides 16, 8 and 4; `routing` of each mixture layer."""
 
     logits: Tensor
     deep_logits: tuple[Tensor, ...]
@@ -33,14 +33,14 @@ class CamoXpertOutput:
 
 
 class CamoXpert(nn.Module):
-    """The network over a ready backbone from `create_backbone` or `create_pretrained_backbone`.
+    """The network, built on a backbone from `create_backbone` or `create_pretrained_backbone`.
 
-    Input: (B, 3, H, W) floats normalised by `normalisation`; any H, W from 64 pixels on. `keep_backbone_statistics`
-    leaves the backbone's BatchNorm with the running statistics it came with, also where its weights train: those of
-    small batches are worse (an ImageNet backbone lost 0.02 of validation IoU to them).
+    Input: (B, 3, H, W) floats normalized with `normalisation`, with H and W of at least 64 pixels.
+    `keep_backbone_statistics` keeps the running statistics of the backbone's BatchNorm as they are even while its
+    weights are trained: those of small batches are worse (an ImageNet backbone lost 0.02 validation IoU with them).
     """
 
-    # Side of the images it was trained on, where it came from a checkpoint that says so.
+    # Image side it was trained at, if it was loaded from a checkpoint that specifies it.
     img_size: int | None = None
 
     def __init__(
@@ -72,36 +72,37 @@ class CamoXpert(nn.Module):
         self.deep_heads = nn.ModuleList(logit_head(width) for width in channels[-2::-1])
         self.final_conv = final_head(_LAST_WIDTH)
         self._frozen_backbone = False
-        # Channels last: LayerNorm works on pixels, and convolutions are faster that way on CPUs and tensor cores.
+        # Channels last: LayerNorm works per pixel, and convolutions on CPUs and tensor cores are faster.
         self.to(memory_format=torch.channels_last)
 
     @property
     def top_k(self) -> int:
-        """Experts chosen for each image."""
+        """Number of experts selected per image."""
         layer = self.moe_layers[0]
         assert isinstance(layer, MixtureOfExperts)
         return layer.top_k
 
     @cached_property
     def backbone_stages(self) -> list[list[nn.Parameter]]:
-        """The backbone's parameters by stage, found once. Raises ConfigError where it takes one image size only."""
+        """The backbone's parameters by stage, cached. Raises ConfigError if it only supports one fixed image size."""
         self.backbone.requires_grad_(True)
         return parameters_by_stage(self.backbone, self.backbone_name)
 
     def set_trainable(self, backbone_stages: int, deep_heads: bool) -> None:
-        """Train the last `backbone_stages` (0 to 4) of the backbone and everything behind it.
+        """Train the last `backbone_stages` (0 to 4) stages of the backbone and everything after it.
 
-        A frozen part keeps its BatchNorm statistics and drops nothing: `train()` leaves it in eval mode.
+        Frozen parts keep their BatchNorm statistics and apply no dropout: `train()` leaves them in eval mode.
         """
         for stage, parameters in enumerate(self.backbone_stages):
             for parameter in parameters:
                 parameter.requires_grad_(stage >= len(STRIDES) - backbone_stages)
         self.deep_heads.requires_grad_(deep_heads)
-        # Replicas of DataParallel list no parameters, so what they need to know is a plain attribute.
+        # DataParallel replicas have no parameters to inspect, so this is stored as a plain attribute.
         self._frozen_backbone = backbone_stages == 0
         self.train(self.training)
 
     def train(self, mode: bool = True) -> CamoXpert:
+        """Set training mode, except for frozen parts and statistics that are kept."""
         super().train(mode)
         if mode:
             for module in self.backbone.modules():
@@ -113,6 +114,7 @@ class CamoXpert(nn.Module):
         return self
 
     def forward(self, images: Tensor) -> CamoXpertOutput:
+        """Compute logits and routing for normalized images (B, 3, H, W)."""
         maps = self._backbone_maps(images.contiguous(memory_format=torch.channels_last))
         enhanced, routing = [], []
         for features, gate, mixture in zip(maps, self.sdta_blocks, self.moe_layers, strict=True):
@@ -128,7 +130,7 @@ class CamoXpert(nn.Module):
         x = self._run(self.decoder_blocks[-1], x)
         logits = self.final_conv(resize(x, (images.shape[-2], images.shape[-1])))
         if not self.training:
-            # In training a clamp would take the gradient from pixels that are badly wrong.
+            # In training, clamping would remove the gradient of pixels that are badly wrong.
             logits = logits.clamp(-LOGIT_LIMIT, LOGIT_LIMIT)
             deep_logits = [deep.clamp(-LOGIT_LIMIT, LOGIT_LIMIT) for deep in deep_logits]
         return CamoXpertOutput(logits, tuple(deep_logits), tuple(routing))

@@ -1,4 +1,4 @@
-"""The way back from stride 32 to the image's own size."""
+"""The decoder, from stride 32 back to the input size."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from camoxpert_cli.model.layers import resize
 
 
 class DecoderBlock(nn.Module):
-    """Double the size, join the skip of that size, and convolve twice."""
+    """Upsample by two, concatenate the skip connection of that size, and convolve twice."""
 
     def __init__(self, inputs: int, skip: int, outputs: int) -> None:
         super().__init__()
@@ -26,19 +26,19 @@ class DecoderBlock(nn.Module):
 
 
 def logit_head(inputs: int) -> nn.Conv2d:
-    """One channel of logits: (B, inputs, H, W) -> (B, 1, H, W)."""
+    """Create a head for one channel of logits: (B, inputs, H, W) -> (B, 1, H, W)."""
     head = nn.Conv2d(inputs, 1, 1)
     init_foreground_prior_(head)
     return head
 
 
 def final_head(inputs: int) -> nn.Sequential:
-    """Two convolutions to one channel of logits."""
+    """Create a head of two convolutions for one channel of logits."""
     return nn.Sequential(*_convolution(inputs, inputs // 2), logit_head(inputs // 2))
 
 
 def _convolution(inputs: int, outputs: int) -> tuple[nn.Conv2d, nn.BatchNorm2d, nn.ReLU]:
-    """3x3, at the size it gets."""
+    """3x3 convolution that keeps the size, BatchNorm and ReLU."""
     kernel = nn.Conv2d(inputs, outputs, 3, padding=1)
     shrink_init_(kernel)
     return kernel, nn.BatchNorm2d(outputs), nn.ReLU()

@@ -1,6 +1,6 @@
-"""The network as one fixed graph: every expert works on every image, and routing is a matter of weights.
+"""The network as a static graph: every expert processes every image, and routing becomes a weighting.
 
-Formats for other programs hold no branches that depend on what is in an image.
+Export formats such as ONNX cannot express branches that depend on the content of an image.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from camoxpert_cli.model.moe import MixtureOfExperts, Routing
 
 
 class AllExperts(nn.Module):
-    """A mixture that gives what `mixture` gives, with experts that an image did not choose weighted zero."""
+    """A mixture equivalent to `mixture`, in which experts not selected for an image have zero weight."""
 
     def __init__(self, mixture: MixtureOfExperts) -> None:
         super().__init__()
@@ -36,7 +36,7 @@ class AllExperts(nn.Module):
 
 
 def with_all_experts(network: CamoXpert) -> CamoXpert:
-    """A copy of `network` whose computation is the same for all images of one size."""
+    """Return a copy of `network` whose computation graph is the same for all images of one size."""
     fixed = copy.deepcopy(network)
     for number, layer in enumerate(fixed.moe_layers):
         assert isinstance(layer, MixtureOfExperts)

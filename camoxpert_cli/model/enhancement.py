@@ -1,4 +1,4 @@
-"""Gates on a backbone map before the experts see it."""
+"""Gates on a backbone feature map before the experts."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from camoxpert_cli.model.layers import GlobalAvgPool
 
 
 class ChannelSpatialGate(nn.Module):
-    """Scale channels, then pixels of the result. (B, C, H, W) -> (B, C, H, W)."""
+    """Channel attention followed by spatial attention: (B, C, H, W) -> (B, C, H, W)."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()

@@ -1,6 +1,6 @@
-"""The seven kinds of expert. Each maps (B, C, H, W) to (B, C, H, W) and adds its input to its result.
+"""The seven types of experts. Each maps (B, C, H, W) to (B, C, H, W) with a residual connection.
 
-Attribute names are those of the original program's checkpoints.
+Attribute names are those in checkpoints of the original CamoXpert.
 """
 
 from __future__ import annotations
@@ -49,14 +49,14 @@ class LinearAttention(nn.Module):
         self.heads = attention_heads(channels)
         self.qkv = nn.Conv2d(channels, 3 * channels, 1, bias=False)
         self.proj = nn.Conv2d(channels, channels, 1)
-        # k^T v is a sum over all pixels: at stride 4 a random projection of it is fifty times what it is added to.
+        # k^T v is a sum over all pixels: at stride 4 its random projection is fifty times larger than the residual.
         zero_init_residual_(self.proj)
         self.dropout = nn.Dropout(0.1)
 
     def forward(self, x: Tensor) -> Tensor:
         batch, channels, height, width = x.shape
         qkv = self.qkv(x).view(batch, 3, self.heads, channels // self.heads, height * width)
-        # In half precision the sum over all pixels can pass 65504.
+        # In half precision the sum over all pixels can exceed 65504.
         with torch.autocast(x.device.type, enabled=False):
             q, k, v = at_least_float32(qkv).unbind(1)  # each (B, heads, C / heads, H * W)
             q, k = _positive_unit_sum(q), _positive_unit_sum(k)
@@ -77,7 +77,7 @@ class AttentionExpert(nn.Module):
 
 
 class HybridExpert(nn.Module):
-    """A local branch scaled by a gate that sees the whole image."""
+    """A local branch, scaled by a gate computed from the whole image."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -102,7 +102,7 @@ class HybridExpert(nn.Module):
 
 
 class FrequencyExpert(nn.Module):
-    """Low, middle and high spatial frequencies, told apart by 3x3 and 5x5 means."""
+    """Low, middle and high spatial frequencies, separated by 3x3 and 5x5 means."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -126,7 +126,7 @@ class FrequencyExpert(nn.Module):
 
 
 class EdgeExpert(nn.Module):
-    """Sobel and Laplacian edge strength of every channel, and both together."""
+    """Sobel and Laplacian edge strength per channel, and both combined."""
 
     sobel_x_base: Tensor
     sobel_y_base: Tensor
@@ -147,7 +147,7 @@ class EdgeExpert(nn.Module):
         self.fusion = pointwise(channels, channels)
 
     def forward(self, x: Tensor) -> Tensor:
-        # 1e-8 is zero in half precision, and the root of zero has an infinite gradient.
+        # 1e-8 is zero in half precision, and the square root has an infinite gradient at zero.
         with torch.autocast(x.device.type, enabled=False):
             wide = at_least_float32(x)
             sobel_x, sobel_y, laplacian = (
@@ -167,7 +167,7 @@ class EdgeExpert(nn.Module):
 
 
 class SemanticContextExpert(nn.Module):
-    """Means over grids of 8x8, 4x4, 2x2 cells and over the whole image."""
+    """Pyramid pooling: means over grids of 8x8, 4x4 and 2x2 cells and over the whole image."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -215,11 +215,11 @@ EXPERT_TYPES: tuple[type[nn.Module], ...] = (
 
 
 def attention_heads(channels: int) -> int:
-    """8 where it divides the channels, else the largest smaller number that does."""
+    """Return the number of attention heads: 8 if it divides the channels, else the largest smaller divisor."""
     return next(heads for heads in range(8, 0, -1) if channels % heads == 0)
 
 
 def _positive_unit_sum(x: Tensor) -> Tensor:
     positive = F.elu(x) + 1
-    # elu + 1 is exactly zero below about -17: without the bound a dead head would give 0 / 0.
+    # elu + 1 is exactly zero below about -17: without the bound, a dead head would compute 0 / 0.
     return positive / positive.sum(dim=-2, keepdim=True).clamp_min(1e-6)

@@ -1,4 +1,4 @@
-"""The weights a network starts from where torch's own would cost epochs. Names and shapes stay as they are."""
+"""Initial weights where torch's defaults would cost epochs of training. Names and shapes do not change."""
 
 from __future__ import annotations
 
@@ -7,25 +7,25 @@ import math
 import torch
 from torch import nn
 
-# The share of an image that an animal covers, about.
+# The approximate share of an image that an animal covers.
 FOREGROUND = 0.12
-# A gate's share of a feature at the start, before it has seen any.
+# The fraction of a feature that an untrained gate lets pass.
 GATE = 0.27
 
 
 def zero_init_residual_(last: nn.Conv2d) -> None:
-    """Zero the last layer of a branch that adds to its input, so that it starts as the identity.
+    """Zero the last layer of a residual branch, so that the block starts as the identity.
 
-    Goyal et al. 2017, section 5.1, do so with the last normalisation of each residual block.
+    Goyal et al. 2017, section 5.1, do this with the last normalization layer of each residual block.
     """
     nn.init.zeros_(last.weight)
     _fill_bias(last, 0.0)
 
 
 def init_gate_(gate: nn.Conv2d) -> None:
-    """Have the sigmoid behind the last layer of a gate let `GATE` of everything pass.
+    """Initialize the last layer of a gate so that the sigmoid after it outputs `GATE` everywhere.
 
-    Features of a pretrained backbone are large (root mean square 3 to 9 of `tf_efficientnet_lite0`) beside the
+    Features of a pretrained backbone (root mean square 3 to 9 for `tf_efficientnet_lite0`) are large compared to the
     decoder's own, and a random gate is a random mask on them.
     """
     nn.init.zeros_(gate.weight)
@@ -34,20 +34,20 @@ def init_gate_(gate: nn.Conv2d) -> None:
 
 @torch.no_grad()
 def shrink_init_(kernel: nn.Conv2d) -> None:
-    """Quarter the kernel of a convolution that BatchNorm follows.
+    """Divide the kernel of a convolution followed by BatchNorm by four.
 
-    BatchNorm takes a kernel's size out again, so that what a step changes is its direction, by the rate over that size
-    (van Laarhoven 2017, section 3): a small kernel turns fast until training has found a size of its own.
+    BatchNorm cancels the scale of a kernel, so a step only changes its direction, by the learning rate relative to that
+    scale (van Laarhoven 2017, section 3): a small kernel turns fast until training has found a scale for it.
     """
     kernel.weight.mul_(0.25)
 
 
 def init_foreground_prior_(head: nn.Conv2d) -> None:
-    """Have a head of logits say `FOREGROUND` at the start, more or less, and move by about one with its features.
+    """Initialize a head of logits to predict about `FOREGROUND`, with logits that vary by about one.
 
-    From 0.5 the first epochs would go into learning that most of an image is background (Lin et al. 2017, section
-    4.1). torch's own weights are smaller by the root of six than what keeps a signal's size (He et al. 2015, equation
-    10), and a logit that hardly moves takes as long.
+    From 0.5, the first epochs would be spent learning that most of an image is background (Lin et al. 2017, section
+    4.1). torch's default weights are smaller by a factor of sqrt(6) than those that preserve the variance (He et al.
+    2015, equation 10), and logits that hardly vary cost as many epochs.
     """
     nn.init.kaiming_normal_(head.weight, nonlinearity="relu")
     _fill_bias(head, _logit(FOREGROUND))

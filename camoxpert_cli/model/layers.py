@@ -1,4 +1,4 @@
-"""Small layers that the parts of the network share. Letters: B images, C channels, H x W pixels."""
+"""Small layers shared by the parts of the network. Notation: B images, C channels, H x W pixels."""
 
 from __future__ import annotations
 
@@ -8,16 +8,16 @@ from torch import Tensor, nn
 
 
 class GlobalAvgPool(nn.Module):
-    """(B, C, H, W) -> (B, C, 1, 1). Unlike adaptive pooling, its gradient is deterministic on CUDA."""
+    """Global average pooling, (B, C, H, W) -> (B, C, 1, 1), with a deterministic gradient on CUDA."""
 
     def forward(self, x: Tensor) -> Tensor:
         return x.mean((-2, -1), keepdim=True)
 
 
 def adaptive_avg_pool2d(x: Tensor, cells: int) -> Tensor:
-    """(B, C, H, W) -> (B, C, cells, cells): means over a grid of cells, as `F.adaptive_avg_pool2d` gives them.
+    """Compute means over a grid of cells, like `F.adaptive_avg_pool2d`: (B, C, H, W) -> (B, C, cells, cells).
 
-    As two matrix products: adaptive pooling has no deterministic gradient on CUDA, and takes twice as long on CPUs.
+    Uses two matrix products: adaptive pooling has no deterministic gradient on CUDA, and is half as fast on CPUs.
     """
     batch, channels, height, width = x.shape
     of_rows, row_scale = _cells_of(height, cells, x)
@@ -29,10 +29,10 @@ def adaptive_avg_pool2d(x: Tensor, cells: int) -> Tensor:
 
 
 def _cells_of(size: int, cells: int, like: Tensor) -> tuple[Tensor, Tensor]:
-    """(cells, size), which sums the rows of each cell into a part of their mean; (cells,), what that part wants.
+    """(cells, size), which sums the rows of each cell into a fraction of their mean; (cells,), the missing factors.
 
-    The former holds 0 and one power of two: rounding 1 / size to half precision would bias all means, and without a
-    divisor their sums could overflow. Cells overlap where they do not divide `size`.
+    The former contains only 0 and one power of two: rounding 1 / size to half precision would bias all means, and
+    without a divisor the sums could overflow. Cells overlap if their number does not divide `size`.
     """
     cell = torch.arange(cells, device=like.device)
     start, end = cell * size // cells, ((cell + 1) * size + cells - 1) // cells
@@ -53,23 +53,23 @@ class LayerNorm2d(nn.LayerNorm):
 
 
 def pointwise(inputs: int, outputs: int) -> nn.Sequential:
-    """1x1 convolution, LayerNorm, GELU."""
+    """Create a 1x1 convolution followed by LayerNorm and GELU."""
     return nn.Sequential(nn.Conv2d(inputs, outputs, 1), LayerNorm2d(outputs), nn.GELU())
 
 
 def split_in_four(channels: int) -> tuple[int, int, int, int]:
-    """Widths of four concatenated branches: a quarter each; the last takes the rest where 4 does not divide."""
+    """Return the widths of four concatenated branches: a quarter each, the last including the remainder."""
     quarter = channels // 4
     return quarter, quarter, quarter, channels - 3 * quarter
 
 
 def at_least_float32(x: Tensor) -> Tensor:
-    """Half precision made single; float64 stays, so that a network in it computes in nothing less."""
+    """Convert half precision to float32; float64 stays, so that a float64 network computes in float64 throughout."""
     return x.to(torch.promote_types(x.dtype, torch.float32))
 
 
 def resize(x: Tensor, size: tuple[int, int]) -> Tensor:
-    """Bilinear, corners not aligned, no antialiasing; `x` itself where the size is right already."""
+    """Resize bilinearly, without aligned corners or antialiasing; returns `x` itself if the size already matches."""
     if (x.shape[-2], x.shape[-1]) == size:
         return x
     return F.interpolate(x, size=size, mode="bilinear", align_corners=False)

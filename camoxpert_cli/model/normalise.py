@@ -1,4 +1,4 @@
-"""From the bytes of an image to what the backbone was trained on, on the device that runs the network."""
+"""Normalize images for the backbone, on the device of the network."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from camoxpert_cli.model.backbone import Normalisation
 
 
 class Normalise(nn.Module):
-    """(B, 3, H, W) uint8 RGB -> float32, with the backbone's own mean and standard deviation."""
+    """Normalize (B, 3, H, W) uint8 RGB to float32 with the backbone's mean and standard deviation."""
 
     mean: Tensor
     std: Tensor
 
     def __init__(self, statistics: Normalisation) -> None:
         super().__init__()
-        # Not part of the state dict: the backbone's name says which statistics are right.
+        # Not part of the state dict: the statistics follow from the backbone's name.
         self.register_buffer("mean", torch.tensor(statistics.mean).view(1, 3, 1, 1) * 255, persistent=False)
         self.register_buffer("std", torch.tensor(statistics.std).view(1, 3, 1, 1) * 255, persistent=False)
 

@@ -1,9 +1,9 @@
-"""Routing by plan instead of by gates, for measurements on random weights.
+"""Prescribed routing instead of gates, for measurements with random weights.
 
-Random gates choose nearly the same experts for every image. Trained ones use all of them, in more calls than that, and
-over an epoch also those that need the most memory.
+Random gates select nearly the same experts for every image. Trained gates use all experts, which takes more calls, and
+over an epoch they also use those that need the most memory.
 
-Letters: B images, K experts chosen for each, E experts in all.
+Notation: B images, K experts selected per image, E experts in total.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ from camoxpert_cli.model.moe import MixtureOfExperts
 
 @contextmanager
 def spread(network: CamoXpert, first: int = 0) -> Iterator[None]:
-    """In each mixture layer image b of a batch goes to experts (b + first) * K ... (b + first) * K + K - 1, modulo E.
+    """Route image b of a batch to experts (b + first) * K ... (b + first) * K + K - 1, modulo E, in each mixture layer.
 
-    So E / K images use all experts. Each replica of DataParallel counts its own images. The backward pass belongs
-    inside as well: gradient checkpointing runs the layers, and so routes, a second time.
+    So E / K images use all experts. Each DataParallel replica counts its own images. Keep the context active during
+    the backward pass: activation checkpointing runs the layers, and so the routing, again.
     """
     top_k, experts = network.top_k, network.num_experts
     rows = [[((first + image) * top_k + at) % experts for at in range(top_k)] for image in range(experts)]
@@ -36,16 +36,16 @@ def spread(network: CamoXpert, first: int = 0) -> Iterator[None]:
 
 @contextmanager
 def only(network: CamoXpert, chosen: Sequence[Sequence[int]]) -> Iterator[None]:
-    """All images go to the same K experts, given for each mixture layer. The backward pass belongs inside as well."""
+    """Route all images to the same K experts per mixture layer. Keep it active during the backward pass as well."""
     with _routed(network, [[experts] for experts in chosen]):
         yield
 
 
 def costliest(network: CamoXpert, images: Tensor, autocast_dtype: torch.dtype | None) -> list[list[int]]:
-    """For each mixture layer the K experts whose forward passes keep the most bytes for the backward pass.
+    """Return, for each mixture layer, the K experts whose forward passes save the most bytes for the backward pass.
 
-    Each expert is measured on as many inputs as there are `images` (B, 3, H, W), of the size that its layer gets.
-    `network` is in training mode, where dropout keeps its masks.
+    Each expert is measured on as many inputs as there are `images` (B, 3, H, W), at the size that its layer receives.
+    `network` must be in training mode, in which dropout saves its masks.
     """
     with torch.autocast(images.device.type, autocast_dtype, enabled=autocast_dtype is not None):
         kept = [
@@ -57,18 +57,18 @@ def costliest(network: CamoXpert, images: Tensor, autocast_dtype: torch.dtype | 
 
 @contextmanager
 def _routed(network: CamoXpert, plan: Sequence[Sequence[Sequence[int]]]) -> Iterator[None]:
-    """Image b of a batch goes to the experts in row b, modulo the number of rows, of each layer's part of `plan`."""
+    """Route image b of a batch to the experts in row b, modulo the number of rows, of each layer's part of `plan`."""
     device = next(network.parameters()).device
     with ExitStack() as hooks:
         for layer, rows in zip(_layers(network), plan, strict=True):
-            # A hook, which replicas of DataParallel have as well; it keeps no state, for they run side by side.
+            # A hook, since DataParallel copies hooks to its replicas; stateless, because replicas run concurrently.
             hook = partial(_choose, torch.tensor(rows, device=device))
             hooks.callback(layer.gate.register_forward_hook(hook).remove)
         yield
 
 
 def _choose(rows: Tensor, gate: nn.Module, inputs: tuple[Tensor], logits: Tensor) -> Tensor:
-    """Logits (B, E, 1, 1) of 1 for the experts chosen and 0 for others, with the gradient of the gate's own."""
+    """Logits (B, E, 1, 1) that are 1 for the prescribed experts and 0 for others, with the gate's own gradient."""
     images = torch.arange(len(logits), device=logits.device) % len(rows)
     chosen = rows.to(logits.device)[images]
     own = logits.nan_to_num(0.0, 0.0, 0.0)  # random weights may overflow in half precision
@@ -82,7 +82,7 @@ def _layers(network: CamoXpert) -> list[MixtureOfExperts]:
 
 @torch.no_grad()
 def _features(network: CamoXpert, images: Tensor) -> list[Tensor]:
-    """What each mixture layer gets. In eval mode, so that running statistics stay what they are."""
+    """The input of each mixture layer. Runs in eval mode, so that running statistics do not change."""
     features: list[Tensor] = []
     mode = network.training
     with ExitStack() as hooks:
@@ -94,7 +94,7 @@ def _features(network: CamoXpert, images: Tensor) -> list[Tensor]:
 
 
 def _bytes_kept(module: nn.Module, features: Tensor) -> int:
-    """Of the storages that autograd keeps from a forward pass, but for those that are there anyway: the weights."""
+    """Bytes of the storages that autograd saves from a forward pass, excluding the weights."""
     weights = {each.untyped_storage().data_ptr() for each in (*module.parameters(), *module.buffers())}
     kept: dict[int, int] = {}
 
@@ -106,5 +106,5 @@ def _bytes_kept(module: nn.Module, features: Tensor) -> int:
 
     with saved_tensors_hooks(count, lambda tensor: tensor):
         output = module(features.detach().requires_grad_())
-    del output  # until here the graph held what was counted, so that no storage took the place of another
+    del output  # until here the graph kept the counted storages alive, so that no address was reused
     return sum(kept.values())

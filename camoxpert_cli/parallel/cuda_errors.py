@@ -1,7 +1,7 @@
-"""What an error of CUDA, cuDNN, cuBLAS or NCCL means for the user.
+"""Translate errors of CUDA, cuDNN, cuBLAS and NCCL into messages for the user.
 
-These libraries report nearly everything as RuntimeError, so it is told by the text. Imports no torch: the command line
-asks too.
+These libraries report nearly everything as RuntimeError, so errors are recognized by their text. Does not import torch,
+because the command line uses it too.
 """
 
 from __future__ import annotations
@@ -13,15 +13,15 @@ from camoxpert_cli.errors import CamoxError, DeviceError, UsageError
 
 _OUT_OF_MEMORY = (
     "out of memory",  # torch's allocator, the CUDA runtime and driver; NCCL: Cuda failure 2 'out of memory'
-    "unable to find an engine to execute this computation",  # cuDNN, where no algorithm's workspace fits
+    "unable to find an engine to execute this computation",  # cuDNN, if no algorithm's workspace fits
     "unable to find a valid cudnn algorithm",  # the same in older releases
     "_alloc_failed",  # CUBLAS_STATUS_, CUDNN_STATUS_, CUSPARSE_STATUS_, CUSOLVER_STATUS_ and CUFFT_
     "_allocation_failed",  # CUDNN_STATUS_INTERNAL_ERROR_DEVICE_ALLOCATION_FAILED
-    # A handle takes memory of its own; torch too empties its cache and tries again at this.
+    # A handle needs memory as well; torch, too, empties its cache and retries on this error.
     "cublas_status_not_initialized when calling `cublascreate",
 )
-# A batch with more elements than a kernel can index with 32 bits, which a large GPU has the memory for. What helps is
-# what helps where memory runs out.
+# A batch with more elements than a kernel can index with 32 bits, for which a large GPU has the memory. The remedy is
+# the same as for running out of memory.
 _TOO_LARGE = (
     "less than int_max elements",  # upsample_bilinear2d_nhwc on an H200
     "canuse32bitindexmath",
@@ -29,7 +29,7 @@ _TOO_LARGE = (
     "too large for 32-bit index",
 )
 _DEVICE = (
-    "cuda error",  # also what DistBackendError says: unhandled cuda error
+    "cuda error",  # also in DistBackendError: unhandled cuda error
     "cuda driver error",
     "cuda failure",
     "cudnn error",
@@ -45,37 +45,41 @@ _CUBLAS_TOO_LATE = "not deterministic because it uses cublas"
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether a smaller batch would do: a GPU's memory ran out, whoever asked for it, or a kernel's 32-bit indices."""
+    """Return whether a smaller batch would help: a GPU ran out of memory, or a kernel out of 32-bit indices."""
     return out_of_memory_line(error) is not None
 
 
 def out_of_memory_line(error: BaseException) -> str | None:
-    """In which words a GPU's memory, or a kernel's indices, ran out, in one line; None for any other error."""
+    """Return the line of an out-of-memory (or 32-bit index) error that says so; None for any other error."""
     return _line_with(_OUT_OF_MEMORY + _TOO_LARGE, error) if isinstance(error, RuntimeError) else None
 
 
 def to_camox_error(error: BaseException) -> CamoxError | None:
-    """The error in one sentence with what to type; None where it does not come from the GPU.
+    """Translate an error into one sentence and a hint; None if it does not come from the GPU.
 
-    DeviceError for CUDA and its libraries, memory that ran out included; UsageError for an operation that has no
-    deterministic form.
+    Returns DeviceError for CUDA and its libraries, including out of memory, and UsageError for an operation without a
+    deterministic implementation.
     """
     if not isinstance(error, RuntimeError):
         return None
     if line := _line_with((_NOT_DETERMINISTIC,), error):
         operation = line.partition(" ")[0]
         return UsageError(
-            f"deterministic training is not possible with this network: {operation} has no deterministic form on GPUs",
+            "deterministic training is not possible with this network: "
+            f"{operation} has no deterministic implementation on GPUs",
             "--no-deterministic, or with camox resume --set train.deterministic=off; or another --backbone",
         )
     if _line_with((_CUBLAS_TOO_LATE,), error):
         return UsageError(
-            "this process used the GPU before deterministic training began, and cuBLAS is set up already",
+            "this process used the GPU before deterministic training started, so cuBLAS is already initialized",
             "restart the notebook's kernel, or set CUBLAS_WORKSPACE_CONFIG=:4096:8 before the GPU is first used",
         )
     if line := out_of_memory_line(error):
         what = "a batch is too large for the GPU" if _line_with(_TOO_LARGE, error) else "the GPU ran out of memory"
-        return DeviceError(f"{what}: {line}", "a smaller --batch-size or --img-size; nvidia-smi shows who uses it")
+        return DeviceError(
+            f"{what}: {line}",
+            "use a smaller --batch-size or --img-size; nvidia-smi shows which processes use the memory",
+        )
     if line := _line_with(_DEVICE, error):
         return DeviceError(f"the GPU cannot be used: {line}", "camox doctor")
     return None
@@ -83,7 +87,7 @@ def to_camox_error(error: BaseException) -> CamoxError | None:
 
 @contextmanager
 def explaining_cuda_errors() -> Iterator[None]:
-    """Raise errors that come from the GPU as what `to_camox_error` makes of them."""
+    """Raise errors that come from the GPU as translated by `to_camox_error`."""
     try:
         yield
     except RuntimeError as error:
@@ -94,9 +98,9 @@ def explaining_cuda_errors() -> Iterator[None]:
 
 
 def _line_with(phrases: tuple[str, ...], error: BaseException) -> str | None:
-    """The first line of the error's text that holds one of the phrases, without the name of a class before it.
+    """The first line of the error's text that contains one of the phrases, without a class name at its start.
 
-    Lines that begin with a space quote code and paths: DataParallel's errors have a traceback in their text.
+    Indented lines quote code and paths, since DataParallel's errors contain a traceback, and are skipped.
     """
     for line in str(error).splitlines():
         if not line.startswith(" ") and any(phrase in line.lower() for phrase in phrases):

@@ -1,4 +1,4 @@
-"""Training whose bits do not depend on the order in which a GPU happens to add numbers up."""
+"""Deterministic training: bitwise results that do not depend on the order in which a GPU happens to add numbers."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ from typing import Any
 import torch
 
 _WORKSPACE = "CUBLAS_WORKSPACE_CONFIG"
-# With any other cuBLAS may choose an algorithm by what its workspace has room for (its documentation, "Results
+# With any other value, cuBLAS may choose an algorithm by available workspace (its documentation, "Results
 # reproducibility").
 _REPRODUCIBLE = (":4096:8", ":16:8")
 
 
 @contextmanager
 def deterministic(wanted: bool) -> Iterator[None]:
-    """Inside, where `wanted`, operations on GPUs take their deterministic form; one that has none raises RuntimeError.
+    """If `wanted`, make operations on GPUs deterministic; one without a deterministic form raises RuntimeError.
 
     Enter it before anything is computed on a GPU, since cuBLAS reads its variable once; processes started inside
-    inherit that. Afterwards torch and the environment are what they were.
+    inherit it. On exit, the settings of torch and the environment are restored.
     """
     if not wanted:
         yield

@@ -1,4 +1,4 @@
-"""Where a run takes place, and how its devices work together."""
+"""Choose the devices of a run and how they work together."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from camoxpert_cli.parallel.world import World
 
 @dataclass(frozen=True)
 class Placement:
-    """The devices of a run on this machine: at least one for each of its processes there.
+    """The devices of a run on this machine, at least one per process, and its strategy.
 
-    `count` are all devices that work together, over all machines.
+    `count` is the number of all devices that work together, over all machines.
     """
 
     strategy: StrategyName
@@ -26,18 +26,18 @@ class Placement:
 
     @property
     def processes(self) -> int:
-        """How many processes share the work, over all machines."""
+        """The number of processes that share the work, over all machines."""
         return processes_of(self.strategy, self.count)
 
 
 def place(run: RunConfig, processes: int = 1, *, sync_batchnorm: bool = False) -> Placement:
-    """The placement that the settings ask for; `processes` are those this one was started with, on all machines.
+    """Return the placement for the settings; `processes` is the number started together, over all machines.
 
-    Raises UsageError for settings that contradict each other, DeviceError where GPUs that were asked for are not there.
+    Raises UsageError for contradictory settings and DeviceError if requested GPUs do not exist.
     """
     if processes > 1 and run.gpus not in (None, "all", processes):
         raise UsageError(
-            f"{processes} processes were started, and {run.gpus} GPUs are asked for by a flag or the preset",
+            f"{processes} processes were started, but a flag or the preset requests {run.gpus} GPUs",
             f"--gpus {processes}, or start as many processes as GPUs",
         )
     devices = _cpu(run, processes) if run.device == "cpu" else _cuda(run, processes)
@@ -47,12 +47,12 @@ def place(run: RunConfig, processes: int = 1, *, sync_batchnorm: bool = False) -
 
 
 def with_count(run: RunConfig, placement: Placement) -> RunConfig:
-    """The settings with the number of devices that were found, on which the images of a step depend."""
+    """Return the settings with the number of devices found, on which the global batch size depends."""
     return replace(run, gpus=placement.count) if placement.count > 1 or run.gpus is not None else run
 
 
 def is_undecided(run: RunConfig, placement: Placement) -> bool:
-    """Whether trials have to choose the strategy: `auto`, with two or three GPUs that are all of this machine."""
+    """Return whether trials have to choose the strategy: `auto` with two or three GPUs, all on this machine."""
     return (
         run.strategy == "auto"
         and placement.devices[0].type == "cuda"
@@ -61,29 +61,30 @@ def is_undecided(run: RunConfig, placement: Placement) -> bool:
 
 
 def own_device(placement: Placement, world: World) -> torch.device:
-    """The device of this process. Raises UsageError or DeviceError where the processes do not match the devices."""
+    """Return the device of this process. Raises UsageError or DeviceError if processes and devices do not match."""
     if placement.processes != world.size:
         raise UsageError(
-            f"{world.size} process was started, and {placement.count} devices are asked for",
+            f"{world.size} process was started, but {placement.count} devices are requested",
             f"--gpus 1, or start {placement.count} processes",
         )
     if world.local_rank >= len(placement.devices):
         raise DeviceError(
-            f"{world.local_size} processes were started on this machine, for {len(placement.devices)} GPUs",
-            f"start {len(placement.devices)}",
+            f"{world.local_size} processes were started on this machine, but it has only "
+            f"{len(placement.devices)} GPUs for them",
+            f"start {len(placement.devices)} processes",
         )
     return placement.devices[world.local_rank]
 
 
 def choose_device(device: str) -> torch.device:
-    """One device; `auto` takes a GPU where there is one. Raises DeviceError where CUDA is asked for and not there."""
+    """Return one device; `auto` uses a GPU if there is one. Raises DeviceError if CUDA is requested but missing."""
     return place(RunConfig(device=device, gpus=1 if device == "cuda" else None)).devices[0]  # type: ignore[arg-type]
 
 
 def _cpu(run: RunConfig, processes: int) -> tuple[torch.device, ...]:
     if run.devices is not None or run.gpus == "all":
         asked = f"--devices {run.devices}" if run.devices is not None else "--gpus all"
-        raise UsageError(f"{asked} chooses GPUs, and this run is on the CPU", "--gpus 2 trains in two processes")
+        raise UsageError(f"{asked} selects GPUs, but this run is on the CPU", "--gpus 2 trains in two processes")
     return (torch.device("cpu"),) * (processes if processes > 1 else run.gpus or 1)
 
 
@@ -94,8 +95,8 @@ def _cuda(run: RunConfig, processes: int) -> tuple[torch.device, ...]:
         if processes == 1 and run.gpus not in (None, "all", len(numbers)):
             count = f"{len(numbers)} GPU{'s' if len(numbers) > 1 else ''}"
             raise UsageError(
-                f"--devices {run.devices} chooses {count}, and {run.gpus} are asked for by --gpus or the preset",
-                f"--gpus {len(numbers)} beside it, or as many devices",
+                f"--devices {run.devices} selects {count}, but --gpus or the preset requests {run.gpus}",
+                f"add --gpus {len(numbers)}, or list {run.gpus} devices",
             )
     else:
         wanted = available if run.gpus == "all" or processes > 1 else run.gpus
@@ -107,15 +108,15 @@ def _cuda(run: RunConfig, processes: int) -> tuple[torch.device, ...]:
             else f"{len(numbers)} GPU{'s were' if len(numbers) > 1 else ' was'}"
         )
         raise DeviceError(
-            f"{asked} asked for, and this machine has {available or 'none'}",
+            f"{asked} requested, but this machine has {available or 'none'}",
             "--preset kaggle-1xT4, or --gpus 1"
             if available
-            else "camox doctor says why; on Kaggle, choose a GPU as accelerator; --device cpu does without",
+            else "run camox doctor to find out why; on Kaggle, choose a GPU as accelerator; or use --device cpu",
         )
     if numbers:
         return tuple(torch.device("cuda", number) for number in numbers)
     if run.device == "cuda" or run.gpus == "all":
         raise DeviceError(
-            "a GPU was asked for, and this machine has none", "camox doctor says why; --device cpu does without"
+            "a GPU was requested, but this machine has none", "run camox doctor to find out why, or use --device cpu"
         )
     return (torch.device("cpu"),) * max(1, processes)

@@ -1,4 +1,4 @@
-"""Gradients of one optimizer step, summed over all ranks, so that each rank makes the same step."""
+"""Reduce the gradients of an optimizer step over all ranks, so that each rank makes the same step."""
 
 from __future__ import annotations
 
@@ -11,21 +11,21 @@ from torch import Tensor, nn
 from camoxpert_cli.model.camoxpert import CamoXpert
 from camoxpert_cli.parallel.world import World
 
-# Values that are summed at once: of one size with those of DistributedDataParallel, 25 MB.
+# Values per bucket, as in DistributedDataParallel: 25 MB.
 _BUCKET = 25 * 2**18
 
 
 @torch.no_grad()
 def all_reduce_gradients(parameters: Sequence[nn.Parameter], world: World) -> None:
-    """Replace each gradient by its sum over ranks, in a fixed order and so to the same bits on all.
+    """Replace each gradient by its sum over ranks, in a fixed order and so bitwise identical on all.
 
-    A rank may lack a gradient that others have: of an expert that none of its images chose, or of everything where a
-    batch had no image for it. What no rank has stays None, so that the optimizer leaves it alone, as on one GPU.
-    This is called once an optimizer step, after all accumulated batches: an expert that was used in any of them counts.
+    A rank may lack a gradient that others have: that of an expert selected for none of its images, or all gradients if
+    a batch had no image for it. Gradients that no rank has stay None, so that the optimizer skips the parameter, as on
+    one GPU. Call this once per optimizer step, after all accumulated batches: an expert used in any of them counts.
     """
     if world.size == 1:
         return
-    # On the CPU: it is known there, is wanted there, and a rank that does not come is missed there.
+    # On the CPU: the flags are computed and needed there, and a missing rank is detected there.
     used = world.all_reduce(torch.tensor([float(each.grad is not None) for each in parameters])).tolist()
     chosen = [each for each, count in zip(parameters, used, strict=True) if count]
     for each in chosen:
@@ -35,10 +35,10 @@ def all_reduce_gradients(parameters: Sequence[nn.Parameter], world: World) -> No
 
 
 def leave_idle_experts(network: CamoXpert, chosen: Tensor) -> None:
-    """Take the gradients from experts that no image of a step chose; `chosen` (L, E) counts.
+    """Set the gradients of experts that were selected for no image of a step to None; `chosen` (L, E) counts images.
 
-    DataParallel gives zeros to parameters that none of its replicas used, with which AdamW would still decay their
-    weights and move them by what it remembers. Elsewhere they have no gradient to begin with.
+    DataParallel returns zeros for parameters that none of its replicas used, with which AdamW would still apply weight
+    decay and its momentum. With other strategies they have no gradient to begin with.
     """
     layers: Any = network.moe_layers  # typed as modules, without the names of their parts
     for layer, counts in zip(layers, chosen.tolist(), strict=True):
@@ -50,9 +50,9 @@ def leave_idle_experts(network: CamoXpert, chosen: Tensor) -> None:
 
 @torch.no_grad()
 def average_statistics(network: nn.Module, images: int, world: World) -> None:
-    """Average the running statistics of BatchNorm over ranks, weighted by the `images` that each has seen.
+    """Average the running statistics of BatchNorm over ranks, weighted by the `images` that each rank has seen.
 
-    Each rank normalises with the statistics of its own images; what it keeps for validation is the same on all.
+    Each rank normalizes with the statistics of its own images; the statistics kept for validation are the same on all.
     """
     if world.size == 1:
         return
@@ -67,7 +67,7 @@ def average_statistics(network: nn.Module, images: int, world: World) -> None:
     _all_reduce_in_buckets([*kept, weight], world)
     for each in kept:
         each.div_(weight)
-    # A rank without an image has not counted the batch.
+    # A rank without images has not counted the batch.
     for count, most in zip(counts, world.all_reduce_max(torch.stack(counts)), strict=True):
         count.copy_(most)
 

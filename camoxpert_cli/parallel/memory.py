@@ -1,4 +1,4 @@
-"""Memory that this process holds."""
+"""Measure memory used by this process."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ import torch
 
 
 def peak_of_gpus(devices: Sequence[torch.device]) -> int:
-    """The most bytes that this process's allocator took so far on the fullest of the GPUs `devices`."""
+    """Return the peak bytes reserved by this process's allocator on the fullest of the GPUs `devices`."""
     return max(torch.cuda.max_memory_reserved(device) for device in devices)
 
 
 def total_of(gpu: torch.device) -> int:
-    """Bytes of a GPU's memory."""
+    """Return the total bytes of a GPU's memory."""
     return int(torch.cuda.get_device_properties(gpu).total_memory)
 
 
 def resident() -> int:
-    """Bytes of this process in memory now; without /proc the most there were."""
+    """Return the resident bytes of this process; without /proc, its peak."""
     try:
         pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1])
     except (OSError, ValueError, IndexError):

@@ -1,4 +1,4 @@
-"""Which dtype the network runs in, and the gradient scaling that float16 needs."""
+"""Choose the dtype of the network, and the gradient scaling that float16 needs."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from camoxpert_cli.errors import DeviceError
 
 
 def choose_dtype(precision: str, device: torch.device) -> torch.dtype | None:
-    """Autocast's dtype, None for float32. Raises DeviceError for a format the device has no hardware for."""
+    """Return autocast's dtype, None for float32. Raises DeviceError for one without native support on the device."""
     native_bf16 = device.type == "cuda" and torch.cuda.get_device_capability(device) >= (8, 0)
     if precision == "auto":
         if device.type == "cpu":
             return None
         return torch.bfloat16 if native_bf16 else torch.float16
     if precision == "fp16" and device.type == "cpu":
-        raise DeviceError("precision fp16 needs a GPU, and this run is on the CPU", "--precision fp32, or leave it out")
+        raise DeviceError("precision fp16 needs a GPU, but this run is on the CPU", "--precision fp32, or omit it")
     if precision == "bf16" and not native_bf16:
         where = "the CPU" if device.type == "cpu" else torch.cuda.get_device_name(device)
         raise DeviceError(f"precision bf16 is not native on {where}", "--precision auto")
@@ -24,5 +24,5 @@ def choose_dtype(precision: str, device: torch.device) -> torch.dtype | None:
 
 
 def build_scaler(dtype: torch.dtype | None, device: torch.device) -> GradScaler:
-    """Scales the loss in float16 so that small gradients do not vanish; does nothing in other formats."""
+    """Create a scaler that keeps small float16 gradients from underflowing; a no-op for other dtypes."""
     return GradScaler(device.type, enabled=dtype is torch.float16)

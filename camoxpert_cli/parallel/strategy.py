@@ -1,8 +1,8 @@
-"""How the devices of a run work together: one alone, several by DataParallel, or several in a process for each.
+"""Strategies for the devices of a run: a single one, several with DataParallel, or several with one process each.
 
-A run has one strategy, chosen once, and asks it for whatever depends on that; nobody else looks at its name, but to
-show it. A new one is a class here and a value of the setting `run.strategy`. Where its tensors are not whole on each
-rank, the checkpoint has to be made of them and handed out to them as well: in `engine/saving.py` and `restoring.py`.
+A run has one strategy, chosen once, and everything that depends on it is a method here; other code uses its name only
+for display. A new strategy is a class here and a value of the setting `run.strategy`. If it shards tensors over ranks,
+checkpoints have to be gathered and scattered as well, in `engine/saving.py` and `restoring.py`.
 """
 
 from __future__ import annotations
@@ -25,34 +25,35 @@ StrategyName = Literal["single", "dp", "ddp"]
 
 
 class Strategy:
-    """What training asks of a strategy; each answer here is that of a process with a device of its own.
+    """Interface of a strategy for training; the defaults are for a process with its own device.
 
-    `step` is a module around `network`. It takes images and masks, and returns a named tuple of tensors, which are
-    joined along their first dimension where several devices give a part each. Both are moved to the first device.
+    `step` is a module around `network`. It accepts images and masks and returns a named tuple of tensors, which are
+    concatenated along their first dimension if several devices compute a part each. Both modules are moved to the first
+    device.
     """
 
     name: ClassVar[StrategyName]
     description: ClassVar[str]
     needs_gpus: ClassVar[bool] = False
-    # Whether summing gradients takes time of its own, and not a part of the backward pass.
+    # Whether summing gradients is a separate step that can be timed, rather than a part of the backward pass.
     communication_is_measurable: ClassVar[bool] = True
 
     @classmethod
     def refuse(cls, devices: Sequence[torch.device], count: int, processes: int) -> None:
-        """Raise UsageError where it cannot work on `devices` of this machine, `count` on all, by so many processes."""
+        """Raise UsageError if it cannot use `devices` of this machine, `count` in total, with `processes` processes."""
 
     @classmethod
     def refuse_sync_batchnorm(cls, devices: Sequence[torch.device]) -> None:
-        """Raise UsageError where BatchNorm cannot be synchronised over `devices`."""
+        """Raise UsageError if BatchNorm cannot be synchronized over `devices`."""
         if devices[0].type == "cpu":
             raise UsageError(
-                "--sync-batchnorm works between GPUs, and this run is on the CPU",
+                "--sync-batchnorm needs GPUs, but this run is on the CPU",
                 "--no-sync-batchnorm, or with camox resume --set train.sync_batchnorm=off",
             )
 
     @classmethod
     def processes(cls, devices: int) -> int:
-        """How many processes it needs for so many devices."""
+        """Return how many processes it needs for this number of devices."""
         return 1
 
     def __init__(
@@ -64,7 +65,7 @@ class Strategy:
         *,
         sync_batchnorm: bool = False,
     ) -> None:
-        """`devices` are those that this process may compute on, its own first."""
+        """Set it up; `devices` are those that this process may use, its own first."""
         self.step, self.network, self.world = step, network, world
         self.devices = self._own(devices)
         self.sync_batchnorm = sync_batchnorm and world.size > 1
@@ -75,49 +76,49 @@ class Strategy:
 
     @property
     def device(self) -> torch.device:
-        """Where this process's tensors lie: the first of `devices`, on all of which it computes."""
+        """The device of this process's tensors: the first of `devices`, on all of which it computes."""
         return self.devices[0]
 
     def wrap(self) -> None:
-        """Make anew what computes the step on all devices: to be called whenever other parameters are trained.
+        """Rebuild the module that runs the step on all devices; call it whenever the set of trained parameters changes.
 
-        torch's DistributedDataParallel, for one, keeps to what was trained when it was made.
+        torch's DistributedDataParallel, for example, only handles parameters that were trained when it was created.
         """
         self._wrapped = self._wrap()
 
     def forward(self, images: Tensor, masks: Tensor) -> Any:
-        """What the step gives for this process's part of a batch, which may have no image."""
+        """Return the step's output for this process's part of a batch, which may have no images."""
         return self._wrapped(
             images.to(self.device, non_blocking=True),
             masks.to(self.device, non_blocking=True),
         )
 
     def batch(self, size: int) -> AbstractContextManager[None]:
-        """To be entered for the forward and backward pass of a batch of `size` images over all ranks.
+        """Return a context for the forward and backward pass of a batch of `size` images over all ranks.
 
-        By every rank, also one without an image of the batch. Inside, synchronised BatchNorm looks at all of them.
+        Every rank must enter it, even without images of the batch. Inside, synchronized BatchNorm covers all of them.
         """
         if not self.sync_batchnorm:
             return nullcontext()
-        self.world.require_all()  # the layers' own collectives miss nobody
-        # Ranks without an image do not call the layers, and the others must not wait for them.
+        self.world.require_all()  # the layers' own collectives do not detect a missing rank
+        # Ranks without images do not call the layers, and the others must not wait for them.
         return within_group(self.network, self.world.group(ranks_with_samples(size, self.world.size)))
 
     def reduce_gradients(self, trained: Sequence[nn.Parameter], chosen: Tensor) -> None:
-        """Once a step: replace the gradients of `trained` by those of the whole step, the same on every rank.
+        """Replace the gradients of `trained` by those of the whole step, the same on every rank; once per step.
 
-        Gradients stay None for experts that no image chose; `chosen` (L, E) counts those of this process.
+        Gradients stay None for unselected experts; `chosen` (L, E) counts this process's images per expert.
         """
         all_reduce_gradients(trained, self.world)
 
     def clip_gradients(self, trained: Sequence[nn.Parameter], norm: float) -> float:
-        """Scale the reduced gradients down to `norm` where they are larger; returns their norm before."""
+        """Clip the reduced gradients to `norm`, and return their norm before clipping."""
         return torch.nn.utils.clip_grad_norm_(trained, norm).item()
 
     def average_statistics(self, images: int) -> None:
-        """Have BatchNorm's running statistics be the same on all ranks; this one saw `images` of the step."""
+        """Average BatchNorm's running statistics over ranks; this rank has seen `images` images of the step."""
         if self.sync_batchnorm:
-            # Equal on all ranks that saw every batch, as the last one always does: its own are taken as they are.
+            # Equal on all ranks that took part in every batch, as the last rank always does: use its values.
             images = int(self.world.rank == self.world.size - 1)
         average_statistics(self.network, images, self.world)
 
@@ -137,7 +138,7 @@ class Single(Strategy):
     @classmethod
     def refuse(cls, devices: Sequence[torch.device], count: int, processes: int) -> None:
         if count > 1:
-            raise UsageError(f"{count} devices cannot work by strategy single", "--gpus 1, or --strategy ddp")
+            raise UsageError(f"strategy single cannot use {count} devices", "--gpus 1, or --strategy ddp")
 
 
 class Dp(Strategy):
@@ -151,10 +152,10 @@ class Dp(Strategy):
     @classmethod
     def refuse(cls, devices: Sequence[torch.device], count: int, processes: int) -> None:
         if processes > 1:
-            raise UsageError(f"{processes} processes were started, and strategy dp is for one", "--strategy ddp")
+            raise UsageError(f"{processes} processes were started, but strategy dp uses only one", "--strategy ddp")
         if devices[0].type == "cpu":
             raise UsageError(
-                "strategy dp copies the network to several GPUs, and this run is on the CPU",
+                "strategy dp needs several GPUs, but this run is on the CPU",
                 "--strategy ddp --device cpu --gpus 2 trains in two processes",
             )
 
@@ -162,7 +163,7 @@ class Dp(Strategy):
     def refuse_sync_batchnorm(cls, devices: Sequence[torch.device]) -> None:
         super().refuse_sync_batchnorm(devices)
         raise UsageError(
-            "--sync-batchnorm works between processes, and strategy dp is one process for all GPUs",
+            "--sync-batchnorm works between processes, but strategy dp uses one process for all GPUs",
             "--strategy ddp, or --no-sync-batchnorm",
         )
 
@@ -177,7 +178,7 @@ class Dp(Strategy):
 
 
 class Ddp(Strategy):
-    """A process for each device; an all_reduce of our own sums gradients, for experts may have none on some ranks."""
+    """One process per device; a custom all_reduce sums gradients, because experts may have none on some ranks."""
 
     name = "ddp"
     description = "one process per device, gradients summed by all_reduce"
@@ -188,16 +189,16 @@ class Ddp(Strategy):
 
 
 STRATEGIES: dict[str, type[Strategy]] = {each.name: each for each in (Single, Dp, Ddp)}
-# Those that trials choose from for several GPUs: the first is taken where they are alike, or where none are made.
+# Candidates for several GPUs: trials choose among them; the first is used if they tie or no trials are run.
 FOR_SEVERAL: tuple[StrategyName, ...] = (Ddp.name, Dp.name)
 
 
 def choose_strategy(
     asked: str, devices: Sequence[torch.device], count: int, processes: int, *, sync_batchnorm: bool
 ) -> StrategyName:
-    """The strategy for `devices` of this machine, `count` over all; `asked` is the setting `run.strategy`.
+    """Return the strategy for `devices` of this machine, `count` in total; `asked` is the setting `run.strategy`.
 
-    Raises UsageError where it cannot work on them, or cannot synchronise BatchNorm and shall.
+    Raises UsageError if it cannot use them, or cannot synchronize BatchNorm although that is requested.
     """
     strategy = STRATEGIES.get(asked, STRATEGIES[FOR_SEVERAL[0]])
     strategy.refuse(devices, count, processes)
@@ -209,5 +210,5 @@ def choose_strategy(
 
 
 def processes_of(strategy: str, devices: int) -> int:
-    """How many processes the strategy of that name needs for so many devices; one where trials would choose it."""
+    """Return how many processes the named strategy needs for `devices` devices; 1 if trials would choose it."""
     return STRATEGIES[strategy].processes(devices) if strategy in STRATEGIES else 1

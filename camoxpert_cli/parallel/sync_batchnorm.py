@@ -1,4 +1,4 @@
-"""BatchNorm with the statistics of all ranks' images: torch's SyncBatchNorm, which is for GPUs, one a process."""
+"""BatchNorm over the images of all ranks: torch's SyncBatchNorm, which works on GPUs with one process per GPU."""
 
 from __future__ import annotations
 
@@ -11,21 +11,21 @@ from torch import nn
 
 
 def synchronise(network: nn.Module) -> None:
-    """Have all BatchNorm layers in `network`, in training mode, normalise over the images of all ranks.
+    """Make all BatchNorm layers in `network` normalize over the images of all ranks in training mode.
 
-    They keep their parameters, buffers and names: a state dict does not tell, and in eval mode, or without other ranks,
-    they compute what they did. Gradients of their weights and biases are those of a rank's own images, which their sum
-    over ranks completes.
+    They keep their parameters, buffers and names: the state dict is the same, and in eval mode, or with a single rank,
+    so is the output. Gradients of their weights and biases are those of a rank's own images until they are summed over
+    ranks.
     """
-    # timm's, because torch's own takes the activation from layers that are BatchNorm and activation in one.
+    # timm's version, because torch's own drops the activation of layers that combine BatchNorm and activation.
     convert_sync_batchnorm(network)
 
 
 @contextmanager
 def within_group(network: nn.Module, group: dist.ProcessGroup | None) -> Iterator[None]:
-    """Synchronised layers of `network` look at the images of the ranks in `group` alone; None stands for all ranks.
+    """Restrict the synchronized layers of `network` to the ranks in `group`; None means all ranks.
 
-    The backward pass belongs inside as well: gradient checkpointing runs the layers a second time.
+    Keep it active during the backward pass: gradient checkpointing runs the layers again.
     """
     norms = [each for each in network.modules() if isinstance(each, nn.SyncBatchNorm)]
     for norm in norms:

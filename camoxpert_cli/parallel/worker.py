@@ -1,6 +1,6 @@
-"""What a process that trains together with others knows of its launcher, and how it tells why it failed.
+"""Communication between a worker process and its launcher: rank, job, outcome, and why it failed.
 
-The launcher is `launch.workers`, or torchrun, which sets the same variables. Imports no torch.
+The launcher is `launch.workers`, or torchrun, which sets the same variables. Does not import torch.
 """
 
 from __future__ import annotations
@@ -18,17 +18,17 @@ from typing import Any
 
 from camoxpert_cli.errors import PeerLostError, UsageError, shown
 
-# Exit code of a worker that lost its partners: the cause is theirs.
+# Exit code of a worker that lost the other ranks: the cause is elsewhere.
 PEER_LOST = PeerLostError.exit_code
-# The file from which a worker of ours learns what to do. It lies in a folder that the workers and their launcher share,
-# and is all that the environment says beside the variables that torchrun sets too.
+# Environment variable with the path of the job file, in a folder that the workers share with their launcher. It is the
+# only variable in addition to those that torchrun sets too.
 JOB = "CAMOX_JOB"
 _JOB_FILE, _BEGUN_FILE, _OUTCOME_FILE = "job.json", "begun", "outcome.json"
-# Processes that train one network, far beyond what was ever tried.
+# Upper bound on the number of processes, far beyond anything tested.
 _MOST = 65536
-# A process with one of these is a worker.
+# A process with one of these variables is a worker.
 WORKER_VARIABLES = ("TORCHELASTIC_RUN_ID", JOB)
-# What a launcher tells its workers, and nobody else should find.
+# Variables that a launcher sets for its workers and that should not be set anywhere else.
 LAUNCHER_VARIABLES = (
     "RANK",
     "LOCAL_RANK",
@@ -40,19 +40,19 @@ LAUNCHER_VARIABLES = (
     "MASTER_PORT",
     *WORKER_VARIABLES,
 )
-# For processes that are all on this machine: the name of a container's host may lead nowhere.
+# For processes that are all on this machine: a container's hostname may not resolve.
 ONE_MACHINE = {"GLOO_SOCKET_IFNAME": "lo0" if sys.platform == "darwin" else "lo"}
 
 
 def is_worker() -> bool:
-    """Whether this process is one of several: started by camox, or by torchrun, which sets the same variables."""
+    """Return whether this process is one of several, started by camox or by torchrun."""
     return any(name in os.environ for name in WORKER_VARIABLES)
 
 
 def ranks() -> tuple[int, int, int, int]:
-    """RANK, WORLD_SIZE, LOCAL_RANK and LOCAL_WORLD_SIZE of a worker.
+    """Return RANK, WORLD_SIZE, LOCAL_RANK and LOCAL_WORLD_SIZE of a worker.
 
-    Raises UsageError where one of the variables that make a process a worker lies about, and others do not fit.
+    Raises UsageError if the variables are inconsistent, as when one of them is left over from another program.
     """
     found = []
     for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE"):
@@ -61,7 +61,7 @@ def ranks() -> tuple[int, int, int, int]:
     rank, size, local_rank, local_size = found
     for name, number, count in (("RANK", rank, size), ("LOCAL_RANK", local_rank, local_size)):
         if number >= count:
-            raise stray(f"{name} is {number}, expected less than {count}, which is how many there are")
+            raise stray(f"{name} is {number}, expected less than {count}, the number of processes")
     if is_launched():
         read_job()
     elif "MASTER_PORT" in os.environ:
@@ -70,7 +70,7 @@ def ranks() -> tuple[int, int, int, int]:
 
 
 def world_size() -> int:
-    """WORLD_SIZE of a worker. Raises as `ranks` does."""
+    """Return WORLD_SIZE of a worker. Raises as `ranks` does."""
     return _number("WORLD_SIZE", 1, _MOST)
 
 
@@ -84,58 +84,58 @@ def _number(name: str, low: int, high: int) -> int:
 
 
 def stray(problem: str) -> UsageError:
-    """A variable that makes no sense where others say that this process is one of several; `problem` names it."""
+    """Return the error for an inconsistent variable in a process that others mark as a worker; `problem` names it."""
     reason = next(name for name in WORKER_VARIABLES if name in os.environ)
     return UsageError(
-        f"{problem}; {reason} is set, as for one of several processes that train together",
-        f"unset {reason}, where torchrun did not start this process",
+        f"{problem}; {reason} is set, which marks this process as one of several that train together",
+        f"unset {reason}, unless torchrun started this process",
     )
 
 
 def is_launched() -> bool:
-    """Whether camox started this process."""
+    """Return whether camox started this process as a worker."""
     return JOB in os.environ
 
 
 def is_first() -> bool:
-    """Whether this process is the one that a user started, or the first of those that torchrun did."""
+    """Return whether this process was started by the user, or is the first of those started by torchrun."""
     return not is_worker() or (not is_launched() and _number("RANK", 0, _MOST - 1) == 0)
 
 
 def write_job(folder: Path, **content: Any) -> None:
-    """What the workers that meet in `folder` have to do, as plain types for JSON."""
+    """Write the job of the workers that share `folder`, as plain types for JSON."""
     job = {"launcher": os.getpid(), **content}
     (folder / _JOB_FILE).write_text(json.dumps(job), encoding="utf-8")
 
 
 def read_job() -> dict[str, Any]:
-    """What `write_job` wrote for this process. Raises UsageError where it wrote nothing."""
+    """Return the job that `write_job` wrote for this process. Raises UsageError if there is none."""
     try:
         job: dict[str, Any] = json.loads(Path(os.environ[JOB]).read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise stray(f"{JOB} names no job: {shown(os.environ[JOB])}") from error
+        raise stray(f"{JOB} is not a job file: {shown(os.environ[JOB])}") from error
     return job
 
 
 def launcher_lives() -> bool:
-    """Whether the process that started this worker of ours is still there."""
+    """Return whether the launcher of this worker is still running."""
     with suppress(UsageError):  # its folder is gone
         return bool(os.getppid() == read_job()["launcher"])
     return False
 
 
 def shared_folder() -> Path | None:
-    """Where this process meets its launcher and the other workers; None where torchrun or a user started it."""
+    """Return the folder shared with the launcher and other workers; None if torchrun or a user started this process."""
     return Path(os.environ[JOB]).parent if is_launched() else None
 
 
 @contextmanager
 def ending_at_once() -> Iterator[None]:
-    """End a worker that failed with its exit code as soon as it has said why.
+    """Exit a failed worker with its exit code as soon as it has reported the error.
 
-    Python's and torch's own way out takes leave of the other ranks, which under NCCL waits for them: for minutes where
-    they wait in another collective, until a watchdog aborts one of them and its exit code hides the first one's.
-    Whoever is no worker ends as usual, and so does a worker that did not fail.
+    A regular exit of Python and torch shuts down the process group, which under NCCL waits for the other ranks: for
+    minutes if they wait in another collective, until a watchdog aborts one of them and its exit code hides the first.
+    Processes that are not workers, and workers that did not fail, exit as usual.
     """
     try:
         yield
@@ -147,13 +147,13 @@ def ending_at_once() -> Iterator[None]:
             with suppress(OSError, ValueError):
                 traceback.print_exc()
         for stream in (sys.stdout, sys.stderr):
-            with suppress(OSError, ValueError):  # nobody reads it any more
+            with suppress(OSError, ValueError):  # the reader is gone
                 stream.flush()
         os._exit(code if isinstance(code, int) else 1)
 
 
 def tell_launcher(message: str, hint: str, details: str) -> bool:
-    """Leave a message for the launcher, which tells it once for all; False where there is none."""
+    """Leave an error for the launcher, which reports it once for all ranks; False if there is no launcher."""
     folder = shared_folder()
     if folder is None or not launcher_lives():
         return False
@@ -166,19 +166,19 @@ def tell_launcher(message: str, hint: str, details: str) -> bool:
 
 
 def told_by(folder: Path, rank: int) -> dict[str, str] | None:
-    """What a worker left for its launcher with `tell_launcher`; None where it left nothing."""
+    """Return what a worker left for its launcher with `tell_launcher`; None if nothing."""
     return _read(folder / f"error{rank}.json")
 
 
 def told_at(folder: Path, rank: int) -> float:
-    """When a worker wrote down why it failed; one that was killed wrote nothing and comes first."""
+    """Return when a worker reported its error; 0, so that it sorts first, for one that was killed without a report."""
     with suppress(OSError):
         return (folder / f"error{rank}.json").stat().st_mtime
     return 0.0
 
 
 def tell_remedy(settings: Mapping[str, Any]) -> None:
-    """Have the launcher start all again with these settings once this worker has failed."""
+    """Ask the launcher to restart all workers with these settings once this worker has failed."""
     folder = shared_folder()
     if folder is not None:
         # The launcher may have been killed, and its folder removed.
@@ -187,25 +187,25 @@ def tell_remedy(settings: Mapping[str, Any]) -> None:
 
 
 def remedy_in(folder: Path) -> dict[str, Any] | None:
-    """What a worker left with `tell_remedy`, the first of them; None where none did."""
+    """Return the settings that the first worker left with `tell_remedy`; None if none did."""
     found = (_read(path) for path in sorted(folder.glob("remedy*.json")))
     return next((each for each in found if each is not None), None)
 
 
 def tell_begun() -> None:
-    """Let the launcher know that the run's folder is there and training is about to begin; the first rank says it."""
+    """Tell the launcher, from rank 0, that the run folder exists and training is about to start."""
     folder = shared_folder()
     if folder is not None and os.environ["RANK"] == "0":
         (folder / _BEGUN_FILE).touch()
 
 
 def log_in(run_folder: Path, rank: int) -> Path:
-    """Where a run keeps what a rank other than 0, which speaks where its launcher does, has said."""
+    """Return the log file of a rank other than 0 in a run folder; rank 0 prints to the launcher's streams."""
     return run_folder / "logs" / f"rank{rank}.log"
 
 
 def move_log(log: Path, target: Path) -> None:
-    """Add what is in `log` to `target`, and remove it."""
+    """Append `log` to `target`, and remove it."""
     target.parent.mkdir(exist_ok=True)
     with target.open("ab") as kept, log.open("rb") as said:
         shutil.copyfileobj(said, kept)
@@ -213,9 +213,9 @@ def move_log(log: Path, target: Path) -> None:
 
 
 def keep_log(run_folder: Path) -> None:
-    """Have what this process says, and has said, be kept in the run's folder, whatever becomes of the launcher.
+    """Redirect the past and future output of this process to the run folder, so that it outlives the launcher.
 
-    To be called once the launcher `has_begun`, where another process may look for it.
+    Call it once the launcher `has_begun`, since another process may look for the log there.
     """
     folder, rank = shared_folder(), os.environ.get("RANK", "0")
     if folder is None or rank == "0":
@@ -232,12 +232,12 @@ def keep_log(run_folder: Path) -> None:
 
 
 def has_begun(folder: Path) -> bool:
-    """Whether the workers that meet in `folder` came as far as `tell_begun`."""
+    """Return whether the workers that share `folder` have called `tell_begun`."""
     return (folder / _BEGUN_FILE).exists()
 
 
 def tell_outcome(outcome: Mapping[str, Any]) -> None:
-    """Leave for the launcher what came out, once all is done."""
+    """Leave the outcome of a finished run for the launcher."""
     folder = shared_folder()
     if folder is not None:
         with suppress(OSError):  # the launcher may have been killed
@@ -245,12 +245,12 @@ def tell_outcome(outcome: Mapping[str, Any]) -> None:
 
 
 def outcome_in(folder: Path) -> dict[str, Any] | None:
-    """What a worker left with `tell_outcome`; None where none did."""
+    """Return the outcome that a worker left with `tell_outcome`; None if none did."""
     return _read(folder / _OUTCOME_FILE)
 
 
 def worker_environment(folder: Path, rank: int, processes: int, threads: int) -> dict[str, str]:
-    """The variables of a worker with the job in `folder`; each takes `threads` unless the user set them."""
+    """Return the environment of a worker with the job in `folder`, with `threads` threads unless the user set them."""
     return {
         **ONE_MACHINE,
         **os.environ,
@@ -264,7 +264,7 @@ def worker_environment(folder: Path, rank: int, processes: int, threads: int) ->
 
 
 def _read(path: Path) -> dict[str, Any] | None:
-    """What a worker wrote; None where it wrote nothing, or died as it did."""
+    """What a worker wrote; None if it wrote nothing, or died while writing."""
     with suppress(OSError, ValueError):
         content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
         return content

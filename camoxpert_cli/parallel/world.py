@@ -1,4 +1,4 @@
-"""The processes that train one network together; collectives of one process alone return their input."""
+"""The processes that train one network together; with a single process, collectives return their input."""
 
 from __future__ import annotations
 
@@ -33,9 +33,9 @@ _PR_SET_PDEATHSIG = 1
 
 @dataclass(frozen=True)
 class World:
-    """`rank` is 0 ... `size` - 1 over all machines, `local_rank` 0 ... `local_size` - 1 on this one.
+    """This process's place among all: `rank` of `size` over all machines, `local_rank` of `local_size` on this one.
 
-    Every rank must call the same collectives in the same order. Where a partner is lost they raise PeerLostError.
+    Every rank must call the same collectives in the same order. They raise PeerLostError if another rank is lost.
     """
 
     rank: int = 0
@@ -47,20 +47,20 @@ class World:
 
     @property
     def is_main(self) -> bool:
-        """Whether this process writes files and speaks for all."""
+        """Whether this process is rank 0, which writes files and prints."""
         return self.rank == 0
 
     def all_reduce(self, tensor: Tensor) -> Tensor:
-        """Over all ranks, in place; the same bits on each."""
+        """Sum over all ranks, in place; bitwise identical on each."""
         if self.size > 1:
             with _raising_peer_lost():
                 dist.all_reduce(tensor)
         return tensor
 
     def group(self, ranks: Sequence[int]) -> dist.ProcessGroup | None:
-        """The process group of these ranks, made once; None, which stands for all, where they are, or on other ranks.
+        """Return the process group of these ranks, created once; None if they are all ranks, and on other ranks.
 
-        Every rank calls this.
+        Every rank must call this.
         """
         key = tuple(ranks)
         if len(key) < self.size and key not in self._groups:
@@ -70,22 +70,22 @@ class World:
         return self._groups.get(key)
 
     def all_reduce_max(self, tensor: Tensor) -> Tensor:
-        """Of each value over all ranks, in place."""
+        """Compute the elementwise maximum over all ranks, in place."""
         if self.size > 1:
             with _raising_peer_lost():
                 dist.all_reduce(tensor, dist.ReduceOp.MAX)
         return tensor
 
     def require_all(self) -> None:
-        """Raise PeerLostError unless every rank comes here within the timeout.
+        """Raise PeerLostError unless every rank calls this within the timeout.
 
-        To be called before collectives on GPUs: NCCL's return before a rank is missed, and its watchdog then aborts
-        those that wait. This one is between the CPUs, and does not wait for the GPU.
+        Call it before collectives on GPUs: NCCL's return before a missing rank is detected, and its watchdog then
+        aborts the ranks that wait. This one runs on the CPU and does not wait for the GPU.
         """
         self.all_reduce(torch.zeros(1))
 
     def all_gather(self, item: Item) -> list[Item]:
-        """What each rank gave (what pickle takes), in the order of ranks, on every rank."""
+        """Return the items (picklable objects) of all ranks, in the order of ranks, on every rank."""
         if self.size == 1:
             return [item]
         items: list[Any] = [None] * self.size
@@ -94,7 +94,7 @@ class World:
         return items
 
     def broadcast(self, item: Item) -> Item:
-        """What rank 0 gave."""
+        """Return the item of rank 0 on every rank."""
         if self.size == 1:
             return item
         items = [item]
@@ -104,16 +104,16 @@ class World:
 
 
 def expected_size() -> int:
-    """Processes in the world that this one was started for; 1 where it was started by itself."""
+    """Return the number of processes in this process's world; 1 if it was started on its own."""
     return world_size() if is_worker() else 1
 
 
 @contextmanager
 def joined(timeout: int) -> Iterator[World]:
-    """The world that this process was started for, by camox or torchrun; it is left again at the end.
+    """Join the world for which camox or torchrun started this process, and leave it at the end.
 
-    A collective for which others keep it waiting longer than `timeout` seconds raises PeerLostError. After an error the
-    process is still in the world: it has to end by `worker.ending_at_once`.
+    A collective that waits longer than `timeout` seconds for other ranks raises PeerLostError. After an error the
+    process is still in the world: it has to exit through `worker.ending_at_once`.
     """
     if not is_worker():
         yield World()
@@ -128,7 +128,7 @@ def joined(timeout: int) -> Iterator[World]:
 
 @contextmanager
 def member(rank: int, size: int, local_rank: int, local_size: int, store: str, timeout: timedelta) -> Iterator[World]:
-    """The world of `size` processes that meet at `store`, as torch's `init_method`; for the rest see `joined`."""
+    """Join a world of `size` processes that rendezvous at `store`, torch's `init_method`; otherwise as `joined`."""
     try:
         with _raising_peer_lost():
             dist.init_process_group(
@@ -143,16 +143,17 @@ def member(rank: int, size: int, local_rank: int, local_size: int, store: str, t
             raise
         raise stray(first_line(error)) from error
     yield World(rank, size, local_rank, local_size, timeout)
-    # Not after an error: NCCL destroys a group together, and would wait for ranks that may never come.
+    # Not after an error: NCCL destroys a group collectively, and would wait for ranks that may never arrive.
     with suppress(RuntimeError):
         dist.destroy_process_group()
 
 
 def peer_lost(error: RuntimeError) -> PeerLostError:
-    """What a collective that failed means."""
+    """Translate the error of a failed collective."""
     return PeerLostError(
-        f"this process lost the others: {first_line(error)}",
-        "look into the logs of all ranks; where cards cannot reach each other, NCCL_P2P_DISABLE=1 may help",
+        f"this process lost the connection to the other ranks: {first_line(error)}",
+        "check the logs of all ranks; if GPUs cannot access each other, NCCL_P2P_DISABLE=1 may help; see camox guide "
+        "troubleshooting",
     )
 
 
@@ -161,14 +162,14 @@ def _raising_peer_lost() -> Iterator[None]:
     try:
         yield
     except RuntimeError as error:
-        if to_camox_error(error) is not None:  # its own GPU's fault, which shows in whatever is called next
+        if to_camox_error(error) is not None:  # an error of its own GPU, which surfaces in the next call
             raise
         raise peer_lost(error) from error
 
 
 def end_with_parent() -> None:
-    """Have the system ask this process to terminate when the one that started it is gone, so that it frees its GPU."""
-    with suppress(OSError, AttributeError):  # no Linux
+    """Make the kernel terminate this process when its parent is gone, so that it frees its GPU."""
+    with suppress(OSError, AttributeError):  # not Linux
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
-    if is_launched() and not launcher_lives():  # it went before this process could ask
+    if is_launched() and not launcher_lives():  # it was gone before this process could ask
         raise SystemExit(128 + signal.SIGTERM)

@@ -79,7 +79,7 @@ def test_nothing_there(tmp_path: Path) -> None:
 
     assert (missing.exit_code, mistyped.exit_code, empty.exit_code) == (4, 4, 4)
     assert f"did you mean {tmp_path / 'run'}?" in mistyped.stderr
-    assert "holds no checkpoint (last.pth, previous.pth, best_model.pth)" in empty.stderr
+    assert "contains no checkpoint (last.pth, previous.pth, best_model.pth)" in empty.stderr
 
 
 def test_extended(run_copy: Path) -> None:

@@ -161,7 +161,9 @@ def test_a_collective_of_torchs_own_that_fails(
         raise torch.distributed.DistBackendError("NCCL error: remote process exited\nncclRemoteError")
 
     monkeypatch.setattr(train_module, "backward", lost)
-    with pytest.raises(PeerLostError, match="this process lost the others: NCCL error: remote process exited"):
+    with pytest.raises(
+        PeerLostError, match="this process lost the connection to the other ranks: NCCL error: remote process exited"
+    ):
         train(tiny_plan(tiny_data, tmp_path / "run"))
 
 

@@ -44,8 +44,7 @@ def machine(*cards: Gpu, **changes: Any) -> Readings:
         "disk": Space(20 * GIB, 20 * GIB),
         "folder": "/kaggle/working",
         "gpus": tuple(
-            GpuTrial(int(0.97 * card.memory), number_format="bfloat16" if card.native_bf16 else "float16")
-            for card in cards
+            GpuTrial(int(0.97 * card.memory), dtype="bfloat16" if card.native_bf16 else "float16") for card in cards
         ),
         "peers": Peers(pairs, pairs) if several else None,
         "data_parallel": TeamTrial(1e-7) if several else None,

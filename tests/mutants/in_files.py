@@ -489,7 +489,7 @@ MUTANTS = [
     ),
     Mutant(
         "checkpoints/load.py",
-        '    refuse_unusable(weights, network.state_dict(), path, "take a checkpoint from before that")\n',
+        '    refuse_unusable(weights, network.state_dict(), path, "use an earlier checkpoint")\n',
         "",
         f"{_DAMAGED}::test_numbers_that_are_none",
     ),

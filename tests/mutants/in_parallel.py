@@ -92,7 +92,7 @@ _STRATEGIES = [
     ),
     Mutant(
         "parallel/strategy.py",
-        "        self.world.require_all()  # the layers' own collectives miss nobody\n",
+        "        self.world.require_all()  # the layers' own collectives do not detect a missing rank\n",
         "",
         "behaviour/parallel/test_world.py::test_all_are_there_before_batchnorm_is_synchronised",
     ),

@@ -416,7 +416,7 @@ MUTANTS = [
     ),
     Mutant(
         "engine/build.py",
-        "own.pictures in (None, data.full_digest)",
+        "own.images in (None, data.full_digest)",
         "True",
         "behaviour/engine/test_restoring.py::test_weights_with_other_images_begin_a_new_run",
     ),
@@ -440,7 +440,7 @@ MUTANTS = [
     ),
     Mutant(
         "engine/restoring.py",
-        "own.training is None and own.pictures is None",
+        "own.training is None and own.images is None",
         "False",
         "behaviour/engine/test_restoring.py::test_scores_of_unknown_images_do_not_count",
     ),

@@ -24,7 +24,7 @@ def test_processes(tiny_data: Path, tmp_path: Path) -> None:
     content = json.loads(outcome.stdout)
     assert set(content) == {"machine", "results"}
     assert content["machine"]["device"] == "CPU"
-    assert content["machine"]["threads_a_process"] == 1
+    assert content["machine"]["threads_per_process"] == 1
     assert [(each["gpus"], each["strategy"], each["stage"]) for each in content["results"]] == [
         (1, "single", 2),
         (2, "ddp", 2),
@@ -37,10 +37,10 @@ def test_processes(tiny_data: Path, tmp_path: Path) -> None:
         training = TRAINING_IMAGES - 3
         assert each["minutes_per_epoch"] == pytest.approx(training / each["images_per_s"] / 60, rel=0.02, abs=1e-4)
         assert each["efficiency"] == pytest.approx(each["speedup"] / each["gpus"], abs=1e-4)
-    assert "2 processes by ddp are" in outcome.stderr
+    assert "2 processes with ddp are" in outcome.stderr
     page = out.read_text()
     assert page.startswith("# camox benchmark\n")
-    assert page.count("| 2 ddp") == 3
+    assert page.count("| ddp, 2 processes") == 3
 
 
 def test_nothing_works(tiny_data: Path) -> None:

@@ -147,7 +147,7 @@ def test_two_machines(tiny_data: Path, tmp_path: Path, uncut: Path) -> None:
     outcomes = [finish(process) for process in cut]
     assert sorted(code for code, _ in outcomes) == [-signal.SIGKILL, 1], outcomes
     (survivor,) = [output for code, output in outcomes if code == 1]
-    assert "Error: this process lost the others" in survivor
+    assert "Error: this process lost the connection to the other ranks" in survivor
 
     outcomes = [finish(process) for process in agents(camox("resume", str(folder)))]
     assert [code for code, _ in outcomes] == [0, 0], outcomes

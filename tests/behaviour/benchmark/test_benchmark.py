@@ -14,7 +14,10 @@ def test_generated_images(monkeypatch: pytest.MonkeyPatch) -> None:
 
     assert outcome.exit_code == 0, outcome.output
     text = " ".join(outcome.stdout.split())
-    assert "4040 pictures an epoch, 404 to validate on; no data was given: extrapolated from 2 generated JPEGs" in text
-    assert "1 single, stage 2" in text
-    assert "2 ddp" not in text
+    assert (
+        "4040 training images per epoch, 404 for validation; no dataset was given, so this is extrapolated from 2 "
+        "generated JPEGs"
+    ) in text
+    assert "single, 1 process, stage 2" in text
+    assert "ddp" not in text
     assert max(map(len, outcome.stdout.splitlines())) <= 80

@@ -127,13 +127,13 @@ def test_which_is_meant(tmp_path: Path, state: dict[str, Tensor]) -> None:
     path = save({"first": state, "second": {"net": other}}, tmp_path)
     error = refusal(path)
 
-    assert "holds 2 networks, and which one is meant is not said: first, second.net" in error.message
+    assert "contains 2 networks, and it is unclear which one to use: first, second.net" in error.message
     assert "camox convert-ckpt FILE NEW.pth --entry first" in error.hint
     convert_checkpoint(path, tmp_path / "out.pth", entry="second.net")
     assert differences(weights_of(read_checkpoint(tmp_path / "out.pth"), ema=False), other) == []
-    with pytest.raises(CheckpointError, match="holds no network in --entry third") as caught:
+    with pytest.raises(CheckpointError, match="contains no network at --entry third") as caught:
         convert_checkpoint(path, tmp_path / "out.pth", entry="third", overwrite=True)
-    assert caught.value.hint == "it holds one in first, second.net"
+    assert caught.value.hint == "entries with a network: first, second.net"
 
 
 def test_the_file_itself_is_meant(tmp_path: Path, state: dict[str, Tensor]) -> None:
@@ -157,14 +157,14 @@ def test_an_average_that_is_not_whole(state: dict[str, Tensor]) -> None:
     """The weights themselves never take the place of what an average lacks."""
     averaged = dict(state)
     del averaged["final_conv.3.bias"]
-    with pytest.raises(CheckpointError, match=r"is not whole: it lacks 1 tensor: final_conv\.3\.bias"):
+    with pytest.raises(CheckpointError, match=r"are incomplete: missing 1 tensor: final_conv\.3\.bias"):
         loaded({"net": state, "ema": averaged}, ema=True)
 
 
 @pytest.mark.parametrize("ema", [3, "text", [], {"a": 1}])
 def test_an_average_that_is_none(state: dict[str, Tensor], ema: Any) -> None:
     """In camox's own format, what lies in the average's place and is none is told."""
-    with pytest.raises(CheckpointError, match=r"ema is .*, expected a network's tensors"):
+    with pytest.raises(CheckpointError, match=r"ema is .*, expected a state dict"):
         ema_in({"network": state, "ema": ema})
 
 
@@ -174,9 +174,11 @@ def test_one_note_about_the_rest(tmp_path: Path, state: dict[str, Tensor], capsy
     content |= {"loss.weight": torch.ones(2), "net.backbone.total_ops": torch.zeros(1)}
     fitting_weights(outline("test_resnet", 2), content, tmp_path / "a.pth", ema=False)
 
-    assert capsys.readouterr().err.count("a.pth holds more than the network") == 1
+    assert capsys.readouterr().err.count("a.pth contains more than the network") == 1
     fitting_weights(outline("test_resnet", 2), content, tmp_path / "a.pth", ema=False)
-    assert "that is left out: 2 tensors: loss.weight, backbone.total_ops" in capsys.readouterr().err
+    assert (
+        "contains more than the network; ignored 2 tensors: loss.weight, backbone.total_ops" in capsys.readouterr().err
+    )
 
 
 def test_what_a_file_holds_instead(tmp_path: Path) -> None:
@@ -186,7 +188,7 @@ def test_what_a_file_holds_instead(tmp_path: Path) -> None:
     ).details
 
     assert details.splitlines() == [
-        "it holds",
+        "it contains",
         "epoch: 3",
         "model: 9 tensors: layer0.weight, layer1.weight, layer2.weight, ...",
     ]

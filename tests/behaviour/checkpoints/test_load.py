@@ -79,7 +79,7 @@ def test_no_memory_for_what_does_not_fit(
 ) -> None:
     """A small file may name a network of gigabytes: it is refused before there is memory for one."""
     monkeypatch.setattr(load, "_filled", lambda *_: pytest.fail("memory was taken"))
-    with pytest.raises(CheckpointError, match="does not fit edgenext_xx_small with 64 experts"):
+    with pytest.raises(CheckpointError, match="does not match edgenext_xx_small with 64 experts"):
         load_model(save({**content, "backbone": "edgenext_xx_small", "num_experts": 64}, tmp_path))
 
     assert all(each.is_meta for each in outline("edgenext_xx_small", 64).parameters())
@@ -126,7 +126,7 @@ def test_nameless_network(tmp_path: Path, content: dict[str, Any], network: Camo
     strange = {name: value.flatten() for name, value in known["model_state_dict"].items()}
     error = refusal(save({**known, "model_state_dict": strange, "ema_state_dict": None}, tmp_path))
 
-    assert "does not say which backbone and how many experts" in error.message
+    assert "does not specify its backbone and number of experts" in error.message
     assert load_model(save(known, tmp_path)).backbone_name == "test_resnet"
 
 
@@ -141,11 +141,13 @@ def test_another_network(tmp_path: Path, content: dict[str, Any], change: dict[s
     """Where weights and description do not fit, a short table shows how, and what would fit is named."""
     path = save({**content, **change}, tmp_path)
     name, experts = change.get("backbone", "test_resnet"), change.get("num_experts", 2)
-    with pytest.raises(CheckpointError, match=rf"does not fit {name} with {experts} experts: [0-9]+ tensors") as caught:
+    with pytest.raises(
+        CheckpointError, match=rf"does not match {name} with {experts} experts: [0-9]+ tensors"
+    ) as caught:
         load_model(path)
     lines = caught.value.details.splitlines()
 
-    assert caught.value.hint == "it fits --backbone test_resnet --num-experts 2"
+    assert caught.value.hint == "it matches --backbone test_resnet --num-experts 2"
     assert len(lines) <= 7
     assert lines[1].split()[0] == first
     assert lines[0].split("  ")[0] == "tensor"

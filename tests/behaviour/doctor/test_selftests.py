@@ -18,7 +18,7 @@ TIMEOUT = 180
 
 def test_a_device_that_works() -> None:
     """A kernel runs, and a convolution's gradients are those of the CPU."""
-    assert selftests.try_device("cpu") == GpuTrial(0, number_format="float32")
+    assert selftests.try_device("cpu") == GpuTrial(0, dtype="float32")
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
@@ -78,7 +78,7 @@ def test_a_strategy_that_trains_wrongly(monkeypatch: pytest.MonkeyPatch) -> None
             parameter.grad *= 2
 
     monkeypatch.setattr(strategy, "leave_idle_experts", double)
-    with pytest.raises(RuntimeError, match="its gradients differ from one device's by"):
+    with pytest.raises(RuntimeError, match="its gradients differ from a single device's by"):
         selftests.try_data_parallel(devices)
 
     def give_zeros(network: CamoXpert, chosen: Tensor) -> None:
@@ -86,7 +86,7 @@ def test_a_strategy_that_trains_wrongly(monkeypatch: pytest.MonkeyPatch) -> None
             parameter.grad = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
 
     monkeypatch.setattr(strategy, "leave_idle_experts", give_zeros)
-    with pytest.raises(RuntimeError, match="it does not train the same weights as one device"):
+    with pytest.raises(RuntimeError, match="it updates other weights than a single device does"):
         selftests.try_data_parallel(devices)
 
 

@@ -45,5 +45,5 @@ def test_no_network(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
 
     assert isinstance(refused, Failure)
-    assert refused.why == "http://127.0.0.1:1 does not answer: [Errno 111] Connection refused"
-    assert ask(PROBES, "internet", "5", seconds=GENEROUS) == Failure("HF_HUB_OFFLINE is set, so nothing is fetched")
+    assert refused.why == "http://127.0.0.1:1 cannot be reached: [Errno 111] Connection refused"
+    assert ask(PROBES, "internet", "5", seconds=GENEROUS) == Failure("HF_HUB_OFFLINE is set, so nothing is downloaded")

@@ -279,7 +279,7 @@ def test_best_weights_that_are_nowhere(
     assert [(name, content.epoch) for name, content in disk.written] == [("best_model.pth", 3), ("last.pth", 3)]
     assert run.state.progress.best_epoch == 3
     assert (
-        f"there is no file {source.path.parent / 'best_model.pth'}: the best weights are chosen"
+        f"file not found: {source.path.parent / 'best_model.pth'}: the best weights are chosen"
         in capsys.readouterr().err
     )
 
@@ -308,7 +308,7 @@ def test_other_settings(plain_run: RunFolder, tiny_data: Path, tmp_path: Path) -
 
 def test_another_network(saved: Checkpoint, tiny_data: Path, tmp_path: Path) -> None:
     """A checkpoint of another network is refused before the run folder is made."""
-    with pytest.raises(CheckpointError, match="does not fit test_resnet with 3 experts"):
+    with pytest.raises(CheckpointError, match="does not match test_resnet with 3 experts"):
         prepare(tiny_plan(tiny_data, tmp_path / "run", num_experts=3), saved)
 
     assert not (tmp_path / "run").exists()
@@ -470,8 +470,8 @@ def test_position_and_optimizer_belong_to_images(saved: Checkpoint, other_data: 
 
 def test_held_out_images_alone_are_others(saved: Checkpoint, tiny_data: Path, tmp_path: Path) -> None:
     """An image more to hold out, and the same to train on: the best so far was chosen by others."""
-    own = saved.content["pictures"].split()[0]
-    checkpoint = Checkpoint(saved.path, Content(saved.content, pictures=f"{own} others"))
+    own = saved.content["images"].split()[0]
+    checkpoint = Checkpoint(saved.path, Content(saved.content, images=f"{own} others"))
     with pytest.raises(CheckpointError, match="selected its best weights on different images"):
         prepare(tiny_plan(tiny_data, tmp_path / "run"), checkpoint)
 
@@ -492,7 +492,7 @@ def test_scores_of_unknown_images_do_not_count(
     saved: Checkpoint, tiny_data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """A file that does not say which images its scores are of goes on, and its best counts nothing."""
-    run = restored(tiny_data, tmp_path / "run", best_of(saved, tmp_path / "source", pictures=None), epochs=3)
+    run = restored(tiny_data, tmp_path / "run", best_of(saved, tmp_path / "source", images=None), epochs=3)
 
     assert (run.state.progress.epoch, run.state.progress.best_epoch) == (2, 0)
     assert "does not record which validation images its scores were measured on" in " ".join(

@@ -57,7 +57,7 @@ def test_exported_again(checkpoint: Path, tmp_path: Path) -> None:
     export(tmp_path / "once.safetensors", tmp_path / "twice.safetensors")
     convert_checkpoint(tmp_path / "twice.safetensors", tmp_path / "back.pth", keep="weights")
     once, twice = (read_weights_file(tmp_path / f"{name}.safetensors") for name in ("once", "twice"))
-    with pytest.raises(CheckpointError, match="holds no moving average"):
+    with pytest.raises(CheckpointError, match="contains no EMA weights"):
         export(tmp_path / "once.safetensors", tmp_path / "average.safetensors", weights="ema")
 
     assert twice["metadata"] == {**once["metadata"], "source": "once.safetensors"}

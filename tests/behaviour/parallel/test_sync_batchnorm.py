@@ -169,7 +169,7 @@ def test_data_parallel_is_refused(tiny_data: Path, tmp_path: Path, monkeypatch: 
 @pytest.mark.parametrize("processes", [1, 2])
 def test_the_cpu_is_refused(tiny_data: Path, tmp_path: Path, processes: int) -> None:
     """Before further processes start or anything is written, with what to type, by train and by resume."""
-    with pytest.raises(UsageError, match="--sync-batchnorm works between GPUs, and this run is on the CPU") as caught:
+    with pytest.raises(UsageError, match="--sync-batchnorm needs GPUs, but this run is on the CPU") as caught:
         start(tiny_run(tiny_data, tmp_path / "run", gpus=processes, sync_batchnorm=True))
 
     assert caught.value.exit_code == 2

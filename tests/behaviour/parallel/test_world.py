@@ -59,7 +59,7 @@ def test_a_rank_that_fails_ends_at_once(tmp_path: Path) -> None:
             process.wait()
 
     assert [process.returncode for process in ranks] == [1, 3], errors
-    assert "PeerLostError: this process lost the others" in errors[0]
+    assert "PeerLostError: this process lost the connection to the other ranks" in errors[0]
     assert errors[1] == ""
 
 

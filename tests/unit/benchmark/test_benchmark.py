@@ -50,9 +50,9 @@ def row(gpus: int, stage: int, outcome: TrialResult, strategy: str = "") -> Row:
 
 
 def result(*rows: Row, preset: str | None = "kaggle-2xT4", **flags: Any) -> Benchmark:
-    machine = {"device": "Tesla T4", "gpus": 2, "cores": 4, "threads_a_process": 2, "torch": "2.15.0"}
+    machine = {"device": "Tesla T4", "gpus": 2, "cores": 4, "threads_per_process": 2, "torch": "2.15.0"}
     config = resolve(preset, flags).config
-    return Benchmark(machine, config, preset, "4040 pictures an epoch", 4040, 404, with_speedups(rows))
+    return Benchmark(machine, config, preset, "4040 training images per epoch", 4040, 404, with_speedups(rows))
 
 
 @pytest.fixture
@@ -114,9 +114,9 @@ def test_a_failure_excludes_itself_alone(both: Benchmark) -> None:
 
     assert [last[key] for key in KEYS] == [2, "ddp", 2, *[None] * 6]
     assert to_json(failed)["results"][:3] == to_json(both)["results"][:3]
-    assert verdict(failed)[0] == "2 ddp, stage 2 is left out: the GPU ran out of memory."
-    whole = next(line for line in to_text(failed).split("\n\n") if line.startswith("Whole recipe"))
-    assert whole.splitlines()[2].split() == ["2", "ddp", "-", "-", "-"]
+    assert verdict(failed)[0] == "ddp, 2 GPUs, stage 2 was not measured: the GPU ran out of memory."
+    whole = next(line for line in to_text(failed).split("\n\n") if line.startswith("Full run"))
+    assert whole.splitlines()[2].split() == ["ddp,", "2", "GPUs", "-", "-", "-"]
 
 
 def test_the_first_count_failed(both: Benchmark) -> None:
@@ -134,12 +134,10 @@ def test_tables(both: Benchmark, page: Any) -> None:
 
     assert "20.2" in text
     assert "18.2-24.2" in text
-    assert "Claimed, and measured by nobody here: README_MULTI_GPU.md: 2 min/epoch in stage 1, 4 in" in " ".join(
-        text.split()
-    )
+    assert "Claimed, not measured here: README_MULTI_GPU.md: 2 min/epoch in stage 1, 4 in" in " ".join(text.split())
     # 30 epochs of 100 s and 110 of 200 s on one GPU, each with one second of validation.
     assert "6.98" in text
-    assert "2 GPUs by ddp are 1.90 times as fast as 1 in stage 2." in text
+    assert "2 GPUs with ddp are 1.90 times as fast as 1 in stage 2." in text
 
 
 def test_text_fits_a_terminal(both: Benchmark) -> None:
@@ -160,20 +158,21 @@ def test_verdict_where_loading_is_the_limit() -> None:
     # Two workers for each of two processes take all four cores.
     slow = measured(200, compute=[390.0], loader=[210.0], data_wait=0.46, workers=2)
     limit = (
-        "2 ddp, stage 1: the 4 CPU cores feed 210 images/s, 2 GPUs could take 390, and 46% of the time is waiting for"
+        "ddp, 2 GPUs, stage 1: the 4 CPU cores deliver 210 images/s, 2 GPUs can consume 390, and 46% of the time is "
+        "spent waiting for images"
     )
 
-    assert verdict(result(row(2, 1, slow)))[0] == f"{limit} pictures: more GPUs would not help, more cores would."
+    assert verdict(result(row(2, 1, slow)))[0] == f"{limit}: more CPU cores would help, more GPUs would not."
     (uncached, *_) = verdict(result(row(2, 1, slow), **{"data.cache": "off"}))
-    assert uncached == f"{limit} pictures: leave out --cache off, so that pictures are resized once."
+    assert uncached == f"{limit}: omit --cache off, so that images are resized only once."
     (idle, *_) = verdict(result(row(2, 1, measured(200, compute=[390.0], loader=[210.0], data_wait=0.46, workers=1))))
-    assert idle == f"{limit} pictures: --num-workers auto takes all cores."
+    assert idle == f"{limit}: --num-workers auto uses all cores."
 
 
 def test_verdict_where_nothing_else_is_the_limit(both: Benchmark) -> None:
     """Then computing is, and by how much loading could be slower is told."""
     assert verdict(both)[0] == (
-        "Computing is the limit: in stage 1 loading alone would feed 404 images/s, and 1 GPU could take 44."
+        "Training is compute-bound: in stage 1 the loader alone delivers 404 images/s, and 1 GPU can consume 44."
     )
 
 
@@ -184,7 +183,7 @@ def test_where_loading_comes_closest() -> None:
         row(2, 1, measured(80, compute=[80.0], loader=[240.0])),
     )
 
-    assert verdict(result(*rows))[0].endswith("would feed 240 images/s, and 2 GPUs could take 80.")
+    assert verdict(result(*rows))[0].endswith("delivers 240 images/s, and 2 GPUs can consume 80.")
 
 
 @pytest.mark.parametrize(("compute", "said"), [(2.44, "2.4"), (9.94, "9.9"), (9.96, "10"), (43.6, "44")])
@@ -192,7 +191,7 @@ def test_verdict_of_few_images_a_second(compute: float, said: str) -> None:
     """Below ten there is a place after the point: from 2.4 to 2 would be a sixth less."""
     slow = result(row(2, 1, measured(200, compute=[compute], loader=[100.0])))
 
-    assert verdict(slow)[0].endswith(f"would feed 100 images/s, and 2 GPUs could take {said}.")
+    assert verdict(slow)[0].endswith(f"delivers 100 images/s, and 2 GPUs can consume {said}.")
 
 
 def test_verdict_where_summing_takes_long() -> None:
@@ -200,8 +199,8 @@ def test_verdict_where_summing_takes_long() -> None:
     slow = measured(50, compute=[60.0], communication=0.2)
 
     assert verdict(result(row(2, 2, slow)))[0] == (
-        "2 ddp, stage 2: summing gradients takes 50% of a step: a larger --batch-size, or --accumulation-steps 2, "
-        "makes it rarer."
+        "ddp, 2 GPUs, stage 2: the gradient all-reduce takes 50% of a step: a larger --batch-size, or "
+        "--accumulation-steps 2, makes it less frequent."
     )
 
 
@@ -209,7 +208,7 @@ def test_verdict_where_more_gpus_gain_nothing() -> None:
     """It says so."""
     sentences = verdict(result(row(1, 2, measured(20)), row(2, 2, measured(18))))
 
-    assert sentences[-1] == "2 GPUs by ddp are 0.90 times as fast as 1 in stage 2: train with --gpus 1."
+    assert sentences[-1] == "2 GPUs with ddp are 0.90 times as fast as 1 in stage 2: train with --gpus 1."
 
 
 @pytest.mark.parametrize(
@@ -223,5 +222,5 @@ def test_epochs_of_a_session(hours: float, expected: int) -> None:
 
 def test_auto_is_not_measured() -> None:
     """A batch that camox train would look for is refused: the benchmark says how fast given ones are."""
-    with pytest.raises(UsageError, match="--batch-size auto is for camox train"):
+    with pytest.raises(UsageError, match="camox benchmark does not support --batch-size auto"):
         benchmark("quickstart", {"train.batch_size": "auto"}, [1], None, steps=1, repeats=1)

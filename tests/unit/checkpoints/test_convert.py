@@ -170,7 +170,7 @@ def test_dry_run_with_a_prefix(tmp_path: Path, network: Stub) -> None:
 
 def test_no_ema(tmp_path: Path, state: dict[str, Tensor]) -> None:
     """Asked for an average that is not there, the bare weights are never taken in its place."""
-    with pytest.raises(CheckpointError, match="no moving average"):
+    with pytest.raises(CheckpointError, match="contains no EMA weights"):
         convert_checkpoint(saved(state, tmp_path), tmp_path / "out.pth", weights="ema")
 
     assert not (tmp_path / "out.pth").exists()
@@ -237,7 +237,7 @@ def test_out_is_in(tmp_path: Path, network: Stub) -> None:
     (tmp_path / "link.pth").symlink_to(source)
     os.link(source, tmp_path / "hard.pth")
     for target in (source, tmp_path / "link.pth", tmp_path / "hard.pth"):
-        with pytest.raises(UsageError, match="is the file to convert") as caught:
+        with pytest.raises(UsageError, match="is the input file") as caught:
             convert_checkpoint(source, target, overwrite=True)
         assert (caught.value.exit_code, source.read_bytes()) == (2, before)
     convert_checkpoint(source, None, in_place=True)
@@ -271,9 +271,9 @@ def test_sparse_tensors(tmp_path: Path) -> None:
 def test_a_later_format(tmp_path: Path, network: Stub) -> None:
     """A file of a later camox is not converted by guesswork, also where it calls its weights otherwise."""
     content = {"format": "camox", "version": 2, "weights": network.state_dict()}
-    with pytest.raises(CheckpointError, match="is of version 2"):
+    with pytest.raises(CheckpointError, match="has format version 2"):
         convert_checkpoint(saved(content, tmp_path), tmp_path / "out.pth")
-    with pytest.raises(CheckpointError, match="is of version 2"):
+    with pytest.raises(CheckpointError, match="has format version 2"):
         read_checkpoint(tmp_path / "in.pth")
 
 
@@ -290,15 +290,15 @@ def test_what_is_left_out(tmp_path: Path, network: Stub) -> None:
     assert weights.dropped == ("optimizer_state_dict", "note")
     assert again.dropped == ("optimizer_state_dict", "note")
     assert file.dropped == ("epoch", "best_iou", "args", "optimizer_state_dict", "note")
-    assert (file.average_tensors, once_more.dropped) == (0, ())
+    assert (file.ema_tensors, once_more.dropped) == (0, ())
 
 
 @pytest.mark.parametrize(
     ("target", "options", "message"),
     [
-        (None, {}, "there is no file to write to"),
+        (None, {}, "no output file was given"),
         ("taken.pth", {}, "exists already"),
-        ("other.pth", {"in_place": True}, "--in-place was asked for"),
+        ("other.pth", {"in_place": True}, "--in-place was given"),
         ("nowhere/out.pth", {}, "there is no folder"),
     ],
 )
@@ -317,7 +317,7 @@ def test_targets_that_are_refused(
 
 def test_no_weights(tmp_path: Path) -> None:
     """A file without a state dict is refused with exit code 4."""
-    with pytest.raises(CheckpointError, match="holds no CamoXpert checkpoint"):
+    with pytest.raises(CheckpointError, match="contains no CamoXpert weights"):
         convert_checkpoint(saved({"epoch": 3}, tmp_path), tmp_path / "out.pth")
 
 
@@ -346,7 +346,7 @@ def test_command(tmp_path: Path, network: Stub) -> None:
     as_json = run(source, tmp_path / "out.pth", "--overwrite", "--json")
 
     assert words.exit_code == 0
-    assert "the original CamoXpert program" in words.stdout
+    assert "the original CamoXpert" in words.stdout
     assert "Keys: 'module.' removed" in words.stdout
     assert f"Written: {tmp_path / 'out.pth'}" in words.stdout
     assert json.loads(as_json.stdout)["removed_prefix"] == "module."
@@ -358,8 +358,8 @@ def test_command_refuses(tmp_path: Path) -> None:
     missing, broken = run(tmp_path / "no.pth", tmp_path / "out.pth"), run(tmp_path / "broken.pth", tmp_path / "out.pth")
 
     assert (missing.exit_code, broken.exit_code) == (4, 4)
-    assert missing.stderr.startswith("Error: there is no file")
-    assert "is damaged or cut off" in broken.stderr
+    assert missing.stderr.startswith("Error: file not found")
+    assert "is corrupt or truncated" in broken.stderr
     assert "Traceback" not in missing.stderr + broken.stderr
 
 
@@ -397,7 +397,7 @@ def test_entries_within_entries(tmp_path: Path, network: Stub) -> None:
     again = read_checkpoint(tmp_path / "out2.pth")
 
     assert json.dumps(expected, default=str) == json.dumps(entries(tmp_path / "out.pth"), default=str)
-    assert (result.network, result.average_tensors, result.dropped) == ("run.0.student.module", len(bare), ())
+    assert (result.network, result.ema_tensors, result.dropped) == ("run.0.student.module", len(bare), ())
     assert differences(weights_of(again, ema=False), bare) == []
     assert differences(weights_of(again, ema=True), average) == []
     assert "loss.weight" not in again

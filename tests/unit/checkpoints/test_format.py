@@ -83,12 +83,12 @@ def test_legacy_format(tmp_path: Path, content: dict[str, Any], network: Stub) -
 @pytest.mark.parametrize("value", [np.float32(0.5), np.zeros(3), np.array([None])[0:1], Path("x")])
 def test_more_than_plain_types(tmp_path: Path, content: dict[str, Any], value: Any) -> None:
     """Beside one kind of NumPy scalar, only plain types are read."""
-    assert "more than plain types" in refusal(save({**content, "scores": value}, tmp_path)).message
+    assert "contains pickled objects" in refusal(save({**content, "scores": value}, tmp_path)).message
 
 
 def test_missing_file(tmp_path: Path) -> None:
     """A file that is not there and a folder are refused by their path."""
-    assert "there is no file" in refusal(tmp_path / "last.pth").message
+    assert "file not found" in refusal(tmp_path / "last.pth").message
     assert "is a folder" in refusal(tmp_path).message
 
 
@@ -132,7 +132,7 @@ def test_garbage(tmp_path: Path, garbage: bytes) -> None:
 )
 def test_something_else(tmp_path: Path, content: Any) -> None:
     """A bare state dict and other plain contents are refused: they do not say what they are."""
-    assert "holds no CamoXpert checkpoint" in refusal(save(content, tmp_path)).message
+    assert "contains no CamoXpert weights" in refusal(save(content, tmp_path)).message
 
 
 @pytest.mark.parametrize("version", [2, 99, "2.0", None])
@@ -140,7 +140,7 @@ def test_other_version(tmp_path: Path, content: dict[str, Any], version: Any) ->
     """A file of a later camox is refused with its version and what to do."""
     error = refusal(save({**content, "format": "camox", "version": version}, tmp_path))
 
-    assert f"is of version {version!r}, and this camox reads up to 1" in error.message
+    assert f"has format version {version!r}, but this camox reads versions up to 1" in error.message
     assert error.hint == "install a newer camox"
 
 
@@ -180,7 +180,7 @@ def test_full_disk(tmp_path: Path, content: dict[str, Any], limit: int) -> None:
 
     assert open_files() <= held
     assert f"{path} cannot be written" in caught.value.message
-    assert "free some space" in caught.value.hint
+    assert "free some disk space" in caught.value.hint
     assert path.read_bytes() == before
     assert list(tmp_path.iterdir()) == [path]
 
@@ -242,7 +242,7 @@ def test_a_damaged_file_never_takes_the_place(tmp_path: Path, monkeypatch: pytes
     before = path.read_bytes()
     monkeypatch.setattr(torch, "save", damaging(torch.save))
     monkeypatch.setattr("camoxpert_cli.checkpoints.format.save_file", damaging(save_file))
-    with pytest.raises(CheckpointNotWritten, match=f"last{suffix} cannot be written: .* is damaged"):
+    with pytest.raises(CheckpointNotWritten, match=f"last{suffix} cannot be written: .* is corrupt"):
         write({"more": LARGE + 1})
 
     assert {each.name: each.read_bytes() for each in tmp_path.iterdir()} == {path.name: before}
@@ -305,13 +305,26 @@ def test_fields_of_a_file(tmp_path: Path, network: Stub) -> None:
     best, last = map(read_checkpoint, paths)
 
     assert (
-        " ".join(best)
-        == "format version backbone num_experts network ema epoch scores history config versions pictures"
+        " ".join(best) == "format version backbone num_experts network ema epoch scores history config versions images"
     )
     assert list(last) == [*best, "training"]
     assert " ".join(last["training"]) == (
-        "progress backbone_stages training_pictures optimizer scaler ema_updates computed_with"
+        "progress backbone_stages training_images optimizer scaler ema_updates computed_with"
     )
+
+
+def test_a_file_of_camox_0_1(content: dict[str, Any]) -> None:
+    """Its digests of images have other names; those of today win if a file has both."""
+    training = training_state().to_dict()
+    digest = training.pop("training_images")
+    old = {**content, "pictures": "both", "training": {**training, "training_pictures": digest}}
+    own = Checkpoint(Path("last.pth"), old).own
+
+    assert own is not None
+    assert own.training is not None
+    assert (own.images, own.training.training_images) == ("both", digest)
+    both = CheckpointContent.from_dict({**content, "images": "today's", "pictures": "old"})
+    assert both.images == "today's"
 
 
 def test_a_file_as_typed_content(content: dict[str, Any]) -> None:
@@ -332,7 +345,9 @@ def test_a_training_state_that_lacks_a_field(content: dict[str, Any]) -> None:
     training = training_state().to_dict()
     del training["optimizer"]
     checkpoint = Checkpoint(Path("last.pth"), {**content, "training": training})
-    with pytest.raises(CheckpointError, match=r"last\.pth does not hold .*: training\.optimizer is missing"):
+    with pytest.raises(
+        CheckpointError, match=r"last\.pth is not a valid camox checkpoint: training\.optimizer is missing"
+    ):
         _ = checkpoint.training
 
 

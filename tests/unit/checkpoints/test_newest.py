@@ -36,8 +36,8 @@ def test_the_newest_that_is_whole(
     said = capsys.readouterr().err
 
     assert (path, content["epoch"]) == (run / taken, names.index(taken))
-    assert [f"{run / name} is damaged" in said for name in names] == [name in damaged for name in names]
-    assert said.count("it is passed over") == len(damaged)
+    assert [f"{run / name} is corrupt" in said for name in names] == [name in damaged for name in names]
+    assert said.count("; skipped") == len(damaged)
 
 
 def test_none_that_is_whole(tmp_path: Path) -> None:
@@ -53,10 +53,10 @@ def test_a_damaged_file(tmp_path: Path) -> None:
     """A file that was asked for by its name is taken or refused, with a hint to what else is there."""
     run = write_run(tmp_path / "run", "last.pth", "previous.pth")
     flip_a_byte(run / "last.pth")
-    with pytest.raises(CheckpointError, match="is damaged") as caught:
+    with pytest.raises(CheckpointError, match="is corrupt") as caught:
         find_checkpoint(run / "last.pth")
 
-    assert caught.value.hint == f"camox resume {run} takes the newest checkpoint there that is whole"
+    assert caught.value.hint == f"camox resume {run} uses the newest intact checkpoint there"
     assert find_checkpoint(run / "previous.pth").path == run / "previous.pth"
 
 
@@ -64,7 +64,7 @@ def test_a_damaged_file_alone(tmp_path: Path) -> None:
     """Where nothing else is there, nothing else is promised."""
     run = write_run(tmp_path / "run", "last.pth")
     flip_a_byte(run / "last.pth")
-    with pytest.raises(CheckpointError, match="is damaged") as caught:
+    with pytest.raises(CheckpointError, match="is corrupt") as caught:
         find_checkpoint(run / "last.pth")
 
     assert "camox resume" not in caught.value.hint
@@ -76,7 +76,7 @@ def test_the_only_run_below_a_folder(tmp_path: Path) -> None:
     assert find_checkpoint(tmp_path).path == run / "last.pth"
 
     write_run(tmp_path / "runs" / "second", "best_model.pth")
-    with pytest.raises(CheckpointError, match=r"holds 2 runs: .*second"):
+    with pytest.raises(CheckpointError, match=r"contains 2 runs: .*second"):
         find_checkpoint(tmp_path)
 
 
@@ -97,7 +97,7 @@ def test_folders_that_cannot_be_looked_into(
     monkeypatch.setattr(Path, "iterdir", refuse)
 
     assert find_checkpoint(tmp_path).path == run / "last.pth"
-    assert f"{closed} cannot be looked into: Permission denied; it is passed over" in capsys.readouterr().err
+    assert f"{closed} cannot be read: Permission denied; skipped" in capsys.readouterr().err
     with pytest.raises(PermissionError):
         find_checkpoint(closed)
 
@@ -133,7 +133,7 @@ def test_what_is_no_checkpoint_file(tmp_path: Path, kind: str) -> None:
 
     assert find_checkpoint(run).path == run / "previous.pth"
     assert find_checkpoint(tmp_path).path == run / "previous.pth"
-    with pytest.raises(CheckpointError, match="holds no checkpoint"):
+    with pytest.raises(CheckpointError, match="contains no checkpoint"):
         find_checkpoint(other)
 
 
@@ -146,10 +146,10 @@ def test_a_pipe_in_the_place_of_a_run(tmp_path: Path) -> None:
 def test_no_run(tmp_path: Path) -> None:
     """A folder too deep, an empty one, and a name that is nearly right."""
     write_run(tmp_path / "1" / "2" / "3" / "4" / "5", "last.pth")
-    with pytest.raises(CheckpointError, match="holds no checkpoint"):
+    with pytest.raises(CheckpointError, match="contains no checkpoint"):
         find_checkpoint(tmp_path)
     (tmp_path / "first").mkdir()
-    with pytest.raises(CheckpointError, match="there is no run folder or checkpoint") as caught:
+    with pytest.raises(CheckpointError, match="run folder or checkpoint not found") as caught:
         find_checkpoint(tmp_path / "frist")
 
     assert caught.value.hint == f"did you mean {tmp_path / 'first'}?"

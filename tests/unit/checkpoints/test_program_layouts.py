@@ -48,7 +48,7 @@ def test_no_ema(tmp_path: Path, content: dict[str, Any]) -> None:
     write_content(path, {**content, "ema": None})
 
     assert ema_in(read_checkpoint(path)) is None
-    with pytest.raises(CheckpointError, match="no moving average"):
+    with pytest.raises(CheckpointError, match="contains no EMA weights"):
         load_model(path, ema=True)
 
 
@@ -59,7 +59,7 @@ def test_which_weights_are_meant(content: dict[str, Any]) -> None:
 
     assert [uses_ema(content, Path("last.pth"), weights) for weights in asked] == [True, True, False]
     assert [uses_ema(without, Path("last.pth"), weights) for weights in (None, "model")] == [False, False]
-    with pytest.raises(CheckpointError, match=r"last\.pth holds no moving average"):
+    with pytest.raises(CheckpointError, match=r"last\.pth contains no EMA weights"):
         uses_ema(without, Path("last.pth"), "ema")
 
 
@@ -67,7 +67,7 @@ def test_which_weights_are_meant(content: dict[str, Any]) -> None:
     ("entries", "program"),
     [
         ({"network": OTHER, "model_state_dict": {**OTHER}}, "camox"),
-        ({"model_state_dict": OTHER, "ema_state_dict": None}, "the original CamoXpert program"),
+        ({"model_state_dict": OTHER, "ema_state_dict": None}, "the original CamoXpert"),
         ({"state_dict": OTHER, "pytorch-lightning_version": "2"}, "Lightning"),
         ({"state_dict": OTHER, "metadata": {}}, "a .safetensors file"),
         ({"state_dict": OTHER, "state_dict_ema": {**OTHER}}, "another program"),
@@ -140,7 +140,7 @@ def test_where_the_size_is_said() -> None:
 )
 def test_unknown_size(content: dict[str, Any], size: Any) -> None:
     """A checkpoint that does not say its size, or says what is none, asks for `--img-size`."""
-    with pytest.raises(CheckpointError, match=r"last\.pth does not say at which size") as caught:
+    with pytest.raises(CheckpointError, match=r"last\.pth does not specify the image size") as caught:
         trained_size({**content, "config": {"data": {"img_size": size}}}, Path("last.pth"))
 
     assert "--img-size" in caught.value.hint

@@ -30,7 +30,7 @@ def test_more_gpus_than_there_are(arguments: list[str]) -> None:
 
     assert outcome.exit_code == 5
     message, hint = outcome.stderr.splitlines()
-    assert message.endswith("asked for, and this machine has none")
+    assert message.endswith("requested, but this machine has none")
     assert "--device cpu --gpus 1,2" in hint
     assert "accelerator" in hint
     assert outcome.stdout == ""
@@ -47,7 +47,7 @@ def test_more_gpus_than_there_are(arguments: list[str]) -> None:
         ("--strategy fsdp", "--strategy is 'fsdp', expected one or both of dp and ddp"),
         ("--strategy ddp,ddp", "--strategy is 'ddp,ddp', expected"),
         ("--strategy dp --device cpu --gpus 1,2", "strategy dp needs GPUs"),
-        ("--sync-batchnorm --device cpu --gpus 1,2", "--sync-batchnorm works between GPUs"),
+        ("--sync-batchnorm --device cpu --gpus 1,2", "--sync-batchnorm needs GPUs"),
         ("--out nowhere/x.md", "there is no folder nowhere"),
         ("--out .", "is a folder"),
         ("--img-size 1", "data.img_size is '1'"),

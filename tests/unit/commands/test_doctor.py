@@ -46,7 +46,7 @@ def test_a_machine_that_fits(on: Callable[[Readings], None]) -> None:
     assert outcome.stdout.splitlines()[-4:] == [
         "Recommended: kaggle-2xT4, strategy ddp",
         "  It fits this machine.",
-        "  ddp, a process for each of 2 GPUs, passed its trial.",
+        "  ddp, with one process for each of the 2 GPUs, passed its test.",
         "  camox train --preset kaggle-2xT4 --dataset-path DATA",
     ]
     assert "Error" not in outcome.stderr
@@ -63,14 +63,14 @@ def test_what_to_do(on: Callable[[Readings], None]) -> None:
     assert (
         "problem  packages       torchvision fails: RuntimeError: operator\n"
         "                        torchvision::nms does not exist (torch 2.10.0,\n"
-        "                        torchvision 0.25.0)  [import, and one call of\n"
+        "                        torchvision 0.25.0)  [imports, plus one call each to\n"
         "                        torchvision and cv2]\n"
-        "                        -> torch and torchvision are of different builds:\n"
-        "                           install both from one place\n"
+        "                        -> torch and torchvision come from different builds:\n"
+        "                           install both from the same index\n"
         "                           pip install --force-reinstall torch torchvision\n"
     ) in outcome.stdout
     assert outcome.stderr == (
-        "Error: this machine cannot train on GPUs as it is; the problems: packages\n"
+        "Error: this machine cannot train on GPUs as it is; problems: packages\n"
         "Try:   pip install --force-reinstall torch torchvision\n"
     )
 
@@ -91,8 +91,8 @@ def test_kaggle_with_one_card(on: Callable[[Readings], None]) -> None:
     outcome = run()
 
     assert outcome.exit_code == 0
-    assert "a Kaggle session (Interactive), 1 GPU" in outcome.stdout
-    assert "choose GPU T4 x2 as accelerator" in " ".join(outcome.stdout.split())
+    assert "Kaggle session (Interactive), 1 GPU" in outcome.stdout
+    assert "choose GPU T4 x2 as the accelerator" in " ".join(outcome.stdout.split())
 
 
 @pytest.mark.gpu

@@ -77,7 +77,7 @@ def test_an_empty_argument(capsys: pytest.CaptureFixture[str], words: list[str])
 def test_from_python(call: Any) -> None:
     """As on the command line; a path in Python may even hold a zero byte."""
     for path in ("a" * 300, "a\0b", "~nobody-is-called-so/x"):
-        with pytest.raises(CamoxError, match="is no path"):
+        with pytest.raises(CamoxError, match="is not a valid path"):
             call(path)
 
 

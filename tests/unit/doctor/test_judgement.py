@@ -49,7 +49,7 @@ def test_two_t4s() -> None:
     assert recommended.command == "camox train --preset kaggle-2xT4 --dataset-path DATA"
     first = finding(examination, "GPU 0")
     assert first.result == (
-        "Tesla T4, 14.7 GiB, capability 7.5, 40 multiprocessors, no native bf16, so fp16, 14.3 GiB of it free"
+        "Tesla T4, 14.7 GiB, compute capability 7.5, 40 multiprocessors, no native bf16 (uses fp16), 14.3 GiB free"
     )
     assert first.ran == "a convolution in float16, forward and backward"
     assert finding(examination, "ddp").result.endswith("all_reduce at 5.0 GB/s")
@@ -61,7 +61,7 @@ def test_one_t4_on_kaggle() -> None:
     examination = examined(machine(T4, kaggle=True))
 
     assert troubles(examination) == {"Kaggle": "warning"}
-    assert "GPU T4 x2 as accelerator" in finding(examination, "Kaggle").advice
+    assert "GPU T4 x2 as the accelerator" in finding(examination, "Kaggle").advice
     assert finding(examination, "several GPUs").status == "skipped"
     assert examination.recommendation.command == "camox train --preset kaggle-1xT4 --dataset-path DATA"
     assert examination.recommendation.strategy == "single"
@@ -123,8 +123,8 @@ def test_driver_too_old(version: str, command: str) -> None:
 
     assert troubles(examination) == {"driver": "problem"}
     driver = finding(examination, "driver")
-    assert "needs 580 or newer" in driver.result
-    assert "install a driver from 580 on" in driver.advice
+    assert "needs driver 580 or newer" in driver.result
+    assert "install driver 580 or newer" in driver.advice
     assert driver.command == command
 
 
@@ -153,7 +153,7 @@ def test_a_driver_that_hides_its_cards() -> None:
     examination = examined(machine(driver=Driver("580.1", ("Tesla T4",)), torch=torch))
 
     assert troubles(examination) == {"GPUs": "problem"}
-    assert finding(examination, "GPUs").result == "none, though the driver has 1 card: CUDA unknown error"
+    assert finding(examination, "GPUs").result == "none, although the driver lists 1 GPU: CUDA unknown error"
 
 
 def test_no_gpu() -> None:
@@ -163,7 +163,7 @@ def test_no_gpu() -> None:
     assert troubles(examination) == {"GPUs": "problem"}
     assert finding(examination, "GPUs").command == "camox train --preset quickstart"
     assert examination.recommendation.command == "camox train --preset quickstart"
-    with pytest.raises(DeviceError, match="cannot train on GPUs as it is; the problems: GPUs"):
+    with pytest.raises(DeviceError, match="cannot train on GPUs as it is; problems: GPUs"):
         refuse_problems(examination)
 
 
@@ -199,7 +199,7 @@ def test_wrong_copies() -> None:
     """Copies that arrive wrong are told with their direction."""
     examination = examined(machine(T4, T4, peers=Peers(2, 2, ("0 to 1",))))
 
-    assert finding(examination, "peer access").result == "wrong values from GPU 0 to 1"
+    assert finding(examination, "peer access").result == "wrong values copied from GPU 0 to 1"
 
 
 def test_only_data_parallel() -> None:
@@ -219,7 +219,7 @@ def test_cards_that_do_not_work_together() -> None:
 
     assert alone.recommendation.command == "camox train --preset kaggle-1xT4 --dataset-path DATA"
     assert alone.problems == []
-    assert [each.name for each in asked.problems] == ["recipe"]
+    assert [each.name for each in asked.problems] == ["preset"]
 
 
 def test_one_of_several_cards_is_broken() -> None:
@@ -229,9 +229,9 @@ def test_one_of_several_cards_is_broken() -> None:
     examination = examined(readings)
 
     assert troubles(examination) == {"GPU 0": "warning"}
-    assert finding(examination, "GPU 0").advice == "do without it: --devices 1 --gpus 1"
+    assert finding(examination, "GPU 0").advice == "leave it out: --devices 1 --gpus 1"
     assert examination.recommendation.command == "camox train --preset kaggle-1xT4 --devices 1 --dataset-path DATA"
-    assert [each.name for each in examined(readings, "kaggle-2xT4").problems] == ["recipe"]
+    assert [each.name for each in examined(readings, "kaggle-2xT4").problems] == ["preset"]
 
 
 def test_memory_that_others_hold() -> None:
@@ -239,7 +239,7 @@ def test_memory_that_others_hold() -> None:
     examination = examined(machine(T4, gpus=(GpuTrial(5 * GIB),)))
 
     assert troubles(examination) == {"GPU 0": "warning"}
-    assert "only 5.0 GiB of it free" in finding(examination, "GPU 0").result
+    assert "only 5.0 GiB free" in finding(examination, "GPU 0").result
 
 
 def fits_on_t4() -> StageMemory:
@@ -253,7 +253,7 @@ def test_recipe_that_fits() -> None:
 
     assert troubles(examination) == {}
     assert finding(examination, "GPU memory").result == (
-        "stage 1 with 16 pictures takes 7.0 GiB, stage 2 with 12 pictures takes 9.0 GiB of 14.7 GiB"
+        "stage 1 at batch size 16 uses 7.0 GiB, stage 2 at batch size 12 uses 9.0 GiB; the GPU has 14.7 GiB"
     )
     assert examination.recommendation.why[0] == "It fits this machine."
 
@@ -265,7 +265,7 @@ def test_recipe_that_runs_out_of_memory() -> None:
 
     assert troubles(examination) == {"GPU memory": "problem"}
     memory = finding(examination, "GPU memory")
-    assert memory.result == "stage 2 with 16 pictures takes more than there is of 14.7 GiB"
+    assert memory.result == "stage 2 at batch size 16 runs out of memory; the GPU has 14.7 GiB"
     assert memory.command == "--batch-size 12 --stage2-batch-size 8 --accumulation-steps 2"
     assert examination.recommendation.command == (
         f"camox train --preset kaggle-2xT4-fast {memory.command} --dataset-path DATA"
@@ -276,7 +276,7 @@ def test_recipe_whose_steps_fail() -> None:
     """Steps that end with another error are a problem that smaller batches do not solve."""
     examination = examined(machine(T4, T4, recipe=Failure("RuntimeError: cuDNN error")), "kaggle-2xT4-fast")
 
-    assert troubles(examination) == {"recipe steps": "problem"}
+    assert troubles(examination) == {"preset steps": "problem"}
     assert examination.recommendation.preset == "kaggle-2xT4"
 
 
@@ -291,9 +291,9 @@ def test_recipe_for_more_cards() -> None:
     """A preset for two cards on one: the flags that keep its steps are named, the preset for one is recommended."""
     examination = examined(machine(T4, recipe=(fits_on_t4(),)), "kaggle-2xT4")
 
-    assert troubles(examination) == {"recipe": "problem"}
-    recipe = finding(examination, "recipe")
-    assert recipe.result == "asks for 2 GPUs, and 1 works here"
+    assert troubles(examination) == {"preset": "problem"}
+    recipe = finding(examination, "preset")
+    assert recipe.result == "needs 2 GPUs; this machine has 1 working GPU"
     assert recipe.command == "camox train --preset kaggle-2xT4 --gpus 1 --accumulation-steps 2"
     assert examination.recommendation.preset == "kaggle-1xT4"
 
@@ -302,8 +302,8 @@ def test_recipe_without_a_gpu() -> None:
     """Memory that was not measured is not guessed."""
     examination = examined(without_gpu(), "kaggle-2xT4")
 
-    assert troubles(examination) == {"GPUs": "problem", "recipe": "problem"}
-    assert finding(examination, "GPU memory").result == "not measured: that takes a GPU that works"
+    assert troubles(examination) == {"GPUs": "problem", "preset": "problem"}
+    assert finding(examination, "GPU memory").result == "not measured: needs a working GPU"
 
 
 def test_torch_and_torchvision_of_different_builds() -> None:
@@ -388,7 +388,7 @@ def test_variables(environment: dict[str, str], status: str, command: str) -> No
     """Variables that another program left are named, with what makes the shell forget them."""
     readings = machine(T4, driver=Driver("580.1", ("Tesla T4", "Tesla T4")), environment=environment)
 
-    variables = finding(examined(readings), "variables")
+    variables = finding(examined(readings), "environment")
 
     assert (variables.status, variables.command) == (status, command)
 
@@ -397,7 +397,7 @@ def test_variable_that_hides_every_card() -> None:
     """An empty CUDA_VISIBLE_DEVICES is the problem where the driver has cards."""
     readings = without_gpu(driver=Driver("580.1", ("Tesla T4",)), environment={"CUDA_VISIBLE_DEVICES": ""})
 
-    assert troubles(examined(readings)) == {"variables": "problem"}
+    assert troubles(examined(readings)) == {"environment": "problem"}
 
 
 def test_no_internet() -> None:

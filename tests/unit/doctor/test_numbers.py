@@ -34,7 +34,7 @@ def test_one_card_for_a_recipe_of_two() -> None:
     """It accumulates as often as both did together."""
     examination = judge(machine(T4), question(batch_size=8, stage2_batch_size=6, accumulation_steps=2))
 
-    assert finding(examination, "recipe").command.endswith("--gpus 1 --accumulation-steps 4")
+    assert finding(examination, "preset").command.endswith("--gpus 1 --accumulation-steps 4")
 
 
 @pytest.mark.parametrize("cards", [(H100, SMALL_T4), (SMALL_T4, H100)])
@@ -44,7 +44,7 @@ def test_the_smallest_card_counts(cards: tuple[Any, ...]) -> None:
     alone = examined(machine(*cards))
 
     assert finding(tight, "GPU memory").status == "warning"
-    assert "8.0 GiB may be too little" in " ".join(alone.recommendation.why)
+    assert "8.0 GiB may not be enough" in " ".join(alone.recommendation.why)
 
 
 def test_shared_memory_of_all_processes() -> None:
@@ -68,6 +68,6 @@ def test_room_for_three_checkpoints(free: float, status: str) -> None:
 @pytest.mark.parametrize(("share", "status"), [(0.91, "ok"), (0.89, "warning")])
 def test_memory_that_others_hold(share: float, status: str) -> None:
     """The probe itself takes a few percent of a card; where more is gone, another program has it."""
-    readings = machine(T4, gpus=(GpuTrial(int(share * T4.memory), number_format="float16"),))
+    readings = machine(T4, gpus=(GpuTrial(int(share * T4.memory), dtype="float16"),))
 
     assert finding(examined(readings), "GPU 0").status == status

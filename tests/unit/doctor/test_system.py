@@ -49,7 +49,7 @@ def test_memory_of_an_older_container(proc: Path) -> None:
 
 def test_what_the_system_does_not_tell(tmp_path: Path) -> None:
     """Neither is an error."""
-    assert system.read_ram(tmp_path, tmp_path) == Failure("/proc/meminfo does not say")
+    assert system.read_ram(tmp_path, tmp_path) == Failure("/proc/meminfo does not report it")
     assert system.read_space(tmp_path / "none") == Failure(f"{tmp_path / 'none'}: No such file or directory")
 
 

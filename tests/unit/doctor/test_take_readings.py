@@ -20,7 +20,7 @@ SMALL, LARGE = (
     {"name": "Tesla T4", "memory": memory, "capability": [7, 5], "multiprocessors": 40}
     for memory in (8 << 30, 15 << 30)
 )
-WORKS = {"free": 7 << 30, "kernel": "", "convolution": "", "number_format": "float16"}
+WORKS = {"free": 7 << 30, "kernel": "", "convolution": "", "dtype": "float16"}
 STAGES = [{"stage": 1, "batch_size": 16, "peak": 5 << 30}, {"stage": 2, "batch_size": 12, "peak": None}]
 
 
@@ -160,7 +160,7 @@ def test_nothing_answers(answering: Callable[..., Script]) -> None:
     examination = examine("kaggle-2xT4", lambda text: None)
 
     assert examination.readings.torch == dead
-    assert [each.name for each in examination.problems] == ["torch", "packages", "recipe"]
+    assert [each.name for each in examination.problems] == ["torch", "packages", "preset"]
 
 
 @pytest.mark.parametrize("said", ["", "No devices were found\n"])
@@ -168,4 +168,4 @@ def test_driver_without_cards(answering: Callable[..., Script], said: str) -> No
     """nvidia-smi may run and list nothing."""
     answering(SMALL, smi=said)
 
-    assert readings().driver == Failure("nvidia-smi lists no card")
+    assert readings().driver == Failure("nvidia-smi lists no GPU")

@@ -76,5 +76,5 @@ def test_a_job_that_is_gone(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> 
     outcome = CliRunner().invoke(app, TRAIN)
 
     assert outcome.exit_code == 2
-    assert outcome.stderr.startswith(f"Error: CAMOX_JOB names no job: '{tmp_path}/gone'")
+    assert outcome.stderr.startswith(f"Error: CAMOX_JOB is not a job file: '{tmp_path}/gone'")
     assert "Try:   unset CAMOX_JOB" in outcome.stderr

@@ -105,7 +105,9 @@ def test_hopeless_name() -> None:
 @pytest.mark.parametrize("create", [create_backbone, lambda name: create_pretrained_backbone(name, None)])
 def test_missing_strides(create: Callable[[str], nn.Module]) -> None:
     """A model without maps at all four strides is refused by its name, with the strides it has."""
-    with pytest.raises(ConfigError, match=r"backbone vit_tiny_patch16_224 has maps at strides \[16\], .*\[4, 8, 32\]"):
+    with pytest.raises(
+        ConfigError, match=r"backbone vit_tiny_patch16_224 has feature maps at strides \[16\], .*\[4, 8, 32\]"
+    ):
         create("vit_tiny_patch16_224")
 
 
@@ -116,14 +118,14 @@ def test_no_feature_maps(monkeypatch: pytest.MonkeyPatch) -> None:
         raise RuntimeError("features_only not implemented")
 
     monkeypatch.setattr(timm, "create_model", refuse)
-    with pytest.raises(ConfigError, match="backbone test_resnet cannot give feature maps: features_only"):
+    with pytest.raises(ConfigError, match="backbone test_resnet cannot return feature maps: features_only"):
         create_backbone("test_resnet")
 
 
 def test_fixed_size() -> None:
     """A model for images of one size is refused by its name, and left in the mode it was in."""
     backbone = create_backbone("test_maxvit").train()
-    with pytest.raises(ConfigError, match="backbone test_maxvit takes pictures of one fixed size"):
+    with pytest.raises(ConfigError, match="backbone test_maxvit only supports one fixed image size"):
         parameters_by_stage(backbone, "test_maxvit")
 
     assert backbone.training
@@ -218,16 +220,16 @@ def test_incomplete_file(tmp_path: Path, lacking: str) -> None:
     with pytest.raises(CheckpointError) as caught:
         create_pretrained_backbone("test_resnet", path)
 
-    assert "does not fit backbone test_resnet: it holds nothing for" in caught.value.message
+    assert "does not match backbone test_resnet: it has no values for" in caught.value.message
     assert lacking in caught.value.message
-    assert caught.value.hint == "give weights of timm's test_resnet"
+    assert caught.value.hint == "pass timm's weights for test_resnet"
 
 
 @pytest.mark.parametrize(("name", "other"), [("test_convnext", "test_convnext2"), ("test_efficientnet", "test_resnet")])
 def test_weights_of_another_model(tmp_path: Path, name: str, other: str) -> None:
     """Weights of another model, of the same family too, are refused."""
     path = save(timm.create_model(other).state_dict(), tmp_path / "weights.pth")
-    with pytest.raises(CheckpointError, match=f"does not fit backbone {name}"):
+    with pytest.raises(CheckpointError, match=f"does not match backbone {name}"):
         create_pretrained_backbone(name, path)
 
 
@@ -239,7 +241,7 @@ def test_garbage(tmp_path: Path, suffix: str, content: bytes) -> None:
     path.write_bytes(content)
     with pytest.raises(
         CheckpointError,
-        match=f"weights{suffix} (is empty|is damaged|is no file of weights|asks for more than plain types)",
+        match=f"weights{suffix} (is empty|is corrupt|is not a weights file|contains pickled objects)",
     ):
         create_pretrained_backbone("test_resnet", path)
 
@@ -251,7 +253,7 @@ def test_no_state_dict(tmp_path: Path, content: Any) -> None:
     """A file of something other than tensors by name is refused by its path."""
     path = tmp_path / "weights.pth"
     torch.save(content, path)
-    with pytest.raises(CheckpointError, match=r"weights\.pth holds no state dict"):
+    with pytest.raises(CheckpointError, match=r"weights\.pth contains no state dict"):
         create_pretrained_backbone("test_resnet", path)
 
 
@@ -267,7 +269,7 @@ def test_foreign_state_dict(tmp_path: Path, weights: dict[Any, Tensor], name: st
 
 def test_missing_file(tmp_path: Path) -> None:
     """A file that is not there is refused by its path, and so is a folder."""
-    with pytest.raises(CheckpointError, match=r"there is no file .*weights\.pth"):
+    with pytest.raises(CheckpointError, match=r"file not found: .*weights\.pth"):
         create_pretrained_backbone("test_resnet", tmp_path / "weights.pth")
     with pytest.raises(CheckpointError, match="is a folder"):
         create_pretrained_backbone("test_resnet", tmp_path)
@@ -279,7 +281,7 @@ def test_damaged_weights(tmp_path: Path) -> None:
     data = bytearray(path.read_bytes())
     data[len(data) // 2] ^= 1
     path.write_bytes(data)
-    with pytest.raises(CheckpointError, match="is damaged"):
+    with pytest.raises(CheckpointError, match="is corrupt"):
         create_pretrained_backbone("test_resnet", path)
 
 
@@ -403,7 +405,7 @@ def test_two_backbones(tmp_path: Path) -> None:
 
     assert same_weights(create_pretrained_backbone("test_resnet", path), first)
     path = save({"a": first, "b": {**first, **second}}, tmp_path / "weights.pth")
-    with pytest.raises(CheckpointError, match="holds 2 backbones, and which one is meant is not said: a, b"):
+    with pytest.raises(CheckpointError, match="contains 2 backbones, and it is unclear which one to use: a, b"):
         create_pretrained_backbone("test_resnet", path)
 
 
@@ -414,7 +416,7 @@ def test_numbers_that_are_none(tmp_path: Path, name: str, wrong: float | None) -
     weights = whole_model(name).state_dict()
     key = next(key for key, value in weights.items() if value.ndim > 1)
     weights[key] = weights[key].to(torch.int8) if wrong is None else torch.full_like(weights[key], wrong)
-    with pytest.raises(CheckpointError, match=rf"no network can compute with, in 1 tensor: {key} \("):
+    with pytest.raises(CheckpointError, match=rf"a network cannot compute with, in 1 tensor: {key} \("):
         create_pretrained_backbone(name, save(weights, tmp_path / "weights.pth"))
 
 
@@ -423,5 +425,5 @@ def test_sizes_of_another_model(tmp_path: Path) -> None:
     weights = {
         key: value[..., None] if key == "conv1.0.weight" else value for key, value in whole_model().state_dict().items()
     }
-    with pytest.raises(CheckpointError, match=r"does not fit backbone test_resnet: .*size mismatch for conv1"):
+    with pytest.raises(CheckpointError, match=r"does not match backbone test_resnet: .*size mismatch for conv1"):
         create_pretrained_backbone("test_resnet", save(weights, tmp_path / "weights.pth"))

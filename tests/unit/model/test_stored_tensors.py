@@ -22,7 +22,9 @@ def check(name: str, value: Tensor) -> None:
 
 
 def refused(name: str, value: Tensor) -> str:
-    with pytest.raises(CheckpointError, match=r"file\.pth holds numbers that no network can compute with") as caught:
+    with pytest.raises(
+        CheckpointError, match=r"file\.pth contains values that a network cannot compute with"
+    ) as caught:
         check(name, value)
     return caught.value.message
 
@@ -89,8 +91,8 @@ def test_all_are_told() -> None:
     [
         (lambda: torch.eye(3).to_sparse(), "sparse"),
         (lambda: torch.ones(3, device="meta"), "meta"),
-        (lambda: torch.zeros(1).expand(10**12), "claims more numbers than are stored"),
-        (lambda: torch.quantize_per_tensor(torch.ones(3), 0.1, 0, torch.qint8), "quantised"),
+        (lambda: torch.zeros(1).expand(10**12), "with more elements than are stored"),
+        (lambda: torch.quantize_per_tensor(torch.ones(3), 0.1, 0, torch.qint8), "quantized"),
         (lambda: torch.ones(2, 3).t(), ""),
         (lambda: torch.ones(9)[3:5], ""),
         (lambda: torch.zeros(0), ""),

@@ -109,7 +109,7 @@ def test_an_operation_without_a_deterministic_form() -> None:
     explained = to_camox_error(RuntimeError(NOT_DETERMINISTIC))
 
     assert isinstance(explained, UsageError)
-    assert "adaptive_avg_pool2d_backward_cuda has no deterministic form" in explained.message
+    assert "adaptive_avg_pool2d_backward_cuda has no deterministic implementation" in explained.message
     assert "--no-deterministic" in explained.hint
 
 

@@ -74,27 +74,27 @@ def test_several(
 @pytest.mark.parametrize(
     ("settings", "available", "exit_code", "message"),
     [
-        ({"gpus": 1}, 0, 5, "1 GPU was asked for, and this machine has none"),
-        ({"gpus": 2}, 0, 5, "2 GPUs were asked for, and this machine has none"),
-        ({"gpus": 2}, 1, 5, "2 GPUs were asked for, and this machine has 1"),
-        ({"device": "cuda", "gpus": 8}, 2, 5, "8 GPUs were asked for, and this machine has 2"),
-        ({"device": "cuda"}, 0, 5, "a GPU was asked for, and this machine has none"),
-        ({"gpus": "all"}, 0, 5, "a GPU was asked for, and this machine has none"),
-        ({"devices": "0,3"}, 2, 5, "GPU 3 was asked for, and this machine has 2"),
+        ({"gpus": 1}, 0, 5, "1 GPU was requested, but this machine has none"),
+        ({"gpus": 2}, 0, 5, "2 GPUs were requested, but this machine has none"),
+        ({"gpus": 2}, 1, 5, "2 GPUs were requested, but this machine has 1"),
+        ({"device": "cuda", "gpus": 8}, 2, 5, "8 GPUs were requested, but this machine has 2"),
+        ({"device": "cuda"}, 0, 5, "a GPU was requested, but this machine has none"),
+        ({"gpus": "all"}, 0, 5, "a GPU was requested, but this machine has none"),
+        ({"devices": "0,3"}, 2, 5, "GPU 3 was requested, but this machine has 2"),
         (
             {"devices": "0,1", "gpus": 1},
             2,
             2,
-            "--devices 0,1 chooses 2 GPUs, and 1 are asked for by --gpus or the preset",
+            "--devices 0,1 selects 2 GPUs, but --gpus or the preset requests 1",
         ),
-        ({"device": "cpu", "devices": "0"}, 2, 2, "--devices 0 chooses GPUs, and this run is on the CPU"),
-        ({"device": "cpu", "gpus": "all"}, 2, 2, "--gpus all chooses GPUs, and this run is on the CPU"),
-        ({"gpus": 2, "strategy": "single"}, 2, 2, "2 devices cannot work by strategy single"),
+        ({"device": "cpu", "devices": "0"}, 2, 2, "--devices 0 selects GPUs, but this run is on the CPU"),
+        ({"device": "cpu", "gpus": "all"}, 2, 2, "--gpus all selects GPUs, but this run is on the CPU"),
+        ({"gpus": 2, "strategy": "single"}, 2, 2, "strategy single cannot use 2 devices"),
         (
             {"device": "cpu", "strategy": "dp"},
             2,
             2,
-            "strategy dp copies the network to several GPUs, and this run is on the CPU",
+            "strategy dp needs several GPUs, but this run is on the CPU",
         ),
     ],
 )
@@ -129,9 +129,9 @@ def test_processes_that_do_not_match(monkeypatch: pytest.MonkeyPatch) -> None:
     placement = place(RunConfig(devices="0,1"), processes=4)
 
     assert own_device(placement, World(3, 4, 1, 2)) == gpu(1)
-    with pytest.raises(DeviceError, match="3 processes were started on this machine, for 2 GPUs"):
+    with pytest.raises(DeviceError, match="3 processes were started on this machine, but it has only 2 GPUs for them"):
         own_device(placement, World(2, 4, 2, 3))
-    with pytest.raises(UsageError, match="1 process was started, and 2 devices are asked for"):
+    with pytest.raises(UsageError, match="1 process was started, but 2 devices are requested"):
         own_device(place(RunConfig(gpus=2)), World())
     assert place(RunConfig(), processes=1) == Placement("single", (gpu(0),), 1)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 8)
