@@ -10,9 +10,8 @@ from rich import box
 from rich.cells import cell_len
 from rich.console import Console, ConsoleOptions, RenderResult
 from rich.markdown import CodeBlock, Heading, Markdown, TableElement
-from rich.padding import Padding
+from rich.segment import Segment
 from rich.table import Table
-from rich.text import Text
 from rich.theme import Theme
 
 if TYPE_CHECKING:
@@ -43,7 +42,7 @@ _OTHER_PAGE = re.compile(r"([\w-]+)\.md(?:#.*)?")
 def show(text: str, stream: TextIO, width: int) -> None:
     """Write the Markdown `text` to `stream`, a terminal of `width` columns. Raises OSError if the stream does."""
     console = Console(file=stream, width=min(width, _WIDEST), theme=_THEME, highlight=False)
-    console.print(_Page(text, hyperlinks=False))
+    console.print(_Page(text, hyperlinks=False), crop=False)
 
 
 class _Heading(Heading):
@@ -54,10 +53,13 @@ class _Heading(Heading):
 
 
 class _CodeBlock(CodeBlock):
-    """Indented, without a background, so that it is readable and can be copied."""
+    """Indented, without a background. No line is broken or filled with spaces, so that a copy of it can be run."""
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
-        yield Padding(Text(str(self.text).rstrip(), style=self.style_name), (0, 0, 0, 2))
+        style = console.get_style(self.style_name)
+        for line in str(self.text).rstrip().splitlines():
+            yield Segment(f"  {line}".rstrip(), style)
+            yield Segment.line()
 
 
 class _Table(TableElement):
