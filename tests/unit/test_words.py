@@ -15,7 +15,7 @@ from camoxpert_cli.app import app
 from tests.helpers.command_lines import commands, without_code
 from tests.helpers.places import PACKAGE, PRESETS, README, ROOT
 
-# What is retired, anywhere in a file, and what to write instead. A space stands for any white space, and the # of a
+# What is retired, anywhere in a file but for lines that name 0.1, whose names are still read, and what to write instead. A space stands for any white space, and the # of a
 # comment that goes on in the next line.
 RETIRED = {
     # Not the name of a setting of 0.1, which is still read, nor that of a script.
@@ -36,8 +36,12 @@ RETIRED = {
     r"\b(?:images|pictures) a (?:second|step)\b": "images/s; global batch size",
     r"\ba second thought\b": "safe to change",
 }
-# In strings, docstrings and Markdown without its code; not `map(`, a mapping, nor what the group stands for.
-MAP = r"\b((?:feature|probability|heat)\s+)?maps?\b(?!\()"
+# In strings, docstrings and Markdown without its code: not `map(`, a mapping, what the group before it names, nor the
+# verb, which has an object.
+MAP = (
+    r"\b((?:feature|probability`?|heat|color|foreground)\s+)?maps?\b"
+    r"(?!\(|\s(?:[(`]|(?:an?|all|dotted|each|every|installed|its|keys|names|packages|the)\b))"
+)
 _PATTERNS = {re.compile(word.replace(" ", r"[\s#]+"), re.IGNORECASE): better for word, better in RETIRED.items()}
 _MAP = re.compile(MAP, re.IGNORECASE)
 _STRINGS = {tokenize.STRING, getattr(tokenize, "FSTRING_MIDDLE", tokenize.STRING)}
@@ -56,23 +60,28 @@ def prose(path: Path, text: str) -> Iterator[tuple[int, str]]:
             if token.type in _STRINGS:
                 yield token.start[0], token.string
     elif path.suffix == ".md":
-        # Code gives way to as many lines.
-        blank = re.sub(r"^ *```.*?^ *```|`[^`]*`", lambda code: "\n" * code[0].count("\n"), text, flags=re.M | re.S)
-        yield 1, blank
+        yield 1, _without_code(text)
     elif path.suffix in (".yaml", ".html"):
         yield 1, text
 
 
+def _without_code(text: str) -> str:
+    """Markdown in which blocks and spans of code are empty, in as many lines."""
+    return re.sub(r"^ *```.*?^ *```|`[^`]*`", lambda code: "\n" * code[0].count("\n"), text, flags=re.M | re.S)
+
+
 def findings(path: Path, text: str) -> Iterator[str]:
     """`file:line: what is there -> what to write`."""
+    lines = text.splitlines()
     name = path.relative_to(ROOT) if path.is_relative_to(ROOT) else path
-    parts = [(1, text, pattern, better) for pattern, better in _PATTERNS.items()]
+    whole = _without_code(text) if path.name == "CHANGELOG.md" else text  # which says what had other names
+    parts = [(1, whole, pattern, better) for pattern, better in _PATTERNS.items()]
     parts += [(line, part, _MAP, "prediction") for line, part in prose(path, text)]
     for first, part, pattern, better in parts:
         for found in pattern.finditer(part):
-            if found.lastindex:
-                continue
             line = first + part.count("\n", 0, found.start())
+            if found.lastindex or "0.1" in lines[line - 1].replace("_", "."):
+                continue
             yield f"{name}:{line}: {' '.join(found[0].split())!r} -> {better}"
 
 
@@ -121,6 +130,9 @@ def test_what_is_found(file: str, text: str) -> None:
         ("a.py", '"""Feature maps, a feature\n    map, a mapping, a probability map and a heat map; recommended."""\n'),
         ("a.md", "`--maps` and tests/readme/picture.py\n```python\nmap\n```\n"),
         ("a.ipynb", '"map"'),
+        ("a.py", '"""It maps each name to one, by a color map. The `probability` map maps (H, W) to bytes."""\n'),
+        ("a.py", '_NAMES_OF_0_1 = {"pictures": "images"}\nold = "pictures"  # of 0.1\n'),
+        ("CHANGELOG.md", "- `pictures` is now `images`.\n"),
     ],
 )
 def test_what_is_left(file: str, text: str) -> None:
