@@ -15,8 +15,8 @@ from camoxpert_cli.app import app
 from tests.helpers.command_lines import commands, without_code
 from tests.helpers.places import PACKAGE, PRESETS, README, ROOT
 
-# What is retired, anywhere in a file but for lines that name 0.1, whose names are still read, and what to write instead. A space stands for any white space, and the # of a
-# comment that goes on in the next line.
+# What is retired, anywhere in a file but for lines that name 0.1, whose names are still read; and what to write
+# instead. A space stands for any white space, and the # of a comment that goes on in the next line.
 RETIRED = {
     # Not the name of a setting of 0.1, which is still read, nor that of a script.
     r"(?<!generated_)(?<!generated-)picture(?!\.py)": "image",
