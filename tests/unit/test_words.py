@@ -15,7 +15,7 @@ from camoxpert_cli.app import app
 from tests.helpers.command_lines import commands, without_code
 from tests.helpers.places import PACKAGE, PRESETS, README, ROOT
 
-# What is retired, anywhere in a file but for lines that name 0.1, whose names are still read; and what to write
+# What is retired, anywhere in a file but below a line that names 0.1, whose names are still read; and what to write
 # instead. A space stands for any white space, and the # of a comment that goes on in the next line.
 RETIRED = {
     # Not the name of a setting of 0.1, which is still read, nor that of a script.
@@ -33,7 +33,7 @@ RETIRED = {
     r"\bmend(?:s|ed|ing)?\b": "fix",
     r"\basks for more than plain types\b": "contains pickled objects",
     r"\b(?:take|takes|taking) turns\b": "share",
-    r"\b(?:images|pictures) a (?:second|step)\b": "images/s; global batch size",
+    r"\bimages a second\b": "images/s",
     r"\ba second thought\b": "safe to change",
 }
 # In strings, docstrings and Markdown without its code: not `map(`, a mapping, what the group before it names, nor the
@@ -44,6 +44,8 @@ MAP = (
 )
 _PATTERNS = {re.compile(word.replace(" ", r"[\s#]+"), re.IGNORECASE): better for word, better in RETIRED.items()}
 _MAP = re.compile(MAP, re.IGNORECASE)
+# Lines, that which names 0.1 included, in which its names may stand.
+NEAR = 7
 _STRINGS = {tokenize.STRING, getattr(tokenize, "FSTRING_MIDDLE", tokenize.STRING)}
 
 
@@ -82,7 +84,7 @@ def findings(path: Path, text: str) -> Iterator[str]:
     for first, part, pattern, better in parts:
         for found in pattern.finditer(part):
             line = first + part.count("\n", 0, found.start())
-            if found.lastindex or "0.1" in lines[line - 1].replace("_", "."):
+            if found.lastindex or any("0.1" in each.replace("_", ".") for each in lines[max(0, line - NEAR) : line]):
                 continue
             yield f"{name}:{line}: {' '.join(found[0].split())!r} -> {better}"
 
