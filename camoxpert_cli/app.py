@@ -21,6 +21,7 @@ from camoxpert_cli.commands import (
     convert_ckpt,
     doctor,
     export,
+    guide,
     predict,
     presets,
     resume,
@@ -124,6 +125,7 @@ app.command("benchmark", cls=SectionedCommand)(benchmark.benchmark)
 app.command("eval", cls=SectionedCommand)(eval_command.evaluate)
 app.command("predict", cls=SectionedCommand)(predict.predict)
 app.command("export", cls=SectionedCommand)(export.export)
+app.command("guide", cls=SectionedCommand)(guide.guide)
 app.add_typer(presets.app, name="presets")
 if is_launched():  # what camox train starts its processes with is no command for people
     app.command("work", hidden=True)(work.work)

@@ -26,7 +26,7 @@ PLAIN_INTERVAL = 20.0
 LIVE_INTERVAL = 0.2
 
 # For what a terminal or file cannot hold in its encoding.
-_IN_ASCII = {"×": "x", "…": "...", "–": "-", "—": "-", "→": "->", "µ": "u", "±": "+-", "≤": "<=", "≥": ">="}
+_IN_ASCII = {"×": "x", "…": "...", "–": "-", "—": "-", "→": "->", "µ": "u", "±": "+-", "≤": "<=", "≥": ">=", "•": "*"}
 
 # Whatever a terminal may obey instead of showing it: controls but for the ends of lines and tabs, what turns the
 # direction of a text or ends its line elsewhere, and half characters, which stand for bytes that are no text.
@@ -138,6 +138,21 @@ def result(text: str) -> None:
 def entry(name: str, text: str) -> None:
     """`text` behind `name`, which fills the first column, as a result: on a terminal all of it to the right of that."""
     result(wrapped(f"{name}  {text}".rstrip(), indent=len(name) + 2, stream=sys.stdout))
+
+
+def page(text: str) -> None:
+    """Print Markdown as a result: rendered if stdout is a terminal, unchanged otherwise. Raises NotTold."""
+    if sys.stdout is None or not sys.stdout.isatty():
+        result(text.removesuffix("\n"))
+        return
+    from camoxpert_cli import markdown
+
+    try:
+        markdown.show(text, sys.stdout, shutil.get_terminal_size().columns)
+        sys.stdout.flush()
+    except OSError as error:
+        _lead_nowhere(sys.stdout)
+        raise NotTold(error.errno, error.strerror) from error
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

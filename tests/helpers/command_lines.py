@@ -2,18 +2,32 @@
 
 from __future__ import annotations
 
+import ast
+import json
 import re
 import shlex
 from collections.abc import Iterator
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import typer
 
 from camoxpert_cli.app import app
+from camoxpert_cli.commands.guide import FOLDER, NOTEBOOK, TOPICS
 from tests.helpers.places import README
 
+DOCUMENTS = (README, *(FOLDER / f"{topic}.md" for topic in TOPICS))
 _PROGRAM = re.compile(r"(?:camox|\S+ -m camoxpert_cli)\s")
+# What the notebook computes, and a setting of its first cell that is empty there.
+_VALUES = {
+    "DEVICE": "--gpus 2",
+    "counts": "--gpus 1,2",
+    "USABLE": "clean.json",
+    "CLEAN": "clean.json",
+    "quoted": "a.jpg",
+    "PREVIOUS": "/kaggle/input/my-first-session",
+}
 
 
 def commands() -> Iterator[tuple[str, Any]]:
@@ -26,12 +40,47 @@ def in_help() -> list[str]:
     return [line for _, command in commands() for line in _lines(command.help.replace("\b", ""))]
 
 
-def in_readme() -> list[str]:
-    """Every command line in README's shell blocks and between backticks, where it may be a command's name alone."""
-    text = README.read_text(encoding="utf-8")
-    blocks = re.findall(r"^```bash\n(.*?)^```", text, re.DOTALL | re.MULTILINE)
-    spans = re.findall(r"`([^`]+)`", re.sub(r"^```.*?^```", "", text, flags=re.DOTALL | re.MULTILINE))
+def in_documents() -> list[str]:
+    """The command lines in README, in the guide's pages and in the notebook."""
+    return [*(line for document in DOCUMENTS for line in in_document(document)), *in_notebook()]
+
+
+def in_document(path: Path) -> list[str]:
+    """Every command line in shell blocks and between backticks, where it may be a command's name alone."""
+    text = path.read_text(encoding="utf-8")
+    blocks = re.findall(r"^ *```bash\n(.*?)^ *```", text, re.DOTALL | re.MULTILINE)
+    spans = re.findall(r"`([^`]+)`", without_code(text))
     return [line for part in (*blocks, *(span.replace("\n", " ") for span in spans)) for line in _lines(part)]
+
+
+def without_code(text: str) -> str:
+    """Markdown without its blocks of code."""
+    return re.sub(r"^ *```.*?^ *```", "", text, flags=re.DOTALL | re.MULTILINE)
+
+
+def in_notebook() -> list[str]:
+    """Every command line in the notebook, with its settings in place of their names.
+
+    Also those with the options that comments on a setting give as examples.
+    """
+    settings, *cells = notebook_code()
+    values = {name: ast.literal_eval(value) for name, value in re.findall(r"^(\w+) = (.+)$", settings, re.MULTILINE)}
+    values |= _VALUES
+    lines = [
+        re.sub(r"\{(\w+)\}", lambda found: values[found[1]], line)
+        for cell in cells
+        for line in _lines("\n".join(line for line in re.sub(r"\\\n\s*", "", cell).splitlines() if "!camox" in line))
+    ]
+    for command, examples in re.findall(r"^# .*camox (\w+), such as (.*)$", settings, re.MULTILINE):
+        stem = next(line for line in lines if line.split()[0] == command)
+        lines += [f"{stem} {more}" for more in re.findall(r'"(--[^"]+)"', examples)]
+    return lines
+
+
+def notebook_code() -> list[str]:
+    """The code cells of the notebook, that of the settings first."""
+    cells = json.loads(NOTEBOOK.read_text(encoding="utf-8"))["cells"]
+    return ["".join(cell["source"]) for cell in cells if cell["cell_type"] == "code"]
 
 
 def parse(line: str) -> tuple[str, dict[str, Any]] | None:

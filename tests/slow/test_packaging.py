@@ -35,7 +35,7 @@ def checked_in(*folders: str) -> set[str]:
 
 
 def test_what_the_wheel_holds(built: Path) -> None:
-    """The package with its types, presets and the report's templates; no tests, and nothing else."""
+    """The package with its types, presets, the report's templates and the guide; no tests, and nothing else."""
     (path,) = built.glob("*.whl")
     with zipfile.ZipFile(path) as wheel:
         names = set(wheel.namelist())
@@ -46,15 +46,16 @@ def test_what_the_wheel_holds(built: Path) -> None:
     assert path.name == f"camox-{camoxpert_cli.__version__}-py3-none-any.whl"
     assert own == checked_in("camoxpert_cli") | {f"camoxpert_cli/{name}" for name in checked_in("presets")}
     assert {"camoxpert_cli/py.typed", "camoxpert_cli/report/page.html", "camoxpert_cli/presets/quickstart.yaml"} <= own
+    assert {"camoxpert_cli/guide/data.md", "camoxpert_cli/guide/camox-kaggle.ipynb"} <= own
     check_metadata(said)
 
 
 def check_metadata(said: Message) -> None:
-    """The licence is that of another repository, and named where people read, in words: no file or code of its own."""
+    """The license is that of another repository, and named where people read, in words: no file or code of its own."""
     description = said.get_payload()
 
     assert isinstance(description, str)
-    assert "## Licence\n\nThat of the main CamoXpert repository." in description
+    assert "## License\n\nThat of the main CamoXpert repository." in description
     assert [said[name] for name in ("License", "License-Expression", "License-File")] == [None, None, None]
     assert said["Requires-Python"] == ">=3.11"
 
@@ -67,6 +68,25 @@ def test_what_the_sdist_holds(built: Path) -> None:
     listed = checked_in("camoxpert_cli", "presets", "tests")
 
     assert names == {*listed, "README.md", "CHANGELOG.md", "pyproject.toml", ".gitignore", "PKG-INFO"}
+
+
+def test_the_guide_from_the_wheel(built: Path, tmp_path: Path) -> None:
+    """Its pages and its notebook are found where the wheel is unpacked."""
+    (path,) = built.glob("*.whl")
+    with zipfile.ZipFile(path) as wheel:
+        wheel.extractall(tmp_path / "site")
+    said = []
+    for arguments in (["resume"], ["kaggle", "--notebook", "mine.ipynb"]):
+        code = "import sys; sys.path.insert(0, 'site'); from camoxpert_cli.app import main; main()"
+        command = [sys.executable, "-P", "-c", code, "guide", *arguments]
+        done = subprocess.run(
+            command, capture_output=True, text=True, timeout=120, cwd=tmp_path, env={"PATH": "", "PYTHONUTF8": "1"}
+        )
+        assert done.returncode == 0, done.stderr
+        said.append(done.stdout)
+
+    assert said == [(ROOT / "camoxpert_cli/guide/resume.md").read_text(encoding="utf-8"), "Written: mine.ipynb\n"]
+    assert (tmp_path / "mine.ipynb").read_bytes() == (ROOT / "camoxpert_cli/guide/camox-kaggle.ipynb").read_bytes()
 
 
 def test_from_the_wheel_alone(built: Path, tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ LAYERS = [
         "__init__",
         "errors",
         "console",
+        "markdown",
         "atomic",
         "regular_file",
         "signals",

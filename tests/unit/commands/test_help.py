@@ -20,7 +20,7 @@ WORDINGS = {
     "--img-size": 2,  # of training, of the network later
     "--masks": 2,
     "--out": 3,  # maps, scores, tables
-    "--overwrite": 4,  # what is replaced
+    "--overwrite": 5,  # what is replaced
     "--precision": 2,  # of training, of scoring
     "--preset": 3,  # to train with, to measure, to ask about
     "--set": 3,  # settings; in eval, a test set

@@ -1,4 +1,4 @@
-"""The README: its links lead somewhere, and every command line that it or the help shows can be typed as it stands."""
+"""README, the guide's pages and its notebook: links lead somewhere, and command lines can be typed as they stand."""
 
 from __future__ import annotations
 
@@ -14,21 +14,32 @@ import pytest
 
 from camoxpert_cli import console
 from camoxpert_cli.benchmark.options import check_counts, check_strategies
+from camoxpert_cli.commands.guide import FOLDER, NOTEBOOK, TOPICS, summary
 from camoxpert_cli.config.parse import parse_tta
 from camoxpert_cli.config.presets import preset_names
 from camoxpert_cli.config.resolve import resolve
 from camoxpert_cli.config.schema import SETTINGS
-from tests.helpers.command_lines import commands, in_help, in_readme, parse
+from tests.helpers.command_lines import (
+    DOCUMENTS,
+    commands,
+    in_documents,
+    in_help,
+    parse,
+    without_code,
+)
 from tests.helpers.places import README
 from tests.readme import picture
 
-ROOT = README.parent
-TEXT = README.read_text(encoding="utf-8")
+TEXTS = {path: path.read_text(encoding="utf-8") for path in DOCUMENTS}
+TEXT = "\n".join(TEXTS.values())
+PROSE = {path: without_code(text) for path, text in TEXTS.items()}
 KEYS = {setting.name: setting.key for setting in SETTINGS.values()}
-CODE = re.compile(r"^```(\w*)\n(.*?)^```", re.MULTILINE | re.DOTALL)
-PROSE = CODE.sub("", TEXT)
 LARGEST_IMAGE = 150_000
-# Options of other programs that the README names.
+LONGEST_README = 300  # lines
+LONGEST_SUMMARY = 70
+# Columns of code in the guide: on a terminal of 80 it is indented by two.
+WIDEST_CODE = 78
+# Options of other programs that the documents name.
 FOREIGN = {
     *("--nnodes", "--node-rank", "--nproc-per-node", "--master-addr", "--master-port"),
     *("--local-ranks-filter", "--tee", "--log-dir"),
@@ -36,10 +47,18 @@ FOREIGN = {
     *("--shm-size", "--force-reinstall", "--no-index", "--find-links", "--no-deps", "--wheel-dir", "--dest"),
 }
 
+each_document = pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: path.stem)
+each_page = pytest.mark.parametrize("topic", TOPICS)
 
-def anchor(heading: str) -> str:
-    """As GitHub makes it of a heading: lower case, without punctuation, spaces as hyphens."""
-    return re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-")
+
+def anchors(path: Path) -> list[str]:
+    """Of a document's headings as GitHub makes them: lower case, without punctuation, spaces as hyphens."""
+    headings = re.findall(r"^#+ (.+)$", PROSE[path], re.MULTILINE)
+    return [re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings]
+
+
+def links(path: Path) -> list[str]:
+    return re.findall(r"\]\(([^)]+)\)", re.sub(r"`[^`]*`", "", PROSE[path]))
 
 
 def options(command: Any) -> set[str]:
@@ -53,8 +72,8 @@ OPTIONS[""] |= {"--help", "--install-completion"}
 
 @cache
 def shown() -> list[str]:
-    """What README and the help say to type, without `camox`."""
-    return sorted({line for line in (*in_readme(), *in_help()) if not line.startswith("COMMAND ")})
+    """What the documents and the help say to type, without `camox`."""
+    return sorted({line for line in (*in_documents(), *in_help()) if not line.startswith("COMMAND ")})
 
 
 @pytest.fixture
@@ -87,34 +106,72 @@ def check(command: str, parameters: dict[str, Any]) -> None:
         resolve(preset, {})
 
 
-def test_every_link_within_the_page_has_its_heading() -> None:
-    """The contents list and all other links lead to a heading, and headings are not called alike."""
-    headings = [anchor(heading) for heading in re.findall(r"^#+ (.+)$", PROSE, re.MULTILINE)]
-    links = re.findall(r"\]\(#([^)]+)\)", PROSE)
+@each_document
+def test_every_link_leads_somewhere(path: Path) -> None:
+    """To a heading of the page or of another one, or to a file; paths are relative, so that they work in a copy."""
+    lost = []
+    for link in links(path):
+        file, _, heading = link.partition("#")
+        target = (path.parent / file).resolve() if file else path
+        known = not heading or (target in TEXTS and heading in anchors(target))
+        if link.startswith(("/", "http")) or not target.exists() or not known:
+            lost.append(link)
 
-    assert len(headings) == len(set(headings))
-    assert len(links) > 20
-    assert set(links) <= set(headings)
-
-
-def test_every_section_is_in_the_contents() -> None:
-    """A section that nobody can find in the list is not there for a newcomer."""
-    contents = TEXT[TEXT.index("## Contents") : TEXT.index("## See what")]
-    linked = set(re.findall(r"\]\(#([^)]+)\)", contents))
-    sections = {anchor(heading) for heading in re.findall(r"^## (.+)$", PROSE, re.MULTILINE)}
-
-    assert sections - linked == {"start", "contents", "licence"}
+    assert lost == []
 
 
-def test_files_that_are_linked_or_shown_are_there_and_small() -> None:
-    """Paths are relative, so that they work on GitHub and in a copy; images load at once."""
-    paths = re.findall(r"\]\(([^#)][^)]*)\)", PROSE)
-    files = [ROOT / path for path in paths]
+@each_document
+def test_headings_are_not_called_alike(path: Path) -> None:
+    """A link to one would lead to the other."""
+    assert len(anchors(path)) == len(set(anchors(path)))
 
-    assert "tests/readme/quickstart.png" in paths
-    assert not [path for path in paths if path.startswith(("/", "http"))]
-    assert not [file for file in files if not file.is_file()]
-    assert all(file.stat().st_size < LARGEST_IMAGE for file in files)
+
+def test_readme_leads_to_every_page() -> None:
+    """A page that nobody finds from there is not known to a newcomer."""
+    assert {f"camoxpert_cli/guide/{topic}.md" for topic in TOPICS} <= set(links(README))
+
+
+def test_readme_is_short() -> None:
+    """What is longer belongs in the guide."""
+    assert len(TEXTS[README].splitlines()) < LONGEST_README
+
+
+def test_the_guide_has_its_topics() -> None:
+    """Each topic has a page, and each file is a page or the notebook."""
+    assert {path.name for path in FOLDER.iterdir()} == {*(f"{topic}.md" for topic in TOPICS), NOTEBOOK.name}
+
+
+@each_page
+def test_pages_begin_alike(topic: str) -> None:
+    """With a title, and one short sentence that the list of topics shows."""
+    title, blank, sentence, after = (TEXTS[FOLDER / f"{topic}.md"] + "\n").splitlines()[:4]
+
+    assert title.startswith("# ")
+    assert (blank, after) == ("", "")
+    assert sentence == summary(topic)
+    assert sentence.endswith(".")
+    assert len(sentence) <= LONGEST_SUMMARY
+    assert not set("`[*") & set(sentence)
+
+
+@each_page
+def test_code_in_pages_fits_a_terminal(topic: str) -> None:
+    """Its lines are not broken there, and not within a list, where they would be; images and HTML are not shown."""
+    text = TEXTS[FOLDER / f"{topic}.md"]
+    blocks = re.findall(r"^ *```\w+\n(.*?)^ *```", text, re.DOTALL | re.MULTILINE)
+
+    assert [line for block in blocks for line in block.splitlines() if len(line) > WIDEST_CODE] == []
+    assert re.findall(r"^ +```", text, re.MULTILINE) == []
+    assert "![" not in text
+    assert re.findall(r"<(?:br|img|details|summary|a|sub|kbd)\b", without_code(text)) == []
+
+
+def test_images_are_small() -> None:
+    """They load at once."""
+    images = re.findall(r"!\[[^\]]*\]\(([^)]+)\)", TEXTS[README])
+
+    assert images == ["tests/readme/quickstart.png"]
+    assert all((README.parent / path).stat().st_size < LARGEST_IMAGE for path in images)
 
 
 def test_the_image_is_what_its_script_draws() -> None:
@@ -169,7 +226,7 @@ def test_command_lines_can_be_typed(command: str) -> None:
 
 def test_command_lines_are_found() -> None:
     """Of blocks, cells, spans, broken lines and examples some line each; of most commands more than one."""
-    read = in_readme()
+    read = in_documents()
 
     assert {"train --preset quickstart", "doctor", "doctor --preset kaggle-2xT4"} <= set(read)
     assert "check-data /kaggle/input/cod10k-dataset/COD10K-v3 --write-clean clean.json" in read
@@ -187,7 +244,7 @@ def test_a_slip_in_a_line_is_found(line: str) -> None:
 
 
 def test_options_in_sentences_exist() -> None:
-    """Whatever looks like an option is one, of camox or of a program that the README tells to run."""
+    """Whatever looks like an option is one, of camox or of a program that the documents tell to run."""
     named = set(re.findall(r"(?<![\w-])--[a-z][a-z0-9-]+", TEXT))
     known = set().union(*OPTIONS.values())
 
@@ -197,15 +254,16 @@ def test_options_in_sentences_exist() -> None:
 
 
 def test_nothing_is_left_out() -> None:
-    """Every command and preset is in the README, and each option of what is documented here alone."""
+    """Every command and preset is in README or the guide, and each option of what is documented there alone."""
     names = {name.split()[0] for name in OPTIONS if name}
     explained = {option for name in ("eval", "predict", "export") for option in OPTIONS[name] if option[:2] == "--"}
 
-    assert {line.split()[0] for line in in_readme()} >= names
+    assert {line.split()[0] for line in in_documents()} >= names
     assert not [name for name in preset_names() if f"`{name}`" not in TEXT]
     assert not [option for option in explained - {"--help", "--stretch", "--no-include-noncam"} if option not in TEXT]
 
 
-def test_lines_are_short_enough_to_read_in_a_terminal() -> None:
-    """120 columns at most; a row of a table cannot be broken."""
-    assert not [line for line in TEXT.splitlines() if len(line) > 120 and not line.startswith("|")]
+@each_document
+def test_lines_are_short_enough_to_read_in_a_terminal(path: Path) -> None:
+    """120 columns at most; a row of a table cannot be broken, nor the description of an image."""
+    assert not [line for line in TEXTS[path].splitlines() if len(line) > 120 and not line.startswith(("|", "!["))]
