@@ -303,7 +303,7 @@ def _of_mask(raw: NDArray[Any], may_be_empty: bool) -> Iterator[tuple[str, str]]
 
 
 def _repeated(kept: Sequence[_Kept]) -> Iterator[Fault]:
-    """Duplicates within the training data, the validation data and each test set, and leaks; test sets may share images.
+    """Duplicates within training data, validation data and each test set, and leaks; test sets may share images.
 
     Of training images whose pixels are identical one is enough; images that only look alike stay, because another
     animal may sit in front of the same background. Test sets stay complete, so that scores are comparable. An image

@@ -75,7 +75,7 @@ def _may_be_turned(head: bytes) -> bool:
 
 
 def _head(path: Path) -> bytes:
-    """The first bytes of a file; empty if it is not a regular file or not readable, which reading it in full reports."""
+    """The first bytes of a file; empty if it is not a regular file or unreadable, which a full read reports."""
     if not stat.S_ISREG(status_of(path).st_mode):
         return b""
     with suppress(OSError), path.open("rb") as file:

@@ -37,7 +37,7 @@ Use: TypeAlias = Literal["train", "val", "test"]
 
 @dataclass(frozen=True)
 class DataSet:
-    """Training pairs, test sets by name (either may be empty), and a one-line description of what was found and skipped.
+    """Training pairs and test sets by name, either of which may be empty, and one line on what was found and skipped.
 
     `validation` contains validation pairs; it is empty if some of the training pairs are to be held out instead.
     """
@@ -61,7 +61,7 @@ class Folders:
 
 @dataclass(frozen=True)
 class FoundSet:
-    """A pair of folders found for `root` (as it was given), the folder they are `below`, and what their pairs are for."""
+    """A pair of folders found for `root` (as given), the folder they are `below`, and what their pairs are for."""
 
     root: str
     folders: Folders
@@ -388,9 +388,7 @@ def _read(found: FoundSet, include_noncam: bool) -> tuple[tuple[Pair, ...], str]
 def describe_nothing(split: Folders, files: Files) -> str:
     """Describe why two folders have no pair."""
     where = f"{split.images} contains {_contents(split.images)}; {split.masks} contains {_contents(split.masks)}"
-    reason = (
-        f"; {files.left_out} NonCAM images, which contain no camouflaged object, were skipped" if files.left_out else ""
-    )
+    reason = f"; skipped {files.left_out} NonCAM images, which contain no camouflaged object" if files.left_out else ""
     return where + reason
 
 
@@ -400,7 +398,7 @@ def _in_words() -> str:
 
 
 def _test_name(name: str) -> str:
-    """The name of a test set; "validation" is reserved for the run's own validation images wherever scores are shown."""
+    """The name of a test set; "validation" is reserved for the run's validation images wherever scores are shown."""
     return f"{name}-test" if name.casefold() == "validation" else name
 
 

@@ -16,17 +16,18 @@ OBJECT, SCORED_OBJECT = 127, 128
 # exceed that.
 _GREY_SPREAD = 24
 _MOST_COLOUR = 0.001
-_SAMPLED = 200  # at least so many rows and columns are checked for color: checking all would take a quarter of the reading time
+# At least so many rows and columns are checked for color: checking all would add a quarter to the reading time.
+_SAMPLED = 200
 _MOST_SHOWN = 5  # values of a file listed in a message
 
 
 class UnclearError(ValueError):
-    """The values of a file are invalid or ambiguous; the message completes a sentence that starts with the file name."""
+    """Invalid or ambiguous values in a file; the message completes a sentence that starts with the file name."""
 
 
 @dataclass(frozen=True)
 class Levels:
-    """The `grey` levels of a file's pixels, uint8 (H, W), and which pixels of every `step`th row and column have color."""
+    """The `grey` levels of a file's pixels, uint8 (H, W), and which pixels of every `step`th row and column are colored."""
 
     grey: NDArray[np.uint8]
     from_alpha: bool = False

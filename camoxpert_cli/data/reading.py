@@ -62,7 +62,7 @@ def within_memory(what: Path | str) -> Iterator[None]:
 def read_image(
     path: Path, img_size: int | None = None, alone: AbstractContextManager[object] | None = None
 ) -> tuple[NDArray[np.uint8], tuple[int, int]]:
-    """Read an image as uint8 (H, W, 3) RGB, rotated according to its EXIF orientation, and its original height and width.
+    """Read an image as uint8 (H, W, 3) RGB, rotated according to its EXIF orientation, and its full height and width.
 
     The EXIF orientation is applied because every viewer does so, and masks are drawn on what the viewer shows; see
     `read_matching_image`. If the caller will shrink the image to `img_size`, a JPEG that is at least twice as large is
