@@ -159,7 +159,7 @@ def _sets(report: dict[str, Any]) -> list[str]:
     from camoxpert_cli.data.reading import SMALL_OBJECT
 
     small_object = f"below {100 * SMALL_OBJECT:g} %"
-    header = ["", "pictures", "masks", "smallest", "median", "largest", "object's area", small_object]
+    header = ["", "images", "masks", "smallest", "median", "largest", "object's area", small_object]
     rows = []
     for each in report["sets"]:
         sizes = ["×".join(map(str, size[::-1])) for size in each["sizes"].values()] or ["", "", ""]

@@ -27,7 +27,7 @@ class UnclearError(ValueError):
 
 @dataclass(frozen=True)
 class Levels:
-    """The `grey` levels of a file's pixels, uint8 (H, W), and which pixels of every `step`th row and column are colored."""
+    """The `grey` levels of a file's pixels, uint8 (H, W), and where every `step`th row and column is in color."""
 
     grey: NDArray[np.uint8]
     from_alpha: bool = False
@@ -104,9 +104,7 @@ def eight_bits(values: NDArray[Any]) -> NDArray[np.uint8]:
         return np.asarray(values, dtype=np.uint8) * 255
     low, high = values.min(), values.max()
     if not 0 <= low <= high <= 0xFFFF:  # also False for NaN
-        raise UnclearError(
-            f"contains values from {low:g} to {high:g}, expected 0 to 255, 0 to 65535, or floats up to 1"
-        )
+        raise UnclearError(f"contains values from {low:g} to {high:g}, expected 0..255, 0..65535, or floats in 0..1")
     if high <= 1 and np.issubdtype(values.dtype, np.floating):
         return np.rint(values * 255).astype(np.uint8)
     return values.astype(np.uint8) if high <= 255 else (values.astype(np.uint16) >> 8).astype(np.uint8)

@@ -11,8 +11,9 @@ from camoxpert_cli.errors import DataError
 
 
 def hold_out(pairs: Sequence[Pair], fraction: float, seed: int) -> tuple[tuple[Pair, ...], tuple[Pair, ...]]:
-    """Split into training and validation pairs, both sorted by name, holding out `fraction` in (0, 1) of each superclass.
+    """Split into training and validation pairs, both sorted by name.
 
+    `fraction`, in (0, 1), is the share of each superclass that is held out for validation.
     Each side gets at least one pair. The choice depends only on names and `seed`: in each superclass the pairs with the
     lowest hashes are held out, so adding or removing an image moves few others. Raises DataError for fewer than two
     pairs.

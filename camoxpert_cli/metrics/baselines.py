@@ -39,7 +39,7 @@ def colour_threshold_iou(pairs: Sequence[Pair]) -> float:
 
 
 def local_variance_iou(pairs: Sequence[Pair]) -> float:
-    """Compute the best mean IoU of one threshold on the gray-level variance in a square window with a side in WINDOWS."""
+    """Compute the best mean IoU of one threshold on the gray-level variance in a square window of a side in WINDOWS."""
     return _best_over(pairs, [partial(_local_variance, side=side) for side in WINDOWS])
 
 

@@ -19,13 +19,16 @@ BETA_SQUARED = 0.3
 def precision(confusion: ConfusionCounts, empty: Empty) -> NDArray[np.float64]:
     """Compute the share of predicted pixels that are object: (T,). 0 if nothing is predicted.
 
-    With `empty` "exact", predicting nothing is correct if there is no object: 1.
+    With `empty` "exact", predicting nothing is correct if there is no object, and the result is 1.
     """
     return ratio(confusion.tp, confusion.predicted_positives, otherwise=_vacuous(confusion, empty))
 
 
 def recall(confusion: ConfusionCounts, empty: Empty) -> NDArray[np.float64]:
-    """Compute the share of the object's pixels that are predicted: (T,). Without an object 0, or 1 if `empty` is "exact"."""
+    """Compute the share of the object's pixels that are predicted: (T,).
+
+    Without an object, 0, or 1 if `empty` is "exact".
+    """
     return ratio(confusion.tp, confusion.tp + confusion.fn, otherwise=_vacuous(confusion, empty))
 
 

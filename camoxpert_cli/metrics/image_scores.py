@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from camoxpert_cli.metrics.comparison import Comparison
-from camoxpert_cli.metrics.histogram import Counts, Empty, Prediction, Mask
+from camoxpert_cli.metrics.histogram import Counts, Empty, Mask, Prediction
 from camoxpert_cli.metrics.measures import CURVES, EACH_EPOCH, MEASURES
 
 

@@ -15,7 +15,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from camoxpert_cli.metrics.histogram import Box, Counts, Histogram, Prediction, Mask, count_levels
+from camoxpert_cli.metrics.histogram import Box, Counts, Histogram, Mask, Prediction, count_levels
 
 ALPHA = 0.5
 _EPS = float(np.spacing(1))
@@ -31,7 +31,7 @@ class Region:
 
 
 def count_regions(grey: Prediction, mask: Mask, box: Box) -> list[Region]:
-    """Return the four parts into which the object's center divides a prediction (H, W), with the counts of their levels.
+    """Divide a prediction (H, W) at the object's center into four parts and count the levels of each.
 
     The center's row and column belong to the upper and left parts. `box` contains the object. Without an object, the
     whole prediction is one region.

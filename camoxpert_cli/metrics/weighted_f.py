@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from camoxpert_cli.metrics.histogram import Box, Empty, Histogram, Prediction, Mask
+from camoxpert_cli.metrics.histogram import Box, Empty, Histogram, Mask, Prediction
 
 # The Gaussian that smooths errors on the object: 7×7 pixels.
 SIGMA = 5.0
