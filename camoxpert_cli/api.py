@@ -167,7 +167,8 @@ def evaluate(
     Of the test sets in `dataset_path`, one folder or several, all are scored, or those that `sets` names; or the
     pictures in the folder `images` by the masks in `masks`. Each of the `sets` of what is returned has its `name`, the
     `means` of all measures and the `scores` of each picture; `to_json()` is what `camox eval --json` prints. `out` is a
-    folder for results.json, per_image.csv and report.html, `save_predictions` one for the predictions. Raises CamoxError.
+    folder for results.json, per_image.csv and report.html, `save_predictions` one for the predictions. Raises
+    CamoxError.
     """
     roots, folder = _paths(dataset_path), _path(out)
     own_images, own_masks = _path(images), _path(masks)

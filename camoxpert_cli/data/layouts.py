@@ -334,7 +334,7 @@ def _recognise(root: Path) -> tuple[list[Folders], list[str]]:
     if splits:
         used = [_child(below, names) for names in (_TRAIN_FOLDERS, _VAL_FOLDERS, _TEST_FOLDERS)]
         others = [each for each in below if each not in used and _holds_pairs(each)]
-        notes += [f"skipped {each.name}, which is not named as a train, validation or test folder" for each in others]
+        notes += [f"skipped {each.name}, which is not a train, validation or test folder" for each in others]
     return splits, notes
 
 
@@ -485,7 +485,7 @@ def _by_stem(paths: Sequence[Path], include_noncam: bool) -> tuple[dict[str, lis
 def describe_unread(others: Counter[str]) -> str:
     """Describe how many files with which extensions were skipped; empty if there are none."""
     counts = ", ".join(f"{count} {ending}" for ending, count in others.most_common(8))
-    return f"skipped {counts}, formats that OpenCV cannot read; convert images to PNG or JPEG" if counts else ""
+    return f"skipped {counts} (not readable by OpenCV; convert images to PNG or JPEG)" if counts else ""
 
 
 def _first_of(names: Sequence[str], kind: str) -> str:

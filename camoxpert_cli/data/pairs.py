@@ -68,7 +68,7 @@ def read_list(path: Path) -> tuple[tuple[Pair, ...], dict[str, tuple[Pair, ...]]
     except (ValueError, RecursionError) as error:
         raise DataError(f"{path} is not a list of pairs: {first_line(error)}", _HINT) from error
     if not isinstance(content, dict) or content.get("camox_list") != VERSION:
-        raise DataError(f'{path} is not a list of pairs: "camox_list": {VERSION} is missing', _HINT)
+        raise DataError(f'{path} is not a list of pairs: expected "camox_list": {VERSION}', _HINT)
     folder = path.absolute().parent
     train = _pairs(content.get("train"), folder, path)
     validation = _pairs(content.get("validation", []), folder, path)
