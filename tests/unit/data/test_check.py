@@ -318,9 +318,9 @@ def test_details_say_what_is_wrong(report: Report) -> None:
     assert "neither black nor white" in details["not binary", "blurred"]
     assert "in color" in details["color", "red"]
     assert "of the image and 100% of its border" in details["inverted", "inverted"]
-    assert "as it is stored, which is how camox reads it" in details["rotation", "stored-6"]
+    assert "the image as stored, which is how camox reads it" in details["rotation", "stored-6"]
     assert "fits the rotated image, which is how camox reads it" in details["rotation", "turned-6"]
-    assert "look which one" in details["rotation", "square-6"]
+    assert "check which one" in details["rotation", "square-6"]
     assert details["duplicate", "again-4"].endswith("Imgs/again-0.jpg")
     assert details["leak", "leaked"].startswith("also in test A: ")
     assert details["leak", "leaked"].endswith("A/Imgs/secret.jpg")

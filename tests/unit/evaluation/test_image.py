@@ -107,5 +107,5 @@ def test_maps_in_files_of_another_kind(tmp_path: Path) -> None:
 def test_masks_as_their_own_maps(tmp_path: Path) -> None:
     """Every score would be perfect: a folder was typed twice."""
     (tmp_path / "link").symlink_to(tmp_path)
-    with pytest.raises(UsageError, match="would be scored by itself"):
+    with pytest.raises(UsageError, match="--predictions and --masks are the same folder"):
         evaluate_predictions(tmp_path, tmp_path / "link", None, Protocol())

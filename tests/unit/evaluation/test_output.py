@@ -123,7 +123,7 @@ def test_files_of_others_are_never_overwritten(tmp_path: Path, there: str, conte
 def test_a_runs_folder_is_no_place(tmp_path: Path, name: str) -> None:
     """A run writes files of the same names at its end, and takes those it finds for its own."""
     (tmp_path / name).touch()
-    with pytest.raises(UsageError, match="is the folder of a run"):
+    with pytest.raises(UsageError, match="is a run folder"):
         refuse_overwriting(tmp_path, overwrite=True)
 
 
@@ -187,5 +187,5 @@ def test_names_that_are_no_text(evaluation: Evaluation, tmp_path: Path) -> None:
 def test_a_folder_that_cannot_be_made(tmp_path: Path) -> None:
     """Below a file no folder can be."""
     (tmp_path / "file").touch()
-    with pytest.raises(UsageError, match="cannot create the folder"):
+    with pytest.raises(UsageError, match="cannot be made a folder"):
         refuse_overwriting(tmp_path / "file" / "out", overwrite=False)

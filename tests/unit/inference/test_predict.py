@@ -255,8 +255,11 @@ def test_overlays_are_not_overwritten(network: CamoXpert, images: Path, tmp_path
     kept.parent.mkdir(parents=True)
     cv2.imwrite(str(kept), np.zeros((80, 80, 3), np.uint8))
     before = kept.read_bytes()
-    for paths, overwrite in (([images], False), ([outputs.overlay_folder], True)):
-        with pytest.raises(UsageError, match="would take the place of"):
+    for paths, overwrite, words in (
+        ([images], False, f"would overwrite .*{name}"),
+        ([outputs.overlay_folder], True, "would take the place of"),
+    ):
+        with pytest.raises(UsageError, match=words):
             run(network, paths, outputs, overwrite=overwrite)
 
     assert kept.read_bytes() == before
