@@ -158,7 +158,10 @@ REFUSALS: dict[str, tuple[Callable[[Path, Path], object], type[CamoxError], str]
     ),
     "batch": (lambda best, data: evaluate(best, dataset_path=data, batch_size=0), UsageError, "batch_size is 0"),
     "device": (lambda best, data: evaluate(best, dataset_path=data, device="tpu"), ConfigError, "run.device is 'tpu'"),
-    "set": (lambda best, data: evaluate(best, dataset_path=data, sets="CAMO", device="cpu"), UsageError, "unknown test set 'CAMO', expected one of TINY"),
+    "set": (
+        lambda best, data: evaluate(best, dataset_path=data, sets="CAMO", device="cpu"),
+        UsageError, "unknown test set 'CAMO', expected one of TINY",
+    ),
     "settings": (lambda *_: train(epoch=3, learning=1), ConfigError, "no setting epoch; did you mean epochs"),
     "value": (lambda *_: train(epochs=0, lr="abc"), ConfigError, r"epochs is 0[\s\S]*lr is 'abc'"),
 }  # fmt: skip

@@ -117,7 +117,7 @@ def test_targets_in_each_others_place(tmp_path: Path, paths: tuple[str, str]) ->
     ("folder", "message"),
     [
         ("file", "is a file, expected a folder"),
-        ("file/below", "cannot create the folder"),
+        ("file/below", "cannot be made a folder"),
         ("nowhere", "is a link to gone, which is not there"),
         ("nowhere/below", "is a link to gone, which is not there"),
         (f"{'x' * 300}/below", "File name too long"),
@@ -143,7 +143,7 @@ def test_folders_that_cannot_be(tmp_path: Path, folder: str, message: str) -> No
     [
         (errno.ENOSPC, "", "cannot be written to: No space left on device"),
         (errno.EROFS, "", "cannot be written to: Read-only file system"),
-        (errno.EACCES, "new", "cannot create the folder: Permission denied"),
+        (errno.EACCES, "new", "cannot be made a folder: Permission denied"),
     ],
 )
 def test_a_disk_that_refuses(
