@@ -159,7 +159,7 @@ def evaluate(
     empty_masks: EmptyMasks = "reference",
     device: str = "auto",
     out: PathLike | None = None,
-    save_maps: PathLike | None = None,
+    save_predictions: PathLike | None = None,
     overwrite: bool = False,
 ) -> Evaluation:
     """Score a checkpoint by the measures that papers print, on one device.
@@ -167,7 +167,8 @@ def evaluate(
     Of the test sets in `dataset_path`, one folder or several, all are scored, or those that `sets` names; or the
     pictures in the folder `images` by the masks in `masks`. Each of the `sets` of what is returned has its `name`, the
     `means` of all measures and the `scores` of each picture; `to_json()` is what `camox eval --json` prints. `out` is a
-    folder for results.json, per_image.csv and report.html, `save_maps` one for the maps. Raises CamoxError.
+    folder for results.json, per_image.csv and report.html, `save_predictions` one for the predictions. Raises
+    CamoxError.
     """
     roots, folder = _paths(dataset_path), _path(out)
     own_images, own_masks = _path(images), _path(masks)
@@ -190,7 +191,7 @@ def evaluate(
         inference,
         Protocol(stretch, empty_masks),
         run,
-        save_maps=_path(save_maps),
+        save_predictions=_path(save_predictions),
         overwrite=overwrite,
         beside=[] if folder is None else output.files_in(folder),
         command=(),

@@ -159,7 +159,7 @@ def _sets(report: dict[str, Any]) -> list[str]:
     from camoxpert_cli.data.reading import SMALL_OBJECT
 
     small_object = f"below {100 * SMALL_OBJECT:g} %"
-    header = ["", "pictures", "masks", "smallest", "median", "largest", "object's area", small_object]
+    header = ["", "images", "masks", "smallest", "median", "largest", "object's area", small_object]
     rows = []
     for each in report["sets"]:
         sizes = ["×".join(map(str, size[::-1])) for size in each["sizes"].values()] or ["", "", ""]
@@ -192,5 +192,5 @@ def _faults(faults: list[Fault]) -> list[str]:
         lines += [f"  {fault.path}: {fault.detail}" for fault in members[:_MOST_SHOWN]]
         if len(members) > _MOST_SHOWN:
             lines.append(f"  and {len(members) - _MOST_SHOWN} more, see --json")
-        lines += [f"  {each.mending}" for each in members if each.mending][:1]
+        lines += [f"  {each.repair}" for each in members if each.repair][:1]
     return lines

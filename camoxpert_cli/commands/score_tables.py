@@ -28,7 +28,7 @@ def _set_to_text(each: ScoredSet, title: str) -> str:
     rows += [_row(f"  {label}", count, means.measures) for label, (count, means) in each.slices.items()]
     published = published_for(each.name)
     rows += [_row(row.system, None, row.scores) for row in published]
-    lines = [console.table([each.name, "pictures", *_HEADINGS], rows), ""]
+    lines = [console.table([each.name, "images", *_HEADINGS], rows), ""]
     families = [
         [family, *(f"{each.means.measures[name]:.3f}" for name in names)] for family, names in _FAMILIES.items()
     ]

@@ -51,10 +51,10 @@ def _print_summary(outcome: Outcome, results: Mapping[str, Any]) -> None:
     rows = [["validation", *_cells(results["validation"])]]
     rows += [[f"test {name}", *_cells(scores)] for name, scores in results["tests"].items()]
     rows += [
-        [f"  {name}", str(results["validation"]["pictures"]), f"{iou:.4f}"] + [""] * (len(_SHOWN) - 1)
+        [f"  {name}", str(results["validation"]["images"]), f"{iou:.4f}"] + [""] * (len(_SHOWN) - 1)
         for name, iou in results["baselines"].items()
     ]
-    console.result(console.table(["", "pictures", *_SHOWN], rows))
+    console.result(console.table(["", "images", *_SHOWN], rows))
     console.say()
     console.say(f"Best weights     {folder.best}, epoch {results['epoch']} of {outcome.epochs}")
     if config.run.report:
@@ -72,4 +72,4 @@ def _print_summary(outcome: Outcome, results: Mapping[str, Any]) -> None:
 
 
 def _cells(scores: Mapping[str, Any]) -> list[str]:
-    return [str(scores["pictures"]), *(f"{scores[name]:.4f}" for name in _SHOWN.values())]
+    return [str(scores["images"]), *(f"{scores[name]:.4f}" for name in _SHOWN.values())]

@@ -61,9 +61,9 @@ def test_pictures_and_test_sets_of_every_kind(
     said = capsys.readouterr().err
 
     assert f"{TRAINING_IMAGES} for training, {TEST_IMAGES} for validation" in said
-    assert f"{TEST_SET}: 1 of {TEST_IMAGES} pictures have another size than their masks, the first {path.stem}" in said
+    assert f"{TEST_SET}: 1 of {TEST_IMAGES} images differ in size from their masks, the first is {path.stem}" in said
     assert results["tests"].keys() == {TEST_SET, "validation-test"}
-    assert results["tests"]["validation-test"]["pictures"] == TEST_IMAGES
+    assert results["tests"]["validation-test"]["images"] == TEST_IMAGES
     sets = {TEST_SET, "validation-test", "validation"}
     assert Counter(row["dataset"] for row in rows) == dict.fromkeys(sets, TEST_IMAGES)
     assert {row["name"][0] for row in rows if row["dataset"] == "validation"} == {"v"}
@@ -186,7 +186,7 @@ def test_masks_are_not_overwritten_by_maps(plain_run: RunFolder, tiny_data: Path
     images, masks = data / "TestDataset" / TEST_SET / "Imgs", data / "TestDataset" / TEST_SET / "GT"
     before = {path.name: path.read_bytes() for path in masks.iterdir()}
     checkpoint = plain_run.best
-    for overwrite, message in ((False, "would take the place of"), (True, "camox did not write it")):
+    for overwrite, message in ((False, "would overwrite"), (True, "camox did not write it")):
         with pytest.raises(UsageError, match=message):
             predict(checkpoint, [images], Outputs(masks), device="cpu", img_size=None, overwrite=overwrite)
     predict(checkpoint, [images], Outputs(tmp_path / "maps", 0.5), device="cpu", img_size=None, overwrite=False)

@@ -82,7 +82,7 @@ def test_of_the_original_program(network: CamoXpert, tmp_path: Path) -> None:
 def test_missing_packages(checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, absent: list[str]) -> None:
     """Without what writes ONNX one sentence says what to install; .safetensors needs none of it."""
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name in absent else object())
-    with pytest.raises(UsageError, match=f"(?m)takes packages that are not installed: {', '.join(absent)}$") as caught:
+    with pytest.raises(UsageError, match=f"(?m)needs packages that are not installed: {', '.join(absent)}$") as caught:
         export(checkpoint, tmp_path / "out.onnx")
 
     assert caught.value.hint == "python -m pip install onnx onnxruntime onnxscript"
@@ -95,8 +95,8 @@ def test_missing_packages(checkpoint: Path, tmp_path: Path, monkeypatch: pytest.
     ("target", "overwrite", "message"),
     [
         ("taken.onnx", False, "taken.onnx exists already"),
-        ("out.pth", False, "does not say which format is meant"),
-        ("out", False, "does not say which format is meant"),
+        ("out.pth", False, "has no known export format"),
+        ("out", False, "has no known export format"),
         ("nowhere/out.onnx", False, "there is no folder"),
         ("folder.onnx", True, "folder.onnx is a folder"),
         ("link.safetensors", True, "is the checkpoint itself"),
@@ -148,7 +148,7 @@ def test_onnx_that_differs_is_not_kept(
         assert onnx.write_onnx(path, network, 64, {}) == difference
         assert path.read_text() == "new"
     else:
-        with pytest.raises(CheckpointError, match="differ by"):
+        with pytest.raises(CheckpointError, match="differ from the network's by"):
             onnx.write_onnx(path, network, 64, {})
         assert path.read_text() == "precious"
     assert [each.name for each in tmp_path.iterdir()] == ["out.onnx"]
