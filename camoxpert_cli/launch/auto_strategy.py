@@ -80,7 +80,7 @@ def choose(
     if remembered is not None:
         console.say(f"Strategy: {remembered}, as tried before")
         return remembered
-    if config.data.generated_pictures == 0:
+    if config.data.generated_images == 0:
         find_given(config.data)  # what is wrong there is told before minutes of trials
     console.say(
         f"Strategy: trying {' and '.join(candidates)} on {placement.count} devices; "

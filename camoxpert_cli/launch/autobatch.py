@@ -58,7 +58,7 @@ def fit_batches(resolved: Resolved, measure: Measure) -> Resolved:
     and what training would end of as soon as it began.
     """
     asked = resolved.config
-    if asked.data.generated_pictures == 0:
+    if asked.data.generated_images == 0:
         find_given(asked.data)  # what is wrong there is told before half a minute of trials
     console.say("Memory: trying two steps of each stage on every GPU")
     config = asked

@@ -147,7 +147,7 @@ def test_the_launcher_is_killed(tiny_data: Path, tmp_path: Path) -> None:
     code, _ = run(command, TMPDIR=str(place), **killed)
     assert code == -signal.SIGKILL
     assert read_checkpoint(folder / "last.pth")["training"]["progress"]["samples"] == steps(folder)[-1][1]
-    assert "stopped by a request to terminate" in (folder / "logs" / "rank1.log").read_text()
+    assert "stopped by SIGTERM" in (folder / "logs" / "rank1.log").read_text()
     assert len(list(place.glob("camox-*"))) == 1
 
     code, output = run([*camox("resume", str(folder))], TMPDIR=str(place))

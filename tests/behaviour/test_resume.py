@@ -183,7 +183,7 @@ def test_two_at_once(run_copy: Path) -> None:
         outcome = camox("resume", run_copy)
 
     assert outcome.exit_code == 2
-    assert "another process is at work in the run folder" in outcome.stderr
+    assert "another process is using the run folder" in outcome.stderr
     assert contents(run_copy) == before
 
 

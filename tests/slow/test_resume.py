@@ -137,7 +137,7 @@ def test_what_changes_is_said(run_folder: Path) -> None:
 
     assert outcome.exit_code == 0, outcome.output
     assert "Warning: changed train.lr 0.001 -> 0.002: from here on the run is another one" in outcome.stderr
-    assert "changed train.batch_size 4 -> 2: the same pictures a step in the same order" in outcome.stderr
+    assert "changed train.batch_size 4 -> 2: the same images per optimizer step in the same order" in outcome.stderr
     assert "changed data.num_workers 0 -> 1: the result stays what it would have been" in outcome.stderr
 
 

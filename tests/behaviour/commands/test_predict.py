@@ -104,7 +104,7 @@ def test_one_broken_image(checkpoint: Path, folder: Path) -> None:
         (["photos/*.tif"], 3, "no picture matches photos/*.tif"),
         (["photos", "--tta", "rotate"], 2, "--tta is 'rotate', expected flip, scales or flip,scales"),
         (["photos", "--threshold", "128"], 2, "--threshold is 128, expected above 0 and below 1"),
-        (["photos", "--out", "photos", "--overwrite"], 2, "would take the place of"),
+        (["photos", "--out", "photos", "--overwrite"], 2, "would overwrite"),
     ],
 )
 def test_refusals(checkpoint: Path, folder: Path, arguments: list[str], code: int, message: str) -> None:

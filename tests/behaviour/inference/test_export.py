@@ -94,10 +94,10 @@ def test_missing_packages(checkpoint: Path, tmp_path: Path, monkeypatch: pytest.
 @pytest.mark.parametrize(
     ("target", "overwrite", "message"),
     [
-        ("taken.onnx", False, "taken.onnx exists already"),
+        ("taken.onnx", False, "taken.onnx already exists"),
         ("out.pth", False, "does not say which format is meant"),
         ("out", False, "does not say which format is meant"),
-        ("nowhere/out.onnx", False, "there is no folder"),
+        ("nowhere/out.onnx", False, "out.onnx cannot be written: folder "),
         ("folder.onnx", True, "folder.onnx is a folder"),
         ("link.safetensors", True, "is the checkpoint itself"),
     ],

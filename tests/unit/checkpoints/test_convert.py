@@ -297,9 +297,9 @@ def test_what_is_left_out(tmp_path: Path, network: Stub) -> None:
     ("target", "options", "message"),
     [
         (None, {}, "there is no file to write to"),
-        ("taken.pth", {}, "exists already"),
+        ("taken.pth", {}, "already exists"),
         ("other.pth", {"in_place": True}, "--in-place was asked for"),
-        ("nowhere/out.pth", {}, "there is no folder"),
+        ("nowhere/out.pth", {}, "out.pth cannot be written: folder "),
     ],
 )
 def test_targets_that_are_refused(

@@ -181,7 +181,7 @@ def test_images_are_not_overwritten(
     shutil.copytree(images, folder)
     before = {path.name: path.read_bytes() for path in folder.iterdir()}
     for paths, out in ((folder, tmp_path / "maps" / ".." / "folder"), (Path("folder"), folder)):
-        with pytest.raises(UsageError, match="would take the place of") as caught:
+        with pytest.raises(UsageError, match="would overwrite") as caught:
             run(network, [paths], out, overwrite=True)
         assert caught.value.exit_code == 2
 
@@ -256,7 +256,7 @@ def test_overlays_are_not_overwritten(network: CamoXpert, images: Path, tmp_path
     cv2.imwrite(str(kept), np.zeros((80, 80, 3), np.uint8))
     before = kept.read_bytes()
     for paths, overwrite in (([images], False), ([outputs.overlay_folder], True)):
-        with pytest.raises(UsageError, match="would take the place of"):
+        with pytest.raises(UsageError, match="would overwrite"):
             run(network, paths, outputs, overwrite=overwrite)
 
     assert kept.read_bytes() == before
