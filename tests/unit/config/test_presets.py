@@ -81,9 +81,9 @@ def test_every_preset_opens_with_the_command_that_runs_it(path: Path) -> None:
 
 @every_recipe
 def test_every_recipe_says_whose_its_claims_are(name: str) -> None:
-    """Time and score in the header are told as the document's or the guide's, measured by nobody here."""
+    """The header attributes time and score to the document or the guide, and says that we did not measure them."""
     text = (PRESETS / f"{name}.yaml").read_text(encoding="utf-8")
-    claim = re.search(r"Expected, by (README_MULTI_GPU\.md|that guide)[^;]*; nobody has measured it here:", text)
+    claim = re.search(r"Expected, according to (README_MULTI_GPU\.md|that guide)[^;]*; not measured by us:", text)
 
     assert claim is not None
     assert "time   " in text

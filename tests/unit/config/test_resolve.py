@@ -317,6 +317,25 @@ def test_a_mapping_is_checked_as_strictly_as_a_preset() -> None:
     )
 
 
+def test_a_key_of_an_earlier_version(tmp_path: Path) -> None:
+    """What 0.1 stored and presets written for it are read under the new name; the command line has the new one only."""
+    old = {"data": {"generated_pictures": 9}, "train": {"seed": 3}}
+    path = preset(tmp_path, "data:\n  generated_pictures: 7\n")
+    resolved = resolve(path, {})
+
+    assert from_mapping(old, "runs/a/config.yaml") == from_mapping(
+        {"data": {"generated_images": 9}, "train": {"seed": 3}}, "runs/a/config.yaml"
+    )
+    assert (resolved.config.data.generated_images, resolved.origins["data.generated_images"]) == (7, path)
+    assert resolve(None, {"data.generated_images": "8"}, saved=(old, "x")).config.data.generated_images == 8
+    assert problems_of(preset(tmp_path, "data:\n  generated_pictures: -1\n")) == [
+        f"{path}: data.generated_images is '-1', expected an integer of at least 0"
+    ]
+    assert problems_of(None, None, "data.generated_pictures=3") == [
+        "--set: unknown setting data.generated_pictures (given '3'); did you mean data.generated_images?"
+    ]
+
+
 @pytest.mark.parametrize("content", [None, [], "text"])
 def test_a_mapping_that_is_none(content: object) -> None:
     """An empty or foreign file is an error of that file, not a crash."""
