@@ -161,7 +161,7 @@ def evaluate(
     empty_masks: EmptyMasks = "reference",
     device: str = "auto",
     out: PathLike | None = None,
-    save_maps: PathLike | None = None,
+    save_predictions: PathLike | None = None,
     overwrite: bool = False,
 ) -> Evaluation:
     """Score a checkpoint with the measures reported in papers, on one device.
@@ -169,8 +169,8 @@ def evaluate(
     Scores the test sets in `dataset_path`, one folder or several: all of them, or those named in `sets`. Alternatively,
     scores the images in the folder `images` against the masks in `masks`. Each of the `sets` of the result has its
     `name`, the `means` of all measures and the `scores` of each image; `to_json()` returns what `camox eval --json`
-    prints. `out` is a folder for results.json, per_image.csv and report.html, `save_maps` one for the predictions.
-    Raises CamoxError.
+    prints. `out` is a folder for results.json, per_image.csv and report.html, `save_predictions` one for the
+    predictions. Raises CamoxError.
     """
     roots, folder = _paths(dataset_path), _path(out)
     own_images, own_masks = _path(images), _path(masks)
@@ -193,14 +193,14 @@ def evaluate(
         inference,
         Protocol(stretch, empty_masks),
         run,
-        save_maps=_path(save_maps),
+        save_predictions=_path(save_predictions),
         overwrite=overwrite,
         beside=[] if folder is None else output.files_in(folder),
         command=(),
     )
     assert evaluation is not None  # a single device is evaluated in this process
     if folder is not None:
-        output.refuse_overwriting(folder, overwrite)  # again: another process may have written there meanwhile
+        output.refuse_overwriting(folder, overwrite)  # once more: another process may have written there since
         output.write_evaluation(folder, evaluation)
     evaluation.require_saved()
     return evaluation

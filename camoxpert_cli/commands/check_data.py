@@ -192,5 +192,5 @@ def _faults(faults: list[Fault]) -> list[str]:
         lines += [f"  {fault.path}: {fault.detail}" for fault in members[:_MOST_SHOWN]]
         if len(members) > _MOST_SHOWN:
             lines.append(f"  and {len(members) - _MOST_SHOWN} more, see --json")
-        lines += [f"  {each.mending}" for each in members if each.mending][:1]
+        lines += [f"  {each.repair}" for each in members if each.repair][:1]
     return lines

@@ -20,61 +20,69 @@ _FLAGS = ("data.dataset_path", "data.include_noncam", "run.device", "run.gpus", 
 def evaluate(
     checkpoint: Annotated[
         Path | None,
-        typer.Argument(metavar="CHECKPOINT", help="Checkpoint of camox or of another program; none with --maps."),
+        typer.Argument(
+            metavar="CHECKPOINT", help="Checkpoint of camox or of another program; none with --predictions."
+        ),
     ] = None,
     sets: Annotated[
-        list[str] | None, typer.Option("--set", metavar="NAME", help="Score this test set only; may be repeated.")
+        list[str] | None, typer.Option("--set", metavar="NAME", help="Score only this test set; may be repeated.")
     ] = None,
-    maps: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="Score the maps in this folder, whoever made them.")
+    predictions: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Score the predictions in this folder, from any program.")
     ] = None,
     images: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="Folder of pictures, beside --masks; with --maps only shown.")
+        Path | None,
+        typer.Option(
+            metavar="DIR", help="Folder of images, with --masks; with --predictions, only shown in the report."
+        ),
     ] = None,
-    masks: Annotated[Path | None, typer.Option(metavar="DIR", help="Folder of masks, for --maps or --images.")] = None,
+    masks: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Folder of masks, for --predictions or --images.")
+    ] = None,
     out: Annotated[
         Path | None, typer.Option(metavar="DIR", help="Folder for results.json, per_image.csv and report.html.")
     ] = None,
-    save_maps: Annotated[Path | None, typer.Option(metavar="DIR", help="Write the maps as DIR/SET/NAME.png.")] = None,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace what eval wrote there before.")] = False,
-    stretch: Annotated[bool, typer.Option(help="Stretch each map to 0..1 before it is scored, as papers do.")] = True,
+    save_predictions: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Write predictions to DIR/SET/NAME.png.")
+    ] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace files that eval wrote there before.")] = False,
+    stretch: Annotated[bool, typer.Option(help="Rescale each prediction to 0..1 before scoring, as papers do.")] = True,
     empty_masks: Annotated[
         EmptyMasks,
         typer.Option(
             metavar="reference|exact",
-            help="A mask without object: as PySODMetrics has it, or 1 for a map without any and 0 otherwise.",
+            help="Scores for a mask without an object: as in PySODMetrics, or 1 for an empty prediction, else 0.",
         ),
     ] = "reference",
     tta: Views = None,
     weights: Weights = None,
     img_size: NetworkSide = None,
-    batch_size: Annotated[
-        int, typer.Option(min=1, max=MOST_COUNTED, metavar="N", help="Pictures at a time, per GPU.")
-    ] = 8,
+    batch_size: Annotated[int, typer.Option(min=1, max=MOST_COUNTED, metavar="N", help="Per-GPU batch size.")] = 8,
     precision: Annotated[
-        Precision, typer.Option(metavar="fp32|fp16|bf16|auto", help="Number format of the network.")
+        Precision, typer.Option(metavar="fp32|fp16|bf16|auto", help="Precision of the network.")
     ] = "fp32",
     as_json: AsJson = False,
     quiet: Quiet = False,
     **flags: Any,
 ) -> None:
-    """Score a network, or maps, by the measures that papers print.
+    """Score a checkpoint, or predictions of any program.
 
-    Every picture is scored at its mask's own size, by the rules of PySODMetrics, and counts the same.
+    Computes the measures reported in papers. Every image is scored at the size of its mask, by the rules of
+    PySODMetrics, and has the same weight.
 
     \b
     Examples:
       camox eval runs/first/best_model.pth --dataset-path DATA
       camox eval runs/first/best_model.pth --dataset-path DATA --set CAMO \\
-          --tta flip --out scores --save-maps maps
+          --tta flip --out scores --save-predictions predictions
       camox eval original.pth --images photos --masks masks --gpus 2
-      camox eval --maps THEIR_MAPS --masks DATA/TestDataset/CAMO/GT
+      camox eval --predictions DIR --masks DATA/TestDataset/CAMO/GT
     """
     from camoxpert_cli.config.resolve import resolve
 
     config = resolve(None, flags).config
     roots = [Path(path) for path in config.data.dataset_path]
-    check_source(checkpoint, maps, roots, images, masks)
+    check_source(checkpoint, predictions, roots, images, masks)
     protocol = Protocol(stretch, empty_masks)
     views = NO_TTA if tta is None else parse_tta(tta)
     inference = Inference(img_size, batch_size, precision, views, weights)
@@ -82,12 +90,13 @@ def evaluate(
     from camoxpert_cli.evaluation import output
 
     if out is not None:
-        inputs = (each for each in (checkpoint, maps, masks, images, *roots) if each is not None)
+        inputs = (each for each in (checkpoint, predictions, masks, images, *roots) if each is not None)
         output.refuse_overwriting(out, overwrite, inputs)
-    if maps is not None and masks is not None:
+    if predictions is not None and masks is not None:
         from camoxpert_cli.evaluation.given_predictions import evaluate_predictions
 
-        evaluation = evaluate_predictions(maps, masks, images, protocol, include_noncam=config.data.include_noncam)
+        noncam = config.data.include_noncam
+        evaluation = evaluate_predictions(predictions, masks, images, protocol, include_noncam=noncam)
     else:
         from camoxpert_cli.launch.evaluate import evaluate as evaluate_checkpoint
 
@@ -100,7 +109,7 @@ def evaluate(
             inference,
             protocol,
             config.run,
-            save_maps=save_maps,
+            save_predictions=save_predictions,
             overwrite=overwrite,
             beside=[] if out is None else output.files_in(out),
             command=sys.argv[1:],
@@ -110,12 +119,12 @@ def evaluate(
         evaluation = found
     from camoxpert_cli.commands.score_tables import to_text
 
-    # First of all, for the disk may refuse what follows.
+    # Printed first, because writing the files may fail.
     try:
         console.result(json.dumps(evaluation.to_json(), indent=2) if as_json else to_text(evaluation))
-    finally:  # where nobody reads them too
+    finally:  # also if they cannot be printed
         if out is not None:
-            output.refuse_overwriting(out, overwrite)  # once more, for another process may have been faster
+            output.refuse_overwriting(out, overwrite)  # once more: another process may have written there since
             output.write_evaluation(out, evaluation)
             console.say(f"Written: {out / output.REPORT}, with {output.RESULTS} and {output.PER_IMAGE}")
     evaluation.require_saved()

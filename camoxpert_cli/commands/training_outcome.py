@@ -52,7 +52,7 @@ def _print_summary(outcome: Outcome, results: Mapping[str, Any]) -> None:
     rows = [["validation", *_cells(results["validation"])]]
     rows += [[f"test {name}", *_cells(scores)] for name, scores in results["tests"].items()]
     rows += [
-        [f"  {name}", str(results["validation"]["pictures"]), f"{iou:.4f}"] + [""] * (len(_SHOWN) - 1)
+        [f"  {name}", str(results["validation"]["images"]), f"{iou:.4f}"] + [""] * (len(_SHOWN) - 1)
         for name, iou in results["baselines"].items()
     ]
     console.result(console.table(["", "images", *_SHOWN], rows))
@@ -73,4 +73,4 @@ def _print_summary(outcome: Outcome, results: Mapping[str, Any]) -> None:
 
 
 def _cells(scores: Mapping[str, Any]) -> list[str]:
-    return [str(scores["pictures"]), *(f"{scores[name]:.4f}" for name in _SHOWN.values())]
+    return [str(scores["images"]), *(f"{scores[name]:.4f}" for name in _SHOWN.values())]

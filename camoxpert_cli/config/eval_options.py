@@ -1,4 +1,4 @@
-"""What `camox eval` is asked to score, and how: checked before anything takes time."""
+"""What `camox eval` scores, and how; validated before any work starts."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Weights = Literal["model", "ema"]
 
 @dataclass(frozen=True)
 class TestData:
-    """Where test sets are looked for, and which of them are taken; all where `names` is empty."""
+    """Where test sets are looked for, and the names of those to use; all if `names` is empty."""
 
     roots: Sequence[Path] = ()
     folders: Sequence[tuple[Path, Path]] = ()
@@ -27,7 +27,7 @@ class TestData:
 
 @dataclass(frozen=True)
 class Inference:
-    """How maps are made. `img_size` None: as trained. `weights` None: their average where there is one."""
+    """How predictions are made. `img_size` None: as in training. `weights` None: EMA if the checkpoint has them."""
 
     img_size: int | None = None
     batch_size: int = 8
@@ -38,31 +38,32 @@ class Inference:
 
 @dataclass(frozen=True)
 class Protocol:
-    """How maps are scored: see `metrics.image_scores.score_image`."""
+    """How predictions are scored: see `metrics.image_scores.score_image`."""
 
     stretch: bool = True
     empty: EmptyMasks = "reference"
 
 
 def check_source(
-    checkpoint: Path | None, maps: Path | None, roots: Sequence[Path], images: Path | None, masks: Path | None
+    checkpoint: Path | None, predictions: Path | None, roots: Sequence[Path], images: Path | None, masks: Path | None
 ) -> None:
-    """Raise UsageError unless it is clear what is scored on what: a checkpoint on test sets, or maps by masks."""
-    maps_example = "camox eval --maps MAPS --masks DATA/TestDataset/CAMO/GT"
-    if (checkpoint is None) == (maps is None):
+    """Raise UsageError unless the input is unambiguous: a checkpoint with test sets, or predictions with masks."""
+    example = "camox eval --predictions DIR --masks DATA/TestDataset/CAMO/GT"
+    if (checkpoint is None) == (predictions is None):
         what = (
-            "neither a checkpoint nor --maps was given"
-            if maps is None
-            else f"{checkpoint} and --maps {maps} are both given"
+            "neither a checkpoint nor --predictions was given"
+            if predictions is None
+            else f"both a checkpoint, {checkpoint}, and --predictions {predictions} were given"
         )
-        raise UsageError(
-            f"{what}, expected one of them", f"camox eval CHECKPOINT --dataset-path DATA, or {maps_example}"
-        )
-    if maps is not None:
+        raise UsageError(f"{what}, expected one of them", f"camox eval CHECKPOINT --dataset-path DATA, or {example}")
+    if predictions is not None:
         if masks is None:
-            raise UsageError("--maps needs the folder of the masks as --masks", maps_example)
+            raise UsageError("--predictions requires --masks, the folder of the ground-truth masks", example)
         if roots:
-            raise UsageError(f"--maps {maps} is scored by --masks, and --dataset-path is for checkpoints", maps_example)
+            raise UsageError(
+                f"--predictions {predictions} is scored against --masks; --dataset-path is only for checkpoints",
+                example,
+            )
         return
     if (images is None) != (masks is None):
         raise UsageError("--images and --masks belong together", "--images DIR --masks DIR")

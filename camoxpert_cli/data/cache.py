@@ -1,7 +1,7 @@
-"""Resized images and masks in one file that is mapped into memory.
+"""Resized images and masks in one memory-mapped file.
 
-A file holds `count` records, each the image uint8 (S, S, 3) and then the mask uint8 (S, S) of 0 and 1. Its name
-carries a digest of what it was made from, so that it never goes stale: where anything changed, another file is made.
+The file contains `count` records, each an image as uint8 (S, S, 3) followed by its mask as uint8 (S, S) of 0 and 1.
+Its name contains a digest of its sources, so a cache never goes stale: if any source changes, a new file is built.
 Workers and other processes share its pages.
 """
 
@@ -31,14 +31,14 @@ from camoxpert_cli.data.resizing import read_resized
 from camoxpert_cli.data.threads import in_threads
 from camoxpert_cli.errors import UsageError
 
-# Changes where reading or resizing gives other pixels.
+# Increment when a change to reading or resizing produces different pixels.
 _VERSION = 2
 _UNUSED_SECONDS = 30 * 24 * 3600
 _NAME = r"pictures-\d+px-[0-9a-f]{32}\.u8"
 
 
 class ImageCache:
-    """Reads the records of a complete cache file."""
+    """Reader for the records of a complete cache file."""
 
     def __init__(self, path: Path, pairs: Sequence[Pair], img_size: int) -> None:
         self.path = path
@@ -46,21 +46,21 @@ class ImageCache:
         self.count = len(pairs)
         self._rows = {pair: row for row, pair in enumerate(pairs)}
         self._records = self._open()
-        with suppress(OSError):  # somebody else's, or on a read-only disk
-            os.utime(path)  # it is in use
+        with suppress(OSError):  # owned by another user, or on a read-only disk
+            os.utime(path)  # marks it as in use
 
     def read(self, pair: Pair) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
-        """What `read_resized` gives for the pair: image (S, S, 3) and mask (S, S)."""
+        """Return the image (S, S, 3) and mask (S, S) that `read_resized` returns for the pair."""
         side = self.img_size
         record = self._records[self._rows[pair]]
         return record[: 3 * side * side].reshape(side, side, 3), record[3 * side * side :].reshape(side, side)
 
     def _open(self) -> NDArray[np.uint8]:
-        # Copy-on-write: what is read may be written to, and the file stays as it is.
+        # Copy-on-write: callers may modify what they read without changing the file.
         return np.asarray(np.memmap(self.path, np.uint8, "c", shape=(self.count, 4 * self.img_size**2)))
 
     def __getstate__(self) -> dict[str, Any]:
-        """Without the pixels: a worker that is not forked maps the file itself."""
+        """Leave out the pixels: a worker that is not forked maps the file itself."""
         return {name: value for name, value in self.__dict__.items() if name != "_records"}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -69,15 +69,15 @@ class ImageCache:
 
 
 def cache_bytes(count: int, img_size: int) -> int:
-    """The size of a cache of `count` pairs."""
+    """Return the size in bytes of a cache of `count` pairs."""
     return 4 * count * img_size**2
 
 
 def cache_path(folder: Path, pairs: Sequence[Pair], img_size: int) -> Path:
-    """The file in `folder` for these pairs in this order, named after the state of every one of their files.
+    """Return the path in `folder` of the cache for these pairs in this order, named after the state of all their files.
 
-    Paths, sizes and times of change stand for their contents; the system sets the latter whatever a program claims.
-    Raises DataError for a file that is not there.
+    Paths, sizes, and modification and change times stand in for the contents; programs cannot forge change times.
+    Raises DataError for a missing file.
     """
     state = hashlib.sha256(f"{_VERSION} {cv2.__version__}".encode())
     for file in (file for pair in pairs for file in (pair.image, pair.mask)):
@@ -88,12 +88,12 @@ def cache_path(folder: Path, pairs: Sequence[Pair], img_size: int) -> Path:
 
 
 def is_complete(path: Path, count: int, img_size: int) -> bool:
-    """Whether the cache file is there and whole."""
+    """Return whether the cache file exists and is complete."""
     return path.is_file() and path.stat().st_size == cache_bytes(count, img_size)
 
 
 def holds_cache(folder: Path) -> bool:
-    """Whether images were cached there."""
+    """Return whether the folder contains a cache file."""
     return next(folder.glob("pictures-*.u8"), None) is not None
 
 
@@ -106,11 +106,12 @@ def build_cache(
     reserve: int = 0,
     waiting: Callable[[], None] = lambda: None,
 ) -> None:
-    """Make the cache file unless it is there; several processes may do so at once, and one of them does the work.
+    """Build the cache file unless it exists; several processes may call this at once, and one of them does the work.
 
-    `advance` is told how many more pairs are done, and `waiting` is called where another process is at work. Files in
-    the folder that were not used for a month are removed. Raises DataError for a pair that cannot be read, OSError
-    where the folder cannot be written or the file would leave less than `reserve` bytes on the disk; no file is left.
+    `advance` receives the number of newly finished pairs; `waiting` is called if another process is building a cache
+    in the folder. Files in the folder that were not used for 30 days are removed. Raises DataError if a pair cannot
+    be read, OSError if the folder is not writable or the file would leave less than `reserve` bytes free on the disk;
+    no partial file remains.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     with _sole_builder(path.parent, waiting) as is_sole:
@@ -120,7 +121,7 @@ def build_cache(
             _sweep(path.parent)
         free = shutil.disk_usage(path.parent).free
         if free < cache_bytes(len(pairs), img_size) + reserve:
-            raise OSError(errno.ENOSPC, f"{free / 2**30:.1f} GiB are free, of which {reserve / 2**30:.0f} are kept")
+            raise OSError(errno.ENOSPC, f"{free / 2**30:.1f} GiB free, of which {reserve / 2**30:.0f} GiB are reserved")
         with atomic.replacing(path) as temporary, temporary.open("wb") as file:
             for image, mask in in_threads(partial(read_resized, img_size=img_size), pairs):
                 file.write(image.tobytes())
@@ -129,7 +130,7 @@ def build_cache(
 
 
 def _sweep(folder: Path) -> None:
-    """Remove what processes that were killed left, and what was not used for a month."""
+    """Remove temporary files of killed processes and cache files that were not used for 30 days."""
     for path in folder.iterdir():
         if re.fullmatch(rf"\.{_NAME}\.tmp[0-9a-f-]+", path.name) or (
             re.fullmatch(_NAME, path.name) and path.stat().st_mtime < time.time() - _UNUSED_SECONDS
@@ -139,9 +140,9 @@ def _sweep(folder: Path) -> None:
 
 @contextmanager
 def _sole_builder(folder: Path, waiting: Callable[[], None]) -> Iterator[bool]:
-    """Hold the folder's lock, which the system takes back from a process that dies.
+    """Hold the folder's lock, which the system releases when a process dies.
 
-    Yields False on a file system without locks: there processes build side by side, and the last one's file stays.
+    Yields False on a file system without locks: there, processes build in parallel and the last file written wins.
     """
     descriptor = os.open(folder, os.O_RDONLY)
     try:
@@ -158,15 +159,15 @@ def _sole_builder(folder: Path, waiting: Callable[[], None]) -> Iterator[bool]:
         os.close(descriptor)
 
 
-# Left free on the disk, for checkpoints and whatever else a machine needs.
+# Bytes kept free on the disk for checkpoints and everything else the machine needs.
 _RESERVE = 2 * 2**30
 
 
 def open_cache(choice: str, pairs: Sequence[Pair], img_size: int) -> ImageCache | None:
-    """The cache of these pairs, built where it is not there yet; None without one.
+    """Return the cache of these pairs, building it if necessary; None if there is no cache.
 
-    `choice` is a folder, "auto" for `default_folder` where there is room, or "off". Raises UsageError where a folder
-    that was asked for cannot hold it, DataError where a pair cannot be read.
+    `choice` is a folder, "auto" for `default_folder` if it has enough space, or "off". Raises UsageError if the cache
+    cannot be written to the given folder, DataError if a pair cannot be read.
     """
     if choice == "off":
         return None
@@ -175,7 +176,7 @@ def open_cache(choice: str, pairs: Sequence[Pair], img_size: int) -> ImageCache 
         folder = default_folder() if choice == "auto" else Path(choice)
         path = cache_path(folder, pairs, img_size)
         if not is_complete(path, len(pairs), img_size):
-            console.say(f"Cache: {len(pairs)} pairs at {img_size} px, {size}, are resized once into {folder}")
+            console.say(f"Cache: resizing {len(pairs)} pairs to {img_size} px once, {size} in {folder}")
             with console.progress("Caching", len(pairs)) as advance:
                 build_cache(
                     path,
@@ -183,20 +184,20 @@ def open_cache(choice: str, pairs: Sequence[Pair], img_size: int) -> ImageCache 
                     img_size,
                     advance,
                     reserve=_RESERVE,
-                    waiting=lambda: console.say(f"Cache: another process is at work in {folder}; waiting for it"),
+                    waiting=lambda: console.say(f"Cache: waiting for another process that is building one in {folder}"),
                 )
         console.say(f"Cache: {path}")
         return ImageCache(path, pairs, img_size)
     except RuntimeError as error:  # of Path.home
-        problem = f"{error} XDG_CACHE_HOME can name a folder for caches."
+        problem = f"{error} Set XDG_CACHE_HOME to the folder for caches."
     except OSError as error:
-        problem = f"{folder} cannot hold the cache of {size}: {error.strerror}"
+        problem = f"cannot write the cache of {size} to {folder}: {error.strerror}"
     if choice != "auto":
-        raise UsageError(problem, "free some space, choose another folder with --cache, or --cache off")
-    console.warn(f"pictures are not cached, and decoded in every epoch: {problem}")
+        raise UsageError(problem, "free some space, choose another folder with --cache DIR, or use --cache off")
+    console.warn(f"images are not cached and are decoded again in every epoch: {problem}")
     return None
 
 
 def default_folder() -> Path:
-    """`camox` below the user's folder for caches. Raises RuntimeError where there is no home folder."""
+    """Return the folder `camox` in the user's cache folder. Raises RuntimeError if there is no home folder."""
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "camox"

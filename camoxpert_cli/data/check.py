@@ -1,4 +1,4 @@
-"""What is wrong with a data set: every file is read once, and every fault has a kind, a path and words."""
+"""Checks a dataset: reads every file once and reports each problem with its kind, path and details."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ from camoxpert_cli.data.reading import (
     CutOffError,
     decode,
     format_image_size,
-    mending,
     read_bytes,
     read_single,
+    repair_command,
 )
 from camoxpert_cli.data.sizes import is_same_shape
 from camoxpert_cli.data.threads import in_threads
@@ -37,26 +37,26 @@ from camoxpert_cli.errors import DataError, UsageError
 from camoxpert_cli.regular_file import read_regular
 from camoxpert_cli.targets import check_parent, check_targets
 
-# What each kind of fault means, in the order in which they are shown.
+# The meaning of each kind of problem, in the order in which they are shown.
 KINDS = {
-    "no pairs": "folders without a pair of picture and mask",
-    "no mask": "pictures without a mask",
-    "no picture": "masks without a picture",
-    "same name": "files of one folder that share a name",
-    "unreadable": "files that cannot be read as a picture",
-    "cut off": "files whose end is missing",
-    "size": "masks of another size than their picture",
+    "no pairs": "folders without any image-mask pair",
+    "no mask": "images without a mask",
+    "no image": "masks without an image",
+    "same name": "files in one folder that share a name",
+    "unreadable": "files that cannot be decoded as an image",
+    "truncated": "truncated files",
+    "size": "masks whose size differs from their image",
     "not binary": "masks with values between black and white",
-    "colour": "masks in colour",
+    "color": "masks in color",
     "empty": "masks without an object",
-    "full": "masks that are all object",
+    "full": "masks that mark every pixel as object",
     "inverted": "masks whose object surrounds the background",
-    "rotation": "pictures that their EXIF entry turns",
-    "duplicate": "pictures that are twice in one set",
-    "leak": "training or validation pictures that are in a test set, or in both",
+    "rotation": "images with an EXIF rotation",
+    "duplicate": "images that occur more than once in a set",
+    "leak": "training or validation images that are also in a test set, or in each other's set",
 }
 
-# JPEG changes grey values by a few levels, so that black and white are ranges; smoothed outlines stay below the share.
+# JPEG changes gray values by a few levels, so black and white are ranges; antialiased outlines stay below this share.
 _DARK, _BRIGHT = 25, 230
 _MOST_GREY = 0.02
 _SURROUNDED = 0.95  # of the outline of a mask
@@ -64,9 +64,9 @@ _SURROUNDED = 0.95  # of the outline of a mask
 
 @dataclass(frozen=True)
 class Fault:
-    """One fault. `kind` is one of `KINDS`; `trainable` where the pair can be used all the same.
+    """One problem. `kind` is one of `KINDS`; `trainable` is True if the pair can be used anyway.
 
-    `mending` is a command for masks whose values leave open what is object.
+    `repair` is a command that fixes masks whose values are ambiguous.
     """
 
     kind: str
@@ -74,15 +74,15 @@ class Fault:
     path: Path
     detail: str
     trainable: bool = False
-    mending: str = ""
+    repair: str = ""
 
 
 @dataclass
 class SetReport:
-    """One set of images and masks: its files and pairs, and statistics of what could be read.
+    """One set of images and masks: its files and pairs, and statistics of the readable ones.
 
-    `use` is what `find_data` would take it for. `left_out` counts NonCAM images, `unread` says what else was passed
-    over. `sizes` are (height, width) in pixels, `areas` the object's share of the image, 0..1.
+    `use` is the role that `find_data` would give it. `left_out` counts NonCAM images, `unread` describes other skipped
+    files. `sizes` are (height, width) in pixels, `areas` the object's share of each image, 0..1.
     """
 
     name: str
@@ -97,28 +97,28 @@ class SetReport:
 
     @property
     def title(self) -> str:
-        """How people tell it from the others."""
+        """Role and name, which identify the set."""
         return f"{self.use} {self.name}"
 
     @property
     def small_objects(self) -> int:
-        """Images with an object below `SMALL_OBJECT`."""
+        """Number of images whose object covers less than `SMALL_OBJECT`."""
         return sum(area < SMALL_OBJECT for area in self.areas)
 
     @property
     def super_classes(self) -> Counter[str]:
-        """Images by super-class, where file names carry it."""
+        """Number of images by superclass, if file names contain it."""
         return Counter(name for pair in self.pairs if (name := super_class(pair.name)))
 
     @property
     def classes(self) -> Counter[str]:
-        """Images by class, where file names carry it."""
+        """Number of images by class, if file names contain it."""
         return Counter(name for pair in self.pairs if (name := class_name(pair.name)))
 
 
 @dataclass
 class Report:
-    """What was found in all sets together; `notes` say what was passed over."""
+    """Sets and problems of a dataset check; `notes` list what was skipped."""
 
     sets: list[SetReport]
     faults: list[Fault]
@@ -126,7 +126,7 @@ class Report:
 
     @property
     def clean(self) -> tuple[list[Pair], dict[str, list[Pair]], list[Pair]]:
-        """Training pairs, test sets and validation pairs: what can be used, and the sets of which any is left."""
+        """Usable training pairs, test sets and validation pairs; test sets without usable pairs are left out."""
         faulty = {fault.path for fault in self.faults if not fault.trainable}
         parts: dict[Use, list[Pair]] = {"train": [], "val": []}
         tests: dict[str, list[Pair]] = {}
@@ -138,7 +138,7 @@ class Report:
 
 @dataclass(frozen=True)
 class _Examined:
-    """What one pair of files told; None where it could not be read."""
+    """What was learned from one pair of files; None for what could not be read."""
 
     faults: tuple[Fault, ...]
     size: tuple[int, int] | None = None
@@ -147,7 +147,7 @@ class _Examined:
 
 
 class _Kept(NamedTuple):
-    """An image that could be read, to be compared with the others."""
+    """A readable image, to be compared with the others."""
 
     report: SetReport
     pair: Pair
@@ -163,12 +163,12 @@ def check(
     include_noncam: bool,
     progress: Callable[[int], Callable[[int, str], None]],
 ) -> Report:
-    """Read every file of the data sets under `roots`, and of explicit image and mask `folders`; list all faults.
+    """Read every file of the datasets under `roots` and of explicit image and mask `folders`; report all problems.
 
-    `validation` are folders like them, to validate on.
+    `validation` lists image and mask folders to validate on.
 
-    `progress` takes the number of pairs and returns what is told how many more are done. Raises DataError for a folder
-    of no known layout and for two test sets of one name.
+    `progress` receives the number of pairs and returns a function that receives the number of newly finished ones.
+    Raises DataError for a folder whose layout is unknown and for two test sets with the same name.
     """
     sets, notes = find_sets(roots, folders, validation)
     listed = []
@@ -180,7 +180,7 @@ def check(
         report = SetReport(split.name, found.use, len(files.images), len(files.masks), files.left_out, files.unread)
         if not (files.pairs or files.lone_images or files.lone_masks):
             faults.append(Fault("no pairs", report.title, split.images, describe_nothing(split, files)))
-        # A data set and a part of it may both be given.
+        # A dataset and a part of it may both be given.
         report.pairs = [pair for pair in files.pairs if pair.image.absolute() not in seen]
         seen.update(pair.image.absolute() for pair in report.pairs)
         listed.append((report, files))
@@ -208,12 +208,12 @@ def check(
 
 def _of_names(name: str, files: Files) -> Iterator[Fault]:
     for path in files.lone_images:
-        yield Fault("no mask", name, path, "no mask has its name")
+        yield Fault("no mask", name, path, "no mask has the same name")
     for path in files.lone_masks:
-        yield Fault("no picture", name, path, "no picture has its name")
+        yield Fault("no image", name, path, "no image has the same name")
     for first, *others in files.clashes:
         for other in others:
-            yield Fault("same name", name, other, f"{first.name} has its name too", trainable=True)
+            yield Fault("same name", name, other, f"{first.name} has the same name", trainable=True)
 
 
 def _examine(report: SetReport, pair: Pair) -> _Examined:
@@ -233,14 +233,14 @@ def _examine(report: SetReport, pair: Pair) -> _Examined:
         faults.append(_unreadable(name, pair.mask, error))
     area = None
     if raw is not None:
-        # An image that shows nothing camouflaged has nothing to mark.
+        # An image without a camouflaged object has nothing to mark.
         may_be_empty = pair.name.startswith(NOT_CAMOUFLAGED)
-        mend = ""
+        repair = ""
         try:
             area = float(foreground_of(raw).mean())
         except UnclearError:
-            mend = mending(pair.mask, raw)
-        faults += (Fault(kind, name, pair.mask, detail, False, mend) for kind, detail in _of_mask(raw, may_be_empty))
+            repair = repair_command(pair.mask, raw)
+        faults += (Fault(kind, name, pair.mask, detail, False, repair) for kind, detail in _of_mask(raw, may_be_empty))
     if image is None:
         return _Examined(tuple(faults), None, area)
     size = (image.shape[0], image.shape[1])
@@ -253,34 +253,34 @@ def _examine(report: SetReport, pair: Pair) -> _Examined:
 
 def _unreadable(name: str, path: Path, error: DataError) -> Fault:
     detail = error.message.replace(str(path), "").strip()
-    return Fault("cut off" if isinstance(error, CutOffError) else "unreadable", name, path, detail)
+    return Fault("truncated" if isinstance(error, CutOffError) else "unreadable", name, path, detail)
 
 
 def _of_fit(
     report: SetReport, pair: Pair, size: tuple[int, int], mask: tuple[int, int], stored: tuple[int, int] | None
 ) -> Iterator[Fault]:
-    """Faults of sizes (height, width): of the image as it is read, of its mask, and as stored where it is turned."""
+    """Problems of sizes (height, width): of the image as decoded, of its mask, and as stored if EXIF rotates it."""
     if mask not in (size, stored):
-        detail = f"{format_image_size(mask)}, but its picture {pair.image.name} is {format_image_size(size)}"
-        # Scores are at the mask's size, whatever that is.
+        detail = f"{format_image_size(mask)}, but its image {pair.image.name} is {format_image_size(size)}"
+        # Scores are computed at the mask's size, so a test mask may differ.
         can_be_scored = report.use == "test" and any(is_same_shape(each, mask) for each in (size, stored) if each)
         yield Fault("size", report.title, pair.mask, detail, trainable=can_be_scored)
     elif stored is not None:
         fits = "its mask fits "
         if size == stored:
-            fits += "both ways: look which one it was drawn on"
+            fits += "both orientations: check which one it was drawn on"
         else:
-            fits += "the turned picture" if mask == size else "the picture as it is stored"
+            fits += "the rotated image" if mask == size else "the image as stored"
             fits += ", which is how camox reads it"
         yield Fault("rotation", report.title, pair.image, fits, trainable=size != stored)
 
 
 def _of_mask(raw: NDArray[Any], may_be_empty: bool) -> Iterator[tuple[str, str]]:
-    """Kind and words of each fault of a mask's pixels."""
+    """Kind and details of each problem with a mask's pixels."""
     try:
         levels = levels_of(raw)
         if levels.colour:
-            yield "colour", f"{levels.colour:.1%} of its pixels are in colour"
+            yield "color", f"{levels.colour:.1%} of its pixels are in color"
             return
         foreground = foreground_of(raw)
     except UnclearError as error:
@@ -299,31 +299,32 @@ def _of_mask(raw: NDArray[Any], may_be_empty: bool) -> Iterator[tuple[str, str]]
     elif area == 1:
         yield "full", "marks every pixel"
     elif area > 0.5 and outline.mean() >= _SURROUNDED:
-        yield "inverted", f"marks {area:.0%} of the picture and {outline.mean():.0%} of its outline"
+        yield "inverted", f"marks {area:.0%} of the image and {outline.mean():.0%} of its border"
 
 
 def _repeated(kept: Sequence[_Kept]) -> Iterator[Fault]:
-    """Duplicates within what is trained on, validated on and each test set, and leaks; test sets may share images.
+    """Duplicates within training data, validation data and each test set, and leaks; test sets may share images.
 
-    Of training images that are equal to the last pixel one is enough; those that only look the same stay, for another
-    animal may sit in front of the same background. Test sets stay whole, so that scores can be compared. What is in a
-    test set in any form must be neither trained nor validated on, and what is validated on must not be trained on.
+    Of training images whose pixels are identical one is enough; images that only look alike stay, because another
+    animal may sit in front of the same background. Test sets stay complete, so that scores are comparable. An image
+    that is in a test set in any form must be used neither for training nor for validation, and a validation image must
+    not be used for training.
     """
     groups: dict[str, list[_Kept]] = {}
-    # Usable ones first: they are the ones that stay.
+    # Usable ones first, because the first of a group stays.
     for each in sorted(kept, key=lambda each: not each.is_usable):
         groups.setdefault(each.report.title if each.report.use == "test" else each.report.use, []).append(each)
     for group in groups.values():
         for first, later in _find(group):
             is_copy = first.fingerprint.digest == later.fingerprint.digest
-            detail = f"{'equals' if is_copy else 'looks like'} {first.pair.image}"
+            detail = f"{'identical to' if is_copy else 'looks like'} {first.pair.image}"
             stays = not is_copy or later.report.use != "train"
             yield Fault("duplicate", later.report.title, later.pair.image, detail, trainable=stays)
-    # Test images first and training images last, so that the one of two that must not be used is the later one.
+    # Test images first and training images last, so that of two the later one is the one that must not be used.
     order: list[Use] = ["test", "val", "train"]
     for first, later in _find(sorted(kept, key=lambda each: order.index(each.report.use))):
         if later.report.use not in ("test", first.report.use):
-            detail = f"{first.report.title} holds it too: {first.pair.image}"
+            detail = f"also in {first.report.title}: {first.pair.image}"
             yield Fault("leak", later.report.title, later.pair.image, detail)
 
 
@@ -333,9 +334,9 @@ def _find(rows: Sequence[_Kept]) -> Iterator[tuple[_Kept, _Kept]]:
 
 
 def _stored_size(content: bytes) -> tuple[int, int] | None:
-    """Height and width of an image as it is stored, where OpenCV turns it as its EXIF entry asks; None elsewhere.
+    """Height and width of an image as stored if OpenCV rotates it according to its EXIF orientation; otherwise None.
 
-    Both ways of reading are compared at a small scale.
+    The two ways of decoding are compared at a reduced size.
     """
     if b"Exif" not in content and b"eXIf" not in content:
         return None
@@ -356,9 +357,11 @@ def check_data(
     *,
     include_noncam: bool,
 ) -> Report:
-    """The report on all data sets, with progress. Raises DataError for a folder of no known layout."""
+    """Check all datasets and show progress. Raises DataError for a folder whose layout is unknown."""
     if lists := [root for root in roots if is_list(root)]:
-        raise DataError(f"{lists[0]} is a list of pairs", "give the folders that hold them")
+        raise DataError(
+            f"{lists[0]} is a list of pairs, expected a dataset folder", "pass the folders that contain its images"
+        )
     with ExitStack() as stack:
 
         def progress(total: int) -> Callable[[int, str], None]:
@@ -368,22 +371,22 @@ def check_data(
 
 
 def refuse_list(path: Path) -> None:
-    """Raise UsageError where the list of clean pairs cannot be written to `path`, or would replace something else."""
+    """Raise UsageError if the list of clean pairs cannot be written to `path` or would replace another kind of file."""
     if not is_list(path):
-        raise UsageError(f"the list {path} would not be known as one", "give a name that ends in .json")
+        raise UsageError(f"{path} is not a valid name for a list of pairs", "choose a name that ends in .json")
     check_parent(path)
     check_targets([path], "choose another name", is_ours=_is_ours, overwrite=True)
     atomic.sweep(path)
 
 
 def write_clean(report: Report, path: Path) -> None:
-    """Write the pairs that can be used to `path`.
+    """Write the usable pairs to `path`.
 
-    Raises DataError where there are none, UsageError where the file cannot be written.
+    Raises DataError if there are none, UsageError if the file cannot be written.
     """
     train, tests, validation = report.clean
     if not (train or tests or validation):
-        raise DataError(f"no pair that can be used is left for {path}", "see the faults above")
+        raise DataError(f"no usable pairs remain, so {path} was not written", "fix the problems listed above")
     try:
         write_list(path, train, tests, validation)
     except OSError as error:

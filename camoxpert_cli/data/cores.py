@@ -1,4 +1,4 @@
-"""How many processor cores this process may use."""
+"""The number of CPU cores available to this process."""
 
 from __future__ import annotations
 
@@ -6,33 +6,36 @@ import math
 import os
 from pathlib import Path
 
-# At 6 ms for an image of 640×640 pixels, eight read more than 1000 a second; more would only take memory.
+# At 6 ms per 640×640 image, eight workers read more than 1000 images/s; more would only use memory.
 _MAX_WORKERS = 8
 
 
 def usable_cores(cgroup: Path = Path("/sys/fs/cgroup")) -> int:
-    """Cores this process may use, at least 1: its affinity, and the CPU quota of a container."""
+    """Return the number of cores available to this process, at least 1: its affinity and a container's CPU quota."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return max(1, math.floor(min(cores, _cpu_quota(cgroup))))
 
 
 def cores_each(processes: int) -> int:
-    """An even share of the usable cores for each of so many processes, at least 1."""
+    """Return each process's even share of the usable cores, at least 1."""
     return max(1, usable_cores() // processes)
 
 
 def auto_workers(ranks: int = 1) -> int:
-    """Workers for each of `ranks` processes on this machine: an even share of the cores, at most 8; may be 0."""
+    """Return the number of workers for each of `ranks` processes on this machine.
+
+    That is an even share of the usable cores, at most 8, and may be 0.
+    """
     return workers_for(usable_cores(), ranks)
 
 
 def workers_for(cores: int, ranks: int) -> int:
-    """The same where so many cores are usable."""
+    """Return the number of workers per rank if `cores` are usable, as `auto_workers` does."""
     return min(_MAX_WORKERS, cores // ranks)
 
 
 def _cpu_quota(cgroup: Path) -> float:
-    """Cores a container may use (cgroup v2, then v1); infinity where nothing limits it."""
+    """Cores that a container's quota allows (cgroup v2, then v1); infinity if there is no limit."""
     try:
         quota, period = (cgroup / "cpu.max").read_text().split()
     except (OSError, ValueError):

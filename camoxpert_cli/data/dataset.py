@@ -1,4 +1,4 @@
-"""Images and masks as tensors: augmented for training, at their own size for scoring."""
+"""Images and masks as tensors: augmented for training, masks at their original size for scoring."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ TrainingSample: TypeAlias = tuple[Tensor, Tensor]
 ScoringSample: TypeAlias = tuple[Tensor, Tensor, int]
 ScoringBatch: TypeAlias = tuple[Tensor, list[Tensor], Tensor]
 
-# Keeps augmentation seeds apart from those of the sample order.
+# Keeps augmentation seeds separate from those of the sample order.
 _STREAM = 1
 
 
 class TrainingImages(Dataset[TrainingSample]):
-    """Augmented training pairs, a pure function of the seed, the epoch and the index.
+    """Augmented training pairs, a pure function of seed, epoch and index.
 
-    With a `cache` that holds them they are read from there, to the same pixels.
+    With a `cache` that contains them, pairs are read from it, with identical pixels.
     """
 
     def __init__(self, pairs: Sequence[Pair], img_size: int, seed: int, cache: ImageCache | None = None) -> None:
@@ -44,7 +44,7 @@ class TrainingImages(Dataset[TrainingSample]):
         return len(self.pairs)
 
     def __getitem__(self, key: SampleKey) -> TrainingSample:
-        """Image uint8 (S, S, 3) and mask uint8 (S, S) of 0 and 1 for the key (epoch, index)."""
+        """Return the image uint8 (S, S, 3) and mask uint8 (S, S) of 0 and 1 for the key (epoch, index)."""
         epoch, index = key
         pair = self.pairs[index]
         image, mask = self.memory.read(index, pair) if self.cache is None else self.cache.read(pair)
@@ -54,9 +54,9 @@ class TrainingImages(Dataset[TrainingSample]):
         return torch.from_numpy(image), torch.from_numpy(mask)
 
     def collate(self, samples: Sequence[TrainingSample]) -> TrainingSample:
-        """Images (B, 3, S, S) and masks (B, 1, S, S); a rank without a sample in a batch has B = 0.
+        """Return images (B, 3, S, S) and masks (B, 1, S, S); B is 0 for a rank without samples in a batch.
 
-        Images are a view of (B, S, S, 3), which is the order in memory that the network works in.
+        Images are a view of (B, S, S, 3), the channels-last memory format that the network uses.
         """
         if samples:
             images, masks = default_collate(list(samples))  # straight into shared memory
@@ -67,9 +67,9 @@ class TrainingImages(Dataset[TrainingSample]):
 
 
 class ScoringImages(Dataset[ScoringSample]):
-    """Resized images with the masks at their own size, on which predictions are scored.
+    """Resized images with masks at their original size, at which predictions are scored.
 
-    A mask need not have the size of its image, only the shape.
+    A mask may differ in size from its image, but not in aspect ratio.
     """
 
     def __init__(self, pairs: Sequence[Pair], img_size: int, cache: ImageCache | None = None) -> None:
@@ -81,7 +81,7 @@ class ScoringImages(Dataset[ScoringSample]):
         return len(self.pairs)
 
     def __getitem__(self, index: int) -> ScoringSample:
-        """Image uint8 (3, S, S), mask uint8 (1, H, W) of 0 and 1, and the index."""
+        """Return the image uint8 (3, S, S), the mask uint8 (1, H, W) of 0 and 1, and the index."""
         pair = self.pairs[index]
         mask = read_scored_mask(pair.mask)
         if self.cache is None:
@@ -94,6 +94,6 @@ class ScoringImages(Dataset[ScoringSample]):
 
 
 def collate_scoring(samples: Sequence[ScoringSample]) -> ScoringBatch:
-    """Images uint8 (B, 3, S, S), a list of masks uint8 (1, H, W), and the indices int64 (B,)."""
+    """Return images uint8 (B, 3, S, S), a list of masks uint8 (1, H, W), and indices int64 (B,)."""
     images, masks, indices = zip(*samples, strict=True)
     return torch.stack(images), list(masks), torch.tensor(indices)

@@ -1,4 +1,4 @@
-"""What is wrong with many pairs and can be seen at once: before hours of training, and not at the end of them."""
+"""Quick checks that find problems affecting many pairs before hours of training, not at the end of them."""
 
 from __future__ import annotations
 
@@ -14,28 +14,28 @@ from camoxpert_cli.data.pairs import Pair
 from camoxpert_cli.data.reading import read_bytes, read_matching_image, read_scored_mask, status_of
 from camoxpert_cli.data.threads import in_threads
 
-# Masks that are read: a tool writes all of a data set in the same way.
+# Number of masks to read: a tool writes all masks of a dataset in the same way.
 _MASKS = 64
-# Where a camera's entries and thumbnail take no more, a JPEG says its size.
+# Bytes in which a JPEG's size is found unless its EXIF data and thumbnail are larger.
 _HEAD = 1 << 16
 
 
 def look_at_training(pairs: Sequence[Pair]) -> None:
-    """Compare the sizes of all pairs, read some masks, and warn where none marks anything.
+    """Compare the sizes of all pairs, read some masks, and warn if none of them marks an object.
 
-    Raises DataError for a pair that could not be trained on.
+    Raises DataError for a pair that cannot be used for training.
     """
     for _ in in_threads(partial(_differs, resized=False), pairs):
         pass
     marked = _marked(pairs)
     if not any(marked):
-        console.warn(f"no object is marked in any of the {len(marked)} masks looked at: there is nothing to learn")
+        console.warn(f"none of the {len(marked)} masks checked marks an object; the network cannot learn anything")
 
 
 def look_at_test_set(name: str, pairs: Sequence[Pair]) -> None:
-    """The same for a test set, whose masks may have another size than their images, which a warning counts.
+    """Check a test set in the same way; masks may differ in size from their images, and a warning counts those.
 
-    Raises DataError for a pair that could not be scored.
+    Raises DataError for a pair that cannot be scored.
     """
     differ = [
         pair for pair, differs in zip(pairs, in_threads(partial(_differs, resized=True), pairs), strict=True) if differs
@@ -43,21 +43,21 @@ def look_at_test_set(name: str, pairs: Sequence[Pair]) -> None:
     _marked(pairs)
     if differ:
         console.warn(
-            f"{name}: {len(differ)} of {len(pairs)} pictures have another size than their masks, the first "
-            f"{differ[0].name}: predictions are resized to the masks"
+            f"{name}: {len(differ)} of {len(pairs)} images differ in size from their masks, the first is "
+            f"{differ[0].name}; predictions are resized to the size of the masks"
         )
 
 
 def _marked(pairs: Sequence[Pair]) -> list[bool]:
-    """Whether masks mark anything, of pairs from everywhere in the set; DataError for one that cannot be read."""
+    """Whether each of some evenly spaced masks marks anything. Raises DataError for a mask that cannot be read."""
     chosen = pairs[:: max(1, -(-len(pairs) // _MASKS))]
     return [bool(mask.any()) for mask in in_threads(read_scored_mask, [pair.mask for pair in chosen])]
 
 
 def _differs(pair: Pair, resized: bool) -> bool:
-    """Whether image and mask have different sizes, which only `resized` allows: elsewhere that raises DataError.
+    """Whether image and mask differ in size, which raises DataError unless `resized`.
 
-    Nothing is decoded where the files say that they have one size, most of them in their first bytes.
+    Nothing is decoded if the file headers, usually within the first bytes, give the same size.
     """
     head = _head(pair.image)
     image = stated_size(head) or stated_size(read_bytes(pair.image))
@@ -70,12 +70,12 @@ def _differs(pair: Pair, resized: bool) -> bool:
 
 
 def _may_be_turned(head: bytes) -> bool:
-    """Whether an image may have either size. Which of them is the mask's is seen when it is read."""
+    """Whether EXIF may rotate an image. Which orientation fits the mask turns out when the image is decoded."""
     return b"Exif" in head or b"eXIf" in head
 
 
 def _head(path: Path) -> bytes:
-    """The first bytes of a file; none of what is no file or cannot be read, which whoever reads all of it says."""
+    """The first bytes of a file; empty if it is not a regular file or unreadable, which a full read reports."""
     if not stat.S_ISREG(status_of(path).st_mode):
         return b""
     with suppress(OSError), path.open("rb") as file:

@@ -1,4 +1,4 @@
-"""What an image file says of itself, looked at before it is decoded: some kilobytes can ask for gigabytes."""
+"""Parses image headers before decoding: a file of a few kilobytes can request gigabytes of memory."""
 
 from __future__ import annotations
 
@@ -10,7 +10,10 @@ _SHORT = 3
 
 
 def stated_size(content: bytes) -> tuple[int, int] | None:
-    """Height and width; None where they cannot be found, or the format is none of JPEG, PNG, BMP, GIF and TIFF."""
+    """Return height and width from the header; None if they are not found or the format is unsupported.
+
+    Supports JPEG, PNG, BMP, GIF and TIFF.
+    """
     if content.startswith(b"\xff\xd8"):
         return jpeg_header(content).size
     try:
@@ -25,13 +28,13 @@ def stated_size(content: bytes) -> tuple[int, int] | None:
             width, height = _of_tiff(content)
         else:
             return None
-    except (struct.error, KeyError):  # it is cut off, or does not say
+    except (struct.error, KeyError):  # truncated, or without a size
         return None
-    return abs(height), abs(width)  # of a BMP whose rows go down the height is negative
+    return abs(height), abs(width)  # the height of a top-down BMP is negative
 
 
 def _of_tiff(content: bytes) -> tuple[int, int]:
-    """Width and height of the first page, which is the one that is read."""
+    """Width and height of the first page, the one that is decoded."""
     order = "<" if content.startswith(b"II") else ">"
     (at,) = struct.unpack_from(f"{order}I", content, 4)
     (count,) = struct.unpack_from(f"{order}H", content, at)
@@ -44,7 +47,7 @@ def _of_tiff(content: bytes) -> tuple[int, int]:
 
 
 class JpegHeader(NamedTuple):
-    """A JPEG's height and width as it is stored, where they can be found, and where its pixels start."""
+    """A JPEG's height and width as stored, or None if not found; the offset of its pixel data; if it is progressive."""
 
     size: tuple[int, int] | None
     pixels: int
@@ -52,11 +55,11 @@ class JpegHeader(NamedTuple):
 
 
 def jpeg_header(content: bytes) -> JpegHeader:
-    """What comes before a JPEG's pixels.
+    """Parse the part of a JPEG that precedes its pixel data.
 
-    Within the pixels 0xFF is always followed by 0x00 or a restart number, so 0xFFD9 there is the end. The segments
-    before them are stepped over, since a thumbnail in the EXIF data has a size and an end of its own; what lies between
-    segments is passed over, as libjpeg does. Bytes after the end are fine: phones append films and depth maps.
+    Within the pixel data, 0xFF is always followed by 0x00 or a restart number, so 0xFFD9 there is the end. The segments
+    before it are skipped, because an EXIF thumbnail has its own size and end marker; bytes between segments are
+    ignored, as in libjpeg. Bytes after the end are allowed: phones append videos and depth data.
     """
     size, is_progressive, at = None, False, 2
     while (at := content.find(b"\xff", at)) >= 0 and content[at + 1 : at + 2] not in (b"", b"\xda"):
@@ -64,7 +67,7 @@ def jpeg_header(content: bytes) -> JpegHeader:
         if marker in (0x00, 0x01, 0xFF) or 0xD0 <= marker <= 0xD9:  # a fill byte, or a marker without a segment
             at += 1
             continue
-        if 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):  # frame headers, but for tables among them
+        if 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):  # frame headers, except tables
             height, width = (int.from_bytes(content[at + start : at + start + 2], "big") for start in (5, 7))
             size = (height, width) if height and width else None
             is_progressive = marker in (0xC2, 0xC6, 0xCA, 0xCE)
@@ -73,7 +76,7 @@ def jpeg_header(content: bytes) -> JpegHeader:
 
 
 def png_is_whole(content: bytes) -> bool:
-    """Whether a PNG's parts lead to its end; OpenCV takes as much memory as a part says it has bytes, read or not."""
+    """Return whether a PNG's chunks lead to its end; OpenCV allocates a chunk's declared length before reading it."""
     at = 8
     while (kind := content[at + 4 : at + 8]) != b"IEND":
         if len(kind) < 4:

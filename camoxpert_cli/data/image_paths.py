@@ -1,4 +1,4 @@
-"""Images that were asked for by files, folders and patterns."""
+"""Finds the images that files, folders and patterns refer to."""
 
 from __future__ import annotations
 
@@ -11,28 +11,28 @@ from camoxpert_cli import console
 from camoxpert_cli.data.layouts import IMAGE_SUFFIXES, describe_unread, images_in
 from camoxpert_cli.errors import DataError
 
-_EXPECTED = "give picture files, folders of pictures, or patterns such as 'photos/**/*.jpg'"
+_EXPECTED = "pass image files, folders of images, or patterns such as 'photos/**/*.jpg'"
 _ANY_DEPTH = "**"
 
 
 def find_images(paths: Sequence[Path]) -> list[Path]:
-    """The images of files, folders and patterns, in the order given and each folder's and pattern's by name.
+    """Return the images of files, folders and patterns in the given order, those of a folder or pattern sorted by name.
 
-    A folder's are those directly in it; `**` in a pattern goes to any depth, into each folder once, by whatever links
-    it is reached. Hidden files are passed over, and so is what has no image's suffix, unless the pattern ends in that
-    suffix or the file itself was named. What has an image's suffix and is none, such as a link that leads nowhere, is
-    among them, and an error for whoever reads it. Raises DataError for each of `paths` that gives no image.
+    A folder contributes the images directly in it; `**` in a pattern matches any depth and visits each folder once,
+    even if several links lead to it. Hidden files are skipped, and so are files without an image suffix, unless the
+    pattern ends in their suffix or the file is named explicitly. A path with an image suffix that is not an image,
+    such as a broken link, is included and fails when it is read. Raises DataError if any of `paths` yields no image.
     """
     return [image for path in paths for image in _images_of(path)]
 
 
 def _images_of(path: Path) -> list[Path]:
-    # Unlike Path's own, these are False for what may not be looked at.
-    if os.path.isfile(path):  # noqa: PTH113  # first, for names may hold what else would make a pattern
+    # Unlike the methods of Path, these return False for paths without access permission.
+    if os.path.isfile(path):  # noqa: PTH113  # first, because a file name may contain pattern characters
         return [path]
     if os.path.isdir(path):  # noqa: PTH112
         images, others = images_in(path)
-        problem, unread = f"no pictures in {path}", describe_unread(others)
+        problem, unread = f"no images in {path}", describe_unread(others)
     elif os.path.exists(path):  # noqa: PTH110
         raise DataError(f"{path} is neither a file nor a folder", _EXPECTED)
     elif has_magic(str(path)):
@@ -44,9 +44,9 @@ def _images_of(path: Path) -> list[Path]:
             and not match.name.startswith(".")  # macOS adds ._NAME.jpg
             and not os.path.isdir(match)  # noqa: PTH112
         )
-        problem, unread = f"no picture matches {path}", ""
+        problem, unread = f"no image matches {path}", ""
     else:
-        raise DataError(f"there is no picture or folder {path}", _EXPECTED)
+        raise DataError(f"{path} not found, expected an image or a folder", _EXPECTED)
     if not images:
         raise DataError(f"{problem}: {unread}" if unread else problem, _EXPECTED)
     if unread:
@@ -72,7 +72,7 @@ def _matches(pattern: Path) -> list[Path]:
 
 
 def _folders(start: Path) -> Iterator[Path]:
-    """`start` and all folders below it that are not hidden, each once: links may lead in circles."""
+    """`start` and all folders below it that are not hidden, each once: links may form cycles."""
     seen = set()
     stack = [start]
     while stack:
@@ -81,7 +81,7 @@ def _folders(start: Path) -> Iterator[Path]:
             status = folder.stat()
             with os.scandir(folder) as entries:
                 below = sorted((each.name for each in entries if os.path.isdir(each)), reverse=True)  # noqa: PTH112
-        except OSError:  # it may not be looked into, or is gone
+        except OSError:  # not readable, or deleted
             continue
         if (status.st_dev, status.st_ino) not in seen:
             seen.add((status.st_dev, status.st_ino))

@@ -1,4 +1,4 @@
-"""Finds images and their masks by looking at how a folder is laid out."""
+"""Finds images and their masks by recognizing the layout of a dataset folder."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ _MASK_FOLDERS = ("gt_object", "gt", "mask", "masks", "label", "labels")
 _TRAIN_FOLDERS = ("train", "traindataset")
 _VAL_FOLDERS = ("val", "valid", "validation", "valdataset", "validdataset", "validationdataset")
 _TEST_FOLDERS = ("test", "testdataset")
-# Of what OpenCV reads, what people keep pictures in.
+# Common image formats that OpenCV can read.
 IMAGE_SUFFIXES = {
     *(".jpg", ".jpeg", ".jpe", ".jp2", ".png", ".bmp", ".dib", ".webp", ".tif", ".tiff", ".gif", ".avif"),
     *(".pgm", ".ppm", ".pbm", ".pnm"),
 }
 _LAYOUTS = (
     "expected Imgs + GT, Train/Image + Train/GT_Object, TrainDataset/Imgs + TrainDataset/GT or Images/Train + GT; "
-    "for folders of any other names --images DIR --masks DIR"
+    "for other folder names use --images DIR --masks DIR; see camox guide data"
 )
-# A read-me shows a few images; below a folder with this many, no data set is looked for.
+# A README may come with a few images; folders with more images than this are not searched for datasets.
 _IMAGE_FOLDER = 20
 
 Use: TypeAlias = Literal["train", "val", "test"]
@@ -37,9 +37,9 @@ Use: TypeAlias = Literal["train", "val", "test"]
 
 @dataclass(frozen=True)
 class DataSet:
-    """Training pairs, test sets by name (either may be empty), and one line on what was found and left out.
+    """Training pairs and test sets by name, either of which may be empty, and one line on what was found and skipped.
 
-    `validation` are pairs to validate on, none where some of the training pairs are to be held out.
+    `validation` contains validation pairs; it is empty if some of the training pairs are to be held out instead.
     """
 
     train: tuple[Pair, ...]
@@ -50,18 +50,18 @@ class DataSet:
 
 @dataclass(frozen=True)
 class Folders:
-    """A folder of images with its folder of masks; `role` is "any" where no folder name tells what it is for."""
+    """A folder of images with its folder of masks; `role` is "any" if no folder name indicates the role."""
 
     role: Literal["train", "val", "test", "any"]
     name: str
     images: Path
     masks: Path
-    sharing: tuple[Path, ...] = ()  # further image folders whose masks lie in `masks`
+    sharing: tuple[Path, ...] = ()  # further image folders whose masks are in `masks`
 
 
 @dataclass(frozen=True)
 class FoundSet:
-    """Folders that belong to `root`, as it was given, and lie `below` it; what their pairs are for."""
+    """A pair of folders found for `root` (as given), the folder they are `below`, and what their pairs are for."""
 
     root: str
     folders: Folders
@@ -71,10 +71,10 @@ class FoundSet:
 
 @dataclass(frozen=True)
 class Files:
-    """The files of a pair of folders by stem, each in the order of names: one file a stem, unless names clash.
+    """The files of a pair of folders by stem, sorted by name: one file per stem, unless names clash.
 
-    `owners` are the stems of all images whose masks may lie in the folder of masks, `left_out` the number of NonCAM
-    images that were passed over, and `unread` says how many files were because OpenCV cannot read their format.
+    `owners` are the stems of all images whose masks may be in the mask folder, `left_out` is the number of skipped
+    NonCAM images, and `unread` describes the files that were skipped because OpenCV cannot read their format.
     """
 
     images: dict[str, list[Path]]
@@ -85,7 +85,7 @@ class Files:
 
     @property
     def pairs(self) -> tuple[Pair, ...]:
-        """What has an image and a mask, the first of each where names clash."""
+        """Pairs of an image and a mask; if names clash, the first file of each name."""
         return tuple(
             Pair(stem, paths[0], self.masks[stem][0]) for stem, paths in self.images.items() if stem in self.masks
         )
@@ -100,7 +100,7 @@ class Files:
 
     @property
     def clashes(self) -> list[list[Path]]:
-        """Files of one folder that share a stem."""
+        """Groups of files in one folder that share a stem."""
         return [paths for side in (self.images, self.masks) for paths in side.values() if len(paths) > 1]
 
 
@@ -112,28 +112,28 @@ def find_data(
     scoring: bool = False,
     include_noncam: bool = False,
 ) -> DataSet:
-    """The pairs of one or several data set folders, sorted by name within each folder of images.
+    """Find the pairs of one or more dataset folders, sorted by name within each image folder.
 
-    Knows COD10K-v3 (`Train/Image` + `Train/GT_Object`, `Test/...`), `TrainDataset` and `TestDataset/<SET>` with
-    `Imgs` + `GT`, CAMO (`Images/Train`, `Images/Test` + `GT`) and one pair of folders (NC4K), in any case of letters.
-    One pair of folders called neither train nor test is for training where no other root is, for people train on
-    folders of their own; beside other training images, or where `scoring`, it is a test set. A root may also be a
-    list of pairs in a file, see `read_list`. `folders` are image and mask folders whatever they are called: training
-    pairs, or where `scoring` a test set; those of `validation`, and a folder `val` beside `train` or `test`, are to
-    validate on. COD10K's NonCAM images are left out unless `include_noncam`.
+    Supports COD10K-v3 (`Train/Image` + `Train/GT_Object`, `Test/...`), `TrainDataset` and `TestDataset/<SET>` with
+    `Imgs` + `GT`, CAMO (`Images/Train`, `Images/Test` + `GT`) and a single pair of folders (NC4K); case is ignored.
+    A single pair of folders named neither train nor test is training data if no other root is, because people train on
+    custom folders; next to other training images, or if `scoring`, it is a test set. A root may also be a file with a
+    list of pairs, see `read_list`. `folders` are image and mask folders with arbitrary names: training pairs, or a test
+    set if `scoring`; those in `validation`, and a folder `val` next to `train` or `test`, are validation data. COD10K's
+    NonCAM images are left out unless `include_noncam`.
 
-    Raises DataError where a root is no known layout, has no pairs, its images and masks do not match, or a picture is
-    to be trained and validated on.
+    Raises DataError if the layout of a root is unknown, a root has no pairs, its images and masks do not match, or an
+    image is in both the training and the validation data.
     """
     if not roots and not folders:
-        raise DataError("no data set folder was given", _LAYOUTS)
+        raise DataError("no dataset folder was given", _LAYOUTS)
     train: dict[Path, Pair] = {}
     held_out: dict[Path, Pair] = {}
     tests: dict[str, tuple[Pair, ...]] = {}
     lines: dict[str, list[str]] = {}
 
     def add(known: dict[Path, Pair], kind: str, pairs: Sequence[Pair]) -> str:
-        # A data set and a part of it, or a list of its pairs, may both be given.
+        # A dataset and a part of it, or a list of its pairs, may both be given.
         new = {path: pair for pair in pairs if (path := pair.image.absolute()) not in known}
         known.update(new)
         return f"{len(new)} {kind} pairs"
@@ -167,8 +167,8 @@ def find_data(
         lines.setdefault(root, []).extend(words)
     if both := train.keys() & held_out.keys():
         raise DataError(
-            f"{len(both)} pictures are to be trained and validated on, such as {min(both)}",
-            "give each picture for one of both",
+            f"{len(both)} images are in both the training and the validation data, for example {min(both)}",
+            "use each image for only one of them; see camox guide data",
         )
     description = "; ".join(f"{root}: {', '.join(parts)}" for root, parts in lines.items())
     return DataSet(tuple(train.values()), tests, description, tuple(held_out.values()))
@@ -182,10 +182,10 @@ def find_sets(
     scoring: bool = False,
     has_train: bool = False,
 ) -> tuple[list[FoundSet], dict[str, list[str]]]:
-    """What the roots and explicit folders are made of, and by root what was passed over; looks at no image.
+    """Find the sets in the roots and explicit folders, and by root what was skipped; reads no image.
 
-    `has_train` where other training pairs are known already; the other arguments are those of `find_data`. Raises
-    DataError for a root of no known layout and for two test sets of one name.
+    `has_train` means that other training pairs are already known; the other arguments are those of `find_data`. Raises
+    DataError for a root whose layout is unknown and for two test sets with the same name.
     """
     unique = {Path(root).resolve(): Path(root) for root in roots}.values()
     found: list[tuple[str, Path | None, list[Folders], list[str]]] = [
@@ -198,8 +198,8 @@ def find_sets(
     for role, (images, masks) in given:
         if images.resolve() == masks.resolve():
             raise DataError(
-                f"{images} cannot hold both pictures and masks",
-                f"give the folder of their masks as --{'val-' if role == 'val' else ''}masks",
+                f"{images} was given as the folder of both images and masks",
+                f"pass the folder of the masks as --{'val-' if role == 'val' else ''}masks",
             )
         split = Folders(role, folder_above(images), images, masks)
         found.append((f"{images} + {masks}", None, [split], []))
@@ -208,7 +208,7 @@ def find_sets(
     tests: dict[str, Path] = {}
     for title, below, splits, _ in found:
         for split in splits:
-            # A folder `val` that is itself what was given to score on is a test set.
+            # A folder `val` that was itself given for scoring is a test set.
             if split.role == "val" and not (scoring and below is not None and len(splits) == 1):
                 use: Use = "val"
             else:
@@ -225,15 +225,15 @@ def find_sets(
 
 
 def folder_above(folder: Path) -> str:
-    """The name of the folder that holds `folder`, which names its set: of CAMO/Imgs, CAMO; never `..` and the like."""
+    """Return the name of the folder's parent, after which a set is named: CAMO for CAMO/Imgs; never `..` or similar."""
     whole = Path(os.path.abspath(folder))  # noqa: PTH100 -- Path keeps `..`, or follows links
     return whole.parent.name or whole.name
 
 
 def find_under(folder: Path, depth: int = 4) -> list[Path]:
-    """Folders that hold a known layout, sorted: `folder` itself, or any up to `depth` levels below it.
+    """Return folders with a known layout, sorted: `folder` itself, or any up to `depth` levels below it.
 
-    Looks neither below a match nor below a folder full of images, and passes over what it may not read.
+    Does not search below a match or below a folder full of images, and skips unreadable folders.
     """
     try:
         if _recognise(folder)[0]:
@@ -245,35 +245,36 @@ def find_under(folder: Path, depth: int = 4) -> list[Path]:
 
 
 def pair_folders(images: Path, masks: Path, files: Files | None = None) -> tuple[Pair, ...]:
-    """Every image with the mask of its stem, sorted by name, of `files` where these folders have been listed already.
+    """Pair every image with the mask that has the same stem, sorted by name; `files` is the folders' listing, if known.
 
-    Raises DataError where an image has no mask, a mask no image, or two files of a folder share a stem.
+    Raises DataError if an image has no mask, a mask has no image, or two files in a folder share a stem.
     """
     files = files or list_files(images, masks)
     if files.clashes:
         first, second, *_ = files.clashes[0]
         raise DataError(
-            f"{first.parent} has two pictures of one name: {first.name} and {second.name}", "keep one of them"
+            f"{first.parent} contains two images with the same name: {first.name} and {second.name}",
+            "rename or remove one of them",
         )
     problems = []
     if lone := [path.name for path in files.lone_images]:
-        problems.append(f"{_first_of(lone, 'picture')} no mask in {masks}")
+        problems.append(f"{_first_of(lone, 'image')} no mask in {masks}")
     if stray := [path.name for path in files.lone_masks]:
-        problems.append(f"{_first_of(stray, 'mask')} no picture in {images}")
+        problems.append(f"{_first_of(stray, 'mask')} no image in {images}")
     if problems:
         raise DataError(
             "; ".join([*problems, *([files.unread] if files.unread else [])]),
-            "a picture and its mask have the same name up to the extension; "
-            "camox check-data DIR --write-clean clean.json lists what can be trained on",
+            "an image and its mask must have the same name except for the extension; "
+            "camox check-data DIR --write-clean clean.json lists the usable pairs",
         )
     return files.pairs
 
 
 def list_files(images: Path, masks: Path, sharing: Sequence[Path] = (), *, include_noncam: bool = False) -> Files:
-    """The images in `images` and the masks in `masks`, without COD10K's NonCAM ones unless `include_noncam`.
+    """List the images in `images` and the masks in `masks`, without COD10K's NonCAM ones unless `include_noncam`.
 
-    `sharing`: further image folders whose masks lie in `masks` as well. Raises DataError for folders that cannot be
-    looked into.
+    `sharing`: further image folders whose masks are in `masks` as well. Raises DataError for folders that cannot be
+    read.
     """
     image_paths, other_images = images_in(images)
     mask_paths, other_masks = images_in(masks)
@@ -284,24 +285,24 @@ def list_files(images: Path, masks: Path, sharing: Sequence[Path] = (), *, inclu
 
 
 def find_folders(root: Path) -> tuple[list[Folders], list[str]]:
-    """What a data set folder is made of, and what was passed over. Raises DataError for no known layout."""
+    """Find the sets of a dataset folder, and what was skipped. Raises DataError if the layout is unknown."""
     if not root.is_dir():
         if root.exists():
-            raise DataError(f"{root} is a file, not a data set folder", "unpack an archive and give its folder")
+            raise DataError(f"{root} is a file, expected a dataset folder", "extract an archive and pass its folder")
         similar = nearest(root.name, [path.name for path in _subfolders(root.parent)] if root.parent.is_dir() else [])
-        hint = f"did you mean {root.parent / similar[0]}?" if similar else "check the path for typing errors"
-        raise DataError(f"there is no folder {root}", hint)
+        hint = f"did you mean {root.parent / similar[0]}?" if similar else "check the path for typos"
+        raise DataError(f"folder {root} not found", hint)
     splits, notes = _recognise(root)
     if not splits:
         above = [match for each in root.resolve().parents[:2] for match in find_under(each, 0)]
         known = find_under(root, 2) or above
-        hint = f"give {known[0]}, which is one" if known else _LAYOUTS
-        raise DataError(f"{root} is no data set of a known layout: it holds {_contents(root)}", hint)
+        hint = f"pass {known[0]}, which has a known layout" if known else _LAYOUTS
+        raise DataError(f"{root} does not have a known dataset layout; it contains {_contents(root)}", hint)
     return splits, notes
 
 
 def _recognise(root: Path) -> tuple[list[Folders], list[str]]:
-    """The splits that the folder names promise, and what was passed over; looks at no file."""
+    """The splits that the folder names indicate, and what was skipped; reads no file."""
     name, parent = root.resolve().name, root.resolve().parent.name
     role = _role(name)
     if folders := _image_and_mask_folders(root):
@@ -319,7 +320,7 @@ def _recognise(root: Path) -> tuple[list[Folders], list[str]]:
             splits.append(Folders(use, name, *folders))
             notes += _left_out(_subfolders(part), folders)
         elif part:
-            notes.append(f"left out {part.name}, which holds {_contents(part)}")
+            notes.append(f"skipped {part.name}, which contains {_contents(part)}")
     if role == "test":
         name, test = parent, root
     if test and (folders := _image_and_mask_folders(test)):
@@ -329,23 +330,23 @@ def _recognise(root: Path) -> tuple[list[Folders], list[str]]:
             if folders := _image_and_mask_folders(each):
                 splits.append(Folders("test", each.name, *folders))
             else:
-                notes.append(f"left out {each.relative_to(root)}, which holds {_contents(each)}")
+                notes.append(f"skipped {each.relative_to(root)}, which contains {_contents(each)}")
     if splits:
         used = [_child(below, names) for names in (_TRAIN_FOLDERS, _VAL_FOLDERS, _TEST_FOLDERS)]
         others = [each for each in below if each not in used and _holds_pairs(each)]
-        notes += [f"left out {each.name}, which is not the folder to train, validate or test on" for each in others]
+        notes += [f"skipped {each.name}, which is not a train, validation or test folder" for each in others]
     return splits, notes
 
 
 def _left_out(below: Sequence[Path], used: Sequence[Path]) -> list[str]:
-    """Of the folders beside those that are used the ones whose names say that they belong to a data set."""
+    """Notes on unused folders next to the used ones whose names suggest that they belong to a dataset."""
     known = {*_IMAGE_FOLDERS, *_MASK_FOLDERS, *_TRAIN_FOLDERS, *_VAL_FOLDERS, *_TEST_FOLDERS}
     others = [each.name for each in below if each not in used and each.name.lower() in known]
-    return [f"left out {name}, beside {' and '.join(each.name for each in used)}" for name in others]
+    return [f"skipped {name}, next to {' and '.join(each.name for each in used)}" for name in others]
 
 
 def _camo(name: str, images: Path, masks: Path) -> list[Folders]:
-    """CAMO keeps the masks of its training and test images in one folder; others keep a folder for each."""
+    """CAMO keeps the masks of its training and test images in one folder; other datasets use a folder for each."""
     below, masks_below = _subfolders(images), _subfolders(masks)
     roles: dict[Use, Sequence[str]] = {"train": _TRAIN_FOLDERS, "val": _VAL_FOLDERS, "test": _TEST_FOLDERS}
     parts = {role: part for role, names in roles.items() if (part := _child(below, names))}
@@ -364,30 +365,30 @@ def _role(name: str) -> Literal["train", "val", "test", "any"]:
 
 
 def _read(found: FoundSet, include_noncam: bool) -> tuple[tuple[Pair, ...], str]:
-    """The pairs of a set, and in words where they lie and what was left out. Raises DataError where it has none."""
+    """The pairs of a set, and a remark on where they are and what was skipped. Raises DataError if there are none."""
     split = found.folders
     files = list_files(split.images, split.masks, split.sharing, include_noncam=include_noncam)
     pairs = pair_folders(split.images, split.masks, files)
     if not pairs:
         raise DataError(
-            f"no pairs of picture and mask: {describe_nothing(split, files)}", f"pictures are {_in_words()} files"
+            f"no image-mask pairs found: {describe_nothing(split, files)}", f"supported image files: {_in_words()}"
         )
     remarks = []
     if found.below is not None:
         remarks.append(f"{split.images.relative_to(found.below)} + {split.masks.relative_to(found.below)}")
     if split.role == "any":
-        remarks.append("its name says neither train nor test")
+        remarks.append("named neither train nor test")
     if files.left_out:
-        remarks.append(f"left out {files.left_out} NonCAM pictures, which show nothing camouflaged")
+        remarks.append(f"skipped {files.left_out} NonCAM images, which contain no camouflaged object")
     if files.unread:
         remarks.append(files.unread)
     return pairs, f" ({'; '.join(remarks)})" if remarks else ""
 
 
 def describe_nothing(split: Folders, files: Files) -> str:
-    """Why two folders have no pair, in words."""
-    where = f"{split.images} holds {_contents(split.images)}; {split.masks} holds {_contents(split.masks)}"
-    reason = f", and the {files.left_out} NonCAM pictures show nothing camouflaged" if files.left_out else ""
+    """Describe why two folders have no pair."""
+    where = f"{split.images} contains {_contents(split.images)}; {split.masks} contains {_contents(split.masks)}"
+    reason = f"; skipped {files.left_out} NonCAM images, which contain no camouflaged object" if files.left_out else ""
     return where + reason
 
 
@@ -397,16 +398,16 @@ def _in_words() -> str:
 
 
 def _test_name(name: str) -> str:
-    """What a test set is called; the run's own validation pictures are called validation wherever scores are."""
+    """The name of a test set; "validation" is reserved for the run's validation images wherever scores are shown."""
     return f"{name}-test" if name.casefold() == "validation" else name
 
 
 def _refuse_one_name(name: str, other: str, first: Path, second: Path) -> None:
-    """Raise DataError for two test sets whose names are one, or would be one folder on some disks."""
+    """Raise DataError for two test sets with the same name, or with names that some disks treat as the same folder."""
     if name.casefold() == other.casefold():
         names = name if name == other else f"{name} and {other}"
         raise DataError(
-            f"two test sets are called {names}: {first} and {second}", "give one of them, or rename its folder"
+            f"two test sets are named {names}: {first} and {second}", "pass only one of them, or rename its folder"
         )
 
 
@@ -417,7 +418,7 @@ def _image_and_mask_folders(folder: Path) -> tuple[Path, Path] | None:
 
 
 def _holds_pairs(folder: Path) -> bool:
-    """False, too, where one may not look, such as in `lost+found` on a disk of one's own."""
+    """Also False for an unreadable folder, such as `lost+found` at the root of a disk."""
     try:
         return _image_and_mask_folders(folder) is not None
     except DataError:
@@ -425,7 +426,7 @@ def _holds_pairs(folder: Path) -> bool:
 
 
 def _child(folders: Sequence[Path], names: Sequence[str]) -> Path | None:
-    """The folder with the earliest of `names`, which are lower-case, in any case of letters."""
+    """The folder with the earliest of `names`, which are lower-case; case is ignored."""
     by_name = {each.name.lower(): each for each in reversed(folders)}
     return next((by_name[name] for name in names if name in by_name), None)
 
@@ -435,7 +436,7 @@ def _subfolders(folder: Path) -> list[Path]:
 
 
 def images_in(folder: Path) -> tuple[list[Path], Counter[str]]:
-    """The images in a folder, sorted by name, and the number of other files by ending. Raises DataError."""
+    """Return the images in a folder, sorted by name, and the number of other files by extension. Raises DataError."""
     images = []
     others: Counter[str] = Counter()
     for entry in _entries(folder):
@@ -451,30 +452,26 @@ def images_in(folder: Path) -> tuple[list[Path], Counter[str]]:
 
 
 def _is_folder(entry: os.DirEntry[str]) -> bool:
-    """Needs no call of the system except for links, of which there may be thousands on a slow network."""
+    """Needs no system call except for links, because a slow network folder may have thousands of entries."""
     try:
         return entry.is_dir()
-    except OSError:  # a link that leads in a circle, or to where one may not look
+    except OSError:  # a cyclic link, or one to an unreadable place
         return False
 
 
 def _entries(folder: Path) -> list[os.DirEntry[str]]:
-    """What lies in a folder, sorted by name, without hidden files and what macOS adds to archives."""
+    """The entries of a folder, sorted by name, without hidden files and what macOS adds to archives."""
     try:
         with os.scandir(folder) as entries:
             shown = [each for each in entries if not each.name.startswith((".", "__MACOSX"))]
     except OSError as error:
-        hint = (
-            "check its permissions"
-            if error.errno in (errno.EACCES, errno.EPERM)
-            else "check the path for typing errors"
-        )
-        raise DataError(f"cannot look into {folder}: {error.strerror}", hint) from error
+        hint = "check its permissions" if error.errno in (errno.EACCES, errno.EPERM) else "check the path for typos"
+        raise DataError(f"cannot read the folder {folder}: {error.strerror}", hint) from error
     return sorted(shown, key=attrgetter("name"))
 
 
 def _by_stem(paths: Sequence[Path], include_noncam: bool) -> tuple[dict[str, list[Path]], int]:
-    """The images by stem, and how many NonCAM ones were left out."""
+    """The images by stem, and the number of skipped NonCAM ones."""
     images: dict[str, list[Path]] = {}
     left_out = 0
     for path in paths:
@@ -486,22 +483,22 @@ def _by_stem(paths: Sequence[Path], include_noncam: bool) -> tuple[dict[str, lis
 
 
 def describe_unread(others: Counter[str]) -> str:
-    """How many files of which endings were passed over, in words; empty where there are none."""
+    """Describe how many files with which extensions were skipped; empty if there are none."""
     counts = ", ".join(f"{count} {ending}" for ending, count in others.most_common(8))
-    return f"left out {counts}, which OpenCV does not read: convert what is a picture" if counts else ""
+    return f"skipped {counts} (not readable by OpenCV; convert images to PNG or JPEG)" if counts else ""
 
 
 def _first_of(names: Sequence[str], kind: str) -> str:
-    """`3 images have ..., the first ...` up to the verb's object."""
+    """`3 images (a.jpg, b.jpg, c.jpg) have`: the start of a sentence."""
     shown = ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")
     return f"{len(names)} {kind}{'s' if len(names) > 1 else ''} ({shown}) {'have' if len(names) > 1 else 'has'}"
 
 
 def _contents(folder: Path) -> str:
-    """Sub-folders and the number of files by extension, in words."""
+    """Describe subfolders and the number of files by extension."""
     entries = _entries(folder)
     folders = [each.name for each in entries if _is_folder(each)]
     endings = Counter(Path(each.name).suffix.lower() or each.name for each in entries if not _is_folder(each))
-    parts = [f"the sub-folders {', '.join(folders[:8])}"] if folders else []
+    parts = [f"the subfolders {', '.join(folders[:8])}"] if folders else []
     parts += [f"{count} {ending}" for ending, count in endings.most_common(8)]
     return ", ".join(parts) or "nothing"

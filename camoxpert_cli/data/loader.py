@@ -1,4 +1,4 @@
-"""DataLoaders whose workers change nothing but the speed, and whose errors stay readable."""
+"""DataLoaders whose number of workers affects only speed, and whose errors stay readable."""
 
 from __future__ import annotations
 
@@ -24,33 +24,33 @@ from camoxpert_cli.data.sampling import EpochBatches
 from camoxpert_cli.errors import DataError
 from camoxpert_cli.signals import ASKING
 
-# After a request to terminate, a worker waits so long for its main process to save.
+# After SIGTERM, a worker stays alive this long so that its main process can save.
 _LINGER_SECONDS = 30
 
 Batch = TypeVar("Batch")
 
 _workers: WeakSet[BaseProcess] = WeakSet()
-os.register_at_fork(after_in_child=_workers.clear)  # they are this process's alone
+os.register_at_fork(after_in_child=_workers.clear)  # they belong to this process only
 
 
 @atexit.register
 def _end_workers() -> None:
-    """Where an error still holds their loaders, Python would only ask them to terminate, and then wait for them."""
+    """If an error still references their loaders, Python would only send them SIGTERM and then wait for them."""
     for each in _workers:
         each.kill()
 
 
 class WorkerLost(DataError):
-    """A worker ended that should not have: it was killed."""
+    """A loader worker exited unexpectedly, for example because it was killed."""
 
 
 class ImageLoader(Generic[Batch]):
-    """Iterates over the batches of a DataLoader and raises the DataError of a worker as it was raised there."""
+    """Iterator over the batches of a DataLoader that raises a worker's DataError unchanged."""
 
     def __init__(self, loader: DataLoader[Any]) -> None:
         self._loader = loader
         self.waited = 0.0
-        """Seconds that were spent in waiting for batches, over all iterations."""
+        """Seconds spent waiting for batches, over all iterations."""
 
     def __len__(self) -> int:
         return len(self._loader)
@@ -70,14 +70,14 @@ class ImageLoader(Generic[Batch]):
                 try:
                     raise batch
                 finally:
-                    # The error's traceback holds this frame: were the frame to hold the error too, the garbage
-                    # collector would have to end the workers, and it waits five seconds for each.
+                    # The error's traceback references this frame. If the frame also referenced the error, only the
+                    # garbage collector could end the workers, and it waits five seconds for each.
                     del batch
             yield batch
 
     @contextmanager
     def _telling_of_lost_workers(self) -> Iterator[None]:
-        """Raise WorkerLost in place of whatever torch raises where a worker has ended."""
+        """Raise WorkerLost in place of whatever torch raises when a worker has exited."""
         try:
             yield
         except (RuntimeError, OSError, EOFError) as error:
@@ -89,9 +89,10 @@ class ImageLoader(Generic[Batch]):
 def training_loader(
     dataset: TrainingImages, batches: EpochBatches, num_workers: int, pin_memory: bool = False
 ) -> ImageLoader[tuple[Tensor, Tensor]]:
-    """Images uint8 (B, 3, S, S) and masks uint8 (B, 1, S, S) of one rank, as `batches` says; B may be 0.
+    """Create a loader of images uint8 (B, 3, S, S) and masks uint8 (B, 1, S, S) for one rank.
 
-    One loader serves all epochs, and its workers live as long: call `batches.start_at` before each iteration.
+    `batches` selects the samples; B may be 0. One loader and its workers serve all epochs: call `batches.start_at`
+    before each iteration.
     """
     return _loader(dataset, batches, dataset.collate, num_workers, pin_memory)
 
@@ -104,9 +105,10 @@ def scoring_loader(
     rank: int = 0,
     world: int = 1,
 ) -> ImageLoader[ScoringBatch]:
-    """What `collate_scoring` gives for batches `rank`, `rank + world`, ...: over all ranks each exactly once.
+    """Create a loader of what `collate_scoring` returns for batches `rank`, `rank + world`, ....
 
-    Whole batches, so that each image is scored in the same company as by one process. A rank may have no batch.
+    Over all ranks, each batch occurs exactly once. Ranks process complete batches, so each image is in the same batch
+    as with a single process. A rank may have no batch.
     """
     count = len(dataset)
     batches = [range(at, min(at + batch_size, count)) for at in range(0, count, batch_size)][rank::world]
@@ -114,7 +116,7 @@ def scoring_loader(
 
 
 class _Guarded(Dataset[Any]):
-    """Returns a DataError in place of the sample: torch would raise it anew with a traceback as its message."""
+    """Returns a DataError in place of the sample: torch would re-raise it with a traceback as its message."""
 
     def __init__(self, dataset: Dataset[Any]) -> None:
         self.dataset = dataset
@@ -146,7 +148,7 @@ def _loader(
         num_workers=num_workers,
         pin_memory=pin_memory,
         worker_init_fn=_start_worker,
-        # A generator of its own: each iteration draws a seed, which would move the global one.
+        # A separate generator: each iteration draws a seed, which would advance the global one.
         generator=torch.Generator(),
         persistent_workers=num_workers > 0,
     )
@@ -155,9 +157,9 @@ def _loader(
 
 @contextmanager
 def _unwatched() -> Iterator[None]:
-    """Keep torch from raising an error as soon as a worker ends, wherever this process is: in the middle of a step.
+    """Keep torch from raising an error in the middle of a step as soon as a worker exits.
 
-    Whoever asks for the next batch hears of it, at the latest after the five seconds in which torch looks again.
+    The error is raised when the next batch is requested, at the latest after torch's polling interval of five seconds.
     """
     before = signal.getsignal(signal.SIGCHLD)
     yield
@@ -166,32 +168,32 @@ def _unwatched() -> Iterator[None]:
 
 
 def _lost_worker(batches: Any) -> WorkerLost | None:
-    """Why one of the workers of this iterator ended, where one did. The others, which may wait for it, are ended."""
+    """Why one of this iterator's workers exited, or None. The others, which may be waiting for it, are killed."""
     workers = getattr(batches, "_workers", ())
     if workers:
         ended = connection.wait([each.sentinel for each in workers], timeout=1)
         for each in workers:
             if each.sentinel in ended:
-                each.join(1)  # its connections are gone before it is
+                each.join(1)  # its pipe closes before it is reaped
     code = next((each.exitcode for each in workers if each.exitcode), None)
     if code is None:
         return None
     for each in workers:
         each.kill()
-    how = f"ended with exit code {code}" if code > 0 else f"was killed by {signal.Signals(-code).name}"
+    how = f"exited with code {code}" if code > 0 else f"was killed by {signal.Signals(-code).name}"
     causes = {
-        -signal.SIGKILL: ", which is how the system ends a process where memory runs out",
+        -signal.SIGKILL: ", probably because the machine ran out of memory",
         -signal.SIGBUS: ": the shared memory in /dev/shm is full",
     }
-    hint = "free some memory, then the same command again"
+    hint = "free some memory, then run the same command again"
     if code == -signal.SIGBUS:
-        hint = "give the container more shared memory (docker run --shm-size=2g), then the same command again"
-    return WorkerLost(f"a process that loads pictures {how}{causes.get(code, '')}", hint)
+        hint = "give the container more shared memory (docker run --shm-size=2g), then run the same command again"
+    return WorkerLost(f"a data-loading worker {how}{causes.get(code, '')}", hint)
 
 
 def _start_worker(_: int) -> None:
-    # Ctrl-C, and often other signals, reach every process of a group. The main one ends the workers when it is ready
-    # to; were they to go first, torch would raise an error in the middle of whatever it is doing.
+    # Ctrl-C, and often other signals, reach every process of a group. The main process ends the workers when it is
+    # ready; if they exited first, torch would raise an error in the middle of whatever it is doing.
     for number in ASKING:
         signal.signal(number, _linger if number == signal.SIGTERM else signal.SIG_IGN)
     cv2.setNumThreads(0)

@@ -1,4 +1,4 @@
-"""Resized masks that stay in memory once they were read, for training without a cache on disk."""
+"""Resized masks that stay in memory after the first read, for training without a cache on disk."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ _WIDEST = 2**31
 
 
 class MaskMemory:
-    """Reads pairs and keeps their masks, a bit a pixel: 52 MB for 4040 of 320 pixels.
+    """Reader of pairs that keeps their masks at one bit per pixel: 52 MB for 4040 masks of 320×320 pixels.
 
-    Decoding a mask takes as long as decoding an image. Workers that are forked share the memory, which is mapped and
-    not taken from /dev/shm, of which containers have little.
+    Decoding a mask takes as long as decoding an image. Forked workers share the memory, which is an anonymous mapping
+    rather than part of /dev/shm, because containers have little of that.
     """
 
     def __init__(self, count: int, img_size: int) -> None:
@@ -28,7 +28,7 @@ class MaskMemory:
         self._map()
 
     def read(self, index: int, pair: Pair) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
-        """What `read_resized` gives for the pair that has this index: image (S, S, 3) and mask (S, S)."""
+        """Return what `read_resized` returns for the pair with this index: image (S, S, 3) and mask (S, S)."""
         side = self.img_size
         size = int(self._sizes[index])
         if size:
@@ -37,7 +37,7 @@ class MaskMemory:
         image, own = read_pair(pair.image, pair.mask, side)
         mask = resize_mask(own, side)
         self._bits[index] = np.packbits(mask)
-        # Last, and in one piece: it tells other workers that the bits are there.
+        # Written last, in a single store: it signals to other workers that the bits are complete.
         self._sizes[index] = own.shape[0] * _WIDEST + own.shape[1]
         return resize_image(image, side), mask
 
@@ -48,7 +48,7 @@ class MaskMemory:
         self._bits = np.frombuffer(shared, np.uint8, self.count * row, offset=8 * self.count).reshape(-1, row)
 
     def __getstate__(self) -> dict[str, Any]:
-        """Without the masks: a worker that is not forked has a memory of its own."""
+        """Leave out the masks: a worker that is not forked has its own memory."""
         return {"count": self.count, "img_size": self.img_size}
 
     def __setstate__(self, state: dict[str, Any]) -> None:

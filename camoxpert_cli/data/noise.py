@@ -1,4 +1,4 @@
-"""Images and masks for measurements and self-tests, where what is on them does not matter."""
+"""Random images and masks for measurements and self-tests, where the content does not matter."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from torch import Tensor
 def noise(
     count: int, side: int, device: torch.device, generator: torch.Generator | None = None
 ) -> tuple[Tensor, Tensor]:
-    """Images (count, 3, side, side) and masks (count, 1, side, side), uint8 as the loader gives them.
+    """Return images (count, 3, side, side) and masks (count, 1, side, side), uint8 like those of the loader.
 
-    Of each image a quarter is object.
+    A quarter of each image is object.
     """
     images = torch.randint(256, (count, side, side, 3), dtype=torch.uint8, device=device, generator=generator)
     masks = torch.zeros(count, 1, side, side, dtype=torch.uint8, device=device)

@@ -1,4 +1,4 @@
-"""Images and masks at the side that the network sees."""
+"""Resizes images and masks to the network's input size."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from numpy.typing import NDArray
 from camoxpert_cli.data.pairs import Pair
 from camoxpert_cli.data.reading import read_pair
 
-# Unlike INTER_NEAREST, which looks at a pixel's corner, this one looks at its centre, as bilinear resizing does.
+# Unlike INTER_NEAREST, which samples at a pixel's corner, this samples at its center, as bilinear resizing does.
 _MASK_INTERPOLATION = cv2.INTER_NEAREST_EXACT
 
 
 def read_resized(pair: Pair, img_size: int) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
-    """The image (S, S, 3) and the mask (S, S) of 0 and 1, uint8: what is cached, and what is read without a cache.
+    """Read the image (S, S, 3) and the mask (S, S) of 0 and 1, uint8: the same with and without a cache.
 
     Raises DataError as `read_pair` does.
     """
@@ -23,10 +23,10 @@ def read_resized(pair: Pair, img_size: int) -> tuple[NDArray[np.uint8], NDArray[
 
 
 def resize_image(image: NDArray[np.uint8], img_size: int) -> NDArray[np.uint8]:
-    """uint8 (H, W, 3) -> (S, S, 3): means over areas where it shrinks, bilinear where it hardly does or grows.
+    """Resize an image, uint8 (H, W, 3) -> (S, S, 3): area averaging if it shrinks, bilinear if it hardly does or grows.
 
-    Bilinear shrinking looks at a few of the pixels only and keeps all of their noise. Of a side that shrinks by less
-    than 1.6 it leaves out few, in a sixth of the time.
+    Bilinear shrinking samples only a few of the pixels and keeps all of their noise. If a side shrinks by a factor of
+    less than 1.6, it skips few pixels and takes a sixth of the time.
     """
     shorter, longer = sorted(image.shape[:2])
     shrinks = longer > 1.6 * img_size and shorter >= img_size
@@ -34,7 +34,7 @@ def resize_image(image: NDArray[np.uint8], img_size: int) -> NDArray[np.uint8]:
 
 
 def resize_mask(mask: NDArray[np.uint8], img_size: int) -> NDArray[np.uint8]:
-    """uint8 (H, W) -> (S, S), nearest: the mask keeps its values."""
+    """Resize a mask, uint8 (H, W) -> (S, S), with nearest-neighbor sampling, which keeps its values."""
     return _resize(mask, img_size, _MASK_INTERPOLATION)
 
 

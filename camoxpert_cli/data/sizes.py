@@ -1,13 +1,13 @@
-"""Whether a mask of another size than its image can be its mask."""
+"""Decides whether a mask whose size differs from an image can belong to it."""
 
 from __future__ import annotations
 
-# Tools cut sides to even numbers, or round them.
+# Tools crop or round side lengths to even numbers.
 _PIXELS_OFF, _SHARE_OFF = 4, 0.02
 
 
 def is_same_shape(size: tuple[int, int], other: tuple[int, int]) -> bool:
-    """Whether two sizes (height, width) differ by a few pixels only, or are in one proportion."""
+    """Return whether two sizes (height, width) differ by only a few pixels or have the same aspect ratio."""
     (height, width), (other_height, other_width) = size, other
     if max(abs(height - other_height), abs(width - other_width)) <= _PIXELS_OFF:
         return True

@@ -11,16 +11,17 @@ from camoxpert_cli.errors import DataError
 
 
 def hold_out(pairs: Sequence[Pair], fraction: float, seed: int) -> tuple[tuple[Pair, ...], tuple[Pair, ...]]:
-    """Training and validation pairs, both sorted by name; `fraction` in (0, 1) of each super-class is held out.
+    """Split into training and validation pairs, both sorted by name.
 
-    At least one pair lands on either side. The choice depends on names and `seed` alone: of each super-class those
-    with the lowest hash are held out, so an image more or less moves few others. Raises DataError for fewer than
-    two pairs.
+    `fraction`, in (0, 1), is the share of each superclass that is held out for validation.
+    Each side gets at least one pair. The choice depends only on names and `seed`: in each superclass the pairs with the
+    lowest hashes are held out, so adding or removing an image moves few others. Raises DataError for fewer than two
+    pairs.
     """
     if len(pairs) < 2:
         raise DataError(
-            f"{len(pairs)} training pictures, too few to hold some out for validation",
-            "training takes two pictures at least",
+            f"{len(pairs)} training {'image' if len(pairs) == 1 else 'images'}, too few to hold out any for validation",
+            "training needs at least two images",
         )
     groups: dict[str, list[Pair]] = {}
     for pair in pairs:
@@ -41,7 +42,7 @@ def _lot(seed: int, name: str) -> bytes:
 
 
 def _proportional_shares(sizes: dict[str, int], total: int) -> dict[str, int]:
-    """`total` shared out in proportion to `sizes`: whole parts first, the rest to the largest remainders."""
+    """Distribute `total` in proportion to `sizes`: whole parts first, the rest to the largest remainders."""
     count = sum(sizes.values())
     shares = {name: total * size // count for name, size in sizes.items()}
     by_remainder = sorted(sizes, key=lambda name: (-(total * sizes[name] % count), name))
@@ -51,5 +52,5 @@ def _proportional_shares(sizes: dict[str, int], total: int) -> dict[str, int]:
 
 
 def by_name(pairs: Sequence[Pair]) -> tuple[Pair, ...]:
-    """In the order of their names, which is that of training before it is shuffled."""
+    """Sort pairs by name, the order of the training pairs before they are shuffled."""
     return tuple(sorted(pairs, key=lambda pair: pair.name))

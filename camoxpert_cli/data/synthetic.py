@@ -1,20 +1,20 @@
-"""Generated images in which an object hides by texture, to train and to test with no data at hand.
+"""Generated images with an object that is camouflaged by its texture, for training and testing without a dataset.
 
-Inside and outside of the object every image has the same colours in the same proportions, under the same
+Inside and outside of the object, every image has the same colors in the same proportions with the same
 shading and noise; only the texture differs, by one of three cues:
 
-- "orientation": the same pattern turned by 58 to 122 degrees;
+- "orientation": the same pattern rotated by 58 to 122 degrees;
 - "scale": the same pattern at least 1.8 times finer or coarser;
-- "both": the pattern turned likewise and at the same time finer or coarser.
+- "both": the pattern is rotated in the same way and is also finer or coarser.
 
-The patterns are "stripes" (a bent grating), "grain" (noise of one orientation and one scale) and "spots"
-(noise of one scale, for the scale cue only). Orientation and scale of the background vary from image to
+The patterns are "stripes" (a bent grating), "grain" (noise with one orientation and one scale) and "spots"
+(noise with one scale, for the scale cue only). Orientation and scale of the background vary from image to
 image, so no fixed filter finds the object: it is the smaller, compact part that differs.
 
-Training and validation textures are disjoint. Orientation, wavelength, contrast and hue are each cut into
+Training and validation textures are disjoint. Orientation, wavelength, contrast and hue are each divided into
 bins; "train" draws from the even bins, "val" from the odd ones, and a margin of a fifth of a bin separates
-neighbours. Mirroring an image or turning it by 90 degrees keeps an orientation within its split. What is
-disjoint are the nominal values: stripes bend and grain spreads around them.
+neighbors. Mirroring an image or rotating it by 90 degrees keeps an orientation within its split. Only the
+nominal values are disjoint: stripes bend and grain spreads around them.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ ImageMaskPair = tuple[NDArray[np.uint8], NDArray[np.uint8]]
 VERSION = 1
 MANIFEST = "synthetic.json"
 MIN_SIZE = 48
-# Height and width in pixels, as of many images of COD10K.
+# Height and width in pixels, as in many COD10K images.
 PHOTOGRAPH_SIZE = (737, 964)
 _ENLARGED = 4
 
@@ -74,7 +74,7 @@ class Texture:
 
 @dataclass(frozen=True)
 class Recipe:
-    """What an image is made from; hue in degrees [0, 360), contrast as half the range of lightness."""
+    """The parameters of an image; hue in degrees [0, 360), contrast as half the range of lightness."""
 
     cue: Cue
     background: Texture
@@ -84,7 +84,7 @@ class Recipe:
 
 
 def generate_image(seed: int, index: int, split: Split, size: int) -> ImageMaskPair:
-    """Image `index` of a split: image uint8 (size, size, 3) RGB, mask uint8 (size, size) of 0 or 255.
+    """Generate image `index` of a split: image uint8 (size, size, 3) RGB, mask uint8 (size, size) of 0 or 255.
 
     A pure function of its arguments (up to rounding of the processor's arithmetic). `seed` and `index` are
     non-negative, `size` is in pixels, at least MIN_SIZE. The object covers 5 to 30 % of the image.
@@ -94,7 +94,7 @@ def generate_image(seed: int, index: int, split: Split, size: int) -> ImageMaskP
     rng = _generator(seed, index, split)
     recipe = _draw_recipe(rng, split)
     inside = _draw_object(rng, size)
-    # Ranks give both sides the same flat histogram, whatever the two patterns' own ones are.
+    # Ranks give both sides the same flat histogram, regardless of the histograms of the two patterns.
     level = np.empty((size, size))
     level[inside] = _ranks(_render(rng, recipe.object, size)[inside])
     level[~inside] = _ranks(_render(rng, recipe.background, size)[~inside])
@@ -106,21 +106,21 @@ def generate_image(seed: int, index: int, split: Split, size: int) -> ImageMaskP
 
 
 def image_recipe(seed: int, index: int, split: Split) -> Recipe:
-    """The recipe that `generate_image` follows for the same arguments."""
+    """Return the recipe that `generate_image` uses for the same arguments."""
     return _draw_recipe(_generator(seed, index, split), split)
 
 
 def write_dataset(folder: Path, *, seed: int, train: int, test: int, size: int) -> bool:
-    """Write images of `size` pixels as PNG files; return False when they were there already.
+    """Write images of `size` pixels as PNG files; return False if they already existed.
 
     `train` and `test` are counts. The files are TrainDataset/{Imgs,GT}/train_00000.png ... from the "train"
     split, TestDataset/synthetic/{Imgs,GT}/test_00000.png ... from the "val" split, and a manifest. All of them appear
-    at once: they are made in a folder beside `folder`, which then gets its name. Raises DataError where `folder` holds
-    anything but exactly these files and hidden ones, or the disk has too little room, and changes nothing there: it
-    may be somebody's, or in use.
+    atomically: they are written to a folder next to `folder`, which is then renamed. Raises DataError if `folder`
+    contains anything other than exactly these files and hidden ones, or if the disk has too little space; nothing is
+    changed then, because the folder may belong to somebody else or be in use.
     """
     wanted = {"version": VERSION, "seed": seed, "train": train, "test": test, "size": size}
-    folder = folder.resolve()  # of a link, what it leads to
+    folder = folder.resolve()  # the target of a link
     parts: list[tuple[Path, str, Split, int]] = [
         (Path("TrainDataset"), "train", "train", train),
         (Path("TestDataset") / "synthetic", "test", "val", test),
@@ -141,16 +141,16 @@ def write_dataset(folder: Path, *, seed: int, train: int, test: int, size: int) 
         try:
             new.rename(folder)
         except OSError:
-            if not _holds(folder, names, wanted):  # unless another process was faster with the same
+            if not _holds(folder, names, wanted):  # unless another process finished the same dataset first
                 raise
             return False
     return True
 
 
 def write_photographs(folder: Path, count: int) -> list[Pair]:
-    """Images that take as long to read as photographs: JPEGs as large as those of COD10K, masks as PNG files.
+    """Write images that take as long to read as photos: JPEGs as large as those of COD10K, masks as PNG files.
 
-    Patterns are drawn small and enlarged, and get the noise of a sensor: about 180 kB each.
+    Patterns are rendered small and enlarged, with added sensor noise: about 180 kB each.
     """
     folder.mkdir(parents=True, exist_ok=True)
 
@@ -168,45 +168,45 @@ def write_photographs(folder: Path, count: int) -> list[Pair]:
 
 
 def _plan(folder: Path, stem: str, split: Split, count: int) -> list[tuple[int, Split, Path, Path]]:
-    """Index, split, image file and mask file of each image of one part of the data set."""
+    """Index, split, image file and mask file of each image of one part of the dataset."""
     names = [f"{stem}_{index:05d}.png" for index in range(count)]
     return [(index, split, folder / "Imgs" / name, folder / "GT" / name) for index, name in enumerate(names)]
 
 
 def _require_room(folder: Path, needed: int, count: int) -> None:
-    """`needed` bytes, as if images and masks were not compressed: the noise in the images hardly can be."""
+    """`needed` assumes uncompressed images and masks, because the noise in the images hardly compresses."""
     there = next(each for each in (folder, *folder.absolute().parents) if each.exists())
     free = shutil.disk_usage(there).free
     if free < needed:
         raise DataError(
-            f"{count} generated pictures need up to {console.byte_size(needed)}, and the disk of {there} has "
+            f"{count} generated images need up to {console.byte_size(needed)}, but the disk of {there} has only "
             f"{console.byte_size(free)} free",
-            "generate fewer, or choose another disk",
+            "generate fewer images, or choose another disk",
         )
 
 
 def _holds(folder: Path, names: set[Path], wanted: dict[str, int]) -> bool:
-    """Whether the folder holds the files of these names and the manifest that is wanted; False where it is empty.
+    """Whether the folder contains exactly these files and the expected manifest; False if it is empty or missing.
 
-    Raises DataError where it holds anything else.
+    Raises DataError if it contains anything else.
     """
     if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
         return False
     paths = (path.relative_to(folder) for path in folder.rglob("*") if not path.is_dir())
-    # Whoever looks at pictures may leave .DS_Store or .ipynb_checkpoints behind.
+    # Browsing a folder may leave .DS_Store or .ipynb_checkpoints behind.
     files = {path for path in paths if not any(part.startswith(".") for part in path.parts)}
     if files == names and _read_json(folder / MANIFEST) == wanted:
         return True
     other = next(iter(sorted(files - names)), None)
     raise DataError(
-        f"{folder} is not what would be generated there, {wanted['train']} + {wanted['test']} pictures of "
-        f"{wanted['size']} pixels{'' if other is None else f': {folder / other}'}",
-        "choose another folder with --checkpoint-dir, or move that one away: its pictures are then generated anew",
+        f"{folder} does not match the dataset to be generated there, {wanted['train']} + {wanted['test']} images of "
+        f"{wanted['size']} pixels{'' if other is None else f': unexpected file {folder / other}'}",
+        "choose another folder with --checkpoint-dir, or move this one away so that its images are generated again",
     )
 
 
 def _read_json(path: Path) -> Any:
-    """The content of a JSON file, or None where it is missing or damaged."""
+    """The content of a JSON file, or None if it is missing or damaged."""
     try:
         return json.loads(read_regular(path, 2**16))
     except (OSError, ValueError, RecursionError):
@@ -214,13 +214,13 @@ def _read_json(path: Path) -> Any:
 
 
 def _write(path: Path, pixels: NDArray[Any], options: Sequence[int] = ()) -> None:
-    """In the format of the path's ending. Raises DataError where the disk refuses."""
+    """Write in the format of the path's extension. Raises DataError if writing fails."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(encoded(path.suffix, pixels, options))
     except OSError as error:
         raise DataError(
-            f"the generated picture {path} cannot be written: {error.strerror}", "free some space"
+            f"the generated image {path} cannot be written: {error.strerror}", "free some disk space"
         ) from error
 
 
@@ -297,7 +297,7 @@ def _render(rng: np.random.Generator, texture: Texture, size: int) -> Map:
 
 
 def _smooth_noise(rng: np.random.Generator, size: int) -> Map:
-    """Noise (size, size) of deviation 1 that varies over a tenth of the image."""
+    """Noise (size, size) with standard deviation 1 that varies over a tenth of the image."""
     noise = cv2.GaussianBlur(rng.standard_normal((size, size)), (0, 0), size / 10)
     return np.asarray(noise / noise.std())
 
@@ -310,7 +310,7 @@ def _ranks(values: Map) -> Map:
 
 
 def _palette(rng: np.random.Generator, recipe: Recipe) -> Map:
-    """Dark, middle and light colour, (3, 3) RGB in [0, 1], each with a weak saturation of its own."""
+    """Dark, middle and light color, (3, 3) RGB in [0, 1], each with its own weak saturation."""
     middle = rng.uniform(0.45, 0.55)
     lightness = middle + recipe.contrast * np.array([-1.0, 0.0, 1.0])
     hls = np.stack([np.full(3, recipe.hue), lightness, rng.uniform(0.05, 0.15, 3)], axis=-1)
@@ -318,7 +318,7 @@ def _palette(rng: np.random.Generator, recipe: Recipe) -> Map:
 
 
 def _shading(rng: np.random.Generator, size: int) -> Map:
-    """Factors (size, size) around 1 that rise by 10 to 30 % across the image in a random direction."""
+    """Factors (size, size) around 1 that increase by 10 to 30 % across the image in a random direction."""
     angle = rng.uniform(0, 2 * np.pi)
     y, x = np.mgrid[:size, :size] / size - 0.5
     return np.asarray(1 + rng.uniform(0.1, 0.3) * (x * np.cos(angle) + y * np.sin(angle)))

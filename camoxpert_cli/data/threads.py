@@ -1,4 +1,4 @@
-"""Work on many files at once. OpenCV, hashing and reading all leave other threads run, so threads are enough."""
+"""Processes many files in parallel. OpenCV, hashing and reading all release the GIL, so threads are enough."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ Result = TypeVar("Result")
 
 
 def in_threads(function: Callable[[Item], Result], items: Sequence[Item]) -> Generator[Result, None, None]:
-    """`function` of each item, in order, on as many threads as this process may use cores.
+    """Yield `function` of each item, in order, using one thread for each core available to this process.
 
-    A few results at most wait for the caller. After an exception, or where the caller stops asking, nothing new is
-    begun.
+    At most a few results wait for the caller. After an exception, or when the caller stops iterating, no further item
+    is started.
     """
     threads = usable_cores()
     with one_opencv_thread(), ThreadPoolExecutor(threads) as pool:
@@ -37,7 +37,7 @@ def in_threads(function: Callable[[Item], Result], items: Sequence[Item]) -> Gen
 
 @contextmanager
 def one_opencv_thread() -> Iterator[None]:
-    """Within it OpenCV takes no threads of its own: there is an image for every core already."""
+    """Limit OpenCV to one thread in this context, because each core already works on its own image."""
     before = cv2.getNumThreads()
     cv2.setNumThreads(1)
     try:

@@ -1,4 +1,4 @@
-"""`camox eval --maps`: the scores of maps that any program wrote."""
+"""`camox eval --predictions`: scores of predictions that any program wrote."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from camoxpert_cli.data.pairs import Pair
 from camoxpert_cli.data.reading import read_image, read_scored_mask
 from camoxpert_cli.data.threads import in_threads
 from camoxpert_cli.errors import DataError, UsageError
-from camoxpert_cli.evaluation.image import read_map, score_files
+from camoxpert_cli.evaluation.image import read_prediction, score_files
 from camoxpert_cli.evaluation.results import Evaluation, ScoredSet, Shown
 from camoxpert_cli.metrics.image_scores import ImageScores
 from camoxpert_cli.targets import is_file_of
@@ -22,14 +22,17 @@ from camoxpert_cli.targets import is_file_of
 def evaluate_predictions(
     predictions: Path, masks: Path, images: Path | None, protocol: Protocol, *, include_noncam: bool = False
 ) -> Evaluation:
-    """Score each map in the folder `predictions` by the mask of the same stem; maps of another size are resized to it.
+    """Score each prediction in the folder `predictions` against the mask with the same stem.
 
-    `images` are only shown. COD10K's NonCAM masks are left out unless `include_noncam`, and so are their maps. Raises
-    DataError where a map has no mask or a mask no map, for scores over a part of a test set compare with nothing, and
-    for a file that cannot be read.
+    Predictions whose size differs are resized to the mask. `images` are only displayed. COD10K's NonCAM masks and their
+    predictions are left out unless `include_noncam`. Raises DataError if a prediction has no mask or a mask has no
+    prediction, because scores on part of a test set are not comparable, and if a file cannot be read.
     """
     if is_file_of(predictions, masks):
-        raise UsageError(f"{predictions} would be scored by itself", "give the masks' folder with --masks")
+        raise UsageError(
+            f"--predictions and --masks are the same folder, {predictions}",
+            "pass the folder of the ground-truth masks with --masks",
+        )
     pairs = _pairs(predictions, masks, include_noncam)
     rows = []
     with console.progress(f"Scoring {predictions}", len(pairs)) as advance:
@@ -39,55 +42,57 @@ def evaluate_predictions(
     resized = [pair.name for pair, (_, was_resized) in zip(pairs, rows, strict=True) if was_resized]
     if resized:
         console.warn(
-            f"{len(resized)} of {len(pairs)} maps have another size than their masks, the first {resized[0]}: "
-            "they were resized, bilinearly"
+            f"{len(resized)} of {len(pairs)} predictions differ in size from their masks, the first is {resized[0]}; "
+            "they were resized with bilinear interpolation"
         )
     if not protocol.stretch and max(_highest(scores) for scores, _ in rows) == 1:
         raise DataError(
-            f"the maps in {predictions} hold only 0 and 1, expected levels up to 255",
-            "multiply them by 255, or leave out --no-stretch",
+            f"the predictions in {predictions} contain only 0 and 1, expected levels up to 255",
+            "multiply them by 255, or omit --no-stretch",
         )
     scored = ScoredSet(folder_above(masks), [pair.name for pair in pairs], [scores for scores, _ in rows])
-    about = {"maps": str(predictions), "stretch": protocol.stretch, "empty_masks": protocol.empty}
+    about = {"predictions": str(predictions), "stretch": protocol.stretch, "empty_masks": protocol.empty}
     image_files = {} if images is None else list_files(images, masks, include_noncam=True).images
 
     def show(_: str, index: int) -> Shown:
         pair = pairs[index]
         mask = read_scored_mask(pair.mask) > 0
-        grey = read_map(pair.image, (mask.shape[0], mask.shape[1]))[0]
+        grey = read_prediction(pair.image, (mask.shape[0], mask.shape[1]))[0]
         image = read_image(image_files[pair.name][0])[0] if pair.name in image_files else None
         return image, mask, grey
 
-    return Evaluation(f"maps in {predictions}", about, [scored], show)
+    return Evaluation(f"predictions in {predictions}", about, [scored], show)
 
 
 def _highest(scores: ImageScores) -> int:
-    """The highest level of a map."""
+    """The highest level of a prediction."""
     return int(np.flatnonzero(scores.foreground + scores.background)[-1])
 
 
 def _pairs(predictions: Path, masks: Path, include_noncam: bool) -> tuple[Pair, ...]:
-    """Maps with their masks, by stem."""
+    """Predictions with their masks, by stem."""
     files = list_files(predictions, masks, include_noncam=include_noncam)
     if files.left_out:
         console.say(
-            f"{files.left_out} NonCAM maps are left out, whose pictures show nothing camouflaged; "
+            f"Skipping {files.left_out} predictions for NonCAM images, which contain no camouflaged object; "
             "--include-noncam scores them"
         )
     if not files.images:
-        left_out = f", but for {files.left_out} of NonCAM pictures" if files.left_out else ""
+        left_out = f" except {files.left_out} for NonCAM images" if files.left_out else ""
         unread = f": {files.unread}" if files.unread else ""
         raise DataError(
-            f"there are no maps in {predictions}{left_out}{unread}",
-            "maps are png, jpg or the like, named as their masks; --include-noncam scores NonCAM maps too",
+            f"no predictions in {predictions}{left_out}{unread}",
+            "predictions are PNG, JPEG or similar files with the names of their masks; "
+            "--include-noncam also scores those for NonCAM images",
         )
-    for lone, here, other in ((files.lone_images, "map", masks), (files.lone_masks, "mask", predictions)):
+    for lone, here, other in ((files.lone_images, "prediction", masks), (files.lone_masks, "mask", predictions)):
         if lone:
             more = f" and {len(lone) - 1} more" if len(lone) > 1 else ""
-            what = "mask" if here == "map" else "map"
+            what = "mask" if here == "prediction" else "prediction"
             raise DataError(
                 f"the {here} {lone[0].name}{more} has no {what} in {other}",
-                "a map and its mask have the same name up to the extension, and every mask needs its map",
+                "a prediction and its mask must have the same name except for the extension, "
+                "and every mask needs a prediction",
             )
     if files.unread:
         console.warn(f"{predictions} + {masks}: {files.unread}")

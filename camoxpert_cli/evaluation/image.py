@@ -1,4 +1,4 @@
-"""What is done for one image that is scored."""
+"""Scoring of a single image."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from camoxpert_cli.data.writing import write_image
 from camoxpert_cli.errors import DataError, UsageError
 from camoxpert_cli.metrics.image_scores import ImageScores, score_image
 
-_EXPECTED = "a map is grey, brighter where an object is: save probabilities before anything colours them"
+_EXPECTED = "a prediction is grayscale, brighter on the object: save the probabilities before any color map is applied"
 
 
 def score_and_save(
@@ -26,36 +26,36 @@ def score_and_save(
     unsaved: list[UsageError],
     new: bool,
 ) -> ImageScores:
-    """The scores of a map (H, W); the map itself is written to `save_as` where that is given, see `write_image`.
+    """Score a prediction (H, W) and write it to `save_as` if that is given, see `write_image`.
 
-    Where that is impossible the reason is added to `unsaved`, since the scores are none the worse for it.
+    If writing fails, the error is added to `unsaved`, because the scores are valid anyway.
     """
     if save_as is not None:
         try:
-            write_image(save_as, grey, "--save-maps", new=new)
+            write_image(save_as, grey, "--save-predictions", new=new)
         except UsageError as error:
             unsaved.append(error)
     return _score(grey, mask, protocol)
 
 
-def score_files(map_path: Path, mask_path: Path, protocol: Protocol) -> tuple[ImageScores, bool]:
-    """The scores of the map in a file, and whether it had to be resized to its mask. Raises DataError."""
+def score_files(prediction_path: Path, mask_path: Path, protocol: Protocol) -> tuple[ImageScores, bool]:
+    """Return the scores of a prediction file, and whether it had to be resized to its mask. Raises DataError."""
     mask = read_scored_mask(mask_path) > 0
-    grey, resized = read_map(map_path, (mask.shape[0], mask.shape[1]))
+    grey, resized = read_prediction(prediction_path, (mask.shape[0], mask.shape[1]))
     return _score(grey, mask, protocol), resized
 
 
-def read_map(path: Path, size: tuple[int, int]) -> tuple[NDArray[np.uint8], bool]:
-    """The levels of a map, uint8, at height and width `size`, and whether it had another one; see `levels_of`.
+def read_prediction(path: Path, size: tuple[int, int]) -> tuple[NDArray[np.uint8], bool]:
+    """Read the levels of a prediction, uint8, at height and width `size`; also return whether it was resized.
 
-    Raises DataError where it is unreadable, in colour, or has values that are no levels.
+    See `levels_of` for levels. Raises DataError if the file is unreadable, in color, or has values that are not levels.
     """
     try:
         levels = levels_of(read_single(path))
     except UnclearError as error:
-        raise DataError(f"the map {path} {error}", _EXPECTED) from error
+        raise DataError(f"the prediction {path} {error}", _EXPECTED) from error
     if levels.colour:
-        raise DataError(f"the map {path} is in colour, in {levels.colour:.1%} of its pixels", _EXPECTED)
+        raise DataError(f"{levels.colour:.1%} of the pixels of the prediction {path} are in color", _EXPECTED)
     grey = levels.grey
     if grey.shape == size:
         return grey, False

@@ -1,4 +1,4 @@
-"""Scores as files."""
+"""Writes scores to files."""
 
 from __future__ import annotations
 
@@ -22,23 +22,23 @@ RESULTS, PER_IMAGE, REPORT = "results.json", "per_image.csv", "report.html"
 
 _COLUMNS = ("dataset", "name", *COLUMNS)
 _HINT = "choose another folder with --out"
-# What the pages have at their beginning, and hardly any other: see report/page.html.
+# Occurs at the beginning of camox reports and hardly any other page: see report/page.html.
 _PAGE = b"default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'sha256-"
 
 
 def files_in(out: Path) -> list[Path]:
-    """What `write_evaluation` writes."""
+    """Return the files that `write_evaluation` writes."""
     return [out / name for name in (RESULTS, PER_IMAGE, REPORT)]
 
 
 def refuse_overwriting(out: Path, overwrite: bool, inputs: Iterable[Path] = ()) -> None:
-    """Make the folder `out`, and sweep up what killed processes left there. Raises UsageError where that is impossible.
+    """Create the folder `out` and remove temporary files of killed processes. Raises UsageError if that fails.
 
-    With `overwrite` those of an earlier evaluation may be there; other files stay, and so does what is one of `inputs`.
+    With `overwrite`, files of an earlier evaluation may be replaced; other files and any of `inputs` never are.
     """
     run = RunFolder(out)
     if run.holds_checkpoint or run.metrics.exists():
-        raise UsageError(f"{out} is the folder of a run, whose scores have the same names", _HINT)
+        raise UsageError(f"{out} is a run folder, whose score files have the same names", _HINT)
     files = files_in(out)
     check_targets(
         files,
@@ -46,15 +46,15 @@ def refuse_overwriting(out: Path, overwrite: bool, inputs: Iterable[Path] = ()) 
         is_ours=_is_ours,
         overwrite=overwrite,
         inputs=inputs,
-        taken=lambda path: f"{out} holds {path.name} already",
+        taken=lambda path: f"{out} already contains {path.name}",
     )
     make_out_folder(out, "--out")
     atomic.sweep(*files)
 
 
 def write_evaluation(out: Path, evaluation: Evaluation) -> None:
-    """results.json, per_image.csv and report.html in the folder `out`. Raises UsageError."""
-    # Loads what draws charts, which takes a second.
+    """Write results.json, per_image.csv and report.html to the folder `out`. Raises UsageError."""
+    # Importing the plotting code takes a second.
     from camoxpert_cli.evaluation.report import report_of
     from camoxpert_cli.report.page import render
 
@@ -62,9 +62,9 @@ def write_evaluation(out: Path, evaluation: Evaluation) -> None:
 
 
 def write_scores(out: Path, evaluation: Evaluation, beside: Mapping[str, str] = MappingProxyType({})) -> None:
-    """results.json and per_image.csv in the folder `out`, with the texts `beside` them by name, all together.
+    """Write results.json, per_image.csv and the texts in `beside`, by name, to the folder `out`, all or none.
 
-    Raises UsageError where they cannot be written; what was there before is there then.
+    Raises UsageError if they cannot be written; existing files are then unchanged.
     """
     texts = {RESULTS: json.dumps(evaluation.to_json(), indent=2) + "\n", PER_IMAGE: per_image_csv(evaluation.sets)}
     try:
@@ -74,7 +74,7 @@ def write_scores(out: Path, evaluation: Evaluation, beside: Mapping[str, str] = 
 
 
 def _is_ours(path: Path) -> bool:
-    """Whether `write_evaluation` wrote the file, which has one of its names."""
+    """Whether `write_evaluation` wrote this file, which has one of its names."""
     content = path.read_bytes()
     if path.name == PER_IMAGE:
         return content.startswith(",".join(_COLUMNS[:3]).encode())
@@ -88,7 +88,7 @@ def _is_ours(path: Path) -> bool:
 
 
 def per_image_csv(sets: Sequence[ScoredSet]) -> str:
-    """A line an image: data set, name and its measures in full."""
+    """Return one line per image: dataset, name and measures at full precision."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(_COLUMNS)

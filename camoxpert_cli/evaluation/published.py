@@ -1,6 +1,6 @@
-"""Scores that other systems publish for the four test sets of the field, to stand beside one's own.
+"""Published scores of other systems on the four test sets of the field, for comparison.
 
-Rounded as they are published. All were trained on 3040 images of COD10K and 1000 of CAMO.
+Rounded as published. All systems were trained on 3040 images of COD10K and 1000 of CAMO.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Published:
-    """`scores` by the names of `ImageScores`' fields; `source` says where they were read."""
+    """Published results of a system; `scores` by measure name as in `MEASURES`, `source` is where they were read."""
 
     system: str
     source: str
@@ -23,12 +23,12 @@ _FAST_CAMODIFF = "README of github.com/wty-team/diff-ssm"
 
 
 def published_for(name: str) -> list[Published]:
-    """What is known for the test set called `name`, in any case of letters; the best S-measure first."""
+    """Return the published results on the test set `name`, ignoring case; best S-measure first."""
     return sorted(_ROWS.get(_key(name), []), key=lambda row: -row.scores["s_measure"])
 
 
 def _key(name: str) -> str:
-    """COD10K-v3, `COD10K-TE` and `CAMO_TestingDataset` are called by what they begin with."""
+    """`COD10K-v3`, `COD10K-TE` and `CAMO_TestingDataset` are matched by prefix."""
     return next((key for key in _ROWS if name.upper().startswith(key)), "")
 
 

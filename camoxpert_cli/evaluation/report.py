@@ -1,4 +1,4 @@
-"""What a report shows of scored sets."""
+"""Builds the report of an evaluation."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ MEASURE_WORDS = {
     **{each.name: MeasureWords(each.label) for each in CURVES},
     **{each.name: MeasureWords(each.label, each.best == "lowest") for each in MEASURES},
 }
-_PLACES = {"worst": 4, "median": 2, "best": 3}  # of each so many images
+_PLACES = {"worst": 4, "median": 2, "best": 3}  # number of images each
 _RANKED_BY = "iou"
 _BESIDE_AN_IMAGE = tuple(each.name for each in MEASURES if each.heading)
 
@@ -32,7 +32,7 @@ def write_evaluation_report(
     configuration: Mapping[str, Any] | None = None,
     history: Sequence[Mapping[str, Any]] = (),
 ) -> None:
-    """The page at `path`: what `report_of` gives."""
+    """Write the page of `report_of` to `path`."""
     write_report(path, report_of(evaluation, configuration=configuration, history=history))
 
 
@@ -42,14 +42,14 @@ def report_of(
     configuration: Mapping[str, Any] | None = None,
     history: Sequence[Mapping[str, Any]] = (),
 ) -> Report:
-    """Scores, curves, slices and images of an evaluation.
+    """Collect scores, curves, slices and images of an evaluation.
 
-    After training with the `history` of the run; `configuration` is what the evaluation says of itself where not given.
+    `history` is that of the run, after training; `configuration` defaults to the evaluation's own description.
     """
     sets = evaluation.sets
     return Report(
         title=evaluation.title,
-        subtitle=", ".join(f"{each.name}: {len(each.scores)} pictures" for each in sets),
+        subtitle=", ".join(f"{each.name}: {len(each.scores)} images" for each in sets),
         sets=[_report_set(each, evaluation.show) for each in sets],
         published={
             each.name: [(row.system, row.source, row.scores) for row in published_for(each.name)] for each in sets
@@ -85,7 +85,7 @@ def _chosen(scores: Scores, names: Sequence[str]) -> dict[str, float]:
 
 
 def places(scores: Sequence[float]) -> list[tuple[str, int]]:
-    """The worst, median and best images, each only once, with their indices."""
+    """Return the worst, median and best images, each only once, with their indices."""
     order = sorted(range(len(scores)), key=lambda index: (scores[index], index))
     middle = len(order) // 2
     wanted = {

@@ -1,4 +1,4 @@
-"""An evaluation: the scores of some sets, how they came about, and what they look like."""
+"""The result of an evaluation: the scores of some sets, how they were computed, and images to show."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from camoxpert_cli.errors import UsageError
 from camoxpert_cli.metrics.image_scores import ImageScores
 from camoxpert_cli.metrics.score_set import SetScores, mean_scores
 
-# The image uint8 (H, W, 3) where it is at hand, its mask bool (H, W) and its map uint8 (H, W).
+# The image uint8 (H, W, 3) if available, its mask bool (H, W) and its prediction uint8 (H, W).
 Shown: TypeAlias = tuple[NDArray[np.uint8] | None, NDArray[np.bool_], NDArray[np.uint8]]
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """`title` says whose scores they are, `about` how they were made; `show(set, index)` gives an image to look at."""
+    """Scores of some sets; `title` names what was scored, `about` says how, `show(set, index)` returns an image."""
 
     title: str
     about: Mapping[str, Any]
@@ -30,19 +30,19 @@ class Evaluation:
     show: Callable[[str, int], Shown]
 
     def require_saved(self) -> None:
-        """Raise UsageError where a map could not be written."""
+        """Raise UsageError if a prediction could not be written."""
         for each in self.sets:
             if each.unsaved is not None:
                 raise each.unsaved
 
     def to_json(self) -> dict[str, Any]:
-        """What results.json holds."""
+        """Return the content of results.json."""
         return {**self.about, "sets": {each.name: each.to_json() for each in self.sets}}
 
 
 @dataclass(frozen=True)
 class ScoredSet:
-    """`names[i]` is the image that has `scores[i]`; at least one. `unsaved` is why a map of it could not be written."""
+    """Scores of one set: image `names[i]` has `scores[i]`, at least one. `unsaved`: why a prediction is missing."""
 
     name: str
     names: Sequence[str]
@@ -55,7 +55,7 @@ class ScoredSet:
 
     @cached_property
     def slices(self) -> dict[str, tuple[int, SetScores]]:
-        """Number of images and means of each slice."""
+        """Number of images and means of each slice, by label."""
         found = slices(self.names, [score.area for score in self.scores])
         return {
             label: (len(indices), mean_scores([self.scores[index] for index in indices]))
@@ -63,18 +63,18 @@ class ScoredSet:
         }
 
     def to_json(self) -> dict[str, Any]:
-        """What results.json holds of it; `e_max` and the like are the maximum of the mean curve."""
+        """Return the set's part of results.json; `e_max` and similar measures are the maximum of the mean curve."""
         return {
-            "pictures": len(self.scores),
+            "images": len(self.scores),
             **self.means.measures,
-            "slices": {label: {"pictures": count, **means.measures} for label, (count, means) in self.slices.items()},
+            "slices": {label: {"images": count, **means.measures} for label, (count, means) in self.slices.items()},
         }
 
 
 def slices(names: Sequence[str], areas: Sequence[float]) -> dict[str, list[int]]:
-    """Indices of the images of each slice: COD10K's super-classes by name, then small and other objects.
+    """Return the image indices of each slice: COD10K's superclasses by name, then small and other objects.
 
-    `areas` are the shares of the masks, 0..1. A slice that would be empty or the whole set is left out.
+    `areas` are the objects' shares of the images, 0..1. A slice that is empty or equal to the whole set is left out.
     """
     found: dict[str, list[int]] = {}
     for index, kind in enumerate(map(super_class, names)):

@@ -1,4 +1,4 @@
-"""Scores of a network: each image for itself, at its mask's own size."""
+"""Scores a network's predictions: each image separately, at the size of its mask."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ from camoxpert_cli.parallel.world import World
 
 Score = TypeVar("Score")
 
-# Computes the scores of an image from its map uint8 (H, W) and its mask bool (H, W).
+# Computes the scores of an image from its prediction uint8 (H, W) and its mask bool (H, W).
 Job = Callable[[NDArray[np.uint8], NDArray[np.bool_]], Score]
 
 
 class Scoring(Generic[Score]):
-    """Scores images batch by batch: iterate to the end, which yields each batch's images, then look at `scores`.
+    """Batch-wise scoring: iterating yields the number of images in each batch; `scores` is set at the end.
 
-    Every rank yields as often as the others, so that whoever iterates may agree with them on whether to go on.
+    All ranks yield the same number of times, so that their callers can agree after each batch whether to continue.
     """
 
     def __init__(
@@ -44,25 +44,25 @@ class Scoring(Generic[Score]):
         tta: Tta = NO_TTA,
         workers: int = 0,
     ) -> None:
-        """`job(index)` scores an image, on so many `workers` threads beside the network, or with 0 in its own.
+        """`job(index)` returns the function that scores an image, on `workers` threads, or with 0 in this thread.
 
-        The batches hold images (B, 3, S, S) uint8, masks (1, H, W) uint8 and indices; `network` is in eval mode.
-        Several ranks take whole batches in turn.
+        The batches contain images (B, 3, S, S) uint8, masks (1, H, W) uint8 and indices; `network` is in eval mode.
+        Complete batches are distributed over the ranks in turn.
         """
         self._network, self._batches, self._device, self._dtype = network, batches, device, dtype
         self._world, self._job, self._tta, self._workers = world or World(), job, tta, workers
         self.scores: list[Score] = []
-        """Of all images in the order of their indices, on every rank and to the bits of one process."""
+        """Scores of all images by index, on every rank and bitwise identical to those of a single process."""
 
     def __iter__(self) -> Generator[int, None, None]:
-        """Raises DataError, on every rank, for an image that any of them cannot read."""
+        """Score all batches. Raises DataError on every rank if any of them cannot read an image."""
         rows: list[tuple[int, Future[Score]]] = []
         problem: DataError | None = None
         mine = iter(self._batches)
         with score_pool(self._workers) as submit:
             for _ in range(max(self._world.all_gather(len(self._batches)))):
                 try:
-                    batch = next(mine, None)  # None, too, after an error: that ends the iteration
+                    batch = next(mine, None)  # also None after an error, which ends the iteration
                 except DataError as error:
                     batch, problem = None, error
                 if batch is not None:
@@ -91,7 +91,7 @@ def score_images(
     tta: Tta = NO_TTA,
     workers: int = 0,
 ) -> list[Score]:
-    """The scores of a `Scoring` of all that, which tells `advance` how far it is."""
+    """Run a `Scoring` with these arguments, reporting progress to `advance`, and return its scores."""
     scoring = Scoring(network, batches, device, dtype, world, job=job, tta=tta, workers=workers)
     for images in scoring:
         advance(images, "")
@@ -99,7 +99,7 @@ def score_images(
 
 
 def in_order(rows: Sequence[tuple[int, Score]], problem: DataError | None, world: World) -> list[Score]:
-    """The scores of all ranks in the order of their indices, or on every rank the problem of the first that has one."""
+    """Return the scores of all ranks by index, or raise, on every rank, the error of the first rank that has one."""
     gathered = world.all_gather((rows, problem))
     for _, theirs in gathered:
         if theirs is not None:

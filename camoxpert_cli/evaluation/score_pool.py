@@ -1,4 +1,4 @@
-"""Threads that score maps beside the network: all measures of a large image take some ten milliseconds."""
+"""Threads that score predictions while the network runs: all measures of a large image take tens of milliseconds."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from camoxpert_cli.data.threads import one_opencv_thread
 
 Score = TypeVar("Score")
 
-# Maps that wait for each thread: enough that none is idle, and few enough that maps do not fill the memory.
+# Predictions queued per thread: enough to keep every thread busy, few enough to limit memory use.
 _WAITING = 4
 
 
 @contextmanager
 def score_pool(workers: int) -> Iterator[Callable[..., Future[Any]]]:
-    """Yields `submit(function, *arguments)`, which waits while too many are under way; no worker: computed at once.
+    """Yield `submit(function, *arguments)`, which blocks while too many calls are pending; with 0 workers it runs them.
 
-    Threads are enough, for OpenCV and NumPy let go of the interpreter while they work on an image; processes would
-    have to be handed every map. Leaving waits for what was submitted, or after an exception drops it.
+    Threads are enough, because OpenCV and NumPy release the GIL while they process an image; every prediction would
+    have to be sent to a process. On exit, pending calls are completed, or canceled after an exception.
     """
     if workers == 0:
         yield _at_once

@@ -1,4 +1,4 @@
-"""The scores of a checkpoint's network on test sets, by one process or several."""
+"""Scores a checkpoint's network on test sets, with one or several processes."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ from camoxpert_cli.parallel.world import World, joined
 from camoxpert_cli.targets import check_targets, within
 
 _COLLECTIVE_TIMEOUT = 1800
-_HINT = "choose another folder with --save-maps"
+_HINT = "choose another folder with --save-predictions"
 
 
 def evaluate_checkpoint(
@@ -47,14 +47,15 @@ def evaluate_checkpoint(
     protocol: Protocol,
     placement: Placement,
     *,
-    save_maps: Path | None,
+    save_predictions: Path | None,
     overwrite: bool = False,
     beside: Sequence[Path] = (),
 ) -> Evaluation | None:
     """Score `checkpoint` on the test sets of `data`.
 
-    Of several processes, which share the work, the first gets the evaluation, and the others None. Maps that camox
-    wrote to `save_maps` before are replaced with `overwrite`; `beside` is what else will be written. Raises CamoxError.
+    If several processes share the work, the first returns the evaluation and the others None. With `overwrite`,
+    predictions that camox wrote to `save_predictions` before are replaced; `beside` lists other files that will be
+    written. Raises CamoxError.
     """
     with joined(_COLLECTIVE_TIMEOUT) as world:
         device = own_device(placement, world)
@@ -65,14 +66,16 @@ def evaluate_checkpoint(
         network = network_of(content, checkpoint, uses_ema(content, checkpoint, inference.weights)).to(device)
         size = inference.img_size or trained_size(content, checkpoint)
         pairs = find_tests(data)
-        if save_maps is not None:
+        if save_predictions is not None:
             inputs = [checkpoint, *data.roots, *(file for each in pairs.values() for file in _files(each))]
-            refusal = _refusal(save_maps, pairs, inputs, overwrite, beside) if world.is_main else None
-            # Only one looks: the others may be late, and find maps of this very evaluation.
+            refusal = _refusal(save_predictions, pairs, inputs, overwrite, beside) if world.is_main else None
+            # Only one process checks: the others may be late and find predictions of this very evaluation.
             if (problem := world.broadcast(refusal)) is not None:
                 raise problem
         sets = [
-            score_set(network, name, pairs[name], size, inference, protocol, device, dtype, world, save_maps, overwrite)
+            score_set(
+                network, name, pairs[name], size, inference, protocol, device, dtype, world, save_predictions, overwrite
+            )
             for name in pairs
         ]
         if not world.is_main:
@@ -90,18 +93,20 @@ def evaluate_checkpoint(
 
 
 def find_tests(data: TestData) -> dict[str, tuple[Pair, ...]]:
-    """The test sets that were asked for, in the order found. Raises DataError, UsageError for an unknown name."""
+    """Return the requested test sets in the order found. Raises DataError, and UsageError for an unknown name."""
     found = find_data(data.roots, folders=data.folders, scoring=True, include_noncam=data.include_noncam)
     console.say(console.filled(f"Data: {found.description}", indent=6))
     if not found.tests:
         where = ", ".join(map(str, [*data.roots, *(images for images, _ in data.folders)]))
         raise DataError(
-            f"{where} holds training pictures only", "give the folder of a test set, or --images DIR --masks DIR"
+            f"{where} contains only training images", "pass the folder of a test set, or use --images DIR --masks DIR"
         )
     unknown = [name for name in data.names if name not in found.tests]
     if unknown:
         known = (nearest(unknown[0], found.tests) or list(found.tests))[0]
-        raise UsageError(f"there is no test set {shown(unknown[0])}, only {', '.join(found.tests)}", f"--set {known}")
+        raise UsageError(
+            f"unknown test set {shown(unknown[0])}, expected one of {', '.join(found.tests)}", f"--set {known}"
+        )
     chosen = {name: pairs for name, pairs in found.tests.items() if not data.names or name in data.names}
     for name, pairs in chosen.items():
         look_at_test_set(name, pairs)
@@ -118,14 +123,14 @@ def score_set(
     device: torch.device,
     dtype: torch.dtype | None,
     world: World,
-    save_maps: Path | None = None,
+    save_predictions: Path | None = None,
     overwrite: bool = False,
 ) -> ScoredSet:
-    """All measures of each image of a set, on every rank; maps are written to `save_maps`/NAME where it is given."""
-    folder = None if save_maps is None else _folder_of(save_maps, name)
+    """Compute all measures of each image of a set, on every rank; write predictions to `save_predictions`/NAME."""
+    folder = None if save_predictions is None else _folder_of(save_predictions, name)
     unsaved: list[UsageError] = []
     if folder is not None:
-        make_out_folder(folder, "--save-maps")
+        make_out_folder(folder, "--save-predictions")
     loader = scoring_loader(
         ScoringImages(pairs, size),
         inference.batch_size,
@@ -145,7 +150,7 @@ def score_set(
             job=lambda index: partial(
                 score_and_save,
                 protocol=protocol,
-                save_as=None if folder is None else _map_of(folder, pairs[index]),
+                save_as=None if folder is None else _prediction_of(folder, pairs[index]),
                 unsaved=unsaved,
                 new=not overwrite,
             ),
@@ -156,12 +161,12 @@ def score_set(
     return ScoredSet(name, [pair.name for pair in pairs], scores, next(iter(problems), None))
 
 
-def _folder_of(save_maps: Path, name: str) -> Path:
-    """Of the maps of a test set. What is called nothing is made of folders right below the root."""
-    return within(save_maps, name, _HINT) if name else save_maps
+def _folder_of(save_predictions: Path, name: str) -> Path:
+    """The folder for the predictions of a test set, whose name is empty if its folders are directly below the root."""
+    return within(save_predictions, name, _HINT) if name else save_predictions
 
 
-def _map_of(folder: Path, pair: Pair) -> Path:
+def _prediction_of(folder: Path, pair: Pair) -> Path:
     return within(folder, f"{pair.name}.png", _HINT)
 
 
@@ -170,24 +175,26 @@ def _files(pairs: Sequence[Pair]) -> Iterator[Path]:
 
 
 def _refusal(
-    save_maps: Path,
+    save_predictions: Path,
     tests: Mapping[str, Sequence[Pair]],
     inputs: Iterable[Path],
     overwrite: bool,
     beside: Iterable[Path],
 ) -> UsageError | None:
-    """Why the maps of all test sets cannot be written; else what killed processes left of them is swept up."""
+    """Why the predictions of all test sets cannot be written; otherwise remove temporary files of killed processes."""
     try:
-        maps = [_map_of(_folder_of(save_maps, name), pair) for name in tests for pair in tests[name]]
-        check_targets(maps, _HINT, is_ours=is_own_image, overwrite=overwrite, inputs=inputs, beside=beside)
+        predictions = [
+            _prediction_of(_folder_of(save_predictions, name), pair) for name in tests for pair in tests[name]
+        ]
+        check_targets(predictions, _HINT, is_ours=is_own_image, overwrite=overwrite, inputs=inputs, beside=beside)
     except UsageError as error:
         return error
-    atomic.sweep(*maps)
+    atomic.sweep(*predictions)
     return None
 
 
 def scoring_workers(world: World) -> int:
-    """Threads that score beside the one that computes maps; none where that one has a core alone."""
+    """Return the number of scoring threads next to the one that runs the network; 0 if that one has the only core."""
     return cores_each(world.local_size) - 1
 
 
@@ -201,7 +208,7 @@ def show_image(
     name: str,
     index: int,
 ) -> Shown:
-    """Image `index` of test set `name` with its mask and the map that `network` makes of it, all of the mask's size."""
+    """Return image `index` of test set `name`, its mask and the network's prediction, all at the mask's size."""
     pair = tests[name][index]
     mask = read_scored_mask(pair.mask) > 0
     full_size = (mask.shape[0], mask.shape[1])

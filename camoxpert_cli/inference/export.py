@@ -1,4 +1,4 @@
-"""`camox export`: a checkpoint's network for other programs, without what only training needs."""
+"""`camox export`: a checkpoint's network for other programs, without the training state."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ ONNX = ".onnx"
 
 @dataclass(frozen=True)
 class Exported:
-    """What was written, and how far an ONNX file's logits are from the network's; None for .safetensors."""
+    """Description and size of the file, and the difference of its logits from the network's; None for .safetensors."""
 
     description: Mapping[str, str]
     bytes: int
@@ -40,11 +40,11 @@ def export(
     weights: Weights | None = None,
     overwrite: bool = False,
 ) -> Exported:
-    """Write the network in `checkpoint` to `target`, a name that ends in .onnx or .safetensors.
+    """Write the network in `checkpoint` to `target`, a file name that ends in .onnx or .safetensors.
 
-    Takes the EMA of the weights where there is one, unless `weights` says which, and the size it was trained at
-    where `img_size` is None. Raises UsageError for a target that must not be written or packages that are missing,
-    CheckpointError for a checkpoint that cannot be read or lacks what was asked for.
+    Uses the EMA weights if there are any, unless `weights` selects others, and the size used in training if `img_size`
+    is None. Raises UsageError for a target that must not be written or missing packages, CheckpointError for a
+    checkpoint that cannot be read or does not contain the requested weights.
     """
     _check_target(checkpoint, target, overwrite)
     if target.suffix == ONNX:
@@ -54,11 +54,11 @@ def export(
     is_ema = uses_ema(content, checkpoint, weights)
     size = img_size or trained_size(content, checkpoint)
     network = network_of(content, checkpoint, is_ema)
-    is_ema = is_ema or _described(content).get("weights") == "ema"  # an exported file holds no other weights
+    is_ema = is_ema or _described(content).get("weights") == "ema"  # an exported file contains no other weights
     description = _description(network, size, checkpoint, "ema" if is_ema else "model")
     difference = None
     if target.suffix == ONNX:
-        console.say(f"Writing {network.backbone_name} with {network.num_experts} experts at {size} pixels as ONNX ...")
+        console.say(f"Exporting {network.backbone_name} with {network.num_experts} experts at {size} px to ONNX ...")
         difference = write_onnx(target, network, size, description)
     else:
         write_safetensors(target, network.state_dict(), {"format": "pt", **description})
@@ -68,11 +68,11 @@ def export(
 def _check_target(checkpoint: Path, target: Path, overwrite: bool) -> None:
     if target.suffix not in (ONNX, SAFETENSORS):
         raise UsageError(
-            f"{target} does not say which format is meant",
-            f"choose a name that ends in {ONNX} or {SAFETENSORS}, such as {target.with_suffix(ONNX)}",
+            f"{target} has no known export format, expected {ONNX} or {SAFETENSORS}",
+            f"choose a name that ends in {ONNX} or {SAFETENSORS}, for example {target.with_suffix(ONNX)}",
         )
     if os.path.isdir(target):  # noqa: PTH112 -- False for impossible names
-        raise UsageError(f"{target} is a folder", f"choose the name of a file, such as {target / f'camoxpert{ONNX}'}")
+        raise UsageError(f"{target} is a folder", f"choose a file name, for example {target / f'camoxpert{ONNX}'}")
     if is_file_of(target, checkpoint):
         raise UsageError(f"{target} is the checkpoint itself", "choose another name")
     check_parent(target)
@@ -81,7 +81,7 @@ def _check_target(checkpoint: Path, target: Path, overwrite: bool) -> None:
 
 
 def _description(network: CamoXpert, img_size: int, checkpoint: Path, weights: Weights) -> dict[str, str]:
-    """What whoever runs the network must know; numbers as JSON. `load_model` reads the first two."""
+    """Everything needed to run the network; numbers as JSON. `load_model` reads the first two."""
     return {
         "backbone": network.backbone_name,
         "num_experts": str(network.num_experts),
@@ -90,7 +90,7 @@ def _description(network: CamoXpert, img_size: int, checkpoint: Path, weights: W
         "std": json.dumps(network.normalisation.std),
         "threshold": str(THRESHOLD),
         "weights": weights,
-        "source": checkpoint.name.encode("utf-8", "backslashreplace").decode(),  # a name need not be text
+        "source": checkpoint.name.encode("utf-8", "backslashreplace").decode(),  # a file name need not be valid UTF-8
         "camox": __version__,
     }
 

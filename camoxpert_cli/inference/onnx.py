@@ -1,4 +1,4 @@
-"""A network as an ONNX file, compared with the network itself in onnxruntime before it takes its name."""
+"""Exports a network to ONNX and compares the file with the network in onnxruntime before it is saved."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ from camoxpert_cli.model.normalise import Normalise
 
 INPUT = "images"
 OUTPUTS = ("logits", "probability")
-# Float32 sums in another order move logits, which are within -15 and 15, by up to 1e-4.
+# Float32 sums in a different order change logits, which are between -15 and 15, by up to 1e-4.
 LARGEST_DIFFERENCE = 5e-4
-# torch's exporter is made for this version; onnxruntime knows it since 1.14.
+# torch's exporter targets this version; onnxruntime supports it since 1.14.
 OPSET = 18
 
 _PACKAGES = ("onnx", "onnxruntime", "onnxscript")
@@ -32,7 +32,7 @@ _BATCHES = (1, 2)
 
 
 class ImageNetwork(nn.Module):
-    """uint8 RGB images (B, 3, S, S) -> logits and probability, float32 (B, 1, S, S) each."""
+    """A network from uint8 RGB images (B, 3, S, S) to logits and probability, float32 (B, 1, S, S) each."""
 
     def __init__(self, network: CamoXpert) -> None:
         super().__init__()
@@ -45,33 +45,33 @@ class ImageNetwork(nn.Module):
 
 
 def require_onnx() -> None:
-    """Raise UsageError where a package is missing that writes or runs ONNX."""
+    """Raise UsageError if a package needed to write or run ONNX is missing."""
     missing = [name for name in _PACKAGES if importlib.util.find_spec(name) is None]
     if missing:
         raise UsageError(
-            f"writing ONNX takes packages that are not installed: {', '.join(missing)}",
+            f"ONNX export needs packages that are not installed: {', '.join(missing)}",
             f"python -m pip install {' '.join(_PACKAGES)}",
         )
 
 
 def is_own_onnx(path: Path) -> bool:
-    """Whether the metadata in the file has the entry `camox`, as in the descriptions that `write_onnx` is given."""
+    """Return whether the file's metadata has the entry `camox`, as in the descriptions passed to `write_onnx`."""
     return b"\n\x05camox\x12" in path.read_bytes()
 
 
 def write_onnx(path: Path, network: CamoXpert, img_size: int, description: Mapping[str, str]) -> float:
-    """Write `network`, in eval mode on the CPU, for images of one size and batches of any.
+    """Write `network`, in eval mode on the CPU, for a fixed image size and any batch size.
 
-    Returns the largest difference between the file's logits and the network's, on generated images. Raises
-    CheckpointError where the network cannot be expressed in ONNX or the file computes something else, and
-    CheckpointNotWritten where the disk refuses; nothing is at `path` then that was not there before.
+    Returns the largest difference between the file's logits and the network's on generated images. Raises
+    CheckpointError if the network cannot be converted to ONNX or the outputs of the file differ, and
+    CheckpointNotWritten if writing fails; `path` is then unchanged.
     """
     content = _traced(network, img_size, description)
     difference = _difference(content, network, img_size)
     if not difference <= LARGEST_DIFFERENCE:
         raise CheckpointError(
-            f"the ONNX file gives logits that differ by {difference:.1e} from the network's, more than the "
-            f"{LARGEST_DIFFERENCE:.0e} that rounding explains; it was not kept",
+            f"the logits of the ONNX file differ from the network's by {difference:.1e}, more than the "
+            f"{LARGEST_DIFFERENCE:.0e} explained by rounding; the file was not saved",
             f"python -m pip install --upgrade {' '.join(_PACKAGES)}",
         )
     try:
@@ -91,7 +91,7 @@ def _traced(network: CamoXpert, img_size: int, description: Mapping[str, str]) -
         with _quiet():
             program = torch.export.export(
                 ImageNetwork(network).eval(),
-                # With one image torch would take the batch for a constant.
+                # With a single image, torch would treat the batch size as a constant.
                 (_images(2, img_size),),
                 dynamic_shapes=({0: torch.export.Dim("batch", min=1)},),
             )
@@ -103,16 +103,16 @@ def _traced(network: CamoXpert, img_size: int, description: Mapping[str, str]) -
             onnx.helper.set_model_props(model, dict(description))
             onnx.checker.check_model(model, full_check=True)
             return model.SerializeToString()
-    except Exception as error:  # what a backbone's operators make of the exporter is not specified
+    except Exception as error:  # which errors a backbone's operators cause in the exporter is unspecified
         raise CheckpointError(
-            f"{network.backbone_name} at {img_size} pixels cannot be written as ONNX: {first_line(error)}",
-            "a name that ends in .safetensors writes the weights alone",
+            f"{network.backbone_name} at {img_size} pixels cannot be exported to ONNX: {first_line(error)}",
+            "choose a name that ends in .safetensors to write only the weights",
         ) from error
 
 
 @torch.no_grad()
 def _difference(content: bytes, network: CamoXpert, img_size: int) -> float:
-    """The largest difference of any logit, over batches of several sizes; nan where one is not a number."""
+    """The largest difference of any logit over several batch sizes; NaN if any logit is NaN."""
     import onnxruntime
 
     session = onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])
@@ -122,12 +122,12 @@ def _difference(content: bytes, network: CamoXpert, img_size: int) -> float:
         images = _images(batch, img_size)
         (logits,) = session.run([OUTPUTS[0]], {INPUT: images.numpy()})
         expected = network(normalise(images)).logits.numpy()
-        worst = float(np.maximum(worst, np.abs(logits - expected).max()))  # unlike max, it keeps nan
+        worst = float(np.maximum(worst, np.abs(logits - expected).max()))  # unlike max, it propagates NaN
     return worst
 
 
 def _images(count: int, img_size: int) -> Tensor:
-    """uint8 (B, 3, S, S): patches of random colours, each image with other ones."""
+    """uint8 (B, 3, S, S): patches of random colors, different in each image."""
     generator = torch.Generator().manual_seed(0)
     coarse = torch.rand(count, 3, 8, 8, generator=generator) * 200
     smooth = nn.functional.interpolate(coarse, size=(img_size, img_size), mode="bilinear")
@@ -137,7 +137,7 @@ def _images(count: int, img_size: int) -> Tensor:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Keep back what torch's exporter says about its own parts; what goes wrong, it raises."""
+    """Suppress the log messages and warnings of torch's exporter; errors are raised anyway."""
     before = logging.root.manager.disable
     logging.disable(logging.WARNING)
     try:

@@ -1,4 +1,4 @@
-"""Folders that a user names for results."""
+"""Output folders given by the user."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from camoxpert_cli.errors import UsageError
 
 
 def make_out_folder(folder: Path, flag: str) -> None:
-    """Make the folder that `flag` names. Raises UsageError where that is impossible."""
+    """Create the folder given with `flag`. Raises UsageError if that fails."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UsageError(
-            f"{folder} cannot be made a folder: {error.strerror}", f"choose another folder with {flag}"
+            f"cannot create the folder {folder}: {error.strerror}", f"choose another folder with {flag}"
         ) from error

@@ -1,4 +1,4 @@
-"""Maps of images: one PNG an image, at its own size, 0 for background and 255 for object."""
+"""Writes predictions: one PNG per image, at the image's size, 0 for background and 255 for object."""
 
 from __future__ import annotations
 
@@ -39,10 +39,11 @@ _one_large_image = threading.Lock()
 
 @dataclass(frozen=True)
 class Outputs:
-    """What is written of an image: `folder/<stem>.png`, and with `overlays` also `folder/overlays/<stem>.jpg`.
+    """The output files of an image: `folder/<stem>.png`, and with `overlays` also `folder/overlays/<stem>.jpg`.
 
-    The map holds grey values or, with a `threshold`, 255 where they reach `threshold` times 255 and 0 elsewhere. An
-    overlay shows what reaches `threshold`, 0.5 where there is none. Raises UsageError for one that is not within 0..1.
+    The prediction has gray values or, with a `threshold`, 255 where they are at least `threshold` times 255 and 0
+    elsewhere. An overlay shows what reaches `threshold`, or 0.5 without one. Raises UsageError for a threshold that is
+    not strictly between 0 and 1.
     """
 
     folder: Path
@@ -55,7 +56,7 @@ class Outputs:
 
     @property
     def overlay_folder(self) -> Path:
-        """A folder of its own, for otherwise an overlay could have the name of another image's map."""
+        """A separate folder; otherwise an overlay could have the name of another image's prediction."""
         return self.folder / "overlays"
 
     def prediction_of(self, image: Path) -> Path:
@@ -72,11 +73,11 @@ class Outputs:
         make_out_folder(folder, "--out")
 
     def write(self, image: Path, probability: Tensor, *, new: bool = False) -> None:
-        """Write the files of an image with the map `probability` (H, W); each is whole or not there.
+        """Write the files of an image from its `probability` map (H, W); each file is written completely or not at all.
 
-        `new` where none of them was there before the work began.
+        `new` if none of them existed at the start.
 
-        Raises DataError where the image cannot be drawn on, UsageError where a file cannot be written.
+        Raises DataError if the overlay cannot be drawn, UsageError if a file cannot be written.
         """
         grey = grey_prediction(probability)
         found = grey >= 255 * (THRESHOLD if self.threshold is None else self.threshold)
@@ -84,7 +85,9 @@ class Outputs:
         write_image(self.prediction_of(image), grey, "--out", new=new)
         if self.overlays:
             if max(grey.shape) > _LONGEST_JPEG_SIDE:
-                raise DataError(f"{image} is too long for an overlay: a JPEG has {_LONGEST_JPEG_SIDE} pixels at most")
+                raise DataError(
+                    f"{image} is too large for an overlay: a JPEG side has at most {_LONGEST_JPEG_SIDE} pixels"
+                )
             drawn = overlay(read_image(image)[0], found)
             write_image(self.overlay_of(image), cv2.cvtColor(drawn, cv2.COLOR_RGB2BGR), "--out", new=new)
 
@@ -99,11 +102,11 @@ def predict(
     overwrite: bool,
     tta: Tta = NO_TTA,
 ) -> list[Path]:
-    """Write the `outputs` of every image of `paths` (files, folders and patterns); returns the maps' paths.
+    """Write the `outputs` of every image in `paths` (files, folders and patterns); return the predictions' paths.
 
-    `source`, `device` and `img_size` as in `ready_network`. An image that cannot be read is named and passed over;
-    DataError at the end then, and before anything is computed for one of `paths` that gives no image and for two
-    images whose maps would have one name.
+    `source`, `device` and `img_size` as in `ready_network`. Images that cannot be read are reported and skipped, and
+    DataError is raised at the end. DataError is also raised before anything is computed if any of `paths` yields no
+    image or the predictions of two images would have the same name.
     """
     images = _one_for_each_stem(find_images(paths))
     _check_outputs(images, outputs, overwrite, [] if isinstance(source, CamoXpert) else [source])
@@ -111,9 +114,9 @@ def predict(
     outputs.make_folders()
 
     failed = []
-    mapping = probabilities(network, images, size, tta)
-    with console.progress("Predicting", len(images)) as advance, closing(mapping):
-        for path, probability in zip(images, mapping, strict=True):
+    predictions = probabilities(network, images, size, tta)
+    with console.progress("Predicting", len(images)) as advance, closing(predictions):
+        for path, probability in zip(images, predictions, strict=True):
             try:
                 if isinstance(probability, DataError):
                     raise probability
@@ -125,19 +128,19 @@ def predict(
             advance(1, path.name)
     if failed:
         raise DataError(
-            f"{len(failed)} of {len(images)} pictures could not be predicted, the first {failed[0]}; "
-            f"the maps of the others are in {outputs.folder}",
-            "mend those that the warnings name, and predict them alone",
+            f"prediction failed for {len(failed)} of {len(images)} images, the first is {failed[0]}; "
+            f"the predictions of the others are in {outputs.folder}",
+            "fix the images named in the warnings and run camox predict on them again",
         )
     return [outputs.prediction_of(path) for path in images]
 
 
 def ready_network(source: Path | CamoXpert, device: str | None, img_size: int | None) -> tuple[CamoXpert, int]:
-    """A network of a checkpoint, or the one given, and the side in pixels at which it shall see images.
+    """Return the network of a checkpoint, or the given network, and its square input size in pixels.
 
-    Takes the EMA of the weights where the checkpoint has one, and the size it was trained at where `img_size` is
-    None. `device` is for checkpoints (None: `auto`); a network stays where it is. Raises CheckpointError, DeviceError,
-    and UsageError for a network in training mode, of unknown size or with a `device` beside it.
+    Uses the EMA weights if the checkpoint has any, and the size used in training if `img_size` is None. `device` is
+    only for checkpoints (None: `auto`); a network stays on its device. Raises CheckpointError, DeviceError, and
+    UsageError for a network in training mode, of unknown size or together with a `device`.
     """
     if not isinstance(source, CamoXpert):
         where = choose_device(device or "auto")
@@ -145,19 +148,25 @@ def ready_network(source: Path | CamoXpert, device: str | None, img_size: int | 
         network = network_of(content, source).to(where)
         return network, img_size or trained_size(content, source)
     if device is not None:
-        raise UsageError(f"a network stays where it is, and device is {device!r}", "network.to(device) moves it")
+        raise UsageError(
+            f"device is {device!r}, but a network stays on its device",
+            "omit device, and move the network with network.to(device)",
+        )
     if source.training:
-        raise UsageError("the network is in training mode, in which maps depend on chance", "network.eval()")
+        raise UsageError("the network is in training mode, in which predictions are random", "network.eval()")
     size = img_size or source.img_size
     if size is None:
-        raise UsageError("the network does not know at which size it was trained", "give it, such as img_size=320")
+        raise UsageError("the network's training image size is unknown", "pass the size, for example img_size=320")
     return source, size
 
 
 def probabilities(
     network: CamoXpert, images: Sequence[Path | NDArray[np.uint8]], size: int, tta: Tta = NO_TTA
 ) -> Generator[Tensor | DataError, None, None]:
-    """The map float32 (H, W) in 0..1 of each image, a file or RGB (H, W, 3), or why it cannot be read."""
+    """Yield the probability map of each image, float32 (H, W) in 0..1, or the error if the image cannot be read.
+
+    An image is a file or an RGB array (H, W, 3).
+    """
     where = next(network.parameters()).device
     with closing(in_threads(partial(_read, size=size), images)) as reading:
         for source, read in zip(images, reading, strict=True):
@@ -171,11 +180,11 @@ def probabilities(
             except DataError as error:
                 yield error
             else:
-                yield found.pop()  # so that nothing here keeps it while the next one is computed
+                yield found.pop()  # so that nothing here references it while the next one is computed
 
 
 def _read(source: Path | NDArray[np.uint8], size: int) -> tuple[Tensor, tuple[int, int]] | DataError:
-    """The image as the network sees it, uint8 (3, S, S), and its own height and width."""
+    """The image at the network's input size, uint8 (3, S, S), and its original height and width."""
     if isinstance(source, Path):
         try:
             with within_memory(source):
@@ -188,19 +197,20 @@ def _read(source: Path | NDArray[np.uint8], size: int) -> tuple[Tensor, tuple[in
 
 
 def _one_for_each_stem(images: Sequence[Path]) -> list[Path]:
-    """Without those that were named twice. Raises DataError where maps of different images would have one name."""
+    """Drop repeated paths. Raises DataError if predictions of different images would have the same name."""
     stems: dict[str, Path] = {}
     for path in images:
         other = stems.setdefault(path.stem, path)
         if other != path and not is_file_of(other, path):
             raise DataError(
-                f"{other} and {path} would both be written to {path.stem}.png", "predict them into two folders"
+                f"the predictions of {other} and {path} would both be {path.stem}.png",
+                "use a separate output folder for each",
             )
     return list(stems.values())
 
 
 def _check_outputs(images: Sequence[Path], outputs: Outputs, overwrite: bool, beside: Sequence[Path]) -> None:
-    """Raise UsageError unless all files can be written, and sweep up what killed processes left of them."""
+    """Raise UsageError unless all files can be written, and remove temporary files of killed processes."""
     owners = {file: image for image in images for file in outputs.files_of(image)}
     check_targets(
         [*owners],
@@ -208,6 +218,6 @@ def _check_outputs(images: Sequence[Path], outputs: Outputs, overwrite: bool, be
         is_ours=is_own_image,
         overwrite=overwrite,
         inputs=[*images, *beside],
-        taken=lambda path: f"the map of {owners[path]} would take the place of {path}",
+        taken=lambda path: f"the prediction of {owners[path]} would overwrite {path}",
     )
     atomic.sweep(*owners)

@@ -1,4 +1,4 @@
-"""Maps of images: what is scored, and what is written."""
+"""Computes the predictions that are scored and written."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from camoxpert_cli.model.camoxpert import CamoXpert
 from camoxpert_cli.model.layers import resize
 from camoxpert_cli.model.normalise import Normalise
 
-# From this probability on a pixel counts as object.
+# A pixel with at least this probability is object.
 THRESHOLD = 0.5
-# Rows of a map that are made grey at a time: a large map takes more room than the network.
+# Rows of a prediction converted to gray at a time: a large prediction needs more memory than the network.
 _ROWS = 1024
-# The network's coarsest maps have a pixel for so many of the image's.
+# The stride of the network's coarsest feature maps.
 _COARSEST_STRIDE = 32
 
 
@@ -31,17 +31,18 @@ def predict_probabilities(
     dtype: torch.dtype | None,
     tta: Tta = NO_TTA,
 ) -> list[Tensor]:
-    """uint8 images (B, 3, S, S) to one float32 map (H, W) in 0..1 for each of `sizes`; logits are what is resized.
+    """Compute probability maps from uint8 images (B, 3, S, S): one float32 (H, W) in 0..1 for each of `sizes`.
 
-    With `tta` a map is the mean over its views' probabilities, each brought to the map's size before: of logits, which
-    reach to ±15, one view that is sure of itself would outvote all others. A view's side is rounded to a multiple of
-    32, at least 64; a side counts once. `dtype` is the one of autocast; None computes in float32.
+    Logits are resized, then converted to probabilities. With `tta`, a prediction is the mean of the probabilities of
+    its views, each resized first; in a mean of logits, which reach ±15, one confident view would dominate all others. A
+    view's side is rounded to a multiple of 32, at least 64; equal sides count once. `dtype` is the autocast dtype; None
+    computes in float32.
     """
     normalised = Normalise(network.normalisation).to(images.device)(images)
     predictions: list[Tensor] = []
     views = 0
     for logits in _logits_of_views(network, normalised, dtype, tta):
-        logits = logits.clone()  # the network may keep its own, and what follows works in place: maps are large
+        logits = logits.clone()  # the network may keep its own; the operations below work in place to save memory
         seen = [resize(logits[index : index + 1], size)[0, 0].sigmoid_() for index, size in enumerate(sizes)]
         predictions = [total.add_(each) for total, each in zip(predictions, seen, strict=True)] if predictions else seen
         views += 1
@@ -49,15 +50,15 @@ def predict_probabilities(
 
 
 def grey_prediction(probability: Tensor) -> NDArray[np.uint8]:
-    """A map of 0..1 (H, W), on any device, as the grey values 0..255 that a PNG holds: times 255, rounded.
+    """Convert probabilities in 0..1 (H, W), on any device, to gray values 0..255 for a PNG: times 255, rounded.
 
-    A value is above 127 exactly where the probability is at least 0.5.
+    A value is above 127 if and only if the probability is at least 0.5.
     """
     return torch.cat([(rows * 255).round().to(torch.uint8) for rows in torch.split(probability, _ROWS)]).cpu().numpy()
 
 
 def _logits_of_views(network: CamoXpert, images: Tensor, dtype: torch.dtype | None, tta: Tta) -> Iterator[Tensor]:
-    """Logits float32 (B, 1, h, w) of each view, turned back to how the image lies."""
+    """Logits float32 (B, 1, h, w) of each view, flipped back to the orientation of the image."""
     side = (images.shape[-2], images.shape[-1])
     for size in dict.fromkeys(_scaled(side, scale) for scale in tta.scales):
         view = resize(images, size)
@@ -72,7 +73,7 @@ def _logits(network: CamoXpert, images: Tensor, dtype: torch.dtype | None) -> Te
 
 
 def _scaled(size: tuple[int, int], scale: float) -> tuple[int, int]:
-    """The image's own size for scale 1, whatever it is."""
+    """The scaled size, rounded to the stride; scale 1 keeps any size."""
     if scale == 1:
         return size
     height, width = (max(SMALLEST_SIDE, _COARSEST_STRIDE * round(side * scale / _COARSEST_STRIDE)) for side in size)

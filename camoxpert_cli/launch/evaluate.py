@@ -23,7 +23,7 @@ def evaluate(
     protocol: Protocol,
     run: RunConfig,
     *,
-    save_maps: Path | None,
+    save_predictions: Path | None,
     overwrite: bool = False,
     beside: Sequence[Path] = (),
     command: Sequence[str],
@@ -40,5 +40,12 @@ def evaluate(
             raise error
         return None
     return evaluate_checkpoint(
-        checkpoint, data, inference, protocol, placement, save_maps=save_maps, overwrite=overwrite, beside=beside
+        checkpoint,
+        data,
+        inference,
+        protocol,
+        placement,
+        save_predictions=save_predictions,
+        overwrite=overwrite,
+        beside=beside,
     )

@@ -1,10 +1,10 @@
-"""Trivial segmenters that a trained network must beat.
+"""Trivial non-learned segmentation baselines that a trained network must beat.
 
-Every function takes a sequence of pairs (image, mask): an image is uint8 (H, W, 3) RGB, its mask uint8 (H, W)
+Every function accepts a sequence of pairs (image, mask): an image is uint8 (H, W, 3) RGB, its mask uint8 (H, W)
 with values above 127 on the object; sizes may differ between pairs. Every function returns the mean over
-the images of the intersection over union, in [0, 1]. The threshold, its polarity and, where there are
-several, the channel, window or filter are those that score best on the very images scored, one choice
-for the whole set. This favours the baseline deliberately: a network that beats it beats any honest use of it.
+the images of the intersection over union, in [0, 1]. The threshold, its polarity and, if there are several,
+the channel, window or filter are those with the best score on the evaluated images themselves, one choice for
+the whole set. This deliberately favors the baseline: a network that beats it beats any legitimate use of it.
 """
 
 from __future__ import annotations
@@ -28,23 +28,23 @@ WAVELENGTHS = (4.0, 5.7, 8.0, 11.3, 16.0)
 
 
 def all_foreground_iou(pairs: Sequence[Pair]) -> float:
-    """Mean IoU of calling every pixel the object: the mean area fraction of the objects."""
+    """Compute the mean IoU of predicting every pixel as object: the mean area fraction of the objects."""
     _check(pairs)
     return float(np.mean([(mask > 127).mean() for _, mask in pairs]))
 
 
 def colour_threshold_iou(pairs: Sequence[Pair]) -> float:
-    """Best mean IoU of one threshold on grey, red, green, blue, hue or saturation."""
+    """Compute the best mean IoU of one threshold on gray, red, green, blue, hue or saturation."""
     return _best_over(pairs, [_grey, *(partial(_channel, number=n) for n in range(3)), _hue, _saturation])
 
 
 def local_variance_iou(pairs: Sequence[Pair]) -> float:
-    """Best mean IoU of one threshold on the grey variance in a square window, of one of the sides WINDOWS."""
+    """Compute the best mean IoU of one threshold on the gray-level variance in a square window of a side in WINDOWS."""
     return _best_over(pairs, [partial(_local_variance, side=side) for side in WINDOWS])
 
 
 def orientation_energy_iou(pairs: Sequence[Pair]) -> float:
-    """Best mean IoU of one threshold on the smoothed energy of one Gabor filter of a fixed bank.
+    """Compute the best mean IoU of one threshold on the smoothed energy of one Gabor filter of a fixed bank.
 
     The bank has ORIENTATIONS directions at each of WAVELENGTHS, in pixels.
     """
@@ -57,9 +57,9 @@ def orientation_energy_iou(pairs: Sequence[Pair]) -> float:
 
 
 def best_threshold_iou(maps: Sequence[Map], masks: Sequence[Image]) -> float:
-    """Best mean IoU of segmenting each (H, W) map by one threshold shared by all, in either polarity.
+    """Compute the best mean IoU of thresholding each (H, W) feature map with one shared threshold, in either polarity.
 
-    The candidates are the LEVELS - 1 inner quantiles of all the values together, and the two ends.
+    The candidates are the LEVELS - 1 inner quantiles of all values pooled, and the two extremes.
     """
     values = np.concatenate([m.ravel() for m in maps])
     cuts = np.unique(np.quantile(values, np.linspace(0, 1, LEVELS + 1)))
@@ -77,12 +77,12 @@ def best_threshold_iou(maps: Sequence[Map], masks: Sequence[Image]) -> float:
 
 
 def _ratio(intersection: Map, union: Map) -> Map:
-    """Elementwise IoU; an empty union (nothing there, nothing claimed) counts as 1."""
+    """Elementwise IoU; an empty union (no object, nothing predicted) counts as 1."""
     return np.where(union > 0, intersection / np.maximum(union, 1), 1.0)
 
 
 def _best_over(pairs: Sequence[Pair], features: Iterable[Callable[[Image], Map]]) -> float:
-    """The best `best_threshold_iou` over features, each of which turns an image into an (H, W) map."""
+    """The best `best_threshold_iou` over features, each of which converts an image to an (H, W) feature map."""
     _check(pairs)
     masks = [mask for _, mask in pairs]
     return max(best_threshold_iou([feature(image) for image, _ in pairs], masks) for feature in features)
@@ -90,7 +90,7 @@ def _best_over(pairs: Sequence[Pair], features: Iterable[Callable[[Image], Map]]
 
 def _check(pairs: Sequence[Pair]) -> None:
     if not pairs:
-        raise ValueError("a baseline needs at least one picture")
+        raise ValueError("a baseline needs at least one image")
 
 
 def _grey(image: Image) -> Map:
@@ -115,7 +115,7 @@ def _local_variance(image: Image, side: int) -> Map:
 
 
 def _gabor_energy(image: Image, wavelength: float, theta: float) -> Map:
-    """Squared response (H, W) to a pair of filters a quarter of a wave apart, smoothed over half a wave."""
+    """Squared response (H, W) of a quadrature pair of filters, smoothed over half a wavelength."""
     sigma = 0.5 * wavelength
     side = 2 * int(np.ceil(2.5 * sigma)) + 1
     grey = _grey(image)

@@ -1,4 +1,4 @@
-"""One prediction beside its mask, and what measures share of it, each counted when a measure first asks for it."""
+"""One prediction compared with its mask: the intermediate results that measures share, each computed on first use."""
 
 from __future__ import annotations
 
@@ -11,22 +11,31 @@ import numpy as np
 from numpy.typing import NDArray
 
 from camoxpert_cli.metrics import thresholds
-from camoxpert_cli.metrics.histogram import Box, Empty, Histogram, Map, Mask, count_levels, histogram_of, object_box
+from camoxpert_cli.metrics.histogram import (
+    Box,
+    Empty,
+    Histogram,
+    Mask,
+    Prediction,
+    count_levels,
+    histogram_of,
+    object_box,
+)
 from camoxpert_cli.metrics.s_measure import Region, count_regions
 from camoxpert_cli.metrics.thresholds import ConfusionCounts
 
-# A measure of what is claimed, at each of the thresholds (T,) of the claims.
+# A measure of the predicted object at each of the thresholds (T,).
 ClaimsMeasure: TypeAlias = Callable[[ConfusionCounts, Empty], NDArray[np.float64]]
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """A prediction uint8 (H, W) and its mask bool (H, W); `stretch` and `empty` as `score_image` takes them.
+    """A prediction uint8 (H, W) and its mask bool (H, W); `stretch` and `empty` as in `score_image`.
 
-    With `by_regions` the levels are counted by the S-measure's regions, whose sum is the whole: once, not twice.
+    With `by_regions`, levels are counted once per region of the S-measure, and the total is the sum of the regions.
     """
 
-    grey: Map
+    grey: Prediction
     mask: Mask
     stretch: bool
     empty: Empty
@@ -34,7 +43,7 @@ class Comparison:
 
     @cached_property
     def box(self) -> Box:
-        """The rows and columns that hold the object."""
+        """The rows and columns that contain the object."""
         return object_box(self.mask)
 
     @cached_property
@@ -68,7 +77,7 @@ class Comparison:
         return {}
 
     def curve(self, measure: ClaimsMeasure) -> NDArray[np.float64]:
-        """The measure at each of the 256 thresholds."""
+        """Return the measure at each of the 256 thresholds."""
         if measure not in self._curves:
             self._curves[measure] = measure(self.every_threshold, self.empty)
         return self._curves[measure]

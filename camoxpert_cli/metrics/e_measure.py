@@ -1,4 +1,4 @@
-"""E-measure: how well what is claimed aligns with the mask, pixel by pixel and on the whole.
+"""E-measure: how well the predicted object aligns with the mask, per pixel and over the whole image.
 
 D.-P. Fan, C. Gong, Y. Cao, B. Ren, M.-M. Cheng, A. Borji: Enhanced-alignment measure for binary foreground map
 evaluation. IJCAI 2018.
@@ -16,12 +16,12 @@ _EPS = float(np.spacing(1))
 
 
 def e_measure(confusion: ConfusionCounts, empty: Empty) -> NDArray[np.float64]:
-    """The mean over pixels of the enhanced alignment (equations 2 to 5), (T,).
+    """Compute the mean over pixels of the enhanced alignment (equations 2 to 5), (T,).
 
-    As in the authors' code the sum is divided by one pixel less than there are, so a perfect map of N pixels scores
-    N / (N - 1). Without an object the sum is the number of pixels left out, without a background of those claimed.
-    With `empty` "exact" the score is, without an object, 1 where nothing is claimed and else 0, and without a
-    background the share claimed.
+    As in the authors' code, the sum is divided by the number of pixels minus one, so a perfect prediction of N pixels
+    scores N / (N - 1). Without an object, the sum is the number of pixels not predicted as object; without a
+    background, the number of predicted pixels. With `empty` "exact", the score without an object is 1 if nothing is
+    predicted and 0 otherwise, and without a background the predicted share.
     """
     predicted = confusion.predicted_positives
     pixels = confusion.positives + confusion.negatives
@@ -47,6 +47,6 @@ def e_measure(confusion: ConfusionCounts, empty: Empty) -> NDArray[np.float64]:
 
 
 def _enhanced_alignment(prediction: NDArray[np.float64], truth: float) -> NDArray[np.float64]:
-    """Of a pixel, from how far its prediction and its truth are from their means over the image."""
+    """Enhanced alignment of a pixel, from the deviations of prediction and ground truth from their image means."""
     alignment = 2 * (prediction * truth) / (prediction**2 + truth**2 + _EPS)
     return (alignment + 1) ** 2 / 4

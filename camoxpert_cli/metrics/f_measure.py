@@ -1,4 +1,4 @@
-"""Precision, recall and F-measure of what a map claims.
+"""Precision, recall and F-measure of a thresholded prediction.
 
 R. Achanta, S. Hemami, F. Estrada, S. Süsstrunk: Frequency-tuned salient region detection. CVPR 2009.
 """
@@ -17,22 +17,25 @@ BETA_SQUARED = 0.3
 
 
 def precision(confusion: ConfusionCounts, empty: Empty) -> NDArray[np.float64]:
-    """Share of the claimed pixels that are the object: (T,). 0 where nothing is claimed.
+    """Compute the share of predicted pixels that are object: (T,). 0 if nothing is predicted.
 
-    With `empty` "exact", nothing claimed is right where there is no object: 1.
+    With `empty` "exact", predicting nothing is correct if there is no object, and the result is 1.
     """
     return ratio(confusion.tp, confusion.predicted_positives, otherwise=_vacuous(confusion, empty))
 
 
 def recall(confusion: ConfusionCounts, empty: Empty) -> NDArray[np.float64]:
-    """Share of the object's pixels that are claimed: (T,). Without an object 0, with `empty` "exact" 1."""
+    """Compute the share of the object's pixels that are predicted: (T,).
+
+    Without an object, 0, or 1 if `empty` is "exact".
+    """
     return ratio(confusion.tp, confusion.tp + confusion.fn, otherwise=_vacuous(confusion, empty))
 
 
 def f_measure(confusion: ConfusionCounts, empty: Empty) -> NDArray[np.float64]:
-    """(1 + b) P R / (b P + R) of precision P and recall R with b = BETA_SQUARED: (T,), in 0..1 (equation 6).
+    """Compute (1 + b) P R / (b P + R) from precision P and recall R with b = BETA_SQUARED: (T,), in 0..1 (equation 6).
 
-    0 where both are 0.
+    0 if both are 0.
     """
     p, r = precision(confusion, empty), recall(confusion, empty)
     return ratio((1 + BETA_SQUARED) * p * r, BETA_SQUARED * p + r)

@@ -1,4 +1,4 @@
-"""How often each level of an 8-bit map occurs on the object and beside it: all that most measures need to know."""
+"""Counts of each level of an 8-bit prediction on object and background: all that most measures need."""
 
 from __future__ import annotations
 
@@ -12,22 +12,22 @@ from numpy.typing import NDArray
 
 LEVELS = 256
 
-# What to make of masks without an object or without a background: see `score_image`.
+# How to score masks without an object or without a background: see `score_image`.
 Empty: TypeAlias = Literal["reference", "exact"]
-Map: TypeAlias = NDArray[np.uint8]
+Prediction: TypeAlias = NDArray[np.uint8]
 Mask: TypeAlias = NDArray[np.bool_]
 Counts: TypeAlias = NDArray[np.int64]
 Box: TypeAlias = tuple[slice, slice]
 
-# OpenCV returns counts as float32, which holds every integer up to here.
+# OpenCV returns counts as float32, which represents every integer up to here exactly.
 _EXACT_IN_FLOAT32 = 2**24
 
 
 @dataclass(frozen=True)
 class Histogram:
-    """Counts of pixels (256,) by level on the object and on the background, and the value in 0..1 of each level.
+    """Pixel counts (256,) by level on the object and on the background, and the value in 0..1 of each level.
 
-    The values of levels that do not occur mean nothing and may lie outside of 0..1.
+    The values of levels that do not occur are meaningless and may be outside of 0..1.
     """
 
     foreground: Counts
@@ -36,25 +36,25 @@ class Histogram:
 
     @cached_property
     def counts(self) -> Counts:
-        """Pixels of each level, on the object or not: (256,)."""
+        """Number of pixels of each level, object and background together: (256,)."""
         return self.foreground + self.background
 
     @cached_property
     def objects(self) -> int:
-        """Pixels of the object."""
+        """Number of object pixels."""
         return int(self.foreground.sum())
 
     @cached_property
     def pixels(self) -> int:
-        """Pixels of the map."""
+        """Number of pixels of the prediction."""
         return int(self.counts.sum())
 
 
 def histogram_of(foreground: Counts, background: Counts, stretch: bool) -> Histogram:
-    """The histogram of counts (256,) of raw levels.
+    """Build the histogram from counts (256,) of raw levels.
 
-    With `stretch`, values run from 0 at the lowest to 1 at the highest level that occurs, unless there is only one:
-    MATLAB's `mapminmax`, in the order of operations that gives PySODMetrics' values to the last bit.
+    With `stretch`, values range from 0 at the lowest to 1 at the highest level that occurs, unless there is only one:
+    MATLAB's `mapminmax`, in the order of operations that makes the values bitwise identical to PySODMetrics'.
     """
     values = np.arange(LEVELS) / 255
     used = np.flatnonzero(foreground + background)
@@ -64,8 +64,8 @@ def histogram_of(foreground: Counts, background: Counts, stretch: bool) -> Histo
     return Histogram(foreground, background, values)
 
 
-def count_levels(grey: Map, mask: Mask | None = None) -> Counts:
-    """Pixels (256,) of each level in a map (H, W), which may be empty, or in that part of it where `mask` is true."""
+def count_levels(grey: Prediction, mask: Mask | None = None) -> Counts:
+    """Count the pixels (256,) of each level in a prediction (H, W), which may be empty, or where `mask` is true."""
     where = None
     if mask is not None:
         box = object_box(mask)
@@ -81,6 +81,6 @@ def count_levels(grey: Map, mask: Mask | None = None) -> Counts:
 
 
 def object_box(mask: Mask) -> Box:
-    """The rows and columns that a mask's true pixels span; empty slices where there are none."""
+    """Return the rows and columns that a mask's true pixels span; empty slices if there are none."""
     left, top, width, height = cv2.boundingRect(mask.view(np.uint8))
     return slice(top, top + height), slice(left, left + width)

@@ -1,4 +1,4 @@
-"""The scores of one prediction against one mask: all measures from one count of levels."""
+"""The scores of one prediction against one mask: all measures from one histogram of levels."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from camoxpert_cli.metrics.comparison import Comparison
-from camoxpert_cli.metrics.histogram import Counts, Empty, Map, Mask
+from camoxpert_cli.metrics.histogram import Counts, Empty, Mask, Prediction
 from camoxpert_cli.metrics.measures import CURVES, EACH_EPOCH, MEASURES
 
 
 @dataclass(frozen=True)
 class Scores:
-    """The `measures` that are known of an image, or of a set in the mean, by name and each an attribute too.
+    """The `measures` of an image, or their means over a set, by name and as attributes.
 
-    `curves` are scores by threshold, float64 (256,) each: at index k a pixel is claimed where 255 times its value,
-    rounded down, is k or more. At 0 all pixels are. PySODMetrics' curves run the other way: its index k is 255 - k
-    here.
+    `curves` are scores by threshold, float64 (256,) each: at index k, a pixel is predicted as object if 255 times its
+    value, rounded down, is at least k, so at 0 all pixels are. PySODMetrics' curves run in the opposite direction: its
+    index k is 255 - k here.
     """
 
     measures: Mapping[str, float]
@@ -28,15 +28,16 @@ class Scores:
     def __getattr__(self, name: str) -> float:
         try:
             return float(self.__dict__["measures"][name])
-        except KeyError:  # also while it is being unpickled, and holds nothing yet
-            raise AttributeError(f"no measure {name} is known") from None
+        except KeyError:  # also during unpickling, when the instance is still empty
+            raise AttributeError(f"unknown measure {name}") from None
 
 
 @dataclass(frozen=True)
 class ImageScores(Scores):
     """The scores of one image.
 
-    `foreground` and `background` count the pixels of each level of the map, int64 (256,), on the object and beside it.
+    `foreground` and `background`, int64 (256,), count the pixels of each level of the prediction on object and
+    background.
     """
 
     foreground: Counts = field(kw_only=True)
@@ -44,29 +45,30 @@ class ImageScores(Scores):
 
     @property
     def area(self) -> float:
-        """The share of the image that is the object."""
+        """Share of the image that is object."""
         objects = int(self.foreground.sum())
         return objects / (objects + int(self.background.sum()))
 
 
-def score_image(grey: Map, mask: Mask, *, stretch: bool = True, empty: Empty = "reference") -> ImageScores:
-    """All measures of a map, uint8 (H, W), against a mask, bool (H, W): those of PySODMetrics 1.6.2, within 1e-6.
+def score_image(grey: Prediction, mask: Mask, *, stretch: bool = True, empty: Empty = "reference") -> ImageScores:
+    """Compute all measures of a prediction, uint8 (H, W), against a mask, bool (H, W), like PySODMetrics 1.6.2 to 1e-6.
 
-    `stretch` moves the map's lowest level to 0 and its highest to 1 first, as papers do; without it a level counts
-    as its 255th part.
+    `stretch` first maps the prediction's lowest level to 0 and its highest to 1, as papers do; without it, a level is
+    divided by 255.
 
-    Where the mask has no object, `empty` "reference" gives PySODMetrics' values: F, weighted F, IoU and Dice are 0, and
-    E grows with what is left out. "exact" says what is right: precision, F, E, IoU and Dice are, at each threshold,
-    1 where nothing is claimed and 0 where something is; recall is 1; the weighted F is 1 where the whole map is 0,
-    else 0; BER is the share of the background that is claimed. At threshold 0 everything is claimed, so a map of zeros
-    scores 255/256 in the means of the curves. Where the mask has no background, "exact" lets E be the share that is
-    claimed, and BER the share that is not. In both cases zeros claim nothing at its adaptive threshold, which
-    PySODMetrics lets a map of zeros reach. A mask with an object and a background scores alike under both.
+    If the mask has no object, `empty` "reference" gives PySODMetrics' values: F, weighted F, IoU and Dice are 0, and E
+    increases with the share not predicted as object. "exact" gives the mathematically correct values: at each
+    threshold, precision, F, E, IoU and Dice are 1 if nothing is predicted and 0 otherwise; recall is 1; the weighted F
+    is 1 if the whole prediction is 0, otherwise 0; BER is the predicted share of the background. At threshold 0
+    everything is predicted, so an all-zero prediction scores 255/256 in the means of the curves. If the mask has no
+    background, "exact" defines E as the predicted share, and BER as the share not predicted. In both cases, zeros never
+    reach the adaptive threshold, whereas in PySODMetrics an all-zero prediction does. A mask with both object and
+    background scores the same with either setting.
 
-    One case differs from PySODMetrics: where the centre of the object is in the last row or column it gives NaN for the
-    S-measure, and a part of the image without pixels counts nothing here.
+    One case differs from PySODMetrics: if the center of the object is in the last row or column, PySODMetrics returns
+    NaN for the S-measure, whereas here a region without pixels has no weight.
 
-    Raises ValueError for maps and masks of other types, of different sizes or without pixels.
+    Raises ValueError for predictions and masks with another dtype, different sizes or no pixels.
     """
     _check(grey, mask)
     comparison = Comparison(grey, mask, stretch, empty, by_regions=True)
@@ -78,15 +80,18 @@ def score_image(grey: Map, mask: Mask, *, stretch: bool = True, empty: Empty = "
     )
 
 
-def quick_scores(grey: Map, mask: Mask, *, stretch: bool = True, empty: Empty = "reference") -> Scores:
-    """The measures of every epoch's validation, which need neither distances nor regions: to the same bits."""
+def quick_scores(grey: Prediction, mask: Mask, *, stretch: bool = True, empty: Empty = "reference") -> Scores:
+    """Compute only the measures of each epoch's validation, which need neither distances nor regions.
+
+    Their values are bitwise identical to those of `score_image`.
+    """
     _check(grey, mask)
     comparison = Comparison(grey, mask, stretch, empty, by_regions=False)
     return Scores({each.name: float(each.score(comparison)) for each in EACH_EPOCH})
 
 
-def _check(grey: Map, mask: Mask) -> None:
+def _check(grey: Prediction, mask: Mask) -> None:
     if grey.dtype != np.uint8 or mask.dtype != np.bool_:
-        raise ValueError(f"a map is uint8 and a mask bool, not {grey.dtype} and {mask.dtype}")
+        raise ValueError(f"prediction and mask are {grey.dtype} and {mask.dtype}, expected uint8 and bool")
     if grey.ndim != 2 or grey.shape != mask.shape or grey.size == 0:
-        raise ValueError(f"a map and its mask are (H, W) of one size, not {grey.shape} and {mask.shape}")
+        raise ValueError(f"prediction and mask have shapes {grey.shape} and {mask.shape}, expected the same (H, W)")

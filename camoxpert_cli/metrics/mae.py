@@ -10,6 +10,6 @@ from camoxpert_cli.metrics.histogram import Histogram
 
 
 def mae(histogram: Histogram) -> float:
-    """Mean over pixels of |value - mask|, in 0..1: 0 is best."""
+    """Compute the mean over pixels of |value - mask|, in 0..1; 0 is best."""
     values = histogram.values
     return float((histogram.background * values + histogram.foreground * (1 - values)).sum()) / histogram.pixels

@@ -1,6 +1,6 @@
-"""The table of measures: what each is called, what it may be, which way is better, and where it is shown.
+"""The table of measures: the name, range and direction of each, and where it is shown.
 
-A new measure is a file of its own beside this one and a row here.
+To add a measure, add a file next to this one and a row here.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ Score: TypeAlias = Callable[[Comparison], float]
 
 @dataclass(frozen=True)
 class Measure:
-    """A row. `name` is the key in results.json, which has every measure in the order of the table.
+    """A row of the table. `name` is the key in results.json, which contains every measure in the order of the table.
 
-    `label` is for the tables of a report. `score` computes it of one prediction, within `range`; the rest says where
-    else it is shown.
+    `label` is used in the tables of a report. `score` computes the measure of one prediction, within `range`; the other
+    fields determine where else it is shown.
     """
 
     name: str
@@ -33,25 +33,25 @@ class Measure:
     score: Score
     best: Literal["highest", "lowest"] = "highest"
     range: tuple[float, float] = (0.0, 1.0)
-    # Over a set it is the maximum of the mean of this curve.
+    # Over a set, it is the maximum of the mean of this curve.
     maximum_of: str = ""
     # A column of per_image.csv and of a report's tables.
     per_image: bool = False
-    # What heads its column in the first table of `camox eval`; a report shows it beside an image.
+    # The heading of its column in the first table of `camox eval`; a report shows it next to an image.
     heading: str = ""
-    # Its line in the second table of `camox eval`: three measures each, at one threshold, mean and maximum.
+    # Its row in the second table of `camox eval`: three measures per row, at one threshold, mean and maximum.
     family: str = ""
-    # Its place, from 1, among the columns of the table at the end of a run.
+    # Its position, from 1, among the columns of the table at the end of a run.
     summary: int | None = None
-    # Computed in the validation of every epoch.
+    # Computed in each epoch's validation.
     each_epoch: bool = False
-    # Printed in the line at the end of an epoch, which has room for few.
+    # Printed in the line at the end of an epoch, which has space for only a few.
     epoch_line: bool = False
 
 
 @dataclass(frozen=True)
 class Curve:
-    """A measure against the threshold, as a report draws it."""
+    """A measure as a function of the threshold, as drawn in a report."""
 
     name: str
     label: str
@@ -59,12 +59,12 @@ class Curve:
 
 
 def _half(measure: ClaimsMeasure) -> Score:
-    """Where values above one half are claimed."""
+    """Score with values above one half predicted as object."""
     return lambda comparison: measure(comparison.half, comparison.empty)[0]
 
 
 def _adaptive(measure: ClaimsMeasure) -> Score:
-    """Where values of at least twice the prediction's mean are claimed."""
+    """Score with values of at least twice the prediction's mean predicted as object."""
     return lambda comparison: measure(comparison.adaptive, comparison.empty)[0]
 
 
@@ -118,7 +118,7 @@ MEASURES = (
         epoch_line=True,
     ),
     Measure("dice", "Dice", _half(dice), per_image=True, heading="Dice", family="Dice", summary=2, each_epoch=True),
-    # What papers do not print, but what the same counts give.
+    # Not reported in papers, but available from the same counts.
     Measure("iou_mean", "IoU mean", _mean(iou), family="IoU"),
     Measure("iou_max", "IoU max", _maximum(iou), maximum_of="iou", family="IoU"),
     Measure("dice_mean", "Dice mean", _mean(dice), family="Dice"),

@@ -1,4 +1,4 @@
-"""Intersection over union, Dice coefficient and balanced error rate of what a map claims."""
+"""Intersection over union, Dice coefficient and balanced error rate of a thresholded prediction."""
 
 from __future__ import annotations
 
@@ -11,25 +11,25 @@ from camoxpert_cli.metrics.thresholds import ConfusionCounts
 
 
 def iou(confusion: ConfusionCounts, empty: Empty) -> NDArray[np.float64]:
-    """|P and M| / |P or M| of the claimed pixels P and the mask M: (T,), in 0..1.
+    """Compute |P and M| / |P or M| of the predicted pixels P and the mask M: (T,), in 0..1.
 
-    Where both are empty 0, with `empty` "exact" 1.
+    If both are empty, 0, or 1 if `empty` is "exact".
     """
     return ratio(confusion.tp, confusion.tp + confusion.fp + confusion.fn, otherwise=float(empty == "exact"))
 
 
 def dice(confusion: ConfusionCounts, empty: Empty) -> NDArray[np.float64]:
-    """2 |P and M| / (|P| + |M|) of the claimed pixels P and the mask M: (T,), in 0..1.
+    """Compute 2 |P and M| / (|P| + |M|) of the predicted pixels P and the mask M: (T,), in 0..1.
 
-    Where both are empty 0, with `empty` "exact" 1.
+    If both are empty, 0, or 1 if `empty` is "exact".
     """
     return ratio(2 * confusion.tp, 2 * confusion.tp + confusion.fp + confusion.fn, otherwise=float(empty == "exact"))
 
 
 def ber(confusion: ConfusionCounts, empty: Empty) -> NDArray[np.float64]:
-    """One minus the mean of the shares of the object and of the background that are told rightly: (T,), 0 is best.
+    """Compute one minus the mean of the correctly classified shares of object and background: (T,), 0 is best.
 
-    The share of what is absent counts as 0; with `empty` "exact" the other share counts alone.
+    The share of an absent class counts as 0; if `empty` is "exact", only the other share counts.
     """
     if empty == "exact" and confusion.positives == 0:
         return confusion.fp / confusion.negatives

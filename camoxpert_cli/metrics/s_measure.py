@@ -1,4 +1,4 @@
-"""S-measure: how similar in structure a map and a mask are, on the object and by regions.
+"""S-measure: the structural similarity of a prediction and a mask, object-aware and region-aware.
 
 D.-P. Fan, M.-M. Cheng, Y. Liu, T. Li, A. Borji: Structure-measure: a new way to evaluate foreground maps. ICCV 2017.
 """
@@ -15,7 +15,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from camoxpert_cli.metrics.histogram import Box, Counts, Histogram, Map, Mask, count_levels
+from camoxpert_cli.metrics.histogram import Box, Counts, Histogram, Mask, Prediction, count_levels
 
 ALPHA = 0.5
 _EPS = float(np.spacing(1))
@@ -23,17 +23,18 @@ _EPS = float(np.spacing(1))
 
 @dataclass(frozen=True)
 class Region:
-    """A part of an image, which may be empty, and counts (256,) of the map's levels on the object and beside it."""
+    """A part of an image, possibly empty, and counts (256,) of the prediction's levels on object and background."""
 
     box: Box
     foreground: Counts
     background: Counts
 
 
-def count_regions(grey: Map, mask: Mask, box: Box) -> list[Region]:
-    """The four parts into which the centre of the object divides a map (H, W): its row and column go up and left.
+def count_regions(grey: Prediction, mask: Mask, box: Box) -> list[Region]:
+    """Divide a prediction (H, W) at the object's center into four parts and count the levels of each.
 
-    `box` holds the object. Without an object the whole map is one region.
+    The center's row and column belong to the upper and left parts. `box` contains the object. Without an object, the
+    whole prediction is one region.
     """
     height, width = mask.shape
     inside = mask[box].view(np.uint8)
@@ -49,11 +50,11 @@ def count_regions(grey: Map, mask: Mask, box: Box) -> list[Region]:
     return regions
 
 
-def s_measure(histogram: Histogram, regions: Sequence[Region], grey: Map) -> float:
-    """ALPHA times the object-aware plus 1 - ALPHA times the region-aware similarity (equation 8), in 0..1.
+def s_measure(histogram: Histogram, regions: Sequence[Region], grey: Prediction) -> float:
+    """Compute ALPHA times the object-aware plus 1 - ALPHA times the region-aware similarity (equation 8), in 0..1.
 
-    A region without pixels counts nothing; PySODMetrics gives NaN there. Without an object the score is one minus the
-    mean of the map, without a background the mean.
+    A region without pixels has no weight; PySODMetrics returns NaN there. Without an object, the score is one minus the
+    mean of the prediction; without a background, the mean.
     """
     pixels, objects, values = histogram.pixels, histogram.objects, histogram.values
     if objects in (0, pixels):
@@ -70,20 +71,20 @@ def s_measure(histogram: Histogram, regions: Sequence[Region], grey: Map) -> flo
 
 
 def _centre(span: slice, counts: NDArray[Any]) -> int:
-    """The mean of the rows or columns of a span, each counted so often, to the nearest one, halves to the even one."""
+    """The mean of a span's rows or columns weighted by `counts`, rounded to the nearest, halves to even."""
     return round(int(np.arange(span.start, span.stop) @ counts.astype(np.int64)) / int(counts.sum()))
 
 
 def _object_similarity(counts: Counts, values: NDArray[np.float64]) -> float:
-    """High where values are near 1 and alike (equations 4 and 5)."""
+    """High if values are close to 1 and uniform (equations 4 and 5)."""
     number = int(counts.sum())
     mean = float((counts * values).sum()) / number
     deviation = sqrt(float((counts * (values - mean) ** 2).sum()) / (number - 1)) if number > 1 else 0.0
     return 2 * mean / (mean**2 + 1 + deviation + _EPS)
 
 
-def _region_similarity(region: Region, values: NDArray[np.float64], grey: Map) -> float:
-    """Structural similarity of a region of the map and of the mask (equations 1 and 2)."""
+def _region_similarity(region: Region, values: NDArray[np.float64], grey: Prediction) -> float:
+    """Structural similarity of a region of the prediction and of the mask (equations 1 and 2)."""
     counts = region.foreground + region.background
     objects, number = int(region.foreground.sum()), int(counts.sum())
     if number == 0:
@@ -99,11 +100,11 @@ def _region_similarity(region: Region, values: NDArray[np.float64], grey: Map) -
     return alpha / (beta + _EPS)
 
 
-def _is_flat(box: Box, counts: Counts, values: NDArray[np.float64], grey: Map) -> bool:
-    """Whether a region of the map has no variance, as PySODMetrics finds.
+def _is_flat(box: Box, counts: Counts, values: NDArray[np.float64], grey: Prediction) -> bool:
+    """Whether PySODMetrics computes zero variance for a region of the prediction.
 
-    The mean over many pixels of one value may be off by its last bit, and then the variance is not zero: the mean is
-    taken in the same order.
+    The mean over many pixels of one value may differ from it in the last bit, and then the variance is not zero; the
+    mean is therefore computed in the same order.
     """
     levels = np.flatnonzero(counts)
     if len(levels) > 1:

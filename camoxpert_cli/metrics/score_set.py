@@ -1,4 +1,4 @@
-"""The scores of a set of images: each image counts the same, whatever its size and however they came in batches."""
+"""The scores of a set of images: every image has the same weight, regardless of its size and of the batching."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ _MAXIMA = {each.name: each.maximum_of for each in MEASURES if each.maximum_of}
 
 @dataclass(frozen=True)
 class SetScores(Scores):
-    """Means over `images` of the measures and curves of each.
+    """Means of measures and curves over `images` images.
 
-    A maximum is that of the mean curve, at the one threshold that is best for the whole set, as PySODMetrics and papers
-    give it: not above the mean over images of each one's own maximum.
+    A maximum is that of the mean curve, at the single threshold that is best for the whole set, as in PySODMetrics and
+    papers; it is at most the mean of the images' individual maxima.
     """
 
     images: int = field(kw_only=True)
 
 
 def mean_scores(scores: Sequence[Scores]) -> SetScores:
-    """The scores of a set, the same to the last bit in whatever order its images come. Raises ValueError for none."""
+    """Compute the scores of a set, bitwise identical for any order of its images. Raises ValueError if it is empty."""
     if not scores:
-        raise ValueError("the mean needs the scores of at least one picture")
+        raise ValueError("the mean needs the scores of at least one image")
     curves = {
         name: np.array([_mean(values) for values in zip(*(each.curves[name] for each in scores), strict=True)])
         for name in scores[0].curves
@@ -41,5 +41,5 @@ def mean_scores(scores: Sequence[Scores]) -> SetScores:
 
 
 def _mean(values: Sequence[float]) -> float:
-    """Of at least one value, the same to the last bit in whatever order: `fsum` is exact."""
+    """The mean of at least one value, bitwise identical for any order because `fsum` is exact."""
     return math.fsum(values) / len(values)

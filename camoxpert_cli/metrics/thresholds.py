@@ -1,4 +1,4 @@
-"""What a map claims to be the object: at every threshold, at one half, and at the threshold that adapts to the map."""
+"""Which pixels a prediction marks as object: at every threshold, at one half, and at the adaptive threshold."""
 
 from __future__ import annotations
 
@@ -7,15 +7,15 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from camoxpert_cli.metrics.histogram import LEVELS, Counts, Empty, Histogram, Map
+from camoxpert_cli.metrics.histogram import LEVELS, Counts, Empty, Histogram, Prediction
 
-# Sums of the same numbers in two orders differ by less: sums of millions of values below 1, in double precision.
+# Upper bound on the difference between two summation orders: millions of values below 1, in double precision.
 _ROUNDING = 1e-12
 
 
 @dataclass(frozen=True)
 class ConfusionCounts:
-    """Pixels claimed rightly (tp) and wrongly (fp), missed (fn) and rightly left out (tn), at some thresholds (T,)."""
+    """Numbers of true positive, false positive, false negative and true negative pixels at some thresholds (T,)."""
 
     tp: Counts
     fp: Counts
@@ -24,22 +24,22 @@ class ConfusionCounts:
 
     @property
     def predicted_positives(self) -> Counts:
-        """Pixels claimed to be the object: (T,)."""
+        """Number of pixels predicted as object: (T,)."""
         return self.tp + self.fp
 
     @property
     def positives(self) -> int:
-        """Pixels of the object: the same at every threshold."""
+        """Number of object pixels, the same at every threshold."""
         return int(self.tp[0] + self.fn[0])
 
     @property
     def negatives(self) -> int:
-        """Pixels of the background: the same at every threshold."""
+        """Number of background pixels, the same at every threshold."""
         return int(self.fp[0] + self.tn[0])
 
 
 def every_threshold(histogram: Histogram) -> ConfusionCounts:
-    """Claims at 256 thresholds: a pixel is claimed at threshold k where its value times 255, rounded down, is >= k."""
+    """Count at 256 thresholds: at threshold k, pixels are predicted whose value times 255, rounded down, is >= k."""
     used = histogram.counts > 0
     steps = (histogram.values[used] * 255).astype(np.uint8)
     return _confusion_counts(
@@ -48,15 +48,15 @@ def every_threshold(histogram: Histogram) -> ConfusionCounts:
 
 
 def half(histogram: Histogram) -> ConfusionCounts:
-    """Claims at one threshold: values above one half."""
+    """Count at one threshold, with values above one half predicted."""
     return _confusion_counts_at(histogram, histogram.values > 0.5)
 
 
-def adaptive(histogram: Histogram, grey: Map, empty: Empty) -> ConfusionCounts:
-    """Claims at one threshold: values of at least twice the mean over the map, or of 1 where that is more (Achanta).
+def adaptive(histogram: Histogram, grey: Prediction, empty: Empty) -> ConfusionCounts:
+    """Count at one threshold, with values of at least twice the prediction's mean, at most 1, predicted (Achanta).
 
-    In a map of zeros that is every pixel. With `empty` "exact", zeros claim nothing where the mask holds no object or
-    no background.
+    In an all-zero prediction, that is every pixel. With `empty` "exact", zeros are not predicted if the mask contains
+    no object or no background.
     """
     predicted = histogram.values >= adaptive_threshold(histogram, grey)
     if empty == "exact" and histogram.objects in (0, histogram.pixels):
@@ -64,11 +64,11 @@ def adaptive(histogram: Histogram, grey: Map, empty: Empty) -> ConfusionCounts:
     return _confusion_counts_at(histogram, predicted)
 
 
-def adaptive_threshold(histogram: Histogram, grey: Map) -> float:
-    """Twice the mean of the map, at most 1.
+def adaptive_threshold(histogram: Histogram, grey: Prediction) -> float:
+    """Compute twice the mean of the prediction, at most 1.
 
-    Where a level of the map lies on the threshold, rounding decides on which side. Then the mean is taken over the
-    pixels, as PySODMetrics takes it, and ties break alike.
+    If a level of the prediction is equal to the threshold, rounding decides the comparison. The mean is then computed
+    over the pixels as in PySODMetrics, so that ties are resolved in the same way.
     """
     counts = histogram.counts
     twice = 2 * float((counts * histogram.values).sum()) / histogram.pixels
@@ -78,13 +78,13 @@ def adaptive_threshold(histogram: Histogram, grey: Map) -> float:
     return min(twice, 1.0)
 
 
-def _at_least(steps: Map, counts: Counts) -> Counts:
+def _at_least(steps: Prediction, counts: Counts) -> Counts:
     by_step = np.bincount(steps, counts, LEVELS).astype(np.int64)
     return by_step[::-1].cumsum()[::-1]
 
 
 def _confusion_counts_at(histogram: Histogram, predicted: NDArray[np.bool_]) -> ConfusionCounts:
-    """The claims of one threshold, at which the pixels of these levels (256,) are claimed."""
+    """The counts at one threshold, at which the pixels of these levels (256,) are predicted."""
     tp, fp = histogram.foreground[predicted].sum(), histogram.background[predicted].sum()
     return _confusion_counts(histogram, np.array([tp]), np.array([fp]))
 

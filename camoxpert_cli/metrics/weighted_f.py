@@ -1,4 +1,4 @@
-"""Weighted F-measure: errors beside each other on the object count less, errors far from it count more.
+"""Weighted F-measure: adjacent errors on the object count less, errors far from the object count more.
 
 R. Margolin, L. Zelnik-Manor, A. Tal: How to evaluate foreground maps? CVPR 2014.
 """
@@ -12,25 +12,25 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from camoxpert_cli.metrics.histogram import Box, Empty, Histogram, Map, Mask
+from camoxpert_cli.metrics.histogram import Box, Empty, Histogram, Mask, Prediction
 
-# The Gaussian by which errors on the object are smoothed: 7×7 pixels.
+# The Gaussian that smooths errors on the object: 7×7 pixels.
 SIGMA = 5.0
 RADIUS = 3
-# The weight of an error on the background grows from 1 at the object to 2, half the way in every so many pixels.
+# The weight of a background error rises from 1 at the object towards 2; every so many pixels halve the distance to 2.
 HALF_WAY = 5.0
 
-# Beyond this distance the weight is 2 but for 2^-22.
+# Beyond this distance the weight differs from 2 by at most 2^-22.
 _FAR = 110
-# No pixel within RADIUS rows and columns of the object is farther from it.
+# No pixel within RADIUS rows and columns of the object is farther away from it.
 _NEAR_SQUARED = 2 * RADIUS**2
 _EPS = float(np.spacing(1))
 
 
-def weighted_f(grey: Map, mask: Mask, box: Box, histogram: Histogram, empty: Empty) -> float:
-    """2 P R / (P + R) of weighted precision and recall (equations 7 to 9), in 0..1; `box` is the object's.
+def weighted_f(grey: Prediction, mask: Mask, box: Box, histogram: Histogram, empty: Empty) -> float:
+    """Compute 2 P R / (P + R) from weighted precision and recall (equations 7 to 9), in 0..1; `box` bounds the object.
 
-    Without an object 0; with `empty` "exact" 1 where the whole map is 0.
+    Without an object, 0; with `empty` "exact", 1 if the whole prediction is 0.
     """
     objects, values = histogram.objects, histogram.values
     if objects == 0:
@@ -50,20 +50,20 @@ def weighted_f(grey: Map, mask: Mask, box: Box, histogram: Histogram, empty: Emp
 
 
 def _distances(is_background: NDArray[np.uint8]) -> NDArray[np.float32]:
-    """From each pixel to the nearest that is 0, in pixels.
+    """The distance from each pixel to the nearest zero pixel, in pixels.
 
-    OpenCV's last bit depends on where in memory the result lies, and scores must not: a distance is made anew from its
-    square, which is whole.
+    The last bit of OpenCV's result depends on its memory alignment, but scores must not: each distance is recomputed
+    from its square, which is an integer.
     """
     distance = cv2.distanceTransform(is_background, cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
     squared = np.multiply(distance, distance, out=np.asarray(distance, dtype=np.float32))
     return np.sqrt(np.rint(squared, out=squared), out=squared)
 
 
-def _missed(grey: Map, mask: Mask, distance: NDArray[Any], values: NDArray[np.float64]) -> float:
-    """The sum over the object of its errors, or of the errors around each pixel where that is less.
+def _missed(grey: Prediction, mask: Mask, distance: NDArray[Any], values: NDArray[np.float64]) -> float:
+    """The sum over the object of each pixel's error or its smoothed error, whichever is smaller.
 
-    Around the object a pixel has the error of the object's pixel nearest to it; beyond the image there is none.
+    A pixel around the object has the error of the nearest object pixel; outside of the image, the error is zero.
     """
     is_object = _bordered(mask.view(np.uint8)).view(np.bool_)
     error = _bordered(cv2.LUT(grey, (1 - values).astype(np.float32)) * mask)
@@ -78,16 +78,16 @@ def _missed(grey: Map, mask: Mask, distance: NDArray[Any], values: NDArray[np.fl
 
 
 def _bordered(pixels: NDArray[Any]) -> NDArray[Any]:
-    """With zeros around: the object's pixel nearest to one within RADIUS may lie a pixel farther in one direction."""
+    """Pad with zeros: the object pixel nearest to one within RADIUS may be one pixel farther away in one direction."""
     border = RADIUS + 1
     return cv2.copyMakeBorder(pixels, border, border, border, border, cv2.BORDER_CONSTANT, value=0)
 
 
 def _nearest(place: NDArray[np.intp], squared: NDArray[np.intp], is_object: Mask) -> NDArray[np.intp]:
-    """The place of the object's pixel nearest to each place, of which the squared distance is known.
+    """The position of the object pixel nearest to each position, whose squared distance is given.
 
-    Places count along the rows of `is_object`. Of several at one distance it is the one in the leftmost column, and
-    there in the uppermost row, as `scipy.ndimage.distance_transform_edt` chooses.
+    Positions are flat indices into `is_object`. Among several at the same distance, the one in the leftmost column and
+    there in the uppermost row is returned, as in `scipy.ndimage.distance_transform_edt`.
     """
     steps = _STEPS @ (is_object.shape[1], 1)
     nearest = place.copy()
@@ -98,7 +98,7 @@ def _nearest(place: NDArray[np.intp], squared: NDArray[np.intp], is_object: Mask
 
 
 def _steps_by_distance() -> NDArray[np.intp]:
-    """Rows and columns to go, by squared distance and in the order of preference: (distances, 8, 2), filled with 0."""
+    """Row and column offsets by squared distance, in order of preference: (distances, 8, 2), padded with 0."""
     reach = range(-RADIUS - 1, RADIUS + 2)
     steps = np.zeros((_NEAR_SQUARED + 1, 8, 2), np.intp)
     filled = [0] * len(steps)
@@ -122,7 +122,7 @@ def _grown(box: Box, margin: int, shape: tuple[int, ...]) -> Box:
 
 
 def _within(inner: Box, outer: Box) -> Box:
-    """Where a box lies in what is cut out by another that holds it."""
+    """The coordinates of a box relative to another box that contains it."""
     rows, columns = (
         slice(each.start - frame.start, each.stop - frame.start) for each, frame in zip(inner, outer, strict=True)
     )

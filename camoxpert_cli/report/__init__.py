@@ -1,1 +1,1 @@
-"""One page, and one image, that show what a network learned and what it finds."""
+"""The HTML report of an evaluation and the image of the training curves."""

@@ -1,4 +1,4 @@
-"""Whether a map's grey levels can be read as probabilities."""
+"""Measures whether a prediction's gray levels are calibrated probabilities."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ BINS = 16
 
 @dataclass(frozen=True)
 class Calibration:
-    """Of the bins that hold pixels: their mean map value and the share of object, float64 (n,) in 0..1.
+    """Mean prediction and fraction of object pixels in each nonempty bin, float64 (n,) in 0..1.
 
     `error` is the expected calibration error over all pixels.
     """
@@ -25,10 +25,11 @@ class Calibration:
 
 
 def calibration(foreground: NDArray[np.int64], background: NDArray[np.int64]) -> Calibration | None:
-    """From pixels of object and of background per grey level, int64 (256,); None where there is no pixel.
+    """Compute the calibration from counts of object and background pixels per gray level, int64 (256,) each.
 
-    16 bins of 16 levels; the error is the mean of |observed - predicted| over pixels (Guo et al. 2017, "On
-    Calibration of Modern Neural Networks", equation 3, with the probability of "object" as confidence).
+    Returns None if there are no pixels. There are 16 bins of 16 levels; the error is the mean of |observed - predicted|
+    over pixels (Guo et al. 2017, "On Calibration of Modern Neural Networks", equation 3, with the probability of
+    "object" as confidence).
     """
     total = foreground + background
     pixels = total.reshape(BINS, -1).sum(axis=1)

@@ -1,4 +1,4 @@
-"""Charts in one style: as SVG within the page, whose colours follow the reader's light or dark mode, or as PNG."""
+"""Charts in a common style: as SVG in the page, with colors that follow light or dark mode, or as PNG."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ from camoxpert_cli.atomic import replacing
 Draw = Callable[[Axes], None]
 
 INK, FAINT = "#1b1b19", "#a6a49c"
-# Okabe and Ito's colours, told apart with any colour vision; the dashes tell lines apart without colour.
+# Okabe and Ito's colors, distinguishable with any color vision; the dashes distinguish lines without color.
 LINES = ("#0072b2", "#d55e00", "#00795a", "#a2497c")
 DASHES = ("solid", (0, (5, 1.5)), (0, (1.5, 1.5)), (0, (6, 1.5, 1.5, 1.5)))
-# The page gives each its value in light and in dark mode.
+# The page defines their values in light and in dark mode.
 _VARIABLES = {INK: "--ink", FAINT: "--faint", **{colour: f"--line-{n}" for n, colour in enumerate(LINES)}}
 
 _WIDTH, _HEIGHT = 360, 250
 _POINTS = 72
 _STYLE = {
-    # Text stays text, in the page's font; identifiers do not change from one writing to the next.
+    # Text stays text, in the page's font; identifiers are reproducible.
     "svg.fonttype": "none",
     "svg.hashsalt": "camox",
     "font.family": "DejaVu Sans",
@@ -48,11 +48,11 @@ _STYLE = {
 
 
 def svg(draw: Draw, name: str, description: str) -> str:
-    """One chart of 360 by 250 pixels as an element of the page; `name` is unique within it."""
+    """Render one chart of 360 by 250 pixels as an element of the page, in which `name` is unique."""
     with _style():
         figure = Figure(figsize=(_WIDTH / _POINTS, _HEIGHT / _POINTS), layout="constrained")
         axes = figure.add_subplot()
-        # The page shows through: it has a light and a dark mode.
+        # Transparent, because the page has a light and a dark mode.
         figure.patch.set_visible(False)
         axes.patch.set_visible(False)
         draw(axes)
@@ -64,7 +64,7 @@ def svg(draw: Draw, name: str, description: str) -> str:
 
 
 def write_png(path: Path, draws: Sequence[tuple[str, Draw]]) -> None:
-    """Titled charts, two a row, in one PNG file that takes the place of `path` when it is whole."""
+    """Write titled charts, two per row, to one PNG file that replaces `path` when it is complete."""
     with _style():
         rows = -(-len(draws) // 2)
         figure = Figure(figsize=(2 * _WIDTH / _POINTS, rows * 1.1 * _HEIGHT / _POINTS), dpi=144, layout="constrained")
@@ -78,33 +78,33 @@ def write_png(path: Path, draws: Sequence[tuple[str, Draw]]) -> None:
 
 
 def line(axes: Axes, position: int, x: Any, y: Any, name: str) -> None:
-    """The line with the colour and the dashes of its position; a single point is a dot."""
+    """Draw a line with the color and dashes of its position; a single point is drawn as a dot."""
     marker = "o" if len(x) == 1 else None
     axes.plot(x, y, label=name, color=LINES[position], linestyle=DASHES[position], marker=marker)
 
 
 def from_0_to_1(axes: Axes, x: str, y: str) -> None:
-    """Both axes are shares."""
+    """Set the range of both axes to 0..1 and label them."""
     axes.set(xlim=(0, 1), ylim=(0, 1.02), xlabel=x, ylabel=y)
 
 
 def _style() -> AbstractContextManager[None]:
-    """Whatever the user's matplotlibrc says."""
+    """The style of the charts, independent of the user's matplotlibrc."""
     return matplotlib.style.context(["default", _STYLE])
 
 
 def _legend(axes: Axes, where: Axes | Figure, **place: Any) -> None:
-    """None where there is nothing to tell apart."""
+    """Add a legend if there is more than one line."""
     handles, labels = axes.get_legend_handles_labels()
     if len(labels) > 1:
         where.legend(handles, labels, **place)
 
 
 def _embedded(document: str, name: str, description: str) -> str:
-    """An SVG document as an element of an HTML page that holds several."""
+    """Convert an SVG document to an element of an HTML page that contains several."""
     body = document[document.index("<svg") :]
     body = re.sub(r"<svg[^>]*>", "", body, count=1)
-    # It would hold for the whole page; the page's own style sheet says the same of charts.
+    # It would apply to the whole page; the page's style sheet has the same rules for charts.
     body = re.sub(r"<style.*?</style>", "", body, flags=re.DOTALL)
     body = re.sub(r"\bid=\"", f'id="{name}-', body).replace("url(#", f"url(#{name}-")
     body = body.replace('xlink:href="#', f'href="#{name}-')

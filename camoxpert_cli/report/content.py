@@ -1,4 +1,4 @@
-"""What a report shows, as plain data: whoever has scores and images fills this in."""
+"""The content of a report as plain data, independent of how scores and images are computed."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ LEVELS = 256
 
 @dataclass(frozen=True)
 class MeasureWords:
-    """How a measure is called, and which way is better."""
+    """The label of a measure, and whether lower is better."""
 
     label: str
     lower_is_better: bool = False
@@ -22,28 +22,28 @@ class MeasureWords:
 
 @dataclass(frozen=True)
 class ShownImage:
-    """An image of a data set with what the network made of it.
+    """An image of a dataset with its ground truth and prediction.
 
-    `place` says why it is shown ("worst", "median", "best"). `image` uint8 (H, W, 3) RGB of any size; `mask`
-    bool (H, W), true on the object; `map` uint8 (H, W), 255 where the network is sure of it.
+    `place` is the reason for showing it ("worst", "median", "best"). `image` uint8 (H, W, 3) RGB of any size; `mask`
+    bool (H, W), true on the object; `prediction` uint8 (H, W), 255 for certain object.
     """
 
     place: str
     name: str
     image: NDArray[np.uint8]
     mask: NDArray[np.bool_]
-    map: NDArray[np.uint8]
+    prediction: NDArray[np.uint8]
     scores: Mapping[str, float]
 
 
 @dataclass(frozen=True)
 class ReportSet:
-    """What a data set of so many `images` gave.
+    """The results on one dataset.
 
-    `means`: each measure's mean over the images, in the order in which to show them. `curves`: float64 (256,)
-    each, entry k at threshold k / 255; "precision" and "recall" are drawn against each other, the others against the
-    threshold. `foreground`, `background`: int64 (256,), how many pixels of object and of background got each grey level
-    of a map. `slices`: label, images and means of parts of the set.
+    `images`: the number of images. `means`: each measure's mean over the images, in display order. `curves`: float64
+    (256,) each, entry k at threshold k / 255; "precision" and "recall" are plotted against each other, the others
+    against the threshold. `foreground`, `background`: int64 (256,), the number of object and background pixels at each
+    gray level of the predictions. `slices`: label, number of images and means of subsets.
     """
 
     name: str
@@ -58,12 +58,12 @@ class ReportSet:
 
 @dataclass(frozen=True)
 class Report:
-    """A whole page.
+    """The content of a whole page.
 
-    `published`: for a set's name rows of system, source and its measures, under the names of `ReportSet.means`.
-    `history`: an object an epoch as in a run's history.json, empty where nothing was trained. `configuration` and
-    `environment` may be nested; `notes` are sentences. `measures`: what is known of measures and curves by the names
-    they have in all of these; one that is not known is called by its name.
+    `published`: rows of system, source and measures by set name; the measures have the names of `ReportSet.means`.
+    `history`: one object per epoch as in a run's history.json, empty if nothing was trained. `configuration` and
+    `environment` may be nested; `notes` are sentences. `measures`: labels and directions of measures and curves by the
+    names used in all other fields; a measure without an entry is labeled with its name.
     """
 
     title: str

@@ -1,4 +1,4 @@
-"""How training went: losses, scores on the validation images and learning rate over the epochs."""
+"""Training curves: losses, validation scores and learning rate by epoch."""
 
 from __future__ import annotations
 
@@ -31,9 +31,9 @@ class TrainingChart:
 
 
 def write_training_curves(path: Path, history: History, measures: Measures) -> None:
-    """A PNG image of a run's history.json; writes nothing where no epoch is complete.
+    """Write a PNG image of a run's history.json; writes nothing if no epoch is complete.
 
-    A row's keys are `epoch`, `stage`, `train_loss`, `lr` and the names of `measures`; what no row has is not drawn.
+    The keys of a row are `epoch`, `stage`, `train_loss`, `lr` and the names of `measures`; absent keys are not plotted.
     """
     panels = training_charts(history, measures)
     if panels:
@@ -41,7 +41,7 @@ def write_training_curves(path: Path, history: History, measures: Measures) -> N
 
 
 def training_charts(history: History, measures: Measures) -> list[TrainingChart]:
-    """What there is to draw of a history; measures of which less is better have a chart of their own."""
+    """Return the charts of a history; measures for which lower is better have a separate chart."""
     keys = list(dict.fromkeys(key for row in history for key in row))
     series = {key: values for key in keys if np.isfinite(values := _values(history, key)).any()}
     higher = [key for key in series if key in measures and not measures[key].lower_is_better]
@@ -84,7 +84,7 @@ def _chart(history: History, title: str, series: Mapping[str, NDArray[np.float64
 
 
 def _description(title: str, series: Mapping[str, NDArray[np.float64]], epochs: NDArray[np.float64]) -> str:
-    """For readers who do not see the chart."""
+    """A text alternative to the chart for screen readers."""
     last = ", ".join(
         f"{label} from {finite[0]:.4g} to {finite[-1]:.4g}"
         for label, values in series.items()
@@ -94,13 +94,13 @@ def _description(title: str, series: Mapping[str, NDArray[np.float64]], epochs: 
 
 
 def _values(history: History, key: str) -> NDArray[np.float64]:
-    """(epochs,), NaN where a row has no finite number."""
+    """The values of a key, (epochs,), with NaN where a row has no finite number."""
     values = [row.get(key) for row in history]
     return np.array([v if isinstance(v, int | float) and math.isfinite(v) else math.nan for v in values], np.float64)
 
 
 def _stage_changes(history: History) -> list[tuple[float, Any]]:
-    """Between which two epochs a new stage begins, and its number."""
+    """The positions between epochs at which a new stage begins, and its number."""
     return [
         (after["epoch"] - 0.5, after["stage"])
         for before, after in itertools.pairwise(history)

@@ -1,5 +1,5 @@
 "use strict";
-// A picture is enlarged in a dialog, which the browser closes on Esc; arrow keys step through the pictures.
+// Images are enlarged in a dialog, which the browser closes on Esc; arrow keys step through the images.
 const buttons = Array.from(document.querySelectorAll("button.enlarge"));
 const dialog = document.getElementById("enlarged");
 let current = 0;
@@ -28,5 +28,5 @@ dialog.addEventListener("keydown", (event) => {
   if (event.key === "ArrowLeft") show(current - 1);
   if (event.key === "ArrowRight") show(current + 1);
 });
-// The keyboard goes on from the picture that was seen last.
+// Return the keyboard focus to the image that was shown last.
 dialog.addEventListener("close", () => buttons[current].focus());

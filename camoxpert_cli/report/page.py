@@ -1,4 +1,4 @@
-"""One HTML file with everything in it: it can be sent, kept and opened without a network."""
+"""A self-contained HTML file that can be shared, archived and opened offline."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _HERE = Path(__file__).parent
 
 @dataclass(frozen=True)
 class Row:
-    """A line of a table: what it is about, words beside it, and its measures."""
+    """A row of a table: its name, the text next to it, and its measures."""
 
     name: str
     beside: str
@@ -33,7 +33,7 @@ class Row:
 
 @dataclass(frozen=True)
 class Table:
-    """Rows under the measures that any of them has."""
+    """A table of rows, with a column for each measure that occurs in any of them."""
 
     title: str
     head: str
@@ -46,12 +46,12 @@ class Table:
 
 
 def write_report(path: Path, report: Report) -> None:
-    """Write the page, or leave the file that is there. The same content gives the same bytes."""
+    """Write the page atomically; an existing file stays unchanged on failure. Equal content gives identical bytes."""
     write_text(path, render(report))
 
 
 def render(report: Report) -> str:
-    """The page's text."""
+    """Render the page as HTML text."""
     environment = Environment(
         loader=FileSystemLoader(_HERE), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
@@ -76,7 +76,7 @@ def render(report: Report) -> str:
 
 
 def _overview(sets: Sequence[ReportSet]) -> Table:
-    return Table("Scores", "Data set", "Pictures", [Row(each.name, f"{each.images}", each.means) for each in sets])
+    return Table("Scores", "Dataset", "Images", [Row(each.name, f"{each.images}", each.means) for each in sets])
 
 
 def _training(report: Report) -> list[Chart]:
@@ -87,16 +87,16 @@ def _training(report: Report) -> list[Chart]:
 
 
 def _set(report: Report, each: ReportSet, name: str) -> dict[str, object]:
-    """What the template shows of a data set."""
-    own = Row("this network", f"{each.images} pictures", each.means, own=True)
+    """The template's data for one dataset."""
+    own = Row("this network", f"{each.images} images", each.means, own=True)
     published = [Row(*row) for row in report.published.get(each.name, ())]
     parts = [Row(title, f"{images}", means) for title, images, means in each.slices]
     tables = []
     if published:
-        tables.append(Table("Beside published systems", "System", "Source", [own, *published]))
+        tables.append(Table("Comparison with published results", "System", "Source", [own, *published]))
     if parts:
-        whole = Row("all pictures", f"{each.images}", each.means, own=True)
-        tables.append(Table("Parts of the set", "Part", "Pictures", [whole, *parts]))
+        whole = Row("all images", f"{each.images}", each.means, own=True)
+        tables.append(Table("Subsets", "Subset", "Images", [whole, *parts]))
     return {
         "id": name,
         "name": each.name,

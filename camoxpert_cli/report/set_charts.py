@@ -1,4 +1,4 @@
-"""The charts of one data set: precision against recall, measures against the threshold, calibration."""
+"""The charts of one dataset: precision against recall, measures against the threshold, calibration."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Chart:
 
 
 def set_charts(each: ReportSet, name: str, label: Callable[[str], str]) -> list[Chart]:
-    """Those for which the set has data; `name` is unique within the page, `label` says how a curve is called."""
+    """Return the charts for which the set has data; `name` is unique in the page, `label` returns a curve's label."""
     found = calibration(each.foreground, each.background)
     drawn = [
         _precision_recall(each.curves, f"{name}-pr", each.name),
@@ -42,7 +42,7 @@ def _precision_recall(curves: Mapping[str, NDArray[np.float64]], name: str, of: 
         charts.line(axes, 0, curves["recall"], curves["precision"], "precision")
         charts.from_0_to_1(axes, "recall", "precision")
 
-    caption = f"Means over pictures at {LEVELS} thresholds."
+    caption = f"Means over images at {LEVELS} thresholds."
     return Chart("Precision and recall", charts.svg(draw, name, f"Precision against recall on {of}"), caption)
 
 
@@ -56,11 +56,11 @@ def _thresholds(
     def draw(axes: Axes) -> None:
         for position, (title, values) in enumerate(shown.items()):
             charts.line(axes, position, THRESHOLDS, values, title)
-        charts.from_0_to_1(axes, "threshold", "mean over pictures")
+        charts.from_0_to_1(axes, "threshold", "mean over images")
 
     best = "; ".join(_best(title, values) for title, values in shown.items())
     description = f"{', '.join(shown)} against the threshold on {of}"
-    return Chart("Measures by threshold", charts.svg(draw, name, description), f"Highest: {best}.")
+    return Chart("Measures by threshold", charts.svg(draw, name, description), f"Maxima: {best}.")
 
 
 def _best(title: str, values: NDArray[np.float64]) -> str:
@@ -72,10 +72,14 @@ def _calibration(found: Calibration, name: str, of: str) -> Chart:
     def draw(axes: Axes) -> None:
         axes.plot([0, 1], [0, 1], color=charts.FAINT, linewidth=1, linestyle=charts.DASHES[1])
         axes.plot(found.predicted, found.observed, color=charts.LINES[0], marker="o", markersize=4)
-        charts.from_0_to_1(axes, "value of the map", "share that is object")
+        charts.from_0_to_1(axes, "predicted probability", "fraction of object pixels")
 
     caption = (
-        f"Expected calibration error {found.error:.4f} over all pixels, in {BINS} bins. "
-        "Below the dashed line the maps promise more object than there is."
+        f"Expected calibration error {found.error:.4f} over all pixels, {BINS} bins. "
+        "Below the dashed line, the predicted probability exceeds the actual fraction of object pixels."
     )
-    return Chart("Calibration", charts.svg(draw, name, f"Share of object against the map's value on {of}"), caption)
+    return Chart(
+        "Calibration",
+        charts.svg(draw, name, f"Fraction of object pixels against predicted probability on {of}"),
+        caption,
+    )

@@ -1,4 +1,4 @@
-"""How numbers and settings are written."""
+"""Formats numbers and settings."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ ABSENT = "–"
 
 
 def number(value: float | None) -> str:
-    """Three decimals, as the field's papers have them; a dash for what was not measured."""
+    """Format with three decimals, as in the papers of the field; a dash for a missing value."""
     return ABSENT if value is None or not math.isfinite(value) else f"{value:.3f}"
 
 
 def flattened(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
-    """Dotted keys and values as text of nested settings, in their order."""
+    """Yield the dotted keys and values of nested settings as text, in their order."""
     for key, value in values.items():
         if isinstance(value, Mapping):
             yield from flattened(value, f"{prefix}{key}.")

@@ -50,7 +50,7 @@ def test_train(
 
     assert run.best.exists()
     assert f"test {TEST_SET}" in capsys.readouterr().out
-    assert json.loads(run.results.read_text())["tests"][TEST_SET]["pictures"] == TEST_IMAGES
+    assert json.loads(run.results.read_text())["tests"][TEST_SET]["images"] == TEST_IMAGES
     assert repr(run) == f"RunFolder({str(tmp_path / 'run')!r})"
 
 
@@ -124,11 +124,11 @@ def test_an_evaluation_is_as_asked(monkeypatch: pytest.MonkeyPatch) -> None:
             stretch=False,
             empty_masks="exact",
             device="cpu",
-            save_maps="maps",
+            save_predictions="maps",
         )
 
     checkpoint, data, inference, protocol, run, named = asked
-    assert (checkpoint, named["save_maps"], run.device) == (Path("best.pth"), Path("maps"), "cpu")
+    assert (checkpoint, named["save_predictions"], run.device) == (Path("best.pth"), Path("maps"), "cpu")
     assert data == eval_options.TestData([Path("DATA")], [], ["CAMO"], include_noncam=True)
     assert inference == Inference(96, 2, "bf16", parse_tta("flip"), "model")
     assert protocol == Protocol(stretch=False, empty="exact")

@@ -130,10 +130,10 @@ def test_results(plain_run: RunFolder, tiny_data: Path) -> None:
 
     assert results["checkpoint"] == "best_model.pth"
     assert results["epoch"] == best["epoch"]
-    assert_overlap(results["validation"], {"pictures": 3, **{key: best[key] for key in ("iou", "dice", "mae")}})
+    assert_overlap(results["validation"], {"images": 3, **{key: best[key] for key in ("iou", "dice", "mae")}})
     assert set(results["tests"]) == {TEST_SET}
     assert scores.images == TEST_IMAGES
-    assert_overlap(results["tests"][TEST_SET], {"pictures": scores.images, **scores.measures})
+    assert_overlap(results["tests"][TEST_SET], {"images": scores.images, **scores.measures})
     assert set(COLUMNS) < set(results["validation"]) == set(results["tests"][TEST_SET])
     assert results["baselines"] == {}
     assert results["seconds"] == pytest.approx(sum(row["seconds"] for row in history), abs=0.06)
@@ -246,7 +246,7 @@ def test_commands_print_json(complete: Ended, monkeypatch: pytest.MonkeyPatch, c
     as_table = CliRunner().invoke(app, command.split())
 
     assert json.loads(as_json.stdout)["run_folder"] == str(complete.outcome.folder.path)
-    assert as_table.stdout.split()[:2] == ["pictures", "IoU"]
+    assert as_table.stdout.split()[:2] == ["images", "IoU"]
 
 
 def test_best_weights(tiny_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

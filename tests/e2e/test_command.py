@@ -54,7 +54,7 @@ def test_piped_run(tiny_data: Path, tmp_path: Path) -> None:
         assert "\x1b" not in text
         assert max(map(len, text.splitlines())) <= 120
     assert "Traceback" not in done.stderr
-    assert done.stdout.splitlines()[0].split() == ["pictures", "IoU", "Dice", "MAE", "S", "E", "wF"]
+    assert done.stdout.splitlines()[0].split() == ["images", "IoU", "Dice", "MAE", "S", "E", "wF"]
     assert [line.split()[0] for line in done.stdout.splitlines()[1:]] == ["validation", "test"]
     assert f"{written['validation']['iou']:.4f}" in done.stdout
     assert "Epoch 1/1  loss " in done.stderr

@@ -110,8 +110,8 @@ def _set(name: str, position: int, size: int) -> ReportSet:
 
 
 def _grey_levels(shown: list[ShownImage]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    objects = [each.map[each.mask] for each in shown]
-    rest = [each.map[~each.mask] for each in shown]
+    objects = [each.prediction[each.mask] for each in shown]
+    rest = [each.prediction[~each.mask] for each in shown]
     foreground, background = (np.bincount(np.concatenate(parts), minlength=256) for parts in (objects, rest))
     return foreground, background
 

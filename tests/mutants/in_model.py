@@ -218,8 +218,8 @@ MUTANTS = [
     ),
     Mutant(
         "metrics/image_scores.py",
-        "def quick_scores(grey: Map, mask: Mask, *, stretch: bool = True",
-        "def quick_scores(grey: Map, mask: Mask, *, stretch: bool = False",
+        "def quick_scores(grey: Prediction, mask: Mask, *, stretch: bool = True",
+        "def quick_scores(grey: Prediction, mask: Mask, *, stretch: bool = False",
         f"{SCORES}::test_stretch",
     ),
     # The mean over a set.

@@ -167,7 +167,7 @@ def test_network_that_onnx_cannot_express(
 ) -> None:
     """What the exporter cannot translate ends with one sentence and exit code 4, and no file."""
     monkeypatch.setattr(onnx, "with_all_experts", lambda network: network)
-    with pytest.raises(CheckpointError, match="test_resnet at 64 pixels cannot be written as ONNX: ") as caught:
+    with pytest.raises(CheckpointError, match="test_resnet at 64 pixels cannot be exported to ONNX: ") as caught:
         export(small_checkpoint, tmp_path / "out.onnx", img_size=64)
 
     assert "\n" not in caught.value.message

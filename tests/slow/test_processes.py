@@ -85,7 +85,7 @@ def test_an_image_that_one_rank_cannot_read(tiny_data: Path, tmp_path: Path) -> 
 
     assert code == 3, output
     assert message.startswith(f"Error: rank 1: {data}/TrainDataset/Imgs/train-")
-    assert f".png cannot be read as a picture; its log is {tmp_path}/run/logs/rank1.log\n" in message
+    assert f".png cannot be decoded as an image; its log is {tmp_path}/run/logs/rank1.log\n" in message
 
 
 def test_from_one_process_to_two_and_back(tiny_data: Path, tmp_path: Path) -> None:

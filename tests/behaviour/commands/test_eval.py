@@ -44,7 +44,9 @@ def masks(tiny_data: Path) -> Path:
 def scored(vivid: Path, tiny_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Scores, maps and what was printed of the vivid checkpoint, by one process."""
     out = tmp_path_factory.mktemp("scored")
-    outcome = run(vivid, "--dataset-path", tiny_data, *ONE_BY_ONE, "--json", "--out", out, "--save-maps", out / "maps")
+    outcome = run(
+        vivid, "--dataset-path", tiny_data, *ONE_BY_ONE, "--json", "--out", out, "--save-predictions", out / "maps"
+    )
     assert outcome.exit_code == 0, outcome.output
     (out / "stdout").write_text(outcome.stdout, encoding="utf-8")
     return out
@@ -56,7 +58,7 @@ def files(folder: Path) -> dict[str, bytes]:
 
 def test_checkpoint_and_its_maps(scored: Path, masks: Path) -> None:
     """A checkpoint's scores are those of the maps it saves, whatever program made them."""
-    again = run("--maps", scored / "maps" / TEST_SET, "--masks", masks, "--json")
+    again = run("--predictions", scored / "maps" / TEST_SET, "--masks", masks, "--json")
 
     assert again.exit_code == 0, again.output
     content = json.loads((scored / "results.json").read_text(encoding="utf-8"))
@@ -88,7 +90,7 @@ def test_two_processes(scored: Path, vivid: Path, tiny_data: Path, tmp_path: Pat
     code, output = run_process(
         camox(
             "eval", str(vivid), "--dataset-path", str(tiny_data), *ONE_BY_ONE, "--gpus", "2",
-            "--out", str(tmp_path), "--save-maps", str(tmp_path / "maps"),
+            "--out", str(tmp_path), "--save-predictions", str(tmp_path / "maps"),
         )
     )  # fmt: skip
     assert code == 0, output
@@ -108,7 +110,7 @@ def test_views_of_a_pair_of_folders(scored: Path, vivid: Path, masks: Path) -> N
     flipped = json.loads(outcome.stdout)
 
     assert (plain["tta"]["flip"], flipped["tta"]["flip"]) == (False, True)
-    assert flipped["sets"][TEST_SET]["pictures"] == TEST_IMAGES
+    assert flipped["sets"][TEST_SET]["images"] == TEST_IMAGES
     assert plain["sets"][TEST_SET]["mae"] != flipped["sets"][TEST_SET]["mae"]
 
 
@@ -116,7 +118,7 @@ def test_weights_and_size(vivid: Path, tiny_data: Path, masks: Path, tmp_path: P
     """The weights themselves, at another size: maps are those that `predict` writes of them."""
     outcome = run(
         vivid, "--dataset-path", tiny_data, *ONE_BY_ONE, "--weights", "model", "--img-size", "96",
-        "--json", "--save-maps", tmp_path / "maps",
+        "--json", "--save-predictions", tmp_path / "maps",
     )  # fmt: skip
     network, outputs = load_model(vivid, ema=False), Outputs(tmp_path / "predicted")
     predict(network, [masks.parent / "Imgs"], outputs, device=None, img_size=96, overwrite=False)
@@ -128,7 +130,7 @@ def test_weights_and_size(vivid: Path, tiny_data: Path, masks: Path, tmp_path: P
 def test_table(scored: Path, masks: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Without --json a table of at most 80 columns goes to stdout."""
     monkeypatch.chdir(scored / "maps")
-    outcome = run("--maps", TEST_SET, "--masks", masks)
+    outcome = run("--predictions", TEST_SET, "--masks", masks)
 
     assert outcome.exit_code == 0, outcome.output
     assert f"{TEST_SET}" in outcome.stdout.splitlines()[0]
@@ -143,7 +145,7 @@ def maps(masks: Path, tmp_path: Path) -> Path:
 
 def test_perfect_maps(maps: Path, masks: Path) -> None:
     """Masks as maps have no error and all of the overlap."""
-    content = json.loads(run("--maps", maps, "--masks", masks, "--json").stdout)["sets"][TEST_SET]
+    content = json.loads(run("--predictions", maps, "--masks", masks, "--json").stdout)["sets"][TEST_SET]
 
     assert content["mae"] == 0
     assert content["iou"] == content["dice"] == content["f_max"] == 1
@@ -152,7 +154,7 @@ def test_perfect_maps(maps: Path, masks: Path) -> None:
 
 def test_protocol(maps: Path, masks: Path) -> None:
     """How maps are scored can be chosen, and the results say so."""
-    outcome = run("--maps", maps, "--masks", masks, "--no-stretch", "--empty-masks", "exact", "--json")
+    outcome = run("--predictions", maps, "--masks", masks, "--no-stretch", "--empty-masks", "exact", "--json")
     content = json.loads(outcome.stdout)
 
     assert (content["stretch"], content["empty_masks"]) == (False, "exact")
@@ -164,7 +166,7 @@ def test_maps_of_noncam_pictures(maps: Path, masks: Path, tmp_path: Path) -> Non
     for folder in (maps, masks):
         shutil.copy(next(folder.iterdir()), folder / "COD10K-NonCAM-1-Aquatic-3-Crab-1.png")
     counts = [
-        json.loads(run("--maps", maps, "--masks", masks, "--json", *flags).stdout)["sets"]["SET"]["pictures"]
+        json.loads(run("--predictions", maps, "--masks", masks, "--json", *flags).stdout)["sets"]["SET"]["images"]
         for flags in ((), ("--include-noncam",))
     ]
 
@@ -181,11 +183,11 @@ def test_masks_that_say_nothing(vivid: Path, masks: Path, maps: Path, tmp_path: 
         (tmp_path / "SET" / "GT").mkdir(exist_ok=True)
         cv2.imwrite(str(tmp_path / "SET" / "GT" / path.name), mask // 255 * value)
     network = run(vivid, "--dataset-path", tmp_path / "SET", *ONE_BY_ONE)
-    given = run("--maps", maps, "--masks", tmp_path / "SET" / "GT")
+    given = run("--predictions", maps, "--masks", tmp_path / "SET" / "GT")
 
     assert (network.exit_code, given.exit_code) == (3, 3)
     for outcome in (network, given):
-        assert f"holds only 0 and {value}, expected 0 and 255" in outcome.stderr
+        assert f"contains only 0 and {value}, expected 0 and 255" in outcome.stderr
         assert "cp -r" in outcome.stderr
 
 
@@ -195,26 +197,26 @@ def test_maps_of_another_size_are_resized(maps: Path, masks: Path) -> None:
     image = cv2.imread(str(path), 0)
     assert image is not None
     cv2.imwrite(str(path), cv2.resize(image, None, fx=2, fy=2, interpolation=cv2.INTER_NEAREST))
-    outcome = run("--maps", maps, "--masks", masks, "--json")
+    outcome = run("--predictions", maps, "--masks", masks, "--json")
 
     assert outcome.exit_code == 0
-    assert f"1 of {TEST_IMAGES} maps have another size" in outcome.stderr
+    assert f"1 of {TEST_IMAGES} predictions differ in size" in outcome.stderr
     assert json.loads(outcome.stdout)["sets"][TEST_SET]["iou"] > 0.95
 
 
 @pytest.mark.parametrize(
     ("spoil", "complaint"),
     [
-        (lambda maps: next(maps.iterdir()).unlink(), "has no map in"),
-        (lambda maps: next(maps.iterdir()).rename(maps / "stranger.png"), "the map stranger.png has no mask in"),
-        (lambda maps: next(maps.iterdir()).write_bytes(b"no picture"), "cannot be read as a picture"),
-        (lambda maps: shutil.rmtree(maps), "cannot look into"),
+        (lambda maps: next(maps.iterdir()).unlink(), "has no prediction in"),
+        (lambda maps: next(maps.iterdir()).rename(maps / "stranger.png"), "the prediction stranger.png has no mask in"),
+        (lambda maps: next(maps.iterdir()).write_bytes(b"no image"), "cannot be decoded as an image"),
+        (lambda maps: shutil.rmtree(maps), "cannot read the folder"),
     ],
 )
 def test_maps_that_do_not_match(maps: Path, masks: Path, tmp_path: Path, spoil: Any, complaint: str) -> None:
     """Scores over a part of a test set compare with nothing: what is missing is named, and nothing is written."""
     spoil(maps)
-    outcome = run("--maps", maps, "--masks", masks, "--out", tmp_path / "out")
+    outcome = run("--predictions", maps, "--masks", masks, "--out", tmp_path / "out")
 
     assert outcome.exit_code == 3
     assert complaint in outcome.stderr
@@ -224,10 +226,10 @@ def test_maps_that_do_not_match(maps: Path, masks: Path, tmp_path: Path, spoil: 
 @pytest.mark.parametrize(
     ("arguments", "complaint"),
     [
-        ("", "neither a checkpoint nor --maps"),
-        ("best.pth --maps maps --masks masks", "are both given"),
-        ("--maps maps", "needs the folder of the masks"),
-        ("--maps maps --masks masks --dataset-path data", "--dataset-path is for checkpoints"),
+        ("", "neither a checkpoint nor --predictions"),
+        ("best.pth --predictions maps --masks masks", "both a checkpoint, best.pth, and"),
+        ("--predictions maps", "requires --masks, the folder of the ground-truth masks"),
+        ("--predictions maps --masks masks --dataset-path data", "--dataset-path is only for checkpoints"),
         ("best.pth", "no test set was given"),
         ("best.pth --images images", "belong together"),
         ("best.pth --dataset-path data --tta rotate", "--tta is 'rotate'"),

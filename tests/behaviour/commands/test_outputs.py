@@ -24,7 +24,7 @@ from tests.helpers.vivid import vivid_network, write_vivid_checkpoint
 OUTPUTS = {
     "eval": (["eval", "best.pth", "--dataset-path", "data", "--device", "cpu", "--out", "out"], "out/results.json"),
     "maps": (
-        ["eval", "best.pth", "--dataset-path", "data", "--device", "cpu", "--save-maps", "out"],
+        ["eval", "best.pth", "--dataset-path", "data", "--device", "cpu", "--save-predictions", "out"],
         f"out/{TEST_SET}/test-00.png",
     ),
     "predict": (["predict", "best.pth", f"data/{TEST_SET}/Imgs", "--out", "out"], "out/test-00.png"),
@@ -128,7 +128,16 @@ def test_masks_survive_their_own_scoring(place: Path) -> None:
     before = files(place)
 
     for folder in ("masks", "link", "hard", "masks/../link"):
-        command = ["eval", "best.pth", "--images", f"data/{TEST_SET}/Imgs", "--masks", masks, "--save-maps", folder]
+        command = [
+            "eval",
+            "best.pth",
+            "--images",
+            f"data/{TEST_SET}/Imgs",
+            "--masks",
+            masks,
+            "--save-predictions",
+            folder,
+        ]
         assert "would overwrite" in refused(*command, "--device", "cpu", "--overwrite")
     assert files(place) == before
 
@@ -162,9 +171,11 @@ def test_a_list_leads_nowhere_else(place: Path, name: str) -> None:
     """A test set in a list of pairs is called like a folder, or not taken at all."""
     row = [f"data/{TEST_SET}/{folder}/test-00.png" for folder in ("Imgs", "GT")]
     Path("list.json").write_text(json.dumps({"camox_list": 1, "train": [], "tests": {name: [row]}}), encoding="utf-8")
-    outcome = run("eval", "best.pth", "--dataset-path", "list.json", "--device", "cpu", "--save-maps", "maps/deep")
+    outcome = run(
+        "eval", "best.pth", "--dataset-path", "list.json", "--device", "cpu", "--save-predictions", "maps/deep"
+    )
 
-    assert (outcome.exit_code, "calls a test set" in outcome.stderr) == (3, True)
+    assert (outcome.exit_code, "names a test set" in outcome.stderr) == (3, True)
     assert not Path("maps").exists()
 
 
@@ -174,7 +185,7 @@ def test_folders_lead_nowhere_else(place: Path, images: str, monkeypatch: pytest
     folder = place / "data" / "TestDataset" / TEST_SET / "Imgs"
     monkeypatch.chdir(folder)
     maps = place / "maps"
-    command = ["--images", images, "--masks", folder.parent / "GT", "--save-maps", maps / "deep"]
+    command = ["--images", images, "--masks", folder.parent / "GT", "--save-predictions", maps / "deep"]
     outcome = run("eval", place / "best.pth", *command, "--device", "cpu")
 
     assert outcome.exit_code == 0, outcome.output
@@ -199,7 +210,7 @@ def test_scores_are_printed_whatever_the_disk_does(place: Path, monkeypatch: pyt
     command, _ = OUTPUTS["eval"]
     whole = run(*command, "--json")
     full_disk(monkeypatch, "write_bytes", "test-01.png")
-    maps = run(*command[:-2], "--json", "--save-maps", "maps", "--out", "scores")
+    maps = run(*command[:-2], "--json", "--save-predictions", "maps", "--out", "scores")
     full_disk(monkeypatch, "write_text", "per_image.csv")
     scores = run(*command[:-1], "more", "--json")
 
@@ -248,7 +259,18 @@ def test_names_that_are_no_text(place: Path, monkeypatch: pytest.MonkeyPatch) ->
         (test_set / folder / "test-00.png").rename(test_set / folder / f"{odd}.png")
     test_set.rename(test_set.with_name(odd))
     Path("best.pth").rename(f"{odd}.pth")
-    command = ["eval", f"{odd}.pth", "--dataset-path", "data", "--device", "cpu", "--out", "out", "--save-maps", "maps"]
+    command = [
+        "eval",
+        f"{odd}.pth",
+        "--dataset-path",
+        "data",
+        "--device",
+        "cpu",
+        "--out",
+        "out",
+        "--save-predictions",
+        "maps",
+    ]
     said: list[str] = []
     monkeypatch.setattr(console, "result", said.append)  # stdout of a test, unlike the program's, takes text alone
     for each in (

@@ -101,7 +101,7 @@ def test_one_broken_image(checkpoint: Path, folder: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "code", "message"),
     [
-        (["photos/*.tif"], 3, "no picture matches photos/*.tif"),
+        (["photos/*.tif"], 3, "no image matches photos/*.tif"),
         (["photos", "--tta", "rotate"], 2, "--tta is 'rotate', expected flip, scales or flip,scales"),
         (["photos", "--threshold", "128"], 2, "--threshold is 128, expected above 0 and below 1"),
         (["photos", "--out", "photos", "--overwrite"], 2, "would overwrite"),
@@ -127,7 +127,7 @@ def test_odd_files_beside_good_ones(checkpoint: Path, folder: Path) -> None:
     (photos / "huge.png").write_bytes(whole[:16] + b"\0\0\x75\x30" * 2 + whole[24:])
     (photos / "lost.png").symlink_to("nowhere")
     (photos / "loop.png").symlink_to("loop.png")
-    (photos / "none.bmp").write_text("no picture")
+    (photos / "none.bmp").write_text("no image")
     (photos / "zero.jpg").symlink_to("/dev/zero")
     os.mkfifo(photos / "pipe.png")
     (photos / "folder.png").mkdir()

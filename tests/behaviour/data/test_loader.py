@@ -196,7 +196,7 @@ def test_error_of_a_worker(tmp_path: Path, num_workers: int) -> None:
     scoring = scoring_loader(ScoringImages(pairs, 16), 2, num_workers)
 
     for error in (error_of(training), error_of(scoring)):
-        assert error.message == f"{pairs[3].image} cannot be read as a picture"
+        assert error.message == f"{pairs[3].image} cannot be decoded as an image"
         assert "viewer" in error.hint
         assert "Traceback" not in str(error)
 

@@ -82,7 +82,7 @@ def test_of_the_original_program(network: CamoXpert, tmp_path: Path) -> None:
 def test_missing_packages(checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, absent: list[str]) -> None:
     """Without what writes ONNX one sentence says what to install; .safetensors needs none of it."""
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name in absent else object())
-    with pytest.raises(UsageError, match=f"(?m)takes packages that are not installed: {', '.join(absent)}$") as caught:
+    with pytest.raises(UsageError, match=f"(?m)needs packages that are not installed: {', '.join(absent)}$") as caught:
         export(checkpoint, tmp_path / "out.onnx")
 
     assert caught.value.hint == "python -m pip install onnx onnxruntime onnxscript"
@@ -95,8 +95,8 @@ def test_missing_packages(checkpoint: Path, tmp_path: Path, monkeypatch: pytest.
     ("target", "overwrite", "message"),
     [
         ("taken.onnx", False, "taken.onnx already exists"),
-        ("out.pth", False, "does not say which format is meant"),
-        ("out", False, "does not say which format is meant"),
+        ("out.pth", False, "has no known export format"),
+        ("out", False, "has no known export format"),
         ("nowhere/out.onnx", False, "out.onnx cannot be written: folder "),
         ("folder.onnx", True, "folder.onnx is a folder"),
         ("link.safetensors", True, "is the checkpoint itself"),

@@ -63,12 +63,12 @@ def test_faults(faulty: Path) -> None:
     paragraph = outcome.stdout.split("\n\n")[1]
     camo, train = faulty / "TestDataset" / "CAMO" / "Imgs", faulty / "TrainDataset"
     assert paragraph.splitlines() == [
-        "Files that cannot be read as a picture: 1",
-        f"  {camo / 't1.png'}: cannot be read as a picture",
+        "Files that cannot be decoded as an image: 1",
+        f"  {camo / 't1.png'}: cannot be decoded as an image",
         "Masks without an object: 1",
         f"  {train / 'GT' / '001.png'}: marks no pixel",
-        "Training or validation pictures that are in a test set, or in both: 1",
-        f"  {train / 'Imgs' / '003.png'}: test CAMO holds it too: {camo / 't0.png'}",
+        "Training or validation images that are also in a test set, or in each other's set: 1",
+        f"  {train / 'Imgs' / '003.png'}: also in test CAMO: {camo / 't0.png'}",
     ]
     assert outcome.stderr == (
         "Error: 3 problems found; a list of the usable pairs would exclude them\n"
@@ -94,8 +94,8 @@ def test_many_faults_of_a_kind(tmp_path: Path) -> None:
 
     outcome = run(tmp_path)
 
-    assert "Pictures without a mask: 13\n" in outcome.stdout
-    assert outcome.stdout.count("no mask has its name") == 10
+    assert "Images without a mask: 13\n" in outcome.stdout
+    assert outcome.stdout.count("no mask has the same name") == 10
     assert "  and 3 more, see --json\n" in outcome.stdout
     assert len(json.loads(run(tmp_path, "--json").stdout)["faults"]) == 13
 
@@ -140,7 +140,7 @@ def test_json_of_nothing_that_can_be_read(tmp_path: Path) -> None:
     (each,) = json.loads(run(tmp_path, "--json").stdout)["sets"]
 
     assert (each["sizes"], each["areas"], each["pairs"]) == ({}, {}, 1)
-    assert "Files that cannot be read as a picture: 2" in run(tmp_path).stdout
+    assert "Files that cannot be decoded as an image: 2" in run(tmp_path).stdout
 
 
 @pytest.mark.parametrize("as_json", [False, True])
@@ -179,10 +179,10 @@ def test_list_without_a_test_set(faulty: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "expected"),
     [
-        ("clean.txt", "would not be known as one"),
-        ("list", "would not be known as one"),
+        ("clean.txt", "is not a valid name for a list of pairs"),
+        ("list", "is not a valid name for a list of pairs"),
         ("nowhere/clean.json", "clean.json cannot be written: folder "),
-        ("clean/TrainDataset.json", "would not be known as one"),
+        ("clean/TrainDataset.json", "is not a valid name for a list of pairs"),
     ],
 )
 def test_list_that_cannot_be_one(clean: Path, tmp_path: Path, name: str, expected: str) -> None:
@@ -221,7 +221,7 @@ def test_one_fault_and_nothing_left(tmp_path: Path) -> None:
     assert "Error: 1 problem found;" in run(tmp_path).stderr
     outcome = run(tmp_path, "--write-clean", tmp_path / "clean.json")
     assert outcome.exit_code == 3
-    assert "no pair that can be used is left" in outcome.stderr
+    assert "no usable pairs remain" in outcome.stderr
     assert not (tmp_path / "clean.json").exists()
 
 
@@ -232,13 +232,13 @@ def test_several_folders(clean: Path, tmp_path: Path) -> None:
     outcome = run(clean, tmp_path / "more")
 
     assert outcome.exit_code == 3
-    assert "Pictures that are twice in one set: 1" in outcome.stdout
+    assert "Images that occur more than once in a set: 1" in outcome.stdout
     assert f"camox check-data {clean} {tmp_path / 'more'} --write-clean" in outcome.stderr
 
 
 @pytest.mark.parametrize(
     ("name", "expected"),
-    [("gone", "there is no folder"), ("frames", "is no data set of a known layout"), ("CAMO.zip", "is a file")],
+    [("gone", "gone not found"), ("frames", "does not have a known dataset layout"), ("CAMO.zip", "is a file")],
 )
 def test_folder_that_is_no_data_set(tmp_path: Path, name: str, expected: str) -> None:
     """A folder that is no data set exits with 3 and one sentence, and no list is written."""
@@ -284,7 +284,7 @@ def test_two_test_sets_of_one_name(tmp_path: Path) -> None:
     outcome = run(tmp_path / "a", tmp_path / "b")
 
     assert outcome.exit_code == 3
-    assert "two test sets are called CAMO" in outcome.stderr
+    assert "two test sets are named CAMO" in outcome.stderr
 
 
 def test_folders_of_any_name(clean: Path) -> None:
@@ -314,7 +314,7 @@ def test_what_was_passed_over_is_told(clean: Path) -> None:
     """A folder that should hold a test set and does not is named, as in training."""
     (clean / "TestDataset" / "NC4K" / "Pics").mkdir(parents=True)
 
-    assert "left out TestDataset/NC4K" in run(clean).stdout
+    assert "skipped TestDataset/NC4K" in run(clean).stdout
 
 
 def test_nothing_that_can_be_used(tmp_path: Path) -> None:
@@ -324,7 +324,7 @@ def test_nothing_that_can_be_used(tmp_path: Path) -> None:
     outcome = run(tmp_path)
 
     assert outcome.exit_code == 3
-    assert "Folders without a pair of picture and mask: 1" in outcome.stdout
+    assert "Folders without any image-mask pair: 1" in outcome.stdout
     assert "No problems found" not in outcome.stdout
 
 
@@ -335,7 +335,7 @@ def test_masks_that_can_be_mended(tmp_path: Path) -> None:
     outcome = run(tmp_path)
 
     assert outcome.exit_code == 3
-    assert outcome.stdout.count("holds only 0 and 1, expected 0 and 255") == 3
+    assert outcome.stdout.count("contains only 0 and 1, expected 0 and 255") == 3
     assert outcome.stdout.count("cp -r") == 1
 
 
@@ -351,7 +351,7 @@ def test_validation_pictures(clean: Path, tmp_path: Path) -> None:
 
     assert outcome.exit_code == 3
     assert "train clean" in outcome.stdout
-    assert "val v holds it too" in outcome.stdout
+    assert "also in val v" in outcome.stdout
     assert "2 validation pairs, " in outcome.stdout
     assert ([pair.name for pair in found.train], [pair.name for pair in found.validation]) == (
         ["001", "002", "003"],

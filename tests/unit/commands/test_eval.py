@@ -12,14 +12,16 @@ from camoxpert_cli.app import app
 
 @pytest.mark.parametrize(
     ("flags", "exit_code", "message"),
-    [([], 2, "holds results.json already"), (["--overwrite"], 3, "cannot look into")],
+    [([], 2, "already contains results.json"), (["--overwrite"], 3, "cannot read the folder")],
 )
 def test_scores_that_are_there(tmp_path: Path, flags: list[str], exit_code: int, message: str) -> None:
     """Scores of another evaluation are replaced where that was asked for, and else nothing begins."""
     scores = '{"stretch": true, "sets": {}}'
     (tmp_path / "results.json").write_text(scores)
     nowhere = str(tmp_path / "maps")
-    outcome = CliRunner().invoke(app, ["eval", "--maps", nowhere, "--masks", nowhere, "--out", str(tmp_path), *flags])
+    outcome = CliRunner().invoke(
+        app, ["eval", "--predictions", nowhere, "--masks", nowhere, "--out", str(tmp_path), *flags]
+    )
 
     assert outcome.exit_code == exit_code, outcome.output
     assert message in outcome.stderr

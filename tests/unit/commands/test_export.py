@@ -25,7 +25,7 @@ def checkpoint(tmp_path: Path) -> Path:
 @pytest.mark.parametrize(
     ("arguments", "code", "message"),
     [
-        (["last.pth", "out.onxx", "--img-size", "96"], 2, "does not say which format is meant"),
+        (["last.pth", "out.onxx", "--img-size", "96"], 2, "has no known export format"),
         (["last.pth", "out.safetensors"], 4, "does not say at which size"),
         (["last.pth", "out.safetensors", "--img-size", "32"], 2, "--img-size"),
         (["absent.pth", "out.safetensors"], 4, "there is no file"),

@@ -94,6 +94,6 @@ def test_home_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "maps").mkdir()
     (tmp_path / "maps" / "results.json").touch()
 
-    outcome = CliRunner().invoke(app, ["eval", "--maps", "x", "--masks", "x", "--out=~/maps"])
+    outcome = CliRunner().invoke(app, ["eval", "--predictions", "x", "--masks", "x", "--out=~/maps"])
 
-    assert f"{tmp_path / 'maps'} holds results.json already" in " ".join(outcome.stderr.split())
+    assert f"{tmp_path / 'maps'} already contains results.json" in " ".join(outcome.stderr.split())

@@ -148,9 +148,9 @@ def add_faulty_files(data: DataSetWithFaults) -> None:
     data.remove("GT/lone-image.png")
     data.add("lone-image", to=B, suffixes=(".bmp", ".png"), image_fault="no mask")
     data.remove("GT/lone-image.png", B)
-    data.add("lone-mask", mask_fault="no picture")
+    data.add("lone-mask", mask_fault="no image")
     data.remove("Imgs/lone-mask.jpg")
-    data.add("lone-mask", to=A, suffixes=(".jpg", ".jpeg"), mask_fault="no picture")
+    data.add("lone-mask", to=A, suffixes=(".jpg", ".jpeg"), mask_fault="no image")
     data.remove("Imgs/lone-mask.jpg", A)
 
     data.add("two-images")
@@ -169,12 +169,12 @@ def add_faulty_files(data: DataSetWithFaults) -> None:
     data.add("mask-is-empty", mask=b"", mask_fault="unreadable")
     data.add("mask-of-text", mask=b"P5 2 2", mask_fault="unreadable", to=A)
     data.add("both-of-text", image=b"a", mask=b"b", image_fault="unreadable", mask_fault="unreadable")
-    data.add("jpeg-cut", image=whole[:-300], image_fault="cut off")
-    data.add("jpeg-cut-by-its-end", image=whole[:-2], image_fault="cut off", to=B)
-    data.add("jpeg-cut-early", image=whole[:100], suffixes=(".png", ".png"), image_fault="cut off")
-    data.add("png-cut", image=content_of(noise(1), ".png")[:-40], suffixes=(".png", ".png"), image_fault="cut off")
-    data.add("mask-cut", mask=mask[:-20], mask_fault="cut off", to=A)
-    data.add("mask-jpeg-cut", mask=saved(blob(), 75)[:-100], suffixes=(".jpg", ".jpg"), mask_fault="cut off")
+    data.add("jpeg-cut", image=whole[:-300], image_fault="truncated")
+    data.add("jpeg-cut-by-its-end", image=whole[:-2], image_fault="truncated", to=B)
+    data.add("jpeg-cut-early", image=whole[:100], suffixes=(".png", ".png"), image_fault="truncated")
+    data.add("png-cut", image=content_of(noise(1), ".png")[:-40], suffixes=(".png", ".png"), image_fault="truncated")
+    data.add("mask-cut", mask=mask[:-20], mask_fault="truncated", to=A)
+    data.add("mask-jpeg-cut", mask=saved(blob(), 75)[:-100], suffixes=(".jpg", ".jpg"), mask_fault="truncated")
 
 
 def add_faulty_masks(data: DataSetWithFaults) -> None:
@@ -203,16 +203,16 @@ def add_faulty_masks(data: DataSetWithFaults) -> None:
     data.add("blurred-16-bit", mask=soft.astype(np.uint16) * 257, mask_fault="not binary")
     data.add("blurred-opaque", mask=np.dstack([soft, soft, soft, full]), mask_fault="not binary")
 
-    data.add("red", mask=coloured(mask, (0, 0, 255)), mask_fault="colour")
-    data.add("yellow-16-bit", mask=coloured(mask, (0, 255, 255)).astype(np.uint16) * 257, mask_fault="colour", to=A)
+    data.add("red", mask=coloured(mask, (0, 0, 255)), mask_fault="color")
+    data.add("yellow-16-bit", mask=coloured(mask, (0, 255, 255)).astype(np.uint16) * 257, mask_fault="color", to=A)
     data.add(
         "several-objects",
         mask=coloured(mask, (0, 128, 0)) + coloured(np.rot90(mask, 2), (90, 0, 90)),
-        mask_fault="colour",
+        mask_fault="color",
     )
-    data.add("drawn-on-the-picture", mask=scene(3001, HEIGHT, WIDTH), mask_fault="colour")
-    data.add("red-as-jpeg", mask=saved(coloured(mask, (0, 0, 255)), 75), suffixes=(".jpg", ".jpg"), mask_fault="colour")
-    data.add("red-with-alpha", mask=np.dstack([coloured(mask, (0, 0, 255)), full]), mask_fault="colour")
+    data.add("drawn-on-the-picture", mask=scene(3001, HEIGHT, WIDTH), mask_fault="color")
+    data.add("red-as-jpeg", mask=saved(coloured(mask, (0, 0, 255)), 75), suffixes=(".jpg", ".jpg"), mask_fault="color")
+    data.add("red-with-alpha", mask=np.dstack([coloured(mask, (0, 0, 255)), full]), mask_fault="color")
 
     data.add("black", mask=0 * mask, mask_fault="empty")
     data.add("black-16-bit", mask=np.zeros((HEIGHT, WIDTH), np.uint16), mask_fault="empty", to=B)
@@ -309,20 +309,20 @@ def test_details_say_what_is_wrong(report: Report) -> None:
 
     assert all(details.values())
     assert not any(str(fault.path) in fault.detail or "\n" in fault.detail for fault in report.faults)
-    assert details["same name", "two-images"] == "two-images.jpg has its name too"
-    assert details["cut off", "jpeg-cut"] == "is cut off: the end of the JPEG is missing"
-    assert details["unreadable", "image-of-text"] == "cannot be read as a picture"
-    assert details["size", "size-off-by-one"] == "128×95, but its picture size-off-by-one.jpg is 128×96"
-    assert details["size", "size-of-a-turned-one"] == "127×96, but its picture size-of-a-turned-one.jpg is 96×128"
-    assert details["not binary", "zeros-and-ones"] == "holds only 0 and 1, expected 0 and 255"
+    assert details["same name", "two-images"] == "two-images.jpg has the same name"
+    assert details["truncated", "jpeg-cut"] == "is truncated: the end of the JPEG is missing"
+    assert details["unreadable", "image-of-text"] == "cannot be decoded as an image"
+    assert details["size", "size-off-by-one"] == "128×95, but its image size-off-by-one.jpg is 128×96"
+    assert details["size", "size-of-a-turned-one"] == "127×96, but its image size-of-a-turned-one.jpg is 96×128"
+    assert details["not binary", "zeros-and-ones"] == "contains only 0 and 1, expected 0 and 255"
     assert "neither black nor white" in details["not binary", "blurred"]
-    assert "in colour" in details["colour", "red"]
-    assert "of the picture and 100% of its outline" in details["inverted", "inverted"]
-    assert "as it is stored, which is how camox reads it" in details["rotation", "stored-6"]
-    assert "fits the turned picture, which is how camox reads it" in details["rotation", "turned-6"]
-    assert "look which one" in details["rotation", "square-6"]
+    assert "in color" in details["color", "red"]
+    assert "of the image and 100% of its border" in details["inverted", "inverted"]
+    assert "the image as stored, which is how camox reads it" in details["rotation", "stored-6"]
+    assert "fits the rotated image, which is how camox reads it" in details["rotation", "turned-6"]
+    assert "check which one" in details["rotation", "square-6"]
     assert details["duplicate", "again-4"].endswith("Imgs/again-0.jpg")
-    assert details["leak", "leaked"].startswith("test A holds it too: ")
+    assert details["leak", "leaked"].startswith("also in test A: ")
     assert details["leak", "leaked"].endswith("A/Imgs/secret.jpg")
 
 
@@ -368,15 +368,15 @@ def test_files_are_counted(faulty: DataSetWithFaults, report: Report) -> None:
     """Each set tells what it is for and how many files it has; what cannot be read has neither size nor area."""
     planted = Counter((kind, where) for kind, where, _, _ in faulty.planted)
     unread = Counter(
-        (where, path.parent.name) for kind, where, path, _ in faulty.planted if kind in ("unreadable", "cut off")
+        (where, path.parent.name) for kind, where, path, _ in faulty.planted if kind in ("unreadable", "truncated")
     )
 
     assert [(each.title, each.use) for each in report.sets] == [(TRAIN, "train"), (A, "test"), (B, "test")]
     for each in report.sets:
         assert each.images == len(each.pairs) + planted["no mask", each.title]
-        assert each.masks == len(each.pairs) + planted["no picture", each.title]
+        assert each.masks == len(each.pairs) + planted["no image", each.title]
         assert len(each.sizes) == len(each.pairs) - unread[each.title, "Imgs"]
-        unclear = sum(fault.mending != "" for fault in report.faults if fault.set == each.title)
+        unclear = sum(fault.repair != "" for fault in report.faults if fault.set == each.title)
         assert len(each.areas) == len(each.pairs) - unread[each.title, "GT"] - unclear
     assert unread.total() == 13
 
@@ -450,7 +450,7 @@ def test_leaks_go_by_content(tmp_path: Path) -> None:
         "leak",
         TRAIN,
         tmp_path / "data/TrainDataset/Imgs/b.jpg",
-        f"test A holds it too: {report.sets[1].pairs[0].image}",
+        f"also in test A: {report.sets[1].pairs[0].image}",
     )
     assert [pair.name for pair in report.clean[0]] == ["a"]
     assert [pair.name for pair in report.clean[1]["A"]] == ["a", "b"]
@@ -513,7 +513,7 @@ def test_non_camouflaged_images(tmp_path: Path) -> None:
     assert (without.sets[0].images, without.sets[0].masks, without.sets[0].left_out) == (2, 2, 3)
     assert kinds_of(included) == [
         ("no mask", title, "COD10K-NonCAM-1-Aquatic-3-Crab-4.jpg"),
-        ("no picture", title, "COD10K-NonCAM-1-Aquatic-3-Crab-5.png"),
+        ("no image", title, "COD10K-NonCAM-1-Aquatic-3-Crab-5.png"),
         empty_one,
         ("full", title, "COD10K-NonCAM-1-Aquatic-3-Crab-6.png"),
     ]
@@ -532,8 +532,8 @@ def test_camo(tmp_path: Path) -> None:
 
     # It is missing on both sides.
     assert kinds_of(examine(tmp_path / "CAMO")) == [
-        ("no picture", "test CAMO", "d.png"),
-        ("no picture", "train CAMO", "d.png"),
+        ("no image", "test CAMO", "d.png"),
+        ("no image", "train CAMO", "d.png"),
     ]
 
 
@@ -553,7 +553,7 @@ def test_folder_of_no_known_layout(tmp_path: Path) -> None:
     """A folder that is no data set is an error, as for training."""
     touch(tmp_path / "frames", ["a.jpg"])
 
-    with pytest.raises(DataError, match="is no data set of a known layout"):
+    with pytest.raises(DataError, match="does not have a known dataset layout"):
         examine(tmp_path)
 
 
@@ -584,9 +584,9 @@ def test_sets_without_a_pair(tmp_path: Path) -> None:
     none, left_out = examine(tmp_path / "none"), examine(tmp_path / "left-out")
 
     assert [fault.kind for fault in none.faults + left_out.faults] == ["no pairs", "no pairs"]
-    assert "Imgs holds 1 .heic; " in none.faults[0].detail
-    assert none.notes == ["train none: left out 1 .heic, which OpenCV does not read: convert what is a picture"]
-    assert "the 1 NonCAM pictures show nothing camouflaged" in left_out.faults[0].detail
+    assert "Imgs contains 1 .heic; " in none.faults[0].detail
+    assert none.notes == ["train none: skipped 1 .heic (not readable by OpenCV; convert images to PNG or JPEG)"]
+    assert "skipped 1 NonCAM images, which contain no camouflaged object" in left_out.faults[0].detail
 
 
 def test_leaks_of_what_is_validated_on(tmp_path: Path) -> None:
@@ -627,4 +627,4 @@ def test_masks_that_are_refused_are_faults(tmp_path: Path) -> None:
                 refused.add(pair.name)
 
     assert refused == {"0", "1", "3", "4"}
-    assert {fault.path.stem: fault.mending.count("cp -r") for fault in report.faults} == dict.fromkeys(refused, 1)
+    assert {fault.path.stem: fault.repair.count("cp -r") for fault in report.faults} == dict.fromkeys(refused, 1)

@@ -46,7 +46,7 @@ def test_what_is_passed_over_is_told(capsys: pytest.CaptureFixture[str]) -> None
 
     found("photos")
     assert capsys.readouterr().err == (
-        "photos: left out 1 README, 1 .heic, 1 .txt, which OpenCV does not read: convert what is a picture\n"
+        "photos: skipped 1 README, 1 .heic, 1 .txt (not readable by OpenCV; convert images to PNG or JPEG)\n"
     )
 
 
@@ -86,15 +86,15 @@ def test_a_file_comes_before_a_pattern() -> None:
 @pytest.mark.parametrize(
     ("path", "message"),
     [
-        ("photos/*.tif", "no picture matches photos/*.tif"),
-        ("nowhere/**/*.jpg", "no picture matches nowhere/**/*.jpg"),
-        ("photos/fold*", "no picture matches photos/fold*"),
-        ("photos/READ*", "no picture matches photos/READ*"),
+        ("photos/*.tif", "no image matches photos/*.tif"),
+        ("nowhere/**/*.jpg", "no image matches nowhere/**/*.jpg"),
+        ("photos/fold*", "no image matches photos/fold*"),
+        ("photos/READ*", "no image matches photos/READ*"),
         (
             "photos/folder.jpg",
-            "no pictures in photos/folder.jpg: left out 1 .txt, which OpenCV does not read: convert what is a picture",
+            "no images in photos/folder.jpg: skipped 1 .txt (not readable by OpenCV; convert images to PNG or JPEG)",
         ),
-        ("photos/z.jpg", "there is no picture or folder photos/z.jpg"),
+        ("photos/z.jpg", "photos/z.jpg not found, expected an image or a folder"),
     ],
 )
 def test_what_gives_no_image_is_named(path: str, message: str) -> None:
@@ -131,7 +131,7 @@ def test_what_is_called_as_an_image_and_is_none(folder: Path) -> None:
     assert found("photos/**/[ls]*.png") == ["photos/lost.png", "photos/self.png"]
     with pytest.raises(DataError, match=r"photos/pipe\.png is neither a file nor a folder"):
         found("photos/pipe.png")
-    with pytest.raises(DataError, match=r"there is no picture or folder photos/lost\.png"):
+    with pytest.raises(DataError, match=r"photos/lost\.png not found, expected an image"):
         found("photos/lost.png")
 
 

@@ -61,7 +61,7 @@ def test_several_test_sets(tmp_path: Path, train: str, test: str) -> None:
     data = find_data([tmp_path])
 
     assert names(data) == (["a", "b"], {"CAMO": ["c"], "CHAMELEON": ["d"]})
-    assert f"left out {test}/NC4K, which holds the sub-folders Imgs" in data.description
+    assert f"skipped {test}/NC4K, which contains the subfolders Imgs" in data.description
 
 
 VAL_FOLDERS = ["val", "Val", "VALID", "validation", "ValDataset", "ValidationDataset"]
@@ -99,7 +99,7 @@ def test_validation_folder_without_pairs(tmp_path: Path) -> None:
     touch_pairs(tmp_path / "train", "Imgs", "GT")
     touch(tmp_path / "val", ["a.jpg"])
 
-    assert "left out val, which holds 1 .jpg" in find_data([tmp_path]).description
+    assert "skipped val, which contains 1 .jpg" in find_data([tmp_path]).description
 
 
 def test_explicit_validation_folders(tmp_path: Path) -> None:
@@ -111,9 +111,11 @@ def test_explicit_validation_folders(tmp_path: Path) -> None:
     assert [pair.name for pair in data.train] == ["a"]
     assert [pair.name for pair in data.validation] == ["v"]
     train = tmp_path / "D" / "train"
-    with pytest.raises(DataError, match=r"1 pictures are to be trained and validated on, such as .*a\.jpg"):
+    with pytest.raises(
+        DataError, match=r"1 images are in both the training and the validation data, for example .*a\.jpg"
+    ):
         find_data([tmp_path / "D"], validation=[(train / "Imgs", train / "GT")])
-    with pytest.raises(DataError, match="cannot hold both") as caught:
+    with pytest.raises(DataError, match="was given as the folder of both images and masks") as caught:
         find_data([tmp_path / "D"], validation=[(tmp_path / "photos", tmp_path / "photos")])
     assert "--val-masks" in caught.value.hint
 
@@ -140,7 +142,7 @@ def test_test_sets_whose_names_are_one_on_some_disks(tmp_path: Path, as_list: bo
         write_list(tmp_path / "list.json", [], tests)
         roots = [tmp_path / "list.json"]
 
-    with pytest.raises(DataError, match=r"two test sets are called CAMO and Camo: .*x.*y"):
+    with pytest.raises(DataError, match=r"two test sets are named CAMO and Camo: .*x.*y"):
         find_data(roots)
 
 
@@ -170,11 +172,11 @@ def test_files_that_are_passed_over_are_told(tmp_path: Path) -> None:
     """Their endings and numbers are in the description, and beside what is missing because of them."""
     touch_pairs(tmp_path, "Imgs", "GT", ["a"])
     touch(tmp_path / "Imgs", ["b.heic", "c.HEIC", "notes.txt"])
-    told = "left out 2 .heic, 1 .txt, which OpenCV does not read: convert what is a picture"
+    told = "skipped 2 .heic, 1 .txt (not readable by OpenCV; convert images to PNG or JPEG)"
     assert told in find_data([tmp_path]).description
 
     touch(tmp_path / "GT", ["b.png"])
-    with pytest.raises(DataError, match=rf"1 mask \(b\.png\) has no picture in .*; {re.escape(told)}"):
+    with pytest.raises(DataError, match=rf"1 mask \(b\.png\) has no image in .*; {re.escape(told)}"):
         find_data([tmp_path])
 
 
@@ -184,7 +186,7 @@ def test_folders_beside_that_say_nothing(tmp_path: Path) -> None:
         touch_pairs(tmp_path / part, "Imgs", "GT", ["a"])
     (tmp_path / "notes").mkdir()
 
-    assert "left out extra, which is not the folder to train, validate or test on" in find_data([tmp_path]).description
+    assert "skipped extra, which is not a train, validation or test folder" in find_data([tmp_path]).description
     assert "notes" not in find_data([tmp_path]).description
 
 
@@ -195,7 +197,7 @@ def test_folders_that_are_there_twice(tmp_path: Path) -> None:
         (tmp_path / name).mkdir()
     described = find_data([tmp_path]).description
 
-    assert all(f"left out {name}, beside" in described for name in ("imgs", "Masks", "TestDataset"))
+    assert all(f"skipped {name}, next to" in described for name in ("imgs", "Masks", "TestDataset"))
     assert "overlays" not in described
 
 
@@ -224,7 +226,7 @@ def test_camo_mask_of_neither_split(tmp_path: Path) -> None:
     touch(tmp_path / "Images" / "Test", ["b.jpg"])
     touch(tmp_path / "GT", ["a.png", "b.png", "c.png"])
 
-    with pytest.raises(DataError, match=r"1 mask \(c\.png\) has no picture"):
+    with pytest.raises(DataError, match=r"1 mask \(c\.png\) has no image"):
         find_data([tmp_path])
 
 
@@ -253,7 +255,7 @@ def test_single_pair_of_folders(tmp_path: Path, images: str, masks: str) -> None
     touch_pairs(other / "Train", "Image", "GT_Object", ["c"])
 
     assert names(find_data([alone])) == (["a", "b"], {})
-    assert "name says neither train nor test" in find_data([alone]).description
+    assert "named neither train nor test" in find_data([alone]).description
     assert names(find_data([alone, other])) == (["c"], {"NC4K": ["a", "b"]})
     assert names(find_data([alone], scoring=True)) == ([], {"NC4K": ["a", "b"]})
 
@@ -288,7 +290,7 @@ def test_non_camouflaged_images_are_left_out(tmp_path: Path) -> None:
     data = find_data([tmp_path])
 
     assert names(data)[0] == ["COD10K-CAM-1-Aquatic-3-Crab-70"]
-    assert "left out 2 NonCAM pictures" in data.description
+    assert "skipped 2 NonCAM images" in data.description
 
 
 def test_non_camouflaged_images_that_are_asked_for(tmp_path: Path) -> None:
@@ -308,7 +310,7 @@ def test_non_camouflaged_images_need_masks(tmp_path: Path) -> None:
     touch_pairs(tmp_path, "Imgs", "GT", ["COD10K-CAM-1-Aquatic-3-Crab-70"])
     touch(tmp_path / "Imgs", ["COD10K-NonCAM-1-Aquatic-3-Crab-71.jpg"])
 
-    with pytest.raises(DataError, match=r"1 picture \(COD10K-NonCAM-1-Aquatic-3-Crab-71\.jpg\) has no mask"):
+    with pytest.raises(DataError, match=r"1 image \(COD10K-NonCAM-1-Aquatic-3-Crab-71\.jpg\) has no mask"):
         find_data([tmp_path], include_noncam=True)
 
 
@@ -316,7 +318,7 @@ def test_nothing_but_non_camouflaged_images(tmp_path: Path) -> None:
     """A folder of images without camouflage alone is an error that tells why none is left."""
     touch_pairs(tmp_path, "Imgs", "GT", ["COD10K-NonCAM-1-Aquatic-3-Crab-71"])
 
-    with pytest.raises(DataError, match="the 1 NonCAM pictures show nothing camouflaged"):
+    with pytest.raises(DataError, match="skipped 1 NonCAM images, which contain no camouflaged object"):
         find_data([tmp_path])
 
 
@@ -402,9 +404,9 @@ def test_explicit_folders_that_do_not_match(tmp_path: Path) -> None:
     touch(tmp_path / "photos", ["a.jpg"])
     touch(tmp_path / "cutouts", ["b.png"])
 
-    with pytest.raises(DataError, match=r"1 picture \(a\.jpg\) has no mask in .*cutouts"):
+    with pytest.raises(DataError, match=r"1 image \(a\.jpg\) has no mask in .*cutouts"):
         find_data([], folders=[(tmp_path / "photos", tmp_path / "cutouts")])
-    with pytest.raises(DataError, match=r"cannot look into .*gone: No such file"):
+    with pytest.raises(DataError, match=r"cannot read the folder .*gone: No such file"):
         find_data([], folders=[(tmp_path / "photos", tmp_path / "gone")])
 
 
@@ -444,7 +446,7 @@ def test_list_file_with_a_test_set_of_one_name(tmp_path: Path) -> None:
     touch_pairs(tmp_path / "y", "Imgs", "GT")
     write_list(tmp_path / "list.json", [], {"CAMO": find_data([tmp_path / "y"]).train})
 
-    with pytest.raises(DataError, match=r"two test sets are called CAMO: .*y.*x"):
+    with pytest.raises(DataError, match=r"two test sets are named CAMO: .*y.*x"):
         find_data([tmp_path / "x", tmp_path / "list.json"])
 
 
@@ -482,8 +484,8 @@ def test_images_without_masks_and_masks_without_images(tmp_path: Path) -> None:
         find_data([tmp_path])
 
     assert "--write-clean" in caught.value.hint
-    assert "4 pictures (c.jpg, d.jpg, e.jpg, ...) have no mask in" in caught.value.message
-    assert "1 mask (z.png) has no picture in" in caught.value.message
+    assert "4 images (c.jpg, d.jpg, e.jpg, ...) have no mask in" in caught.value.message
+    assert "1 mask (z.png) has no image in" in caught.value.message
 
 
 @pytest.mark.parametrize("folder", ["Imgs", "GT"])
@@ -492,7 +494,7 @@ def test_two_files_of_one_stem(tmp_path: Path, folder: str) -> None:
     touch_pairs(tmp_path, "Imgs", "GT", ["a"])
     touch(tmp_path / folder, ["a.BMP"])
 
-    with pytest.raises(DataError, match=r"two pictures of one name: a\.BMP and a\."):
+    with pytest.raises(DataError, match=r"two images with the same name: a\.BMP and a\."):
         find_data([tmp_path])
 
 
@@ -501,7 +503,7 @@ def test_test_sets_of_one_name(tmp_path: Path) -> None:
     for place in ("x", "y"):
         touch_pairs(tmp_path / place / "TestDataset" / "CAMO", "Imgs", "GT")
 
-    with pytest.raises(DataError, match=r"two test sets are called CAMO: .*x.*y"):
+    with pytest.raises(DataError, match=r"two test sets are named CAMO: .*x.*y"):
         find_data([tmp_path / "x", tmp_path / "y"])
 
 
@@ -509,7 +511,7 @@ def test_no_such_folder(tmp_path: Path) -> None:
     """A folder that is not there is named, with the sibling that was probably meant."""
     (tmp_path / "COD10K-v3").mkdir()
 
-    with pytest.raises(DataError, match="there is no folder") as caught:
+    with pytest.raises(DataError, match=r"folder .* not found") as caught:
         find_data([tmp_path / "COD10K-v2"])
 
     assert "COD10K-v3" in caught.value.hint
@@ -522,12 +524,12 @@ def test_archive_in_place_of_a_folder(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=re.escape("CAMO.zip is a file")) as caught:
         find_data([tmp_path / "CAMO.zip"])
 
-    assert "unpack" in caught.value.hint
+    assert "extract" in caught.value.hint
 
 
 def test_no_folder_given() -> None:
     """An empty list of folders is an error of its own."""
-    with pytest.raises(DataError, match="no data set folder was given"):
+    with pytest.raises(DataError, match="no dataset folder was given"):
         find_data([])
 
 
@@ -540,7 +542,7 @@ def test_unknown_layout_tells_what_is_there(tmp_path: Path) -> None:
     with pytest.raises(DataError) as caught:
         find_data([tmp_path])
 
-    assert "the sub-folders frames, labels, 2 .txt, 1 README, 1 .csv" in caught.value.message
+    assert "the subfolders frames, labels, 2 .txt, 1 README, 1 .csv" in caught.value.message
     assert "Imgs + GT" in caught.value.hint
 
 
@@ -557,7 +559,7 @@ def test_unknown_layout_near_a_known_one(tmp_path: Path, given: str) -> None:
         find_data([tmp_path / given])
 
     expected = root / "Train" if given.endswith("Image") else root
-    assert caught.value.hint == f"give {expected}, which is one"
+    assert caught.value.hint == f"pass {expected}, which has a known layout"
 
 
 def test_layout_without_images(tmp_path: Path) -> None:
@@ -565,7 +567,7 @@ def test_layout_without_images(tmp_path: Path) -> None:
     touch(tmp_path / "Imgs", ["a.heic", "b.heic"])
     touch(tmp_path / "GT", [])
 
-    with pytest.raises(DataError, match=r"no pairs .*Imgs holds 2 \.heic; .*GT holds nothing"):
+    with pytest.raises(DataError, match=r"no image-mask pairs found: .*Imgs contains 2 \.heic; .*GT contains nothing"):
         find_data([tmp_path])
 
 
@@ -618,7 +620,7 @@ def test_links_that_lead_in_a_circle(tmp_path: Path) -> None:
     data = find_data([tmp_path])
 
     assert [pair.name for pair in data.train] == ["a"]
-    assert "left out 1 self, which" in data.description
+    assert "skipped 1 self (not readable" in data.description
 
 
 def test_folders_beside_a_data_set_may_be_closed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -645,7 +647,7 @@ def test_split_without_its_folders_is_left_out(tmp_path: Path) -> None:
     data = find_data([tmp_path])
 
     assert data.train == ()
-    assert "left out Train, which holds the sub-folders Image" in data.description
+    assert "skipped Train, which contains the subfolders Image" in data.description
 
 
 def test_pair_folders_sorts_by_name(tmp_path: Path) -> None:
@@ -694,7 +696,7 @@ def test_images_as_their_own_masks(tmp_path: Path) -> None:
     """One folder for images and masks is refused: each image would be its own mask."""
     touch(tmp_path / "photos", ["a.jpg"])
 
-    with pytest.raises(DataError, match="cannot hold both"):
+    with pytest.raises(DataError, match="was given as the folder of both images and masks"):
         find_data([], folders=[(tmp_path / "photos", tmp_path / "x" / ".." / "photos")])
 
 

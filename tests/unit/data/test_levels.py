@@ -22,7 +22,7 @@ from camoxpert_cli.data.levels import UnclearError, foreground_of, levels_of
 from camoxpert_cli.data.reading import read_mask, read_scored_mask
 from camoxpert_cli.errors import DataError
 from camoxpert_cli.evaluation.given_predictions import evaluate_predictions
-from camoxpert_cli.evaluation.image import read_map
+from camoxpert_cli.evaluation.image import read_prediction
 from tests.helpers.image_files import palette_png, write
 
 # The colours of VOC's first classes: dark red, dark green, olive, dark blue, ... grey, and the light border.
@@ -73,7 +73,7 @@ def test_a_mask_is_never_read_as_empty(written: tuple[str, NDArray[Any]]) -> Non
         for read in (read_mask, read_scored_mask):
             mask = read_or_complaint(read, path)
             if isinstance(mask, DataError):
-                assert " holds " in mask.message
+                assert " contains " in mask.message
                 assert "expected" in mask.message
                 assert "cp -r" in mask.hint
             else:
@@ -117,16 +117,19 @@ def test_a_mask_of_one_bit(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("pixels", "complaint"),
     [
-        (OBJECT.astype(np.uint8), "holds only 0 and 1, expected 0 and 255"),
-        (OBJECT.astype(np.uint16), "holds only 0 and 1, expected 0 and 255"),
-        (OBJECT.astype(np.uint8) * 128, "holds only 0 and 128, expected 0 and 255"),
-        (OBJECT.astype(np.uint16) * 1000, "holds only 0 and 1000, expected 0 and 65535"),
-        (np.arange(30, dtype=np.uint8) % 21 * OBJECT, "holds only 19 values, the largest 16, 17, 18, 19 and 20, exp"),
-        (VOC[OBJECT.astype(int)], r"holds only \(0, 0, 0\) and \(128, 0, 0\), expected 0 and 255"),
+        (OBJECT.astype(np.uint8), "contains only 0 and 1, expected 0 and 255"),
+        (OBJECT.astype(np.uint16), "contains only 0 and 1, expected 0 and 255"),
+        (OBJECT.astype(np.uint8) * 128, "contains only 0 and 128, expected 0 and 255"),
+        (OBJECT.astype(np.uint16) * 1000, "contains only 0 and 1000, expected 0 and 65535"),
+        (
+            np.arange(30, dtype=np.uint8) % 21 * OBJECT,
+            "contains only 19 values, the largest 16, 17, 18, 19 and 20, exp",
+        ),
+        (VOC[OBJECT.astype(int)], r"contains only \(0, 0, 0\) and \(128, 0, 0\), expected 0 and 255"),
         (np.dstack([OBJECT.astype(np.uint8) * 4, *[np.zeros(OBJECT.shape, np.uint8)] * 2]), r"\(4, 0, 0\)"),
-        (np.where(OBJECT, -1, 255).astype(np.int32), "holds values from -1 to 255, expected 0 to 255"),
-        (np.where(OBJECT, np.nan, 0).astype(np.float32), "holds values from nan to nan"),
-        (np.dstack([*[OBJECT * np.uint8(255)] * 3, (~OBJECT) * np.uint8(255)]), r"holds only \(0, 0, 0, 255\) and"),
+        (np.where(OBJECT, -1, 255).astype(np.int32), "contains values from -1 to 255, expected 0..255"),
+        (np.where(OBJECT, np.nan, 0).astype(np.float32), "contains values from nan to nan"),
+        (np.dstack([*[OBJECT * np.uint8(255)] * 3, (~OBJECT) * np.uint8(255)]), r"contains only \(0, 0, 0, 255\) and"),
     ],
 )
 def test_masks_that_would_be_empty(tmp_path: Path, pixels: NDArray[Any], complaint: str) -> None:
@@ -143,7 +146,7 @@ def test_masks_that_would_be_full(tmp_path: Path, background: int, foreground: i
     for read in (read_mask, read_scored_mask):
         if abs(background - foreground) > 24:
             low, high = sorted((background, foreground))
-            with pytest.raises(DataError, match=f"holds {low} and {high}, and all of it would be read as object"):
+            with pytest.raises(DataError, match=f"contains {low} and {high}, all of which would be read as object"):
                 read(path)
         else:
             assert read(path).all()
@@ -156,7 +159,7 @@ def test_a_mask_of_classes_in_colour(tmp_path: Path) -> None:
     (tmp_path / "classes.png").write_bytes(palette_png(classes, VOC))
     (tmp_path / "one.png").write_bytes(palette_png(OBJECT.astype(np.uint8) * 3, VOC))
 
-    with pytest.raises(DataError, match="of which some would be read as background"):
+    with pytest.raises(DataError, match="some of which would be read as background"):
         read_mask(tmp_path / "classes.png")
     assert np.array_equal(read_mask(tmp_path / "one.png"), OBJECT)
 
@@ -233,8 +236,8 @@ def test_masks_of_several_pages(tmp_path: Path, suffix: str) -> None:
         animation.durations = [10, 10]
         cv2.imwriteanimation(str(path), animation)
 
-    for read in (read_mask, lambda path: read_map(path, page.shape)):
-        with pytest.raises(DataError, match="holds several pictures, expected one"):
+    for read in (read_mask, lambda path: read_prediction(path, page.shape)):
+        with pytest.raises(DataError, match="contains several images, expected one"):
             read(path)
 
 
@@ -259,7 +262,7 @@ GREY = np.rint(SOFT * 255).astype(np.uint8)
 )
 def test_maps_of_every_kind(tmp_path: Path, pixels: NDArray[Any]) -> None:
     """A map is read from where it is: grey levels, alpha, 16 bits or shares."""
-    read, resized = read_map(write(tmp_path / "map.tif", pixels), OBJECT.shape)
+    read, resized = read_prediction(write(tmp_path / "map.tif", pixels), OBJECT.shape)
 
     assert not resized
     assert np.abs(read.astype(int) - GREY).max() <= 1
@@ -268,21 +271,21 @@ def test_maps_of_every_kind(tmp_path: Path, pixels: NDArray[Any]) -> None:
 @pytest.mark.parametrize(
     ("pixels", "complaint"),
     [
-        (cv2.applyColorMap(GREY, cv2.COLORMAP_JET), "is in colour, in [0-9.]+% of its pixels"),
-        ((SOFT * 10 - 5).astype(np.float32), "holds values from -5 to 5"),
+        (cv2.applyColorMap(GREY, cv2.COLORMAP_JET), "[0-9.]+% of the pixels of the prediction .* are in color"),
+        ((SOFT * 10 - 5).astype(np.float32), "contains values from -5 to 5"),
     ],
 )
 def test_maps_that_are_none(tmp_path: Path, pixels: NDArray[Any], complaint: str) -> None:
     """Heat maps and what comes before a sigmoid are refused."""
     with pytest.raises(DataError, match=complaint):
-        read_map(write(tmp_path / "map.tif", pixels), OBJECT.shape)
+        read_prediction(write(tmp_path / "map.tif", pixels), OBJECT.shape)
 
 
 def test_maps_of_a_palette(tmp_path: Path) -> None:
     """Grey colours are levels."""
     (tmp_path / "map.png").write_bytes(palette_png(GREY, np.repeat(np.arange(256, dtype=np.uint8), 3).reshape(-1, 3)))
 
-    assert np.array_equal(read_map(tmp_path / "map.png", OBJECT.shape)[0], GREY)
+    assert np.array_equal(read_prediction(tmp_path / "map.png", OBJECT.shape)[0], GREY)
 
 
 def test_maps_of_zeros_and_ones(tmp_path: Path) -> None:
@@ -292,5 +295,5 @@ def test_maps_of_zeros_and_ones(tmp_path: Path) -> None:
     folders = (tmp_path / "maps", tmp_path / "SET" / "GT", None)
 
     assert evaluate_predictions(*folders, Protocol()).sets[0].scores[0].iou == 1
-    with pytest.raises(DataError, match="hold only 0 and 1, expected levels up to 255"):
+    with pytest.raises(DataError, match="contain only 0 and 1, expected levels up to 255"):
         evaluate_predictions(*folders, Protocol(stretch=False))

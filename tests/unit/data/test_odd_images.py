@@ -72,7 +72,7 @@ def test_more_pixels_than_the_memory_holds(
     with pytest.raises(DataError) as caught:
         read(path)  # type: ignore[operator]
 
-    assert caught.value.message == f"{path} has {side}×{side} pixels, expected {most} million at most"
+    assert caught.value.message == f"{path} has {side}×{side} pixels, expected at most {most} million"
     assert caught.value.hint.endswith(f"export OPENCV_IO_MAX_IMAGE_PIXELS={wanted}")
 
 
@@ -88,7 +88,7 @@ def test_what_opencv_refuses(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
         raise cv2.error("(-215:Assertion failed) pixels <= CV_IO_MAX_IMAGE_PIXELS in function 'validateInputImageSize'")
 
     monkeypatch.setattr(cv2, "imdecode", refuse)
-    with pytest.raises(DataError, match=r"a\.webp has too many pixels, expected 200 million at most"):
+    with pytest.raises(DataError, match=r"a\.webp has too many pixels, expected at most 200 million"):
         reading.decode(Path("a.webp"), b"RIFF", cv2.IMREAD_COLOR)
 
 
@@ -110,7 +110,7 @@ def test_a_part_of_a_png_that_says_it_has_gigabytes(tmp_path: Path, monkeypatch:
     path = tmp_path / "a.png"
     path.write_bytes(content[: at - 4] + b"\xaa" + content[at - 3 :])
 
-    with pytest.raises(DataError, match="cannot be read as a picture"):
+    with pytest.raises(DataError, match="cannot be decoded as an image"):
         read_image(path)
 
 
@@ -123,7 +123,7 @@ def test_passes_of_a_jpeg(tmp_path: Path) -> None:
 
     assert read_image(path)[1] == (24, 32)
     path.write_bytes(content[:-2] + 200 * last + content[-2:])
-    with pytest.raises(DataError, match="is drawn in 210 passes, expected 100 at most"):
+    with pytest.raises(DataError, match="is a progressive JPEG with 210 scans, expected at most 100"):
         read_image(path)
 
 
@@ -148,7 +148,7 @@ def test_pipes_and_devices(tmp_path: Path) -> None:
 @pytest.mark.parametrize("error", [MemoryError(), RuntimeError("DefaultCPUAllocator: can't allocate memory: 8 bytes")])
 def test_too_little_memory(error: Exception) -> None:
     """It is the image's fault, which is named; other errors stay what they are."""
-    with pytest.raises(DataError, match="there is too little memory for a"), within_memory(Path("a.png")):
+    with pytest.raises(DataError, match="not enough memory for a"), within_memory(Path("a.png")):
         raise error
     with pytest.raises(RuntimeError, match="ours"), within_memory(Path("a.png")):
         raise RuntimeError("ours")

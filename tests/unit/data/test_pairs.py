@@ -128,7 +128,7 @@ def test_file_that_is_no_json(tmp_path: Path, content: bytes) -> None:
     """A file that is no JSON is refused."""
     (tmp_path / "list.json").write_bytes(content)
 
-    assert "is no list of pictures: " in refusal(tmp_path / "list.json").message
+    assert "is not a list of pairs: " in refusal(tmp_path / "list.json").message
 
 
 @pytest.mark.parametrize(
@@ -138,7 +138,7 @@ def test_file_of_another_program_or_version(tmp_path: Path, content: Any) -> Non
     """JSON that is no list of this version is refused."""
     (tmp_path / "list.json").write_text(json.dumps(content))
 
-    assert "is no list of pictures: it does not say camox_list 1" in refusal(tmp_path / "list.json").message
+    assert 'is not a list of pairs: expected "camox_list": 1' in refusal(tmp_path / "list.json").message
 
 
 @pytest.mark.parametrize("tests", [None, [], [["a.jpg", "a.png"]], "CAMO", 3])
@@ -176,14 +176,14 @@ def test_rows_of_another_shape(tmp_path: Path, rows: Any, where: str) -> None:
     content = {"camox_list": 1, "train": rows if where == "train" else [], "tests": {"CAMO": rows}}
     (tmp_path / "list.json").write_text(json.dumps(content))
 
-    assert "expected pairs of a picture's and a mask's path" in refusal(tmp_path / "list.json").message
+    assert "expected [IMAGE, MASK] pairs of paths" in refusal(tmp_path / "list.json").message
 
 
 def test_list_without_training_pairs(tmp_path: Path) -> None:
     """A list that says nothing about training pairs is refused."""
     (tmp_path / "list.json").write_text(json.dumps({"camox_list": 1, "tests": {}}))
 
-    assert "expected pairs" in refusal(tmp_path / "list.json").message
+    assert "expected [IMAGE, MASK] pairs" in refusal(tmp_path / "list.json").message
 
 
 @pytest.mark.parametrize("gone", ["Imgs/b.jpg", "GT/c.png"])
@@ -194,8 +194,8 @@ def test_missing_files(tmp_path: Path, gone: str) -> None:
     (tmp_path / gone).unlink()
 
     message = refusal(tmp_path / "list.json").message
-    assert message.startswith("1 of the 6 files that ")
-    assert message.endswith(f"are not there: {tmp_path / gone}")
+    assert message.startswith(f"1 of the 6 files listed in {tmp_path / 'list.json'} are missing")
+    assert message.endswith(f"the first is {tmp_path / gone}")
 
 
 def test_folder_in_place_of_an_image(tmp_path: Path) -> None:
@@ -237,7 +237,7 @@ def test_list_of_nothing(tmp_path: Path) -> None:
     """A list without a pair is an error of its own."""
     write_list(tmp_path / "list.json", [], {"CAMO": []})
 
-    with pytest.raises(DataError, match="names no pair"):
+    with pytest.raises(DataError, match="lists no image-mask pairs"):
         read_list(tmp_path / "list.json")
 
 
@@ -245,7 +245,7 @@ def test_deeply_nested_list(tmp_path: Path) -> None:
     """Brackets without end are no list, and no crash."""
     (tmp_path / "list.json").write_text("[" * 20_000)
 
-    with pytest.raises(DataError, match="is no list of pictures"):
+    with pytest.raises(DataError, match="is not a list of pairs"):
         read_list(tmp_path / "list.json")
 
 
@@ -262,7 +262,7 @@ def test_set_that_is_called_like_a_path(tmp_path: Path, name: str) -> None:
     """A test set's name becomes a folder's: one that would lie elsewhere, or nowhere, is refused as it is read."""
     write_list(tmp_path / "list.json", [], {name: [pair_of(tmp_path, "a")]})
 
-    assert "calls a test set" in refusal(tmp_path / "list.json").message
+    assert "names a test set" in refusal(tmp_path / "list.json").message
 
 
 def test_validation_pairs(tmp_path: Path) -> None:
@@ -290,7 +290,7 @@ def test_two_pictures_of_one_name(suffix: str, place: str, name: str) -> None:
         assert len(read_list(root / "list.json")[0]) == 2
 
         write_list(root / "list.json", [], {"CAMO": pairs})
-        with pytest.raises(DataError, match="two pictures of the test set CAMO are called") as caught:
+        with pytest.raises(DataError, match="two images of the test set CAMO are named") as caught:
             read_list(root / "list.json")
         assert str(first) in caught.value.message
         assert str(second) in caught.value.message
@@ -299,11 +299,11 @@ def test_two_pictures_of_one_name(suffix: str, place: str, name: str) -> None:
 @pytest.mark.parametrize(
     ("content", "words"),
     [
-        ('{"camox_list": 1, "train": ' + "[" * 10**5, "is no list of pictures: maximum recursion depth"),
-        ('{"camox_list": NaN}', "it does not say camox_list 1"),
-        ('{"camox_list": 1, "tests": {}, "train": ' + "9" * 5000 + "}", "is no list of pictures: Exceeds the limit"),
-        ('{"camox_list": 1, "tests": {}, "train": [["a", NaN]]}', "holds ['a', nan], expected pairs"),
-        ('{"camox_list": 1, "tests": {}, "train": [["' + "a" * 10**6 + '", 1]]}', "expected pairs"),
+        ('{"camox_list": 1, "train": ' + "[" * 10**5, "is not a list of pairs: maximum recursion depth"),
+        ('{"camox_list": NaN}', 'expected "camox_list": 1'),
+        ('{"camox_list": 1, "tests": {}, "train": ' + "9" * 5000 + "}", "is not a list of pairs: Exceeds the limit"),
+        ('{"camox_list": 1, "tests": {}, "train": [["a", NaN]]}', "contains ['a', nan], expected [IMAGE, MASK] pairs"),
+        ('{"camox_list": 1, "tests": {}, "train": [["' + "a" * 10**6 + '", 1]]}', "expected [IMAGE, MASK] pairs"),
         ('{"camox_list": 1, "tests": {}, "train": [["' + "a" * 10**6 + '", "b"]]}', "2 of the 2 files"),
         ('{"camox_list": 1, "tests": {}, "train": [["a\\u0000", "\\ud800"]]}', "2 of the 2 files"),
         (

@@ -67,7 +67,7 @@ def test_deep_images(tmp_path: Path, suffix: str, kind: str) -> None:
 
 def test_images_that_are_no_picture(tmp_path: Path) -> None:
     """Values that no picture has are refused."""
-    with pytest.raises(DataError, match=r"the picture .* holds values from -1 to 254"):
+    with pytest.raises(DataError, match=r"the image .* contains values from -1 to 254"):
         read_image(write(tmp_path / "picture.tif", noise(0).clip(0, 255).astype(np.float32) - 1))
 
 
@@ -162,7 +162,7 @@ def test_mask_of_zeros_and_ones(tmp_path: Path) -> None:
     """A mask of 0 and 1 in place of 0 and 255 is refused: it would be read as empty."""
     path = write(tmp_path / "mask.png", square_mask(0) // 255)
 
-    with pytest.raises(DataError, match="holds only 0 and 1"):
+    with pytest.raises(DataError, match="contains only 0 and 1"):
         read_mask(path)
 
 
@@ -173,7 +173,7 @@ def test_unreadable_file(tmp_path: Path, content: bytes, read: Callable[[Path], 
     path = tmp_path / "broken.png"
     path.write_bytes(content)
 
-    with pytest.raises(DataError, match=r"broken\.png cannot be read as a picture"):
+    with pytest.raises(DataError, match=r"broken\.png cannot be decoded as an image"):
         read(path)
 
 
@@ -188,7 +188,7 @@ def is_cut_off(path: Path, img_size: int | None) -> bool:
     try:
         read_image(path, img_size)
     except CutOffError as error:
-        return "is cut off: the end of the JPEG is missing" in error.message
+        return "is truncated: the end of the JPEG is missing" in error.message
     return False
 
 
@@ -226,7 +226,7 @@ def test_truncated_png(tmp_path: Path, missing: int) -> None:
     path.write_bytes(path.read_bytes()[:-missing])
 
     for read in (read_image, read_mask):
-        with pytest.raises(CutOffError, match=r"cut\.png is cut off: the end of the PNG is missing"):
+        with pytest.raises(CutOffError, match=r"cut\.png is truncated: the end of the PNG is missing"):
             read(path)
 
 
@@ -235,7 +235,7 @@ def test_truncated_bmp(tmp_path: Path) -> None:
     path = write(tmp_path / "cut.bmp", noise(0))
     path.write_bytes(path.read_bytes()[:-20])
 
-    with pytest.raises(DataError, match="cannot be read"):
+    with pytest.raises(DataError, match="cannot be decoded as an image"):
         read_image(path)
 
 

@@ -158,7 +158,7 @@ def test_keys_carry_the_epoch() -> None:
 
 def test_fewer_samples_than_ranks() -> None:
     """Ranks without a single sample are refused with what to type."""
-    with pytest.raises(DataError, match="2 training pictures for 3 GPUs") as caught:
+    with pytest.raises(DataError, match="2 training images for 3 GPUs") as caught:
         EpochBatches(2, 4, 0, 0, world=3)
 
     assert "--gpus 2" in caught.value.hint

@@ -94,5 +94,5 @@ def test_split_is_pinned() -> None:
 @pytest.mark.parametrize("count", [0, 1])
 def test_too_few_pairs(count: int) -> None:
     """One image cannot be both trained on and held out."""
-    with pytest.raises(DataError, match=f"{count} training picture"):
+    with pytest.raises(DataError, match=f"{count} training image"):
         hold_out(pairs_named(["a"][:count]), 0.5, 0)

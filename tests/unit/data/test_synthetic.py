@@ -217,7 +217,7 @@ def test_what_is_there_is_left_alone(tmp_path: Path, change: str) -> None:
     elif change == "manifest damaged":
         manifest.write_bytes(b"\0\xff")
     before = contents(tmp_path)
-    with pytest.raises(DataError, match="is not what would be generated there") as caught:
+    with pytest.raises(DataError, match="does not match the dataset to be generated there") as caught:
         write_small(tmp_path, **{"seed": {"seed": 2}, "count": {"train": 1}}.get(change, {}))
 
     assert "--checkpoint-dir" in caught.value.hint
@@ -262,7 +262,7 @@ def test_a_faster_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seed:
     if seed == 1:
         assert not write_small(folder)
     else:
-        with pytest.raises(DataError, match="is not what would be generated"):
+        with pytest.raises(DataError, match="does not match the dataset to be generated"):
             write_small(folder)
 
     assert read_json(folder / "synthetic.json")["seed"] == seed
@@ -277,7 +277,7 @@ def test_other_images_are_left_alone(tmp_path: Path, name: str) -> None:
     mine = cv2.imencode(own.suffix, np.zeros((20, 20), np.uint8))[1].tobytes()
     own.write_bytes(mine)
 
-    with pytest.raises(DataError, match="is not what would be generated there"):
+    with pytest.raises(DataError, match="does not match the dataset to be generated there"):
         write_small(tmp_path)
     assert contents(tmp_path) == {f"TrainDataset/Imgs/{name}": mine}
 
@@ -285,7 +285,7 @@ def test_other_images_are_left_alone(tmp_path: Path, name: str) -> None:
 def test_more_than_the_disk_holds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """It is said before anything is written, rather than when the disk is full."""
     monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=4 * 64**2 * 5 - 1))
-    with pytest.raises(DataError, match=r"5 generated pictures need up to .* and the disk of .* has .* free"):
+    with pytest.raises(DataError, match=r"5 generated images need up to .* but the disk of .* has only .* free"):
         write_dataset(tmp_path / "new", seed=0, train=3, test=2, size=64)
 
     assert list(tmp_path.iterdir()) == []

@@ -57,16 +57,16 @@ def test_a_full_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(Path, "write_bytes", full)
     with pytest.raises(UsageError, match=r"a\.png cannot be written: No space left on device") as caught:
-        write_image(tmp_path / "a.png", np.zeros((8, 8), np.uint8), "--save-maps")
+        write_image(tmp_path / "a.png", np.zeros((8, 8), np.uint8), "--save-predictions")
 
-    assert "--save-maps" in caught.value.hint
+    assert "--save-predictions" in caught.value.hint
     assert list(tmp_path.iterdir()) == []
 
 
 def test_another_process_was_faster(tmp_path: Path) -> None:
     """What was not there before the work, and is there after it, is somebody else's."""
     (tmp_path / "a.png").write_bytes(b"theirs")
-    with pytest.raises(UsageError, match=r"another process has written .*a\.png meanwhile"):
+    with pytest.raises(UsageError, match=r"another process wrote .*a\.png in the meantime"):
         write_image(tmp_path / "a.png", np.zeros((8, 8), np.uint8), "--out", new=True)
     assert (tmp_path / "a.png").read_bytes() == b"theirs"
 

@@ -9,7 +9,7 @@ import pytest
 from camoxpert_cli.config.eval_options import EmptyMasks, Protocol
 from camoxpert_cli.errors import DataError, UsageError
 from camoxpert_cli.evaluation.given_predictions import evaluate_predictions
-from camoxpert_cli.evaluation.image import read_map, score_and_save, score_files
+from camoxpert_cli.evaluation.image import read_prediction, score_and_save, score_files
 from camoxpert_cli.metrics.image_scores import score_image
 from tests.helpers.image_files import noise, touch, write
 
@@ -23,12 +23,12 @@ def test_a_map_of_another_size(tmp_path: Path) -> None:
     small = np.zeros((10, 15), np.uint8)
     small[:, 8:] = 200
     path = write(tmp_path / "map.png", small)
-    grey, resized = read_map(path, (20, 30))
+    grey, resized = read_prediction(path, (20, 30))
 
     assert (grey.shape, resized) == ((20, 30), True)
     assert [int(grey[0, column]) for column in (14, 15, 16, 17)] == [0, 50, 150, 200]
-    assert not read_map(path, (10, 15))[1]
-    assert np.array_equal(read_map(path, (10, 15))[0], small)
+    assert not read_prediction(path, (10, 15))[1]
+    assert np.array_equal(read_prediction(path, (10, 15))[0], small)
 
 
 @pytest.mark.parametrize("stretch", [True, False])
@@ -86,11 +86,11 @@ def test_maps_of_images_that_show_nothing_camouflaged(tmp_path: Path, capsys: py
         write(maps / f"{name}.png", GREY)
         write(masks / f"{name}.png", MASK)
     assert evaluate_predictions(maps, masks, None, Protocol()).sets[0].names == ["a"]
-    assert "1 NonCAM maps are left out" in capsys.readouterr().err
+    assert "Skipping 1 predictions for NonCAM images" in capsys.readouterr().err
 
     for folder in (maps, masks):
         (folder / "a.png").unlink()
-    with pytest.raises(DataError, match=r"there are no maps in .*, but for 1 of NonCAM pictures") as caught:
+    with pytest.raises(DataError, match=r"no predictions in .* except 1 for NonCAM images") as caught:
         evaluate_predictions(maps, masks, None, Protocol())
     assert "--include-noncam" in caught.value.hint
 
@@ -100,12 +100,12 @@ def test_maps_in_files_of_another_kind(tmp_path: Path) -> None:
     touch(tmp_path / "maps", ["a.npy", "b.npy"])
     write(tmp_path / "GT" / "a.png", MASK)
 
-    with pytest.raises(DataError, match=r"there are no maps in .*: left out 2 \.npy"):
+    with pytest.raises(DataError, match=r"no predictions in .*: skipped 2 \.npy"):
         evaluate_predictions(tmp_path / "maps", tmp_path / "GT", None, Protocol())
 
 
 def test_masks_as_their_own_maps(tmp_path: Path) -> None:
     """Every score would be perfect: a folder was typed twice."""
     (tmp_path / "link").symlink_to(tmp_path)
-    with pytest.raises(UsageError, match="would be scored by itself"):
+    with pytest.raises(UsageError, match="--predictions and --masks are the same folder"):
         evaluate_predictions(tmp_path, tmp_path / "link", None, Protocol())

@@ -60,11 +60,11 @@ def test_results(evaluation: Evaluation, tmp_path: Path) -> None:
     of_set = content["sets"]["COD10K"]
 
     assert content["checkpoint"] == "best.pth"
-    assert list(of_set) == ["pictures", *(each.name for each in MEASURES), "slices"]
-    assert of_set["pictures"] == 3
+    assert list(of_set) == ["images", *(each.name for each in MEASURES), "slices"]
+    assert of_set["images"] == 3
     assert of_set["mae"] == pytest.approx(np.mean([score.mae for score in evaluation.sets[0].scores]))
     assert set(of_set["slices"]) == {"Aquatic", "Flying", "area under 3%", "area from 3%"}
-    assert of_set["slices"]["Flying"]["pictures"] == 1
+    assert of_set["slices"]["Flying"]["images"] == 1
     assert of_set["slices"]["Flying"]["s_measure"] == evaluation.sets[0].scores[2].s_measure
     assert (tmp_path / "per_image.csv").read_text(encoding="utf-8") == per_image_csv(evaluation.sets)
 
@@ -112,7 +112,7 @@ def test_files_of_others_are_never_overwritten(tmp_path: Path, there: str, conte
     """What eval did not write stays, byte for byte, whatever is asked for; a run's scores too."""
     (tmp_path / there).write_bytes(content)
     for overwrite in (False, True):
-        with pytest.raises(UsageError, match=r"holds|was not written by camox"):
+        with pytest.raises(UsageError, match=r"already contains|was not written by camox"):
             refuse_overwriting(tmp_path, overwrite)
 
     assert files(tmp_path) == {there: content}
@@ -123,7 +123,7 @@ def test_files_of_others_are_never_overwritten(tmp_path: Path, there: str, conte
 def test_a_runs_folder_is_no_place(tmp_path: Path, name: str) -> None:
     """A run writes files of the same names at its end, and takes those it finds for its own."""
     (tmp_path / name).touch()
-    with pytest.raises(UsageError, match="is the folder of a run"):
+    with pytest.raises(UsageError, match="is a run folder"):
         refuse_overwriting(tmp_path, overwrite=True)
 
 

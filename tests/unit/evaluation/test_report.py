@@ -56,7 +56,7 @@ def test_report_of_an_evaluation(monkeypatch: pytest.MonkeyPatch) -> None:
     for shown in first.shown:
         index = list(evaluation.sets[0].names).index(shown.name)
         assert (shown.image == index).all()
-        assert (shown.map == 100 + index).all()
+        assert (shown.prediction == 100 + index).all()
         assert shown.mask.all() == (index == 1)
         assert shown.scores["iou"] == evaluation.sets[0].scores[index].iou
     assert len(first.shown) == 3

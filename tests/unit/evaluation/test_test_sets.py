@@ -91,7 +91,7 @@ def test_test_sets_that_are_found(tiny_data: Path) -> None:
     """All, or those that were asked for; a misspelt one is named with the nearest."""
     assert len(find_tests(Data([tiny_data]))[TEST_SET]) == TEST_IMAGES
     assert list(find_tests(Data([tiny_data], names=[TEST_SET]))) == [TEST_SET]
-    with pytest.raises(UsageError, match="there is no test set 'TIMY', only TINY") as caught:
+    with pytest.raises(UsageError, match="unknown test set 'TIMY', expected one of TINY") as caught:
         find_tests(Data([tiny_data], names=["TIMY"]))
 
     assert caught.value.hint == f"--set {TEST_SET}"
@@ -99,5 +99,5 @@ def test_test_sets_that_are_found(tiny_data: Path) -> None:
 
 def test_training_images_only(tiny_data: Path) -> None:
     """A folder of training images has no test set."""
-    with pytest.raises(DataError, match="holds training pictures only"):
+    with pytest.raises(DataError, match="contains only training images"):
         find_tests(Data([tiny_data / "TrainDataset"]))

@@ -110,7 +110,7 @@ def test_files_and_folders(network: CamoXpert, images: Path, tmp_path: Path) -> 
     folder.mkdir()
     names = sorted(path.name for path in images.iterdir())
     shutil.copy(images / names[0], folder / "one.PNG")
-    (folder / "notes.txt").write_text("no picture", encoding="utf-8")
+    (folder / "notes.txt").write_text("no image", encoding="utf-8")
     (folder / "._one.jpg").write_bytes(b"what macOS adds to archives")
     count = run(network, [folder, images / names[1], images / names[2]], tmp_path / "maps")
 
@@ -135,7 +135,7 @@ def test_unreadable_image(network: CamoXpert, images: Path, tmp_path: Path, caps
     folder = tmp_path / "folder"
     shutil.copytree(images, folder)
     (folder / "a-first.jpg").write_bytes(b"not a picture")
-    with pytest.raises(DataError, match=r"1 of 4 pictures could not be predicted, the first .*a-first\.jpg") as caught:
+    with pytest.raises(DataError, match=r"prediction failed for 1 of 4 images, the first is .*a-first\.jpg") as caught:
         run(network, [folder], tmp_path / "maps")
 
     assert caught.value.exit_code == 3
@@ -151,14 +151,14 @@ def test_two_images_of_one_name(network: CamoXpert, images: Path, tmp_path: Path
     shutil.copy(images / name, (other / name).with_suffix(".jpg"))
     error = refusal(network, [images, other], tmp_path / "maps")
 
-    assert (error.exit_code, f"would both be written to {name}" in error.message) == (3, True)
+    assert (error.exit_code, f"would both be {name}" in error.message) == (3, True)
 
 
 def test_missing_path(network: CamoXpert, images: Path, tmp_path: Path) -> None:
     """A path that is not there is named before anything is computed."""
     error = refusal(network, [images, tmp_path / "nowhere"], tmp_path / "maps")
 
-    assert (error.exit_code, error.message) == (3, f"there is no picture or folder {tmp_path / 'nowhere'}")
+    assert (error.exit_code, error.message) == (3, f"{tmp_path / 'nowhere'} not found, expected an image or a folder")
 
 
 def test_an_image_named_twice(
@@ -255,8 +255,11 @@ def test_overlays_are_not_overwritten(network: CamoXpert, images: Path, tmp_path
     kept.parent.mkdir(parents=True)
     cv2.imwrite(str(kept), np.zeros((80, 80, 3), np.uint8))
     before = kept.read_bytes()
-    for paths, overwrite in (([images], False), ([outputs.overlay_folder], True)):
-        with pytest.raises(UsageError, match="would overwrite"):
+    for paths, overwrite, words in (
+        ([images], False, f"would overwrite .*{name}"),
+        ([outputs.overlay_folder], True, "would overwrite"),
+    ):
+        with pytest.raises(UsageError, match=words):
             run(network, paths, outputs, overwrite=overwrite)
 
     assert kept.read_bytes() == before
@@ -268,10 +271,10 @@ def test_an_image_too_long_for_an_overlay(
 ) -> None:
     """A JPEG cannot hold every image: one that is longer gets its map, and is named."""
     cv2.imwrite(str(tmp_path / "long.png"), np.zeros((2, 65501, 3), np.uint8))
-    with pytest.raises(DataError, match="1 of 1 pictures"):
+    with pytest.raises(DataError, match="1 of 1 images"):
         run(network, [tmp_path / "long.png"], Outputs(tmp_path / "maps", overlays=True))
 
-    assert "long.png is too long for an overlay" in capsys.readouterr().err
+    assert "long.png is too large for an overlay" in capsys.readouterr().err
     assert read(tmp_path / "maps" / "long.png").shape == (2, 65501)
 
 
@@ -315,5 +318,5 @@ def test_links_of_one_name_that_lead_nowhere(network: CamoXpert, tmp_path: Path)
         (tmp_path / name).mkdir()
         (tmp_path / name / "x.png").symlink_to("nowhere")
 
-    with pytest.raises(DataError, match=r"would both be written to x\.png"):
+    with pytest.raises(DataError, match=r"would both be x\.png"):
         run(network, [tmp_path / "a", tmp_path / "b"], tmp_path / "maps")

@@ -38,7 +38,7 @@ def done(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
 
 def evaluated(run: RunConfig, command: str = "eval") -> Any:
     anything: Any = None
-    return evaluate(Path("x"), anything, anything, anything, run, save_maps=None, command=[command])
+    return evaluate(Path("x"), anything, anything, anything, run, save_predictions=None, command=[command])
 
 
 def test_one_device(done: list[Any]) -> None:

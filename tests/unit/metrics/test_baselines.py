@@ -120,5 +120,5 @@ def test_a_flat_map_says_all_or_nothing(level: float) -> None:
 @pytest.mark.parametrize("baseline", BASELINES)
 def test_no_images(baseline: Callable[[Sequence[Pair]], float]) -> None:
     """Without an image there is no mean."""
-    with pytest.raises(ValueError, match="at least one picture"):
+    with pytest.raises(ValueError, match="at least one image"):
         baseline([])

@@ -55,10 +55,10 @@ def test_measures_are_called_as_whoever_fills_it_in_says(page: str) -> None:
     """Tables, charts and the sentence on which way is better take labels and directions from the report's own data."""
     alone = replace(EMPTY, sets=[bare_set(means={"iou": 0.5, "x": 0.2})], measures={"iou": MeasureWords("IoU")})
 
-    assert "Data set|Pictures|S|wF|IoU|Dice|MAE" in rows(page)
-    assert "Of MAE less is better, of all others more." in page
-    assert "Data set|Pictures|IoU|x" in rows(render(alone))
-    assert "less is better" not in render(alone)
+    assert "Dataset|Images|S|wF|IoU|Dice|MAE" in rows(page)
+    assert "Lower is better for MAE, higher is better for all other measures." in page
+    assert "Dataset|Images|IoU|x" in rows(render(alone))
+    assert "is better" not in render(alone)
 
 
 def test_published_systems_stand_beside_their_set(page: str) -> None:
@@ -66,7 +66,7 @@ def test_published_systems_stand_beside_their_set(page: str) -> None:
     found = rows(page)
 
     assert [row for row in found if "SINet-V2" in row] == ["SINet-V2|TPAMI 2022|0.815|0.680|–|–|0.037"]
-    assert "this network|250 pictures|0.842|0.751|0.688|0.779|0.031" in found
+    assert "this network|250 images|0.842|0.751|0.688|0.779|0.031" in found
 
 
 def test_needs_nothing_else(page: str) -> None:
@@ -181,7 +181,7 @@ def test_old_page_stays_where_the_new_one_fails(tmp_path: Path) -> None:
     path = tmp_path / "report.html"
     path.write_text("old")
     shown = replace(shown_image("a", "best", 0, 64), mask=np.ones((3, 3), bool))
-    with pytest.raises(ValueError, match="a: picture"):
+    with pytest.raises(ValueError, match="a: image"):
         write_report(path, replace(EMPTY, sets=[bare_set(shown=[shown])]))
 
     assert path.read_text() == "old"
@@ -191,8 +191,8 @@ def test_old_page_stays_where_the_new_one_fails(tmp_path: Path) -> None:
 def test_size_of_a_page() -> None:
     """Twelve large images make a page of less than four megabytes."""
     small = shown_image("large.jpg", "median", 0, 120)
-    image, mask, found = np.tile(small.image, (4, 4, 1)), np.tile(small.mask, (4, 4)), np.tile(small.map, (4, 4))
-    large = replace(small, image=image, mask=mask, map=found)
+    image, mask, found = np.tile(small.image, (4, 4, 1)), np.tile(small.mask, (4, 4)), np.tile(small.prediction, (4, 4))
+    large = replace(small, image=image, mask=mask, prediction=found)
     one = render(replace(EMPTY, sets=[bare_set(shown=[large])]))
     none = render(replace(EMPTY, sets=[bare_set()]))
 
