@@ -23,7 +23,7 @@ _MOST_SHOWN = 10
 def check_data(
     roots: Annotated[list[Path] | None, typer.Argument(metavar="DIR", help="Dataset folders, as for train.")] = None,
     images: Annotated[
-        list[Path] | None, typer.Option(metavar="DIR", help="Folder of images, under any name; requires --masks.")
+        list[Path] | None, typer.Option(metavar="DIR", help="Folder of images, whatever its name; requires --masks.")
     ] = None,
     masks: Annotated[list[Path] | None, typer.Option(metavar="DIR", help="Folder of the masks of --images.")] = None,
     val_images: Annotated[

@@ -25,11 +25,11 @@ def convert_ckpt(
     ] = None,
     add: Annotated[bool, typer.Option("--add", help="Add the prefix module. to the network's keys.")] = False,
     weights: Annotated[
-        Weights, typer.Option(metavar="model|ema", help="Weights to store as the network's: raw or EMA.")
+        Weights, typer.Option(metavar="model|ema", help="Weights to store as the network's: raw (model) or EMA.")
     ] = "model",
     keep: Annotated[
         Literal["all", "weights"],
-        typer.Option(metavar="all|weights", help="Keep all content of IN, or drop what only training needs."),
+        typer.Option(metavar="all|weights", help="Keep everything in IN, or drop what only training needs."),
     ] = "all",
     to: Annotated[
         Literal["same", "camoxpert"],

@@ -51,7 +51,7 @@ def evaluate(
         EmptyMasks,
         typer.Option(
             metavar="reference|exact",
-            help="Scores for a mask without an object: as in PySODMetrics, or 1 for an empty prediction, else 0.",
+            help="Scores for empty masks: as in PySODMetrics, or exactly 1 if the prediction is empty too, else 0.",
         ),
     ] = "reference",
     tta: Views = None,
@@ -68,7 +68,7 @@ def evaluate(
     """Score a checkpoint, or predictions of any program.
 
     Computes the measures reported in papers. Every image is scored at the size of its mask, by the rules of
-    PySODMetrics, and has the same weight.
+    PySODMetrics, and all images count equally.
 
     \b
     Examples:

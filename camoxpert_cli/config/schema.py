@@ -70,7 +70,7 @@ class DataConfig:
         (), "dataset folder, or a list written by check-data; may be repeated", stands_for="DIR"
     )
     images: tuple[str, ...] = setting(
-        (), "folder of training images, under any name; requires --masks", stands_for="DIR"
+        (), "folder of training images, whatever its name; requires --masks", stands_for="DIR"
     )
     masks: tuple[str, ...] = setting((), "folder of the masks of --images", stands_for="DIR")
     val_images: tuple[str, ...] = setting(
@@ -120,7 +120,7 @@ class TrainConfig:
     accumulation_steps: int = setting(1, "gradient accumulation: batches per optimizer step", low=1, original="4")
     lr: float = setting(6.5e-4, "learning rate in stage 1", low=0.0, original="0.00025")
     stage2_lr: float | None = setting(None, "learning rate in stage 2; --lr if not given", low=0.0)
-    backbone_lr_factor: float = setting(0.1, "multiplier of the learning rate for the backbone", low=0.0, high=1.0)
+    backbone_lr_factor: float = setting(0.1, "learning-rate multiplier for the backbone", low=0.0, high=1.0)
     weight_decay: float = setting(1e-4, "weight decay of AdamW", low=0.0)
     scheduler: Scheduler = setting("cosine", "learning-rate schedule within each stage", original="onecycle")
     min_lr: float = setting(1e-6, "learning rate at the end of the schedule", low=0.0)
@@ -170,8 +170,8 @@ class RunConfig:
     )
     strategy: Strategy = setting(
         "auto",
-        "how to use several GPUs: ddp runs one process per GPU, dp a single process; auto tries both on two or three "
-        "GPUs and picks the faster, and uses ddp on more",
+        "how to use several GPUs: ddp runs one process per GPU, dp a single process; auto tries both and picks "
+        "the faster on two or three GPUs, and uses ddp on more",
     )
     max_restarts: int = setting(
         0, "restart from the last checkpoint up to this many times if a process crashes", low=0, high=1000
