@@ -82,7 +82,8 @@ def test_signals(tiny_data: Path, tmp_path: Path, number: signal.Signals) -> Non
     code, output = run(command, RANK="0", **sabotage(tmp_path / "site", 0, 2, kill("self", number.name)))
 
     assert code == 128 + number, output
-    assert f"({number.name}), in epoch 1 of 1, 4 pictures into it" in the_message(output)
+    assert f"stopped by {number.name}" in the_message(output)
+    assert ", in epoch 1 of 1, 4 pictures into it" in the_message(output)
     assert steps(folder) == [(1, 2), (1, 4)]
     assert read_checkpoint(folder / "last.pth")["training"]["progress"]["samples"] == 4
 

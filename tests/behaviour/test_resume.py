@@ -89,7 +89,10 @@ def test_extended(run_copy: Path) -> None:
 
     assert outcome.exit_code == 0, outcome.output
     assert [row["epoch"] for row in rows] == [1, 2, 3]
-    assert "changed train.epochs 2 -> 3: the learning rate of the stage is spread over more" in outcome.stderr
+    assert (
+        "changed train.epochs 2 -> 3: from here on, the stage's learning-rate schedule is stretched over more"
+        in outcome.stderr
+    )
     assert "Epoch 3: stage 2, backbone: the last 4 of its 4 stages train" in outcome.stderr
 
 
@@ -106,7 +109,7 @@ def test_going_on_elsewhere(run_copy: Path, tiny_data: Path, tmp_path: Path) -> 
     results = json.loads((tmp_path / "new" / "results.json").read_text())
 
     assert outcome.exit_code == 0, outcome.output
-    assert "Warning: changed train.stage2_lr 0.0005 -> 0.002: from here on the run is another one" in outcome.stderr
+    assert "Warning: changed train.stage2_lr 0.0005 -> 0.002: from here on, this is no longer the run" in outcome.stderr
     assert contents(run_copy) == before
     assert read_checkpoint(tmp_path / "new" / "last.pth")["epoch"] == 2
     assert [row["epoch"] for row in json.loads((tmp_path / "new" / "history.json").read_text())] == [1, 2]
@@ -138,7 +141,7 @@ def test_dry_run(run_copy: Path) -> None:
     assert "last.pth: 1 epochs are complete, 6 pictures into the next" in outcome.stdout
     assert "epoch 2 of 2, stage 2" in outcome.stdout
     assert "train.stage2_batch_size 3 -> 2" in outcome.stdout
-    assert "data.num_workers 0 -> 1: the result stays what it would have been" in outcome.stdout
+    assert "data.num_workers 0 -> 1: does not affect the result" in outcome.stdout
     assert "2 per GPU x 1 GPU x 1 accumulation = 2 global" in outcome.stdout
     assert measured.exit_code == 2
     assert "--batch-size auto trains for some steps" in measured.stderr
