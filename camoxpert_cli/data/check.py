@@ -53,7 +53,7 @@ KINDS = {
     "inverted": "masks whose object surrounds the background",
     "rotation": "images with an EXIF rotation",
     "duplicate": "images that occur more than once in a set",
-    "leak": "training or validation images that are also in a test set, or in each other's set",
+    "leak": "training images also in validation or test data, and validation images also in test data",
 }
 
 # JPEG changes gray values by a few levels, so black and white are ranges; antialiased outlines stay below this share.

@@ -82,5 +82,5 @@ def slices(names: Sequence[str], areas: Sequence[float]) -> dict[str, list[int]]
             found.setdefault(kind, []).append(index)
     found = dict(sorted(found.items()))
     found[f"area under {SMALL_OBJECT:.0%}"] = [index for index, area in enumerate(areas) if area < SMALL_OBJECT]
-    found[f"area from {SMALL_OBJECT:.0%}"] = [index for index, area in enumerate(areas) if area >= SMALL_OBJECT]
+    found[f"area {SMALL_OBJECT:.0%} or more"] = [index for index, area in enumerate(areas) if area >= SMALL_OBJECT]
     return {label: indices for label, indices in found.items() if 0 < len(indices) < len(names)}

@@ -149,7 +149,7 @@ REFUSALS: dict[str, tuple[Callable[[Path, Path], object], type[CamoxError], str]
     "views": (lambda best, _: predict(best, "a.jpg", tta="rotate"), UsageError, "expected flip, scales"),
     "checkpoint": (lambda *_: predict("no.pth", GREY[..., None].repeat(3, 2)), CheckpointError, "no.pth"),
     "training": (lambda best, _: predict(load_model(best).train(), []), UsageError, "training mode"),
-    "moved": (lambda best, _: predict(load_model(best), [], device="cpu"), UsageError, "stays on its device"),
+    "moved": (lambda best, _: predict(load_model(best), [], device="cpu"), UsageError, "a network stays on its device"),
     "no data": (lambda best, _: evaluate(best), UsageError, "no test set was given"),
     "no masks": (lambda best, data: evaluate(best, images=data), UsageError, "belong together"),
     "precision": (
@@ -158,7 +158,10 @@ REFUSALS: dict[str, tuple[Callable[[Path, Path], object], type[CamoxError], str]
     ),
     "batch": (lambda best, data: evaluate(best, dataset_path=data, batch_size=0), UsageError, "batch_size is 0"),
     "device": (lambda best, data: evaluate(best, dataset_path=data, device="tpu"), ConfigError, "run.device is 'tpu'"),
-    "set": (lambda best, data: evaluate(best, dataset_path=data, sets="CAMO", device="cpu"), UsageError, "expected one of TINY"),
+    "set": (
+        lambda best, data: evaluate(best, dataset_path=data, sets="CAMO", device="cpu"),
+        UsageError, "unknown test set 'CAMO', expected one of TINY",
+    ),
     "settings": (lambda *_: train(epoch=3, learning=1), ConfigError, "unknown setting epoch; did you mean epochs"),
     "value": (lambda *_: train(epochs=0, lr="abc"), ConfigError, r"epochs is 0[\s\S]*lr is 'abc'"),
 }  # fmt: skip
@@ -181,7 +184,7 @@ def test_a_network_of_unknown_size(tmp_path: Path) -> None:
     """Where the file does not say at which size it was trained, the caller has to."""
     path = save(content_of(CamoXpert(create_backbone("test_resnet"), "test_resnet", 2)), tmp_path)
     image = np.zeros((70, 80, 3), np.uint8)
-    with pytest.raises(UsageError, match="training image size is unknown"):
+    with pytest.raises(UsageError, match="the network's training image size is unknown"):
         predict(load_model(path), image)
 
     assert predict(load_model(path), image, img_size=64).shape == (70, 80)

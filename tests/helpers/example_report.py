@@ -1,4 +1,4 @@
-"""A report with everything in it, from generated images, with maps as a network might give them."""
+"""A report with everything in it, from generated images, with predictions like those of a network."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ PLACES = ("worst", "worst", "median", "best")
 def example_report(size: int = 96, sets: tuple[str, ...] = ("CAMO", "COD10K")) -> Report:
     """Images of so many pixels a side; the same each time."""
     return Report(
-        title="CamoXpert on two data sets",
+        title="CamoXpert on two datasets",
         subtitle="best_model.pth, epoch 38 of 40",
         sets=[_set(name, position, size) for position, name in enumerate(sets)],
         published={
@@ -41,7 +41,7 @@ def example_report(size: int = 96, sets: tuple[str, ...] = ("CAMO", "COD10K")) -
             "train": {"epochs": 40, "lr": 0.00065, "resume": None},
         },
         environment={"torch": "2.10.0", "gpus": ["Tesla T4", "Tesla T4"]},
-        notes=["Scored on maps at each picture's own size."],
+        notes=["Predictions are scored at the original size of each image."],
         measures=MEASURES,
     )
 
@@ -71,7 +71,7 @@ def example_history(epochs: int) -> list[dict[str, Any]]:
 
 
 def shown_image(name: str, place: str, index: int, size: int) -> ShownImage:
-    """A generated image, wide or high, with a map that fits the better, the better the place."""
+    """A generated image, wide or high, with a prediction that fits the better, the better the place."""
     image, mask = generate_image(0, index, "val", size)
     image, mask = (image[: size * 3 // 4], mask[: size * 3 // 4]) if index % 2 else (image, mask)
     rng = np.random.default_rng(index)

@@ -239,7 +239,7 @@ def test_scores_are_written_whoever_listens(place: Path, monkeypatch: pytest.Mon
         Path("more", "per_image.csv").write_text("theirs")
 
     monkeypatch.setattr(console, "result", faster)
-    assert "more holds per_image.csv already" in refused(*command[:-1], "more")
+    assert "more already contains per_image.csv" in refused(*command[:-1], "more")
     assert [(each.name, each.read_text()) for each in Path("more").iterdir()] == [("per_image.csv", "theirs")]
 
 

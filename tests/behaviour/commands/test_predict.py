@@ -93,8 +93,8 @@ def test_one_broken_image(checkpoint: Path, folder: Path) -> None:
 
     assert outcome.exit_code == 3
     assert outcome.stdout == ""
-    assert f"Warning: {Path('photos', 'b.png')} is cut off" in outcome.stderr
-    assert "Error: 1 of 3 pictures could not be predicted" in outcome.stderr
+    assert f"Warning: {Path('photos', 'b.png')} is truncated" in outcome.stderr
+    assert "Error: prediction failed for 1 of 3 images" in outcome.stderr
     assert written(folder / "maps") == ["a.png", "c.png", "overlays/a.jpg", "overlays/c.jpg"]
 
 
@@ -143,7 +143,7 @@ def test_odd_files_beside_good_ones(checkpoint: Path, folder: Path) -> None:
     ]
     for name in ("cut.png", "empty.jpg", "huge.png", "lost.png", "loop.png", "none.bmp", "zero.jpg", "pipe.png"):
         assert f"photos/{name}" in outcome.stderr
-    assert "8 of 16 pictures could not be predicted" in " ".join(outcome.stderr.split())
+    assert "prediction failed for 8 of 16 images" in " ".join(outcome.stderr.split())
 
 
 def test_an_image_that_vanishes(
@@ -166,7 +166,7 @@ def test_an_image_that_vanishes(
         make_folders(self)
 
     monkeypatch.setattr(Outputs, "make_folders", make_and_lose)
-    with pytest.raises(DataError, match="2 of 3 pictures could not be predicted"):
+    with pytest.raises(DataError, match="prediction failed for 2 of 3 images"):
         predict(
             network,
             [folder / "photos"],

@@ -217,7 +217,7 @@ def test_workers_end_after_an_error(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("number", "told"),
     [
-        (signal.SIGKILL, "was killed by SIGKILL, which is how the system ends a process where memory runs out"),
+        (signal.SIGKILL, "was killed by SIGKILL, probably because the machine ran out of memory"),
         (signal.SIGBUS, "was killed by SIGBUS: the shared memory in /dev/shm is full"),
     ],
 )
@@ -232,7 +232,7 @@ def test_a_worker_that_is_killed(tmp_path: Path, number: signal.Signals, told: s
         before = [each for each in multiprocessing.active_children() if each not in others]
         assert before[0].pid is not None
         os.kill(before[0].pid, number)
-        with pytest.raises(WorkerLost, match=f"^a process that loads pictures {told}"):
+        with pytest.raises(WorkerLost, match=f"^a data-loading worker {told}"):
             list(batches)
         for each in before:
             each.join(20)
@@ -248,7 +248,7 @@ def test_a_worker_that_is_killed_between_epochs(pairs: tuple[Pair, ...]) -> None
     worker.kill()
     worker.join()
 
-    with pytest.raises(WorkerLost, match=r"^a process that loads pictures was killed by SIGKILL"):
+    with pytest.raises(WorkerLost, match=r"^a data-loading worker was killed by SIGKILL"):
         list(loader)
 
 

@@ -67,7 +67,7 @@ def test_faults(faulty: Path) -> None:
         f"  {camo / 't1.png'}: cannot be decoded as an image",
         "Masks without an object: 1",
         f"  {train / 'GT' / '001.png'}: marks no pixel",
-        "Training or validation images that are also in a test set, or in each other's set: 1",
+        "Training images also in validation or test data, and validation images also in test data: 1",
         f"  {train / 'Imgs' / '003.png'}: also in test CAMO: {camo / 't0.png'}",
     ]
     assert outcome.stderr == (

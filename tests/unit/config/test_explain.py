@@ -158,14 +158,14 @@ def test_every_preset_that_comes_with_camox_has_what_the_list_shows(own: Path) -
 
 def test_the_users_own_come_after(own: Path) -> None:
     """They are sorted; without a summary the parent is named."""
-    (own / "b.yaml").write_text("summary: Small images\nhardware: my desk\n")
+    (own / "b.yaml").write_text("summary: Small pictures\nhardware: my desk\n")
     (own / "a.yaml").write_text("extends: baseline\n")
     (own / "notes.txt").write_text("no preset\n")
     entries = catalogue()
 
     assert [entry.name for entry in entries] == [*preset_names(), "a", "b"]
     assert entries[-2] == Entry("a", "extends baseline", "", own / "a.yaml", built_in=False)
-    assert entries[-1] == Entry("b", "Small images", "my desk", own / "b.yaml", built_in=False)
+    assert entries[-1] == Entry("b", "Small pictures", "my desk", own / "b.yaml", built_in=False)
 
 
 def test_a_broken_one_does_not_hide_the_others(own: Path) -> None:

@@ -63,7 +63,7 @@ def test_results(evaluation: Evaluation, tmp_path: Path) -> None:
     assert list(of_set) == ["images", *(each.name for each in MEASURES), "slices"]
     assert of_set["images"] == 3
     assert of_set["mae"] == pytest.approx(np.mean([score.mae for score in evaluation.sets[0].scores]))
-    assert set(of_set["slices"]) == {"Aquatic", "Flying", "area under 3%", "area from 3%"}
+    assert set(of_set["slices"]) == {"Aquatic", "Flying", "area under 3%", "area 3% or more"}
     assert of_set["slices"]["Flying"]["images"] == 1
     assert of_set["slices"]["Flying"]["s_measure"] == evaluation.sets[0].scores[2].s_measure
     assert (tmp_path / "per_image.csv").read_text(encoding="utf-8") == per_image_csv(evaluation.sets)

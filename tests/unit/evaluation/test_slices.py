@@ -12,8 +12,8 @@ def test_super_classes_and_sizes() -> None:
     """Super-classes by name, then small and other objects; a name of another data set belongs to no super-class."""
     found = slices([OWL, CRAB, PLAIN, OWL], [0.01, 0.03, 0.5, 0.2])
 
-    assert found == {"Aquatic": [1], "Flying": [0, 3], "area under 3%": [0], "area from 3%": [1, 2, 3]}
-    assert list(found) == ["Aquatic", "Flying", "area under 3%", "area from 3%"]
+    assert found == {"Aquatic": [1], "Flying": [0, 3], "area under 3%": [0], "area 3% or more": [1, 2, 3]}
+    assert list(found) == ["Aquatic", "Flying", "area under 3%", "area 3% or more"]
 
 
 def test_what_tells_nothing_is_left_out() -> None:
