@@ -103,7 +103,8 @@ def keep_global_batches(before: Config, after: Config, given: Sequence[str]) -> 
             f"{gpus} GPU{'s' if gpus > 1 else ''} with "
             f"{' and '.join(map(str, typed.values())) or 'the same or fewer'} images per GPU; "
             f"possible per-GPU batch sizes: {pairs}",
-            "choose one of these with --batch-size, or change the run with --set train.batch_size=N",
+            "choose one of these with --batch-size, or change the run with --set train.batch_size=N; "
+            "see camox guide several-gpus",
         )
     first, second, steps = fitting[0]
     train = replace(after.train, batch_size=first, stage2_batch_size=second, accumulation_steps=steps)

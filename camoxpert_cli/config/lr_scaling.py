@@ -69,7 +69,8 @@ def lr_scaling_warning(resolved: Resolved) -> str | None:
     if steps is not None:
         lines.append(f"  or, to keep it: {_format_settings(resolved, {'train.accumulation_steps': steps})}")
     lines.append(
-        "  AdamW's learning rate is usually scaled with the batch size or its root; training continues unchanged."
+        "  AdamW's learning rate is usually scaled with the batch size or its root; training continues unchanged.\n"
+        "  See camox guide several-gpus."
     )
     return "\n".join(lines)
 

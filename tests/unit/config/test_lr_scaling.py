@@ -109,6 +109,7 @@ def test_the_collapse() -> None:
         "(0.00065 at 8: 8.12e-05)",
         "  to scale the learning rate: --lr 0.0104",
         "  AdamW's learning rate is usually scaled with the batch size or its root; training continues unchanged.",
+        "  See camox guide several-gpus.",
     ]
 
 
