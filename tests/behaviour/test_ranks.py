@@ -91,7 +91,7 @@ def train_really(world: World, data: Path, folder: Path) -> dict[str, Any]:
             )
     pairs = run.data.all_training[:5]
     broken = folder / f"broken{world.rank}.png"
-    broken.write_bytes(b"no image")
+    broken.write_bytes(b"no picture")
     unreadable = [replace(pair, image=broken) if at == 3 else pair for at, pair in enumerate(pairs)]
     try:
         problem = str(_score(run, unreadable, world))

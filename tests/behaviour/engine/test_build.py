@@ -11,7 +11,7 @@ from camoxpert_cli.run_folder import RunFolder
 
 
 def test_generated_images_depend_on_the_seed_and_are_kept_in_the_run_folder(tmp_path: Path) -> None:
-    """`--seed` changes the images; validation images are none of the training ones and unknown test set."""
+    """`--seed` changes the images; validation images are none of the training ones and there is no test set."""
     first, second = (
         open_data(DataConfig(generated_images=4, img_size=64), seed, RunFolder(tmp_path / str(seed))) for seed in (1, 2)
     )

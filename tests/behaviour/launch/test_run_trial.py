@@ -54,12 +54,12 @@ def test_a_worker_that_tells_why(
 @pytest.mark.parametrize(
     ("gpus", "death", "expected"),
     [
-        (1, "9", "a process was killed by SIGKILL, probably because the machine ran out of memory"),
+        (1, "9", "a process was killed by SIGKILL, which is how the system ends a process where memory runs out"),
         (1, "11", "a process was killed by SIGSEGV"),
         (1, "6", f"a process {ABORTED}"),
         (1, "exit", "a process ended with exit code 1: ValueError: a bug"),
         (2, "hang", "gave no sign of life for 0.4 s and was ended"),
-        (2, "partner", "a process was killed by SIGKILL, probably because the machine ran out of memory"),
+        (2, "partner", "a process was killed by SIGKILL, which is how the system ends a process where memory runs out"),
     ],
 )
 def test_a_worker_that_dies_or_hangs(

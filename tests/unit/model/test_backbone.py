@@ -419,7 +419,7 @@ def test_numbers_that_are_none(tmp_path: Path, name: str, wrong: float | None) -
 
 
 def test_sizes_of_another_model(tmp_path: Path) -> None:
-    """Which tensor differs in size is told, not cut off after the announcement of it."""
+    """Which tensor has another size is told, not cut off after the announcement of it."""
     weights = {
         key: value[..., None] if key == "conv1.0.weight" else value for key, value in whole_model().state_dict().items()
     }
