@@ -10,10 +10,10 @@ if TYPE_CHECKING:
     from camoxpert_cli.api import evaluate, predict, train
     from camoxpert_cli.checkpoints.load import load_model
 
-# OpenCV reads it once, when it is loaded, and then refuses an image of more pixels before it takes memory for it.
+# OpenCV reads this once, on import, and then refuses images with more pixels before allocating memory for them.
 os.environ.setdefault("OPENCV_IO_MAX_IMAGE_PIXELS", "200000000")
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 __all__ = ["__version__", "evaluate", "load_model", "predict", "train"]
 
 _HOMES = {
@@ -25,7 +25,7 @@ _HOMES = {
 
 
 def __getattr__(name: str) -> Any:
-    # torch takes seconds to import, and `camox --help` must not wait for it.
+    # Importing torch takes seconds, and `camox --help` must not wait for it.
     if name in _HOMES:
         return getattr(import_module(_HOMES[name]), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,4 +1,4 @@
-"""`python -m camoxpert_cli` is `camox`."""
+"""Run `camox` as `python -m camoxpert_cli`."""
 
 from camoxpert_cli.app import main
 

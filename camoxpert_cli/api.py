@@ -1,6 +1,6 @@
-"""camox from Python: what a notebook calls, thin over what the commands call.
+"""The Python API of camox, for notebooks and scripts: a thin layer over what the commands call.
 
-Keywords are the command line's flags, with `_` for `-`; messages of errors speak of the flags.
+Keyword arguments are the command line's flags with `_` for `-`; error messages name the flags.
 """
 
 from __future__ import annotations
@@ -42,8 +42,8 @@ from camoxpert_cli.user_path import user_path
 PathLike: TypeAlias = str | Path
 # A file, or RGB uint8 (H, W, 3).
 Image: TypeAlias = str | Path | NDArray[np.uint8]
-# float32 (H, W), 0 for background to 1 for object, at the picture's own size.
-Map: TypeAlias = NDArray[np.float32]
+# Probability map float32 (H, W), 0 for background to 1 for object, at the image's own size.
+Prediction: TypeAlias = NDArray[np.float32]
 _P = TypeVar("_P", bound=Image)
 
 _KEYS = {setting.name: setting.key for setting in SETTINGS.values()}
@@ -52,29 +52,29 @@ _KEYS = {setting.name: setting.key for setting in SETTINGS.values()}
 @overload
 def predict(
     network: PathLike | CamoXpert,
-    pictures: Image,
+    images: Image,
     *,
     tta: str | None = None,
     img_size: int | None = None,
     device: str | None = None,
-) -> Map: ...
+) -> Prediction: ...
 
 
 @overload
 def predict(
     network: PathLike | CamoXpert,
-    pictures: list[_P] | tuple[_P, ...],
+    images: list[_P] | tuple[_P, ...],
     *,
     tta: str | None = None,
     img_size: int | None = None,
     device: str | None = None,
-) -> list[Map]: ...
+) -> list[Prediction]: ...
 
 
 @overload
 def predict(
     network: PathLike | CamoXpert,
-    pictures: Image | list[_P] | tuple[_P, ...],
+    images: Image | list[_P] | tuple[_P, ...],
     *,
     out: PathLike,
     threshold: float | None = None,
@@ -89,7 +89,7 @@ def predict(
 @explaining_cuda_errors()
 def predict(
     network: PathLike | CamoXpert,
-    pictures: Image | list[_P] | tuple[_P, ...],
+    images: Image | list[_P] | tuple[_P, ...],
     *,
     out: PathLike | None = None,
     threshold: float | None = None,
@@ -98,37 +98,39 @@ def predict(
     tta: str | None = None,
     img_size: int | None = None,
     device: str | None = None,
-) -> Map | list[Map] | list[Path]:
-    """The map of a picture, or of each of a list, in its order: probabilities float32 (H, W) at the picture's own size.
+) -> Prediction | list[Prediction] | list[Path]:
+    """Predict where the objects are in an image, or in each image of a list.
 
-    `network` is a checkpoint, of which the average of the weights is taken where there is one, or what `load_model`
-    gave, which saves reading it again. A picture is a file or an RGB array uint8 (H, W, 3).
+    Returns a probability map, float32 (H, W) at the image's own size, or a list of them in the order of the images.
 
-    With `out`, a folder, pictures may be folders and patterns too, and maps are written there as `camox predict` does,
-    with `threshold`, `overlay` and `overwrite` as its flags; returns their paths.
+    `network` is a checkpoint, whose EMA weights are used if it has them, or a network returned by `load_model`, which
+    avoids reading the file again. An image is a file or an RGB array, uint8 (H, W, 3).
 
-    `tta` is "flip", "scales" or "flip,scales"; `img_size` the side in pixels the network sees, as trained where not
-    given; `device` "auto", "cuda" or "cpu" for a checkpoint. Raises CamoxError: DataError for a picture.
+    With `out`, a folder, images may also be folders and patterns. Predictions are then written there as by
+    `camox predict`, with `threshold`, `overlay` and `overwrite` as its flags, and their paths are returned.
+
+    `tta` is "flip", "scales" or "flip,scales". `img_size` is the input size in pixels per side; as in training if not
+    given. `device`, for a checkpoint, is "auto", "cuda" or "cpu". Raises CamoxError; DataError for a bad image.
     """
-    many = isinstance(pictures, list | tuple)
-    asked = [_image(each) for each in (pictures if isinstance(pictures, list | tuple) else [pictures])]
+    many = isinstance(images, list | tuple)
+    asked = [_image(each) for each in (images if isinstance(images, list | tuple) else [images])]
     _within("img_size", img_size, SMALLEST_SIDE, LARGEST_SIDE)
     source = network if isinstance(network, CamoXpert) else _as_path(network)
     views = NO_TTA if tta is None else parse_tta(tta)
     if out is not None:
         paths = [each for each in asked if isinstance(each, Path)]
         if len(paths) < len(asked):
-            raise UsageError("an array has no name for the file of its map", "give paths, or leave out= away")
+            raise UsageError("an array has no file name for its prediction", "pass paths, or omit out=")
         outputs = engine.Outputs(_as_path(out), threshold, overlay)
         return engine.predict(source, paths, outputs, device=device, img_size=img_size, overwrite=overwrite, tta=views)
     if threshold is not None or overlay or overwrite:
         raise UsageError(
-            "threshold, overlay and overwrite say how files are written, and no out= is given",
-            "give out=FOLDER, or compare the map: predict(...) >= 0.5",
+            "threshold, overlay and overwrite apply to written files, but out= is missing",
+            "pass out=FOLDER, or threshold the prediction: predict(...) >= 0.5",
         )
     folder = next((each for each in asked if isinstance(each, Path) and each.is_dir()), None)
     if folder is not None:
-        raise DataError(f"{folder} is a folder, expected a picture", f"sorted(Path({str(folder)!r}).glob('*.jpg'))")
+        raise DataError(f"{folder} is a folder, expected an image", f"sorted(Path({str(folder)!r}).glob('*.jpg'))")
     ready, size = engine.ready_network(source, device, img_size)
     found = []
     mapping = engine.probabilities(ready, asked, size, views)
@@ -162,13 +164,13 @@ def evaluate(
     save_predictions: PathLike | None = None,
     overwrite: bool = False,
 ) -> Evaluation:
-    """Score a checkpoint by the measures that papers print, on one device.
+    """Score a checkpoint with the measures reported in papers, on one device.
 
-    Of the test sets in `dataset_path`, one folder or several, all are scored, or those that `sets` names; or the
-    pictures in the folder `images` by the masks in `masks`. Each of the `sets` of what is returned has its `name`, the
-    `means` of all measures and the `scores` of each picture; `to_json()` is what `camox eval --json` prints. `out` is a
-    folder for results.json, per_image.csv and report.html, `save_predictions` one for the predictions. Raises
-    CamoxError.
+    Scores the test sets in `dataset_path`, one folder or several: all of them, or those named in `sets`. Alternatively,
+    scores the images in the folder `images` against the masks in `masks`. Each of the `sets` of the result has its
+    `name`, the `means` of all measures and the `scores` of each image; `to_json()` returns what `camox eval --json`
+    prints. `out` is a folder for results.json, per_image.csv and report.html, `save_predictions` one for the
+    predictions. Raises CamoxError.
     """
     roots, folder = _paths(dataset_path), _path(out)
     own_images, own_masks = _path(images), _path(masks)
@@ -196,9 +198,9 @@ def evaluate(
         beside=[] if folder is None else output.files_in(folder),
         command=(),
     )
-    assert evaluation is not None  # one device works in this process
+    assert evaluation is not None  # a single device is evaluated in this process
     if folder is not None:
-        output.refuse_overwriting(folder, overwrite)  # once more, for another process may have been faster
+        output.refuse_overwriting(folder, overwrite)  # once more: another process may have written there since
         output.write_evaluation(folder, evaluation)
     evaluation.require_saved()
     return evaluation
@@ -208,10 +210,10 @@ def evaluate(
 def train(preset: PathLike | None = None, **settings: Any) -> RunFolder:
     """Train with a preset, by name or path, and any settings of `camox train --help`: `epochs=40`, `gpus=2`.
 
-    `dataset_path`, `images` and `masks` take a path or a list of them. Waits for the end and returns the folder of the
-    run: `path`, `best` (weights), `results` (scores, where the clock did not end it), `report` and others are paths.
-    Several GPUs work in processes of their own, which do not need the caller's script to be importable. Time limits
-    count from the call. Raises CamoxError: ConfigError that lists every mistake in the settings.
+    `dataset_path`, `images` and `masks` accept a path or a list of paths. Blocks until the run ends and returns its run
+    folder, whose attributes `path`, `best` (weights), `results` (scores, unless a time limit stopped the run), `report`
+    and others are paths. Several GPUs run in separate processes, which do not need the caller's script to be
+    importable. Time limits count from the call. Raises CamoxError; ConfigError lists every mistake in the settings.
     """
     name = None if preset is None else str(preset)
     given = _known(settings)
@@ -226,13 +228,13 @@ def _image(image: object) -> Path | NDArray[np.uint8]:
         return _as_path(image)
     if not isinstance(image, np.ndarray):
         raise UsageError(
-            f"a picture is of type {type(image).__name__}, expected a path or a numpy array",
-            "numpy.asarray(picture.convert('RGB')) for a picture of PIL",
+            f"an image has type {type(image).__name__}, expected a path or a numpy array",
+            "numpy.asarray(image.convert('RGB')) for a PIL image",
         )
     if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or not image.size:
         raise DataError(
-            f"a picture is an array {image.dtype} of shape {image.shape}, expected uint8 of shape (H, W, 3), RGB",
-            "cv2.cvtColor(picture, cv2.COLOR_GRAY2RGB) or the like",
+            f"an image array has dtype {image.dtype} and shape {image.shape}, expected RGB, uint8 of shape (H, W, 3)",
+            "cv2.cvtColor(image, cv2.COLOR_GRAY2RGB) or similar",
         )
     return image
 
@@ -253,11 +255,11 @@ def _paths(given: PathLike | Sequence[PathLike]) -> list[Path]:
 
 
 def _known(settings: dict[str, Any]) -> dict[str, Any]:
-    """Settings by their dotted keys; an empty list is as none given. Raises ConfigError for all that there are not."""
+    """Return settings by their dotted keys; an empty list counts as not given. Raises ConfigError for unknown names."""
     problems = []
     for name in settings.keys() - _KEYS.keys():
         meant = "".join(f"; did you mean {guess}?" for guess in nearest(name, _KEYS))
-        problems.append(f"there is no setting {name}{meant}")
+        problems.append(f"unknown setting {name}{meant}")
     if problems:
         raise ConfigError("\n".join(sorted(problems)), "camox train --help lists every setting")
     return {_KEYS[name]: value for name, value in settings.items() if value not in ([], ())}
@@ -270,4 +272,4 @@ def _one_of(name: str, value: object, known: Sequence[object]) -> None:
 
 def _within(name: str, value: int | None, low: int, high: int) -> None:
     if value is not None and (not isinstance(value, int) or not low <= value <= high):
-        raise UsageError(f"{name} is {shown(value)}, expected a whole number from {low} to {high}")
+        raise UsageError(f"{name} is {shown(value)}, expected an integer from {low} to {high}")

@@ -1,4 +1,4 @@
-"""The command line: its commands, and the one place where errors become messages and exit codes."""
+"""The command line: its commands, and the only place where errors become messages and exit codes."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-import camoxpert_cli.supported  # noqa: F401  # before what it looks for
+import camoxpert_cli.supported  # noqa: F401  # must run before the imports it guards
 from camoxpert_cli import __version__, console, signals
 from camoxpert_cli.commands import (
     benchmark,
@@ -34,7 +34,7 @@ from camoxpert_cli.errors import CamoxError, cut, one_line
 from camoxpert_cli.parallel.cuda_errors import explaining_cuda_errors
 from camoxpert_cli.parallel.worker import ending_at_once, is_launched, tell_launcher
 
-# What the system refuses a user: no permission, a read-only file system, a path that cannot be, a full disk.
+# System errors that the user can fix: missing permission, read-only file system, impossible path, full disk.
 _REFUSALS = {
     **dict.fromkeys((errno.EACCES, errno.EPERM, errno.EROFS), "check its permissions"),
     **dict.fromkeys((errno.ENAMETOOLONG, errno.ELOOP), "choose another name or folder"),
@@ -43,7 +43,7 @@ _REFUSALS = {
 
 
 class _ErrorBoundary(PrintsHelp, TyperGroup):
-    """Within which errors become messages: while options are read, which may print help, and in the command."""
+    """Group in which errors become messages: while options are parsed, which may print help, and in the command."""
 
     def make_context(self, *arguments: Any, **options: Any) -> Any:
         with _boundary():
@@ -56,7 +56,7 @@ class _ErrorBoundary(PrintsHelp, TyperGroup):
 
 @contextmanager
 def _boundary() -> Iterator[None]:
-    """A user's mistake ends with one sentence; a mistake of ours keeps its traceback."""
+    """Turn a user's mistake into one sentence; a bug in camox keeps its traceback."""
     try:
         with explaining_cuda_errors():
             yield
@@ -68,31 +68,31 @@ def _boundary() -> Iterator[None]:
         _fail(f"stopped by {signals.ASKING[number]}")
         raise typer.Exit(128 + number) from error
     except console.NotTold as error:
-        if error.errno == errno.EPIPE:  # whoever read our output has had enough
+        if error.errno == errno.EPIPE:  # the reader of our output has gone
             raise typer.Exit(signals.UNHEARD) from error
-        _fail(f"stdout takes no results: {error.strerror}", "free some space, or send them elsewhere")
+        _fail(f"results cannot be written to stdout: {error.strerror}", "free some space, or redirect stdout elsewhere")
         raise typer.Exit(2) from error
     except OSError as error:
         if error.errno not in _REFUSALS:
-            _tell_mistake_of_ours(error)
+            _report_bug(error)
             raise
         where = "" if error.filename is None else f"{one_line(error.filename)}: "
         _fail(f"{where}{error.strerror}", _REFUSALS[error.errno])
         raise typer.Exit(2) from error
     except Exception as error:
-        if hasattr(error, "format_message"):  # typer's own, which repeat what was typed
+        if hasattr(error, "format_message"):  # Typer's own, which repeat the user's input
             error.message = console.printable(cut(str(error.message)))  # type: ignore[attr-defined]
-        _tell_mistake_of_ours(error)
+        _report_bug(error)
         raise
 
 
 def _fail(message: str, hint: str = "", details: str = "") -> None:
-    """Say why the program ends; where it is one of several processes, the launcher says it for all."""
+    """Print why the program ends; a worker process leaves the printing to its launcher."""
     if not tell_launcher(message, hint, details):
         console.fail(message, hint, details)
 
 
-def _tell_mistake_of_ours(error: Exception) -> None:
+def _report_bug(error: Exception) -> None:
     if not isinstance(error, typer.Exit | typer.Abort):
         tell_launcher(f"{type(error).__name__}: {error}".splitlines()[0], "", "")
 
@@ -100,16 +100,16 @@ def _tell_mistake_of_ours(error: Exception) -> None:
 app = typer.Typer(
     cls=_ErrorBoundary,
     name="camox",
-    help="""Train and evaluate CamoXpert, a network that finds camouflaged animals in pictures.
+    help="""Train and evaluate CamoXpert, a network that finds camouflaged animals in images.
 
     \b
     Examples:
       camox train --preset quickstart
       camox doctor
       camox train --dataset-path DATA --checkpoint-dir runs/first
-      camox predict runs/first/best_model.pth photo.jpg --out maps
+      camox predict runs/first/best_model.pth photo.jpg --out predictions
 
-    camox COMMAND --help shows more of them for each command.
+    Run camox COMMAND --help for the options of a command and more examples.
     """,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
@@ -127,7 +127,7 @@ app.command("predict", cls=SectionedCommand)(predict.predict)
 app.command("export", cls=SectionedCommand)(export.export)
 app.command("guide", cls=SectionedCommand)(guide.guide)
 app.add_typer(presets.app, name="presets")
-if is_launched():  # what camox train starts its processes with is no command for people
+if is_launched():  # camox train starts its processes with it; not meant for users
     app.command("work", hidden=True)(work.work)
 
 
@@ -140,18 +140,18 @@ def _print_version(wanted: bool) -> None:
 @app.callback()
 def options(
     version: Annotated[
-        bool, typer.Option("--version", help="Print the version and leave.", callback=_print_version, is_eager=True)
+        bool, typer.Option("--version", help="Print the version and exit.", callback=_print_version, is_eager=True)
     ] = False,
 ) -> None:
     pass
 
 
 def _require_current_folder() -> None:
-    """Libraries that look for it end the process, with messages that name something else."""
+    """Exit if there is no current folder: libraries that need it crash with misleading messages."""
     try:
         Path.cwd()
     except OSError as error:
-        console.fail(f"the current folder cannot be used: {error.strerror}", "cd to one that is there")
+        console.fail(f"the current folder is not accessible: {error.strerror}", "cd to an existing folder")
         raise SystemExit(2) from None
 
 
@@ -159,7 +159,7 @@ def main() -> None:
     console.prepare_streams()
     _require_current_folder()
     signals.take_over(signals.interrupt)
-    # Python looks for garbage once more as it ends, which takes a second among all that torch and timm made.
+    # Python collects garbage once more at exit, which takes a second with all the objects of torch and timm.
     atexit.register(gc.freeze)
     with ending_at_once():
         app()

@@ -1,4 +1,4 @@
-"""Files that are either the old one or the whole new one, whenever the process dies."""
+"""Atomic file replacement: whenever the process dies, a file is either the old one or the complete new one."""
 
 from __future__ import annotations
 
@@ -14,22 +14,21 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-# Bytes of a name that a temporary one repeats: with what it adds, it stays below the 143 of the tightest file system.
+# Bytes of a name repeated in the temporary name: with the suffix it stays below 143, the lowest limit of a file system.
 _LONGEST_NAME = 100
-# A process on another machine cannot be looked for; what one left is that old before it goes.
+# Processes on other machines cannot be checked; their leftovers are removed at this age.
 _ABANDONED_SECONDS = 24 * 3600
-# What stands behind the name of a file in that of its temporary one: a machine, a process and a random number. Files
-# written before have the last alone.
+# Suffix of a temporary file's name: machine, process and a random number. Earlier versions wrote the last alone.
 _ENDING = re.compile(r"(?:([0-9a-f]{8})-([0-9]{1,9})-)?[0-9a-f]+")
 
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """Write the file whose path it yields; on leaving, that file is flushed to the disk and takes `path`'s place.
+    """Yield a temporary path to write to; on exit, that file is flushed to disk and replaces `path`.
 
-    It gets the permissions and the owner of the file before it, where there is one. A link to a file is replaced, and
-    what it leads to stays. After an exception `path` is untouched and no temporary file is left. Raises OSError where
-    something is at `path` that is no file, such as a device.
+    The new file gets the permissions and the owner of the old one, if any. A link is replaced, its target stays. After
+    an exception `path` is untouched and no temporary file is left. Raises OSError if `path` is something other than a
+    regular file, such as a device.
     """
     with replacing_all([path]) as (temporary,):
         yield temporary
@@ -37,9 +36,9 @@ def replacing(path: Path) -> Iterator[Path]:
 
 @contextmanager
 def replacing_all(paths: Sequence[Path]) -> Iterator[list[Path]]:
-    """`replacing` for files that belong together: there is never one of the old ones beside one of the new ones.
+    """Like `replacing`, for files that belong together: old and new files never coexist.
 
-    A process that dies in the moment in which they take their places leaves some of the new ones alone.
+    If the process dies while the files are being moved into place, only some of the new ones exist.
     """
     before = [_before(path) for path in paths]
     temporaries = [_temporary(path) for path in paths]
@@ -56,53 +55,53 @@ def replacing_all(paths: Sequence[Path]) -> Iterator[list[Path]]:
         for temporary in temporaries:
             temporary.unlink(missing_ok=True)
         raise
-    # The new names are durable only once their folder is; some file systems cannot flush one.
+    # New names are durable only once their folder is flushed; some file systems cannot do that.
     for folder in {path.parent for path in paths}:
         with suppress(OSError):
             _flush(folder)
 
 
 def write_text(path: Path, text: str) -> None:
-    """Replace `path` by `text` in UTF-8."""
+    """Replace `path` with `text` in UTF-8."""
     write_texts({path: text})
 
 
 def write_texts(texts: Mapping[Path, str]) -> None:
-    """Replace all of the files together by their texts in UTF-8; what is no text, as in odd names of files, escaped."""
+    """Replace several files together with UTF-8 texts; unencodable characters, as in odd file names, are escaped."""
     with replacing_all([*texts]) as temporaries:
         for temporary, text in zip(temporaries, texts.values(), strict=True):
             temporary.write_text(text.encode("utf-8", "backslashreplace").decode(), encoding="utf-8")
 
 
 def sweep(*paths: Path) -> None:
-    """Remove what processes left that were killed while they were `replacing` the files at `paths`.
+    """Remove temporary files of processes that were killed while `replacing` the files at `paths`.
 
-    What a process is still writing stays.
+    Files that a process is still writing stay.
     """
     wanted: dict[Path, set[str]] = {}
     for path in paths:
         wanted.setdefault(path.parent, set()).add(_shortened(path.name))
     for folder, names in wanted.items():
         entries: list[Path] = []
-        with suppress(OSError):  # it is not there, or cannot be listed
+        with suppress(OSError):  # missing, or cannot be listed
             entries = [*folder.iterdir()]
         for entry in entries:
             name, _, rest = entry.name.rpartition(".tmp")
             if name[:1] == "." and name[1:] in names and (ending := _ENDING.fullmatch(rest)) is not None:
-                with suppress(OSError):  # another user's where everybody may write, or no file
+                with suppress(OSError):  # owned by another user in a shared folder, or not a file
                     if not _is_being_written(entry, ending):
                         entry.unlink()
 
 
 def not_a_file(status: os.stat_result) -> str | None:
-    """What stands in the way of a file that would take its place; None for a regular file, which may be replaced."""
+    """Return why a file cannot be replaced; None for a regular file, which can."""
     if stat.S_ISREG(status.st_mode):
         return None
     return os.strerror(errno.EISDIR) if stat.S_ISDIR(status.st_mode) else "it is a device, a pipe or a socket"
 
 
 def _temporary(path: Path) -> Path:
-    # The random part is in the suffix, which torch leaves out of the name that it gives an archive's content.
+    # The random part is in the suffix, which torch drops when it derives an archive's inner name.
     own = f"{_machine()}-{os.getpid()}-{secrets.token_hex(6)}"
     return path.with_name(f".{_shortened(path.name)}.tmp{own}")
 
@@ -113,7 +112,7 @@ def _shortened(name: str) -> str:
 
 
 def _is_being_written(path: Path, ending: re.Match[str]) -> bool:
-    """Whether the process that the end of a temporary file's name tells of is another one that lives."""
+    """Return whether the process named in a temporary file's suffix is another one that is alive."""
     machine, process = ending.groups()
     if machine is None or int(process) == os.getpid():
         return False
@@ -123,7 +122,7 @@ def _is_being_written(path: Path, ending: re.Match[str]) -> bool:
         os.kill(int(process), 0)
     except ProcessLookupError:
         return False
-    except PermissionError:  # somebody else's
+    except PermissionError:  # another user's
         pass
     return True
 
@@ -143,7 +142,7 @@ def _before(path: Path) -> os.stat_result | None:
 
 
 def _hand_on(before: os.stat_result | None, temporary: Path) -> None:
-    """Permissions and, where the system lets us, the owner; not to what is one more name of another file."""
+    """Copy permissions and, if allowed, the owner; skip a temporary file that is a hard link to another file."""
     new = temporary.stat()
     if before is None or new.st_nlink > 1:
         return

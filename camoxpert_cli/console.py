@@ -1,9 +1,8 @@
-"""The only place that prints. Results go to stdout, everything else to stderr.
+"""The only module that prints. Results go to stdout, everything else to stderr.
 
-On a terminal there are live progress bars; into a pipe, a file or a notebook cell goes one plain line now and then.
-Names and texts that come from files are shown with their control characters spelled out, on both streams: what needs
-them as they are asks for JSON. A stream that takes no more costs what would have been said, and never the work: only
-results that nobody gets are an error, `NotTold`.
+A terminal shows live progress bars; a pipe, a file or a notebook cell gets a plain line now and then. Control
+characters in names and texts from files are escaped on both streams; use JSON for the unchanged values. A stream that
+can no longer be written to loses messages but never stops the work: only lost results are an error, `NotTold`.
 """
 
 from __future__ import annotations
@@ -21,51 +20,52 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from typing import Any, NamedTuple, TextIO, TypeAlias
 
-# Seconds between two progress lines where there is no terminal, and between two looks of a bar where there is one.
+# Seconds between progress lines without a terminal, and between redraws of a progress bar with one.
 PLAIN_INTERVAL = 20.0
 LIVE_INTERVAL = 0.2
 
-# For what a terminal or file cannot hold in its encoding.
+# Replacements for characters that the stream's encoding lacks.
 _IN_ASCII = {"×": "x", "…": "...", "–": "-", "—": "-", "→": "->", "µ": "u", "±": "+-", "≤": "<=", "≥": ">=", "•": "*"}
 
-# Whatever a terminal may obey instead of showing it: controls but for the ends of lines and tabs, what turns the
-# direction of a text or ends its line elsewhere, and half characters, which stand for bytes that are no text.
+# Characters that a terminal may interpret instead of showing: controls except line ends and tabs, other line
+# separators, changes of text direction, and surrogates, which stand for undecodable bytes.
 _CONTROLS = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 
 _quiet = False
 
 
 class NotTold(OSError):
-    """stdout did not take a result: its reader has gone, the disk behind it is full."""
+    """A result could not be written to stdout: the reader has gone, or the disk is full."""
 
 
 class Report(NamedTuple):
-    """How work goes: `line` where there is no terminal, `rows` below the bar where there is one."""
+    """Progress of the work: `line` is printed without a terminal, `rows` below the progress bar with one."""
 
     line: str
     rows: Sequence[str] = ()
 
 
-# A few words, or what finds them when they are about to be shown.
+# A short text, or a function that builds it when it is about to be shown.
 Note: TypeAlias = str | Callable[[], Report]
 Advance: TypeAlias = Callable[[int, Note], None]
 
 
 def is_quiet() -> bool:
+    """Return whether only results, warnings and errors are printed."""
     return _quiet
 
 
 def be_quiet(wanted: bool) -> None:
-    """Whether only results, warnings and errors are printed from here on."""
+    """Set whether only results, warnings and errors are printed from now on."""
     global _quiet
     _quiet = wanted
 
 
 def prepare_streams() -> None:
-    """Have stdout and stderr take any text: in ASCII where their encoding ends, escaped where it is no text at all.
+    """Make stdout and stderr accept any text: characters outside their encoding become ASCII or are escaped.
 
-    What was closed when this process was started leads nowhere from now on: the first file that is opened would take
-    its place, and get whatever a library has to say.
+    Standard streams that were closed at startup are connected to /dev/null: otherwise the first file opened would take
+    their descriptor and receive whatever a library prints.
     """
     while (nowhere := os.open(os.devnull, os.O_RDWR)) <= 2:
         if nowhere == 1:
@@ -81,20 +81,20 @@ def prepare_streams() -> None:
 
 
 def printable(text: str) -> str:
-    """`text` with everything in it spelled out that a terminal might obey, but for line ends and tabs."""
+    """Return `text` with all characters escaped that a terminal might interpret, except line ends and tabs."""
     return _CONTROLS.sub(lambda found: ascii(found[0])[1:-1], text)
 
 
 def say(text: str = "") -> None:
-    """A line about what is going on."""
+    """Print a status line to stderr, unless quiet."""
     if not _quiet:
         _to_stderr(text)
 
 
 def wrapped(text: str, *, indent: int = 2, stream: TextIO | None = None) -> str:
-    """A sentence with its words whole where `stream`, stderr if not given, is a terminal; in a log it is one line.
+    """Return `text` wrapped to the terminal's width if `stream` (default: stderr) is a terminal, otherwise unwrapped.
 
-    Paths and commands stay whole anyway. Lines after the first begin with `indent` spaces.
+    Paths and commands are never broken. Lines after the first are indented by `indent` spaces.
     """
     text = printable(text)
     stream = stream or sys.stderr
@@ -104,20 +104,21 @@ def wrapped(text: str, *, indent: int = 2, stream: TextIO | None = None) -> str:
 
 
 def filled(text: str, *, indent: int = 2, width: int = 80) -> str:
-    """Each line of `text` in lines of at most `width` columns, those after its first with `indent` spaces in front.
+    """Return `text` with each line wrapped to `width` columns, continuation lines indented by `indent` spaces.
 
-    Words stay whole, paths and options too, however long.
+    Words are never broken, nor are paths and options, however long.
     """
     style = textwrap.TextWrapper(width, subsequent_indent=" " * indent, break_long_words=False, break_on_hyphens=False)
     return "\n".join(style.fill(line) for line in text.splitlines())
 
 
 def warn(text: str) -> None:
+    """Print a warning to stderr."""
     _to_stderr(wrapped(_in_one_piece(f"Warning: {text}")))
 
 
 def fail(message: str, hint: str, details: str = "") -> None:
-    """Why the program ends, and what to type next."""
+    """Print to stderr why the program ends and what to type next."""
     text = _in_one_piece(f"Error: {message}")
     _to_stderr(text if "\n" in text else wrapped(text))
     if details:
@@ -127,7 +128,7 @@ def fail(message: str, hint: str, details: str = "") -> None:
 
 
 def result(text: str) -> None:
-    """A line of what the user asked for. Raises NotTold where nobody gets it."""
+    """Print a line of results to stdout. Raises NotTold if it cannot be written."""
     try:
         print(printable(text), flush=True)
     except OSError as error:
@@ -136,7 +137,7 @@ def result(text: str) -> None:
 
 
 def entry(name: str, text: str) -> None:
-    """`text` behind `name`, which fills the first column, as a result: on a terminal all of it to the right of that."""
+    """Print `name` and `text` as a result, side by side; on a terminal, wrapped text stays right of the name."""
     result(wrapped(f"{name}  {text}".rstrip(), indent=len(name) + 2, stream=sys.stdout))
 
 
@@ -156,7 +157,7 @@ def page(text: str) -> None:
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Columns aligned with spaces: the first to the left, the others to the right."""
+    """Return a table with columns aligned by spaces: the first to the left, the others to the right."""
     cells = [[printable(cell) for cell in line] for line in (header, *rows)]
     widths = [max(len(line[column]) for line in cells) for column in range(len(header))]
     return "\n".join(
@@ -169,18 +170,18 @@ def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 
 def byte_size(size: float) -> str:
-    """Bytes as people say them."""
+    """Format a number of bytes in MiB or GiB."""
     return f"{size / 2**30:.1f} GiB" if size >= 2**30 else f"{size / 2**20:.0f} MiB"
 
 
 def in_gib(size: float) -> str:
-    """Bytes to two places below ten GiB, for what is weighed against a GPU or a disk."""
+    """Format a number of bytes in GiB, with two decimals below 10 GiB, for comparison with a GPU or a disk."""
     return f"{size / 2**30:.2f} GiB" if size < 10 * 2**30 else f"{size / 2**30:.1f} GiB"
 
 
 @contextmanager
 def progress(title: str, total: int, done: int = 0) -> Iterator[Advance]:
-    """Yields a function that takes how many more are done and a few words on how it goes."""
+    """Show progress; yields a function `advance(count, note)` to call with newly finished items and a short note."""
     if _quiet:
         yield lambda count, note: None
     elif _is_live():
@@ -191,15 +192,15 @@ def progress(title: str, total: int, done: int = 0) -> Iterator[Advance]:
 
 
 def _is_live() -> bool:
-    """Whether a bar that moves can be seen, and is this process's to draw."""
+    """Return whether a live bar is visible, and this process is the one to draw it."""
     return (
         sys.stderr is not None
         and sys.stderr.isatty()
         and os.environ.get("TERM") not in (None, "dumb", "unknown")
-        # What a notebook's `!` starts finds a terminal, whose every movement the cell keeps.
+        # A command started by a notebook's `!` sees a terminal, but the cell keeps every redraw.
         and "JPY_PARENT_PID" not in os.environ
         and "inline" not in os.environ.get("MPLBACKEND", "")
-        # Of several processes at one terminal the first draws.
+        # Of several processes on one terminal, the first draws.
         and os.environ.get("RANK", "0") == "0"
     )
 
@@ -221,7 +222,7 @@ def _bar(title: str, total: int, done: int) -> Iterator[Advance]:
     console = Console(file=_Unbroken(sys.stderr), highlight=False)  # type: ignore[arg-type]
     bars = Progress(*columns, console=console, auto_refresh=False)
     task = bars.add_task(printable(title), total=total, completed=done, note="")
-    # Drawn by `advance`: a thread of its own would be in the way when loaders fork.
+    # Drawn by `advance`: a drawing thread would interfere when loaders fork.
     live = Live(console=console, auto_refresh=False, transient=True, redirect_stdout=sys.stdout.isatty())
     drawn_at = -LIVE_INTERVAL
 
@@ -257,18 +258,18 @@ def _plain_lines(title: str, total: int, done: int) -> Advance:
 
 
 def _in_one_piece(text: str) -> str:
-    """Lines after the first are indented: the name of a file may have some that look like messages of their own."""
+    """Indent lines after the first: file names may contain line breaks that would look like separate messages."""
     return re.sub(r"\n(?=\S)", "\n  ", text)
 
 
 def _to_stderr(text: str) -> None:
-    if sys.stderr is not None:  # print() would take stdout
+    if sys.stderr is not None:  # print() would use stdout
         with suppress(OSError):
             print(printable(text), file=sys.stderr, flush=True)
 
 
 class _Unbroken:
-    """A stream that drops what cannot be written."""
+    """Stream that drops what cannot be written."""
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
@@ -287,7 +288,7 @@ class _Unbroken:
 
 
 def _flush() -> None:
-    """What nobody takes any more would have Python end with an exit code of its own."""
+    """Flush both streams; otherwise Python would exit with its own exit code for unwritable output."""
     for stream in (sys.stdout, sys.stderr):
         try:
             stream.flush()
@@ -296,8 +297,8 @@ def _flush() -> None:
 
 
 def _lead_nowhere(stream: TextIO) -> None:
-    """What could not be written, Python would try once more as it ends, and complain."""
-    with suppress(OSError, ValueError):  # it has no descriptor
+    """Redirect a broken stream to /dev/null; otherwise Python would retry the write at exit and complain."""
+    with suppress(OSError, ValueError):  # no file descriptor
         nowhere = os.open(os.devnull, os.O_WRONLY)
         os.dup2(nowhere, stream.fileno())
         os.close(nowhere)

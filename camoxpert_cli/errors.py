@@ -1,14 +1,14 @@
-"""What can go wrong for a user, one class a kind, each with its exit code.
+"""Errors that a user can cause or fix, one class per kind, each with its exit code.
 
 CamoxError
-├── UsageError         2   an option, a preset or a run folder that cannot be used as asked
-│   └── ConfigError    2   a setting that is unknown, of the wrong type, or impossible beside another
-├── DataError          3   images or masks that are missing, unreadable or do not fit together
-├── CheckpointError    4   a file of weights that cannot be read or belongs to another network
-├── DeviceError        5   a GPU that is not there or cannot do what was asked
-├── TrainingError      6   a run that cannot go on
-├── PeerLostError     75   another process of the same run ended or does not answer
-└── Interrupted      130  Ctrl-C; any other signal that asks to end: 128 + its number
+├── UsageError         2   an option, preset or run folder that cannot be used as requested
+│   └── ConfigError    2   a setting that is unknown, of the wrong type, or incompatible with another
+├── DataError          3   images or masks that are missing, unreadable or do not match
+├── CheckpointError    4   a weights file that cannot be read or belongs to another network
+├── DeviceError        5   a GPU that is missing or cannot do what was requested
+├── TrainingError      6   a run that cannot continue
+├── PeerLostError     75   another process of the same run ended or stopped responding
+└── Interrupted      130  Ctrl-C; other termination signals: 128 + signal number
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ _LONGEST_LINE = 200
 
 
 class CamoxError(Exception):
-    """Ends the program with `message` in one sentence, `hint` (what to type next) and `exit_code`; no traceback.
+    """Error that ends the program without a traceback: one sentence, a hint what to type next, an exit code.
 
-    `details` are lines to look at between the two, such as a short table.
+    `details` are lines printed between message and hint, such as a short table.
     """
 
     exit_code = 1
@@ -38,7 +38,7 @@ class CamoxError(Exception):
         self.details = details
 
     def __str__(self) -> str:
-        """All that there is to read, as the command line prints it: in a notebook the last lines of the traceback."""
+        """Return message, details and hint as the command line prints them; notebooks show them after the traceback."""
         return "\n".join(filter(None, (self.message, self.details, self.hint and f"Try:   {self.hint}")))
 
 
@@ -71,7 +71,7 @@ class PeerLostError(CamoxError):
 
 
 class Interrupted(CamoxError):
-    """`exit_code` is 128 + the signal's number, as shells have it."""
+    """Stopped by a signal; `exit_code` is 128 + the signal's number, as in shells."""
 
     exit_code = 130
 
@@ -81,7 +81,7 @@ class Interrupted(CamoxError):
 
 
 def error_of(exit_code: int, message: str, hint: str = "", details: str = "") -> CamoxError:
-    """The error that a process told before it ended with `exit_code`: of the class that has it, where there is one."""
+    """Return the error that a process reported before it ended with `exit_code`, of the class with that code."""
     if exit_code in EXIT_CODES:
         return Interrupted(message, hint, exit_code)
     kinds = (UsageError, DataError, CheckpointError, DeviceError, TrainingError, PeerLostError)
@@ -91,19 +91,19 @@ def error_of(exit_code: int, message: str, hint: str = "", details: str = "") ->
 
 
 def first_line(error: object) -> str:
-    """Of what an error says, with the lines that it announces; the name of its class where it says nothing."""
+    """Return an error's first line, with the next ones if it ends in a colon; its class name if it is empty."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     said = next((at for at, line in enumerate(lines, start=1) if not line.endswith(":")), len(lines))
     return " ".join(lines[:said]) or type(error).__name__
 
 
 def one_line(error: object) -> str:
-    """The first line, cut off where it is long: CUDA's go on with paragraphs on how to debug them."""
+    """Return `first_line`, shortened if it is long: CUDA's messages continue with paragraphs on debugging."""
     return cut(first_line(error))
 
 
 class _Short(reprlib.Repr):
-    def repr_Tensor(self, x: Any, level: int) -> str:  # noqa: N802  # named after the class, which loads torch
+    def repr_Tensor(self, x: Any, level: int) -> str:  # noqa: N802  # named after the class, without importing torch
         return f"a tensor of {'x'.join(map(str, x.shape)) or 'one number'}"
 
     repr_Parameter = repr_Tensor  # noqa: N815
@@ -111,24 +111,24 @@ class _Short(reprlib.Repr):
 
 _SHORT = _Short()
 _SHORT.maxstring = _SHORT.maxother = _LONGEST_LINE
-_SHORT.maxlevel = 3  # what is deeper may take seconds
+_SHORT.maxlevel = 3  # deeper nesting may take seconds
 
 
 def shown(value: object) -> str:
-    """`repr` of what a file or a person gave, cut short where it is long, deep, or refers to itself many times over."""
+    """Return the `repr` of a value from a file or a user, shortened if it is long, nested or self-referential."""
     try:
         return cut(_SHORT.repr(value))
-    except ValueError:  # Python writes no number of more than 4300 digits
-        return f"{type(value).__name__} of very many digits"
+    except ValueError:  # Python refuses to print more than 4300 digits
+        return f"{type(value).__name__} with thousands of digits"
 
 
 def cut(text: str) -> str:
-    """The beginning of what is too long to be read on a screen, up to the end of a word."""
+    """Return `text`, shortened at a word boundary if it is too long for a screen."""
     if len(text) <= _LONGEST_LINE:
         return text
     return f"{text[:_LONGEST_LINE].rpartition(' ')[0] or text[:_LONGEST_LINE]} …"
 
 
 def nearest(name: str, known: Iterable[str], count: int = 1) -> list[str]:
-    """The names of `known` that look most like `name`, best first; empty where nothing is close."""
+    """Return the names in `known` most similar to `name`, best first; empty if nothing is close."""
     return difflib.get_close_matches(name, list(known), n=count, cutoff=0.5)

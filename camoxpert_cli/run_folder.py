@@ -1,17 +1,17 @@
-"""The run folder: where a run keeps its settings, measurements and checkpoints.
+"""The run folder, in which a run keeps its settings, metrics and checkpoints.
 
 config.yaml      every setting, as resolved
 env.json         versions and command line
-metrics.jsonl    one JSON object a line, in the order in which things happened
-history.json     a list, one object an epoch
-last.pth         all that is needed to go on
-previous.pth     the last.pth before it
+metrics.jsonl    one JSON object per line, in chronological order
+history.json     a list with one object per epoch
+last.pth         everything needed to resume
+previous.pth     the previous last.pth
 best_model.pth   the weights with the best validation IoU
-strategy.json    which strategy for several GPUs short trials chose, and why; where there were any
-results.json     scores of best_model.pth on the held-out images and the test sets, written when the run ends
-per_image.csv    the same of each image
+strategy.json    the multi-GPU strategy chosen by short trials, and why; only if there were trials
+results.json     scores of best_model.pth on the validation images and the test sets, written when the run ends
+per_image.csv    the same scores for each image
 report.html      scores, curves and images on one page
-curves.png       losses and validation scores over the epochs
+curves.png       losses and validation scores by epoch
 """
 
 from __future__ import annotations
@@ -41,19 +41,19 @@ from camoxpert_cli.errors import TrainingError, UsageError
 _PACKAGES = ("torch", "torchvision", "timm", "numpy", "opencv-python-headless", "albumentations", "typer")
 LAST, PREVIOUS, BEST = "last.pth", "previous.pth", "best_model.pth"
 CHECKPOINTS = (LAST, PREVIOUS, BEST)  # the newest first
-# What makes a folder the folder of a run; one that stopped before its first epoch ended has nothing to lose.
+# Files that make a folder a run folder; a run that stopped before its first epoch ended has nothing to lose.
 _PRECIOUS = ("history.json", *CHECKPOINTS, "results.json")
 STRATEGY_FILE = "strategy.json"
 _PAGES = ("per_image.csv", "report.html", "curves.png")
 _BEGUN = ("config.yaml", "env.json", "metrics.jsonl", STRATEGY_FILE)
 _FILES = (*_PRECIOUS, *_PAGES, *_BEGUN)
-# Filled by a run, with files of names that do not stand there before: a run's own folders, or somebody else's.
+# Subfolders whose file names are not known in advance: a run's own, or somebody else's.
 _FOLDERS = ("logs", "tensorboard")
-# By what a file that a run wrote is told from somebody else's of the same name: by what its content has, or by bytes
-# among the first thousand. Content of other types is damaged rather than somebody's.
+# How a run's file is told from somebody else's with the same name: by its parsed content, or by bytes among the first
+# thousand. Content of unexpected types counts as damaged, not as somebody else's.
 _IN_CONTENT: dict[str, Callable[[Any], bool]] = {
     "env.json": lambda content: "camox" in content["versions"],
-    # A preset says only what differs, and never where the run is.
+    # A preset has only some settings, and never the run folder.
     "config.yaml": lambda content: content.keys() >= {"model", "data", "train"} and "checkpoint_dir" in content["run"],
     "metrics.jsonl": lambda content: "epoch" in content and content["event"] in ("step", "epoch", "resume"),
     "history.json": lambda content: all(row.keys() >= {"epoch"} for row in content),
@@ -65,15 +65,15 @@ _IN_BYTES = {
     "report.html": b"script-src 'sha256-",
 }
 
-# Descriptors that hold a folder's lock. A loader's worker would hold it on after this process was killed.
+# Descriptors that hold a folder lock. Inherited by a loader worker, they would keep the lock after this process died.
 _locks: set[int] = set()
 os.register_at_fork(after_in_child=lambda: _let_go())
 
 
 class RunFolder:
-    """Names and writers of a run folder's files. Creates nothing before `create`.
+    """Paths of a run folder's files and methods that write them. Creates nothing before `create`.
 
-    Where several processes train together one of them `writes`; the writers of the others do nothing.
+    If several processes train together, only one of them `writes`; the writing methods of the others do nothing.
     """
 
     def __init__(self, path: Path, *, writes: bool = True) -> None:
@@ -96,36 +96,36 @@ class RunFolder:
 
     @property
     def holds_checkpoint(self) -> bool:
-        """Whether a run was saved here that can go on."""
+        """Return whether the folder contains a checkpoint to resume from."""
         return any((self.path / name).is_file() for name in CHECKPOINTS)
 
     @property
     def resume_command(self) -> str:
-        """What to type to go on with the run, quoted for a shell."""
+        """Return the command that resumes the run, quoted for a shell."""
         return f"camox resume {shlex.quote(str(self.path))}"
 
     @property
     def settings(self) -> dict[str, Any]:
-        """What config.yaml says, section by section; nothing where it is missing, damaged or none of a run's."""
+        """Return config.yaml by section; empty if it is missing, damaged or not written by a run."""
         path = self.path / "config.yaml"
         content = _content(path) if _is_runs(path) else {}
         return content if all(isinstance(section, dict) for section in content.values()) else {}
 
     @property
     def stamps(self) -> list[tuple[int, int] | None]:
-        """What changes whenever a checkpoint in the folder is replaced.
+        """Return size and time of each checkpoint, which change whenever one is replaced.
 
-        Not its inode: file systems that are programs may give a file another one whenever they are asked.
+        Inodes are not used: FUSE file systems may report a different one on every call.
         """
         found = [_status(self.path / name) for name in CHECKPOINTS]
         return [None if each is None else (each.st_size, each.st_mtime_ns) for each in found]
 
     def refuse_other_run(self, resume_from: Path | None, inputs: Iterable[str] = ()) -> None:
-        """Raise UsageError where a run in this folder would write over anything that is not its own.
+        """Raise UsageError if a run in this folder would overwrite anything that is not its own.
 
-        That is another run than the one that `resume_from` goes on with, a file that camox did not write, whatever is
-        no regular file, and one of the `inputs`, which the run reads. What a run that stopped before its first epoch
-        ended has left may go.
+        That is: a run other than the one resumed by `resume_from`, a file not written by camox, anything that is not a
+        regular file, and any of the `inputs` that the run reads. Leftovers of a run that stopped before its first epoch
+        ended may be overwritten.
         """
         self._refuse_file()
         there = [name for name in (*_FILES, *_FOLDERS) if os.path.lexists(self.path / name)]
@@ -135,24 +135,26 @@ class RunFolder:
             if not (path.is_dir() if name in _FOLDERS else path.is_file()):
                 kind = "folder" if name in _FOLDERS else "regular file"
                 raise UsageError(
-                    f"{path} is not a {kind}, and a run would write one there; nothing was changed", elsewhere
+                    f"{path} is not a {kind}, but a run would write one there; nothing was changed", elsewhere
                 )
         for path in map(Path, inputs):
             if next((each for each in there if path.resolve() == (self.path / each).resolve()), None) is not None:
-                raise UsageError(f"{path} is an input of this run, which would overwrite it", elsewhere)
+                raise UsageError(f"{path} is an input of this run and would be overwritten", elsewhere)
         own = {name: _is_runs(self.path / name) for name in there}
         if self.curves.name in there:
-            own[self.curves.name] = own.get(self.report.name) or False  # it comes after that, and tells nothing
+            own[self.curves.name] = (
+                own.get(self.report.name) or False
+            )  # written after the report, and not recognizable itself
         if resume_from is not None and resume_from.parent.resolve() == self.path.resolve():
             may_go = {*_FILES, *_FOLDERS} if True in own.values() else {*CHECKPOINTS}
-            # In the folder of a run these are the run's: what is in them that no run writes is damage.
+            # In a run's folder these belong to the run: unexpected content in them is damage.
             own.update({name: None for name in ("history.json", "metrics.jsonl", STRATEGY_FILE) if name in own})
         else:
             found = [name for name in _PRECIOUS if name in there]
             if found:
-                go_on = f", or go on with it: {self.resume_command}" if self.last.exists() else ""
+                go_on = f", or resume that run: {self.resume_command}" if self.last.exists() else ""
                 raise UsageError(
-                    f"the folder {self.path} holds another run ({', '.join(found)}); nothing was changed",
+                    f"the folder {self.path} already contains a run ({', '.join(found)}); nothing was changed",
                     f"choose another --checkpoint-dir{go_on}",
                 )
             is_runs = own.get("env.json") or own.get("metrics.jsonl") or self._is_named_in_settings()
@@ -160,21 +162,21 @@ class RunFolder:
         foreign = [name for name in there if own[name] is False or name not in may_go]
         if foreign:
             raise UsageError(
-                f"the folder {self.path} holds what camox did not write there, under names that this run would use: "
-                f"{', '.join(foreign)}; nothing was changed",
+                f"the folder {self.path} contains files that camox did not write there, with names that this run "
+                f"would use: {', '.join(foreign)}; nothing was changed",
                 f"{elsewhere}, or move {'it' if len(foreign) == 1 else 'them'} away",
             )
 
     def refuse_foreign(self, checkpoint: Path) -> None:
-        """Raise UsageError where `checkpoint`, which another program wrote, lies in this folder."""
+        """Raise UsageError if `checkpoint`, written by another program, is in this folder."""
         if checkpoint.parent.resolve() == self.path.resolve():
             raise UsageError(
-                f"{checkpoint} is of another program, and this run would write {BEST} beside or over it",
+                f"{checkpoint} was written by another program, and this run would write {BEST} next to it or over it",
                 "choose another folder with --checkpoint-dir",
             )
 
     def create(self) -> None:
-        """Make the folder. Raises UsageError where that is impossible or nothing can be written to it."""
+        """Create the folder. Raises UsageError if that fails or the folder is not writable."""
         if not self.writes:
             return
         try:
@@ -186,16 +188,16 @@ class RunFolder:
             raise self._unwritable(error) from error
 
     def is_writable(self) -> bool:
-        """Whether files can be made in the folder; writes nothing."""
+        """Return whether files can be created in the folder; writes nothing."""
         return os.access(self.path, os.W_OK | os.X_OK)
 
     @contextmanager
     def locked(self, *, shared: bool = False) -> Iterator[None]:
-        """Keep the folder for this process, from before anything in it is looked at.
+        """Lock the folder for this process, before anything in it is examined.
 
-        Makes the folder, and takes it away where it is still empty in the end. A launcher and the one of its workers
-        that writes hold it together, `shared`, so that it is kept until both have ended. Raises UsageError where
-        another process is at work in it.
+        Creates the folder, and removes it on exit if it is still empty. A launcher and its writing worker hold a
+        `shared` lock together, so that the folder stays locked until both have ended. Raises UsageError if another
+        process is using it.
         """
         if not self.writes:
             yield
@@ -213,18 +215,18 @@ class RunFolder:
                 self._hold(fcntl.LOCK_SH if shared else fcntl.LOCK_EX)
                 status = _status(self.path)
                 if status is None or not os.path.samestat(status, os.fstat(self._lock)):
-                    continue  # what was locked is no longer there
+                    continue  # the locked folder no longer exists
                 yield
                 return
             finally:
                 for each in made:
-                    with suppress(OSError):  # it holds a run
+                    with suppress(OSError):  # not empty: it contains a run
                         each.rmdir()
                 _locks.discard(self._lock)
                 os.close(self._lock)
 
     def share_lock(self) -> None:
-        """Let a worker hold the folder that this process has locked, too. Raises UsageError as `locked`."""
+        """Let a worker share the lock of this process. Raises UsageError as `locked` does."""
         self._hold(fcntl.LOCK_SH)
 
     def _hold(self, kind: int) -> None:
@@ -234,19 +236,21 @@ class RunFolder:
                 fcntl.flock(self._lock, kind | fcntl.LOCK_NB)
             except BlockingIOError as error:
                 raise UsageError(
-                    f"another process is at work in the run folder {self.path}",
-                    "wait for its end, or choose another folder with --checkpoint-dir",
+                    f"another process is using the run folder {self.path}",
+                    "wait for it to end, or choose another folder with --checkpoint-dir",
                 ) from error
 
     def _is_named_in_settings(self) -> bool:
-        """Whether config.yaml is that of a run in this folder, and no copy of another one's."""
+        """Return whether config.yaml belongs to a run in this folder, and is not a copy from another one."""
         named = self.settings.get("run", {}).get("checkpoint_dir")
         return isinstance(named, str) and Path(named).resolve() == self.path.resolve()
 
     def _refuse_file(self) -> None:
         if os.path.lexists(self.path) and not self.path.is_dir():
-            kind = "a file" if self.path.is_file() else "a broken link or not a folder"
-            raise UsageError(f"the run folder {self.path} is {kind}", "choose another folder with --checkpoint-dir")
+            kind = "a file" if self.path.is_file() else "a broken link or a special file"
+            raise UsageError(
+                f"{self.path} is {kind}, expected a run folder", "choose another folder with --checkpoint-dir"
+            )
 
     def _unwritable(self, error: OSError) -> UsageError:
         return UsageError(
@@ -255,33 +259,34 @@ class RunFolder:
         )
 
     def sweep(self) -> None:
-        """Remove what a process that was killed left half-written."""
+        """Remove files that a killed process left half-written."""
         if self.writes:
             atomic.sweep(*(self.path / name for name in _FILES))
 
     def require_space(self, size: int) -> None:
-        """Raise TrainingError unless the checkpoints in the folder may come to `size` bytes."""
+        """Raise TrainingError unless the disk has room for checkpoints of `size` bytes in all."""
         if not self.writes:
             return
         there = sum(path.stat().st_size for path in (self.last, self.previous) if path.exists())
         free = shutil.disk_usage(self.path).free
         if free < size - there:
             raise TrainingError(
-                f"the disk of {self.path} has {console.in_gib(free)} free, and checkpoints of this network need "
+                f"the disk of {self.path} has {console.in_gib(free)} free, but checkpoints of this network need "
                 f"{console.in_gib(size - there)} more",
                 "free some space, or choose another disk with --checkpoint-dir",
             )
 
     def write_settings(self, config: Mapping[str, Any]) -> None:
-        """config.yaml and env.json; the folder must exist."""
+        """Write config.yaml and env.json; the folder must exist."""
         self._write(self.path / "config.yaml", yaml.safe_dump(dict(config), sort_keys=False))
         self._write(self.path / "env.json", json.dumps(environment(), indent=2) + "\n")
 
     def write_strategy(self, text: str) -> None:
+        """Write strategy.json."""
         self._write(self.path / STRATEGY_FILE, text)
 
     def log(self, event: str, **values: Any) -> None:
-        """Append one object to metrics.jsonl: `event`, the time in seconds since 1970, `values`."""
+        """Append one object to metrics.jsonl: `event`, the time in seconds since 1970, and `values`."""
         if not self.writes:
             return
         line = json.dumps({"event": event, "time": round(time.time(), 3), **values})
@@ -289,9 +294,9 @@ class RunFolder:
             file.write(line + "\n")
 
     def go_on_from(self, epoch: int, samples: int, history: list[dict[str, Any]], checkpoint: Path) -> None:
-        """Have the log and the history end where a run goes on: with `epoch` complete epochs and `samples` after them.
+        """Truncate log and history to where a run resumes: after `epoch` complete epochs and `samples` more samples.
 
-        What a process that was killed did after its last save is done, and written down, again.
+        Whatever a killed process did after its last save is repeated, and logged again.
         """
         if self.writes and self.metrics.exists():
             lines = self.metrics.read_bytes().split(b"\n")
@@ -301,21 +306,23 @@ class RunFolder:
         self.log("resume", checkpoint=str(checkpoint), epoch=epoch, samples=samples)
 
     def write_history(self, history: list[dict[str, Any]]) -> None:
+        """Replace history.json; a failure is only a warning."""
         if not self.writes:
             return
         with self._going_on(self.history):
             atomic.write_text(self.history, json.dumps(history, indent=2) + "\n")
 
     def write_results(self, results: Mapping[str, Any]) -> None:
+        """Replace results.json. Raises TrainingError if it cannot be written."""
         self._write(self.results, json.dumps(results, indent=2) + "\n")
 
     def remove_results(self) -> None:
-        """What is written when a run ends."""
+        """Remove the files that are written when a run ends."""
         for path in (self.results, self.per_image, self.curves, self.report):
             self.remove(path)
 
     def remove(self, path: Path) -> None:
-        """Of the folder's files one that no longer tells the truth, where it is there."""
+        """Remove a file of this folder that is out of date, if it exists."""
         if self.writes:
             path.unlink(missing_ok=True)
 
@@ -330,22 +337,22 @@ class RunFolder:
 
     @contextmanager
     def _going_on(self, path: Path) -> Iterator[None]:
-        """A full disk costs lines of a log, not hours of training; the checkpoints hold the history as well."""
+        """Turn a failed write into a warning: a log must not end training, and checkpoints have the history."""
         try:
             yield
         except OSError as error:
             if path not in self._given_up:
-                console.warn(f"{path} cannot be written: {error.strerror}; training goes on without it")
+                console.warn(f"{path} cannot be written: {error.strerror}; training continues without it")
             self._given_up.add(path)
 
 
 def _without_waiting(path: str, flags: int) -> int:
-    """Opens a file; a pipe that took its place is an error instead of a wait for its reader."""
+    """Open a file; a pipe in its place raises an error instead of blocking until it is read."""
     return os.open(path, flags | os.O_NONBLOCK, 0o666)
 
 
 def _lies_before(line: bytes, epoch: int, samples: int) -> bool:
-    """Whether a line of the log tells of what a run that goes on does not do again; a damaged one tells nothing."""
+    """Return whether a log line is about work that a resumed run does not repeat; False for a damaged line."""
     try:
         row = json.loads(line.decode())
         if row["event"] == "step":
@@ -356,9 +363,9 @@ def _lies_before(line: bytes, epoch: int, samples: int) -> bool:
 
 
 def _is_runs(path: Path) -> bool | None:
-    """Whether a run wrote the file or folder of this name; None where it does not tell, or is damaged."""
+    """Return whether a run wrote this file or folder; None if that cannot be told or it is damaged."""
     if path.name == "logs":
-        with suppress(OSError):  # those of processes that failed before any other file was there
+        with suppress(OSError):  # logs of processes that failed before any other file was written
             return all(re.fullmatch(r"rank\d+\.log", each.name) for each in path.iterdir()) or None
     if path.name in _IN_BYTES:
         with suppress(OSError), path.open("rb") as file:
@@ -375,7 +382,7 @@ def _is_runs(path: Path) -> bool | None:
 
 
 def _content(path: Path) -> Any:
-    """What a file of JSON or YAML holds, the first line of .jsonl; None where that cannot be read."""
+    """Return the parsed content of a JSON or YAML file, of .jsonl its first line; None if it cannot be read."""
     with suppress(OSError, ValueError, yaml.YAMLError, RecursionError), path.open("rb") as file:
         text = (file.readline() if path.suffix == ".jsonl" else file.read()).decode()
         return yaml.safe_load(text) if path.suffix == ".yaml" else json.loads(text)
@@ -395,7 +402,7 @@ def _let_go() -> None:
 
 
 def default_path(name: str | None) -> Path:
-    """runs/<name>-<time>, with a number behind it where that is taken; `name` may be a preset's path."""
+    """Return runs/<name>-<time>, with a number appended if that exists; `name` may be a preset's path."""
     stem = f"{Path(name).stem if name else 'train'}-{time.strftime('%Y%m%d-%H%M%S')}"
     endings = itertools.chain([""], (f"-{number}" for number in itertools.count(2)))
     paths = (Path("runs") / f"{stem}{ending}" for ending in endings)
@@ -403,7 +410,7 @@ def default_path(name: str | None) -> Path:
 
 
 def make_default(name: str | None) -> Path:
-    """`default_path`, made as a folder by this process alone: many may start within a second. Raises UsageError."""
+    """Create the folder `default_path`, unique to this process even if many start at once. Raises UsageError."""
     while True:
         path = default_path(name)
         try:
@@ -412,13 +419,15 @@ def make_default(name: str | None) -> Path:
             return path
         except FileExistsError:
             if not path.parent.is_dir():
-                raise UsageError(f"{path.parent} is a file", "choose a folder with --checkpoint-dir") from None
+                raise UsageError(
+                    f"{path.parent} is a file, expected a folder", "choose a folder with --checkpoint-dir"
+                ) from None
         except OSError as error:
             raise RunFolder(path)._unwritable(error) from error
 
 
 def versions() -> dict[str, str]:
-    """Version of camox, Python and every package that can change a result, without importing them."""
+    """Return the versions of camox, Python and every package that can affect results, without importing them."""
     found = {"camox": __version__, "python": platform.python_version()}
     for package in _PACKAGES:
         try:
@@ -429,7 +438,7 @@ def versions() -> dict[str, str]:
 
 
 def environment() -> dict[str, Any]:
-    """What env.json holds."""
+    """Return the content of env.json."""
     return {
         "command": sys.argv,
         "platform": platform.platform(),

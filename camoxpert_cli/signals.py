@@ -1,6 +1,6 @@
-"""Signals by which a command is asked to end, and who handles them.
+"""Signals that ask a command to stop, and their handlers.
 
-A terminal sends Ctrl-C and, as it closes, a hang-up; `kill` and services send a request to terminate; what a cluster's
+A terminal sends SIGINT on Ctrl-C and SIGHUP when it closes; `kill` and services send SIGTERM; what a cluster's
 scheduler sends ahead of its time limit is up to the user.
 """
 
@@ -15,19 +15,19 @@ from typing import Any, TypeAlias
 
 ASKING = {
     signal.SIGINT: "Ctrl-C",
-    signal.SIGTERM: "a request to terminate",
-    signal.SIGHUP: "a hang-up (SIGHUP)",
-    signal.SIGQUIT: "a request to quit (SIGQUIT)",
-    signal.SIGUSR1: "a signal (SIGUSR1)",
-    signal.SIGUSR2: "a signal (SIGUSR2)",
-    signal.SIGXCPU: "a limit of processor time (SIGXCPU)",
+    signal.SIGTERM: "SIGTERM",
+    signal.SIGHUP: "SIGHUP (terminal closed)",
+    signal.SIGQUIT: "SIGQUIT",
+    signal.SIGUSR1: "SIGUSR1",
+    signal.SIGUSR2: "SIGUSR2",
+    signal.SIGXCPU: "SIGXCPU (CPU time limit)",
 }
-# What people send a second time where they do not want to wait; the system repeats a limit every second.
+# Sent a second time by users who do not want to wait; the system itself repeats SIGXCPU every second.
 INSISTING = (signal.SIGINT, signal.SIGTERM, signal.SIGQUIT)
-# As shells have it.
+# As in shells.
 EXIT_CODES = frozenset(128 + number for number in ASKING)
-UNHEARD = 128 + signal.SIGPIPE  # whoever read the output has gone
-# Seconds within which a signal that comes twice is one: `timeout`, and others, send it to a process and to its group.
+UNHEARD = 128 + signal.SIGPIPE  # the reader of the output has gone
+# Seconds within which a repeated signal counts once: `timeout` and others signal both a process and its group.
 ONE_PRESS = 1.0
 
 Handler: TypeAlias = Callable[[int, FrameType | None], None]
@@ -35,7 +35,7 @@ _asked_at = -ONE_PRESS
 
 
 class Asked(KeyboardInterrupt):
-    """What `interrupt` raises wherever the main thread is."""
+    """Raised by `interrupt` in the main thread; carries the signal's number."""
 
     def __init__(self, number: int) -> None:
         super().__init__(number)
@@ -43,7 +43,7 @@ class Asked(KeyboardInterrupt):
 
 
 def interrupt(number: int, frame: FrameType | None) -> None:
-    """The handler for a command that has nothing to finish: any of the signals does what Ctrl-C does."""
+    """Raise Asked: the handler of commands with nothing to finish, for which every signal acts like Ctrl-C."""
     global _asked_at
     now = time.monotonic()
     if now - _asked_at > ONE_PRESS:
@@ -52,15 +52,15 @@ def interrupt(number: int, frame: FrameType | None) -> None:
 
 
 def number_of(error: KeyboardInterrupt) -> signal.Signals:
-    """The signal that raised it."""
+    """Return the signal that raised `error`."""
     return error.number if isinstance(error, Asked) else signal.SIGINT
 
 
 def take_over(handler: Handler) -> dict[signal.Signals, Any]:
-    """Have `handler` called from now on; returns the handlers before, for `give_back`.
+    """Install `handler` for all signals in ASKING; returns the previous handlers, for `give_back`.
 
-    Signals that are ignored, as by `nohup`, or that something else is in charge of stay as they are, and so do all of
-    them outside of the main thread, which alone may set handlers.
+    Signals that are ignored, as under `nohup`, or handled by something else are left alone. Outside the main thread,
+    which alone may set handlers, nothing is installed.
     """
     if threading.current_thread() is not threading.main_thread():
         return {}
@@ -69,6 +69,6 @@ def take_over(handler: Handler) -> dict[signal.Signals, Any]:
 
 
 def give_back(before: Mapping[signal.Signals, Any]) -> None:
-    """Undo `take_over`."""
+    """Restore the handlers that `take_over` returned."""
     for number, handler in before.items():
         signal.signal(number, handler)

@@ -1,6 +1,6 @@
-"""Files that a command is about to write, all looked at before it works.
+"""Checks of the files that a command is about to write, made before its work starts.
 
-Nothing is ever replaced but what camox wrote, and that only where it was asked for.
+Only files written by camox are ever replaced, and only on request.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ def check_targets(
     overwrite: bool,
     inputs: Iterable[Path] = (),
     beside: Iterable[Path] = (),
-    taken: Callable[[Path], str] = lambda path: f"{path} exists already",
+    taken: Callable[[Path], str] = lambda path: f"{path} already exists",
 ) -> None:
-    """Raise UsageError unless all of `paths` can be written and none would take away what is not camox's.
+    """Raise UsageError unless all `paths` can be written without overwriting files of other programs.
 
-    A file that is there may be replaced with `overwrite`, where it `is_ours` and no name of one of `inputs`. A link to
-    a file counts as that file. `beside` are further files that will be written, which were looked at before. `hint` is
-    what to do instead; `taken` says that there is a file, where `overwrite` was not given. Makes no file and no folder.
+    An existing file may be replaced with `overwrite`, if it `is_ours` and is none of the `inputs`. A link counts as the
+    file it points to. `beside` are further files that will be written and were checked before. `hint` is what to do
+    instead; `taken` returns the message for an existing file without `overwrite`. Creates no file and no folder.
     """
     folders: dict[Path, Path] = {}
     names = {Path(os.path.realpath(path.parent), path.name): path for path in beside}
@@ -50,26 +50,27 @@ def check_targets(
         if read is None:
             read = {(found.st_dev, found.st_ino): each for each in inputs if (found := _status_or_none(each))}
         if (source := read.get((status.st_dev, status.st_ino))) is not None:
-            raise UsageError(f"{path} would take the place of {source}, which is to be read", hint)
+            raise UsageError(f"{path} would overwrite {source}, which is an input", hint)
         if not overwrite:
-            raise UsageError(taken(path), f"{hint}, or --overwrite where that is meant")
+            raise UsageError(taken(path), f"{hint}, or add --overwrite to replace it")
         if not is_ours(real):
-            raise UsageError(f"{path} exists and camox did not write it, so it is not replaced", hint)
+            raise UsageError(f"{path} already exists and was not written by camox; not overwritten", hint)
     for each in {real.parent for real in names}:
         if clash := next((names[above] for above in (each, *each.parents) if above in names), None):
-            raise UsageError(f"{clash} cannot be both a file and a folder", hint)
+            raise UsageError(f"{clash} would have to be both a file and a folder", hint)
 
 
 def check_parent(path: Path) -> None:
-    """Raise UsageError where the folder for one file is not there: a typing error, more often than a new folder."""
+    """Raise UsageError if the folder of one file does not exist: that is more often a typo than a new folder."""
     if not os.path.isdir(path.parent):  # noqa: PTH112 -- False for impossible names
         raise UsageError(
-            f"there is no folder {path.parent} to write {path.name} to", f"mkdir -p {shlex.quote(str(path.parent))}"
+            f"{path.name} cannot be written: folder {path.parent} does not exist",
+            f"mkdir -p {shlex.quote(str(path.parent))}",
         )
 
 
 def is_file_of(path: Path, other: Path) -> bool:
-    """Whether both are names of one file that is there."""
+    """Return whether both paths name the same existing file."""
     try:
         return path.samefile(other)
     except (OSError, ValueError):
@@ -77,34 +78,34 @@ def is_file_of(path: Path, other: Path) -> bool:
 
 
 def check_folder(folder: Path, hint: str) -> Path:
-    """Where `folder` is once links are followed. Makes nothing.
+    """Return `folder` with links resolved. Creates nothing.
 
-    Raises UsageError unless files can be written to it, or it can be made where it is not there.
+    Raises UsageError unless files can be written to it or, if it is missing, it can be created.
     """
     _refuse_dash(folder, hint)
     if not all(is_plain(part) or part == ".." for part in folder.parts if part != folder.anchor):
-        raise UsageError(f"{str(folder)!r} cannot be the name of a folder", hint)
+        raise UsageError(f"{str(folder)!r} is not a valid folder name", hint)
     for each in (folder, *folder.parents):
         if os.path.islink(each) and not os.path.exists(each):  # noqa: PTH110, PTH114 -- False for impossible names
-            raise UsageError(f"{each} is a link to {each.readlink()}, which is not there", hint)
+            raise UsageError(f"{each} is a link to {each.readlink()}, which does not exist", hint)
     try:
         there = real = Path(os.path.realpath(folder))
         while not os.path.lexists(there):
             _refuse_name(there.name, there.parent, hint)
             there = there.parent
-        with tempfile.TemporaryFile(dir=there) as probe:  # has no name where the file system can do without
+        with tempfile.TemporaryFile(dir=there) as probe:  # unnamed if the file system supports that
             probe.write(b"\0")
     except NotADirectoryError as error:
-        why = "is a file, expected a folder" if there == real else f"cannot be made a folder: {there} is a file"
+        why = "is a file, expected a folder" if there == real else f"cannot be created: {there} is a file"
         raise UsageError(f"{folder} {why}", hint) from error
     except OSError as error:
-        why = "written to" if there == real else "made a folder"
+        why = "written to" if there == real else "created"
         raise UsageError(f"{folder} cannot be {why}: {error.strerror}", hint) from error
     return real
 
 
 def is_plain(name: str) -> bool:
-    """Whether `name` can be that of a file or folder within another one: no path, nothing that leads elsewhere."""
+    """Return whether `name` is valid for a file or folder inside another one: no path, nothing that leads elsewhere."""
     try:
         os.fsencode(name)
     except UnicodeEncodeError:
@@ -113,35 +114,35 @@ def is_plain(name: str) -> bool:
 
 
 def within(folder: Path, name: str, hint: str) -> Path:
-    """The file or folder `name` directly in `folder`. Raises UsageError for a name that would lie elsewhere."""
+    """Return the path of `name` directly in `folder`. Raises UsageError for a name that would lead elsewhere."""
     if not is_plain(name):
-        raise UsageError(f"{name!r} cannot be the name of a file or folder in {folder}", hint)
+        raise UsageError(f"{name!r} is not a valid name for a file or folder in {folder}", hint)
     return folder / name
 
 
 def _refuse_dash(path: Path, hint: str) -> None:
     if path.parts[:1] == ("-",):
-        raise UsageError("- is not the name of a file or folder: camox does not write files to stdout", hint)
+        raise UsageError("- is not accepted as a file or folder: camox does not write files to stdout", hint)
 
 
 def _refuse_name(name: str, folder: Path, hint: str) -> None:
-    """Raise UsageError for a name that the file system of `folder`, or of the nearest above it, cannot hold."""
+    """Raise UsageError for a name that the file system of `folder`, or of its nearest existing parent, cannot store."""
     if not is_plain(name):
-        raise UsageError(f"{name!r} cannot be the name of a file or folder", hint)
+        raise UsageError(f"{name!r} is not a valid name for a file or folder", hint)
     while not folder.is_dir() and folder != folder.parent:
         folder = folder.parent
     size, most = len(os.fsencode(name)), os.pathconf(folder, "PC_NAME_MAX")
-    if size > most > 0:  # some file systems that are programs do not say
-        raise UsageError(f"the name {name} has {size} bytes, and {most} are the most that {folder} takes", hint)
+    if size > most > 0:  # some FUSE file systems report no limit
+        raise UsageError(f"the name {name} has {size} bytes, more than the {most} that {folder} allows", hint)
 
 
 def _status(real: Path, path: Path, hint: str) -> os.stat_result | None:
-    """Of the file at `path`, None where there is none. Raises UsageError for what is there and no file."""
+    """Return the status of the file at `path`, None if there is none. Raises UsageError for anything but a file."""
     try:
         status = real.stat()
     except FileNotFoundError:
         if real.is_symlink():
-            raise UsageError(f"{path} is a link to {real.readlink()}, which is not there", hint) from None
+            raise UsageError(f"{path} is a link to {real.readlink()}, which does not exist", hint) from None
         return None
     except OSError as error:
         raise UsageError(f"{path} cannot be written: {error.strerror}", hint) from error

@@ -1,4 +1,4 @@
-"""Folders for what processes that work together tell each other; those of commands that were killed are removed."""
+"""Temporary folders through which cooperating processes communicate; leftovers of killed commands are removed."""
 
 from __future__ import annotations
 
@@ -14,27 +14,27 @@ from pathlib import Path
 from camoxpert_cli.errors import UsageError
 
 _PREFIX = "camox-"
-# Marks such a folder, and is locked as long as the process lives that made it: the system itself takes the lock back.
+# Marks such a folder, and stays locked while the process that created it lives: the system releases the lock.
 _MARK = ".in-use"
 
 
 @contextmanager
 def temporary_folder() -> Iterator[Path]:
-    """A new folder, which is gone in the end. Before, what is left of processes that were killed is removed.
+    """Yield a new folder and remove it on exit; folders left by killed processes are removed first.
 
-    Raises UsageError where none can be made.
+    Raises UsageError if it cannot be created.
     """
     try:
         made = tempfile.TemporaryDirectory(prefix=_PREFIX, ignore_cleanup_errors=True)
     except OSError as error:
         raise UsageError(
-            f"no temporary folder can be made: {error.strerror}",
-            "free some space, or set TMPDIR to a folder that has some",
+            f"a temporary folder cannot be created: {error.strerror}",
+            "free some space, or set TMPDIR to a folder with free space",
         ) from error
     with made as name:
         folder = Path(name)
         _sweep(folder.parent)
-        # Locked before it has its name: an unlocked one belongs to nobody. Where there are no locks none is marked.
+        # Locked before it gets its name: an unlocked mark means an abandoned folder. Without locks there is no mark.
         descriptor = os.open(folder / f"{_MARK}.new", os.O_RDWR | os.O_CREAT, 0o600)
         try:
             with suppress(OSError):
@@ -46,7 +46,7 @@ def temporary_folder() -> Iterator[Path]:
 
 
 def _sweep(parent: Path) -> None:
-    """Remove this user's folders whose process has ended; anything else of such a name stays, links too."""
+    """Remove this user's folders whose process has ended; anything else with such a name stays, links included."""
     for folder in parent.glob(f"{_PREFIX}*"):
         with suppress(OSError):
             status = folder.lstat()

@@ -12,25 +12,25 @@ from camoxpert_cli.commands.options import AsJson, Quiet, file_path, with_settin
 from camoxpert_cli.config.schema import MOST_COUNTED, SETTINGS
 from camoxpert_cli.errors import UsageError
 
-# What changes how long an epoch takes; where weights come from does not, nor how they are learned.
+# Settings that affect how long an epoch takes; the source of weights and the learning rates do not.
 _FLAGS = [
     *(key for key in SETTINGS if key.startswith(("model.", "data.")) and key != "model.backbone_weights"),
     *(f"train.{name}" for name in ("epochs", "stage1_epochs", "batch_size", "stage2_batch_size", "accumulation_steps")),
     *(f"train.{name}" for name in ("skip_stage1", "use_ema", "sync_batchnorm", "precision", "deterministic")),
     "run.device",
 ]
-_FLAGS.remove("data.generated_pictures")
+_FLAGS.remove("data.generated_images")
 
 
 @with_settings(_FLAGS)
 def benchmark(
     preset: Annotated[
-        str | None, typer.Option(metavar="NAME", help="Recipe to measure: its name, or a .yaml file.")
+        str | None, typer.Option(metavar="NAME", help="Preset to measure: its name, or a .yaml file.")
     ] = None,
     gpus: Annotated[
         str | None,
         typer.Option(
-            metavar="N,N", help="Numbers of GPUs to compare, of processes with --device cpu; all and 1 if not given."
+            metavar="N,N", help="GPU counts to compare (processes with --device cpu); 1 and all GPUs if not given."
         ),
     ] = None,
     strategy: Annotated[
@@ -39,25 +39,25 @@ def benchmark(
     steps: Annotated[
         int | None,
         typer.Option(
-            min=1, max=MOST_COUNTED, metavar="N", help="Optimizer steps a repeat; some seconds' worth if not given."
+            min=1, max=MOST_COUNTED, metavar="N", help="Optimizer steps per repeat; a few seconds' worth if not given."
         ),
     ] = None,
     repeats: Annotated[
-        int, typer.Option(min=1, max=MOST_COUNTED, metavar="N", help="Repeats of each measurement.")
+        int, typer.Option(min=1, max=MOST_COUNTED, metavar="N", help="Number of repeats per measurement.")
     ] = 3,
     out: Annotated[
-        Path | None, typer.Option(metavar="FILE", parser=file_path, help="Write the tables as Markdown too.")
+        Path | None, typer.Option(metavar="FILE", parser=file_path, help="Also write the tables to a Markdown file.")
     ] = None,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an earlier table in --out.")] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an earlier table at --out.")] = False,
     as_json: AsJson = False,
     quiet: Quiet = False,
     **flags: Any,
 ) -> None:
-    """Measure minutes per epoch on 1 and more GPUs.
+    """Measure minutes per epoch on one or more GPUs.
 
-    Says what limits them. Trains for some steps, in processes of their own, with the settings and data that train would
-    take, from random weights; keeps nothing and downloads nothing. Without data it generates pictures of COD10K's size.
-    One measurement that fails does not stop the others.
+    Also reports what limits the speed. Each measurement trains for some steps in separate processes, with the settings
+    and data that train would use, from random weights; nothing is kept or downloaded. Without data, images of COD10K's
+    size are generated. If one measurement fails, the others continue.
 
     \b
     Examples:
@@ -80,7 +80,7 @@ def benchmark(
         console.result(json.dumps(report.to_json(result), indent=2) if as_json else report.to_text(result))
         if as_json:
             console.say("\n".join(report.verdict(result)))
-    finally:  # where nobody reads the tables too
+    finally:  # also if the tables cannot be printed
         if out is not None:
             _write(out, report.to_markdown(result))
 

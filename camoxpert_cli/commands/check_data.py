@@ -16,43 +16,43 @@ from camoxpert_cli.errors import DataError, UsageError
 if TYPE_CHECKING:
     from camoxpert_cli.data.check import Fault, Report, SetReport
 
-# Of each kind of fault, on a screen; --json has them all.
+# Problems shown of each kind; --json has them all.
 _MOST_SHOWN = 10
 
 
 def check_data(
-    roots: Annotated[
-        list[Path] | None, typer.Argument(metavar="DIR", help="Data set folders, as train takes them.")
-    ] = None,
+    roots: Annotated[list[Path] | None, typer.Argument(metavar="DIR", help="Dataset folders, as for train.")] = None,
     images: Annotated[
-        list[Path] | None, typer.Option(metavar="DIR", help="Folder of pictures, whatever it is called; with --masks.")
+        list[Path] | None, typer.Option(metavar="DIR", help="Folder of images, whatever its name; requires --masks.")
     ] = None,
-    masks: Annotated[list[Path] | None, typer.Option(metavar="DIR", help="The folder of their masks.")] = None,
+    masks: Annotated[list[Path] | None, typer.Option(metavar="DIR", help="Folder of the masks of --images.")] = None,
     val_images: Annotated[
-        list[Path] | None, typer.Option(metavar="DIR", help="Folder of pictures to validate on; with --val-masks.")
+        list[Path] | None, typer.Option(metavar="DIR", help="Folder of validation images; requires --val-masks.")
     ] = None,
-    val_masks: Annotated[list[Path] | None, typer.Option(metavar="DIR", help="The folder of their masks.")] = None,
+    val_masks: Annotated[
+        list[Path] | None, typer.Option(metavar="DIR", help="Folder of the masks of --val-images.")
+    ] = None,
     include_noncam: Annotated[
         bool,
-        typer.Option("--include-noncam", help="Take COD10K's NonCAM pictures too, which show nothing camouflaged."),
+        typer.Option("--include-noncam", help="Also use COD10K's NonCAM images, which show nothing camouflaged."),
     ] = False,
     write_clean: Annotated[
         Path | None,
         typer.Option(
             metavar="LIST",
             parser=file_path,
-            help="Write the pairs that can be used to a .json file for --dataset-path.",
+            help="Write the usable pairs to a .json file, for --dataset-path.",
         ),
     ] = None,
     as_json: AsJson = False,
     quiet: Quiet = False,
 ) -> None:
-    """Read every picture and mask once, and say what is wrong.
+    """Read every image and mask once and report problems.
 
-    Finds pictures and masks without each other, files that are unreadable or cut off, masks that do not fit, are empty,
-    full, inverted, in colour or not binary, pictures that EXIF turns, pictures that are twice in a set, and training
-    and validation pictures that are in a test set, or in each other. Ends with exit code 3 where there are any, and
-    where a folder has nothing that can be used.
+    Finds images without masks and masks without images; unreadable or truncated files; masks that have the wrong size
+    or are empty, full, inverted, in color or not binary; images rotated by EXIF; duplicates within a set; and training
+    or validation images that also occur in a test set, or in each other. Exits with code 3 if there are any, or if a
+    folder contains nothing usable.
 
     \b
     Examples:
@@ -68,7 +68,7 @@ def check_data(
     if len(val_images or []) != len(val_masks or []):
         raise UsageError("--val-images and --val-masks belong together", "give as many of one as of the other")
     if not roots and not images and not val_images:
-        raise UsageError("no data set folder was given", "camox check-data DIR")
+        raise UsageError("no dataset folder was given", "camox check-data DIR")
     if write_clean is not None:
         engine.refuse_list(write_clean)
     folders = list(zip(images or [], masks or [], strict=True))
@@ -79,7 +79,7 @@ def check_data(
             console.result(json.dumps(_to_json(report), indent=2))
         else:
             console.result("\n".join([*_sets(_to_json(report)), "", *_faults(report.faults)]))
-    finally:  # where nobody reads the report too
+    finally:  # also if the report cannot be printed
         if write_clean is not None:
             engine.write_clean(report, write_clean)
     if write_clean is not None:
@@ -92,18 +92,18 @@ def check_data(
 
 
 def _refuse(faults: int, command: list[str], clean: Path | None) -> NoReturn:
-    """Raise DataError; `command` is what was typed, to be typed again with a list where none was written."""
-    count = f"{faults} fault{'s' if faults > 1 else ''} found"
+    """Raise DataError; `command` is what was typed, to be repeated with --write-clean if no list was written."""
+    count = f"{faults} problem{'s' if faults > 1 else ''} found"
     if clean is not None:
         raise DataError(count, shlex.join(["camox", "train", "--dataset-path", str(clean)]))
     raise DataError(
-        f"{count}; a list of the pairs that can be used would leave them out",
+        f"{count}; a list of the usable pairs would exclude them",
         shlex.join(["camox", *command, "--write-clean", "clean.json"]),
     )
 
 
 def _left(report: Report) -> str:
-    """How many pairs can be used."""
+    """Return how many pairs are usable, in words."""
     train, tests, validation = report.clean
     before = {each.name: len(each.pairs) for each in report.sets if each.use == "test"}
     words = [f"{len(train)} training pairs"] if train else []
@@ -113,7 +113,7 @@ def _left(report: Report) -> str:
 
 
 def _to_json(report: Report) -> dict[str, Any]:
-    """The whole report in plain types; sizes are [height, width], areas shares 0..1 of a picture."""
+    """Return the whole report as plain types; sizes are [height, width], areas are fractions of the image, 0 to 1."""
     return {
         "sets": [_set_to_json(each) for each in report.sets],
         "notes": report.notes,
@@ -159,7 +159,7 @@ def _sets(report: dict[str, Any]) -> list[str]:
     from camoxpert_cli.data.reading import SMALL_OBJECT
 
     small_object = f"below {100 * SMALL_OBJECT:g} %"
-    header = ["", "images", "masks", "smallest", "median", "largest", "object's area", small_object]
+    header = ["", "images", "masks", "smallest", "median", "largest", "object area", small_object]
     rows = []
     for each in report["sets"]:
         sizes = ["×".join(map(str, size[::-1])) for size in each["sizes"].values()] or ["", "", ""]
@@ -172,11 +172,11 @@ def _sets(report: dict[str, Any]) -> list[str]:
     for each in report["sets"]:
         title = f"{each['role']} {each['name']}"
         if each["left_out_noncam"]:
-            lines.append(f"{title}: {each['left_out_noncam']} NonCAM pictures left out")
+            lines.append(f"{title}: {each['left_out_noncam']} NonCAM images excluded")
         for name in ("super_classes", "classes"):
             if each[name]:
                 counts = ", ".join(f"{key} {count}" for key, count in each[name].items())
-                lines.append(f"{title}, {name.replace('_', '-')}: {counts}")
+                lines.append(f"{title}, {name.replace('_', '')}: {counts}")
     return lines
 
 
@@ -184,7 +184,7 @@ def _faults(faults: list[Fault]) -> list[str]:
     from camoxpert_cli.data.check import KINDS
 
     if not faults:
-        return ["No faults."]
+        return ["No problems found."]
     lines = []
     for kind, group in groupby(faults, key=lambda fault: fault.kind):
         members = list(group)

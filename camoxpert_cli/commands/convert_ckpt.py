@@ -21,38 +21,36 @@ def convert_ckpt(
     source: Annotated[Path, typer.Argument(metavar="IN", help="Checkpoint of camox or of another program.")],
     target: Annotated[
         Path | None,
-        typer.Argument(metavar="OUT", parser=file_path, help="File to write; .safetensors holds the network alone."),
+        typer.Argument(metavar="OUT", parser=file_path, help="File to write; .safetensors contains the network only."),
     ] = None,
-    add: Annotated[bool, typer.Option("--add", help="Put module. before the network's keys.")] = False,
+    add: Annotated[bool, typer.Option("--add", help="Add the prefix module. to the network's keys.")] = False,
     weights: Annotated[
-        Weights, typer.Option(metavar="model|ema", help="Which weights become the network's.")
+        Weights, typer.Option(metavar="model|ema", help="Weights to store as the network's: raw (model) or EMA.")
     ] = "model",
     keep: Annotated[
         Literal["all", "weights"],
-        typer.Option(metavar="all|weights", help="Keep all that IN holds, or leave out what only training needs."),
+        typer.Option(metavar="all|weights", help="Keep everything in IN, or drop what only training needs."),
     ] = "all",
     to: Annotated[
         Literal["same", "camoxpert"],
-        typer.Option(metavar="same|camoxpert", help="Whose format: that of IN, or the original program's."),
+        typer.Option(metavar="same|camoxpert", help="Output format: that of IN, or of the original CamoXpert."),
     ] = "same",
     in_place: Annotated[bool, typer.Option("--in-place", help="Replace IN.")] = False,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace OUT where it exists.")] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace OUT if it exists.")] = False,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Say what would happen, compare with the network, and write nothing.")
+        bool, typer.Option("--dry-run", help="Print what would happen, compare with the network, and write nothing.")
     ] = False,
     as_is: Annotated[
-        bool, typer.Option("--as-is", help="Write it also where it could not be loaded, as with NaN among the weights.")
+        bool, typer.Option("--as-is", help="Write OUT even if it could not be loaded, for example with NaN weights.")
     ] = False,
-    entry: Annotated[
-        str | None, typer.Option(metavar="NAME", help="Which network of IN, where it holds several.")
-    ] = None,
+    entry: Annotated[str | None, typer.Option(metavar="NAME", help="Network to use if IN contains several.")] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Make a checkpoint fit: change the prefixes of its keys.
+    """Convert a checkpoint: key prefixes, weights or format.
 
-    Takes away, or adds, what DataParallel, compile and others put there. Finds the network by its own names, whatever
-    IN keeps it in and whatever comes before the names: IN may be of camox, the original program, Lightning,
-    accelerate, timm, or a bare state dict. What it writes can be loaded, or it writes nothing.
+    Removes or adds the key prefixes of DataParallel, torch.compile and others. Finds the network by its key names,
+    wherever it is stored in IN and whatever the prefix: IN may come from camox, the original CamoXpert, Lightning,
+    accelerate or timm, or be a bare state dict. Nothing is written unless the result can be loaded.
 
     \b
     Examples:
@@ -82,25 +80,25 @@ def convert_ckpt(
 
 
 def _format_conversion(done: Conversion) -> str:
-    ema = f", {done.ema_tensors} of their average" if done.ema_tensors else ""
+    ema = f", {done.ema_tensors} EMA tensors" if done.ema_tensors else ""
     where = f" in {done.network}" if done.network else ""
     lines = [f"{done.source}: {done.program}, {done.tensors} tensors{where}{ema}"]
     lines.append(f"Keys: {done.removed_prefix!r} removed" if done.removed_prefix else "Keys: no prefix to remove")
     if done.added_prefix:
         lines[-1] += f", {done.added_prefix!r} added"
     if done.dropped:
-        lines.append(f"Left out: {', '.join(done.dropped)}")
+        lines.append(f"Dropped: {', '.join(done.dropped)}")
     if done.tied:
-        lines.append(f"Tied: {done.tied} tensors share their memory with another one")
+        lines.append(f"Tied: {done.tied} tensors share memory with another tensor")
     if done.differences is not None:
         network = f"{done.backbone} with {done.num_experts} experts"
         rows = done.differences
-        lines.append(f"Network: {network}, {f'{len(rows)} tensors differ' if rows else 'every tensor fits'}")
+        lines.append(f"Network: {network}, {f'{len(rows)} tensors differ' if rows else 'all tensors match'}")
         if rows:
             lines.append(console.table(["tensor", "in the file", "in the network"], rows[:_MOST_SHOWN]))
         if len(rows) > _MOST_SHOWN:
             lines.append(f"and {len(rows) - _MOST_SHOWN} more")
     elif not done.written:
-        lines.append("Network: the file does not say which one it is, and fits none that is known")
+        lines.append("Network: not stored in the file, and no known network matches")
     lines.append(f"{'Written' if done.written else 'Would be written'}: {done.target}")
     return "\n".join(lines)

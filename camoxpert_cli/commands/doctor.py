@@ -15,23 +15,24 @@ if TYPE_CHECKING:
     from camoxpert_cli.doctor.examine import Examination
     from camoxpert_cli.doctor.finding import Finding
 
-# Columns of a finding's status and name; the rest is text.
+# Widths of a check's status and name; the rest is text.
 _STATUS, _NAME = 9, 15
 
 
 def doctor(
     preset: Annotated[
-        str | None, typer.Option(metavar="NAME", help="Ask whether this recipe fits, and measure its memory.")
+        str | None, typer.Option(metavar="NAME", help="Also check whether this preset fits, and measure its memory.")
     ] = None,
     as_json: AsJson = False,
     quiet: Quiet = False,
 ) -> None:
-    """Say what this machine can train, having tried it.
+    """Test what this machine can train and recommend settings.
 
-    Runs a kernel and a step in mixed precision on every GPU, copies and a training step by each strategy over all of
-    them, and looks at driver, packages, processor, memory, disk, variables and the network. What crashes or hangs is a
-    finding. Ends with the recommended preset and strategy, and with exit code 5 where the GPUs, or the preset, cannot
-    be trained as it is. Brackets say what was run.
+    Runs a kernel and a mixed-precision step on every GPU, then copies between GPUs and a training step with each
+    strategy on all of them, and checks driver, packages, CPU, memory, disk, environment variables and internet access.
+    Prints one line per check, with the fix if it failed and in brackets what was run; crashes and hangs are reported
+    too. Recommends a preset and a strategy, and exits with code 5 if the GPUs, or the preset, cannot be used as they
+    are.
 
     \b
     Examples:
@@ -50,7 +51,7 @@ def doctor(
 
 
 def to_json(examination: Examination) -> dict[str, Any]:
-    """Findings, recommendation and raw readings in plain types; sizes in bytes, a reading that failed as its `why`."""
+    """Return findings, recommendation and readings as plain types: sizes in bytes, failed readings as their `why`."""
     return {
         "usable": not examination.problems,
         "preset": examination.question.preset,
@@ -65,7 +66,7 @@ def _lines(examination: Examination) -> list[str]:
     lines = [line for finding in examination.findings for line in _finding(finding)]
     first = "Recommended"
     if examination.problems:
-        first += ", once the problems above are solved" if examination.readings.working else " until a GPU works"
+        first += ", once the problems above are fixed" if examination.readings.working else " until a GPU works"
     lines += ["", f"{first}: {recommended.preset}, strategy {recommended.strategy}"]
     lines += [line for sentence in recommended.why for line in _wrapped(sentence, "  ")]
     return [*lines, f"  {recommended.command}"]
@@ -77,7 +78,7 @@ def _finding(finding: Finding) -> list[str]:
     if finding.advice:
         lines += _wrapped(finding.advice, " " * (_STATUS + _NAME) + "-> ")
     if finding.command:
-        # Whole, to be copied.
+        # On one line, to be copied.
         lines.append(" " * (_STATUS + _NAME + 3) + finding.command)
     return lines
 

@@ -25,7 +25,7 @@ def evaluate(
         ),
     ] = None,
     sets: Annotated[
-        list[str] | None, typer.Option("--set", metavar="NAME", help="Score this test set only; may be repeated.")
+        list[str] | None, typer.Option("--set", metavar="NAME", help="Score only this test set; may be repeated.")
     ] = None,
     predictions: Annotated[
         Path | None, typer.Option(metavar="DIR", help="Score the predictions in this folder, from any program.")
@@ -33,7 +33,7 @@ def evaluate(
     images: Annotated[
         Path | None,
         typer.Option(
-            metavar="DIR", help="Folder of images, with --masks; with --predictions only shown in the report."
+            metavar="DIR", help="Folder of images, with --masks; with --predictions, only shown in the report."
         ),
     ] = None,
     masks: Annotated[
@@ -45,31 +45,30 @@ def evaluate(
     save_predictions: Annotated[
         Path | None, typer.Option(metavar="DIR", help="Write predictions to DIR/SET/NAME.png.")
     ] = None,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace what eval wrote there before.")] = False,
-    stretch: Annotated[bool, typer.Option(help="Stretch each map to 0..1 before it is scored, as papers do.")] = True,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace files that eval wrote there before.")] = False,
+    stretch: Annotated[bool, typer.Option(help="Rescale each prediction to 0..1 before scoring, as papers do.")] = True,
     empty_masks: Annotated[
         EmptyMasks,
         typer.Option(
             metavar="reference|exact",
-            help="A mask without object: as PySODMetrics has it, or 1 for a map without any and 0 otherwise.",
+            help="Scores for empty masks: as in PySODMetrics, or exactly 1 if the prediction is empty too, else 0.",
         ),
     ] = "reference",
     tta: Views = None,
     weights: Weights = None,
     img_size: NetworkSide = None,
-    batch_size: Annotated[
-        int, typer.Option(min=1, max=MOST_COUNTED, metavar="N", help="Pictures at a time, per GPU.")
-    ] = 8,
+    batch_size: Annotated[int, typer.Option(min=1, max=MOST_COUNTED, metavar="N", help="Per-GPU batch size.")] = 8,
     precision: Annotated[
-        Precision, typer.Option(metavar="fp32|fp16|bf16|auto", help="Number format of the network.")
+        Precision, typer.Option(metavar="fp32|fp16|bf16|auto", help="Precision of the network.")
     ] = "fp32",
     as_json: AsJson = False,
     quiet: Quiet = False,
     **flags: Any,
 ) -> None:
-    """Score a network, or maps, by the measures that papers print.
+    """Score a checkpoint, or predictions of any program.
 
-    Every picture is scored at its mask's own size, by the rules of PySODMetrics, and counts the same.
+    Computes the measures reported in papers. Every image is scored at the size of its mask, by the rules of
+    PySODMetrics, and all images count equally.
 
     \b
     Examples:
@@ -120,12 +119,12 @@ def evaluate(
         evaluation = found
     from camoxpert_cli.commands.score_tables import to_text
 
-    # First of all, for the disk may refuse what follows.
+    # Printed first, because writing the files may fail.
     try:
         console.result(json.dumps(evaluation.to_json(), indent=2) if as_json else to_text(evaluation))
-    finally:  # where nobody reads them too
+    finally:  # also if they cannot be printed
         if out is not None:
-            output.refuse_overwriting(out, overwrite)  # once more, for another process may have been faster
+            output.refuse_overwriting(out, overwrite)  # once more: another process may have written there since
             output.write_evaluation(out, evaluation)
             console.say(f"Written: {out / output.REPORT}, with {output.RESULTS} and {output.PER_IMAGE}")
     evaluation.require_saved()

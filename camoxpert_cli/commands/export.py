@@ -20,22 +20,22 @@ def export(
     ],
     img_size: NetworkSide = None,
     weights: Weights = None,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace OUT where it exists.")] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace OUT if it exists.")] = False,
 ) -> None:
-    """Write the network for other programs: ONNX or bare weights.
+    """Export the network as ONNX or bare weights.
 
-    ONNX runs without torch and camox.
+    An .onnx file runs without torch and camox.
 
     \b
-    An .onnx file takes and gives
-      images       uint8 (B, 3, S, S): RGB pictures as they are, resized to S;
-                   the network's normalisation is part of the file
+    Input and outputs of an .onnx file:
+      images       uint8 (B, 3, S, S): RGB images, resized to S x S;
+                   normalization is part of the file
       logits       float32 (B, 1, S, S), -15 to 15
       probability  float32 (B, 1, S, S), 0 to 1: the sigmoid of logits
-    B is free. S, the backbone, mean and std, the threshold and more are in
-    the file's metadata, and in that of a .safetensors file.
+    B is dynamic. S, the backbone, mean and std, the threshold and more are
+    in the metadata of .onnx and .safetensors files.
 
-    The file is run in onnxruntime and compared with the network before it takes its name.
+    Before OUT is written, the file is run in onnxruntime and compared with the network.
 
     \b
     Examples:
@@ -47,10 +47,10 @@ def export(
 
     done = run(checkpoint, target, img_size=img_size, weights=weights, overwrite=overwrite)
     said = done.description
-    which = "the average of the weights" if said["weights"] == "ema" else "the weights themselves"
+    which = "EMA weights" if said["weights"] == "ema" else "raw weights"
     console.result(
         f"{checkpoint}: {said['backbone']} with {said['num_experts']} experts, {which}, {said['img_size']} pixels"
     )
     if done.difference is not None:
-        console.result(f"Compared with the network in onnxruntime: logits differ by {done.difference:.1e} at most")
+        console.result(f"Compared with the network in onnxruntime: logits differ by at most {done.difference:.1e}")
     console.result(f"Written: {target}, {done.bytes / _MIB:.1f} MiB")

@@ -1,4 +1,4 @@
-"""Commands: plain help that keeps flags whole at 80 columns, grouped by section, and paths as people write them."""
+"""Command classes: plain help that fits 80 columns without breaking flags, grouped by section, and path arguments."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _UNGROUPED = "Options"
 
 
 class PrintsHelp:
-    """Mixed into a command of Typer's: help is a result like any other."""
+    """Mixin for Typer commands that prints help as a result like any other."""
 
     def get_help_option(self, ctx: Any) -> Any:
         option = super().get_help_option(ctx)  # type: ignore[misc]
@@ -32,16 +32,15 @@ def _print_help(ctx: Any, _: Any, wanted: bool) -> None:
 
 
 class SectionedCommand(PrintsHelp, TyperCommand):
-    """Lists options under their `rich_help_panel`, in the order in which the command declares them.
+    """Command that lists options under their `rich_help_panel`, in declaration order.
 
-    Arguments and options that are paths reach the command with home folders in place of `~`; what no path can be is
-    refused.
+    `~` is expanded in arguments and options that are paths; impossible paths are refused.
     """
 
     def parse_args(self, ctx: Any, args: list[str]) -> Any:
-        # As a path it would be the current folder.
+        # As a path, an empty string would be the current folder.
         if any(re.fullmatch(r"(--[a-z-]+=)?", each) for each in args):
-            raise UsageError("an argument is empty", "leave it out, or set the shell variable that it came from")
+            raise UsageError("an argument is empty", "leave it out, or set the shell variable that it comes from")
         return super().parse_args(ctx, args)
 
     def invoke(self, ctx: Any) -> Any:
@@ -57,7 +56,7 @@ class SectionedCommand(PrintsHelp, TyperCommand):
         return super().invoke(ctx)
 
     def collect_usage_pieces(self, ctx: Any) -> list[str]:
-        """Names of arguments without the braces that Typer puts around those that must be given."""
+        """Return argument names without the braces that Typer adds to required ones."""
         return [re.sub(r"^\{(.*)\}", r"\1", piece) for piece in super().collect_usage_pieces(ctx)]
 
     def format_options(self, ctx: Any, formatter: Any) -> None:
@@ -67,7 +66,7 @@ class SectionedCommand(PrintsHelp, TyperCommand):
             if record is not None:
                 title = _UNGROUPED
                 if parameter.param_type_name == "argument":
-                    title, record = "Arguments", (record[0].partition(" <")[0], record[1])  # without Python's type
+                    title, record = "Arguments", (record[0].partition(" <")[0], record[1])  # without the Python type
                 sections.setdefault(getattr(parameter, "rich_help_panel", None) or title, []).append(record)
         for title, records in sections.items():
             with formatter.section(title):
@@ -78,4 +77,4 @@ def _as_meant(flag: str, path: Path) -> Path:
     try:
         return user_path(path)
     except ValueError as error:
-        raise UsageError(f"{flag} is {shown(str(path))}: {error}", "check the path for typing errors") from error
+        raise UsageError(f"{flag} is {shown(str(path))}: {error}", "check the path for typos") from error

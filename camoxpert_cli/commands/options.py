@@ -1,4 +1,4 @@
-"""Options that several commands share, and those that are made from the settings."""
+"""Options shared by several commands, and options generated from the settings."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ from camoxpert_cli.config.schema import LARGEST_SIDE, SETTINGS, SMALLEST_SIDE, S
 from camoxpert_cli.config.values import AUTO
 from camoxpert_cli.errors import UsageError, shown
 
-# The callback does all; a command that takes this need not look at it.
+# The callback does everything; a command with this option need not look at its value.
 Quiet: TypeAlias = Annotated[
-    bool, typer.Option("--quiet", help="Print results, warnings and errors only.", callback=console.be_quiet)
+    bool, typer.Option("--quiet", help="Print only results, warnings and errors.", callback=console.be_quiet)
 ]
 
 
 def file_path(text: str) -> Path:
-    """The name of a file to write. Raises UsageError for one that ends in /, of which a path knows nothing more."""
+    """Return the path of a file to write. Raises UsageError if `text` ends in /, which a Path would drop."""
     if text.endswith("/"):
-        raise UsageError(f"{shown(text)} is the name of a folder", "give that of a file, without the / at its end")
+        raise UsageError(f"{shown(text)} is a folder, expected a file", "name a file, without the trailing /")
     return Path(text)
 
 
@@ -35,13 +35,13 @@ _WORDS: dict[Any, str] = {int: "N", float: "X", str: "TEXT"}
 def with_settings(keys: Iterable[str]) -> Callable[[Callable[..., None]], Callable[..., None]]:
     """Add a flag for each of the settings `keys` (dotted) to a command whose last parameter is `**flags`.
 
-    The command gets in `flags` the dotted keys that the user gave, as text, whole lists or booleans; checking them is
-    the configuration's task, which tells all mistakes at once.
+    In `flags` the command receives the dotted keys that the user gave, as text, whole lists or booleans. The
+    configuration checks them, and reports all mistakes together.
     """
     chosen = {SETTINGS[key].name: SETTINGS[key] for key in keys}
 
     def decorate(command: Callable[..., None]) -> Callable[..., None]:
-        # Typer reads annotations from the signature; here they are still text.
+        # Typer reads annotations from the signature; here they are still strings.
         hints = get_type_hints(command, include_extras=True)
         own = [
             item.replace(annotation=hints[item.name])
@@ -93,7 +93,7 @@ def _help(setting: Setting) -> str:
             shown = "on" if setting.default else "off"
         notes.append(f"default: {shown}")
     if setting.original:
-        notes.append(f"the original program: {setting.original}")
+        notes.append(f"original CamoXpert: {setting.original}")
     text = setting.help[0].upper() + setting.help[1:] + "."
     return f"{text} [{'; '.join(notes)}]" if notes else text
 
@@ -115,7 +115,7 @@ NetworkSide: TypeAlias = Annotated[
         min=SMALLEST_SIDE,
         max=LARGEST_SIDE,
         metavar="N",
-        help="Side in pixels the network sees; as trained if not given.",
+        help="Input size in pixels per side; as in training if not given.",
     ),
 ]
 Views: TypeAlias = Annotated[
@@ -123,10 +123,14 @@ Views: TypeAlias = Annotated[
     typer.Option(
         "--tta",
         metavar="VIEWS",
-        help="Average the maps of several views: flip (mirrored too), scales (0.75, 1 and 1.25) or flip,scales.",
+        help="Average predictions over views: flip (mirror image), scales (0.75, 1 and 1.25) or flip,scales.",
     ),
 ]
 Weights: TypeAlias = Annotated[
     eval_options.Weights | None,
-    typer.Option("--weights", metavar="model|ema", help="Which weights; the average where there is one, if not given."),
+    typer.Option(
+        "--weights",
+        metavar="model|ema",
+        help="Raw (model) or EMA weights; if not given, EMA if the checkpoint has them.",
+    ),
 ]

@@ -15,37 +15,35 @@ def predict(
     checkpoint: Annotated[
         Path, typer.Argument(metavar="CHECKPOINT", help="Checkpoint of camox or of another program.")
     ],
-    paths: Annotated[
-        list[Path], typer.Argument(metavar="PATH", help="Pictures, folders of pictures, or patterns in quotes.")
-    ],
-    out: Annotated[Path, typer.Option(metavar="DIR", help="Folder for the maps.")],
+    paths: Annotated[list[Path], typer.Argument(metavar="PATH", help="Images, folders of images, or quoted patterns.")],
+    out: Annotated[Path, typer.Option(metavar="DIR", help="Output folder for the predictions.")],
     threshold: Annotated[
         float | None,
-        typer.Option(
-            metavar="X", help="Write 255 where the map reaches this part of 255 and 0 elsewhere; grey if not given."
-        ),
+        typer.Option(metavar="X", help="Write binary masks: 255 where the prediction is at least X times 255, else 0."),
     ] = None,
     overlay: Annotated[
-        bool, typer.Option("--overlay", help="Also write DIR/overlays: pictures with the object tinted and outlined.")
+        bool, typer.Option("--overlay", help="Also write DIR/overlays: images with the object tinted and outlined.")
     ] = False,
     tta: Views = None,
     img_size: NetworkSide = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace files of the same name in --out.")] = False,
-    device: Annotated[Device, typer.Option(metavar="auto|cuda|cpu", help="Where to compute.")] = "auto",
+    device: Annotated[Device, typer.Option(metavar="auto|cuda|cpu", help="Device to run on.")] = "auto",
     quiet: Quiet = False,
 ) -> None:
-    """Write a grey map for every picture, at its own size.
+    """Write a grayscale prediction for every image.
 
-    The brighter, the more likely an animal. The map of photo.jpg is DIR/photo.png. A folder gives the pictures directly
-    in it; in a pattern, ** goes to any depth. A picture that cannot be read is named, and the others are done.
+    A prediction has the size of its image, and brighter pixels are more likely part of an animal. The prediction for
+    photo.jpg is DIR/photo.png. A folder stands for the images directly in it; in a pattern, ** matches any depth. An
+    image that cannot be read is reported, and the others are processed.
 
     \b
     Examples:
-      camox predict runs/first/best_model.pth photo.jpg --out maps
-      camox predict runs/first/best_model.pth photos 'trips/**/*.jpg' --out maps
+      camox predict runs/first/best_model.pth photo.jpg --out predictions
+      camox predict runs/first/best_model.pth photos \\
+          'trips/**/*.jpg' --out predictions
       camox predict runs/first/best_model.pth photos --out masks --threshold 0.5
-      camox predict runs/first/best_model.pth photos --out maps --overlay \\
-          --tta flip
+      camox predict runs/first/best_model.pth photos --out predictions \\
+          --overlay --tta flip
     """
     views = NO_TTA if tta is None else parse_tta(tta)
     from camoxpert_cli.inference.predict import Outputs
@@ -53,5 +51,5 @@ def predict(
 
     outputs = Outputs(out, threshold, overlay)
     predictions = run(checkpoint, paths, outputs, device=device, img_size=img_size, overwrite=overwrite, tta=views)
-    count = "1 map" if len(predictions) == 1 else f"{len(predictions)} maps"
+    count = "1 prediction" if len(predictions) == 1 else f"{len(predictions)} predictions"
     console.result(f"{count} in {out}" + (f", overlays in {outputs.overlay_folder}" if overlay else ""))

@@ -17,7 +17,7 @@ Name = Annotated[str, typer.Argument(metavar="NAME", help="A preset's name, or a
 
 
 class _ListFirst(PrintsHelp, TyperGroup):
-    """`camox presets` alone is `camox presets list`."""
+    """Group for which `camox presets` alone means `camox presets list`."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         if not args or (args[0].startswith("-") and args[0] not in ctx.help_option_names):
@@ -27,9 +27,9 @@ class _ListFirst(PrintsHelp, TyperGroup):
 
 app = typer.Typer(
     cls=_ListFirst,
-    help="""List recipes, show what one says, and check your own.
+    help="""List presets, show their settings, and check your own.
 
-    A preset of your own is a .yaml file. Those in ~/.config/camox/presets (XDG_CONFIG_HOME counts) are called by name,
+    Your own presets are .yaml files. Those in ~/.config/camox/presets ($XDG_CONFIG_HOME is respected) are used by name,
     others by path.
 
     \b
@@ -45,7 +45,7 @@ app = typer.Typer(
 
 @app.command("list", cls=SectionedCommand)
 def list_presets(as_json: AsJson = False) -> None:
-    """List every preset: what it is for, and on which hardware.
+    """List all presets with their purpose and hardware.
 
     \b
     Examples:
@@ -72,13 +72,13 @@ def list_presets(as_json: AsJson = False) -> None:
 def show(
     name: Name,
     explained: Annotated[
-        bool, typer.Option("--explain", help="Print every setting, its value and where that comes from.")
+        bool, typer.Option("--explain", help="Print every setting, its value and where it comes from.")
     ] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Print a recipe as a preset file that stands alone.
+    """Print a preset as a self-contained preset file.
 
-    It holds all that the preset and its parents say.
+    It contains all settings of the preset and its parents.
 
     \b
     Examples:
@@ -95,10 +95,10 @@ def show(
 
 @app.command("check", cls=SectionedCommand)
 def check(name: Annotated[str, typer.Argument(metavar="FILE", help="A .yaml file, or a preset's name.")]) -> None:
-    """Say what a preset amounts to, or what is wrong.
+    """Validate a preset and print what it resolves to.
 
-    Tells all mistakes in it and its parents, and ends with exit code 2 where there are any. What cannot stand together
-    is told once every value is right.
+    Reports all mistakes in it and its parents, and exits with code 2 if there are any. Incompatible settings are
+    reported once every value is valid.
 
     \b
     Examples:
@@ -108,7 +108,7 @@ def check(name: Annotated[str, typer.Argument(metavar="FILE", help="A .yaml file
 
 
 def to_json(explained: Explained) -> dict[str, Any]:
-    """All that is known of a preset in plain types; `extends` begins with its parent."""
+    """Return everything known about a preset as plain types; `extends` begins with its parent."""
     preset = explained.preset
     return {
         "name": preset.name,
@@ -123,7 +123,7 @@ def to_json(explained: Explained) -> dict[str, Any]:
 
 def _in_lines(entry: Entry) -> list[str]:
     if entry.problem:
-        return ["cannot be used:", *entry.problem.splitlines()]
+        return ["invalid:", *entry.problem.splitlines()]
     return [entry.summary, *([f"on {entry.hardware}"] if entry.hardware else [])]
 
 

@@ -9,7 +9,7 @@ from camoxpert_cli import console
 from camoxpert_cli.commands.options import AsJson, Quiet, with_settings
 from camoxpert_cli.errors import UsageError
 
-# What may change without --set: where the run goes on, and for how long.
+# Safe to change on resume, so available without --set: where the run continues, and for how long.
 _FLAGS = (
     "run.checkpoint_dir",
     "run.device",
@@ -37,23 +37,23 @@ _FLAGS = (
 
 @with_settings(_FLAGS)
 def resume(
-    run: Annotated[Path, typer.Argument(metavar="RUN", help="Folder of a run, or a checkpoint of one.")],
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="Run folder, or a checkpoint of a run.")],
     assignments: Annotated[
         list[str] | None,
         typer.Option("--set", metavar="SECTION.NAME=VALUE", help="Change any other setting; may be repeated."),
     ] = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would happen, and write nothing.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print what would happen, and write nothing.")] = False,
     as_json: AsJson = False,
     quiet: Quiet = False,
     **flags: Any,
 ) -> None:
-    """Go on with a run, exactly where it was saved.
+    """Resume a run exactly where it was saved.
 
-    Takes the newest checkpoint in the folder that is whole, and all settings from it. On the same machine the result is
-    that of a run that was never cut: to the last bit on a CPU, and on GPUs where the run was started with
-    --deterministic; otherwise it differs as two runs of one command do. A batch size given here is one GPU's:
-    accumulation keeps the pictures of a step the same. Where the folder cannot be written, as under /kaggle/input, the
-    run goes on in a new one.
+    Uses the newest undamaged checkpoint in the folder, and all settings from it. On the same machine, the result is
+    that of an uninterrupted run: bitwise identical on a CPU, and on GPUs if the run was started with --deterministic;
+    otherwise it differs as much as two runs of the same command. A batch size given here is per GPU: gradient
+    accumulation keeps the global batch size the same. If the folder is read-only, as under /kaggle/input, the run
+    continues in a new one.
 
     \b
     Examples:
@@ -64,7 +64,7 @@ def resume(
       camox resume runs/first --gpus 1 --batch-size 8
     """
     if dry_run and as_json:
-        raise UsageError("--json prints the results of training, and a dry run has none", "leave one of them out")
+        raise UsageError("--json prints training results, but --dry-run has none", "use only one of them")
 
     from camoxpert_cli.commands.training_outcome import print_outcome
     from camoxpert_cli.launch.resume import rehearse

@@ -1,4 +1,4 @@
-"""Scores as `camox eval` prints them: three decimals, as papers have them."""
+"""Scores as printed by `camox eval`: three decimals, as in papers."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from camoxpert_cli.evaluation.published import published_for
 from camoxpert_cli.evaluation.results import Evaluation, ScoredSet
 from camoxpert_cli.metrics.measures import MEASURES
 
-# The columns of the first table, and what stands in each line of the second: at one threshold, mean and maximum.
+# The columns of the first table, and the measures in each row of the second: at one threshold, mean and maximum.
 _HEADINGS = {each.heading: each.name for each in MEASURES if each.heading}
 _FAMILIES = {
     family: [each.name for each in MEASURES if each.family == family]
@@ -19,7 +19,7 @@ _FAMILIES = {
 
 
 def to_text(evaluation: Evaluation) -> str:
-    """Tables of each set: its scores, those of its slices, and those that others publish for it."""
+    """Format the tables of each set: its scores, those of its slices, and published ones."""
     return "\n\n".join(_set_to_text(each, evaluation.title) for each in evaluation.sets)
 
 
@@ -34,7 +34,7 @@ def _set_to_text(each: ScoredSet, title: str) -> str:
     ]
     lines.append(console.table(["", "adaptive, at 0.5", "mean", "maximum"], families))
     if published:
-        lines += ["", "Published scores as read in:"]
+        lines += ["", "Published scores, as quoted in:"]
         for source in dict.fromkeys(row.source for row in published):
             systems = ", ".join(row.system for row in published if row.source == source)
             lines += ["  " + source, textwrap.fill(systems, 78, initial_indent="    ", subsequent_indent="    ")]

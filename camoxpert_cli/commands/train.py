@@ -11,7 +11,7 @@ from camoxpert_cli.config.schema import SETTINGS
 @with_settings(SETTINGS)
 def train(
     preset: Annotated[
-        str | None, typer.Option(metavar="NAME", help="Recipe to start from, see camox presets; or a .yaml file.")
+        str | None, typer.Option(metavar="NAME", help="Preset to start from (see camox presets), or a .yaml file.")
     ] = None,
     assignments: Annotated[
         list[str] | None, typer.Option("--set", metavar="SECTION.NAME=VALUE", help="Set any setting; may be repeated.")
@@ -22,7 +22,7 @@ def train(
 ) -> None:
     """Train the network.
 
-    Settings come from the preset, then from flags, then from --set; what none of them says keeps its default.
+    Flags override the preset, and --set overrides flags; any other setting keeps its default.
 
     \b
     Examples:

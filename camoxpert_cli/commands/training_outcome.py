@@ -1,4 +1,4 @@
-"""What a user reads at the end of a run: results on stdout, the rest on stderr."""
+"""Output at the end of a run: results on stdout, the rest on stderr."""
 
 from __future__ import annotations
 
@@ -17,9 +17,10 @@ _SHOWN = {each.heading: each.name for each in SUMMARY}
 
 
 def print_outcome(outcome: Outcome, *, as_json: bool = False) -> None:
-    """Print the scores and what to type next, or all as JSON. Raises CheckpointNotWritten where a save failed last.
+    """Print the scores and what to type next, or everything as JSON.
 
-    That counts more than NotTold, which it raises where nobody gets them.
+    Raises CheckpointNotWritten if the last save failed. It takes precedence over NotTold, which is raised if results
+    cannot be printed.
     """
     try:
         _print_results(outcome, as_json=as_json)
@@ -36,7 +37,7 @@ def _print_results(outcome: Outcome, *, as_json: bool) -> None:
             next_step = {"epochs": outcome.epochs, "next": command}
             console.result(json.dumps({**left, **next_step}, indent=2))
         elif command is not None:
-            console.result(f"Go on with: {command}")
+            console.result(f"Resume with: {command}")
     elif outcome.results is not None:
         if as_json:
             content = {"complete": True, "run_folder": str(outcome.folder.path), **outcome.results}
@@ -65,7 +66,7 @@ def _print_summary(outcome: Outcome, results: Mapping[str, Any]) -> None:
         passed = results["seconds_to_target"]
         when = "not reached" if passed is None else f"passed after {format_duration(passed)}"
         console.say(f"Target           validation IoU {target:g}: {when}")
-    console.say(f"Next             camox predict {shlex.quote(str(folder.best))} PICTURE... --out maps")
+    console.say(f"Next             camox predict {shlex.quote(str(folder.best))} IMAGE... --out predictions")
     console.say(f"                 {folder.resume_command} --epochs {2 * config.train.epochs}")
     if outcome.generated:
         console.say("                 camox train --dataset-path YOUR_DATA")

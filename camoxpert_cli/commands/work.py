@@ -2,7 +2,7 @@ from __future__ import annotations
 
 
 def work() -> None:
-    """Take part in a training run, as one of the processes that camox train starts."""
+    """Run as one of the worker processes started by camox train."""
     from camoxpert_cli.launch.start import work as train_by_job
 
     train_by_job()

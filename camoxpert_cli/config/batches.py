@@ -1,4 +1,4 @@
-"""Batches per GPU, and the accumulation that makes the images of an optimizer step from them."""
+"""Per-GPU batch sizes, and the gradient accumulation that turns them into a global batch size."""
 
 from __future__ import annotations
 
@@ -7,19 +7,20 @@ from dataclasses import replace
 
 from camoxpert_cli.config.schema import SETTINGS, Config
 
-# What the images of an optimizer step are made of.
+# The settings that determine the global batch size, together with the number of GPUs.
 BATCH_SETTINGS = {"train.batch_size", "train.stage2_batch_size", "train.accumulation_steps"}
 
 
 def own_batches(config: Config) -> tuple[int, int]:
-    """Images at a time on each GPU, in stage 1 and in stage 2."""
+    """Return the per-GPU batch sizes of stages 1 and 2."""
     return config.train.batch_size, config.stage2_batch_size
 
 
 def exact_batches(wanted: tuple[int, int], gpus: int) -> list[tuple[int, int, int]]:
-    """Batch sizes per GPU of stages 1 and 2 and accumulation steps that make steps of `wanted` images; largest first.
+    """Return all (stage 1, stage 2, accumulation) that give global batch sizes of `wanted` images; largest first.
 
-    Both stages have the same accumulation. Empty where no whole numbers do it.
+    The first two are per-GPU batch sizes; accumulation is the same in both stages. Empty if there is no integer
+    solution.
     """
     found = []
     for steps in range(1, min(wanted) + 1):
@@ -30,9 +31,9 @@ def exact_batches(wanted: tuple[int, int], gpus: int) -> list[tuple[int, int, in
 
 
 def batches_within(config: Config, most: tuple[int, int]) -> Config:
-    """`config` in the largest batches, of at most `most` (1 or more) images per GPU, that keep its images a step.
+    """Return `config` with the largest per-GPU batch sizes up to `most` (1 or more) that keep its global batch sizes.
 
-    Where no whole numbers keep them, those that come nearest in both stages.
+    If no integers keep them exactly, the batch sizes come as near as possible in both stages.
     """
     gpus, wanted = config.gpu_count, config.global_batches
     for first, second, steps in exact_batches(wanted, gpus):
@@ -58,12 +59,12 @@ def batches_within(config: Config, most: tuple[int, int]) -> Config:
 
 
 def batch_flags(before: Config, after: Config, *, assigned: bool = False) -> str:
-    """The flags that make `before` the batches, accumulation and gradient checkpointing of `after`.
+    """Return the flags that change batch sizes, accumulation and activation checkpointing from `before` to `after`.
 
-    They are `--set` where values are `assigned`, which holds for a run that goes on too.
+    With `assigned` they are written as `--set`, which also works for a resumed run.
     """
     changed = {}
-    if own_batches(after) != own_batches(before):  # both, for a stage 2 that was not given follows stage 1
+    if own_batches(after) != own_batches(before):  # both, because an unset stage 2 follows stage 1
         changed["train.batch_size"], changed["train.stage2_batch_size"] = own_batches(after)
     if after.train.accumulation_steps != before.train.accumulation_steps:
         changed["train.accumulation_steps"] = after.train.accumulation_steps

@@ -1,4 +1,4 @@
-"""What differs between the settings a run was started with and those it goes on with, and what that means."""
+"""Differences between the settings of a run and those it is resumed with, and their effect on the result."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from camoxpert_cli.errors import ConfigError
 
 Effect = Literal["none", "rounding", "longer", "another run"]
 
-# Which session it is; not settings of the run.
+# These identify a session; they are not settings of the run.
 _NOT_COMPARED = {"run.checkpoint_dir", "run.resume_from"}
-# Where a run is and how it is watched changes nothing about its result.
+# Where a run takes place and how it is monitored does not affect its result.
 _NO_EFFECT = {
     "data.dataset_path",
     "data.images",
@@ -38,17 +38,17 @@ _ROUNDING = {
     *("model.gradient_checkpointing", "train.deterministic"),
 }
 _MEANINGS: dict[Effect, str] = {
-    "none": "the result stays what it would have been",
-    "rounding": "the same pictures a step in the same order; results differ by rounding, and where batches differ by "
-    "what is drawn or averaged within one: BatchNorm, dropout and the balance of experts",
-    "longer": "the learning rate of the stage is spread over more epochs from here on",
-    "another run": "from here on the run is another one than was started",
+    "none": "does not affect the result",
+    "rounding": "the same images per optimizer step in the same order; results differ by rounding and, if batch sizes "
+    "differ, in what is drawn or averaged within a batch: BatchNorm, dropout and the balance of experts",
+    "longer": "from here on, the stage's learning-rate schedule is stretched over more epochs",
+    "another run": "from here on, this is no longer the run that was started",
 }
 
 
 @dataclass(frozen=True)
 class Change:
-    """One setting's value before and after, and what the difference does to the result."""
+    """One setting's value before and after, and its effect on the result."""
 
     key: str
     before: Any
@@ -57,6 +57,7 @@ class Change:
 
     @property
     def meaning(self) -> str:
+        """Return the effect in words."""
         return _MEANINGS[self.effect]
 
     def __str__(self) -> str:
@@ -64,7 +65,7 @@ class Change:
 
 
 def changes(before: Config, after: Config) -> list[Change]:
-    """The settings that differ, in the schema's order."""
+    """Return the settings that differ, in schema order."""
     same_batches = before.global_batches == after.global_batches
     found = []
     for key, setting in SETTINGS.items():
@@ -75,10 +76,10 @@ def changes(before: Config, after: Config) -> list[Change]:
 
 
 def keep_global_batches(before: Config, after: Config, given: Sequence[str]) -> Config:
-    """`after` with batch sizes and accumulation that make the global batches of `before` on its number of GPUs.
+    """Return `after` with the batch sizes and accumulation that keep the global batch sizes of `before`.
 
-    `given` are the dotted keys that the user typed: a batch size among them stays. Raises ConfigError where no whole
-    numbers do it.
+    `given` are the dotted keys that the user typed: a batch size among them is kept. Raises ConfigError if there is no
+    integer solution for the number of GPUs of `after`.
     """
     gpus = after.gpu_count
     wanted = before.global_batches
@@ -93,15 +94,17 @@ def keep_global_batches(before: Config, after: Config, given: Sequence[str]) -> 
     if typed:
         fitting = [choice for choice in choices if all(choice[index] == value for index, value in typed.items())]
     else:
-        # Both stages shrink alike: where stage 1's batch is no larger than before, neither is stage 2's.
+        # Both stages shrink alike: if stage 1's batch is no larger than before, neither is stage 2's.
         fitting = [choice for choice in choices if choice[0] <= before.train.batch_size]
     if not fitting:
         pairs = ", ".join(f"{first} and {second}" for first, second, _ in choices) or "none"
         raise ConfigError(
-            f"the run's steps of {wanted[0]} and {wanted[1]} pictures (stage 1 and 2) cannot be kept with "
-            f"{' and '.join(map(str, typed.values())) or 'the same or smaller batches'} per GPU on {gpus} GPU"
-            f"{'s' if gpus > 1 else ''}; what can be is {pairs}",
-            "choose one of these with --batch-size, or another run with --set train.batch_size=N",
+            f"the run's global batch sizes of {wanted[0]} and {wanted[1]} images (stages 1 and 2) cannot be kept on "
+            f"{gpus} GPU{'s' if gpus > 1 else ''} with "
+            f"{' and '.join(map(str, typed.values())) or 'the same or fewer'} images per GPU; "
+            f"possible per-GPU batch sizes: {pairs}",
+            "choose one of these with --batch-size, or change the run with --set train.batch_size=N; "
+            "see camox guide several-gpus",
         )
     first, second, steps = fitting[0]
     train = replace(after.train, batch_size=first, stage2_batch_size=second, accumulation_steps=steps)
@@ -109,9 +112,9 @@ def keep_global_batches(before: Config, after: Config, given: Sequence[str]) -> 
 
 
 def keep_preset_batches(resolved: Resolved) -> Resolved:
-    """Where GPUs were typed beside a preset for another number of them, keep the preset's images of a step.
+    """Keep a preset's global batch sizes if the user typed another number of GPUs than the preset has.
 
-    Its learning rates belong to them. A batch size or accumulation that was typed is left alone. Raises ConfigError as
+    Its learning rates depend on them. A typed batch size or accumulation is left alone. Raises ConfigError as
     `keep_global_batches` does.
     """
     typed = resolved.typed

@@ -1,4 +1,4 @@
-"""What `camox eval` is asked to score, and how: checked before anything takes time."""
+"""What `camox eval` scores, and how; validated before any work starts."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Weights = Literal["model", "ema"]
 
 @dataclass(frozen=True)
 class TestData:
-    """Where test sets are looked for, and which of them are taken; all where `names` is empty."""
+    """Where test sets are looked for, and the names of those to use; all if `names` is empty."""
 
     roots: Sequence[Path] = ()
     folders: Sequence[tuple[Path, Path]] = ()
@@ -27,7 +27,7 @@ class TestData:
 
 @dataclass(frozen=True)
 class Inference:
-    """How maps are made. `img_size` None: as trained. `weights` None: their average where there is one."""
+    """How predictions are made. `img_size` None: as in training. `weights` None: EMA if the checkpoint has them."""
 
     img_size: int | None = None
     batch_size: int = 8
@@ -38,7 +38,7 @@ class Inference:
 
 @dataclass(frozen=True)
 class Protocol:
-    """How maps are scored: see `metrics.image_scores.score_image`."""
+    """How predictions are scored: see `metrics.image_scores.score_image`."""
 
     stretch: bool = True
     empty: EmptyMasks = "reference"

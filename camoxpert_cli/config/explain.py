@@ -1,4 +1,4 @@
-"""Presets for people to look at: which there are, what one amounts to, and where each of its values comes from."""
+"""Presets shown to users: the list of presets, what one resolves to, and where each of its values comes from."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from camoxpert_cli.errors import ConfigError
 
 @dataclass(frozen=True)
 class Entry:
-    """A preset in the list. `problem` is why it cannot be used, empty where it can."""
+    """A preset in the list. `problem` is why it cannot be used, empty if it can."""
 
     name: str
     summary: str
@@ -28,9 +28,9 @@ class Entry:
 
 
 def catalogue() -> list[Entry]:
-    """All presets, those that come with camox first, each part sorted by name.
+    """Return all presets, built-in ones first, each group sorted by name.
 
-    What is wrong with a preset of the user's is said in its entry and does not hide the others.
+    An invalid preset of the user's has its problem in its entry, and does not hide the others.
     """
     return [
         *(_entry(name, PRESET_FOLDER / f"{name}.yaml", built_in=True) for name in preset_names()),
@@ -43,7 +43,7 @@ def _entry(name: str, path: Path, *, built_in: bool) -> Entry:
         preset = read_preset(str(path))
         summary = preset.summary or (f"extends {preset.extends}" if preset.extends else "")
         entry = Entry(name, summary, preset.hardware, path, built_in)
-        # Under its name, as a command would call it; one that comes with camox is whole, whatever the user keeps.
+        # By name, as a command would refer to it; a built-in one does not depend on the user's own presets.
         resolve(str(path) if built_in else name, {})
     except ConfigError as error:
         return Entry(name, "", "", path, built_in, error.message)
@@ -52,9 +52,9 @@ def _entry(name: str, path: Path, *, built_in: bool) -> Entry:
 
 @dataclass(frozen=True)
 class Value:
-    """A setting's `value` in plain types, and whether it was said by the preset, by a parent, or by nobody.
+    """A setting's `value` in plain types, and whether it comes from the preset, a parent, or the defaults.
 
-    `origin` is the preset's name, where it comes with camox, or its path.
+    `origin` is the name of a built-in preset, or the path of another one.
     """
 
     key: str
@@ -64,18 +64,19 @@ class Value:
 
     @property
     def text(self) -> str:
-        """As a preset would write it."""
+        """Return the value as a preset would write it."""
         written = yaml.safe_dump(self.value, default_flow_style=True, width=10**6)
         return written.removesuffix("\n").removesuffix("\n...")
 
     @property
     def source(self) -> str:
-        return f"{self.origin}, by extends" if self.inherited else self.origin
+        """Return where the value comes from, in words."""
+        return f"{self.origin} (inherited)" if self.inherited else self.origin
 
 
 @dataclass(frozen=True)
 class Explained:
-    """A preset with its parents, eldest first and itself last, and every setting in the schema's order."""
+    """A preset with its parents, eldest first and itself last, and every setting in schema order."""
 
     chain: list[Preset]
     config: Config
@@ -87,7 +88,7 @@ class Explained:
 
 
 def explain(name: str) -> Explained:
-    """`name` as `--preset` takes it. Raises ConfigError that tells all that is wrong with it and its parents."""
+    """Resolve `name`, as given to `--preset`. Raises ConfigError with all problems of the preset and its parents."""
     resolved = resolve(name, {})
     chain = read_chain(name)
     mapping = to_mapping(resolved.config)
@@ -104,7 +105,7 @@ def explain(name: str) -> Explained:
 
 
 def recipe(explained: Explained) -> str:
-    """The preset as a YAML file that needs no parent: its header comment, and all that it and its parents say."""
+    """Return the preset as a YAML file without parents: its header comment, and all settings of it and its parents."""
     preset = explained.preset
     lines = preset.path.read_text(encoding="utf-8-sig").splitlines()
     header = [f"{line}\n" for line in takewhile(lambda line: line.startswith("#"), lines)]
@@ -120,17 +121,17 @@ def recipe(explained: Explained) -> str:
 
 
 def account(explained: Explained) -> list[str]:
-    """Lines that say what a preset resolves to: its parents, what it says itself, and its stages."""
+    """Return lines that describe what a preset resolves to: its parents, its own settings, and its stages."""
     preset, config = explained.preset, explained.config
     parents = [each.origin for each in reversed(explained.chain[:-1])]
-    lines = [f"{preset.origin} can be used" + (f"; it extends {', which extends '.join(parents)}" if parents else "")]
+    lines = [f"{preset.origin} is valid" + (f"; it extends {', which extends '.join(parents)}" if parents else "")]
     lines += [f"  {value.key}: {value.text}" for value in explained.values if value.origin == preset.origin]
     train, where = config.train, ""
     if config.run.gpus == "all":
-        config, where = replace(config, run=replace(config.run, gpus=1)), " on each GPU"
+        config, where = replace(config, run=replace(config.run, gpus=1)), " times the number of GPUs"
     epochs = (0 if train.skip_stage1 else train.stage1_epochs, train.epochs - train.stage1_epochs)
     rates = (train.lr, config.stage2_rate)
     for number, (count, images, rate) in enumerate(zip(epochs, config.global_batches, rates, strict=True), start=1):
         if count:
-            lines.append(f"Stage {number}: {count} epochs, {images} pictures a step{where}, learning rate {rate:g}")
+            lines.append(f"Stage {number}: {count} epochs, global batch size {images}{where}, learning rate {rate:g}")
     return lines

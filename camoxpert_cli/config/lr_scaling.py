@@ -1,8 +1,8 @@
-"""Whether a run's learning rates still belong to its batches, after what the user changed of a recipe.
+"""Checks whether a run's learning rates still match its global batch sizes after the user changed a recipe.
 
-A rate that stays, or falls, where the batch grows sixteenfold leaves each image next to nothing: training collapses.
-Practice scales AdamW's rate with the batch, or with its square root; both are in order here, and so is a factor of two
-beside the former.
+If the batch grows sixteenfold and the learning rate stays or falls, each image contributes next to nothing and training
+collapses. In practice, AdamW's learning rate is scaled with the batch size or with its square root; both are accepted
+here, and so is a factor of two around linear scaling.
 """
 
 from __future__ import annotations
@@ -18,18 +18,18 @@ from camoxpert_cli.config.presets import PRESET_FOLDER, preset_names
 from camoxpert_cli.config.resolve import ASSIGNED, Resolved, resolve
 from camoxpert_cli.config.schema import SETTINGS, Config
 
-# How far from linear scaling a rate may be.
+# Accepted factor between a learning rate and linear scaling.
 TOLERANCE = 2.0
-# Rates and roots are rounded: what is exactly at the edge is within it.
+# Rates and square roots are rounded: exactly at the limit counts as within it.
 _ROUNDING = 1 + 1e-9
-# More is no advice.
+# Beyond this, a suggestion is of no use.
 _MOST_STEPS = 1000
 _RATES = {1: "train.lr", 2: "train.stage2_lr"}
 
 
 @dataclass(frozen=True)
 class StageLr:
-    """A stage's learning rate, above zero, and its images of an optimizer step over all GPUs."""
+    """A stage's learning rate, above zero, and its global batch size in images."""
 
     rate: float
     images: int
@@ -37,12 +37,12 @@ class StageLr:
 
     @property
     def lr_per_image(self) -> float:
-        """The learning rate for one image of a step."""
+        """Return the learning rate divided by the global batch size."""
         return self.rate / self.images
 
 
 def follows_scaling(own: StageLr, recipe: StageLr) -> bool:
-    """Whether the rate is at most TOLERANCE times off linear scaling of the recipe's, or no further than its root."""
+    """Return whether the rate is within TOLERANCE of linear scaling, or between linear and square-root scaling."""
     scale, change = own.images / recipe.images, own.rate / recipe.rate
     low = min(scale / TOLERANCE, math.sqrt(scale))
     high = max(scale * TOLERANCE, math.sqrt(scale))
@@ -50,28 +50,33 @@ def follows_scaling(own: StageLr, recipe: StageLr) -> bool:
 
 
 def lr_scaling_warning(resolved: Resolved) -> str | None:
-    """What to warn of, in some lines: the stages whose rate does not fit the batch, and what to type.
+    """Return a warning of several lines: the stages whose learning rate does not match the batch size, and the fix.
 
-    None where all fit what the user started from: the preset, or the run that goes on. Without a preset they fit where
-    they fit the defaults or any preset that comes with camox. The number of GPUs must have been counted before.
+    None if all match what the user started from: the preset or, on resume, the run so far. Without a preset, matching
+    the defaults or any built-in preset is enough. The number of GPUs must have been resolved before.
     """
     own = stage_lrs(resolved.config)
     recipes = [stage_lrs(config, name) for name, config in _starting_points(resolved)]
     wrong = _misfits(own, recipes)
     if not wrong:
         return None
-    lines = ["the learning rate does not fit the batch, over which training can collapse:"]
+    lines = ["the learning rate does not match the batch size, so training may collapse:"]
     lines += [f"  stage {number}: {_format_comparison(own[number], recipe)}" for number, recipe in wrong.items()]
-    lines.append(f"  in proportion: {_format_settings(resolved, _scaled_lrs(resolved.config, own, wrong))}")
+    lines.append(
+        f"  to scale the learning rate: {_format_settings(resolved, _scaled_lrs(resolved.config, own, wrong))}"
+    )
     steps = _scaled_steps(resolved, own, wrong, recipes)
     if steps is not None:
-        lines.append(f"  or, with these rates: {_format_settings(resolved, {'train.accumulation_steps': steps})}")
-    lines.append("  AdamW's rate is scaled with the batch or with its square root; training goes on as asked.")
+        lines.append(f"  or, to keep it: {_format_settings(resolved, {'train.accumulation_steps': steps})}")
+    lines.append(
+        "  AdamW's learning rate is usually scaled with the batch size or its root; training continues unchanged.\n"
+        "  See camox guide several-gpus."
+    )
     return "\n".join(lines)
 
 
 def stage_lrs(config: Config, owner: str = "") -> dict[int, StageLr]:
-    """The stages that train, by number."""
+    """Return the stages that are trained, by number."""
     train = config.train
     epochs = (0 if train.skip_stage1 else train.stage1_epochs, train.epochs - train.stage1_epochs)
     rates = (train.lr, config.stage2_rate)
@@ -83,7 +88,7 @@ def stage_lrs(config: Config, owner: str = "") -> dict[int, StageLr]:
 
 
 def _misfits(own: Mapping[int, StageLr], recipes: Sequence[Mapping[int, StageLr]]) -> dict[int, StageLr]:
-    """For each stage that fits none of the recipes, the nearest."""
+    """Return the nearest recipe for each stage that matches none of them."""
     found = {}
     for number, stage in own.items():
         references = [recipe[number] for recipe in recipes if number in recipe]
@@ -93,7 +98,7 @@ def _misfits(own: Mapping[int, StageLr], recipes: Sequence[Mapping[int, StageLr]
 
 
 def _starting_points(resolved: Resolved) -> list[tuple[str, Config]]:
-    """What the run may be in proportion to, and what to call it."""
+    """Return the configurations to compare the run with, and their names."""
     if resolved.preset is not None:
         found = [(f"preset {resolved.preset}", resolved.base)]
     elif resolved.goes_on:
@@ -106,7 +111,7 @@ def _starting_points(resolved: Resolved) -> list[tuple[str, Config]]:
 
 
 def _counted(config: Config, gpus: int) -> Config:
-    """With a number of GPUs: where it asks for all, so many as the run has."""
+    """Return `config` with a number of GPUs: that of the run if it asks for all."""
     if config.run.devices is not None:
         gpus = len(parse_devices(config.run.devices))
     elif config.run.gpus != "all":
@@ -118,14 +123,14 @@ def _format_comparison(own: StageLr, recipe: StageLr) -> str:
     ratio = own.lr_per_image / recipe.lr_per_image
     times = f"{1 / ratio:.3g} times less" if ratio < 1 else f"{ratio:.3g} times more"
     return (
-        f"{own.rate:g} for {own.images} pictures a step is {own.lr_per_image:.3g} for each, "
+        f"{own.rate:g} at a global batch size of {own.images} is {own.lr_per_image:.3g} per image, "
         f"{times} than in {recipe.owner} "
-        f"({recipe.rate:g} for {recipe.images}: {recipe.lr_per_image:.3g})"
+        f"({recipe.rate:g} at {recipe.images}: {recipe.lr_per_image:.3g})"
     )
 
 
 def _scaled_lrs(config: Config, own: Mapping[int, StageLr], wrong: Mapping[int, StageLr]) -> dict[str, float]:
-    """The rates that give each image what the recipe does; stages that fit keep theirs."""
+    """Return the rates with the recipe's learning rate per image; stages that match keep theirs."""
     train = config.train
     scaled = {number: recipe.rate * (own[number].images / recipe.images) for number, recipe in wrong.items()}
     rates = {number: float(f"{rate:.3g}") for number, rate in scaled.items()}
@@ -133,7 +138,7 @@ def _scaled_lrs(config: Config, own: Mapping[int, StageLr], wrong: Mapping[int, 
         rates.setdefault(2, own[2].rate)
     settings = {_RATES[number]: rates[number] for number in sorted(rates)}
     if train.scheduler != "none" and min(rates.values()) < train.min_lr:
-        # No schedule can end above its rate.
+        # No schedule can end above the rate it starts from.
         fall = min(rates[number] / own[number].rate for number in rates)
         settings["train.min_lr"] = float(f"{train.min_lr * fall:.3g}")
     return settings
@@ -145,8 +150,8 @@ def _scaled_steps(
     wrong: Mapping[int, StageLr],
     recipes: Sequence[Mapping[int, StageLr]],
 ) -> int | None:
-    """Accumulation steps that make batches to fit the rates; None where none do, or no batch was typed."""
-    # Typed beside GPUs alone, they would replace those that keep the preset's batches.
+    """Return the accumulation steps whose batch size matches the rates; None if none do, or no batch size was typed."""
+    # If only GPUs were typed, they would replace the steps that keep the preset's global batch sizes.
     if not resolved.typed & BATCH_SETTINGS:
         return None
     train = resolved.config.train
@@ -160,7 +165,7 @@ def _scaled_steps(
 
 
 def _format_settings(resolved: Resolved, settings: Mapping[str, Any]) -> str:
-    """What to type: flags, or assignments where flags would not count or `camox resume` has none."""
+    """Return what to type: flags, or assignments if flags would be overridden or `camox resume` lacks them."""
     return " ".join(
         f"{ASSIGNED} {key}={value!r}"
         if resolved.goes_on or resolved.origins[key] == ASSIGNED

@@ -1,4 +1,4 @@
-"""Texts as people write them: durations, GPUs, names, where a cache lies, test-time augmentation."""
+"""Parsers of values as users type them: durations, GPUs, names, the cache, test-time augmentation."""
 
 from __future__ import annotations
 
@@ -8,30 +8,30 @@ from dataclasses import dataclass
 
 from camoxpert_cli.errors import UsageError, nearest
 
-# What people write where they mean on or off; a folder of that name can be given as ./no.
+# Words meant as on or off; a folder with such a name can be given as ./no.
 _WORDS = {"true", "false", "yes", "no", "on", "none", "0", "1"}
 
 
 def parse_cache(text: str) -> str:
-    """ "auto", "off" or a folder. Raises ValueError with what was expected."""
+    """Return `text`: "auto", "off" or a folder. Raises ValueError with what was expected."""
     if text.strip().lower() in _WORDS:
         raise ValueError("auto, off, or a folder")
     return text
 
 
 def parse_devices(text: str) -> tuple[int, ...]:
-    """`0,2` -> (0, 2). Raises ValueError with what was expected."""
+    """Parse GPU indices: `0,2` -> (0, 2). Raises ValueError with what was expected."""
     numbers = _numbers(text)
     if not numbers or not 0 <= min(numbers) <= max(numbers) < 1024 or len(set(numbers)) < len(numbers):
-        raise ValueError("different numbers of GPUs, such as 0,2")
+        raise ValueError("distinct GPU indices, such as 0,2")
     return numbers
 
 
 def parse_counts(text: str) -> tuple[int, ...]:
-    """`1,2` -> (1, 2): how many GPUs, several times. Raises ValueError with what was expected."""
+    """Parse several numbers of GPUs: `1,2` -> (1, 2). Raises ValueError with what was expected."""
     counts = _numbers(text)
     if not counts or not 1 <= min(counts) <= max(counts) <= 1024 or len(set(counts)) < len(counts):
-        raise ValueError("different counts above zero, such as 1,2")
+        raise ValueError("distinct positive counts, such as 1,2")
     return counts
 
 
@@ -43,24 +43,27 @@ def _numbers(text: str) -> tuple[int, ...]:
 
 
 _PARTS = re.compile(r"(?:(\d{1,9})h)?(?:(\d{1,9})m)?(?:(\d{1,9})s)?", re.ASCII)
-# What clocks count in must not overflow.
+# Keeps clock arithmetic from overflowing.
 _LONGEST = 10 * 365 * 86400
 
 
 def parse_duration(text: str) -> int:
-    """Seconds in `text`. Raises ValueError, with what was expected, unless it is a time above zero."""
+    """Parse a duration to seconds. Raises ValueError, with what was expected, unless it is above zero."""
     match = _PARTS.fullmatch(text.strip())
     hours, minutes, seconds = (int(part or 0) for part in match.groups()) if match else (0, 0, 0)
     total = 3600 * hours + 60 * minutes + seconds
     if total == 0:
-        raise ValueError("a time above zero such as 30s, 10m or 11h30m")
+        raise ValueError("a duration above zero, such as 30s, 10m or 11h30m")
     if total > _LONGEST:
-        raise ValueError("a time of at most ten years")
+        raise ValueError("a duration of at most ten years")
     return total
 
 
 def format_duration(seconds: float) -> str:
-    """The shortest form, rounded to the second: 5400 -> `1h30m`. `parse_duration` reads all but `0s` back."""
+    """Format a duration in its shortest form, rounded to the second: 5400 -> `1h30m`.
+
+    `parse_duration` reads everything but `0s` back.
+    """
     whole = round(seconds)
     hours, minutes, rest = whole // 3600, whole % 3600 // 60, whole % 60
     parts = [f"{hours}h" if hours else "", f"{minutes}m" if minutes else "", f"{rest}s" if rest else ""]
@@ -69,32 +72,33 @@ def format_duration(seconds: float) -> str:
 
 @dataclass(frozen=True)
 class Interval:
-    """How often to do something: every `seconds`, or every `steps` optimizer steps; the other one is None."""
+    """How often to do something: every `seconds`, or every `steps` optimizer steps; the other is None."""
 
     seconds: int | None = None
     steps: int | None = None
 
     def is_due(self, seconds: float, steps: int) -> bool:
-        """Whether it is time, `seconds` after the last time and with `steps` done in the epoch."""
+        """Return whether it is due, `seconds` after the last time and after `steps` steps of the epoch."""
         if self.seconds is not None:
             return seconds >= self.seconds
         return self.steps is not None and steps % self.steps == 0
 
 
 def parse_interval(text: str) -> Interval:
-    """A duration, or a bare number of optimizer steps. Raises ValueError with what was expected."""
+    """Parse a duration, or a bare number of optimizer steps. Raises ValueError with what was expected."""
     try:
         if text.strip().isdecimal() and int(text) > 0:
             return Interval(steps=int(text))
         return Interval(seconds=parse_duration(text))
     except ValueError as error:
-        raise ValueError("a time such as 30s, 10m or 1h, or a number of optimizer steps above zero") from error
+        raise ValueError("a duration such as 30s, 10m or 1h, or a number of optimizer steps above zero") from error
 
 
 def parse_names(flag: str, text: str, known: Sequence[str], *, expected: str, example: str) -> tuple[str, ...]:
-    """`a,b` -> ("a", "b"): each of `known`, once. Raises UsageError with what was `expected` and what to type.
+    """Parse names: `a,b` -> ("a", "b"), each of them in `known`, without repetition.
 
-    That is the known name nearest to the first that is not or, where none is near, `example`.
+    Raises UsageError with what was `expected`, and as a hint the known name nearest to the first unknown one or, if
+    none is near, `example`.
     """
     names = tuple(name.strip() for name in text.split(","))
     unknown = [name for name in names if name not in known]
@@ -110,7 +114,7 @@ _KNOWN = ("flip", "scales")
 
 @dataclass(frozen=True)
 class Tta:
-    """Each of `scales`, as a factor of the side that the network sees, and with `flip` each of them mirrored too."""
+    """Test-time augmentation: `scales` as factors of the input size and, with `flip`, a mirror image of each."""
 
     flip: bool
     scales: tuple[float, ...]
@@ -120,6 +124,6 @@ NO_TTA = Tta(flip=False, scales=(1.0,))
 
 
 def parse_tta(text: str) -> Tta:
-    """`flip`, `scales` (0.75, 1 and 1.25) or `flip,scales`. Raises UsageError."""
+    """Parse `flip`, `scales` (0.75, 1 and 1.25) or `flip,scales`. Raises UsageError."""
     names = parse_names("--tta", text, _KNOWN, expected="flip, scales or flip,scales", example="flip")
     return Tta("flip" in names, SCALES if "scales" in names else NO_TTA.scales)

@@ -1,4 +1,4 @@
-"""Recipes as YAML files: where they lie and what one says, parents (`extends:`) included."""
+"""Presets as YAML files: where they are found and how they are read, parents (`extends:`) included."""
 
 from __future__ import annotations
 
@@ -14,42 +14,42 @@ from camoxpert_cli.regular_file import read_regular
 from camoxpert_cli.user_path import user_path
 
 _PACKAGE = Path(__file__).resolve().parents[1]
-# The wheel carries the presets inside the package; in a checkout they lie beside it.
+# The wheel has the presets inside the package; in a checkout they are next to it.
 PRESET_FOLDER = _PACKAGE / "presets" if (_PACKAGE / "presets").is_dir() else _PACKAGE.parent / "presets"
 
-# What a preset may say at top level beside its sections.
+# Top-level keys of a preset other than its sections.
 PRESET_WORDS = ("summary", "hardware", "claim", "extends")
-# Those that come with camox have 2 KiB; what is larger is no preset, and YAML is slow.
+# Built-in ones have 2 KiB; anything much larger is not a preset, and parsing YAML is slow.
 _MOST_BYTES = 2**16
 
 
 @dataclass(frozen=True)
 class Preset:
-    """One YAML file: `sections` maps section name to what the file says, unchecked, every value as text."""
+    """One YAML file: `sections` maps each section's name to its content, unchecked, with every value as text."""
 
     name: str
     path: Path
     summary: str
     hardware: str
-    claim: str  # how fast some document says it is
+    claim: str  # speed stated by some document
     extends: str | None
     sections: dict[str, Any]
 
     @property
     def origin(self) -> str:
-        """How messages call it: by name where it comes with camox, else by path."""
+        """Return what messages call it: a built-in preset by its name, any other by its path."""
         return f"preset {self.name}" if self.path.parent == PRESET_FOLDER else str(self.path)
 
 
 def preset_names() -> list[str]:
-    """The names of the presets that come with camox."""
+    """Return the names of the built-in presets."""
     return sorted(path.stem for path in PRESET_FOLDER.glob("*.yaml"))
 
 
 def own_folder() -> Path | None:
-    """Where the user keeps presets to be called by name: `camox/presets` below the user's folder for settings.
+    """Return the folder of the user's own presets: `camox/presets` in the user's configuration folder.
 
-    None where there is no home folder to look in.
+    None if there is no home folder.
     """
     try:
         return Path(os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config") / "camox" / "presets"
@@ -58,16 +58,16 @@ def own_folder() -> Path | None:
 
 
 def own_presets() -> dict[str, Path]:
-    """The files in `own_folder` under the names that call them."""
+    """Return the preset files in `own_folder` by name."""
     folder = own_folder()
     return {} if folder is None else {path.stem: path for path in sorted(folder.glob("*.yaml")) if path.is_file()}
 
 
 def read_chain(name: str) -> list[Preset]:
-    """The preset and its parents, eldest first.
+    """Return the preset and its parents, eldest first.
 
-    Raises ConfigError for an unknown name, a circle, a file that cannot be read or a word of the wrong kind: one
-    problem a line.
+    Raises ConfigError for an unknown name, circular parents, an unreadable file or a key of the wrong type: one problem
+    per line.
     """
     problems: list[str] = []
     chain = collect_chain(name, problems)
@@ -77,7 +77,7 @@ def read_chain(name: str) -> list[Preset]:
 
 
 def collect_chain(name: str, problems: list[str]) -> list[Preset]:
-    """What can be read of the preset and its parents, eldest first; what is wrong is added to `problems`."""
+    """Return what can be read of the preset and its parents, eldest first; problems are appended to `problems`."""
     chain: list[Preset] = []
     wanted: str | None = name
     while wanted is not None:
@@ -89,7 +89,7 @@ def collect_chain(name: str, problems: list[str]) -> list[Preset]:
             break
         if child and any(preset.path == earlier.path for earlier in chain):
             circle = " -> ".join(each.name for each in [*chain, preset])
-            problems.append(f"{child.origin}: extends is {shown(wanted)}, which goes round in a circle: {circle}")
+            problems.append(f"{child.origin}: extends is {shown(wanted)}, which is circular: {circle}")
             break
         chain.append(preset)
         wanted = preset.extends
@@ -97,9 +97,9 @@ def collect_chain(name: str, problems: list[str]) -> list[Preset]:
 
 
 def read_preset(name: str) -> Preset:
-    """Read a preset by name, or by path where `name` ends in .yaml or .yml.
+    """Read a preset by name, or by path if `name` ends in .yaml or .yml.
 
-    Raises ConfigError where there is no such preset, its file cannot be read or a word in it is of the wrong kind.
+    Raises ConfigError if there is no such preset, its file cannot be read or a key in it is of the wrong type.
     """
     problems: list[str] = []
     preset = _read(name, None, problems)
@@ -109,7 +109,7 @@ def read_preset(name: str) -> Preset:
 
 
 def _read(name: str, beside: Path | None, problems: list[str]) -> Preset:
-    """`beside` is the folder of the preset that names this one: where a relative path starts."""
+    """Read a preset; `beside` is the folder of the preset that extends this one, to which relative paths refer."""
     path = _locate(name, beside)
     content = _parse(path)
     words = {}
@@ -130,18 +130,15 @@ def _locate(name: str, beside: Path | None) -> Path:
         try:
             path = user_path((beside or Path()) / Path(name).expanduser())
         except (ValueError, RuntimeError) as error:
-            raise ConfigError(f"there is no preset file {shown(name)}: {error}") from error
+            raise ConfigError(f"preset file {shown(name)} not found: {error}") from error
         if not path.exists():
-            raise ConfigError(f"there is no preset file {path}")
+            raise ConfigError(f"preset file {path} not found")
         return path.resolve()
-    # A preset that comes with camox does not depend on what the user keeps.
+    # A built-in preset does not depend on the user's own presets.
     own = {} if beside == PRESET_FOLDER else own_presets()
     built_in = preset_names()
     if name in own and name in built_in:
-        raise ConfigError(
-            f"there are two presets {name!r}, the one that comes with camox and {own[name]}; "
-            "give the latter another name"
-        )
+        raise ConfigError(f"there are two presets named {name!r}, the built-in one and {own[name]}; rename the latter")
     if name in own:
         return own[name].resolve()
     if name not in built_in:
@@ -149,15 +146,15 @@ def _locate(name: str, beside: Path | None) -> Path:
         expected = f"expected the path of a .yaml file or one of {', '.join(names)}"
         guess = nearest(name, names)
         meant = f"; did you mean {guess[0]}?" if guess else ""
-        raise ConfigError(f"there is no preset {shown(name)}, {expected}{meant}")
+        raise ConfigError(f"unknown preset {shown(name)}, {expected}{meant}")
     return PRESET_FOLDER / f"{name}.yaml"
 
 
 class _TextLoader(yaml.BaseLoader):
-    """YAML without surprises: a key that stands twice is an error, and every value is text.
+    """YAML loader without surprises: duplicate keys are an error, and every value is text.
 
-    YAML reads `1e-4` as text, `off` as False and `1:30` as 90: the schema's types decide instead. Aliases
-    of aliases are refused, for they can stand for gigabytes.
+    YAML reads `1e-4` as text, `off` as False and `1:30` as 90: the schema's types decide instead. Aliases are refused,
+    because nested ones can expand to gigabytes.
     """
 
     def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
@@ -173,7 +170,7 @@ class _TextLoader(yaml.BaseLoader):
             if key_node.id != "scalar":
                 raise yaml.MarkedYAMLError(problem="a key is not text", problem_mark=key_node.start_mark)
             if key_node.value in seen:
-                problem = f"key {shown(key_node.value)} stands twice"
+                problem = f"key {shown(key_node.value)} is duplicated"
                 raise yaml.MarkedYAMLError(problem=problem, problem_mark=key_node.start_mark)
             seen.add(key_node.value)
         return super().construct_mapping(node, deep)
@@ -188,7 +185,7 @@ def _parse(path: Path) -> dict[str, Any]:
     except UnicodeDecodeError as error:
         raise ConfigError(f"{path} cannot be read: {error}, expected text in UTF-8") from error
     except RecursionError as error:
-        raise ConfigError(f"{path} is nested too deeply, expected sections with settings below them") from error
+        raise ConfigError(f"{path} is nested too deeply, expected sections that contain settings") from error
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         where = f":{mark.line + 1}" if mark else ""
@@ -197,5 +194,5 @@ def _parse(path: Path) -> dict[str, Any]:
     if content is None:
         return {}
     if not isinstance(content, dict):
-        raise ConfigError(f"{path} is {shown(content)}, expected sections such as `train:` with settings below them")
+        raise ConfigError(f"{path} is {shown(content)}, expected sections such as `train:` that contain settings")
     return content

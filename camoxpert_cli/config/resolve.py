@@ -1,6 +1,6 @@
-"""Preset, flags and `--set` become one checked Config that knows where each value came from.
+"""Combines preset, flags and `--set` into one validated Config that knows where each value came from.
 
-All errors are told at once.
+All errors are reported together.
 """
 
 from __future__ import annotations
@@ -18,23 +18,25 @@ from camoxpert_cli.errors import ConfigError, nearest, one_line, shown
 DEFAULT_ORIGIN = "default"
 ASSIGNED = "--set"
 _SETTINGS_HINT = "camox train --help lists every setting"
-_PRESETS_HINT = "camox presets lists all there are"
-# As a file names them, which is not as flags are.
+_PRESETS_HINT = "camox presets lists all presets"
+# With names as in a file, which differ from flags.
 _NAMES_HINT = "camox presets show baseline --explain lists every setting"
 
-# Of problems; whoever wrote more has given some other file.
+# Problems shown; a file with more is probably not a preset at all.
 _MOST_TOLD = 50
 
 _KEYS = {setting.name: setting.key for setting in SETTINGS.values()}
+# Keys of earlier versions, still read from checkpoints, config.yaml and presets.
+_RENAMED = {"data.generated_pictures": "data.generated_images"}
 
 
 @dataclass(frozen=True)
 class Resolved:
     """A complete configuration, where each dotted key's value came from, and the preset's name or path.
 
-    `base` is what it would be without a word of the user's: the preset, the saved settings or the defaults. Alone it
-    may be impossible. `auto` are the keys for which the user typed auto: until the GPUs' memory has been measured they
-    have the value of `base`, which says how many images a step shall have in all.
+    `base` is the configuration without the user's flags and assignments: the preset, the saved settings or the
+    defaults. On its own it may be impossible. `auto` are the keys for which the user typed auto: until GPU memory has
+    been measured they have the value of `base`, which determines the global batch size.
     """
 
     config: Config
@@ -45,12 +47,12 @@ class Resolved:
 
     @property
     def typed(self) -> set[str]:
-        """The keys that flags and assignments set."""
+        """Return the keys that are set by flags and assignments."""
         return {key for key, origin in self.origins.items() if origin in (SETTINGS[key].flag, ASSIGNED)}
 
     @property
     def goes_on(self) -> bool:
-        """Whether a run that was saved goes on."""
+        """Return whether a saved run is resumed."""
         return self.preset is None and self.base != Config()
 
 
@@ -67,12 +69,12 @@ def resolve(
     assignments: Sequence[str] = (),
     saved: tuple[Mapping[str, Any], str] | None = None,
 ) -> Resolved:
-    """Later wins: defaults, what a checkpoint saved, the preset's parents, the preset, flags, assignments.
+    """Resolve the settings. Later wins: defaults, saved settings, the preset's parents, the preset, flags, assignments.
 
-    `flags` maps dotted key to value and holds only what was typed; an assignment is `section.name=value`; `saved` is
-    a mapping as `to_mapping` writes it and what to call its origin.
-    Raises ConfigError that names every unknown key and wrong value or, where there are none, every impossible
-    combination, one a line.
+    `flags` maps dotted keys to values and contains only what was typed; an assignment is `section.name=value`; `saved`
+    is a mapping as returned by `to_mapping`, and the name of its origin.
+    Raises ConfigError with every unknown key and wrong value or, if there are none, every impossible combination, one
+    per line.
     """
     problems: list[str] = []
     chain = collect_chain(preset, problems) if preset is not None else []
@@ -97,17 +99,17 @@ def resolve(
 
 
 def from_mapping(content: object, origin: str) -> Config:
-    """A Config from nested plain types as `to_mapping` writes them (run folder, checkpoint).
+    """Build a Config from nested plain types as returned by `to_mapping` (run folder, checkpoint).
 
     Raises ConfigError as `resolve` does; its lines name `origin`.
     """
     if not isinstance(content, Mapping):
-        raise ConfigError(f"{origin} is {shown(content)}, expected sections such as train with settings below them")
+        raise ConfigError(f"{origin} is {shown(content)}, expected sections such as train that contain settings")
     return resolve(None, {}, saved=(content, origin)).config
 
 
 def to_mapping(config: Config) -> dict[str, Any]:
-    """Nested plain types (lists for tuples) that YAML and JSON write and `from_mapping` reads."""
+    """Convert to nested plain types (lists for tuples), for YAML, JSON and `from_mapping`."""
     return {
         section: {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}
         for section, values in asdict(config).items()
@@ -115,7 +117,7 @@ def to_mapping(config: Config) -> dict[str, Any]:
 
 
 def with_absolute_paths(data: DataConfig) -> DataConfig:
-    """The same folders, wherever the program is started."""
+    """Return `data` with absolute paths, independent of the current folder."""
     return replace(
         data,
         dataset_path=_absolute(data.dataset_path),
@@ -154,26 +156,26 @@ def _impossible_combinations(config: Config, origins: Mapping[str, str]) -> list
     epochs, stage1_epochs = said("train.epochs"), said("train.stage1_epochs")
     stage2_epochs = train.epochs - train.stage1_epochs
     if stage2_epochs < 0:
-        problems.append(f"{stage1_epochs}, expected at most the epochs of both stages together: {epochs}")
+        problems.append(f"{stage1_epochs}, expected at most the total number of epochs: {epochs}")
     elif stage2_epochs < train.warmup_epochs:
         problems.append(
-            f"{said('train.warmup_epochs')}, expected at most stage 2's {stage2_epochs} epochs: "
+            f"{said('train.warmup_epochs')}, expected at most the {stage2_epochs} epochs of stage 2: "
             f"{epochs}, {stage1_epochs}"
         )
     if train.skip_stage1 and stage2_epochs == 0:
-        problems.append(f"{said('train.skip_stage1')}, expected epochs in stage 2: {epochs}, {stage1_epochs}")
+        problems.append(f"{said('train.skip_stage1')}, expected stage 2 to have epochs: {epochs}, {stage1_epochs}")
     rates = {"train.lr": train.lr, "train.stage2_lr": train.stage2_lr}
     for key, rate in rates.items():
         if rate is not None and rate < train.min_lr and train.scheduler != "none":
-            problems.append(f"{said('train.min_lr')}, expected at most the rate it ends: {said(key)}")
+            problems.append(f"{said('train.min_lr')}, expected at most the learning rate it decays from: {said(key)}")
     if model.backbone_weights is not None and not model.pretrained:
-        problems.append(f"{said('model.backbone_weights')}, expected null where {said('model.pretrained')}")
+        problems.append(f"{said('model.backbone_weights')}, expected null when {said('model.pretrained')}")
     for images, masks in (("images", "masks"), ("val_images", "val_masks")):
         counts = [len(getattr(data, name)) for name in (images, masks)]
         if counts[0] != counts[1]:
             problems.append(
-                f"data.{images} has {counts[0]} ({origins[f'data.{images}']}), expected as many folders as "
-                f"data.{masks}, which has {counts[1]} ({origins[f'data.{masks}']})"
+                f"data.{images} lists {counts[0]} ({origins[f'data.{images}']}), expected as many folders as "
+                f"data.{masks}, which lists {counts[1]} ({origins[f'data.{masks}']})"
             )
     return problems
 
@@ -187,11 +189,12 @@ def _from_sections(
         if section not in SECTIONS:
             value = "" if isinstance(settings, Mapping) else f" (given {shown(settings)})"
             meant = _did_you_mean(str(section), top_level) if len(problems) < _MOST_TOLD else ""
-            problems.append(f"{origin}: there is no section {shown(section)}{value}{meant}")
+            problems.append(f"{origin}: unknown section {shown(section)}{value}{meant}")
         elif not isinstance(settings, Mapping):
-            problems.append(f"{origin}: {section} is {shown(settings)}, expected settings below it")
+            problems.append(f"{origin}: {section} is {shown(settings)}, expected a mapping of settings")
         else:
-            given += [_Given(f"{section}.{name}", value, origin) for name, value in settings.items()]
+            keys = [(f"{section}.{name}", value) for name, value in settings.items()]
+            given += [_Given(_RENAMED.get(key, key), value, origin) for key, value in keys]
     return _known(given, problems)
 
 
@@ -209,11 +212,9 @@ def _from_assignments(assignments: Sequence[str], problems: list[str]) -> list[_
 def _known(given: Sequence[_Given], problems: list[str]) -> list[_Given]:
     for item in given:
         if item.key not in SETTINGS:
-            # Names are unique over all sections, so the name alone also finds a missing or wrong section.
+            # Names are unique across sections, so the name alone also reveals a missing or wrong section.
             meant = _did_you_mean(item.key.rpartition(".")[2], _KEYS) if len(problems) < _MOST_TOLD else ""
-            problems.append(
-                f"{item.origin}: {one_line(item.key)} is {shown(item.value)}, but there is no such setting{meant}"
-            )
+            problems.append(f"{item.origin}: unknown setting {one_line(item.key)} (given {shown(item.value)}){meant}")
     return [item for item in given if item.key in SETTINGS]
 
 

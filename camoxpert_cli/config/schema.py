@@ -1,4 +1,4 @@
-"""Every setting of a run: its type, default, bounds and help, one frozen dataclass a section.
+"""Every setting of a run: its type, default, bounds and help, one frozen dataclass per section.
 
 A setting's flag is its own name (`train.stage2_lr` is `--stage2-lr`), so names are unique over all sections.
 """
@@ -15,10 +15,10 @@ Scheduler = Literal["cosine", "onecycle", "cosine_restart", "none"]
 Strategy = Literal["auto", "single", "dp", "ddp"]
 Device = Literal["auto", "cuda", "cpu"]
 
-# Of a picture, in pixels: the network's coarsest maps have a pixel for 32 of it.
+# Of an image, in pixels: the network's coarsest feature maps have stride 32.
 SMALLEST_SIDE, LARGEST_SIDE = 64, 4096
-# Of what is counted and has no bound of its own: far above what anybody trains with, and where a typing error would
-# fill the memory or the disk.
+# Upper bound of counts that have no other: far above any practical value, but low enough that a typo does not fill the
+# memory or the disk.
 MOST_COUNTED = 1_000_000
 
 
@@ -33,10 +33,10 @@ def setting(
     stands_for: str = "",
     fitted: bool = False,
 ) -> Any:
-    """A dataclass field that also knows its help, its bounds (inclusive) and the original program's default.
+    """Return a dataclass field that also carries its help, its bounds (inclusive) and the original CamoXpert's default.
 
-    `parse` checks a text value: it raises ValueError with what was expected. `stands_for` is the word for a value in
-    the help. For a `fitted` one a command line may say auto: the value is then what the GPUs' memory holds.
+    `parse` checks a text value: it raises ValueError with what was expected. `stands_for` is the placeholder for the
+    value in the help. A `fitted` setting accepts auto on the command line: the largest value that fits into GPU memory.
     """
     metadata = {
         "help": help,
@@ -52,153 +52,157 @@ def setting(
 
 @dataclass(frozen=True)
 class ModelConfig:
-    backbone: str = setting("edgenext_base", "timm model with maps at strides 4, 8, 16 and 32", stands_for="NAME")
-    num_experts: int = setting(7, "experts in each mixture layer", low=1, high=64)
-    pretrained: bool = setting(True, "start the backbone from ImageNet weights")
-    backbone_weights: str | None = setting(
-        None, "file with backbone weights (.pth or .safetensors), no network needed", stands_for="FILE"
+    backbone: str = setting(
+        "edgenext_base", "timm model with feature maps at strides 4, 8, 16 and 32", stands_for="NAME"
     )
-    deep_supervision: bool = setting(True, "train the three side outputs of the decoder too", original="off")
-    gradient_checkpointing: bool = setting(False, "compute activations twice to save memory")
+    num_experts: int = setting(7, "number of experts per MoE layer", low=1, high=64)
+    pretrained: bool = setting(True, "initialize the backbone with ImageNet weights")
+    backbone_weights: str | None = setting(
+        None, "file with backbone weights (.pth or .safetensors); nothing is downloaded", stands_for="FILE"
+    )
+    deep_supervision: bool = setting(True, "also train the three side outputs of the decoder", original="off")
+    gradient_checkpointing: bool = setting(False, "recompute activations in the backward pass to save memory")
 
 
 @dataclass(frozen=True)
 class DataConfig:
     dataset_path: tuple[str, ...] = setting(
-        (), "data set folder, or a list that check-data wrote; repeat it for several", stands_for="DIR"
+        (), "dataset folder, or a list written by check-data; may be repeated", stands_for="DIR"
     )
     images: tuple[str, ...] = setting(
-        (), "folder of training pictures, whatever it is called; with --masks", stands_for="DIR"
+        (), "folder of training images, whatever its name; requires --masks", stands_for="DIR"
     )
-    masks: tuple[str, ...] = setting((), "the folder of their masks", stands_for="DIR")
+    masks: tuple[str, ...] = setting((), "folder of the masks of --images", stands_for="DIR")
     val_images: tuple[str, ...] = setting(
         (),
-        "folder of pictures to validate on, in place of some held out of the training pictures; with --val-masks",
+        "folder of validation images; if given, no training images are held out; requires --val-masks",
         stands_for="DIR",
     )
-    val_masks: tuple[str, ...] = setting((), "the folder of their masks", stands_for="DIR")
-    include_noncam: bool = setting(False, "take COD10K's NonCAM pictures too, which show nothing camouflaged")
+    val_masks: tuple[str, ...] = setting((), "folder of the masks of --val-images", stands_for="DIR")
+    include_noncam: bool = setting(False, "also use COD10K's NonCAM images, which show nothing camouflaged")
     cache: Literal["auto", "off"] | str = setting(
         "auto",
-        "folder for resized pictures; auto takes ~/.cache/camox where there is room, off reads files anew",
+        "folder for resized images; auto uses ~/.cache/camox if there is room, off reads the original files each time",
         parse=parse_cache,
         stands_for="DIR",
     )
-    img_size: int = setting(
-        320, "side in pixels that pictures are resized to", low=SMALLEST_SIDE, high=LARGEST_SIDE, original="384"
-    )
+    img_size: int = setting(320, "resize images to N x N pixels", low=SMALLEST_SIDE, high=LARGEST_SIDE, original="384")
     val_fraction: float = setting(
         0.1,
-        "part of the training pictures held out for validation, where none are given for it",
+        "fraction of the training images held out for validation if no validation images are given",
         low=0.001,
         high=0.9,
     )
     num_workers: int | Literal["auto"] = setting(
         "auto",
-        "processes that load pictures; auto asks the cores this process may use",
+        "number of data-loading workers; auto derives it from the CPU cores available to this process",
         low=0,
         high=256,
         original="4",
     )
-    generated_pictures: int = setting(0, "generate this many training pictures where no data set is given", low=0)
+    generated_images: int = setting(0, "generate this many training images if no dataset is given", low=0)
 
 
 @dataclass(frozen=True)
 class TrainConfig:
-    epochs: int = setting(140, "epochs of both stages together", low=1, original="120")
-    stage1_epochs: int = setting(30, "epochs with the backbone frozen", low=0)
+    epochs: int = setting(140, "total number of epochs, both stages together", low=1, original="120")
+    stage1_epochs: int = setting(30, "epochs of stage 1, in which the backbone is frozen", low=0)
     batch_size: int = setting(
         8,
-        "pictures a step on each GPU; auto takes what its memory holds, at the same pictures a step in all",
+        "per-GPU batch size; auto picks the largest that fits at the same global batch size",
         low=1,
         original="2, split over all GPUs",
         fitted=True,
     )
     stage2_batch_size: int | None = setting(
-        None, "the same for stage 2; half of --batch-size if not given", low=1, fitted=True
+        None, "per-GPU batch size in stage 2; half of --batch-size if not given", low=1, fitted=True
     )
-    accumulation_steps: int = setting(1, "batches whose gradients make one optimizer step", low=1, original="4")
-    lr: float = setting(6.5e-4, "learning rate of stage 1", low=0.0, original="0.00025")
-    stage2_lr: float | None = setting(None, "learning rate of stage 2; --lr if not given", low=0.0)
-    backbone_lr_factor: float = setting(0.1, "the backbone learns at this part of the rate", low=0.0, high=1.0)
-    weight_decay: float = setting(1e-4, "AdamW's weight decay", low=0.0)
-    scheduler: Scheduler = setting("cosine", "how the learning rate falls within a stage", original="onecycle")
-    min_lr: float = setting(1e-6, "learning rate at the end of a schedule", low=0.0)
-    warmup_epochs: int = setting(0, "epochs over which the rate rises at the start of stage 2", low=0)
-    t_mult: int = setting(2, "each cycle of cosine_restart is this many times longer than the one before", low=1)
+    accumulation_steps: int = setting(1, "gradient accumulation: batches per optimizer step", low=1, original="4")
+    lr: float = setting(6.5e-4, "learning rate in stage 1", low=0.0, original="0.00025")
+    stage2_lr: float | None = setting(None, "learning rate in stage 2; --lr if not given", low=0.0)
+    backbone_lr_factor: float = setting(0.1, "learning-rate multiplier for the backbone", low=0.0, high=1.0)
+    weight_decay: float = setting(1e-4, "weight decay of AdamW", low=0.0)
+    scheduler: Scheduler = setting("cosine", "learning-rate schedule within each stage", original="onecycle")
+    min_lr: float = setting(1e-6, "learning rate at the end of the schedule", low=0.0)
+    warmup_epochs: int = setting(0, "learning-rate warmup at the start of stage 2, in epochs", low=0)
+    t_mult: int = setting(2, "each cosine_restart cycle is this many times as long as the previous one", low=1)
     progressive_unfreeze: bool = setting(
-        True, "stage 2 unfreezes the backbone in three steps, last layers first", original="off"
+        True, "unfreeze the backbone in three steps during stage 2, last layers first", original="off"
     )
     skip_stage1: bool = setting(False, "start with stage 2")
-    use_ema: bool = setting(True, "validate and keep a moving average of the weights", original="off")
-    ema_decay: float = setting(0.999, "part of the average kept at each step", low=0.0, high=1.0)
+    use_ema: bool = setting(
+        True, "keep an exponential moving average (EMA) of the weights, and validate with it", original="off"
+    )
+    ema_decay: float = setting(0.999, "decay of the EMA weights per step", low=0.0, high=1.0)
     sync_batchnorm: bool = setting(
-        False, "BatchNorm normalises in training with the pictures of all GPUs; for strategy ddp"
+        False, "synchronize BatchNorm statistics across all GPUs in training; for strategy ddp"
     )
     precision: Literal["auto", "fp32", "fp16", "bf16"] = setting(
         "auto",
-        "number format; auto takes bf16 where the GPU has it, fp16 on other GPUs, fp32 on the CPU",
+        "training precision; auto uses bf16 if the GPU supports it, fp16 on other GPUs and fp32 on the CPU",
         original="fp16",
     )
     deterministic: bool = setting(
         False,
-        "use deterministic algorithms only, which are slower: on GPUs too, a repeated or resumed run then gives the "
-        "same bits",
+        "use only deterministic algorithms, which are slower: repeated and resumed runs are then bitwise identical "
+        "on GPUs too",
     )
-    seed: int = setting(42, "drives order, augmentation, dropout and initial weights", low=0, high=2**32 - 1)
+    seed: int = setting(
+        42, "random seed for data order, augmentation, dropout and initial weights", low=0, high=2**32 - 1
+    )
 
 
 @dataclass(frozen=True)
 class RunConfig:
-    checkpoint_dir: str | None = setting(None, "folder of the run; runs/<preset>-<time> if not given", stands_for="DIR")
+    checkpoint_dir: str | None = setting(None, "run folder; runs/<preset>-<time> if not given", stands_for="DIR")
     resume_from: str | None = setting(
-        None, "checkpoint to go on from: camox's own or the original program's", stands_for="FILE"
+        None, "checkpoint to resume from, of camox or of the original CamoXpert", stands_for="FILE"
     )
-    device: Device = setting("auto", "where to compute", original="cuda")
+    device: Device = setting("auto", "device to run on", original="cuda")
     gpus: int | Literal["all"] | None = setting(
         None,
-        "number of GPUs, or of processes with --device cpu; one where there is any, if not given",
+        "number of GPUs, or of processes with --device cpu; if not given, one GPU if available",
         low=1,
         high=1024,
     )
     devices: str | None = setting(
-        None, "the GPUs to take by their numbers, such as 0,2", parse=parse_devices, stands_for="N,N"
+        None, "indices of the GPUs to use, such as 0,2", parse=parse_devices, stands_for="N,N"
     )
     strategy: Strategy = setting(
         "auto",
-        "how several GPUs work together: ddp is a process for each, dp one process; auto tries both on two or three "
-        "GPUs and takes ddp on more",
+        "how to use several GPUs: ddp runs one process per GPU, dp a single process; auto tries both and picks "
+        "the faster on two or three GPUs, and uses ddp on more",
     )
     max_restarts: int = setting(
-        0, "start again from the last checkpoint so many times where a process crashes", low=0, high=1000
+        0, "restart from the last checkpoint up to this many times if a process crashes", low=0, high=1000
     )
     collective_timeout: str = setting(
         "10m",
-        "how long the processes of a run wait for one of them before they give up",
+        "how long the processes of a run wait for each other before the run fails",
         parse=parse_duration,
         stands_for="TIME",
     )
-    target_iou: float | None = setting(None, "say when validation IoU passes this value", low=0.0, high=1.0)
+    target_iou: float | None = setting(None, "report when validation IoU passes this value", low=0.0, high=1.0)
     save_every: str | None = setting(
         "10m",
-        "also save within an epoch: 30s, 10m, 1h, or a number of optimizer steps",
+        "how often to save within an epoch: 30s, 10m, 1h, or a number of optimizer steps",
         parse=parse_interval,
         stands_for="TIME|N",
     )
     time_limit: str | None = setting(
         None,
-        "end, saved, within this time from the start of camox, such as 11h30m",
+        "stop and save before this much time has passed since camox started, such as 11h30m",
         parse=parse_duration,
         stands_for="TIME",
     )
     session_limit: str | None = setting(
         None,
-        "the same from the start of the machine's session, such as 12h on Kaggle",
+        "same, but counted from the start of the machine's session, such as 12h on Kaggle",
         parse=parse_duration,
         stands_for="TIME",
     )
     report: bool = setting(True, "write report.html and curves.png when the run ends")
-    tensorboard: bool = setting(False, "write curves for TensorBoard into the run folder too")
+    tensorboard: bool = setting(False, "also write curves for TensorBoard to the run folder")
 
 
 @dataclass(frozen=True)
@@ -210,31 +214,31 @@ class Config:
 
     @property
     def stage2_rate(self) -> float:
-        """Stage 2's learning rate: stage 1's where none is given."""
+        """Return the learning rate of stage 2: that of stage 1 if none is given."""
         return self.train.lr if self.train.stage2_lr is None else self.train.stage2_lr
 
     @property
     def stage2_batch_size(self) -> int:
-        """Stage 2's images per GPU: half of stage 1's, at least one, where none is given."""
+        """Return the per-GPU batch size of stage 2: half of that of stage 1, at least one, if none is given."""
         given = self.train.stage2_batch_size
         return max(1, self.train.batch_size // 2) if given is None else given
 
     @property
     def gpu_count(self) -> int:
-        """Devices that work together, one where none is asked for. "all" has been counted before this is asked."""
+        """Return the number of devices, one if not set. "all" must have been resolved to a number before."""
         assert self.run.gpus != "all"
         return self.run.gpus or 1
 
     @property
     def global_batches(self) -> tuple[int, int]:
-        """Images of an optimizer step over all GPUs, in stage 1 and in stage 2."""
+        """Return the global batch sizes of stages 1 and 2: images per optimizer step over all GPUs and accumulation."""
         devices = self.train.accumulation_steps * self.gpu_count
         return self.train.batch_size * devices, self.stage2_batch_size * devices
 
 
 @dataclass(frozen=True)
 class Setting:
-    """One row of the schema: where a setting lives and what it accepts."""
+    """One row of the schema: where a setting belongs and what it accepts."""
 
     section: str
     name: str
@@ -262,7 +266,7 @@ class Setting:
 
 
 def all_settings() -> dict[str, Setting]:
-    """Every setting under its dotted key, in the order in which the schema writes them."""
+    """Return every setting by its dotted key, in schema order."""
     settings = {}
     for section_name, section in SECTIONS.items():
         types = get_type_hints(section)

@@ -1,4 +1,4 @@
-"""Turns a value as a person wrote it (YAML, flag, `--set`) into the type the schema asks for."""
+"""Converts values as users write them (YAML, flag, `--set`) to the types of the schema."""
 
 from __future__ import annotations
 
@@ -14,20 +14,20 @@ _TRUE = {"true", "yes", "on", "1"}
 _FALSE = {"false", "no", "off", "0"}
 _NULL = {"null", "~"}
 _SCALARS = str | int | float | Path
-# What a command line says for a value that is found by measuring.
+# Stands on the command line for a value that is found by measuring.
 AUTO = "auto"
 
 
 def convert(setting: Setting, value: Any) -> Any:
-    """`value` in the setting's type. Raises ValueError whose text says what was expected."""
+    """Convert `value` to the setting's type. Raises ValueError with what was expected."""
     kinds, nullable = _kinds(setting.type)
-    if value is False and any("off" in get_args(kind) for kind in kinds):  # as YAML reads it
+    if value is False and any("off" in get_args(kind) for kind in kinds):  # as parsed by YAML
         value = "off"
     if value is None or (isinstance(value, str | Path) and str(value).lower() in _NULL):
         if nullable:
             return None
         raise ValueError(expected(setting))
-    if isinstance(value, int) and abs(value) >= 2**63:  # Python writes no number of more than 4300 digits
+    if isinstance(value, int) and abs(value) >= 2**63:  # Python refuses to print more than 4300 digits
         raise ValueError(expected(setting))
     if setting.parse is not None:
         setting.parse(str(value) if isinstance(value, _SCALARS) else "")
@@ -37,14 +37,14 @@ def convert(setting: Setting, value: Any) -> Any:
         except (ValueError, TypeError, OverflowError):
             continue
         if kind is int and converted > MOST_COUNTED == setting.high:
-            raise ValueError(f"{expected(setting)}, and {MOST_COUNTED} at most")
+            raise ValueError(f"{expected(setting)}; the maximum is {MOST_COUNTED}")
         if kind not in (int, float) or _within_bounds(setting, converted):
             return _as_paths(converted) if setting.is_path and get_origin(kind) is not Literal else converted
     raise ValueError(expected(setting))
 
 
 def expected(setting: Setting) -> str:
-    """What the setting accepts, in words."""
+    """Describe in words what the setting accepts."""
     kinds, nullable = _kinds(setting.type)
     words = [_describe(kind, setting) for kind in kinds]
     if setting.fitted:
@@ -79,7 +79,7 @@ def _convert(kind: Any, value: Any) -> Any:
 
 
 def _as_paths(value: Any) -> Any:
-    """A path, or several, with home folders in place of `~`; otherwise as they were written."""
+    """Return a path, or several, with `~` expanded; otherwise as written."""
     if isinstance(value, tuple):
         return tuple(map(_as_paths, value))
     try:
@@ -91,7 +91,7 @@ def _as_paths(value: Any) -> Any:
 
 def _to_number(kind: type[int] | type[float], value: Any) -> int | float:
     number = kind(value)
-    # int() cuts 2.7 down to 2; nan and inf are floats, but nothing to train with.
+    # int() truncates 2.7 to 2; nan and inf are floats, but useless for training.
     if not math.isfinite(number) or (isinstance(value, float) and number != value):
         raise ValueError
     return number
@@ -109,11 +109,11 @@ def _describe(kind: Any, setting: Setting) -> str:
         return f"one of {', '.join(choices)}" if len(choices) > 1 else str(choices[0])
     if get_origin(kind) is tuple:
         return "a path or a list of paths"
-    words = {bool: "true or false", int: "a whole number", float: "a number", str: "text"}[kind]
+    words = {bool: "true or false", int: "an integer", float: "a number", str: "text"}[kind]
     return words + _describe_bounds(setting) if kind in (int, float) else words
 
 
 def _describe_bounds(setting: Setting) -> str:
     if setting.low is not None and setting.high not in (None, MOST_COUNTED):
         return f" from {setting.low:.10g} to {setting.high:.10g}"
-    return "" if setting.low is None else f", at least {setting.low:g}"
+    return "" if setting.low is None else f" of at least {setting.low:g}"

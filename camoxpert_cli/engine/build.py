@@ -94,7 +94,7 @@ def open_data(data: DataConfig, seed: int, folder: RunFolder, world: World | Non
 
 
 def _find(data: DataConfig, seed: int, folder: RunFolder, world: World) -> RunData:
-    if not (data.dataset_path or data.images or data.val_images) and data.generated_pictures > 0:
+    if not (data.dataset_path or data.images or data.val_images) and data.generated_images > 0:
         folder.create()
         return _generate(folder.path / "dataset", seed, data, world)
     found = find_given(data)
@@ -229,13 +229,13 @@ def _digest(pairs: Sequence[Pair]) -> str:
 
 def _generate(folder: Path, seed: int, data: DataConfig, world: World) -> RunData:
     console.say(
-        f"Data: {data.generated_pictures} generated images for training, {GENERATED_VALIDATION} for validation "
+        f"Data: {data.generated_images} generated images for training, {GENERATED_VALIDATION} for validation "
         f"(unseen textures),\n      in {folder}"
     )
     if world.is_main:
         for left in folder.parent.glob(f".{folder.name}.tmp*"):  # of a process that was killed
             shutil.rmtree(left, ignore_errors=True)
-        write_dataset(folder, seed=seed, train=data.generated_pictures, test=GENERATED_VALIDATION, size=data.img_size)
+        write_dataset(folder, seed=seed, train=data.generated_images, test=GENERATED_VALIDATION, size=data.img_size)
     world.all_gather(None)  # wait until they are written
     found = find_data([folder])
     (validation,) = found.tests.values()

@@ -81,7 +81,7 @@ def choose(
     if remembered is not None:
         console.say(f"Strategy: {remembered}, from an earlier trial")
         return remembered
-    if config.data.generated_pictures == 0:
+    if config.data.generated_images == 0:
         find_given(config.data)  # report problems there before minutes of trials
     console.say(
         f"Strategy: trying {' and '.join(candidates)} on {placement.count} devices; "

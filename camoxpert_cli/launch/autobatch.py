@@ -58,7 +58,7 @@ def fit_batches(resolved: Resolved, measure: Measure) -> Resolved:
     and any error with which training would fail as soon as it began.
     """
     asked = resolved.config
-    if asked.data.generated_pictures == 0:
+    if asked.data.generated_images == 0:
         find_given(asked.data)  # report problems there before half a minute of trials
     console.say("Memory: trying two steps of each stage on every GPU")
     config = asked

@@ -136,7 +136,7 @@ def _describe(config: Config, checkpoint: Checkpoint) -> list[tuple[str, str]]:
 
 def _next_step(config: Config, checkpoint: Checkpoint, folder: RunFolder, epoch: int, samples: int) -> str:
     training, begins = checkpoint.training, ""
-    images = config.data.generated_pictures
+    images = config.data.generated_images
     if config.data.dataset_path or config.data.images or not images:
         data = open_data(config.data, config.train.seed, folder)
         images = len(data.train)

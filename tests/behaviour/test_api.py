@@ -136,15 +136,15 @@ def test_an_evaluation_is_as_asked(monkeypatch: pytest.MonkeyPatch) -> None:
 
 GREY = np.zeros((70, 80), np.uint8)
 REFUSALS: dict[str, tuple[Callable[[Path, Path], object], type[CamoxError], str]] = {
-    "grey": (lambda best, _: predict(best, GREY), DataError, r"uint8 of shape \(70, 80\), expected uint8 of shape"),
-    "float": (lambda best, _: predict(best, [np.zeros((9, 9, 3))]), DataError, "an array float64 of shape"),  # type: ignore[type-var]
-    "type": (lambda best, _: predict(best, 7), UsageError, "a picture is of type int"),  # type: ignore[call-overload]
-    "folder": (lambda best, data: predict(best, data), DataError, r"is a folder, expected a picture\nTry: .*glob"),
+    "grey": (lambda best, _: predict(best, GREY), DataError, r"uint8 and shape \(70, 80\), expected RGB, uint8 of"),
+    "float": (lambda best, _: predict(best, [np.zeros((9, 9, 3))]), DataError, "dtype float64 and shape"),  # type: ignore[type-var]
+    "type": (lambda best, _: predict(best, 7), UsageError, "an image has type int"),  # type: ignore[call-overload]
+    "folder": (lambda best, data: predict(best, data), DataError, r"is a folder, expected an image\nTry: .*glob"),
     "nowhere": (lambda best, _: predict(best, "no.jpg"), DataError, "cannot read no.jpg"),
-    "nameless": (lambda best, _: predict(best, GREY[..., None].repeat(3, 2), out="maps"), UsageError, "has no name"),
-    "no out": (lambda best, _: predict(best, "a.jpg", threshold=0.5), UsageError, "no out="),  # type: ignore[call-overload]
-    "overlay": (lambda best, _: predict(best, "a.jpg", overlay=True), UsageError, "no out="),  # type: ignore[call-overload]
-    "overwrite": (lambda best, _: predict(best, "a.jpg", overwrite=True), UsageError, "no out="),  # type: ignore[call-overload]
+    "nameless": (lambda best, _: predict(best, GREY[..., None].repeat(3, 2), out="maps"), UsageError, "no file name"),
+    "no out": (lambda best, _: predict(best, "a.jpg", threshold=0.5), UsageError, "out= is missing"),  # type: ignore[call-overload]
+    "overlay": (lambda best, _: predict(best, "a.jpg", overlay=True), UsageError, "out= is missing"),  # type: ignore[call-overload]
+    "overwrite": (lambda best, _: predict(best, "a.jpg", overwrite=True), UsageError, "out= is missing"),  # type: ignore[call-overload]
     "size": (lambda best, _: predict(best, "a.jpg", img_size=32), UsageError, "img_size is 32, expected .* 64"),
     "views": (lambda best, _: predict(best, "a.jpg", tta="rotate"), UsageError, "expected flip, scales"),
     "checkpoint": (lambda *_: predict("no.pth", GREY[..., None].repeat(3, 2)), CheckpointError, "no.pth"),
@@ -162,7 +162,7 @@ REFUSALS: dict[str, tuple[Callable[[Path, Path], object], type[CamoxError], str]
         lambda best, data: evaluate(best, dataset_path=data, sets="CAMO", device="cpu"),
         UsageError, "unknown test set 'CAMO', expected one of TINY",
     ),
-    "settings": (lambda *_: train(epoch=3, learning=1), ConfigError, "no setting epoch; did you mean epochs"),
+    "settings": (lambda *_: train(epoch=3, learning=1), ConfigError, "unknown setting epoch; did you mean epochs"),
     "value": (lambda *_: train(epochs=0, lr="abc"), ConfigError, r"epochs is 0[\s\S]*lr is 'abc'"),
 }  # fmt: skip
 

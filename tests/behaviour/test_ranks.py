@@ -166,4 +166,4 @@ def test_ranks_stay_the_same_to_the_bit(tiny_data: Path, tmp_path: Path) -> None
     # The clock of one of them, then also a signal to the other.
     assert first["stops"] == second["stops"]
     assert [code for code, _ in first["stops"]] == [0, 143]
-    assert first["stops"][1][1] == "stopped by a request to terminate"
+    assert first["stops"][1][1] == "stopped by SIGTERM"

@@ -89,7 +89,10 @@ def test_extended(run_copy: Path) -> None:
 
     assert outcome.exit_code == 0, outcome.output
     assert [row["epoch"] for row in rows] == [1, 2, 3]
-    assert "Changed train.epochs 2 -> 3: the learning rate of the stage is spread over more" in outcome.stderr
+    assert (
+        "changed train.epochs 2 -> 3: from here on, the stage's learning-rate schedule is stretched over more"
+        in outcome.stderr
+    )
     assert "Epoch 3: stage 2, training the whole backbone" in outcome.stderr
 
 
@@ -106,7 +109,7 @@ def test_going_on_elsewhere(run_copy: Path, tiny_data: Path, tmp_path: Path) -> 
     results = json.loads((tmp_path / "new" / "results.json").read_text())
 
     assert outcome.exit_code == 0, outcome.output
-    assert "Warning: changed train.stage2_lr 0.0005 -> 0.002: from here on the run is another one" in outcome.stderr
+    assert "Warning: changed train.stage2_lr 0.0005 -> 0.002: from here on, this is no longer the run" in outcome.stderr
     assert contents(run_copy) == before
     assert read_checkpoint(tmp_path / "new" / "last.pth")["epoch"] == 2
     assert [row["epoch"] for row in json.loads((tmp_path / "new" / "history.json").read_text())] == [1, 2]
@@ -138,7 +141,7 @@ def test_dry_run(run_copy: Path) -> None:
     assert "last.pth: 1 epoch complete, 6 images into epoch 2" in outcome.stdout
     assert "epoch 2 of 2, stage 2" in outcome.stdout
     assert "train.stage2_batch_size 3 -> 2" in outcome.stdout
-    assert "data.num_workers 0 -> 1: the result stays what it would have been" in outcome.stdout
+    assert "data.num_workers 0 -> 1: does not affect the result" in outcome.stdout
     assert "global batch size 2\n                 = 2 per process x 1 process x 1 accumulation step\n" in outcome.stdout
     assert measured.exit_code == 2
     assert "--batch-size auto has to run training steps" in measured.stderr
@@ -183,7 +186,7 @@ def test_two_at_once(run_copy: Path) -> None:
         outcome = camox("resume", run_copy)
 
     assert outcome.exit_code == 2
-    assert "another process is at work in the run folder" in outcome.stderr
+    assert "another process is using the run folder" in outcome.stderr
     assert contents(run_copy) == before
 
 

@@ -142,7 +142,7 @@ def test_results(plain_run: RunFolder, tiny_data: Path) -> None:
 def test_folder_of_another_run(plain_run: RunFolder, tiny_data: Path) -> None:
     """Training into the folder of another run is refused with exit code 2 before anything in it changes."""
     before = {path.name: (path.read_bytes(), path.stat().st_mtime_ns) for path in plain_run.path.iterdir()}
-    with pytest.raises(UsageError, match="holds another run") as caught:
+    with pytest.raises(UsageError, match="already contains a run") as caught:
         train(tiny_plan(tiny_data, plain_run.path))
 
     assert caught.value.exit_code == 2

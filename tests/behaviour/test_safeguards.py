@@ -76,7 +76,7 @@ def test_foreign_weights_are_not_replaced_by_the_run_that_starts_from_them(
     path = tmp_path / "best_model.pth"
     torch.save({"epoch": 1, "model_state_dict": read_checkpoint(plain_run.last)["network"]}, path)
     before = path.read_bytes()
-    with pytest.raises(UsageError, match="is of another program"):
+    with pytest.raises(UsageError, match="was written by another program"):
         train(tiny_plan(tiny_data, tmp_path, resume_from=str(path)))
 
     assert path.read_bytes() == before
@@ -186,7 +186,7 @@ def test_masks_are_not_overwritten_by_maps(plain_run: RunFolder, tiny_data: Path
     images, masks = data / "TestDataset" / TEST_SET / "Imgs", data / "TestDataset" / TEST_SET / "GT"
     before = {path.name: path.read_bytes() for path in masks.iterdir()}
     checkpoint = plain_run.best
-    for overwrite, message in ((False, "would overwrite"), (True, "camox did not write it")):
+    for overwrite, message in ((False, "would overwrite"), (True, "was not written by camox")):
         with pytest.raises(UsageError, match=message):
             predict(checkpoint, [images], Outputs(masks), device="cpu", img_size=None, overwrite=overwrite)
     predict(checkpoint, [images], Outputs(tmp_path / "maps", 0.5), device="cpu", img_size=None, overwrite=False)

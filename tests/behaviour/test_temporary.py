@@ -78,6 +78,6 @@ def test_folders_of_other_users(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
 def test_no_room(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Where none can be made, as on a full disk, there is a sentence."""
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "gone"))
-    with pytest.raises(UsageError, match="no temporary folder can be made") as caught, temporary_folder():
+    with pytest.raises(UsageError, match="a temporary folder cannot be created") as caught, temporary_folder():
         raise AssertionError("not reached")
     assert "TMPDIR" in caught.value.hint

@@ -62,7 +62,7 @@ def test_a_start_while_another_makes_ready(tiny_data: Path, tmp_path: Path) -> N
     first = held_up(command, "camoxpert_cli.engine.run.build_network", at)
     code, output = run(command)
     assert code == 2, output
-    assert f"another process is at work in the run folder {folder}" in output
+    assert f"another process is using the run folder {folder}" in output
     assert contents(folder) == {}
 
     code, output = let_go(first, at)
@@ -73,11 +73,11 @@ def test_a_start_while_another_makes_ready(tiny_data: Path, tmp_path: Path) -> N
 def test_pictures_of_a_run_at_work(tmp_path: Path) -> None:
     """A second quickstart in the same folder leaves the first one's pictures alone, with other settings too."""
     at, folder = tmp_path / "waiting", tmp_path / "run"
-    chosen = {"dataset_path": [], "generated_pictures": 4, **ONE_EPOCH}
+    chosen = {"dataset_path": [], "generated_images": 4, **ONE_EPOCH}
     first = held_up(train_command(tiny_run(tmp_path, folder, **chosen)), "camoxpert_cli.engine.run.build_network", at)
     before = contents(folder)
     assert len(before) == 2 * (4 + 60) + 1
-    code, output = run(train_command(tiny_run(tmp_path, folder, **{**chosen, "generated_pictures": 5})))
+    code, output = run(train_command(tiny_run(tmp_path, folder, **{**chosen, "generated_images": 5})))
     first.kill()
     finish(first)
 
@@ -96,7 +96,7 @@ def test_a_resume_of_a_run_at_work(run_copy: Path, tmp_path: Path) -> None:
     finish(first)
 
     assert code == 2, output
-    assert "another process is at work in the run folder" in output
+    assert "another process is using the run folder" in output
     assert contents(run_copy) == before
 
 
@@ -139,7 +139,7 @@ def test_a_launcher_keeps_the_folder(tiny_data: Path, tmp_path: Path, monkeypatc
     tried = []
 
     def run_workers(*arguments: object, **rest: object) -> Attempt:
-        with pytest.raises(UsageError, match="another process is at work"), RunFolder(folder).locked():
+        with pytest.raises(UsageError, match="another process is using"), RunFolder(folder).locked():
             pass
         with RunFolder(folder).locked(shared=True):
             tried.append(folder)

@@ -111,4 +111,4 @@ def preset(settings: dict[str, object]) -> str:
     lines = ["summary: small"]
     for section, names in sections.items():
         lines += [f"{section}:", *(f"  {name}: {settings[name]}" for name in names)]
-    return "\n".join([*lines, ""]).replace("data:\n", "data:\n  generated_pictures: 8\n")
+    return "\n".join([*lines, ""]).replace("data:\n", "data:\n  generated_images: 8\n")

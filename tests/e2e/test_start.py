@@ -75,4 +75,4 @@ def test_presets_away_from_the_checkout(tmp_path: Path) -> None:
     )
 
     assert done.returncode == 0, done.stderr
-    assert f"{tmp_path}/gr\\xf6\\xdfe.yaml can be used; it extends preset kaggle-2xT4" in done.stdout
+    assert f"{tmp_path}/gr\\xf6\\xdfe.yaml is valid; it extends preset kaggle-2xT4" in done.stdout

@@ -337,6 +337,12 @@ MUTANTS = [
     ),
     Mutant(
         "config/resolve.py",
+        "_Given(_RENAMED.get(key, key), value, origin)",
+        "_Given(key, value, origin)",
+        "unit/config/test_resolve.py::test_a_key_of_an_earlier_version",
+    ),
+    Mutant(
+        "config/resolve.py",
         "if item.key not in auto and not _is_auto(item)]",
         "if not _is_auto(item)]",
         "unit/config/test_resolve.py::test_auto_that_is_typed_last_wins",

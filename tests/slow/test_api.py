@@ -42,5 +42,5 @@ def test_two_processes_from_a_script_without_a_guard(tiny_data: Path, tmp_path: 
     assert done.returncode == 0, done.stderr
     (folder,) = (tmp_path / "runs").iterdir()
     assert said[:2] == [f"trained {folder.relative_to(tmp_path)} True True", f"scored {TEST_SET}"]
-    assert said[2].startswith(f"UsageError|2|the folder {folder.relative_to(tmp_path)} holds another run")
+    assert said[2].startswith(f"UsageError|2|the folder {folder.relative_to(tmp_path)} already contains a run")
     assert "Traceback" not in done.stderr

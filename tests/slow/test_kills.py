@@ -142,7 +142,7 @@ def test_the_clock(tiny_data: Path, tmp_path: Path, uncut: Path) -> None:
 
     assert code == 0, output
     assert "topped by the session limit of 10m (" in output
-    assert output.rstrip().endswith(f"Go on with: camox resume {folder}")
+    assert output.rstrip().endswith(f"Resume with: camox resume {folder}")
     assert not (folder / "results.json").exists()
     code, output = run(camox("resume", str(folder)), CAMOX_SESSION_START=str(time.time()))
     assert code == 0, output

@@ -98,7 +98,7 @@ def test_from_the_wheel_alone(built: Path, tmp_path: Path) -> None:
         "import sys; sys.path.insert(0, 'site'); import camoxpert_cli; "
         "from camoxpert_cli.config.resolve import resolve; "
         "from camoxpert_cli.report import page; from pathlib import Path; "
-        "print(resolve('quickstart', {}).config.data.generated_pictures > 0, "
+        "print(resolve('quickstart', {}).config.data.generated_images > 0, "
         "(Path(page.__file__).with_name('page.html')).exists(), camoxpert_cli.__file__)"
     )
     done = subprocess.run(

@@ -122,7 +122,7 @@ def test_the_clock_of_two(tiny_data: Path, tmp_path: Path) -> None:
     code, output = run(command, CAMOX_SESSION_START=str(time.time() - 592))
 
     assert code == 0, output
-    assert output.count(f"Go on with: camox resume {folder}\n") == 1
+    assert output.count(f"Resume with: camox resume {folder}\n") == 1
     assert "Error" not in output
     assert (folder / "last.pth").exists()
 

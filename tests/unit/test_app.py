@@ -75,7 +75,7 @@ def test_a_fault_of_the_gpu_is_a_sentence(monkeypatch: pytest.MonkeyPatch) -> No
         (
             errno.ENOSPC,
             2,
-            "Error: stdout takes no results: No space left on device\nTry:   free some space",
+            "Error: results cannot be written to stdout: No space left on device\nTry:   free some space",
         ),
     ],
 )
@@ -153,7 +153,7 @@ def test_a_current_folder_that_is_gone(
 
     assert caught.value.code == 2
     assert capsys.readouterr().err == (
-        "Error: the current folder cannot be used: No such file or directory\nTry:   cd to one that is there\n"
+        "Error: the current folder is not accessible: No such file or directory\nTry:   cd to an existing folder\n"
     )
 
 

@@ -258,7 +258,10 @@ def test_a_run_folder_that_is_none(tmp_path: Path, kind: str) -> None:
     """A link that leads nowhere, or a pipe, in the place of the run folder is said before anything is made."""
     path = tmp_path / "run"
     MAKERS[kind](path)
-    with pytest.raises(UsageError, match="is a broken link or not a folder"):
+    with pytest.raises(UsageError, match="is a broken link or a special file, expected a run folder"):
         RunFolder(path).refuse_other_run(None)
-    with pytest.raises(UsageError, match="is a broken link or not a folder"), RunFolder(path).locked():
+    with (
+        pytest.raises(UsageError, match="is a broken link or a special file, expected a run folder"),
+        RunFolder(path).locked(),
+    ):
         pass

@@ -44,7 +44,7 @@ def test_what_is_no_regular_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 def test_names_that_no_file_can_have() -> None:
     """A zero byte, or half of a character, is no crash."""
     for name in ("a\0b", "a\ud800b"):
-        with pytest.raises(OSError, match="no file can have this name"):
+        with pytest.raises(OSError, match="invalid file name"):
             read_regular(Path(name), 10)
 
 
@@ -55,7 +55,7 @@ def test_size(tmp_path: Path) -> None:
 
     assert read_regular(path, 10) == b"0123456789"
     os.truncate(path, 2**40)  # it takes no room on the disk
-    with pytest.raises(OSError, match="it has 1099511627776 bytes, expected 10 at most"):
+    with pytest.raises(OSError, match="it has 1099511627776 bytes, expected at most 10"):
         read_regular(path, 10)
 
 
@@ -65,7 +65,7 @@ def test_what_the_system_makes_up(tmp_path: Path) -> None:
     (tmp_path / "preset.yaml").symlink_to("/proc/version")
     (tmp_path / "empty").touch()
 
-    with pytest.raises(OSError, match="it has no size, expected a regular file"):
+    with pytest.raises(OSError, match="it reports no size, expected a regular file"):
         read_regular(tmp_path / "preset.yaml", 10)
     with pytest.raises(CheckpointError, match="is empty"):
         read_weights_file(tmp_path / "preset.yaml")

@@ -34,7 +34,7 @@ def content(folder: Path) -> dict[str, bytes]:
 def test_folder_of_another_run(tmp_path: Path, name: str) -> None:
     """A folder with any result of a run is refused with exit code 2, the file named, and nothing is changed."""
     (tmp_path / name).write_bytes(b"of another run")
-    with pytest.raises(UsageError, match=f"holds another run .*{name}") as caught:
+    with pytest.raises(UsageError, match=f"already contains a run .*{name}") as caught:
         RunFolder(tmp_path).refuse_other_run(None)
 
     assert caught.value.exit_code == 2
@@ -53,7 +53,7 @@ def test_folder_of_the_run_to_resume(tmp_path: Path, monkeypatch: pytest.MonkeyP
     RunFolder(folder).refuse_other_run(Path("last.pth"))
     RunFolder(Path("../run")).refuse_other_run(folder / "last.pth")
 
-    with pytest.raises(UsageError, match="holds another run"):
+    with pytest.raises(UsageError, match="already contains a run"):
         RunFolder(folder).refuse_other_run(other / "last.pth")
 
 
@@ -174,7 +174,7 @@ def test_full_disk_costs_lines_of_the_log_only(
     folder.log("step")
 
     assert len(said) == 2
-    assert "metrics.jsonl cannot be written: No space left on device; training goes on without it" in said[0]
+    assert "metrics.jsonl cannot be written: No space left on device; training continues without it" in said[0]
     assert "history.json" in said[1]
     assert len(folder.metrics.read_text().splitlines()) == 1
 
@@ -342,11 +342,11 @@ def test_a_launcher_and_its_worker_share_the_lock(tmp_path: Path) -> None:
     launcher, worker, other = (RunFolder(tmp_path) for _ in range(3))
     with launcher.locked():
         launcher.share_lock()
-        with worker.locked(shared=True), pytest.raises(UsageError, match="another process is at work"), other.locked():
+        with worker.locked(shared=True), pytest.raises(UsageError, match="another process is using"), other.locked():
             pass
-        with pytest.raises(UsageError, match="another process is at work"), other.locked():
+        with pytest.raises(UsageError, match="another process is using"), other.locked():
             pass
-    with worker.locked(shared=True), pytest.raises(UsageError, match="another process is at work"), other.locked():
+    with worker.locked(shared=True), pytest.raises(UsageError, match="another process is using"), other.locked():
         pass
 
 
@@ -391,7 +391,7 @@ def test_lock(tmp_path: Path) -> None:
         with RunFolder(tmp_path).locked(), RunFolder(tmp_path).locked():
             raise AssertionError("not reached")
 
-    with pytest.raises(UsageError, match="another process is at work"):
+    with pytest.raises(UsageError, match="another process is using"):
         hold_twice()
     with RunFolder(tmp_path).locked():
         pass
@@ -411,7 +411,7 @@ def test_sweep(tmp_path: Path) -> None:
 def test_too_little_space(tmp_path: Path) -> None:
     """A disk that cannot hold the checkpoints is refused before training, with what there is and what it takes."""
     RunFolder(tmp_path).require_space(1)
-    with pytest.raises(TrainingError, match="GiB free, and checkpoints of this network need 1048576") as caught:
+    with pytest.raises(TrainingError, match="GiB free, but checkpoints of this network need 1048576") as caught:
         RunFolder(tmp_path).require_space(2**50)
 
     assert "--checkpoint-dir" in caught.value.hint

@@ -23,9 +23,9 @@ def test_home_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         ("a" * 256, "file name too long"),
         ("a/" * 2100, "file name too long"),
         ("one.jpg\n" * 40, "file name too long"),
-        ("a\0b", "no file can have this name"),
-        ("a\ud800b", "no file can have this name"),
-        ("~nobody-is-called-so/x", "there is no home folder for ~nobody-is-called-so"),
+        ("a\0b", "invalid file name"),
+        ("a\ud800b", "invalid file name"),
+        ("~nobody-is-called-so/x", "no home folder found for ~nobody-is-called-so"),
         ("LOOP/x", "too many levels of symbolic links"),
     ],
 )

@@ -23,7 +23,7 @@ def test_network_is_recognised(tmp_path: Path, content: dict[str, Any]) -> None:
     source = save(content["network"], tmp_path)
     said = CliRunner().invoke(app, ["convert-ckpt", str(source), str(tmp_path / "out.pth"), "--dry-run"]).stdout
 
-    assert "Network: test_resnet with 2 experts, every tensor fits" in said
+    assert "Network: test_resnet with 2 experts, all tensors match" in said
     assert f"Would be written: {tmp_path / 'out.pth'}" in said
     assert not (tmp_path / "out.pth").exists()
 

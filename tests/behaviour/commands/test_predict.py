@@ -58,7 +58,7 @@ def test_maps_of_a_folder(checkpoint: Path, network: CamoXpert, folder: Path) ->
     predict(network, [Path("photos")], Outputs(Path("same")), device=None, img_size=64, overwrite=False)
 
     assert outcome.exit_code == 0, outcome.output
-    assert outcome.stdout == "3 maps in maps\n"
+    assert outcome.stdout == "3 predictions in maps\n"
     assert written(folder / "maps") == ["a.png", "b.png", "c.png"]
     assert len(values(folder / "maps" / "a.png")) > 2
     for name in ("a.png", "b.png", "c.png"):
@@ -70,7 +70,7 @@ def test_size(checkpoint: Path, network: CamoXpert, folder: Path) -> None:
     outcome = run(checkpoint, "photos/a.png", "--out", "maps", "--img-size", "96")
     predict(network, [Path("photos", "a.png")], Outputs(Path("same")), device=None, img_size=96, overwrite=False)
 
-    assert outcome.stdout == "1 map in maps\n"
+    assert outcome.stdout == "1 prediction in maps\n"
     assert (folder / "maps" / "a.png").read_bytes() == (folder / "same" / "a.png").read_bytes()
 
 
@@ -80,7 +80,7 @@ def test_pattern_threshold_overlay_and_views(checkpoint: Path, folder: Path) -> 
     outcome = run(checkpoint, "photos/**/*.png", *flags)
 
     assert outcome.exit_code == 0, outcome.output
-    assert outcome.stdout == f"4 maps in maps, overlays in {Path('maps', 'overlays')}\n"
+    assert outcome.stdout == f"4 predictions in maps, overlays in {Path('maps', 'overlays')}\n"
     names = ["a", "b", "c", "d"]
     assert written(folder / "maps") == [f"{name}.png" for name in names] + [f"overlays/{name}.jpg" for name in names]
     assert all(values(folder / "maps" / f"{name}.png") <= {0, 255} for name in names)
@@ -104,7 +104,7 @@ def test_one_broken_image(checkpoint: Path, folder: Path) -> None:
         (["photos/*.tif"], 3, "no image matches photos/*.tif"),
         (["photos", "--tta", "rotate"], 2, "--tta is 'rotate', expected flip, scales or flip,scales"),
         (["photos", "--threshold", "128"], 2, "--threshold is 128, expected above 0 and below 1"),
-        (["photos", "--out", "photos", "--overwrite"], 2, "would take the place of"),
+        (["photos", "--out", "photos", "--overwrite"], 2, "would overwrite"),
     ],
 )
 def test_refusals(checkpoint: Path, folder: Path, arguments: list[str], code: int, message: str) -> None:

@@ -234,7 +234,7 @@ def test_another_seed_takes_the_same_cache(tiny_data: Path, tmp_path: Path) -> N
 def test_generated_images_are_not_cached(home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Generated images have the size of the network and are read as fast: no cache is made of them."""
     monkeypatch.setattr("camoxpert_cli.engine.build.GENERATED_VALIDATION", 2)
-    prepare(tiny_plan(tmp_path, tmp_path / "run", dataset_path=[], generated_pictures=2, cache="auto"))
+    prepare(tiny_plan(tmp_path, tmp_path / "run", dataset_path=[], generated_images=2, cache="auto"))
 
     assert not home.exists()
 

@@ -13,8 +13,7 @@ from camoxpert_cli.run_folder import RunFolder
 def test_generated_images_depend_on_the_seed_and_are_kept_in_the_run_folder(tmp_path: Path) -> None:
     """`--seed` changes the images; validation images are none of the training ones and there is no test set."""
     first, second = (
-        open_data(DataConfig(generated_pictures=4, img_size=64), seed, RunFolder(tmp_path / str(seed)))
-        for seed in (1, 2)
+        open_data(DataConfig(generated_images=4, img_size=64), seed, RunFolder(tmp_path / str(seed))) for seed in (1, 2)
     )
 
     assert [len(first.train), len(first.validation), first.tests] == [4, build.GENERATED_VALIDATION, {}]

@@ -536,7 +536,7 @@ def test_best_weights_of_another_program(saved: Checkpoint, tiny_data: Path, tmp
     progress = {**saved.content["training"]["progress"], "best_epoch": best_epoch}
     checkpoint = with_training(saved, tmp_path / "last.pth", progress=progress)
     checkpoint.path.touch()
-    with pytest.raises(UsageError, match="is of another program"):
+    with pytest.raises(UsageError, match="was written by another program"):
         restored(tiny_data, tmp_path, checkpoint, epochs=3, resume_from=str(checkpoint.path))
 
     assert best.read_bytes() == before

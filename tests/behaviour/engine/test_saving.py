@@ -278,7 +278,7 @@ def test_what_can_go_on_is_named_where_there_is_something(tiny_data: Path, tmp_p
         print_outcome(outcome, as_json=True)
         print_outcome(outcome)
     assert (run.folder.resume_command in printed.getvalue()) == is_saved
-    assert json.loads(printed.getvalue().partition("Go on")[0])["next"] == (caught.value.hint or None)
+    assert json.loads(printed.getvalue().partition("Resume with")[0])["next"] == (caught.value.hint or None)
 
 
 @pytest.mark.parametrize("is_saved", [False, True])

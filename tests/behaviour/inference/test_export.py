@@ -94,10 +94,10 @@ def test_missing_packages(checkpoint: Path, tmp_path: Path, monkeypatch: pytest.
 @pytest.mark.parametrize(
     ("target", "overwrite", "message"),
     [
-        ("taken.onnx", False, "taken.onnx exists already"),
+        ("taken.onnx", False, "taken.onnx already exists"),
         ("out.pth", False, "has no known export format"),
         ("out", False, "has no known export format"),
-        ("nowhere/out.onnx", False, "there is no folder"),
+        ("nowhere/out.onnx", False, "out.onnx cannot be written: folder "),
         ("folder.onnx", True, "folder.onnx is a folder"),
         ("link.safetensors", True, "is the checkpoint itself"),
     ],
@@ -127,9 +127,9 @@ def test_command(checkpoint: Path, tmp_path: Path) -> None:
 
     assert (ema.exit_code, model.exit_code) == (0, 0), ema.output + model.output
     first, last = ema.stdout.splitlines()
-    assert first == f"{checkpoint}: test_resnet with 2 experts, the average of the weights, 96 pixels"
+    assert first == f"{checkpoint}: test_resnet with 2 experts, EMA weights, 96 pixels"
     assert last == f"Written: {path}, {path.stat().st_size / 2**20:.1f} MiB"
-    assert "the weights themselves" in model.stdout
+    assert "raw weights" in model.stdout
 
 
 @pytest.mark.parametrize("difference", [1e-4, 1e-3, math.nan])

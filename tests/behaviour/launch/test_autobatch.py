@@ -29,7 +29,7 @@ def small(**settings: Any) -> Resolved:
         "model.backbone": "test_resnet",
         "model.num_experts": 2,
         "data.img_size": 64,
-        "data.generated_pictures": 8,
+        "data.generated_images": 8,
         "run.gpus": 2,
         **{f"train.{name}": value for name, value in settings.items()},
     }

@@ -221,9 +221,9 @@ def test_before_there_is_a_run_folder(capfd: pytest.CaptureFixture[str]) -> None
 @pytest.mark.parametrize(
     ("number", "expected", "name"),
     [
-        (signal.SIGTERM, 143, "a request to terminate"),
+        (signal.SIGTERM, 143, "SIGTERM"),
         (signal.SIGINT, 130, "Ctrl-C"),
-        (signal.SIGHUP, 129, "a hang-up (SIGHUP)"),
+        (signal.SIGHUP, 129, "SIGHUP (terminal closed)"),
     ],
 )
 def test_signals_are_passed_on(

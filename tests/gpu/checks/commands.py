@@ -24,7 +24,7 @@ def check(report: Report) -> None:
     train = ["train", "--preset", "quickstart", "--epochs", "2", "--checkpoint-dir", str(run), *device]
     benchmark = ["benchmark", *device, "--gpus", "1", "--steps", "3", "--repeats", "1", "--json"]
     if not report.on_card:
-        train += ["--set", "data.generated_pictures=60"]
+        train += ["--set", "data.generated_images=60"]
         benchmark += ["--backbone", "test_resnet", "--img-size", "64", "--batch-size", "2"]
     # On a machine with few cores commands side by side would wait for each other.
     with ThreadPoolExecutor(8 if usable_cores() >= 16 else 1) as pool:

@@ -297,9 +297,9 @@ def test_what_is_left_out(tmp_path: Path, network: Stub) -> None:
     ("target", "options", "message"),
     [
         (None, {}, "no output file was given"),
-        ("taken.pth", {}, "exists already"),
+        ("taken.pth", {}, "already exists"),
         ("other.pth", {"in_place": True}, "--in-place was given"),
-        ("nowhere/out.pth", {}, "there is no folder"),
+        ("nowhere/out.pth", {}, "out.pth cannot be written: folder "),
     ],
 )
 def test_targets_that_are_refused(

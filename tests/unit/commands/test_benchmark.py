@@ -39,7 +39,7 @@ def test_more_gpus_than_there_are(arguments: list[str]) -> None:
 @pytest.mark.parametrize(
     ("arguments", "expected"),
     [
-        ("--gpus two", "--gpus is 'two', expected different counts above zero"),
+        ("--gpus two", "--gpus is 'two', expected distinct positive counts"),
         ("--gpus 1,1", "--gpus is '1,1', expected"),
         ("--gpus 0,1", "--gpus is '0,1', expected"),
         ("--gpus 1,", "--gpus is '1,', expected"),
@@ -48,10 +48,10 @@ def test_more_gpus_than_there_are(arguments: list[str]) -> None:
         ("--strategy ddp,ddp", "--strategy is 'ddp,ddp', expected"),
         ("--strategy dp --device cpu --gpus 1,2", "strategy dp needs GPUs"),
         ("--sync-batchnorm --device cpu --gpus 1,2", "--sync-batchnorm needs GPUs"),
-        ("--out nowhere/x.md", "there is no folder nowhere"),
+        ("--out nowhere/x.md", "x.md cannot be written: folder nowhere does not exist"),
         ("--out .", "is a folder"),
         ("--img-size 1", "data.img_size is '1'"),
-        ("--preset kaggle", "there is no preset 'kaggle'"),
+        ("--preset kaggle", "unknown preset 'kaggle'"),
     ],
 )
 def test_bad_input(arguments: str, expected: str) -> None:

@@ -45,7 +45,7 @@ def test_no_faults(clean: Path) -> None:
 
     assert outcome.exit_code == 0, outcome.output
     lines = outcome.stdout.splitlines()
-    assert lines[-1] == "No faults."
+    assert lines[-1] == "No problems found."
     header, train, test = (line.split() for line in lines[:3])
     assert header[:2] == ["images", "masks"]
     assert train[:4] == ["train", "clean", "4", "4"]
@@ -71,7 +71,7 @@ def test_faults(faulty: Path) -> None:
         f"  {train / 'Imgs' / '003.png'}: also in test CAMO: {camo / 't0.png'}",
     ]
     assert outcome.stderr == (
-        "Error: 3 faults found; a list of the pairs that can be used would leave them out\n"
+        "Error: 3 problems found; a list of the usable pairs would exclude them\n"
         f"Try:   camox check-data {faulty} --write-clean clean.json\n"
     )
 
@@ -181,7 +181,7 @@ def test_list_without_a_test_set(faulty: Path, tmp_path: Path) -> None:
     [
         ("clean.txt", "is not a valid name for a list of pairs"),
         ("list", "is not a valid name for a list of pairs"),
-        ("nowhere/clean.json", "there is no folder"),
+        ("nowhere/clean.json", "clean.json cannot be written: folder "),
         ("clean/TrainDataset.json", "is not a valid name for a list of pairs"),
     ],
 )
@@ -207,10 +207,10 @@ def test_non_camouflaged_images(tmp_path: Path) -> None:
 
     title = f"train {tmp_path.name}"
     assert (without.exit_code, included.exit_code) == (0, 0)
-    assert f"{title}: 1 NonCAM pictures left out\n" in without.stdout
-    assert f"{title}, super-classes: Aquatic 2\n" in without.stdout
-    assert "left out" not in included.stdout
-    assert f"{title}, super-classes: Aquatic 2, Flying 1\n" in included.stdout
+    assert f"{title}: 1 NonCAM images excluded\n" in without.stdout
+    assert f"{title}, superclasses: Aquatic 2\n" in without.stdout
+    assert "excluded" not in included.stdout
+    assert f"{title}, superclasses: Aquatic 2, Flying 1\n" in included.stdout
     assert f"{title}, classes: Bird 1, Crab 2\n" in included.stdout
 
 
@@ -218,7 +218,7 @@ def test_one_fault_and_nothing_left(tmp_path: Path) -> None:
     """A single fault is told in the singular; where it leaves no pair, no list is written."""
     write_pairs(tmp_path, 1)[0].mask.write_bytes(b"")
 
-    assert "Error: 1 fault found;" in run(tmp_path).stderr
+    assert "Error: 1 problem found;" in run(tmp_path).stderr
     outcome = run(tmp_path, "--write-clean", tmp_path / "clean.json")
     assert outcome.exit_code == 3
     assert "no usable pairs remain" in outcome.stderr
@@ -263,7 +263,7 @@ def test_overlapping_folders(clean: Path) -> None:
     outcome = run(clean, clean / "TrainDataset")
 
     assert outcome.exit_code == 0, outcome.output
-    assert "No faults." in outcome.stdout
+    assert "No problems found." in outcome.stdout
 
 
 def test_copy_of_a_faulty_pair_stays(clean: Path, tmp_path: Path) -> None:
@@ -305,7 +305,7 @@ def test_other_files_are_not_replaced(faulty: Path, tmp_path: Path) -> None:
     outcome = run(faulty, "--write-clean", precious)
 
     assert outcome.exit_code == 2
-    assert "camox did not write it" in outcome.stderr
+    assert "was not written by camox" in outcome.stderr
     assert precious.read_text() == "{}"
     assert run(faulty, "--write-clean", earlier).exit_code == 3
 
@@ -325,7 +325,7 @@ def test_nothing_that_can_be_used(tmp_path: Path) -> None:
 
     assert outcome.exit_code == 3
     assert "Folders without any image-mask pair: 1" in outcome.stdout
-    assert "No faults" not in outcome.stdout
+    assert "No problems found" not in outcome.stdout
 
 
 def test_masks_that_can_be_mended(tmp_path: Path) -> None:

@@ -21,7 +21,7 @@ def test_commands_that_take_long_can_be_quiet(command: str) -> None:
     """Every command that tells how it goes has the same flag to leave that out."""
     text = " ".join(CliRunner().invoke(app, [command, "--help"]).output.split())
 
-    assert "--quiet Print results, warnings and errors only." in text
+    assert "--quiet Print only results, warnings and errors." in text
 
 
 def test_one_command_is_quiet_and_the_next_is_not(tiny_data: Path) -> None:

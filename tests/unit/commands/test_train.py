@@ -114,7 +114,7 @@ def test_help_names_every_setting_with_its_default() -> None:
     text = " ".join(run("train", "--help").output.split())
 
     assert all(setting.flag in text for setting in SETTINGS.values())
-    assert "[default: 320; the original program: 384]" in text
+    assert "[default: 320; original CamoXpert: 384]" in text
     assert "--no-use-ema" in text
 
 

@@ -72,7 +72,7 @@ def test_whatever_is_drawn_or_learned_otherwise_makes_another_run() -> None:
     others = {
         **{"model.backbone": "resnet18", "model.num_experts": 3, "model.pretrained": False},
         **{"model.deep_supervision": False, "data.img_size": 352, "data.val_fraction": 0.2},
-        **{"data.include_noncam": True, "data.generated_pictures": 9, "train.stage1_epochs": 3, "train.lr": 1e-3},
+        **{"data.include_noncam": True, "data.generated_images": 9, "train.stage1_epochs": 3, "train.lr": 1e-3},
         **{"train.stage2_lr": 1e-3, "train.backbone_lr_factor": 0.5, "train.weight_decay": 0.1},
         **{"train.scheduler": "none", "train.min_lr": 1e-7, "train.warmup_epochs": 1, "train.t_mult": 3},
         **{"train.progressive_unfreeze": False, "train.skip_stage1": True, "train.use_ema": False},
@@ -87,7 +87,7 @@ def test_a_change_in_words() -> None:
     """A change names the setting, both values and what it means."""
     (change,) = changes(config(lr=1e-3), config(lr=2e-3))
 
-    assert str(change) == "train.lr 0.001 -> 0.002: from here on the run is another one than was started"
+    assert str(change) == "train.lr 0.001 -> 0.002: from here on, this is no longer the run that was started"
 
 
 @given(
@@ -108,7 +108,7 @@ def test_global_batches_are_kept(batch: int, stage2: int, steps: int, gpus: int,
         if wanted[0] <= batch * new_gpus * count and wanted[1] <= stage2 * new_gpus * count
     )
     if not possible:
-        with pytest.raises(ConfigError, match=f"{wanted[0]} and {wanted[1]} pictures"):
+        with pytest.raises(ConfigError, match=f"of {wanted[0]} and {wanted[1]} images"):
             keep_global_batches(before, after, ["run.gpus"])
         return
     kept = keep_global_batches(before, after, ["run.gpus"])
@@ -133,7 +133,9 @@ def test_a_batch_size_that_was_typed_stays() -> None:
     before = config(batch_size=16, stage2_batch_size=12)
     typed = config(batch_size=8, stage2_batch_size=12)
     kept = keep_global_batches(before, typed, ["train.batch_size"]).train
-    with pytest.raises(ConfigError, match="cannot be kept with 5 per GPU on 1 GPU; what can be is") as caught:
+    with pytest.raises(
+        ConfigError, match="cannot be kept on 1 GPU with 5 images per GPU; possible per-GPU batch sizes: "
+    ) as caught:
         keep_global_batches(before, config(batch_size=5, stage2_batch_size=12), ["train.batch_size"])
 
     assert (kept.batch_size, kept.stage2_batch_size, kept.accumulation_steps) == (8, 6, 2)

@@ -77,7 +77,7 @@ def test_every_value_tells_where_it_came_from(tmp_path: Path) -> None:
     assert found["train.lr"] == Value("train.lr", 1e-4, name, inherited=False)
     assert found["train.use_ema"] == Value("train.use_ema", False, name, inherited=False)
     assert found["run.gpus"] == Value("run.gpus", 1, "preset kaggle-1xT4", inherited=True)
-    assert found["train.epochs"].source == "preset kaggle-2xT4, by extends"
+    assert found["train.epochs"].source == "preset kaggle-2xT4 (inherited)"
     assert (found["train.seed"].source, found["train.seed"].inherited) == ("default", False)
 
 
@@ -95,15 +95,15 @@ def test_account(tmp_path: Path) -> None:
     everywhere = write(tmp_path / "all.yaml", "extends: mine.yaml\nrun:\n  gpus: all\ntrain:\n  stage1_epochs: 0\n")
 
     assert account(explain(name)) == [
-        f"{name} can be used; it extends preset kaggle-1xT4, which extends preset kaggle-2xT4",
+        f"{name} is valid; it extends preset kaggle-1xT4, which extends preset kaggle-2xT4",
         "  train.epochs: 60",
         "  train.stage1_epochs: 15",
-        "Stage 1: 15 epochs, 12 pictures a step, learning rate 0.00065",
-        "Stage 2: 45 epochs, 8 pictures a step, learning rate 0.00015",
+        "Stage 1: 15 epochs, global batch size 12, learning rate 0.00065",
+        "Stage 2: 45 epochs, global batch size 8, learning rate 0.00015",
     ]
     assert account(explain(everywhere))[-2:] == [
         "  run.gpus: all",
-        "Stage 2: 60 epochs, 8 pictures a step on each GPU, learning rate 0.00015",
+        "Stage 2: 60 epochs, global batch size 8 times the number of GPUs, learning rate 0.00015",
     ]
 
 
@@ -119,10 +119,10 @@ def test_all_that_is_wrong_is_told_at_once(tmp_path: Path) -> None:
         [
             f"{name}: summary is 'a\\nb\\n', expected one line",
             f"{parent}: hardware is ['a'], expected text",
-            f"{parent}: extends is 'none.yaml': there is no preset file {tmp_path / 'none.yaml'}",
-            f"{parent}: train.epochs is 'many', expected a whole number, at least 1",
-            f"{name}: train.lrr is '1', but there is no such setting; did you mean train.lr?",
-            f"{name}: there is no section 'modle'; did you mean model?",
+            f"{parent}: extends is 'none.yaml': preset file {tmp_path / 'none.yaml'} not found",
+            f"{parent}: train.epochs is 'many', expected an integer of at least 1",
+            f"{name}: unknown setting train.lrr (given '1'); did you mean train.lr?",
+            f"{name}: unknown section 'modle'; did you mean model?",
         ]
     )
 
@@ -179,5 +179,5 @@ def test_a_broken_one_does_not_hide_the_others(own: Path) -> None:
     assert [name for name, entry in found.items() if not entry.problem] == ["whole"]
     assert "is not valid YAML" in found["file"].problem
     assert "train.lr is 'fast'" in found["value"].problem
-    assert found["baseline"].problem.startswith("there are two presets 'baseline'")
+    assert found["baseline"].problem.startswith("there are two presets named 'baseline'")
     assert all(not entry.problem for entry in catalogue() if entry.built_in)

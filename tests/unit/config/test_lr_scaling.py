@@ -58,7 +58,7 @@ def started(preset: str | None, flags: dict[str, Any], assignments: list[str] | 
 
 def advice(warning: str) -> list[str]:
     """The lines of words to be typed."""
-    return re.findall(r"^  (?:in proportion|or, with these rates): (.*)$", warning, re.MULTILINE)
+    return re.findall(r"^  (?:to scale the learning rate|or, to keep it): (.*)$", warning, re.MULTILINE)
 
 
 def follow(line: str) -> tuple[dict[str, Any], list[str]]:
@@ -104,11 +104,12 @@ def test_the_collapse() -> None:
 
     assert warning is not None
     assert warning.splitlines() == [
-        "the learning rate does not fit the batch, over which training can collapse:",
-        "  stage 1: 0.00026 for 128 pictures a step is 2.03e-06 for each, 40 times less than in preset baseline "
-        "(0.00065 for 8: 8.12e-05)",
-        "  in proportion: --lr 0.0104",
-        "  AdamW's rate is scaled with the batch or with its square root; training goes on as asked.",
+        "the learning rate does not match the batch size, so training may collapse:",
+        "  stage 1: 0.00026 at a global batch size of 128 is 2.03e-06 per image, 40 times less than in preset baseline "
+        "(0.00065 at 8: 8.12e-05)",
+        "  to scale the learning rate: --lr 0.0104",
+        "  AdamW's learning rate is usually scaled with the batch size or its root; training continues unchanged.",
+        "  See camox guide several-gpus.",
     ]
 
 
@@ -224,7 +225,7 @@ def test_a_run_that_goes_on(flags: dict[str, Any]) -> None:
     assert lr_scaling_warning(same) is None
     assert warning is not None
     assert "10 times more than in the run so far" in warning
-    assert f"in proportion: --set train.lr={float(f'{before.lr:.3g}')!r}" in warning
+    assert f"to scale the learning rate: --set train.lr={float(f'{before.lr:.3g}')!r}" in warning
 
 
 def test_stages_that_do_not_train() -> None:

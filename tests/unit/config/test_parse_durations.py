@@ -34,17 +34,17 @@ def test_times_need_not_be_in_shortest_form(text: str, seconds: int) -> None:
 @pytest.mark.parametrize("text", ["", "0s", "0h0m", "12", "12 h", "30m1h", "1.5h", "-1h", "1:30", "soon"])
 def test_what_is_no_time_is_refused(text: str) -> None:
     """The refusal says what a time looks like."""
-    with pytest.raises(ValueError, match="a time above zero such as 30s, 10m or 11h30m"):
+    with pytest.raises(ValueError, match="a duration above zero, such as 30s, 10m or 11h30m"):
         parse_duration(text)
 
 
 @pytest.mark.parametrize("text", ["87601h", "1h999999999s", "999999999h"])
 def test_what_no_clock_counts_is_refused(text: str) -> None:
     """A limit is at most ten years; more digits are no time at all."""
-    with pytest.raises(ValueError, match=r"^a time of at most ten years$"):
+    with pytest.raises(ValueError, match=r"^a duration of at most ten years$"):
         parse_duration(text)
     for digits in (10, 400, 5000):
-        with pytest.raises(ValueError, match=r"^a time above zero such as"):
+        with pytest.raises(ValueError, match=r"^a duration above zero, such as"):
             parse_duration(f"{'9' * digits}h")
     for way in (parse_interval, parse_devices):
         with pytest.raises(ValueError, match="such as"):
@@ -61,7 +61,9 @@ def test_a_bare_number_is_an_interval_of_steps(steps: int) -> None:
 @pytest.mark.parametrize("text", ["", "0", "0m", "-5", "1.5", "1:30", "often"])
 def test_what_is_no_interval_is_refused(text: str) -> None:
     """The refusal names both forms, time and steps."""
-    with pytest.raises(ValueError, match="a time such as 30s, 10m or 1h, or a number of optimizer steps above zero"):
+    with pytest.raises(
+        ValueError, match="a duration such as 30s, 10m or 1h, or a number of optimizer steps above zero"
+    ):
         parse_interval(text)
 
 

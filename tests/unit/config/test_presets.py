@@ -81,9 +81,9 @@ def test_every_preset_opens_with_the_command_that_runs_it(path: Path) -> None:
 
 @every_recipe
 def test_every_recipe_says_whose_its_claims_are(name: str) -> None:
-    """Time and score in the header are told as the document's or the guide's, measured by nobody here."""
+    """The header attributes time and score to the document or the guide, and says that we did not measure them."""
     text = (PRESETS / f"{name}.yaml").read_text(encoding="utf-8")
-    claim = re.search(r"Expected, by (README_MULTI_GPU\.md|that guide)[^;]*; nobody has measured it here:", text)
+    claim = re.search(r"Expected, according to (README_MULTI_GPU\.md|that guide)[^;]*; not measured by us:", text)
 
     assert claim is not None
     assert "time   " in text
@@ -196,7 +196,7 @@ def test_unknown_name_lists_the_names_and_the_nearest() -> None:
     names = ", ".join(preset_names())
 
     assert problem_of("kaggle-2xt4-fst") == (
-        f"there is no preset 'kaggle-2xt4-fst', expected the path of a .yaml file or one of {names}; "
+        f"unknown preset 'kaggle-2xt4-fst', expected the path of a .yaml file or one of {names}; "
         "did you mean kaggle-2xT4-fast?"
     )
     assert problem_of("zzz").endswith(names)
@@ -243,7 +243,7 @@ def test_unknown_name_offers_the_users_too(own: Path) -> None:
     write(own / "feral-cats.yaml", "")
 
     assert problem_of("feral-cat") == (
-        "there is no preset 'feral-cat', expected the path of a .yaml file or one of baseline, feral-cats, "
+        "unknown preset 'feral-cat', expected the path of a .yaml file or one of baseline, feral-cats, "
         "kaggle-1xT4, kaggle-2xT4, kaggle-2xT4-352, kaggle-2xT4-fast, quickstart; did you mean feral-cats?"
     )
 
@@ -253,7 +253,7 @@ def test_a_name_that_comes_with_camox_is_taken(own: Path) -> None:
     path = write(own / "kaggle-2xT4.yaml", "extends: baseline\ntrain:\n  seed: 7\n")
 
     assert problem_of("kaggle-2xT4") == (
-        f"there are two presets 'kaggle-2xT4', the one that comes with camox and {path}; give the latter another name"
+        f"there are two presets named 'kaggle-2xT4', the built-in one and {path}; rename the latter"
     )
     assert resolve(path, {}).config.train.seed == 7
     assert resolve("kaggle-1xT4", {}).config.train.seed == 42
@@ -271,7 +271,7 @@ def test_missing_file(tmp_path: Path) -> None:
     """A path that is not there is named in full."""
     path = tmp_path / "none.yaml"
 
-    assert problem_of(str(path)) == f"there is no preset file {path}"
+    assert problem_of(str(path)) == f"preset file {path} not found"
 
 
 def test_missing_parent_names_the_child(tmp_path: Path) -> None:
@@ -279,10 +279,8 @@ def test_missing_parent_names_the_child(tmp_path: Path) -> None:
     by_path = write(tmp_path / "a.yaml", "extends: none.yaml")
     by_name = write(tmp_path / "b.yaml", "extends: baselin")
 
-    assert problem_of(by_path) == (
-        f"{by_path}: extends is 'none.yaml': there is no preset file {tmp_path / 'none.yaml'}"
-    )
-    assert problem_of(by_name).startswith(f"{by_name}: extends is 'baselin': there is no preset 'baselin'")
+    assert problem_of(by_path) == (f"{by_path}: extends is 'none.yaml': preset file {tmp_path / 'none.yaml'} not found")
+    assert problem_of(by_name).startswith(f"{by_name}: extends is 'baselin': unknown preset 'baselin'")
     assert problem_of(by_name).endswith("did you mean baseline?")
 
 
@@ -293,24 +291,22 @@ def test_circle_is_drawn(tmp_path: Path) -> None:
     alone = write(tmp_path / "alone.yaml", "extends: ./alone.yaml")
     tail = write(tmp_path / "tail.yaml", "extends: first.yaml")
 
-    assert problem_of(first) == (
-        f"{second}: extends is 'first.yaml', which goes round in a circle: first -> second -> first"
-    )
-    assert problem_of(alone) == (f"{alone}: extends is './alone.yaml', which goes round in a circle: alone -> alone")
-    assert problem_of(tail).endswith("goes round in a circle: tail -> first -> second -> first")
+    assert problem_of(first) == (f"{second}: extends is 'first.yaml', which is circular: first -> second -> first")
+    assert problem_of(alone) == (f"{alone}: extends is './alone.yaml', which is circular: alone -> alone")
+    assert problem_of(tail).endswith("is circular: tail -> first -> second -> first")
 
 
 @pytest.mark.parametrize(
     ("text", "problem"),
     [
-        ("train:\n  lr: 1e-4\n  epochs: 3\n  lr: 1e-3\n", ":4 is not valid YAML: key 'lr' stands twice"),
-        ("train: {}\nrun: {}\ntrain: {}\n", ":3 is not valid YAML: key 'train' stands twice"),
+        ("train:\n  lr: 1e-4\n  epochs: 3\n  lr: 1e-3\n", ":4 is not valid YAML: key 'lr' is duplicated"),
+        ("train: {}\nrun: {}\ntrain: {}\n", ":3 is not valid YAML: key 'train' is duplicated"),
         ("train:\n  ? [a, b]\n  : 3\n", ":2 is not valid YAML: a key is not text"),
         ("train:\n\tlr: 3\n", ":2 is not valid YAML: found character '\\t' that cannot start any token"),
         ("a: 1\n---\nb: 2\n", ":2 is not valid YAML: but found another document"),
         ("a: \x07\n", " is not valid YAML: unacceptable character #x0007: special characters are not allowed"),
-        ("just words\n", " is 'just words', expected sections such as `train:` with settings below them"),
-        ("- train\n", " is ['train'], expected sections such as `train:` with settings below them"),
+        ("just words\n", " is 'just words', expected sections such as `train:` that contain settings"),
+        ("- train\n", " is ['train'], expected sections such as `train:` that contain settings"),
         ("summary: [a]\n", ": summary is ['a'], expected text"),
         ("extends: [a, b]\n", ": extends is ['a', 'b'], expected text"),
     ],

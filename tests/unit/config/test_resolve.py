@@ -96,13 +96,13 @@ def test_yaml_writes_numbers_and_switches_as_people_do(tmp_path: Path) -> None:
 def test_unknown_assignment_names_the_setting_that_was_meant(typed: str, meant: str) -> None:
     """A typo, a missing section and a wrong section all lead to the dotted key."""
     assert problems_of(None, None, f"{typed}=3") == [
-        f"--set: {typed} is '3', but there is no such setting; did you mean {meant}?"
+        f"--set: unknown setting {typed} (given '3'); did you mean {meant}?"
     ]
 
 
 def test_unknown_assignment_that_resembles_nothing() -> None:
     """Where no name is close, none is guessed."""
-    assert problems_of(None, None, "train.xyzzy=3") == ["--set: train.xyzzy is '3', but there is no such setting"]
+    assert problems_of(None, None, "train.xyzzy=3") == ["--set: unknown setting train.xyzzy (given '3')"]
 
 
 @pytest.mark.parametrize("text", ["train.lr", "train.lr=", "=3", ""])
@@ -115,25 +115,25 @@ def test_wrong_value_names_where_it_came_from(tmp_path: Path) -> None:
     """Preset, file, flag and assignment each name themselves, key, value and what was expected."""
     own = preset(tmp_path, "train:\n  lr: fast\n")
 
-    assert problems_of(own) == [f"{own}: train.lr is 'fast', expected a number, at least 0"]
+    assert problems_of(own) == [f"{own}: train.lr is 'fast', expected a number of at least 0"]
     assert problems_of(None, {"train.stage2_lr": -1.0}) == [
-        "--stage2-lr: train.stage2_lr is -1.0, expected a number, at least 0, or null"
+        "--stage2-lr: train.stage2_lr is -1.0, expected a number of at least 0, or null"
     ]
     assert problems_of(None, None, "train.epochs=0") == [
-        "--set: train.epochs is '0', expected a whole number, at least 1"
+        "--set: train.epochs is '0', expected an integer of at least 1"
     ]
 
 
 @pytest.mark.parametrize(
     ("text", "problem"),
     [
-        ("train:\n  epoch: 3\n", "train.epoch is '3', but there is no such setting; did you mean train.epochs?"),
-        ("trian:\n  lr: 1e-4\n", "there is no section 'trian'; did you mean train?"),
-        ("epochs: 3\n", "there is no section 'epochs' (given '3'); did you mean train.epochs?"),
-        ("extend: baseline\n", "there is no section 'extend' (given 'baseline'); did you mean extends?"),
-        ("qqq: 3\n", "there is no section 'qqq' (given '3')"),
-        ("train: 3\n", "train is '3', expected settings below it"),
-        ("train:\n", "train is '', expected settings below it"),
+        ("train:\n  epoch: 3\n", "unknown setting train.epoch (given '3'); did you mean train.epochs?"),
+        ("trian:\n  lr: 1e-4\n", "unknown section 'trian'; did you mean train?"),
+        ("epochs: 3\n", "unknown section 'epochs' (given '3'); did you mean train.epochs?"),
+        ("extend: baseline\n", "unknown section 'extend' (given 'baseline'); did you mean extends?"),
+        ("qqq: 3\n", "unknown section 'qqq' (given '3')"),
+        ("train: 3\n", "train is '3', expected a mapping of settings"),
+        ("train:\n", "train is '', expected a mapping of settings"),
     ],
 )
 def test_unknown_part_of_a_preset(tmp_path: Path, text: str, problem: str) -> None:
@@ -151,12 +151,12 @@ def test_all_problems_are_told_at_once(tmp_path: Path) -> None:
 
     assert sorted(problems) == sorted(
         [
-            f"{parent}: train.epochs is 'many', expected a whole number, at least 1",
-            f"{parent}: there is no section 'modle'; did you mean model?",
-            f"{child}: train.lrr is '1', but there is no such setting; did you mean train.lr?",
-            "--gpus: run.gpus is 0, expected a whole number from 1 to 1024, or all, or null",
-            "--set: train.seed is '-1', expected a whole number from 0 to 4294967295",
-            "--set: epoch is '3', but there is no such setting; did you mean train.epochs?",
+            f"{parent}: train.epochs is 'many', expected an integer of at least 1",
+            f"{parent}: unknown section 'modle'; did you mean model?",
+            f"{child}: unknown setting train.lrr (given '1'); did you mean train.lr?",
+            "--gpus: run.gpus is 0, expected an integer from 1 to 1024, or all, or null",
+            "--set: train.seed is '-1', expected an integer from 0 to 4294967295",
+            "--set: unknown setting epoch (given '3'); did you mean train.epochs?",
             "--set: 'nonsense', expected section.name=value, such as train.lr=0.001",
         ]
     )
@@ -167,8 +167,8 @@ def test_a_preset_that_cannot_be_read_does_not_hide_the_rest() -> None:
     problems = problems_of("kaggle-3xT4", {"train.epochs": 0})
 
     assert len(problems) == 2
-    assert problems[0].startswith("there is no preset 'kaggle-3xT4'")
-    assert problems[1] == "--epochs: train.epochs is 0, expected a whole number, at least 1"
+    assert problems[0].startswith("unknown preset 'kaggle-3xT4'")
+    assert problems[1] == "--epochs: train.epochs is 0, expected an integer of at least 1"
 
 
 @pytest.mark.parametrize(
@@ -177,50 +177,57 @@ def test_a_preset_that_cannot_be_read_does_not_hide_the_rest() -> None:
         (
             {"train.epochs": 5},
             [
-                "train.stage1_epochs is 30 (default), expected at most the epochs of both stages together: "
+                "train.stage1_epochs is 30 (default), expected at most the total number of epochs: "
                 "train.epochs is 5 (--epochs)"
             ],
         ),
         (
             {"train.epochs": 35, "train.warmup_epochs": 6},
             [
-                "train.warmup_epochs is 6 (--warmup-epochs), expected at most stage 2's 5 epochs: "
+                "train.warmup_epochs is 6 (--warmup-epochs), expected at most the 5 epochs of stage 2: "
                 "train.epochs is 35 (--epochs), train.stage1_epochs is 30 (default)"
             ],
         ),
         (
             {"train.epochs": 30, "train.skip_stage1": True},
             [
-                "train.skip_stage1 is True (--skip-stage1), expected epochs in stage 2: "
+                "train.skip_stage1 is True (--skip-stage1), expected stage 2 to have epochs: "
                 "train.epochs is 30 (--epochs), train.stage1_epochs is 30 (default)"
             ],
         ),
         (
             {"train.lr": 0.0, "train.stage2_lr": 1e-4},
-            ["train.min_lr is 1e-06 (default), expected at most the rate it ends: train.lr is 0.0 (--lr)"],
+            [
+                "train.min_lr is 1e-06 (default), expected at most the learning rate it decays from: "
+                "train.lr is 0.0 (--lr)"
+            ],
         ),
         (
             {"train.min_lr": 1e-3, "train.lr": 1e-4, "train.stage2_lr": 2e-4},
             [
-                "train.min_lr is 0.001 (--min-lr), expected at most the rate it ends: train.lr is 0.0001 (--lr)",
-                "train.min_lr is 0.001 (--min-lr), expected at most the rate it ends: "
+                "train.min_lr is 0.001 (--min-lr), expected at most the learning rate it decays from: "
+                "train.lr is 0.0001 (--lr)",
+                "train.min_lr is 0.001 (--min-lr), expected at most the learning rate it decays from: "
                 "train.stage2_lr is 0.0002 (--stage2-lr)",
             ],
         ),
         (
             {"model.backbone_weights": "w.pth", "model.pretrained": False},
             [
-                "model.backbone_weights is 'w.pth' (--backbone-weights), expected null where "
+                "model.backbone_weights is 'w.pth' (--backbone-weights), expected null when "
                 "model.pretrained is False (--pretrained)"
             ],
         ),
         (
             {"data.images": ["a", "b"], "data.masks": ["c"]},
-            ["data.images has 2 (--images), expected as many folders as data.masks, which has 1 (--masks)"],
+            ["data.images lists 2 (--images), expected as many folders as data.masks, which lists 1 (--masks)"],
         ),
         (
             {"data.val_images": ["a"]},
-            ["data.val_images has 1 (--val-images), expected as many folders as data.val_masks, which has 0 (default)"],
+            [
+                "data.val_images lists 1 (--val-images), expected as many folders as data.val_masks, "
+                "which lists 0 (default)"
+            ],
         ),
     ],
 )
@@ -246,7 +253,7 @@ def test_combinations_wait_for_correct_values() -> None:
     """A wrong value is told alone: what it would have done to a combination nobody knows."""
     problems = problems_of(None, {"train.epochs": 5, "train.seed": -1})
 
-    assert problems == ["--seed: train.seed is -1, expected a whole number from 0 to 4294967295"]
+    assert problems == ["--seed: train.seed is -1, expected an integer from 0 to 4294967295"]
 
 
 @pytest.mark.parametrize(
@@ -300,14 +307,33 @@ def test_a_mapping_is_checked_as_strictly_as_a_preset() -> None:
         from_mapping({"train": {"epochs": 5, "stage1_epochs": 6}}, "runs/a/config.yaml")
 
     assert values.value.message.splitlines() == [
-        "runs/a/config.yaml: there is no section 5 (given 3)",
-        "runs/a/config.yaml: train.lrr is 1, but there is no such setting; did you mean train.lr?",
-        "runs/a/config.yaml: train.epochs is 2.5, expected a whole number, at least 1",
+        "runs/a/config.yaml: unknown section 5 (given 3)",
+        "runs/a/config.yaml: unknown setting train.lrr (given 1); did you mean train.lr?",
+        "runs/a/config.yaml: train.epochs is 2.5, expected an integer of at least 1",
     ]
     assert combination.value.message == (
-        "train.stage1_epochs is 6 (runs/a/config.yaml), expected at most the epochs of both stages together: "
+        "train.stage1_epochs is 6 (runs/a/config.yaml), expected at most the total number of epochs: "
         "train.epochs is 5 (runs/a/config.yaml)"
     )
+
+
+def test_a_key_of_an_earlier_version(tmp_path: Path) -> None:
+    """What 0.1 stored and presets written for it are read under the new name; the command line has the new one only."""
+    old = {"data": {"generated_pictures": 9}, "train": {"seed": 3}}
+    path = preset(tmp_path, "data:\n  generated_pictures: 7\n")
+    resolved = resolve(path, {})
+
+    assert from_mapping(old, "runs/a/config.yaml") == from_mapping(
+        {"data": {"generated_images": 9}, "train": {"seed": 3}}, "runs/a/config.yaml"
+    )
+    assert (resolved.config.data.generated_images, resolved.origins["data.generated_images"]) == (7, path)
+    assert resolve(None, {"data.generated_images": "8"}, saved=(old, "x")).config.data.generated_images == 8
+    assert problems_of(preset(tmp_path, "data:\n  generated_pictures: -1\n")) == [
+        f"{path}: data.generated_images is '-1', expected an integer of at least 0"
+    ]
+    assert problems_of(None, None, "data.generated_pictures=3") == [
+        "--set: unknown setting data.generated_pictures (given '3'); did you mean data.generated_images?"
+    ]
 
 
 @pytest.mark.parametrize("content", [None, [], "text"])
@@ -317,7 +343,7 @@ def test_a_mapping_that_is_none(content: object) -> None:
         from_mapping(content, "config.yaml")
 
     assert caught.value.message == (
-        f"config.yaml is {content!r}, expected sections such as train with settings below them"
+        f"config.yaml is {content!r}, expected sections such as train that contain settings"
     )
 
 
@@ -337,7 +363,7 @@ def test_auto_is_a_word_of_the_command_line(tmp_path: Path) -> None:
     assert resolved.typed == set()
     assert (later.auto, later.config.train.batch_size) == (frozenset(), 9)
     assert len(found) == 1
-    assert "'auto', expected a whole number, at least 1, or auto on the command line" in found[0]
+    assert "'auto', expected an integer of at least 1, or auto on the command line" in found[0]
     assert "train.epochs is 'auto'" in problems_of(None, {"train.epochs": "auto"})[0]
 
 

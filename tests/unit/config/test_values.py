@@ -121,25 +121,25 @@ def test_the_schema_decides_what_a_value_means(key: str, value: Any, wanted: Any
 @pytest.mark.parametrize(
     ("key", "value", "words"),
     [
-        ("train.epochs", "ten", "a whole number, at least 1"),
-        ("train.epochs", "2.5", "a whole number, at least 1"),
-        ("train.epochs", 2.5, "a whole number, at least 1"),
-        ("train.epochs", 0, "a whole number, at least 1"),
-        ("train.epochs", True, "a whole number, at least 1"),
-        ("train.epochs", [3], "a whole number, at least 1"),
-        ("train.epochs", None, "a whole number, at least 1"),
-        ("train.epochs", "null", "a whole number, at least 1"),
-        ("train.seed", 2**32, "a whole number from 0 to 4294967295"),
-        ("train.lr", "nan", "a number, at least 0"),
-        ("train.lr", float("inf"), "a number, at least 0"),
-        ("train.lr", -1e-9, "a number, at least 0"),
-        ("train.lr", 10**400, "a number, at least 0"),
+        ("train.epochs", "ten", "an integer of at least 1"),
+        ("train.epochs", "2.5", "an integer of at least 1"),
+        ("train.epochs", 2.5, "an integer of at least 1"),
+        ("train.epochs", 0, "an integer of at least 1"),
+        ("train.epochs", True, "an integer of at least 1"),
+        ("train.epochs", [3], "an integer of at least 1"),
+        ("train.epochs", None, "an integer of at least 1"),
+        ("train.epochs", "null", "an integer of at least 1"),
+        ("train.seed", 2**32, "an integer from 0 to 4294967295"),
+        ("train.lr", "nan", "a number of at least 0"),
+        ("train.lr", float("inf"), "a number of at least 0"),
+        ("train.lr", -1e-9, "a number of at least 0"),
+        ("train.lr", 10**400, "a number of at least 0"),
         ("data.val_fraction", 0.95, "a number from 0.001 to 0.9"),
         ("run.target_iou", 72, "a number from 0 to 1, or null"),
-        ("run.gpus", "both", "a whole number from 1 to 1024, or all, or null"),
-        ("run.devices", "0,0", "different numbers of GPUs, such as 0,2"),
-        ("data.num_workers", "many", "a whole number from 0 to 256, or auto"),
-        ("data.num_workers", 257, "a whole number from 0 to 256, or auto"),
+        ("run.gpus", "both", "an integer from 1 to 1024, or all, or null"),
+        ("run.devices", "0,0", "distinct GPU indices, such as 0,2"),
+        ("data.num_workers", "many", "an integer from 0 to 256, or auto"),
+        ("data.num_workers", 257, "an integer from 0 to 256, or auto"),
         ("train.use_ema", "maybe", "true or false"),
         ("train.use_ema", 2, "true or false"),
         ("train.scheduler", "linear", "one of cosine, onecycle, cosine_restart, none"),
@@ -148,8 +148,8 @@ def test_the_schema_decides_what_a_value_means(key: str, value: Any, wanted: Any
         ("run.resume_from", ["a"], "text, or null"),
         ("data.dataset_path", "", "a path or a list of paths"),
         ("data.dataset_path", ["/a", 3], "a path or a list of paths"),
-        ("run.session_limit", "12", "a time above zero such as 30s, 10m or 11h30m"),
-        ("run.save_every", ["10m"], "a time such as 30s, 10m or 1h, or a number of optimizer steps above zero"),
+        ("run.session_limit", "12", "a duration above zero, such as 30s, 10m or 11h30m"),
+        ("run.save_every", ["10m"], "a duration such as 30s, 10m or 1h, or a number of optimizer steps above zero"),
     ],
 )
 def test_a_refusal_says_what_was_expected(key: str, value: Any, words: str) -> None:
@@ -160,5 +160,5 @@ def test_a_refusal_says_what_was_expected(key: str, value: Any, words: str) -> N
 
 def test_expected_describes_without_a_value() -> None:
     """The same words are there for help texts."""
-    assert expected(SETTINGS["train.lr"]) == "a number, at least 0"
+    assert expected(SETTINGS["train.lr"]) == "a number of at least 0"
     assert expected(SETTINGS["run.device"]) == "one of auto, cuda, cpu"

@@ -14,7 +14,7 @@ from camoxpert_cli.engine.stopping import Stop, Stopping
 from camoxpert_cli.engine.time_limit import Deadline, Reserve
 from camoxpert_cli.parallel.world import World
 
-SIGNALLED = Stop("stopped by a request to terminate", 143)
+SIGNALLED = Stop("stopped by SIGTERM", 143)
 NO_TIME = Stop("stopped by the time limit of 1h", 0)
 
 

@@ -32,12 +32,12 @@ def _signals_of_a_terminal() -> Iterator[None]:
     ("number", "code", "reason"),
     [
         (signal.SIGINT, 130, "Ctrl-C"),
-        (signal.SIGTERM, 143, "a request to terminate"),
-        (signal.SIGHUP, 129, "a hang-up (SIGHUP)"),
-        (signal.SIGQUIT, 131, "a request to quit (SIGQUIT)"),
-        (signal.SIGUSR1, 128 + signal.SIGUSR1, "a signal (SIGUSR1)"),
-        (signal.SIGUSR2, 128 + signal.SIGUSR2, "a signal (SIGUSR2)"),
-        (signal.SIGXCPU, 128 + signal.SIGXCPU, "a limit of processor time (SIGXCPU)"),
+        (signal.SIGTERM, 143, "SIGTERM"),
+        (signal.SIGHUP, 129, "SIGHUP (terminal closed)"),
+        (signal.SIGQUIT, 131, "SIGQUIT"),
+        (signal.SIGUSR1, 128 + signal.SIGUSR1, "SIGUSR1"),
+        (signal.SIGUSR2, 128 + signal.SIGUSR2, "SIGUSR2"),
+        (signal.SIGXCPU, 128 + signal.SIGXCPU, "SIGXCPU (CPU time limit)"),
     ],
 )
 def test_a_signal_waits_for_the_check(number: signal.Signals, code: int, reason: str) -> None:

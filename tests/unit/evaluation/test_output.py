@@ -112,7 +112,7 @@ def test_files_of_others_are_never_overwritten(tmp_path: Path, there: str, conte
     """What eval did not write stays, byte for byte, whatever is asked for; a run's scores too."""
     (tmp_path / there).write_bytes(content)
     for overwrite in (False, True):
-        with pytest.raises(UsageError, match=r"already contains|did not write it"):
+        with pytest.raises(UsageError, match=r"already contains|was not written by camox"):
             refuse_overwriting(tmp_path, overwrite)
 
     assert files(tmp_path) == {there: content}
@@ -187,5 +187,5 @@ def test_names_that_are_no_text(evaluation: Evaluation, tmp_path: Path) -> None:
 def test_a_folder_that_cannot_be_made(tmp_path: Path) -> None:
     """Below a file no folder can be."""
     (tmp_path / "file").touch()
-    with pytest.raises(UsageError, match="cannot be made a folder"):
+    with pytest.raises(UsageError, match="cannot be created"):
         refuse_overwriting(tmp_path / "file" / "out", overwrite=False)

@@ -181,7 +181,7 @@ def test_images_are_not_overwritten(
     shutil.copytree(images, folder)
     before = {path.name: path.read_bytes() for path in folder.iterdir()}
     for paths, out in ((folder, tmp_path / "maps" / ".." / "folder"), (Path("folder"), folder)):
-        with pytest.raises(UsageError, match="would take the place of") as caught:
+        with pytest.raises(UsageError, match="would overwrite") as caught:
             run(network, [paths], out, overwrite=True)
         assert caught.value.exit_code == 2
 
@@ -257,7 +257,7 @@ def test_overlays_are_not_overwritten(network: CamoXpert, images: Path, tmp_path
     before = kept.read_bytes()
     for paths, overwrite, words in (
         ([images], False, f"would overwrite .*{name}"),
-        ([outputs.overlay_folder], True, "would take the place of"),
+        ([outputs.overlay_folder], True, "would overwrite"),
     ):
         with pytest.raises(UsageError, match=words):
             run(network, paths, outputs, overwrite=overwrite)

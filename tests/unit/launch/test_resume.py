@@ -48,7 +48,7 @@ def test_settings_come_from_the_checkpoint(checkpoint: Checkpoint) -> None:
 
 def test_batch_size_keeps_the_steps(checkpoint: Checkpoint) -> None:
     """`--batch-size` is one GPU's: accumulation makes up for it, in both stages."""
-    with pytest.raises(ConfigError, match="cannot be kept with 3 per GPU"):
+    with pytest.raises(ConfigError, match="cannot be kept on 1 GPU with 3 images per GPU"):
         settings_to_go_on(checkpoint, {"train.batch_size": "3"}, [])
 
     assert batches(settings_to_go_on(checkpoint, {"train.batch_size": "2"}, []).config) == (2, 1, 2)

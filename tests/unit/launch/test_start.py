@@ -22,7 +22,7 @@ from camoxpert_cli.parallel.worker import worker_environment, write_job
 from camoxpert_cli.parallel.world import World
 from camoxpert_cli.run_folder import RunFolder
 
-WORDS = "the learning rate does not fit the batch"
+WORDS = "the learning rate does not match the batch size"
 
 
 @pytest.fixture
