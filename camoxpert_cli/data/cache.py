@@ -34,7 +34,7 @@ from camoxpert_cli.errors import UsageError
 # Increment when a change to reading or resizing produces different pixels.
 _VERSION = 2
 _UNUSED_SECONDS = 30 * 24 * 3600
-_NAME = r"pictures-\d+px-[0-9a-f]{32}\.u8"
+_NAME = r"(images|pictures)-\d+px-[0-9a-f]{32}\.u8"  # pictures: camox 0.1
 
 
 class ImageCache:
@@ -84,7 +84,7 @@ def cache_path(folder: Path, pairs: Sequence[Pair], img_size: int) -> Path:
         status = status_of(file)
         row = (str(file.absolute()), status.st_size, status.st_mtime_ns, status.st_ctime_ns)
         state.update(repr(row).encode(errors="surrogateescape"))
-    return folder / f"pictures-{img_size}px-{state.hexdigest()[:32]}.u8"
+    return folder / f"images-{img_size}px-{state.hexdigest()[:32]}.u8"
 
 
 def is_complete(path: Path, count: int, img_size: int) -> bool:
@@ -94,7 +94,7 @@ def is_complete(path: Path, count: int, img_size: int) -> bool:
 
 def holds_cache(folder: Path) -> bool:
     """Return whether the folder contains a cache file."""
-    return next(folder.glob("pictures-*.u8"), None) is not None
+    return next(folder.glob("images-*.u8"), None) is not None
 
 
 def build_cache(

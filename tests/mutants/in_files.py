@@ -116,7 +116,7 @@ MUTANTS = [
     Mutant(
         "data/cache.py",
         "re.fullmatch(_NAME, path.name)",
-        're.match("pictures-", path.name)',
+        're.match("images-", path.name)',
         "behaviour/data/test_cache.py::test_unused_files_are_removed",
     ),
     Mutant(

@@ -84,7 +84,7 @@ def test_file(tmp_path: Path) -> None:
     cache = build(tmp_path / "deep" / "cache", pairs, SIDE)
 
     assert [*(tmp_path / "deep" / "cache").iterdir()] == [cache.path]
-    assert cache.path.name.startswith(f"pictures-{SIDE}px-")
+    assert cache.path.name.startswith(f"images-{SIDE}px-")
     assert cache.path.stat().st_size == cache_bytes(3, SIDE) == 3 * 4 * SIDE * SIDE
 
 
@@ -369,7 +369,7 @@ def test_file_system_without_locks(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr("fcntl.flock", refuse)
     pairs = write_pairs(tmp_path, 3)
     (tmp_path / "cache").mkdir()
-    others = tmp_path / "cache" / ".pictures-16px-0.u8.tmp0"
+    others = tmp_path / "cache" / ".images-16px-0.u8.tmp0"
     others.touch()
 
     assert same_as_files(build(tmp_path / "cache", pairs, SIDE), pairs)
@@ -399,8 +399,8 @@ def test_turned_image_is_turned(tmp_path: Path, mixed_pairs: tuple[Pair, ...]) -
 def test_room(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """What is left on the disk must not fall below the reserve; what a killed process left there counts as room."""
     pairs = write_pairs(tmp_path / "data", 2)
-    size, path = cache_bytes(2, SIDE), tmp_path / "cache" / "pictures-16px-new.u8"
-    stale = tmp_path / "cache" / f".pictures-16px-{32 * '0'}.u8.tmp0a1b2c3d-1-00"
+    size, path = cache_bytes(2, SIDE), tmp_path / "cache" / "images-16px-new.u8"
+    stale = tmp_path / "cache" / f".images-16px-{32 * '0'}.u8.tmp0a1b2c3d-1-00"
     stale.parent.mkdir()
     stale.write_bytes(b"half")
 
@@ -418,13 +418,15 @@ def test_room(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_unused_files_are_removed(tmp_path: Path) -> None:
-    """A new file takes the place of those that were not used for a month; reading one is using it. Others' stay."""
+    """A new file replaces those of any version not used for a month; reading counts as use. Other files stay."""
     pairs = write_pairs(tmp_path / "data", 3)
     old, used = (build(tmp_path / "cache", pairs[:count], SIDE).path for count in (1, 2))
-    of_others = [tmp_path / "cache" / name for name in ("pictures-of-mine.u8", ".pictures-mine.u8.tmp-copy")]
+    of_0_1 = old.with_name(old.name.replace("images", "pictures"))
+    of_0_1.touch()
+    of_others = [tmp_path / "cache" / name for name in ("images-of-mine.u8", ".images-mine.u8.tmp-copy")]
     for path in of_others:
         path.touch()
-    for path in (old, used, *of_others):
+    for path in (old, of_0_1, used, *of_others):
         os.utime(path, (time.time() - 31 * 24 * 3600,) * 2)
     ImageCache(used, pairs[:2], SIDE)
     new = build(tmp_path / "cache", pairs, SIDE).path

@@ -166,7 +166,7 @@ def test_the_cache_of_a_run_of_this_machine(tmp_path: Path) -> None:
     """A run goes on with the cache that it has made."""
     cache = tmp_path / "cache"
     cache.mkdir()
-    (cache / "pictures-64px-0.u8").touch()
+    (cache / "images-64px-0.u8").touch()
     checkpoint = with_cache(tmp_path / "run", cache)
 
     assert settings_to_go_on(checkpoint, {}, []).config.data.cache == str(cache)
@@ -180,7 +180,7 @@ def test_a_place_that_only_a_checkpoint_names(tmp_path: Path, capsys: pytest.Cap
     if kind != "not there":
         cache.mkdir()
     if kind.startswith("settings"):
-        (cache / "pictures-64px-0.u8").touch()
+        (cache / "images-64px-0.u8").touch()
     if kind == "settings of another":
         (tmp_path / "run" / "config.yaml").write_text(yaml.safe_dump(to_mapping(resolve(None, {}).config)))
     asked = settings_to_go_on(checkpoint, {"data.cache": str(cache)}, []).config.data.cache
