@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import re
 from collections.abc import Iterator
 from functools import cache
@@ -46,6 +47,8 @@ FOREIGN = {
     "--pairs",  # of the benchmarks
     *("--shm-size", "--force-reinstall", "--no-index", "--find-links", "--no-deps", "--wheel-dir", "--dest"),
 }
+# What troubleshooting quotes of other programs.
+OF_TORCH = {"operator torchvision::nms does not exist", "import cv2"}
 
 each_document = pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: path.stem)
 each_page = pytest.mark.parametrize("topic", TOPICS)
@@ -129,6 +132,24 @@ def test_headings_are_not_called_alike(path: Path) -> None:
 def test_readme_leads_to_every_page() -> None:
     """A page that nobody finds from there is not known to a newcomer."""
     assert {f"camoxpert_cli/guide/{topic}.md" for topic in TOPICS} <= set(links(README))
+
+
+def messages() -> str:
+    """Every text in the package's code, one per line; the values of f-strings are left out."""
+    trees = [ast.parse(path.read_text(encoding="utf-8")) for path in FOLDER.parent.rglob("*.py")]
+    nodes = [node for tree in trees for node in ast.walk(tree)]
+    return "\n".join(node.value for node in nodes if isinstance(node, ast.Constant) and isinstance(node.value, str))
+
+
+def test_messages_that_troubleshooting_quotes_exist() -> None:
+    """People search for what they see: a quotation in the first column is, but for its values, in the code."""
+    rows = re.findall(r"^\| (.*?) \|", TEXTS[FOLDER / "troubleshooting.md"], re.MULTILINE)
+    quoted = [quotation for row in rows for quotation in re.findall(r"`([^`]+)`", row)]
+    known = messages()
+    fragments = [part.strip() for each in quoted for part in each.split("…") if part.strip()]
+
+    assert len(quoted) > 30
+    assert [each for each in fragments if each not in known and each not in OF_TORCH] == []
 
 
 def test_readme_is_short() -> None:
