@@ -90,7 +90,7 @@ def test_extended(run_copy: Path) -> None:
     assert outcome.exit_code == 0, outcome.output
     assert [row["epoch"] for row in rows] == [1, 2, 3]
     assert (
-        "changed train.epochs 2 -> 3: from here on, the stage's learning-rate schedule is stretched over more"
+        "Changed train.epochs 2 -> 3: from here on, the stage's learning-rate schedule is stretched over more"
         in outcome.stderr
     )
     assert "Epoch 3: stage 2, training the whole backbone" in outcome.stderr

@@ -137,8 +137,8 @@ def test_what_changes_is_said(run_folder: Path) -> None:
 
     assert outcome.exit_code == 0, outcome.output
     assert "Warning: changed train.lr 0.001 -> 0.002: from here on, this is no longer the run" in outcome.stderr
-    assert "changed train.batch_size 4 -> 2: the same images per optimizer step in the same order" in outcome.stderr
-    assert "changed data.num_workers 0 -> 1: does not affect the result" in outcome.stderr
+    assert "Changed train.batch_size 4 -> 2: the same images per optimizer step in the same order" in outcome.stderr
+    assert "Changed data.num_workers 0 -> 1: does not affect the result" in outcome.stderr
 
 
 def test_read_only_folder(run_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
