@@ -28,7 +28,7 @@ from tests.helpers.command_lines import (
     without_code,
 )
 from tests.helpers.places import README
-from tests.readme import picture
+from tests.readme import figure
 
 TEXTS = {path: path.read_text(encoding="utf-8") for path in DOCUMENTS}
 TEXT = "\n".join(TEXTS.values())
@@ -196,8 +196,8 @@ def test_images_are_small() -> None:
 
 def test_the_image_is_what_its_script_draws() -> None:
     """It has the size of as many columns as the script makes, of image, mask and map."""
-    drawn = picture.draw([[np.zeros((64, 64, 3), np.uint8)] * 3] * picture.COLUMNS)
-    shown = cv2.imread(str(picture.TARGET))
+    drawn = figure.draw([[np.zeros((64, 64, 3), np.uint8)] * 3] * figure.COLUMNS)
+    shown = cv2.imread(str(figure.TARGET))
 
     assert shown is not None
     assert shown.shape == drawn.shape
@@ -206,7 +206,7 @@ def test_the_image_is_what_its_script_draws() -> None:
 @pytest.mark.parametrize(("count", "steps"), [(2, ["a", "e"]), (3, ["a", "c", "e"]), (5, ["a", "b", "c", "d", "e"])])
 def test_images_are_taken_at_equal_steps(count: int, steps: list[str]) -> None:
     """The worst and the best are among them."""
-    assert picture.equal_steps(["a", "b", "c", "d", "e"], count) == steps
+    assert figure.evenly_spaced(["a", "b", "c", "d", "e"], count) == steps
 
 
 def test_images_are_ranked_by_their_iou(tmp_path: Path) -> None:
@@ -214,7 +214,7 @@ def test_images_are_ranked_by_their_iou(tmp_path: Path) -> None:
     rows = ["validation,a,0.9", "validation,b,1e-3", "validation,c,0.5", "CAMO,d,0.1"]
     (tmp_path / "per_image.csv").write_text("\n".join(["dataset,name,iou", *rows]) + "\n")
 
-    assert picture.ranked(tmp_path / "per_image.csv") == ["b", "c", "a"]
+    assert figure.ranked(tmp_path / "per_image.csv") == ["b", "c", "a"]
 
 
 def typed(line: str) -> None:

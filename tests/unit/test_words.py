@@ -18,8 +18,8 @@ from tests.helpers.places import PACKAGE, PRESETS, README, ROOT
 # What is retired, anywhere in a file but below a line that names 0.1, whose names are still read; and what to write
 # instead. A space stands for any white space, and the # of a comment that goes on in the next line.
 RETIRED = {
-    # Not the name of a setting of 0.1, which is still read, nor that of a script.
-    r"(?<!generated_)(?<!generated-)picture(?!\.py)": "image",
+    # Not the name of a setting of 0.1, which is still read.
+    r"(?<!generated_)(?<!generated-)picture": "image",
     r"\bdata sets?\b": "dataset",
     r"\bsuper-class": "superclass",
     r"\b(?:go|goes|going|went) on with\b": "resume, continue with",
@@ -132,7 +132,7 @@ def test_what_is_found(file: str, text: str) -> None:
     [
         ("a.py", 'maps = list(map(str, [])) # map\nold = "data.generated_pictures"\n'),
         ("a.py", '"""Feature maps, a feature\n    map, a mapping, a probability map and a heat map; recommended."""\n'),
-        ("a.md", "`--maps` and tests/readme/picture.py\n```python\nmap\n```\n"),
+        ("a.md", "`--maps`\n```python\nmap\n```\n"),
         ("a.ipynb", '"map"'),
         ("a.py", '"""It maps each name to one, by a color map. The `probability` map maps (H, W) to bytes."""\n'),
         ("a.py", '_NAMES_OF_0_1 = {"pictures": "images"}\nold = "pictures"  # of 0.1\n'),

@@ -1,10 +1,10 @@
-"""The image at the head of the README, from a run of `camox train --preset quickstart`.
+"""Draw the figure at the top of the README from a run of `camox train --preset quickstart`.
 
-    python tests/readme/picture.py RUN
+    python tests/readme/figure.py RUN
 
-Writes quickstart.png beside this file: a column each of `COLUMNS` held-out images, with the image, its mask and the
-map that the run's best weights make of it. Nobody chooses them: ranked by IoU they stand at equal steps from the worst
-to the best.
+Writes quickstart.png next to this file: one column for each of `COLUMNS` held-out images, with the image, its ground
+truth and the prediction of the run's best weights. They are evenly spaced by IoU, from the worst to the best, and not
+cherry-picked.
 """
 
 from __future__ import annotations
@@ -26,20 +26,20 @@ _SIDE, _GAP = 128, 6
 _WHITE = 255
 
 
-def equal_steps(names: list[str], count: int) -> list[str]:
-    """`count` (2 or more) of `names` at equal steps from the first to the last; rounding takes the nearest."""
+def evenly_spaced(names: list[str], count: int) -> list[str]:
+    """Return `count` (2 or more) evenly spaced items of `names`, including the first and the last."""
     return [names[round(step * (len(names) - 1) / (count - 1))] for step in range(count)]
 
 
 def ranked(per_image: Path) -> list[str]:
-    """Names of the validation images in a run's per_image.csv, the worst IoU first."""
+    """Return the names of the validation images in a run's per_image.csv, worst IoU first."""
     with per_image.open(encoding="utf-8", newline="") as file:
         rows = [row for row in csv.DictReader(file) if row["dataset"] == "validation"]
     return [row["name"] for row in sorted(rows, key=lambda row: (float(row["iou"]), row["name"]))]
 
 
 def draw(columns: list[list[NDArray[np.uint8]]]) -> NDArray[np.uint8]:
-    """Images uint8 (h, w, 3), a list for each column, enlarged to `_SIDE` pixels without smoothing, on white."""
+    """Return a page of images, uint8 (h, w, 3), one list per column, enlarged to `_SIDE` pixels without smoothing."""
     height, width = (count * (_SIDE + _GAP) - _GAP for count in (len(columns[0]), len(columns)))
     page = np.full((height, width, 3), _WHITE, np.uint8)
     for x, column in enumerate(columns):
@@ -52,7 +52,7 @@ def draw(columns: list[list[NDArray[np.uint8]]]) -> NDArray[np.uint8]:
 
 def main(run: Path) -> None:
     test = run / "dataset" / "TestDataset" / "synthetic"
-    names = equal_steps(ranked(run / "per_image.csv"), COLUMNS)
+    names = evenly_spaced(ranked(run / "per_image.csv"), COLUMNS)
     images = [next((test / "Imgs").glob(f"{name}.*")) for name in names]
     with tempfile.TemporaryDirectory() as folder:
         predict(run / "best_model.pth", images, Outputs(Path(folder)), device="cpu", img_size=None, overwrite=False)
