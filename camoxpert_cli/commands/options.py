@@ -32,12 +32,17 @@ _PANELS = {"model": "Network", "data": "Data", "train": "Training", "run": "Run"
 _WORDS: dict[Any, str] = {int: "N", float: "X", str: "TEXT"}
 
 
-def with_settings(keys: Iterable[str]) -> Callable[[Callable[..., None]], Callable[..., None]]:
+def with_settings(
+    keys: Iterable[str], *, helps: Mapping[str, str] | None = None, defaults: bool = True
+) -> Callable[[Callable[..., None]], Callable[..., None]]:
     """Add a flag for each of the settings `keys` (dotted) to a command whose last parameter is `**flags`.
 
-    In `flags` the command receives the dotted keys that the user gave, as text, whole lists or booleans. The
-    configuration checks them, and reports all mistakes together.
+    `helps` replaces the help of some keys, for a command in which they mean something else. Without `defaults`, help
+    names none: the command takes the values of flags that are not given from elsewhere. In `flags` the command
+    receives the dotted keys that the user gave, as text, whole lists or booleans. The configuration checks them, and
+    reports all mistakes together.
     """
+    keys = tuple(keys)
     chosen = {SETTINGS[key].name: SETTINGS[key] for key in keys}
 
     def decorate(command: Callable[..., None]) -> Callable[..., None]:
@@ -52,7 +57,8 @@ def with_settings(keys: Iterable[str]) -> Callable[[Callable[..., None]], Callab
         def wrapped(**arguments: Any) -> None:
             command(**{item.name: arguments.pop(item.name) for item in own}, **_given(chosen, arguments))
 
-        flags = [_parameter(setting) for setting in chosen.values()]
+        texts = {key: _help(SETTINGS[key], defaults) for key in keys} | dict(helps or {})
+        flags = [_parameter(setting, texts[setting.key]) for setting in chosen.values()]
         wrapped.__signature__ = inspect.Signature([*own, *flags])  # type: ignore[attr-defined]
         wrapped.__annotations__ = {item.name: item.annotation for item in [*own, *flags]}
         wrapped.__doc__ = command.__doc__
@@ -65,7 +71,7 @@ def _given(chosen: Mapping[str, Setting], arguments: Mapping[str, Any]) -> dict[
     return {chosen[name].key: value for name, value in arguments.items() if value is not None}
 
 
-def _parameter(setting: Setting) -> inspect.Parameter:
+def _parameter(setting: Setting, text: str) -> inspect.Parameter:
     names = [setting.flag]
     kind: Any = str | None
     if setting.type is bool:
@@ -75,7 +81,7 @@ def _parameter(setting: Setting) -> inspect.Parameter:
         kind = list[str] | None
     option = typer.Option(
         *names,
-        help=_help(setting),
+        help=text,
         metavar=_metavar(setting),
         rich_help_panel=_PANELS[setting.section],
         show_default=False,
@@ -85,14 +91,14 @@ def _parameter(setting: Setting) -> inspect.Parameter:
     )
 
 
-def _help(setting: Setting) -> str:
+def _help(setting: Setting, defaults: bool) -> str:
     notes = []
-    if setting.default is not None and setting.default != ():
+    if defaults and setting.default is not None and setting.default != ():
         shown = setting.default
         if setting.type is bool:
             shown = "on" if setting.default else "off"
         notes.append(f"default: {shown}")
-    if setting.original:
+    if defaults and setting.original:
         notes.append(f"original CamoXpert: {setting.original}")
     text = setting.help[0].upper() + setting.help[1:] + "."
     return f"{text} [{'; '.join(notes)}]" if notes else text

@@ -35,7 +35,18 @@ _FLAGS = (
 )
 
 
-@with_settings(_FLAGS)
+# What they mean here is not what they mean for train.
+_HELPS = {
+    "run.checkpoint_dir": "Folder to continue in; RUN itself if not given, or a new folder under runs if RUN is "
+    "read-only.",
+    "run.gpus": "Number of GPUs, or of processes with --device cpu.",
+    "train.batch_size": "Per-GPU batch size; auto picks the largest that fits. Gradient accumulation keeps the run's "
+    "global batch size.",
+    "train.stage2_batch_size": "The same for stage 2.",
+}
+
+
+@with_settings(_FLAGS, helps=_HELPS, defaults=False)
 def resume(
     run: Annotated[Path, typer.Argument(metavar="RUN", help="Run folder, or a checkpoint of a run.")],
     assignments: Annotated[
@@ -49,18 +60,17 @@ def resume(
 ) -> None:
     """Resume a run exactly where it was saved.
 
-    Uses the newest undamaged checkpoint in the folder, and all settings from it. On the same machine, the result is
-    that of an uninterrupted run: bitwise identical on a CPU, and on GPUs if the run was started with --deterministic;
-    otherwise it differs as much as two runs of the same command. A batch size given here is per GPU: gradient
-    accumulation keeps the global batch size the same. If the folder is read-only, as under /kaggle/input, the run
-    continues in a new one.
+    Uses the newest intact checkpoint in the folder, and all its settings except those given here. On the same
+    machine, the result differs from that of an uninterrupted run no more than two runs of the same command differ:
+    not at all on a CPU with one thread, or on GPUs if the run was started with --deterministic. If the folder is
+    read-only, as under /kaggle/input, the run continues in a new one.
 
     \b
     Examples:
       camox resume runs/first
       camox resume runs/first --dry-run
       camox resume runs/first --epochs 200
-      camox resume /kaggle/input/my-first-session --session-limit 12h
+      camox resume /kaggle/input/NOTEBOOK --session-limit 12h
       camox resume runs/first --gpus 1 --batch-size 8
     """
     if dry_run and as_json:

@@ -18,7 +18,7 @@ from camoxpert_cli import console
 from camoxpert_cli.checkpoints.format import Checkpoint
 from camoxpert_cli.config.parse import format_duration
 from camoxpert_cli.config.resolve import to_mapping
-from camoxpert_cli.config.schema import Config
+from camoxpert_cli.config.schema import SETTINGS, Config
 from camoxpert_cli.data.loader import WorkerLost
 from camoxpert_cli.engine.build import rate_at
 from camoxpert_cli.engine.closing import close_run
@@ -264,7 +264,7 @@ def optimizer_step(run: Run, rate: float, losses: LossValues, epoch: int) -> flo
         raise TrainingError(
             f"the loss became {losses.total} in epoch {epoch + 1} after {progress.samples} images ({parts}); "
             f"{_last_good(run)}",
-            f"{_from_there(run)} with a lower --lr or --stage2-lr, or with --precision fp32",
+            f"{_in_fp32(run)}; or lower the learning rate, for example {_at_half_the_rate(run)}",
         )
     progress.rate = rate
     set_learning_rate(optimizer, rate)
@@ -280,7 +280,7 @@ def optimizer_step(run: Run, rate: float, losses: LossValues, epoch: int) -> flo
             raise TrainingError(
                 f"gradients overflowed in {run.skipped_in_a_row} steps in a row in epoch {epoch + 1}; "
                 f"{_last_good(run)}",
-                f"{_from_there(run)} with --precision fp32",
+                _in_fp32(run),
             )
     scaler.update()
     optimizer.zero_grad(set_to_none=True)
@@ -408,8 +408,7 @@ def _explaining_errors(run: Run) -> Iterator[None]:
         yield
     except KeyboardInterrupt as error:
         number = number_of(error)
-        again = ASKING[number].removeprefix("a ")
-        message = f"stopped immediately by a second {again}; {_last_good(run)}"
+        message = f"stopped immediately by a second {ASKING[number]}; {_last_good(run)}"
         command = run.folder.resume_command if run.folder.holds_checkpoint else ""
         raise Interrupted(message, command, 128 + number) from error
     except WorkerLost as error:
@@ -433,8 +432,21 @@ def _explaining_errors(run: Run) -> Iterator[None]:
         raise explained from error
 
 
-def _from_there(run: Run) -> str:
-    return "resume from there" if run.folder.last.exists() else "start again"
+def _in_fp32(run: Run) -> str:
+    setting = _given(run, "train.precision", "fp32")
+    return f"{run.folder.resume_command} {setting}" if run.folder.last.exists() else f"start again with {setting}"
+
+
+def _at_half_the_rate(run: Run) -> str:
+    train = run.config.train
+    if train.stage2_lr is not None and run.phase is not None and run.phase.stage.number == 2:
+        return _given(run, "train.stage2_lr", f"{train.stage2_lr / 2:g}")
+    return _given(run, "train.lr", f"{train.lr / 2:g}")
+
+
+def _given(run: Run, key: str, value: str) -> str:
+    """Return how to give a setting to the command that repeats what failed: resume has few flags."""
+    return f"--set {key}={value}" if run.folder.last.exists() else f"{SETTINGS[key].flag} {value}"
 
 
 def _last_good(run: Run) -> str:

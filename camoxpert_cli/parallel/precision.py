@@ -16,10 +16,16 @@ def choose_dtype(precision: str, device: torch.device) -> torch.dtype | None:
             return None
         return torch.bfloat16 if native_bf16 else torch.float16
     if precision == "fp16" and device.type == "cpu":
-        raise DeviceError("precision fp16 needs a GPU, but this run is on the CPU", "--precision fp32, or omit it")
+        raise DeviceError(
+            "precision fp16 needs a GPU, but this run is on the CPU",
+            "--precision fp32, or with camox resume --set train.precision=fp32",
+        )
     if precision == "bf16" and not native_bf16:
         where = "the CPU" if device.type == "cpu" else torch.cuda.get_device_name(device)
-        raise DeviceError(f"precision bf16 is not native on {where}", "--precision auto")
+        raise DeviceError(
+            f"precision bf16 is not native on {where}",
+            "--precision auto, or with camox resume --set train.precision=auto",
+        )
     return {"fp32": None, "fp16": torch.float16, "bf16": torch.bfloat16}[precision]
 
 

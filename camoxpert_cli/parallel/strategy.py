@@ -164,7 +164,7 @@ class Dp(Strategy):
         super().refuse_sync_batchnorm(devices)
         raise UsageError(
             "--sync-batchnorm works between processes, but strategy dp uses one process for all GPUs",
-            "--strategy ddp, or --no-sync-batchnorm",
+            "--strategy ddp; or --no-sync-batchnorm, with camox resume --set train.sync_batchnorm=off",
         )
 
     def reduce_gradients(self, trained: Sequence[nn.Parameter], chosen: Tensor) -> None:

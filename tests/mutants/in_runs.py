@@ -470,8 +470,8 @@ MUTANTS = [
     ),
     Mutant(
         "engine/train.py",
-        'return "resume from there" if run.folder.last.exists() else "start again"',
-        'return "resume from there"',
+        'return f"--set {key}={value}" if run.folder.last.exists() else f"{SETTINGS[key].flag} {value}"',
+        'return f"--set {key}={value}"',
         "behaviour/engine/test_saving.py::test_a_loss_that_is_no_number",
     ),
     Mutant(

@@ -48,7 +48,9 @@ def test_an_error_of_training(tiny_data: Path) -> None:
     trial = tiny_trial(tiny_data, 1, precision="fp16")
 
     assert run_trial(trial, threads=1) == Failure(
-        "precision fp16 needs a GPU, but this run is on the CPU", "--precision fp32, or omit it", 5
+        "precision fp16 needs a GPU, but this run is on the CPU",
+        "--precision fp32, or with camox resume --set train.precision=fp32",
+        5,
     )
 
 

@@ -17,6 +17,7 @@ from camoxpert_cli.checkpoints.format import CheckpointNotWritten, checkpoint_by
 from camoxpert_cli.checkpoints.newest import find_checkpoint
 from camoxpert_cli.commands.training_outcome import print_outcome
 from camoxpert_cli.config.parse import Interval
+from camoxpert_cli.config.resolve import resolve
 from camoxpert_cli.engine.outcome import Outcome
 from camoxpert_cli.engine.run import Run, enter_phase, prepare
 from camoxpert_cli.engine.step import LossValues
@@ -289,4 +290,13 @@ def test_a_loss_that_is_no_number(tiny_data: Path, tmp_path: Path, is_saved: boo
     with pytest.raises(TrainingError, match="the loss became nan") as caught:
         optimizer_step(run, 0.1, LossValues(*[float("nan")] * len(LossValues._fields)), 0)
 
-    assert caught.value.hint.startswith("resume from there with" if is_saved else "start again with")
+    in_fp32, _, slower = caught.value.hint.partition("; or lower the learning rate, for example ")
+    if is_saved:
+        command, _, assignment = in_fp32.partition(" --set ")
+        assert command == run.folder.resume_command
+        given = resolve(None, {}, [assignment, slower.removeprefix("--set ")]).config.train
+    else:
+        assert in_fp32 == "start again with --precision fp32"
+        assert slower == "--lr 0.0005"
+        given = resolve(None, {"train.precision": "fp32", "train.lr": "0.0005"}).config.train
+    assert (given.precision, given.lr) == ("fp32", run.config.train.lr / 2)

@@ -13,16 +13,18 @@ from tests.helpers.command_lines import commands
 
 # Flags that take something else on other commands, and how many wordings they have for that.
 WORDINGS = {
-    "--batch-size": 2,  # of training, of scoring
+    "--batch-size": 3,  # of training, of a resumed run, of scoring
+    "--checkpoint-dir": 2,  # a new run, a resumed one
     "--dry-run": 2,  # convert-ckpt also compares
-    "--gpus": 2,  # benchmark compares numbers
+    "--gpus": 3,  # of training, of a resumed run; benchmark compares numbers
     "--images": 3,  # for training, for checking, for scoring
     "--img-size": 2,  # of training, of the network later
     "--masks": 2,
-    "--out": 3,  # maps, scores, tables
+    "--out": 3,  # predictions, scores, tables
     "--overwrite": 5,  # what is replaced
     "--precision": 2,  # of training, of scoring
     "--preset": 3,  # to train with, to measure, to ask about
+    "--stage2-batch-size": 2,  # of training, of a resumed run
     "--set": 3,  # settings; in eval, a test set
     "--val-images": 2,  # for training, for checking
     "--strategy": 2,  # benchmark compares strategies

@@ -49,7 +49,7 @@ def test_emulated_bfloat16_is_refused(monkeypatch: pytest.MonkeyPatch, capabilit
         choose_dtype("bf16", GPU)
 
     assert caught.value.exit_code == 5
-    assert caught.value.hint == "--precision auto"
+    assert caught.value.hint == "--precision auto, or with camox resume --set train.precision=auto"
 
 
 @pytest.mark.parametrize("precision", ["auto", "fp32"])
