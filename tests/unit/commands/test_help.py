@@ -49,12 +49,13 @@ def wording(parameter: Any) -> tuple[str, str]:
 
 @pytest.mark.parametrize(("name", "command"), list(commands()), ids=lambda each: each if isinstance(each, str) else "")
 def test_examples(name: str, command: Any) -> None:
-    """Every help has examples, which 80 columns hold, and a summary that the list of commands shows whole."""
+    """Every help has examples, fits 80 columns with words in one piece, and a summary that the list shows whole."""
     text = CliRunner().invoke(app, [*name.split(), "--help"], env={"COLUMNS": "80"}).output
     examples = text.partition("Examples:\n")[2].partition("\n\n")[0].splitlines()
 
     assert any(line.strip().startswith(f"camox {name}") for line in examples)
     assert max(map(len, text.splitlines())) <= 80
+    assert [line for line in text.splitlines() if line.endswith("-")] == []
     assert not name or "..." not in command.get_short_help_str(60)
 
 
