@@ -164,11 +164,11 @@ def evaluate(
     save_predictions: PathLike | None = None,
     overwrite: bool = False,
 ) -> Evaluation:
-    """Score a checkpoint with the measures reported in papers, on one device.
+    """Score a checkpoint with the metrics reported in papers, on one device.
 
     Scores the test sets in `dataset_path`, one folder or several: all of them, or those named in `sets`. Alternatively,
     scores the images in the folder `images` against the masks in `masks`. Each of the `sets` of the result has its
-    `name`, the `means` of all measures and the `scores` of each image; `to_json()` returns what `camox eval --json`
+    `name`, the `means` of all metrics and the `scores` of each image; `to_json()` returns what `camox eval --json`
     prints. `out` is a folder for results.json, per_image.csv and report.html, `save_predictions` one for the
     predictions. Raises CamoxError.
     """

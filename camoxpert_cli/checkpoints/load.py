@@ -37,7 +37,7 @@ _MOST_SHOWN = 5
 
 @explaining_cuda_errors()
 def load_model(path: str | Path, device: str | torch.device = "cpu", ema: bool | None = None) -> CamoXpert:
-    """Load the network of a checkpoint of camox or the original CamoXpert, in eval mode on `device`.
+    """Load the network of a checkpoint from camox or the original CamoXpert, in eval mode on `device`.
 
     Calling it on normalized images (B, 3, H, W) returns `logits` (B, 1, H, W), `deep_logits` and `routing`. `ema=True`
     loads the EMA weights, `ema=False` the raw weights, and None, as in every command, the EMA weights if there are

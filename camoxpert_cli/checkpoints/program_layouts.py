@@ -30,7 +30,7 @@ class Layout:
 
 CAMOX = Layout("camox", "network", "ema")
 ORIGINAL = Layout("the original CamoXpert", "model_state_dict", "ema_state_dict")
-BARE = Layout("a bare state dict")
+BARE = Layout("a plain state dict")
 SAFETENSORS = Layout("a .safetensors file")
 LIGHTNING = Layout("Lightning")
 OTHER = Layout("another program")

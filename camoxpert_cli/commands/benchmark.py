@@ -21,8 +21,17 @@ _FLAGS = [
 ]
 _FLAGS.remove("data.generated_images")
 
+# What they mean here is not what they mean for train.
+_HELPS = {
+    "model.pretrained": "Train as with ImageNet weights, which keeps the backbone's BatchNorm statistics; the weights "
+    "themselves are random.",
+    "train.epochs": "Total number of epochs of the full run whose time is computed.",
+    "train.stage1_epochs": "How many of these belong to stage 1, in which the backbone is frozen.",
+    "train.batch_size": "Per-GPU batch size.",
+}
 
-@with_settings(_FLAGS)
+
+@with_settings(_FLAGS, helps=_HELPS, autos=False)
 def benchmark(
     preset: Annotated[
         str | None, typer.Option(metavar="NAME", help="Preset to measure: its name, or a .yaml file.")

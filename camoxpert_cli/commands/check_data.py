@@ -23,7 +23,7 @@ _MOST_SHOWN = 10
 def check_data(
     roots: Annotated[list[Path] | None, typer.Argument(metavar="DIR", help="Dataset folders, as for train.")] = None,
     images: Annotated[
-        list[Path] | None, typer.Option(metavar="DIR", help="Folder of images, whatever its name; requires --masks.")
+        list[Path] | None, typer.Option(metavar="DIR", help="Folder (any name) of images; requires --masks.")
     ] = None,
     masks: Annotated[list[Path] | None, typer.Option(metavar="DIR", help="Folder of the masks of --images.")] = None,
     val_images: Annotated[
@@ -50,9 +50,9 @@ def check_data(
     """Read every image and mask once and report problems.
 
     Finds images without masks and masks without images; unreadable or truncated files; masks that have the wrong size
-    or are empty, full, inverted, in color or not binary; images rotated by EXIF; duplicates within a set; and training
-    or validation images that also occur in a test set, or in each other. Exits with code 3 if there are any, or if a
-    folder contains nothing usable.
+    or are empty, all foreground, inverted, in color or not binary; images rotated by EXIF; duplicates within a set; and
+    images that occur in both the training and the validation set, or that also occur in a test set. Exits with code 3
+    if there are problems, or if a folder contains no image-mask pairs.
 
     \b
     Examples:

@@ -18,14 +18,18 @@ _MOST_SHOWN = 20
 
 
 def convert_ckpt(
-    source: Annotated[Path, typer.Argument(metavar="IN", help="Checkpoint of camox or of another program.")],
+    source: Annotated[Path, typer.Argument(metavar="IN", help="Checkpoint from camox or another program.")],
     target: Annotated[
         Path | None,
-        typer.Argument(metavar="OUT", parser=file_path, help="File to write; .safetensors contains the network only."),
+        typer.Argument(
+            metavar="OUT",
+            parser=file_path,
+            help="File to write, required unless --in-place is given; .safetensors contains the network only.",
+        ),
     ] = None,
-    add: Annotated[bool, typer.Option("--add", help="Add the prefix module. to the network's keys.")] = False,
+    add: Annotated[bool, typer.Option("--add", help="Add the prefix 'module.' to the network's keys.")] = False,
     weights: Annotated[
-        Weights, typer.Option(metavar="model|ema", help="Weights to store as the network's: raw (model) or EMA.")
+        Weights, typer.Option(metavar="model|ema", help="Which weights to store as the network: raw (model) or EMA.")
     ] = "model",
     keep: Annotated[
         Literal["all", "weights"],
@@ -36,9 +40,13 @@ def convert_ckpt(
         typer.Option(metavar="same|camoxpert", help="Output format: that of IN, or of the original CamoXpert."),
     ] = "same",
     in_place: Annotated[bool, typer.Option("--in-place", help="Replace IN.")] = False,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace OUT if it exists.")] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace OUT if camox wrote it.")] = False,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Print what would happen, compare with the network, and write nothing.")
+        bool,
+        typer.Option(
+            "--dry-run",
+            help="Print what would be written and which tensors do not match the network, and write nothing.",
+        ),
     ] = False,
     as_is: Annotated[
         bool, typer.Option("--as-is", help="Write OUT even if it could not be loaded, for example with NaN weights.")
@@ -46,11 +54,11 @@ def convert_ckpt(
     entry: Annotated[str | None, typer.Option(metavar="NAME", help="Network to use if IN contains several.")] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Convert a checkpoint: key prefixes, weights or format.
+    """Convert the key prefixes, weights or format of a checkpoint.
 
     Removes or adds the key prefixes of DataParallel, torch.compile and others. Finds the network by its key names,
     wherever it is stored in IN and whatever the prefix: IN may come from camox, the original CamoXpert, Lightning,
-    accelerate or timm, or be a bare state dict. Nothing is written unless the result can be loaded.
+    accelerate or timm, or be a plain state dict. Nothing is written unless the result can be loaded.
 
     \b
     Examples:

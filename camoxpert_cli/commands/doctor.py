@@ -26,13 +26,13 @@ def doctor(
     as_json: AsJson = False,
     quiet: Quiet = False,
 ) -> None:
-    """Test what this machine can train and recommend settings.
+    """Test whether this machine can train, and recommend settings.
 
-    Runs a kernel and a mixed-precision step on every GPU, then copies between GPUs and a training step with each
-    strategy on all of them, and checks driver, packages, CPU, memory, disk, environment variables and internet access.
-    Prints one line per check, with the fix if it failed and in brackets what was run; crashes and hangs are reported
-    too. Recommends a preset and a strategy, and exits with code 5 if the GPUs, or the preset, cannot be used as they
-    are.
+    Runs a kernel and a mixed-precision step on every GPU; with several GPUs, also tests copies between them and runs a
+    training step with each strategy. Checks the driver, packages, CPU, memory, disk, environment variables and internet
+    access. Prints for each check the result, what was run (in brackets) and, if it failed, the fix; crashes and hangs
+    are reported too. Recommends a preset and a strategy. Exits with code 5 if this machine cannot train the preset or,
+    without --preset, cannot train on GPUs.
 
     \b
     Examples:

@@ -21,7 +21,7 @@ def evaluate(
     checkpoint: Annotated[
         Path | None,
         typer.Argument(
-            metavar="CHECKPOINT", help="Checkpoint of camox or of another program; none with --predictions."
+            metavar="CHECKPOINT", help="Checkpoint from camox or another program; omit it with --predictions."
         ),
     ] = None,
     sets: Annotated[
@@ -33,7 +33,8 @@ def evaluate(
     images: Annotated[
         Path | None,
         typer.Option(
-            metavar="DIR", help="Folder of images, with --masks; with --predictions, only shown in the report."
+            metavar="DIR",
+            help="Folder of images; requires --masks. With --predictions, they are only shown in the report.",
         ),
     ] = None,
     masks: Annotated[
@@ -45,13 +46,18 @@ def evaluate(
     save_predictions: Annotated[
         Path | None, typer.Option(metavar="DIR", help="Write predictions to DIR/SET/NAME.png.")
     ] = None,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace files that eval wrote there before.")] = False,
-    stretch: Annotated[bool, typer.Option(help="Rescale each prediction to 0..1 before scoring, as papers do.")] = True,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace files from an earlier eval in --out and --save-predictions.")
+    ] = False,
+    stretch: Annotated[
+        bool, typer.Option(help="Min-max normalize each prediction before scoring, as papers do.")
+    ] = True,
     empty_masks: Annotated[
         EmptyMasks,
         typer.Option(
             metavar="reference|exact",
-            help="Scores for empty masks: as in PySODMetrics, or exactly 1 if the prediction is empty too, else 0.",
+            help="Scores for empty masks: reference as in PySODMetrics; with exact, F, E, IoU and Dice are 1 if the "
+            "prediction is empty too, else 0.",
         ),
     ] = "reference",
     tta: Views = None,
@@ -65,9 +71,9 @@ def evaluate(
     quiet: Quiet = False,
     **flags: Any,
 ) -> None:
-    """Score a checkpoint, or predictions of any program.
+    """Score a checkpoint, or predictions from any program.
 
-    Computes the measures reported in papers. Every image is scored at the size of its mask, by the rules of
+    Computes the metrics reported in papers. Every image is scored at the size of its mask, by the rules of
     PySODMetrics, and all images count equally.
 
     \b

@@ -12,19 +12,17 @@ _MIB = 2**20
 
 
 def export(
-    checkpoint: Annotated[
-        Path, typer.Argument(metavar="CHECKPOINT", help="Checkpoint of camox or of another program.")
-    ],
+    checkpoint: Annotated[Path, typer.Argument(metavar="CHECKPOINT", help="Checkpoint from camox or another program.")],
     target: Annotated[
         Path, typer.Argument(metavar="OUT", parser=file_path, help="File to write, .onnx or .safetensors.")
     ],
     img_size: NetworkSide = None,
     weights: Weights = None,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace OUT if it exists.")] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace OUT if camox wrote it.")] = False,
 ) -> None:
-    """Export the network as ONNX or bare weights.
+    """Export the network to ONNX or safetensors.
 
-    An .onnx file runs without torch and camox.
+    An .onnx file runs without torch or camox.
 
     \b
     Input and outputs of an .onnx file:
@@ -35,7 +33,7 @@ def export(
     B is dynamic. S, the backbone, mean and std, the threshold and more are
     in the metadata of .onnx and .safetensors files.
 
-    Before OUT is written, the file is run in onnxruntime and compared with the network.
+    An .onnx file is run in onnxruntime and compared with the network before it is saved as OUT.
 
     \b
     Examples:

@@ -43,15 +43,17 @@ def guide(
     ] = None,
     notebook: Annotated[
         Path | None,
-        typer.Option(metavar="FILE", parser=file_path, help="Write a notebook for Kaggle; with the topic kaggle."),
+        typer.Option(
+            metavar="FILE", parser=file_path, help="Write a Kaggle notebook to FILE; only with the topic kaggle."
+        ),
     ] = None,
     overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="Replace an earlier notebook of camox in --notebook.")
+        bool, typer.Option("--overwrite", help="Replace the file at --notebook if it is a notebook that camox wrote.")
     ] = False,
 ) -> None:
     """Read the guide: training on Kaggle, data, GPUs and more.
 
-    Prints Markdown to a file or a pipe.
+    Formats the text in a terminal; prints plain Markdown if redirected or piped.
 
     \b
     Examples:

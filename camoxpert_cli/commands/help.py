@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -13,16 +14,44 @@ from camoxpert_cli.errors import UsageError, shown
 from camoxpert_cli.user_path import user_path
 
 _UNGROUPED = "Options"
+# Stands for the hyphens in a text while it is wrapped: lines are never broken at it.
+_UNBREAKABLE = "\N{NON-BREAKING HYPHEN}"
+# Of Typer or, in its older versions, of click.
+_Context: Any = TyperCommand.context_class
+_Formatter: Any = _Context.formatter_class
+
+
+class _KeepsWordsWhole(_Formatter):  # type: ignore[misc]
+    """Help formatter that breaks lines between words only: `--batch-size` and `check-data` stay in one piece."""
+
+    def write_text(self, text: str) -> None:
+        super().write_text(_unbreakable(text))
+
+    def write_dl(self, rows: Iterable[tuple[str, str]], *arguments: Any, **options: Any) -> None:
+        super().write_dl([(name, _unbreakable(text)) for name, text in rows], *arguments, **options)
+
+    def getvalue(self) -> str:
+        return str(super().getvalue()).replace(_UNBREAKABLE, "-")
+
+
+class _HelpContext(_Context):  # type: ignore[misc]
+    formatter_class = _KeepsWordsWhole
 
 
 class PrintsHelp:
-    """Mixin for Typer commands that prints help as a result like any other."""
+    """Mixin for Typer commands that prints help as a result like any other, with words in one piece."""
+
+    context_class: Any = _HelpContext
 
     def get_help_option(self, ctx: Any) -> Any:
         option = super().get_help_option(ctx)  # type: ignore[misc]
         if option is not None:
             option.callback = _print_help
         return option
+
+
+def _unbreakable(text: str) -> str:
+    return text.replace("-", _UNBREAKABLE)
 
 
 def _print_help(ctx: Any, _: Any, wanted: bool) -> None:

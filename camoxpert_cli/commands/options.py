@@ -33,14 +33,14 @@ _WORDS: dict[Any, str] = {int: "N", float: "X", str: "TEXT"}
 
 
 def with_settings(
-    keys: Iterable[str], *, helps: Mapping[str, str] | None = None, defaults: bool = True
+    keys: Iterable[str], *, helps: Mapping[str, str] | None = None, defaults: bool = True, autos: bool = True
 ) -> Callable[[Callable[..., None]], Callable[..., None]]:
     """Add a flag for each of the settings `keys` (dotted) to a command whose last parameter is `**flags`.
 
     `helps` replaces the help of some keys, for a command in which they mean something else. Without `defaults`, help
-    names none: the command takes the values of flags that are not given from elsewhere. In `flags` the command
-    receives the dotted keys that the user gave, as text, whole lists or booleans. The configuration checks them, and
-    reports all mistakes together.
+    names none: the command takes the values of flags that are not given from elsewhere. Without `autos`, help does not
+    offer auto for settings that are `fitted`. In `flags` the command receives the dotted keys that the user gave, as
+    text, whole lists or booleans. The configuration checks them, and reports all mistakes together.
     """
     keys = tuple(keys)
     chosen = {SETTINGS[key].name: SETTINGS[key] for key in keys}
@@ -57,8 +57,11 @@ def with_settings(
         def wrapped(**arguments: Any) -> None:
             command(**{item.name: arguments.pop(item.name) for item in own}, **_given(chosen, arguments))
 
-        texts = {key: _help(SETTINGS[key], defaults) for key in keys} | dict(helps or {})
-        flags = [_parameter(setting, texts[setting.key]) for setting in chosen.values()]
+        flags = []
+        for setting in chosen.values():
+            text = (helps or {}).get(setting.key, _sentence(setting.help))
+            notes = _notes(setting) if defaults else ""
+            flags.append(_parameter(setting, text + notes, autos=autos))
         wrapped.__signature__ = inspect.Signature([*own, *flags])  # type: ignore[attr-defined]
         wrapped.__annotations__ = {item.name: item.annotation for item in [*own, *flags]}
         wrapped.__doc__ = command.__doc__
@@ -71,7 +74,7 @@ def _given(chosen: Mapping[str, Setting], arguments: Mapping[str, Any]) -> dict[
     return {chosen[name].key: value for name, value in arguments.items() if value is not None}
 
 
-def _parameter(setting: Setting, text: str) -> inspect.Parameter:
+def _parameter(setting: Setting, text: str, *, autos: bool) -> inspect.Parameter:
     names = [setting.flag]
     kind: Any = str | None
     if setting.type is bool:
@@ -82,7 +85,7 @@ def _parameter(setting: Setting, text: str) -> inspect.Parameter:
     option = typer.Option(
         *names,
         help=text,
-        metavar=_metavar(setting),
+        metavar=_metavar(setting, autos=autos),
         rich_help_panel=_PANELS[setting.section],
         show_default=False,
     )
@@ -91,26 +94,29 @@ def _parameter(setting: Setting, text: str) -> inspect.Parameter:
     )
 
 
-def _help(setting: Setting, defaults: bool) -> str:
+def _sentence(text: str) -> str:
+    return f"{text[0].upper()}{text[1:]}."
+
+
+def _notes(setting: Setting) -> str:
     notes = []
-    if defaults and setting.default is not None and setting.default != ():
+    if setting.default is not None and setting.default != ():
         shown = setting.default
         if setting.type is bool:
             shown = "on" if setting.default else "off"
         notes.append(f"default: {shown}")
-    if defaults and setting.original:
+    if setting.original:
         notes.append(f"original CamoXpert: {setting.original}")
-    text = setting.help[0].upper() + setting.help[1:] + "."
-    return f"{text} [{'; '.join(notes)}]" if notes else text
+    return f" [{'; '.join(notes)}]" if notes else ""
 
 
-def _metavar(setting: Setting) -> str | None:
+def _metavar(setting: Setting, *, autos: bool) -> str | None:
     if setting.type is bool:
         return None
     kinds = (setting.type, *get_args(setting.type))
     texts = [choice for kind in kinds for choice in get_args(kind) if isinstance(choice, str)]
     word = setting.stands_for or next((_WORDS[kind] for kind in kinds if kind in _WORDS), "")
-    return "|".join(filter(None, (word, *texts, AUTO if setting.fitted else "")))
+    return "|".join(filter(None, (word, *texts, AUTO if setting.fitted and autos else "")))
 
 
 AsJson: TypeAlias = Annotated[bool, typer.Option("--json", help="Print the results as JSON.")]
@@ -129,7 +135,8 @@ Views: TypeAlias = Annotated[
     typer.Option(
         "--tta",
         metavar="VIEWS",
-        help="Average predictions over views: flip (mirror image), scales (0.75, 1 and 1.25) or flip,scales.",
+        help="Test-time augmentation, averaging the predictions for several views: flip (mirror image), scales (0.75, "
+        "1 and 1.25) or flip,scales.",
     ),
 ]
 Weights: TypeAlias = Annotated[

@@ -12,29 +12,32 @@ from camoxpert_cli.config.schema import Device
 
 
 def predict(
-    checkpoint: Annotated[
-        Path, typer.Argument(metavar="CHECKPOINT", help="Checkpoint of camox or of another program.")
-    ],
+    checkpoint: Annotated[Path, typer.Argument(metavar="CHECKPOINT", help="Checkpoint from camox or another program.")],
     paths: Annotated[list[Path], typer.Argument(metavar="PATH", help="Images, folders of images, or quoted patterns.")],
     out: Annotated[Path, typer.Option(metavar="DIR", help="Output folder for the predictions.")],
     threshold: Annotated[
         float | None,
-        typer.Option(metavar="X", help="Write binary masks: 255 where the prediction is at least X times 255, else 0."),
+        typer.Option(
+            metavar="X",
+            help="Write binary masks: 255 where the prediction is at least X, on a scale of 0 to 1, else 0.",
+        ),
     ] = None,
     overlay: Annotated[
         bool, typer.Option("--overlay", help="Also write DIR/overlays: images with the object tinted and outlined.")
     ] = False,
     tta: Views = None,
     img_size: NetworkSide = None,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace files of the same name in --out.")] = False,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace earlier predictions and overlays of the same name in --out.")
+    ] = False,
     device: Annotated[Device, typer.Option(metavar="auto|cuda|cpu", help="Device to run on.")] = "auto",
     quiet: Quiet = False,
 ) -> None:
     """Write a grayscale prediction for every image.
 
-    A prediction has the size of its image, and brighter pixels are more likely part of an animal. The prediction for
-    photo.jpg is DIR/photo.png. A folder stands for the images directly in it; in a pattern, ** matches any depth. An
-    image that cannot be read is reported, and the others are processed.
+    A prediction has the size of its image; the brighter a pixel, the more likely it belongs to an animal. The
+    prediction for photo.jpg is DIR/photo.png. For a folder, the images directly in it are used; in a pattern, **
+    matches folders at any depth. An image that cannot be read is reported, and the others are processed.
 
     \b
     Examples:

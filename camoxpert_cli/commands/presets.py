@@ -29,8 +29,8 @@ app = typer.Typer(
     cls=_ListFirst,
     help="""List presets, show their settings, and check your own.
 
-    Your own presets are .yaml files. Those in ~/.config/camox/presets ($XDG_CONFIG_HOME is respected) are used by name,
-    others by path.
+    Your own presets are .yaml files. Those in ~/.config/camox/presets ($XDG_CONFIG_HOME is respected) can be given by
+    name, others by path.
 
     \b
     Examples:
@@ -78,7 +78,7 @@ def show(
 ) -> None:
     """Print a preset as a self-contained preset file.
 
-    It contains all settings of the preset and its parents.
+    It contains all settings of the preset and of those it extends.
 
     \b
     Examples:
@@ -97,8 +97,8 @@ def show(
 def check(name: Annotated[str, typer.Argument(metavar="FILE", help="A .yaml file, or a preset's name.")]) -> None:
     """Validate a preset and print what it resolves to.
 
-    Reports all mistakes in it and its parents, and exits with code 2 if there are any. Incompatible settings are
-    reported once every value is valid.
+    Reports all errors in the preset and in those it extends, and exits with code 2 if there are any. Conflicts between
+    settings are reported only after all values are valid.
 
     \b
     Examples:

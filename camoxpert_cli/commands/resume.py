@@ -39,7 +39,7 @@ _FLAGS = (
 _HELPS = {
     "run.checkpoint_dir": "Folder to continue in; RUN itself if not given, or a new folder under runs if RUN is "
     "read-only.",
-    "run.gpus": "Number of GPUs, or of processes with --device cpu.",
+    "run.gpus": "Number of GPUs (with --device cpu: of processes).",
     "train.batch_size": "Per-GPU batch size; auto picks the largest that fits. Gradient accumulation keeps the run's "
     "global batch size.",
     "train.stage2_batch_size": "The same for stage 2.",

@@ -10,7 +10,7 @@ from camoxpert_cli.evaluation.published import published_for
 from camoxpert_cli.evaluation.results import Evaluation, ScoredSet
 from camoxpert_cli.metrics.measures import MEASURES
 
-# The columns of the first table, and the measures in each row of the second: at one threshold, mean and maximum.
+# The columns of the first table, and the metrics in each row of the second: at one threshold, mean and maximum.
 _HEADINGS = {each.heading: each.name for each in MEASURES if each.heading}
 _FAMILIES = {
     family: [each.name for each in MEASURES if each.family == family]

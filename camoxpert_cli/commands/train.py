@@ -22,12 +22,13 @@ def train(
 ) -> None:
     """Train the network.
 
-    Flags override the preset, and --set overrides flags; any other setting keeps its default.
+    Flags override the preset, which overrides the defaults; --set overrides flags.
 
     \b
     Examples:
       camox train --preset quickstart
-      camox train --preset kaggle-1xT4 --dataset-path /kaggle/input/COD10K-v3
+      camox train --preset kaggle-1xT4 \\
+          --dataset-path /kaggle/input/cod10k-dataset/COD10K-v3
       camox train --dataset-path DATA --checkpoint-dir runs/first --epochs 40 \\
           --stage1-epochs 10
       camox train --preset mine.yaml --dataset-path DATA

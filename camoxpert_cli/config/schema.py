@@ -53,7 +53,7 @@ def setting(
 @dataclass(frozen=True)
 class ModelConfig:
     backbone: str = setting(
-        "edgenext_base", "timm model with feature maps at strides 4, 8, 16 and 32", stands_for="NAME"
+        "edgenext_base", "name of a timm model with feature maps at strides 4, 8, 16 and 32", stands_for="NAME"
     )
     num_experts: int = setting(7, "number of experts per MoE layer", low=1, high=64)
     pretrained: bool = setting(True, "initialize the backbone with ImageNet weights")
@@ -69,9 +69,7 @@ class DataConfig:
     dataset_path: tuple[str, ...] = setting(
         (), "dataset folder, or a list written by check-data; may be repeated", stands_for="DIR"
     )
-    images: tuple[str, ...] = setting(
-        (), "folder of training images, whatever its name; requires --masks", stands_for="DIR"
-    )
+    images: tuple[str, ...] = setting((), "folder (any name) of training images; requires --masks", stands_for="DIR")
     masks: tuple[str, ...] = setting((), "folder of the masks of --images", stands_for="DIR")
     val_images: tuple[str, ...] = setting(
         (),
@@ -109,7 +107,7 @@ class TrainConfig:
     stage1_epochs: int = setting(30, "epochs of stage 1, in which the backbone is frozen", low=0)
     batch_size: int = setting(
         8,
-        "per-GPU batch size; auto picks the largest that fits at the same global batch size",
+        "per-GPU batch size; auto picks the largest that fits, keeping the global batch size by gradient accumulation",
         low=1,
         original="2, split over all GPUs",
         fitted=True,
@@ -144,8 +142,8 @@ class TrainConfig:
     )
     deterministic: bool = setting(
         False,
-        "use only deterministic algorithms, which are slower: repeated and resumed runs are then bitwise identical "
-        "on GPUs too",
+        "use only deterministic algorithms, which are slower, so that repeated and resumed runs are bitwise identical "
+        "on GPUs",
     )
     seed: int = setting(
         42, "random seed for data order, augmentation, dropout and initial weights", low=0, high=2**32 - 1
@@ -156,12 +154,15 @@ class TrainConfig:
 class RunConfig:
     checkpoint_dir: str | None = setting(None, "run folder; runs/<preset>-<time> if not given", stands_for="DIR")
     resume_from: str | None = setting(
-        None, "checkpoint to resume from, of camox or of the original CamoXpert", stands_for="FILE"
+        None,
+        "checkpoint to continue from, written by camox or the original CamoXpert; with other images, a best_model.pth "
+        "starts a new run from its weights",
+        stands_for="FILE",
     )
     device: Device = setting("auto", "device to run on", original="cuda")
     gpus: int | Literal["all"] | None = setting(
         None,
-        "number of GPUs, or of processes with --device cpu; if not given, one GPU if available",
+        "number of GPUs (with --device cpu: of processes); by default as many as in --devices, or one",
         low=1,
         high=1024,
     )

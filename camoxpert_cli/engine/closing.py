@@ -39,7 +39,7 @@ BASELINES = {
 
 
 def close_run(run: Run) -> dict[str, Any] | Stop:
-    """Score the best weights by every measure and write the results; return them, or why scoring stopped early."""
+    """Score the best weights by every metric and write the results; return them, or why scoring stopped early."""
     evaluation = score_best(run)
     if isinstance(evaluation, Stop):
         return evaluation

@@ -14,7 +14,7 @@ from camoxpert_cli import losses
 from camoxpert_cli.model.camoxpert import CamoXpert
 from camoxpert_cli.model.layers import at_least_float32
 from camoxpert_cli.model.moe import RoutingSums, balance_loss, routing_sums
-from camoxpert_cli.model.normalise import Normalise
+from camoxpert_cli.model.normalize import Normalize
 from camoxpert_cli.parallel.world import World
 
 
@@ -61,7 +61,7 @@ class TrainingStep(nn.Module):
     def __init__(self, network: CamoXpert, deep_supervision: bool, autocast_dtype: torch.dtype | None) -> None:
         super().__init__()
         self.network = network
-        self.normalise = Normalise(network.normalisation)
+        self.normalize = Normalize(network.normalization)
         self.deep_supervision = deep_supervision
         self.autocast_dtype = autocast_dtype
 
@@ -75,7 +75,7 @@ class TrainingStep(nn.Module):
             no_experts = like.new_zeros(1, len(self.network.moe_layers), self.network.num_experts)
             return StepOutput(like.new_zeros(0, 4), no_experts, no_experts.clone())
         with torch.autocast(images.device.type, self.autocast_dtype, enabled=self.autocast_dtype is not None):
-            output = self.network(self.normalise(images))
+            output = self.network(self.normalize(images))
         with torch.autocast(images.device.type, enabled=False):
             logits = at_least_float32(output.logits)
             targets = masks.to(logits.dtype)

@@ -88,7 +88,7 @@ def _is_ours(path: Path) -> bool:
 
 
 def per_image_csv(sets: Sequence[ScoredSet]) -> str:
-    """Return one line per image: dataset, name and measures at full precision."""
+    """Return one line per image: dataset, name and metrics at full precision."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(_COLUMNS)

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Published:
-    """Published results of a system; `scores` by measure name as in `MEASURES`, `source` is where they were read."""
+    """Published results of a system; `scores` by metric name as in `MEASURES`, `source` is where they were read."""
 
     system: str
     source: str

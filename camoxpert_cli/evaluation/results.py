@@ -63,7 +63,7 @@ class ScoredSet:
         }
 
     def to_json(self) -> dict[str, Any]:
-        """Return the set's part of results.json; `e_max` and similar measures are the maximum of the mean curve."""
+        """Return the set's part of results.json; `e_max` and similar metrics are the maximum of the mean curve."""
         return {
             "images": len(self.scores),
             **self.means.measures,

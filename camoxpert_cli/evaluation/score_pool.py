@@ -1,4 +1,4 @@
-"""Threads that score predictions while the network runs: all measures of a large image take tens of milliseconds."""
+"""Threads that score predictions while the network runs: all metrics of a large image take tens of milliseconds."""
 
 from __future__ import annotations
 

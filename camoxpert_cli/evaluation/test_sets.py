@@ -126,7 +126,7 @@ def score_set(
     save_predictions: Path | None = None,
     overwrite: bool = False,
 ) -> ScoredSet:
-    """Compute all measures of each image of a set, on every rank; write predictions to `save_predictions`/NAME."""
+    """Compute all metrics of each image of a set, on every rank; write predictions to `save_predictions`/NAME."""
     folder = None if save_predictions is None else _folder_of(save_predictions, name)
     unsaved: list[UsageError] = []
     if folder is not None:

@@ -86,8 +86,8 @@ def _description(network: CamoXpert, img_size: int, checkpoint: Path, weights: W
         "backbone": network.backbone_name,
         "num_experts": str(network.num_experts),
         "img_size": str(img_size),
-        "mean": json.dumps(network.normalisation.mean),
-        "std": json.dumps(network.normalisation.std),
+        "mean": json.dumps(network.normalization.mean),
+        "std": json.dumps(network.normalization.std),
         "threshold": str(THRESHOLD),
         "weights": weights,
         "source": checkpoint.name.encode("utf-8", "backslashreplace").decode(),  # a file name need not be valid UTF-8

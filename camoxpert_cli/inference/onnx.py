@@ -18,7 +18,7 @@ from camoxpert_cli.checkpoints.format import CheckpointNotWritten
 from camoxpert_cli.errors import CheckpointError, UsageError, first_line
 from camoxpert_cli.model.camoxpert import CamoXpert
 from camoxpert_cli.model.dense_moe import with_all_experts
-from camoxpert_cli.model.normalise import Normalise
+from camoxpert_cli.model.normalize import Normalize
 
 INPUT = "images"
 OUTPUTS = ("logits", "probability")
@@ -36,11 +36,11 @@ class ImageNetwork(nn.Module):
 
     def __init__(self, network: CamoXpert) -> None:
         super().__init__()
-        self.normalise = Normalise(network.normalisation)
+        self.normalize = Normalize(network.normalization)
         self.network = with_all_experts(network)
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        logits = self.network(self.normalise(images)).logits
+        logits = self.network(self.normalize(images)).logits
         return logits, logits.sigmoid()
 
 
@@ -116,12 +116,12 @@ def _difference(content: bytes, network: CamoXpert, img_size: int) -> float:
     import onnxruntime
 
     session = onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])
-    normalise = Normalise(network.normalisation)
+    normalize = Normalize(network.normalization)
     worst = 0.0
     for batch in _BATCHES:
         images = _images(batch, img_size)
         (logits,) = session.run([OUTPUTS[0]], {INPUT: images.numpy()})
-        expected = network(normalise(images)).logits.numpy()
+        expected = network(normalize(images)).logits.numpy()
         worst = float(np.maximum(worst, np.abs(logits - expected).max()))  # unlike max, it propagates NaN
     return worst
 

@@ -13,7 +13,7 @@ from camoxpert_cli.config.parse import NO_TTA, Tta
 from camoxpert_cli.config.schema import SMALLEST_SIDE
 from camoxpert_cli.model.camoxpert import CamoXpert
 from camoxpert_cli.model.layers import resize
-from camoxpert_cli.model.normalise import Normalise
+from camoxpert_cli.model.normalize import Normalize
 
 # A pixel with at least this probability is object.
 THRESHOLD = 0.5
@@ -38,10 +38,10 @@ def predict_probabilities(
     view's side is rounded to a multiple of 32, at least 64; equal sides count once. `dtype` is the autocast dtype; None
     computes in float32.
     """
-    normalised = Normalise(network.normalisation).to(images.device)(images)
+    normalized = Normalize(network.normalization).to(images.device)(images)
     predictions: list[Tensor] = []
     views = 0
-    for logits in _logits_of_views(network, normalised, dtype, tta):
+    for logits in _logits_of_views(network, normalized, dtype, tta):
         logits = logits.clone()  # the network may keep its own; the operations below work in place to save memory
         seen = [resize(logits[index : index + 1], size)[0, 0].sigmoid_() for index, size in enumerate(sizes)]
         predictions = [total.add_(each) for total, each in zip(predictions, seen, strict=True)] if predictions else seen

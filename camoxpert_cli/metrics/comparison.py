@@ -1,4 +1,4 @@
-"""One prediction compared with its mask: the intermediate results that measures share, each computed on first use."""
+"""One prediction compared with its mask: the intermediate results that metrics share, each computed on first use."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from camoxpert_cli.metrics.histogram import (
 from camoxpert_cli.metrics.s_measure import Region, count_regions
 from camoxpert_cli.metrics.thresholds import ConfusionCounts
 
-# A measure of the predicted object at each of the thresholds (T,).
+# A metric of the predicted object at each of the thresholds (T,).
 ClaimsMeasure: TypeAlias = Callable[[ConfusionCounts, Empty], NDArray[np.float64]]
 
 
@@ -77,7 +77,7 @@ class Comparison:
         return {}
 
     def curve(self, measure: ClaimsMeasure) -> NDArray[np.float64]:
-        """Return the measure at each of the 256 thresholds."""
+        """Return the metric at each of the 256 thresholds."""
         if measure not in self._curves:
             self._curves[measure] = measure(self.every_threshold, self.empty)
         return self._curves[measure]

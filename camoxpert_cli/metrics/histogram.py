@@ -1,4 +1,4 @@
-"""Counts of each level of an 8-bit prediction on object and background: all that most measures need."""
+"""Counts of each level of an 8-bit prediction on object and background: all that most metrics need."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The scores of one prediction against one mask: all measures from one histogram of levels."""
+"""The scores of one prediction against one mask: all metrics from one histogram of levels."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from camoxpert_cli.metrics.measures import CURVES, EACH_EPOCH, MEASURES
 
 @dataclass(frozen=True)
 class Scores:
-    """The `measures` of an image, or their means over a set, by name and as attributes.
+    """The metrics of an image (`measures`), or their means over a set, by name and as attributes.
 
     `curves` are scores by threshold, float64 (256,) each: at index k, a pixel is predicted as object if 255 times its
     value, rounded down, is at least k, so at 0 all pixels are. PySODMetrics' curves run in the opposite direction: its
@@ -29,7 +29,7 @@ class Scores:
         try:
             return float(self.__dict__["measures"][name])
         except KeyError:  # also during unpickling, when the instance is still empty
-            raise AttributeError(f"unknown measure {name}") from None
+            raise AttributeError(f"unknown metric {name}") from None
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,7 @@ class ImageScores(Scores):
 
 
 def score_image(grey: Prediction, mask: Mask, *, stretch: bool = True, empty: Empty = "reference") -> ImageScores:
-    """Compute all measures of a prediction, uint8 (H, W), against a mask, bool (H, W), like PySODMetrics 1.6.2 to 1e-6.
+    """Compute all metrics of a prediction, uint8 (H, W), against a mask, bool (H, W), like PySODMetrics 1.6.2 to 1e-6.
 
     `stretch` first maps the prediction's lowest level to 0 and its highest to 1, as papers do; without it, a level is
     divided by 255.
@@ -81,7 +81,7 @@ def score_image(grey: Prediction, mask: Mask, *, stretch: bool = True, empty: Em
 
 
 def quick_scores(grey: Prediction, mask: Mask, *, stretch: bool = True, empty: Empty = "reference") -> Scores:
-    """Compute only the measures of each epoch's validation, which need neither distances nor regions.
+    """Compute only the metrics of each epoch's validation, which need neither distances nor regions.
 
     Their values are bitwise identical to those of `score_image`.
     """

@@ -1,6 +1,6 @@
-"""The table of measures: the name, range and direction of each, and where it is shown.
+"""The table of metrics: the name, range and direction of each, and where it is shown.
 
-To add a measure, add a file next to this one and a row here.
+To add a metric, add a file next to this one and a row here.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ Score: TypeAlias = Callable[[Comparison], float]
 
 @dataclass(frozen=True)
 class Measure:
-    """A row of the table. `name` is the key in results.json, which contains every measure in the order of the table.
+    """A row of the table. `name` is the key in results.json, which contains every metric in the order of the table.
 
-    `label` is used in the tables of a report. `score` computes the measure of one prediction, within `range`; the other
+    `label` is used in the tables of a report. `score` computes the metric of one prediction, within `range`; the other
     fields determine where else it is shown.
     """
 
@@ -39,7 +39,7 @@ class Measure:
     per_image: bool = False
     # The heading of its column in the first table of `camox eval`; a report shows it next to an image.
     heading: str = ""
-    # Its row in the second table of `camox eval`: three measures per row, at one threshold, mean and maximum.
+    # Its row in the second table of `camox eval`: three metrics per row, at one threshold, mean and maximum.
     family: str = ""
     # Its position, from 1, among the columns of the table at the end of a run.
     summary: int | None = None
@@ -51,7 +51,7 @@ class Measure:
 
 @dataclass(frozen=True)
 class Curve:
-    """A measure as a function of the threshold, as drawn in a report."""
+    """A metric as a function of the threshold, as drawn in a report."""
 
     name: str
     label: str

@@ -16,7 +16,7 @@ _MAXIMA = {each.name: each.maximum_of for each in MEASURES if each.maximum_of}
 
 @dataclass(frozen=True)
 class SetScores(Scores):
-    """Means of measures and curves over `images` images.
+    """Means of metrics and curves over `images` images.
 
     A maximum is that of the mean curve, at the single threshold that is best for the whole set, as in PySODMetrics and
     papers; it is at most the mean of the images' individual maxima.

@@ -37,7 +37,7 @@ _HUB_TIMEOUT = 5.0  # seconds
 Module = TypeVar("Module", bound=nn.Module)
 
 
-class Normalisation(NamedTuple):
+class Normalization(NamedTuple):
     """Mean and standard deviation per channel (RGB, for values in 0..1) that the backbone was trained with."""
 
     mean: tuple[float, float, float]
@@ -75,11 +75,11 @@ def create_pretrained_backbone(name: str, weights: Path | None) -> nn.Module:
     return _load_from_source(name, indices) if weights is None else _load_from_file(name, indices, weights)
 
 
-def normalisation_of(backbone: nn.Module) -> Normalisation:
+def normalization_of(backbone: nn.Module) -> Normalization:
     """Return the mean and standard deviation in the backbone's timm `pretrained_cfg`."""
     cfg = backbone.pretrained_cfg
     mean, std = (tuple(float(value) for value in cfg[key]) for key in ("mean", "std"))  # type: ignore[index]
-    return Normalisation(mean, std)  # type: ignore[arg-type]
+    return Normalization(mean, std)  # type: ignore[arg-type]
 
 
 def maps_of(backbone: nn.Module, images: Tensor) -> list[Tensor]:

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from camoxpert_cli.model.activation_checkpointing import checkpoint_activations
-from camoxpert_cli.model.backbone import STRIDES, maps_of, normalisation_of, parameters_by_stage
+from camoxpert_cli.model.backbone import STRIDES, maps_of, normalization_of, parameters_by_stage
 from camoxpert_cli.model.decoder import DecoderBlock, final_head, logit_head
 from camoxpert_cli.model.enhancement import ChannelSpatialGate
 from camoxpert_cli.model.layers import resize
@@ -35,7 +35,7 @@ class CamoXpertOutput:
 class CamoXpert(nn.Module):
     """The network, built on a backbone from `create_backbone` or `create_pretrained_backbone`.
 
-    Input: (B, 3, H, W) floats normalized with `normalisation`, with H and W of at least 64 pixels.
+    Input: (B, 3, H, W) floats normalized with `normalization`, with H and W of at least 64 pixels.
     `keep_backbone_statistics` keeps the running statistics of the backbone's BatchNorm as they are even while its
     weights are trained: those of small batches are worse (an ImageNet backbone lost 0.02 validation IoU with them).
     """
@@ -59,7 +59,7 @@ class CamoXpert(nn.Module):
         self.num_experts = num_experts
         self.gradient_checkpointing = gradient_checkpointing
         self.keep_backbone_statistics = keep_backbone_statistics
-        self.normalisation = normalisation_of(backbone)
+        self.normalization = normalization_of(backbone)
         self.sdta_blocks = nn.ModuleList(ChannelSpatialGate(width) for width in channels)
         self.moe_layers = nn.ModuleList(MixtureOfExperts(width, num_experts) for width in channels)
         # Deepest first; the last block has no skip.

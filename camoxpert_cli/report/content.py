@@ -14,7 +14,7 @@ LEVELS = 256
 
 @dataclass(frozen=True)
 class MeasureWords:
-    """The label of a measure, and whether lower is better."""
+    """The label of a metric, and whether lower is better."""
 
     label: str
     lower_is_better: bool = False
@@ -40,7 +40,7 @@ class ShownImage:
 class ReportSet:
     """The results on one dataset.
 
-    `images`: the number of images. `means`: each measure's mean over the images, in display order. `curves`: float64
+    `images`: the number of images. `means`: each metric's mean over the images, in display order. `curves`: float64
     (256,) each, entry k at threshold k / 255; "precision" and "recall" are plotted against each other, the others
     against the threshold. `foreground`, `background`: int64 (256,), the number of object and background pixels at each
     gray level of the predictions. `slices`: label, number of images and means of subsets.
@@ -60,10 +60,10 @@ class ReportSet:
 class Report:
     """The content of a whole page.
 
-    `published`: rows of system, source and measures by set name; the measures have the names of `ReportSet.means`.
+    `published`: rows of system, source and metrics by set name; the metrics have the names of `ReportSet.means`.
     `history`: one object per epoch as in a run's history.json, empty if nothing was trained. `configuration` and
-    `environment` may be nested; `notes` are sentences. `measures`: labels and directions of measures and curves by the
-    names used in all other fields; a measure without an entry is labeled with its name.
+    `environment` may be nested; `notes` are sentences. `measures`: labels and directions of metrics and curves by the
+    names used in all other fields; a metric without an entry is labeled with its name.
     """
 
     title: str

@@ -41,7 +41,7 @@ def write_training_curves(path: Path, history: History, measures: Measures) -> N
 
 
 def training_charts(history: History, measures: Measures) -> list[TrainingChart]:
-    """Return the charts of a history; measures for which lower is better have a separate chart."""
+    """Return the charts of a history; metrics for which lower is better have a separate chart."""
     keys = list(dict.fromkeys(key for row in history for key in row))
     series = {key: values for key in keys if np.isfinite(values := _values(history, key)).any()}
     higher = [key for key in series if key in measures and not measures[key].lower_is_better]

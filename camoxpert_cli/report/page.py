@@ -23,7 +23,7 @@ _HERE = Path(__file__).parent
 
 @dataclass(frozen=True)
 class Row:
-    """A row of a table: its name, the text next to it, and its measures."""
+    """A row of a table: its name, the text next to it, and its metrics."""
 
     name: str
     beside: str
@@ -33,7 +33,7 @@ class Row:
 
 @dataclass(frozen=True)
 class Table:
-    """A table of rows, with a column for each measure that occurs in any of them."""
+    """A table of rows, with a column for each metric that occurs in any of them."""
 
     title: str
     head: str

@@ -1,4 +1,4 @@
-"""The charts of one dataset: precision against recall, measures against the threshold, calibration."""
+"""The charts of one dataset: precision against recall, metrics against the threshold, calibration."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def _thresholds(
 
     best = "; ".join(_best(title, values) for title, values in shown.items())
     description = f"{', '.join(shown)} against the threshold on {of}"
-    return Chart("Measures by threshold", charts.svg(draw, name, description), f"Maxima: {best}.")
+    return Chart("Metrics by threshold", charts.svg(draw, name, description), f"Maxima: {best}.")
 
 
 def _best(title: str, values: NDArray[np.float64]) -> str:

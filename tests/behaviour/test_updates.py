@@ -60,7 +60,7 @@ def give_gradients(run: Run, value: float) -> None:
 
 def loss_alone(run: Run, image: Tensor, mask: Tensor) -> Tensor:
     """The loss of one image by the reference's formulas, as if there were no other image."""
-    mean, std = (torch.tensor(values).view(1, 3, 1, 1) for values in run.state.network.normalisation)
+    mean, std = (torch.tensor(values).view(1, 3, 1, 1) for values in run.state.network.normalization)
     output = run.state.network((image[None].double() / 255 - mean) / std)
     chosen, gates = [each.chosen for each in output.routing], [each.gate_logits for each in output.routing]
     reference = ReferenceOutput(output.logits, list(output.deep_logits), chosen, gates)

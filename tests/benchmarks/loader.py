@@ -3,7 +3,7 @@
     python -m tests.benchmarks.loader [IMAGES] [--pairs 10]
 
 Both read generated JPEGs of 737×964 with PNG masks at 320 pixels in one worker on one core, flip, turn and recolour
-with the same probabilities, collate batches of 16 and hand them to the parent process. Neither normalises. The plain
+with the same probabilities, collate batches of 16 and hand them to the parent process. Neither normalizes. The plain
 loader decodes with OpenCV, resizes and augments with albumentations, and puts channels first. Their epochs are
 interleaved; the first, in which workers start and camox without a cache reads the masks, which it then keeps in memory,
 is not counted.

@@ -65,7 +65,7 @@ def main() -> None:
     images, masks = noise(asked.batch_size, asked.img_size)
     with tempfile.TemporaryDirectory() as folder:
         run = camox_run(resolved.config, World(), Path(folder))
-        spread_routing(run.state.network, step_of(run).normalise(images.to(run.device)))
+        spread_routing(run.state.network, step_of(run).normalize(images.to(run.device)))
         if asked.memory_of:
             loop = (plain_steps if asked.memory_of == "plain" else camox_steps)(run, images, masks)
             del run  # the plain loop needs nothing of it
@@ -118,7 +118,7 @@ def plain_steps(run: Run, images: Tensor, masks: Tensor) -> Iterator[object]:
 def plain_loss(run: Run, reference: ReferenceCamoXpert, images: Tensor, masks: Tensor) -> Callable[[], Tensor]:
     """Computes the loss of the reference network."""
     device, dtype = run.device, run.dtype
-    mean, std = (torch.tensor(each, device=device).view(1, 3, 1, 1) for each in run.state.network.normalisation)
+    mean, std = (torch.tensor(each, device=device).view(1, 3, 1, 1) for each in run.state.network.normalization)
     images = images.contiguous()
 
     def loss() -> Tensor:

@@ -17,7 +17,7 @@ def train_without_batch_effects(network: CamoXpert, mode: bool = True) -> CamoXp
 
 
 def train_without_dropout(network: CamoXpert, mode: bool = True) -> CamoXpert:
-    """The same, but BatchNorm normalises with its batch."""
+    """The same, but BatchNorm normalizes with its batch."""
     return _train_without(nn.Dropout, network, mode)
 
 

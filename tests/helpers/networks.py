@@ -12,7 +12,7 @@ from tests.helpers.reference_network import ReferenceCamoXpert
 
 
 def random_images(count: int, height: int = 64, width: int = 64, seed: int = 0) -> Tensor:
-    """(B, 3, H, W), normalised, and as unlike each other as images are."""
+    """(B, 3, H, W), normalized, and as unlike each other as images are."""
     generator = torch.Generator().manual_seed(seed)
     contrast = torch.rand(count, 3, 1, 1, generator=generator) + 0.5
     brightness = torch.randn(count, 3, 1, 1, generator=generator)

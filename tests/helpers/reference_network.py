@@ -341,7 +341,7 @@ def make_backbone(name: str) -> tuple[Any, list[int]]:
 
 
 class ReferenceCamoXpert(nn.Module):
-    """Images (B,3,H,W), already normalised, to the logits of their masks (B,1,H,W)."""
+    """Images (B,3,H,W), already normalized, to the logits of their masks (B,1,H,W)."""
 
     def __init__(self, backbone: str = "edgenext_base", num_experts: int = 7) -> None:
         super().__init__()

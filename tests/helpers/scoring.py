@@ -12,7 +12,7 @@ from camoxpert_cli.data.loader import ImageLoader
 from camoxpert_cli.evaluation.score import score_images
 from camoxpert_cli.metrics.image_scores import quick_scores
 from camoxpert_cli.metrics.score_set import SetScores, mean_scores
-from camoxpert_cli.model.backbone import Normalisation
+from camoxpert_cli.model.backbone import Normalization
 from camoxpert_cli.model.camoxpert import CamoXpert
 from camoxpert_cli.parallel.world import World
 
@@ -29,7 +29,7 @@ class RedIsObject(nn.Module):
 
     def __init__(self, mean: float = 0.5) -> None:
         super().__init__()
-        self.normalisation = Normalisation((mean,) * 3, (0.1, 0.1, 0.1))
+        self.normalization = Normalization((mean,) * 3, (0.1, 0.1, 0.1))
 
     def forward(self, images: Tensor) -> Logits:
         return Logits(images[:, :1])

@@ -19,7 +19,7 @@ def step_of(num_experts: int = 5, *, deep_supervision: bool = True, dtype: torch
     """In eval mode, in which no image depends on another, routed to many experts."""
     network = small_network("test_resnet", num_experts)
     step = TrainingStep(network, deep_supervision, dtype).eval()
-    spread_routing(network, step.normalise(bytes_of(5)[0]))
+    spread_routing(network, step.normalize(bytes_of(5)[0]))
     return step
 
 

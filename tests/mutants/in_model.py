@@ -109,10 +109,10 @@ MUTANTS = [
     ),
     # The forward pass.
     Mutant(
-        "model/normalise.py",
+        "model/normalize.py",
         "statistics.std).view(1, 3, 1, 1) * 255",
         "statistics.std).view(1, 3, 1, 1)",
-        "unit/model/test_normalise.py",
+        "unit/model/test_normalize.py",
     ),
     Mutant(
         "model/camoxpert.py",

@@ -18,7 +18,7 @@ from camoxpert_cli.inference import onnx
 from camoxpert_cli.inference.export import export
 from camoxpert_cli.model.camoxpert import CamoXpert
 from camoxpert_cli.model.dense_moe import with_all_experts
-from camoxpert_cli.model.normalise import Normalise
+from camoxpert_cli.model.normalize import Normalize
 from tests.helpers.checkpoints import content_of, exported_metadata, save, write_content
 from tests.helpers.networks import small_network, spread_routing
 from tests.helpers.places import COMPAT
@@ -46,7 +46,7 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A checkpoint trained at 64 pixels, whose average sends `photos(4)` to different experts."""
     network = small_network("test_resnet", 7).eval()
     ema = small_network("test_resnet", 7, seed=1).eval()
-    spread_routing(ema, Normalise(ema.normalisation)(photos(4)))
+    spread_routing(ema, Normalize(ema.normalization)(photos(4)))
     content = {
         "backbone": "test_resnet",
         "num_experts": 7,
@@ -88,7 +88,7 @@ def run(path: Path, images: Tensor, output: str = "logits") -> NDArray[np.float3
 @torch.no_grad()
 def logits_of(checkpoint: Path, images: Tensor, ema: bool = True) -> NDArray[np.float32]:
     network = load_model(checkpoint, ema=ema)
-    return np.asarray(network(Normalise(network.normalisation)(images)).logits.numpy(), dtype=np.float32)
+    return np.asarray(network(Normalize(network.normalization)(images)).logits.numpy(), dtype=np.float32)
 
 
 @pytest.mark.parametrize("batch", [1, 3, 4])
@@ -98,7 +98,7 @@ def test_onnx_gives_the_networks_logits(checkpoint: Path, onnx_path: Path, batch
     logits = run(onnx_path, images)
     network = load_model(checkpoint, ema=True)
     with torch.no_grad():
-        routing = network(Normalise(network.normalisation)(photos(4))).routing
+        routing = network(Normalize(network.normalization)(photos(4))).routing
     other_weights = logits_of(checkpoint, images, ema=False)
 
     assert logits.shape == (batch, 1, 64, 64)
@@ -182,19 +182,19 @@ def test_network_that_onnx_cannot_express(
 def test_original_checkpoints(name: str, weights: Any, recorded: str, tmp_path: Path) -> None:
     """Exported, a real file of the original program gives the logits that the program gave.
 
-    Its recorded images are normalised already, and enter behind the file's own normalisation.
+    Its recorded images are normalized already, and enter behind the file's own normalization.
     """
     import onnx
 
     expected = torch.load(COMPAT / f"{name}.expected.pt", weights_only=True)
     export(COMPAT / f"{name}.pth", tmp_path / "out.onnx", img_size=128, weights=weights)
     model = onnx.load(tmp_path / "out.onnx")
-    (normalised,) = [node.output[0] for node in model.graph.node if node.op_type == "Div"][:1]
-    part = onnx.utils.Extractor(model).extract_model([normalised], ["logits"])
+    (normalized,) = [node.output[0] for node in model.graph.node if node.op_type == "Div"][:1]
+    part = onnx.utils.Extractor(model).extract_model([normalized], ["logits"])
     part.graph.input[0].name = "images"
     for node in part.graph.node:
         for at, value in enumerate(node.input):
-            if value == normalised:
+            if value == normalized:
                 node.input[at] = "images"
     onnx.save(part, tmp_path / "part.onnx")
 

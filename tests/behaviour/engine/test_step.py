@@ -14,10 +14,10 @@ from tests.helpers.whole_batch import combine
 
 
 def test_is_the_reference_loss() -> None:
-    """The losses are the reference's of what the network gives for the normalised images."""
+    """The losses are the reference's of what the network gives for the normalized images."""
     step = step_of()
     images, masks = bytes_of(3)
-    mean, std = (torch.tensor(values).view(1, 3, 1, 1) for values in step.network.normalisation)
+    mean, std = (torch.tensor(values).view(1, 3, 1, 1) for values in step.network.normalization)
     with torch.no_grad():
         own = combine(step(images, masks), step.network.top_k)
         output = step.network((images / 255 - mean) / std)

@@ -69,7 +69,7 @@ def test_parity_in_training(backbone: str, num_experts: int, batch: int, height:
     reference = reference_of(network)
     without_dropout(reference)
     step = TrainingStep(network, deep_supervision=True, autocast_dtype=None)
-    step.normalise = nn.Identity()  # type: ignore[assignment]
+    step.normalize = nn.Identity()  # type: ignore[assignment]
 
     loss = combine(step(images, masks), network.top_k)
     torch.autograd.backward(loss.total)

@@ -108,7 +108,7 @@ def test_gradient_checkpointing() -> None:
     said: list[list[Tensor]] = [[] for _ in range(4)]
     for checkpointing in (False, True):
         step = step_of(small_network("test_efficientnet", 4, gradient_checkpointing=checkpointing).double())
-        step.normalise.double()
+        step.normalize.double()
         with spread(step.network):
             for layer, logits in zip(step.network.moe_layers, said, strict=True):
                 logits.clear()

@@ -1,4 +1,4 @@
-"""Synchronised BatchNorm: several processes normalise as one with all of their images, and change nothing else."""
+"""Synchronised BatchNorm: several processes normalize as one with all of their images, and change nothing else."""
 
 from __future__ import annotations
 
@@ -208,8 +208,8 @@ def _small_network() -> nn.Sequential:
 BATCHES = (7, 2, 1)
 
 
-def normalise_in_groups(world: World) -> list[list[Tensor]]:
-    """This rank's part of what `_normalise` gives, batch after batch; nothing where it has no image."""
+def normalize_in_groups(world: World) -> list[list[Tensor]]:
+    """This rank's part of what `_normalize` gives, batch after batch; nothing where it has no image."""
     kernels = run_sync_batchnorm(pytest.MonkeyPatch())
     network = _small_network()
     synchronise(network)
@@ -217,12 +217,12 @@ def normalise_in_groups(world: World) -> list[list[Tensor]]:
     for size in BATCHES:
         own = own_share(size, world.rank, world.size)
         with within_group(network, world.group(ranks_with_samples(size, world.size))):
-            found.append(_normalise(network, size, slice(own.start, own.stop)) if own else [])
+            found.append(_normalize(network, size, slice(own.start, own.stop)) if own else [])
     del kernels
     return found
 
 
-def _normalise(network: nn.Module, size: int, own: slice) -> list[Tensor]:
+def _normalize(network: nn.Module, size: int, own: slice) -> list[Tensor]:
     """Output and gradient of the images, gradients of the weights, and all buffers."""
     x = (_values(size, 3, 8, 8, seed=size) + 2)[own].requires_grad_()
     network.zero_grad()
@@ -238,12 +238,12 @@ def test_three_ranks() -> None:
 
     Gradients of weights are each rank's own part: their sum over ranks is that of the whole batch.
     """
-    ranks = in_ranks(3, normalise_in_groups)
+    ranks = in_ranks(3, normalize_in_groups)
     network = _small_network()
     parameters = len(list(network.parameters()))
     for number, size in enumerate(BATCHES):
         parts = [rank[number] for rank in ranks if rank[number]]
-        whole = _normalise(network, size, slice(None))
+        whole = _normalize(network, size, slice(None))
 
         assert len(parts) == min(size, 3)
         # Whoever missed a batch does not know its statistics, which those after it are averaged with.

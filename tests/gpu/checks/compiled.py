@@ -47,7 +47,7 @@ class PlainNetwork(nn.Module):
         self.final_conv = deepcopy(network.final_conv)
 
     def forward(self, images: Tensor) -> Tensor:
-        """(B, 3, H, W), normalised -> logits (B, 1, H, W)."""
+        """(B, 3, H, W), normalized -> logits (B, 1, H, W)."""
         *skips, x = maps_of(self.backbone, images)
         for block, skip in zip(self.decoder_blocks, [*reversed(skips), None], strict=True):
             x = block(x, skip)
@@ -81,7 +81,7 @@ def plain_steps(run: Run, images: Tensor, masks: Tensor) -> Iterator[object]:
     optimizer = torch.optim.AdamW(network.parameters(), lr=RATE, fused=True)
 
     def loss() -> Tensor:
-        pixels = step_of(run).normalise(images.to("cuda", non_blocking=True))
+        pixels = step_of(run).normalize(images.to("cuda", non_blocking=True))
         with torch.autocast("cuda", torch.bfloat16):
             logits = compiled(pixels.contiguous(memory_format=torch.channels_last))
         return F.binary_cross_entropy_with_logits(logits.float(), masks.to("cuda", non_blocking=True).float())

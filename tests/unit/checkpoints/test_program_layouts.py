@@ -72,7 +72,7 @@ def test_which_weights_are_meant(content: dict[str, Any]) -> None:
         ({"state_dict": OTHER, "metadata": {}}, "a .safetensors file"),
         ({"state_dict": OTHER, "state_dict_ema": {**OTHER}}, "another program"),
         ({"generator": {"net": OTHER}, "optimizer": {}}, "another program"),
-        (OTHER, "a bare state dict"),
+        (OTHER, "a plain state dict"),
     ],
 )
 def test_programs_are_told_apart(entries: Any, program: str) -> None:

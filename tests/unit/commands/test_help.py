@@ -13,9 +13,10 @@ from tests.helpers.command_lines import commands
 
 # Flags that take something else on other commands, and how many wordings they have for that.
 WORDINGS = {
-    "--batch-size": 3,  # of training, of a resumed run, of scoring
+    "--batch-size": 3,  # of training, of a resumed run, of benchmarks and scoring
     "--checkpoint-dir": 2,  # a new run, a resumed one
     "--dry-run": 2,  # convert-ckpt also compares
+    "--epochs": 2,  # to train, to compute the time of
     "--gpus": 3,  # of training, of a resumed run; benchmark compares numbers
     "--images": 3,  # for training, for checking, for scoring
     "--img-size": 2,  # of training, of the network later
@@ -24,7 +25,9 @@ WORDINGS = {
     "--overwrite": 5,  # what is replaced
     "--precision": 2,  # of training, of scoring
     "--preset": 3,  # to train with, to measure, to ask about
-    "--stage2-batch-size": 2,  # of training, of a resumed run
+    "--pretrained": 2,  # benchmark downloads no weights
+    "--stage1-epochs": 2,  # as --epochs
+    "--stage2-batch-size": 3,  # of training, of a resumed run, of benchmarks
     "--set": 3,  # settings; in eval, a test set
     "--val-images": 2,  # for training, for checking
     "--strategy": 2,  # benchmark compares strategies
@@ -49,12 +52,13 @@ def wording(parameter: Any) -> tuple[str, str]:
 
 @pytest.mark.parametrize(("name", "command"), list(commands()), ids=lambda each: each if isinstance(each, str) else "")
 def test_examples(name: str, command: Any) -> None:
-    """Every help has examples, which 80 columns hold, and a summary that the list of commands shows whole."""
+    """Every help has examples, fits 80 columns with words in one piece, and a summary that the list shows whole."""
     text = CliRunner().invoke(app, [*name.split(), "--help"], env={"COLUMNS": "80"}).output
     examples = text.partition("Examples:\n")[2].partition("\n\n")[0].splitlines()
 
     assert any(line.strip().startswith(f"camox {name}") for line in examples)
     assert max(map(len, text.splitlines())) <= 80
+    assert [line for line in text.splitlines() if line.endswith("-")] == []
     assert not name or "..." not in command.get_short_help_str(60)
 
 
@@ -94,3 +98,10 @@ def test_what_a_flag_takes_has_a_name() -> None:
                 odd.append((command, flag, parameter.metavar))
 
     assert odd == []
+
+
+def test_auto_where_it_is_accepted() -> None:
+    """A batch size of train and resume may be auto; benchmark refuses it and does not offer it."""
+    metavars = {name: parameter.metavar for name, parameter in options()["--stage2-batch-size"]}
+
+    assert metavars == {"train": "N|auto", "resume": "N|auto", "benchmark": "N"}

@@ -56,7 +56,7 @@ class Recorder(nn.Module):
     def __init__(self, output: CamoXpertOutput, statistics: CamoXpert) -> None:
         super().__init__()
         self.output = output
-        self.normalisation = statistics.normalisation
+        self.normalization = statistics.normalization
         self.autocast: list[torch.dtype | None] = []
 
     def forward(self, images: Tensor) -> CamoXpertOutput:

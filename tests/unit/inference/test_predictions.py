@@ -9,10 +9,10 @@ from torch import Tensor, nn
 
 from camoxpert_cli.config.parse import NO_TTA, Tta
 from camoxpert_cli.inference.predictions import grey_prediction, predict_probabilities
-from camoxpert_cli.model.backbone import Normalisation, create_backbone
+from camoxpert_cli.model.backbone import Normalization, create_backbone
 from camoxpert_cli.model.camoxpert import CamoXpert
 from camoxpert_cli.model.layers import resize
-from camoxpert_cli.model.normalise import Normalise
+from camoxpert_cli.model.normalize import Normalize
 
 SIDE = 128
 FLIP, SCALES, BOTH = Tta(True, (1.0,)), Tta(False, (0.75, 1.0, 1.25)), Tta(True, (0.75, 1.0, 1.25))
@@ -26,7 +26,7 @@ class Logits:
 class RedIsObject(nn.Module):
     """Stands in for the network: the logit of a pixel is its red value, from -5 to 5. Remembers what it saw."""
 
-    normalisation = Normalisation((0.5, 0.5, 0.5), (0.1, 0.1, 0.1))
+    normalization = Normalization((0.5, 0.5, 0.5), (0.1, 0.1, 0.1))
 
     def __init__(self) -> None:
         super().__init__()
@@ -99,7 +99,7 @@ def test_one_map_for_each_size(network: CamoXpert, tta: Tta) -> None:
 def test_without_augmentation_it_is_the_network(network: CamoXpert) -> None:
     """Without test-time augmentation a map is the network's logits, resized, through the sigmoid: to the last bit."""
     images = torch.randint(0, 256, (2, 3, 72, 72), dtype=torch.uint8)  # no multiple of 32
-    logits = network(Normalise(network.normalisation)(images)).logits
+    logits = network(Normalize(network.normalization)(images)).logits
     predictions = predict_probabilities(network, images, [(50, 90), (72, 72)], None)
 
     assert torch.equal(predictions[0], resize(logits[:1], (50, 90))[0, 0].sigmoid())

@@ -20,7 +20,7 @@ from camoxpert_cli.model.backbone import (
     create_backbone,
     create_pretrained_backbone,
     maps_of,
-    normalisation_of,
+    normalization_of,
     parameters_by_stage,
 )
 from tests.helpers.networks import stir
@@ -138,9 +138,9 @@ def test_fixed_size() -> None:
         ("tf_efficientnet_lite0", (0.5, 0.5, 0.5), (0.5, 0.5, 0.5)),
     ],
 )
-def test_normalisation(name: str, mean: tuple[float, ...], std: tuple[float, ...]) -> None:
-    """Images are normalised by what the backbone was trained with, which is not ImageNet's for all."""
-    statistics = normalisation_of(create_backbone(name))
+def test_normalization(name: str, mean: tuple[float, ...], std: tuple[float, ...]) -> None:
+    """Images are normalized by what the backbone was trained with, which is not ImageNet's for all."""
+    statistics = normalization_of(create_backbone(name))
 
     assert statistics.mean == mean
     assert statistics.std == std

@@ -46,7 +46,7 @@ def test_grid_means_in_half_precision(size: int, cells: int, value: float) -> No
 
 
 def test_layer_norm() -> None:
-    """Each pixel is normalised over its channels with eps 1e-6, then scaled and shifted per channel."""
+    """Each pixel is normalized over its channels with eps 1e-6, then scaled and shifted per channel."""
     norm = LayerNorm2d(5)
     with torch.no_grad():
         norm.weight.copy_(torch.arange(5.0))

@@ -45,7 +45,7 @@ def test_shows_everything(report: Report, page: str) -> None:
     text = "\n".join(HtmlTree(page).texts)
     expected = [report.title, report.subtitle, *report.notes, "model.backbone", "edgenext_base", "gpus", "Aquatic"]
     expected += [shown.name for each in report.sets for shown in each.shown]
-    expected += ["Learning rate", "Precision and recall", "Measures by threshold", "Calibration"]
+    expected += ["Learning rate", "Precision and recall", "Metrics by threshold", "Calibration"]
 
     assert [each for each in expected if each not in text] == []
     assert "CAMO|250|0.842|0.751|0.688|0.779|0.031" in rows(page)
@@ -56,7 +56,7 @@ def test_measures_are_called_as_whoever_fills_it_in_says(page: str) -> None:
     alone = replace(EMPTY, sets=[bare_set(means={"iou": 0.5, "x": 0.2})], measures={"iou": MeasureWords("IoU")})
 
     assert "Dataset|Images|S|wF|IoU|Dice|MAE" in rows(page)
-    assert "Lower is better for MAE, higher is better for all other measures." in page
+    assert "Lower is better for MAE, higher is better for all other metrics." in page
     assert "Dataset|Images|IoU|x" in rows(render(alone))
     assert "is better" not in render(alone)
 
