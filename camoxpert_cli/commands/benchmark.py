@@ -23,8 +23,8 @@ _FLAGS.remove("data.generated_images")
 
 # What they mean here is not what they mean for train.
 _HELPS = {
-    "model.pretrained": "Train as with ImageNet weights, which keeps the backbone's BatchNorm statistics; the weights "
-    "themselves are random.",
+    "model.pretrained": "Treat the backbone as pretrained: its BatchNorm statistics stay fixed. Its weights are random "
+    "in any case.",
     "train.epochs": "Total number of epochs of the full run whose time is computed.",
     "train.stage1_epochs": "How many of these belong to stage 1, in which the backbone is frozen.",
     "train.batch_size": "Per-GPU batch size.",

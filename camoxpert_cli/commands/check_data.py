@@ -50,9 +50,9 @@ def check_data(
     """Read every image and mask once and report problems.
 
     Finds images without masks and masks without images; unreadable or truncated files; masks that have the wrong size
-    or are empty, all foreground, inverted, in color or not binary; images rotated by EXIF; duplicates within a set; and
-    images that occur in both the training and the validation set, or that also occur in a test set. Exits with code 3
-    if there are problems, or if a folder contains no image-mask pairs.
+    or are empty, all foreground, inverted, in color or not binary; images rotated by EXIF; duplicates within a set;
+    images that occur in both the training and the validation set, and training or validation images that also occur
+    in a test set. Exits with code 3 if there are problems, or if a folder contains no image-mask pairs.
 
     \b
     Examples:

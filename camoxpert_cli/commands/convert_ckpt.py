@@ -33,7 +33,10 @@ def convert_ckpt(
     ] = "model",
     keep: Annotated[
         Literal["all", "weights"],
-        typer.Option(metavar="all|weights", help="Keep everything in IN, or drop what only training needs."),
+        typer.Option(
+            metavar="all|weights",
+            help="Whether to keep the training state, such as the optimizer's and the epoch, or only weights.",
+        ),
     ] = "all",
     to: Annotated[
         Literal["same", "camoxpert"],
@@ -54,11 +57,11 @@ def convert_ckpt(
     entry: Annotated[str | None, typer.Option(metavar="NAME", help="Network to use if IN contains several.")] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Convert the key prefixes, weights or format of a checkpoint.
+    """Change a checkpoint's key prefixes, weights or format.
 
-    Removes or adds the key prefixes of DataParallel, torch.compile and others. Finds the network by its key names,
-    wherever it is stored in IN and whatever the prefix: IN may come from camox, the original CamoXpert, Lightning,
-    accelerate or timm, or be a plain state dict. Nothing is written unless the result can be loaded.
+    Removes the key prefixes of DataParallel, torch.compile and others, or adds 'module.'. Finds the network by its key
+    names, wherever it is stored in IN and whatever the prefix: IN may come from camox, the original CamoXpert,
+    Lightning, accelerate or timm, or be a plain state dict. Nothing is written unless the result can be loaded.
 
     \b
     Examples:

@@ -56,8 +56,8 @@ def evaluate(
         EmptyMasks,
         typer.Option(
             metavar="reference|exact",
-            help="Scores for empty masks: reference as in PySODMetrics; with exact, F, E, IoU and Dice are 1 if the "
-            "prediction is empty too, else 0.",
+            help="Scores for empty masks: with reference, those of PySODMetrics; with exact, F, E, IoU and Dice are 1 "
+            "if the prediction is empty too, else 0.",
         ),
     ] = "reference",
     tta: Views = None,

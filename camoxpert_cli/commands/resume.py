@@ -61,9 +61,9 @@ def resume(
     """Resume a run exactly where it was saved.
 
     Uses the newest intact checkpoint in the folder, and all its settings except those given here. On the same
-    machine, the result differs from that of an uninterrupted run no more than two runs of the same command differ:
-    not at all on a CPU with one thread, or on GPUs if the run was started with --deterministic. If the folder is
-    read-only, as under /kaggle/input, the run continues in a new one.
+    machine, the result is bitwise identical to that of an uninterrupted run on a CPU with one thread, and on GPUs if
+    the run was started with --deterministic. Otherwise, the two differ as much as two runs of the same command do. If
+    the folder is read-only, as under /kaggle/input, the run continues in a new one.
 
     \b
     Examples:

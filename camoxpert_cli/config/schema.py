@@ -155,8 +155,8 @@ class RunConfig:
     checkpoint_dir: str | None = setting(None, "run folder; runs/<preset>-<time> if not given", stands_for="DIR")
     resume_from: str | None = setting(
         None,
-        "checkpoint to continue from, written by camox or the original CamoXpert; with other images, a best_model.pth "
-        "starts a new run from its weights",
+        "checkpoint to continue from, written by camox or the original CamoXpert; given a best_model.pth and images "
+        "other than those of its run, a new run starts from its weights",
         stands_for="FILE",
     )
     device: Device = setting("auto", "device to run on", original="cuda")
@@ -192,13 +192,13 @@ class RunConfig:
     )
     time_limit: str | None = setting(
         None,
-        "stop and save before this much time has passed since camox started, such as 11h30m",
+        "stop and save before this much time, such as 11h30m, has passed since camox started",
         parse=parse_duration,
         stands_for="TIME",
     )
     session_limit: str | None = setting(
         None,
-        "same, but counted from the start of the machine's session, such as 12h on Kaggle",
+        "same, but counted from the start of the machine's session; 12h on Kaggle, for example",
         parse=parse_duration,
         stands_for="TIME",
     )
