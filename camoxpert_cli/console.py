@@ -169,6 +169,11 @@ def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     )
 
 
+def counted(number: int, noun: str, plural: str = "") -> str:
+    """Return a number with its noun: "1 image", "2 images"; `plural` is for nouns that do not simply end in s."""
+    return f"{number} {noun if number == 1 else plural or f'{noun}s'}"
+
+
 def byte_size(size: float) -> str:
     """Format a number of bytes in MiB or GiB."""
     return f"{size / 2**30:.1f} GiB" if size >= 2**30 else f"{size / 2**20:.0f} MiB"

@@ -24,7 +24,7 @@ _LONGEST_LINE = 200
 
 
 class CamoxError(Exception):
-    """Error that ends the program without a traceback: one sentence, a hint what to type next, an exit code.
+    """Error that ends the program without a traceback: one sentence, a hint on what to type next, and an exit code.
 
     `details` are lines printed between message and hint, such as a short table.
     """

@@ -155,7 +155,7 @@ class RunFolder:
                 go_on = f", or resume that run: {self.resume_command}" if self.last.exists() else ""
                 raise UsageError(
                     f"the folder {self.path} already contains a run ({', '.join(found)}); nothing was changed",
-                    f"choose another --checkpoint-dir{go_on}",
+                    f"choose another folder with --checkpoint-dir{go_on}",
                 )
             is_runs = own.get("env.json") or own.get("metrics.jsonl") or self._is_named_in_settings()
             may_go = {*_BEGUN, *_FOLDERS} if is_runs else {name for name in _FOLDERS if own.get(name)}

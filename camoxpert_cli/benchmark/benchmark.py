@@ -185,7 +185,7 @@ def _gpus() -> int:
 def _require_gpus(most: int) -> None:
     available = _gpus()
     if most > available:
-        asked = f"{most} GPUs were" if most > 1 else "1 GPU was"
+        asked = f"{console.counted(most, 'GPU')} {'was' if most == 1 else 'were'}"
         raise DeviceError(
             f"{asked} requested, but this machine has {available or 'none'}",
             f"camox benchmark {f'--gpus {available}' if available else '--device cpu --gpus 1,2 (CPU processes)'}; "
@@ -223,8 +223,7 @@ def _trial_data(config: Config, folder: Path) -> tuple[DataConfig, TrialData, st
 
 def devices_text(count: int, on_cpu: bool) -> str:
     """Return `1 GPU`, `2 GPUs` or, on the CPU, `2 processes`."""
-    noun, plural = ("process", "processes") if on_cpu else ("GPU", "GPUs")
-    return f"{count} {noun if count == 1 else plural}"
+    return console.counted(count, "process", "processes") if on_cpu else console.counted(count, "GPU")
 
 
 def row_name(row: Row, on_cpu: bool) -> str:

@@ -113,11 +113,11 @@ def epochs_within(hours: float, stages: list[tuple[int, float]]) -> int:
 def _head(result: Benchmark) -> list[str]:
     machine, model, data = result.machine, result.config.model, result.config.data
     recipe = "" if result.preset is None else f"preset {result.preset}, "
-    threads = machine["threads_per_process"]
+    threads = console.counted(machine["threads_per_process"], "thread")
     return [
-        f"Machine: {machine['device']}, {devices_text(machine['gpus'], on_cpu=False)}, {machine['cores']} CPU cores, "
-        f"{threads} {'thread' if threads == 1 else 'threads'} per process, torch {machine['torch']}",
-        f"Network: {recipe}{model.backbone}, {model.num_experts} experts, {data.img_size} px",
+        f"Machine: {machine['device']}, {devices_text(machine['gpus'], on_cpu=False)}, "
+        f"{console.counted(machine['cores'], 'CPU core')}, {threads} per process, torch {machine['torch']}",
+        f"Network: {recipe}{model.backbone}, {console.counted(model.num_experts, 'expert')}, {data.img_size} px",
         f"Data: {result.data_source}",
     ]
 
@@ -203,6 +203,7 @@ def _waiting(result: Benchmark, row: Row, one: Measurement) -> str:
     if one.data_wait is None or one.data_wait < _WAITING:
         return ""
     cores = result.machine["cores"]
+    deliver = console.counted(cores, "CPU core delivers", "CPU cores deliver")
     if result.config.data.cache == "off":
         advice = "omit --cache off, so that images are resized only once"
     elif one.workers * processes_of(row.strategy, row.gpus) < cores and not _on_cpu(result):
@@ -210,7 +211,7 @@ def _waiting(result: Benchmark, row: Row, one: Measurement) -> str:
     else:
         advice = "more CPU cores would help, more GPUs would not"
     return (
-        f"{_name(result, row)}: the {cores} CPU cores deliver {_speed(one.loader)} images/s, "
+        f"{_name(result, row)}: {deliver} {_speed(one.loader)} images/s, "
         f"{_count(result, row.gpus)} can consume {_speed(one.compute)}, and {one.data_wait:.0%} of the time is spent "
         f"waiting for images: {advice}."
     )

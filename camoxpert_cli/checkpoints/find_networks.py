@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 from torch import Tensor
 
+from camoxpert_cli import console
 from camoxpert_cli.errors import CheckpointError, cut, shown
 from camoxpert_cli.model.stored_tensors import (
     COUNTER,
@@ -107,7 +108,11 @@ def describe_content(content: Any) -> str:
     for key, value in others[:_MOST_SHOWN]:
         names = [".".join(keys) for keys, _ in tensors_in(value)]
         lines.append(f"{cut(key)}: {some(names, 'tensor') if names else shown(value)}")
-    more = [f"and {len(others) - _MOST_SHOWN} more entries"] if len(others) > _MOST_SHOWN else []
+    more = (
+        [f"and {console.counted(len(others) - _MOST_SHOWN, 'more entry', 'more entries')}"]
+        if len(others) > _MOST_SHOWN
+        else []
+    )
     return "\n".join(["it contains", *lines, *more] if lines else ["it is empty"])
 
 

@@ -120,7 +120,7 @@ class TrainingContent:
 
     @classmethod
     def from_dict(cls, content: Mapping[str, Any]) -> TrainingContent:
-        """Build it from entries that `check` accepted."""
+        """Build the content from entries that `check` accepted."""
         found = {each.name: content[each.name] for each in fields(cls) if each.name in content}
         saved = content["progress"]
         progress = Progress(**{each.name: saved[each.name] for each in fields(Progress) if each.name in saved})
@@ -323,7 +323,7 @@ def _refuse_contradictions(content: CheckpointContent) -> None:
         if not 1 <= row["epoch"] <= progress.epoch:
             raise WrongEntryError(
                 f"training.progress.history.{at}.epoch is {row['epoch']}, "
-                f"expected one of the {progress.epoch} complete epochs"
+                f"expected the number of a complete epoch, at most {progress.epoch}"
             )
 
 

@@ -147,10 +147,10 @@ def _refuse_misfits(
         fitting = fitting_architecture(stored)
         hint = "pass the --backbone and --num-experts that the checkpoint was trained with"
         if fitting is not None:
-            hint = f"it matches --backbone {fitting[0]} --num-experts {fitting[1]}"
+            hint = f"--backbone {fitting[0]} --num-experts {fitting[1]}, which the file matches"
         raise CheckpointError(
-            f"{path} does not match {network.backbone_name} with {network.num_experts} experts: "
-            f"{len(rows)} tensors differ",
+            f"{path} does not match {network.backbone_name} with {console.counted(network.num_experts, 'expert')}: "
+            f"{console.counted(len(rows), 'tensor differs', 'tensors differ')}",
             hint,
             details=table + more,
         )

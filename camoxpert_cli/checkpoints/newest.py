@@ -46,7 +46,9 @@ def folder_of(source: Path) -> Path:
         similar = nearest(source.name, [path.name for path in source.parent.glob("*")])
         raise CheckpointError(
             f"run folder or checkpoint not found: {source}",
-            f"did you mean {source.parent / similar[0]}?" if similar else "pass a run folder, such as runs/first",
+            f"{source.parent / similar[0]}, which has a similar name"
+            if similar
+            else "pass a run folder, such as runs/first",
         )
     if not source.is_dir():
         raise CheckpointError(f"{source} is neither a file nor a folder", "pass a run folder, such as runs/first")

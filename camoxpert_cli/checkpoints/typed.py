@@ -47,7 +47,7 @@ Number = Annotated[float, Within()]
 
 _WORDS = {
     bool: "true or false",
-    int: "a whole number",
+    int: "an integer",
     float: "a number",
     str: "text",
     NoneType: "nothing",

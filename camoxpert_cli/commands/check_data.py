@@ -93,11 +93,11 @@ def check_data(
 
 def _refuse(faults: int, command: list[str], clean: Path | None) -> NoReturn:
     """Raise DataError; `command` is what was typed, to be repeated with --write-clean if no list was written."""
-    count = f"{faults} problem{'s' if faults > 1 else ''} found"
+    count = f"{console.counted(faults, 'problem')} found"
     if clean is not None:
         raise DataError(count, shlex.join(["camox", "train", "--dataset-path", str(clean)]))
     raise DataError(
-        f"{count}; a list of the usable pairs would exclude them",
+        f"{count}; --write-clean writes a list of the usable pairs only",
         shlex.join(["camox", *command, "--write-clean", "clean.json"]),
     )
 
@@ -106,9 +106,11 @@ def _left(report: Report) -> str:
     """Return how many pairs are usable, in words."""
     train, tests, validation = report.clean
     before = {each.name: len(each.pairs) for each in report.sets if each.use == "test"}
-    words = [f"{len(train)} training pairs"] if train else []
-    words += [f"{len(validation)} validation pairs"] if validation else []
-    words += [f"{len(pairs)} of the {before[name]} of {name}" for name, pairs in tests.items()]
+    words = [console.counted(len(train), "training pair")] if train else []
+    words += [console.counted(len(validation), "validation pair")] if validation else []
+    words += [
+        f"{len(pairs)} of {console.counted(before[name], 'test pair')} of {name}" for name, pairs in tests.items()
+    ]
     return ", ".join(words)
 
 
@@ -158,7 +160,7 @@ def _set_to_json(report: SetReport) -> dict[str, Any]:
 def _sets(report: dict[str, Any]) -> list[str]:
     from camoxpert_cli.data.reading import SMALL_OBJECT
 
-    small_object = f"below {100 * SMALL_OBJECT:g} %"
+    small_object = f"below {SMALL_OBJECT:.0%}"
     header = ["", "images", "masks", "smallest", "median", "largest", "object area", small_object]
     rows = []
     for each in report["sets"]:
@@ -172,7 +174,7 @@ def _sets(report: dict[str, Any]) -> list[str]:
     for each in report["sets"]:
         title = f"{each['role']} {each['name']}"
         if each["left_out_noncam"]:
-            lines.append(f"{title}: {each['left_out_noncam']} NonCAM images excluded")
+            lines.append(f"{title}: skipped {console.counted(each['left_out_noncam'], 'NonCAM image')}")
         for name in ("super_classes", "classes"):
             if each[name]:
                 counts = ", ".join(f"{key} {count}" for key, count in each[name].items())

@@ -91,20 +91,21 @@ def convert_ckpt(
 
 
 def _format_conversion(done: Conversion) -> str:
-    ema = f", {done.ema_tensors} EMA tensors" if done.ema_tensors else ""
+    ema = f", {console.counted(done.ema_tensors, 'EMA tensor')}" if done.ema_tensors else ""
     where = f" in {done.network}" if done.network else ""
-    lines = [f"{done.source}: {done.program}, {done.tensors} tensors{where}{ema}"]
+    lines = [f"{done.source}: {done.program}, {console.counted(done.tensors, 'tensor')}{where}{ema}"]
     lines.append(f"Keys: {done.removed_prefix!r} removed" if done.removed_prefix else "Keys: no prefix to remove")
     if done.added_prefix:
         lines[-1] += f", {done.added_prefix!r} added"
     if done.dropped:
         lines.append(f"Dropped: {', '.join(done.dropped)}")
     if done.tied:
-        lines.append(f"Tied: {done.tied} tensors share memory with another tensor")
+        lines.append(f"Tied: {console.counted(done.tied, 'tensor shares', 'tensors share')} memory with another tensor")
     if done.differences is not None:
-        network = f"{done.backbone} with {done.num_experts} experts"
+        network = f"{done.backbone} with {console.counted(done.num_experts or 0, 'expert')}"
         rows = done.differences
-        lines.append(f"Network: {network}, {f'{len(rows)} tensors differ' if rows else 'all tensors match'}")
+        match = console.counted(len(rows), "tensor differs", "tensors differ") if rows else "all tensors match"
+        lines.append(f"Network: {network}, {match}")
         if rows:
             lines.append(console.table(["tensor", "in the file", "in the network"], rows[:_MOST_SHOWN]))
         if len(rows) > _MOST_SHOWN:

@@ -47,7 +47,8 @@ def export(
     said = done.description
     which = "EMA weights" if said["weights"] == "ema" else "raw weights"
     console.result(
-        f"{checkpoint}: {said['backbone']} with {said['num_experts']} experts, {which}, {said['img_size']} pixels"
+        f"{checkpoint}: {said['backbone']} with {console.counted(int(said['num_experts']), 'expert')}, {which}, "
+        f"{said['img_size']} pixels"
     )
     if done.difference is not None:
         console.result(f"Compared with the network in onnxruntime: logits differ by at most {done.difference:.1e}")

@@ -68,7 +68,7 @@ def guide(
         raise UsageError(f"the guide has no topic {shown(topic)}{meant}", "camox guide")
     if notebook is not None:
         if topic != "kaggle":
-            raise UsageError("--notebook goes with the topic kaggle", "camox guide kaggle --notebook FILE")
+            raise UsageError("--notebook requires the topic kaggle", "camox guide kaggle --notebook FILE")
         _write_notebook(notebook, overwrite=overwrite)
     elif topic is not None:
         console.page((FOLDER / f"{topic}.md").read_text(encoding="utf-8"))
@@ -76,7 +76,7 @@ def guide(
         width = max(map(len, TOPICS))
         for name in TOPICS:
             console.entry(f"{name:<{width}}", summary(name))
-        console.result("\nTo read about one: camox guide TOPIC")
+        console.result("\nTo read a topic: camox guide TOPIC")
 
 
 def summary(topic: str) -> str:

@@ -54,5 +54,7 @@ def predict(
 
     outputs = Outputs(out, threshold, overlay)
     predictions = run(checkpoint, paths, outputs, device=device, img_size=img_size, overwrite=overwrite, tta=views)
-    count = "1 prediction" if len(predictions) == 1 else f"{len(predictions)} predictions"
-    console.result(f"{count} in {out}" + (f", overlays in {outputs.overlay_folder}" if overlay else ""))
+    console.result(
+        f"{console.counted(len(predictions), 'prediction')} in {out}"
+        + (f", overlays in {outputs.overlay_folder}" if overlay else "")
+    )

@@ -32,7 +32,7 @@ def _set_to_text(each: ScoredSet, title: str) -> str:
     families = [
         [family, *(f"{each.means.measures[name]:.3f}" for name in names)] for family, names in _FAMILIES.items()
     ]
-    lines.append(console.table(["", "adaptive, at 0.5", "mean", "maximum"], families))
+    lines.append(console.table(["", "adaptive (E, F) or at 0.5 (IoU, Dice)", "mean", "maximum"], families))
     if published:
         lines += ["", "Published scores, as quoted in:"]
         for source in dict.fromkeys(row.source for row in published):

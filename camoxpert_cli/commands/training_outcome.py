@@ -61,10 +61,12 @@ def _print_summary(outcome: Outcome, results: Mapping[str, Any]) -> None:
     if config.run.report:
         console.say(f"Report           {folder.report}")
     target, speed = config.run.target_iou, outcome.images / outcome.seconds
-    console.say(f"Training time    {format_duration(outcome.seconds)}, {speed:.1f} img/s with validation and saving")
+    console.say(
+        f"Training time    {format_duration(outcome.seconds)}, {speed:.1f} img/s including validation and saving"
+    )
     if target is not None:
         passed = results["seconds_to_target"]
-        when = "not reached" if passed is None else f"passed after {format_duration(passed)}"
+        when = "not reached" if passed is None else f"reached after {format_duration(passed)}"
         console.say(f"Target           validation IoU {target:g}: {when}")
     console.say(f"Next             camox predict {shlex.quote(str(folder.best))} IMAGE... --out predictions")
     console.say(f"                 {folder.resume_command} --epochs {2 * config.train.epochs}")

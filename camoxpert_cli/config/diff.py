@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
+from camoxpert_cli import console
 from camoxpert_cli.config.batches import BATCH_SETTINGS, exact_batches
 from camoxpert_cli.config.resolve import Resolved
 from camoxpert_cli.config.schema import SETTINGS, Config
@@ -39,8 +40,9 @@ _ROUNDING = {
 }
 _MEANINGS: dict[Effect, str] = {
     "none": "does not affect the result",
-    "rounding": "the same images per optimizer step in the same order; results differ by rounding and, if batch sizes "
-    "differ, in what is drawn or averaged within a batch: BatchNorm, dropout and the balance of experts",
+    "rounding": "the same images per optimizer step in the same order; results differ by rounding and, if per-GPU "
+    "batch sizes differ, in everything that is computed per batch: BatchNorm statistics, dropout and the "
+    "load-balancing loss",
     "longer": "from here on, the stage's learning-rate schedule is stretched over more epochs",
     "another run": "from here on, this is no longer the run that was started",
 }
@@ -97,13 +99,14 @@ def keep_global_batches(before: Config, after: Config, given: Sequence[str]) -> 
         # Both stages shrink alike: if stage 1's batch is no larger than before, neither is stage 2's.
         fitting = [choice for choice in choices if choice[0] <= before.train.batch_size]
     if not fitting:
-        pairs = ", ".join(f"{first} and {second}" for first, second, _ in choices) or "none"
+        pairs = ", ".join(f"{first}/{second}" for first, second, _ in choices) or "none"
+        tried = f"per-GPU batch size{'' if len(typed) == 1 else 's'} {' and '.join(map(str, typed.values()))}"
+        choose = "choose one of these with --batch-size N --stage2-batch-size N, or "
         raise ConfigError(
-            f"the run's global batch sizes of {wanted[0]} and {wanted[1]} images (stages 1 and 2) cannot be kept on "
-            f"{gpus} GPU{'s' if gpus > 1 else ''} with "
-            f"{' and '.join(map(str, typed.values())) or 'the same or fewer'} images per GPU; "
-            f"possible per-GPU batch sizes: {pairs}",
-            "choose one of these with --batch-size, or change the run with --set train.batch_size=N; "
+            f"global batch sizes {wanted[0]} and {wanted[1]} (stages 1 and 2) cannot be kept on "
+            f"{console.counted(gpus, 'GPU')} with {tried if typed else 'the same or smaller per-GPU batch sizes'}; "
+            f"possible per-GPU batch sizes (stage 1/stage 2): {pairs}",
+            f"{choose if choices else ''}change the global batch size with --set train.batch_size=N; "
             "see camox guide several-gpus",
         )
     first, second, steps = fitting[0]

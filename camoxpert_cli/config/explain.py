@@ -9,6 +9,7 @@ from typing import Any
 
 import yaml
 
+from camoxpert_cli import console
 from camoxpert_cli.config.presets import PRESET_FOLDER, Preset, own_presets, preset_names, read_chain, read_preset
 from camoxpert_cli.config.resolve import DEFAULT_ORIGIN, resolve, to_mapping
 from camoxpert_cli.config.schema import SETTINGS, Config
@@ -133,5 +134,8 @@ def account(explained: Explained) -> list[str]:
     rates = (train.lr, config.stage2_rate)
     for number, (count, images, rate) in enumerate(zip(epochs, config.global_batches, rates, strict=True), start=1):
         if count:
-            lines.append(f"Stage {number}: {count} epochs, global batch size {images}{where}, learning rate {rate:g}")
+            lines.append(
+                f"Stage {number}: {console.counted(count, 'epoch')}, global batch size {images}{where}, "
+                f"learning rate {rate:g}"
+            )
     return lines

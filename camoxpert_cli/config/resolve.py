@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from camoxpert_cli import console
 from camoxpert_cli.config.presets import PRESET_WORDS, collect_chain
 from camoxpert_cli.config.schema import SECTIONS, SETTINGS, Config, DataConfig
 from camoxpert_cli.config.values import AUTO, convert
@@ -159,7 +160,7 @@ def _impossible_combinations(config: Config, origins: Mapping[str, str]) -> list
         problems.append(f"{stage1_epochs}, expected at most the total number of epochs: {epochs}")
     elif stage2_epochs < train.warmup_epochs:
         problems.append(
-            f"{said('train.warmup_epochs')}, expected at most the {stage2_epochs} epochs of stage 2: "
+            f"{said('train.warmup_epochs')}, expected at most {stage2_epochs}, the number of epochs of stage 2: "
             f"{epochs}, {stage1_epochs}"
         )
     if train.skip_stage1 and stage2_epochs == 0:
@@ -174,8 +175,8 @@ def _impossible_combinations(config: Config, origins: Mapping[str, str]) -> list
         counts = [len(getattr(data, name)) for name in (images, masks)]
         if counts[0] != counts[1]:
             problems.append(
-                f"data.{images} lists {counts[0]} ({origins[f'data.{images}']}), expected as many folders as "
-                f"data.{masks}, which lists {counts[1]} ({origins[f'data.{masks}']})"
+                f"data.{images} lists {console.counted(counts[0], 'folder')} ({origins[f'data.{images}']}), "
+                f"expected as many as data.{masks}, which lists {counts[1]} ({origins[f'data.{masks}']})"
             )
     return problems
 

@@ -121,7 +121,8 @@ def build_cache(
             _sweep(path.parent)
         free = shutil.disk_usage(path.parent).free
         if free < cache_bytes(len(pairs), img_size) + reserve:
-            raise OSError(errno.ENOSPC, f"{free / 2**30:.1f} GiB free, of which {reserve / 2**30:.0f} GiB are reserved")
+            kept = f", and {reserve / 2**30:.0f} GiB must stay free for checkpoints" if reserve else ""
+            raise OSError(errno.ENOSPC, f"only {free / 2**30:.1f} GiB free{kept}")
         with atomic.replacing(path) as temporary, temporary.open("wb") as file:
             for image, mask in in_threads(partial(read_resized, img_size=img_size), pairs):
                 file.write(image.tobytes())
@@ -176,7 +177,9 @@ def open_cache(choice: str, pairs: Sequence[Pair], img_size: int) -> ImageCache 
         folder = default_folder() if choice == "auto" else Path(choice)
         path = cache_path(folder, pairs, img_size)
         if not is_complete(path, len(pairs), img_size):
-            console.say(f"Cache: resizing {len(pairs)} pairs to {img_size} px once, {size} in {folder}")
+            console.say(
+                f"Cache: resizing {console.counted(len(pairs), 'pair')} to {img_size} px once, {size} in {folder}"
+            )
             with console.progress("Caching", len(pairs)) as advance:
                 build_cache(
                     path,

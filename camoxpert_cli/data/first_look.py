@@ -29,11 +29,11 @@ def look_at_training(pairs: Sequence[Pair]) -> None:
         pass
     marked = _marked(pairs)
     if not any(marked):
-        console.warn(f"none of the {len(marked)} masks checked marks an object; the network cannot learn anything")
+        console.warn(f"no object in any of the checked masks ({len(marked)}); the network cannot learn anything")
 
 
 def look_at_test_set(name: str, pairs: Sequence[Pair]) -> None:
-    """Check a test set in the same way; masks may differ in size from their images, and a warning counts those.
+    """Check a test set in the same way; masks may differ in size from their images, and a warning reports how many do.
 
     Raises DataError for a pair that cannot be scored.
     """
@@ -43,7 +43,7 @@ def look_at_test_set(name: str, pairs: Sequence[Pair]) -> None:
     _marked(pairs)
     if differ:
         console.warn(
-            f"{name}: {len(differ)} of {len(pairs)} images differ in size from their masks, the first is "
+            f"{name}: image and mask differ in size for {len(differ)} of {len(pairs)} pairs, the first is "
             f"{differ[0].name}; predictions are resized to the size of the masks"
         )
 

@@ -47,7 +47,7 @@ def _of_tiff(content: bytes) -> tuple[int, int]:
 
 
 class JpegHeader(NamedTuple):
-    """A JPEG's height and width as stored, or None if not found; the offset of its pixel data; if it is progressive."""
+    """A JPEG's height and width as stored, or None; the offset of its pixel data; and whether it is progressive."""
 
     size: tuple[int, int] | None
     pixels: int

@@ -11,6 +11,7 @@ from operator import attrgetter
 from pathlib import Path
 from typing import Literal, TypeAlias
 
+from camoxpert_cli import console
 from camoxpert_cli.data.cod10k import NOT_CAMOUFLAGED
 from camoxpert_cli.data.pairs import Pair, is_list, read_list
 from camoxpert_cli.errors import DataError, nearest
@@ -26,8 +27,8 @@ IMAGE_SUFFIXES = {
     *(".pgm", ".ppm", ".pbm", ".pnm"),
 }
 _LAYOUTS = (
-    "expected Imgs + GT, Train/Image + Train/GT_Object, TrainDataset/Imgs + TrainDataset/GT or Images/Train + GT; "
-    "for other folder names use --images DIR --masks DIR; see camox guide data"
+    "arrange the folder as Imgs + GT, Train/Image + Train/GT_Object, TrainDataset/Imgs + TrainDataset/GT or "
+    "Images/Train + GT; for other folder names use --images DIR --masks DIR; see camox guide data"
 )
 # A README may come with a few images; folders with more images than this are not searched for datasets.
 _IMAGE_FOLDER = 20
@@ -126,7 +127,9 @@ def find_data(
     image is in both the training and the validation data.
     """
     if not roots and not folders:
-        raise DataError("no dataset folder was given", _LAYOUTS)
+        raise DataError(
+            "no dataset folder was given", "pass one, or a folder of images and one of masks; see camox guide data"
+        )
     train: dict[Path, Pair] = {}
     held_out: dict[Path, Pair] = {}
     tests: dict[str, tuple[Pair, ...]] = {}
@@ -136,14 +139,14 @@ def find_data(
         # A dataset and a part of it, or a list of its pairs, may both be given.
         new = {path: pair for pair in pairs if (path := pair.image.absolute()) not in known}
         known.update(new)
-        return f"{len(new)} {kind} pairs"
+        return console.counted(len(new), f"{kind} pair")
 
     def add_test(name: str, pairs: tuple[Pair, ...]) -> str:
         name = _test_name(name)
         for other, theirs in tests.items():
             _refuse_one_name(other, name, theirs[0].image.parent, pairs[0].image.parent)
         tests[name] = pairs
-        return f"{len(pairs)} test pairs of {name}"
+        return f"{console.counted(len(pairs), 'test pair')} of {name}"
 
     roots = [*{Path(root).resolve(): Path(root) for root in roots}.values()]
     lists = [root for root in roots if is_list(root)]
@@ -167,7 +170,8 @@ def find_data(
         lines.setdefault(root, []).extend(words)
     if both := train.keys() & held_out.keys():
         raise DataError(
-            f"{len(both)} images are in both the training and the validation data, for example {min(both)}",
+            f"{console.counted(len(both), 'image is', 'images are')} in both the training and the validation data, "
+            f"for example {min(both)}",
             "use each image for only one of them; see camox guide data",
         )
     description = "; ".join(f"{root}: {', '.join(parts)}" for root, parts in lines.items())
@@ -290,7 +294,7 @@ def find_folders(root: Path) -> tuple[list[Folders], list[str]]:
         if root.exists():
             raise DataError(f"{root} is a file, expected a dataset folder", "extract an archive and pass its folder")
         similar = nearest(root.name, [path.name for path in _subfolders(root.parent)] if root.parent.is_dir() else [])
-        hint = f"did you mean {root.parent / similar[0]}?" if similar else "check the path for typos"
+        hint = f"{root.parent / similar[0]}, which has a similar name" if similar else "check the path for typos"
         raise DataError(f"folder {root} not found", hint)
     splits, notes = _recognise(root)
     if not splits:
@@ -342,7 +346,7 @@ def _left_out(below: Sequence[Path], used: Sequence[Path]) -> list[str]:
     """Notes on unused folders next to the used ones whose names suggest that they belong to a dataset."""
     known = {*_IMAGE_FOLDERS, *_MASK_FOLDERS, *_TRAIN_FOLDERS, *_VAL_FOLDERS, *_TEST_FOLDERS}
     others = [each.name for each in below if each not in used and each.name.lower() in known]
-    return [f"skipped {name}, next to {' and '.join(each.name for each in used)}" for name in others]
+    return [f"skipped {name}, because {' and '.join(each.name for each in used)} are used" for name in others]
 
 
 def _camo(name: str, images: Path, masks: Path) -> list[Folders]:
@@ -379,7 +383,7 @@ def _read(found: FoundSet, include_noncam: bool) -> tuple[tuple[Pair, ...], str]
     if split.role == "any":
         remarks.append("named neither train nor test")
     if files.left_out:
-        remarks.append(f"skipped {files.left_out} NonCAM images, which contain no camouflaged object")
+        remarks.append(_skipped_noncam(files))
     if files.unread:
         remarks.append(files.unread)
     return pairs, f" ({'; '.join(remarks)})" if remarks else ""
@@ -388,8 +392,11 @@ def _read(found: FoundSet, include_noncam: bool) -> tuple[tuple[Pair, ...], str]
 def describe_nothing(split: Folders, files: Files) -> str:
     """Describe why two folders have no pair."""
     where = f"{split.images} contains {_contents(split.images)}; {split.masks} contains {_contents(split.masks)}"
-    reason = f"; skipped {files.left_out} NonCAM images, which contain no camouflaged object" if files.left_out else ""
-    return where + reason
+    return where + (f"; {_skipped_noncam(files)}" if files.left_out else "")
+
+
+def _skipped_noncam(files: Files) -> str:
+    return f"skipped {console.counted(files.left_out, 'NonCAM image')} (no camouflaged object)"
 
 
 def _in_words() -> str:
@@ -484,14 +491,14 @@ def _by_stem(paths: Sequence[Path], include_noncam: bool) -> tuple[dict[str, lis
 
 def describe_unread(others: Counter[str]) -> str:
     """Describe how many files with which extensions were skipped; empty if there are none."""
-    counts = ", ".join(f"{count} {ending}" for ending, count in others.most_common(8))
+    counts = ", ".join(_files_ending(*each) for each in others.most_common(8))
     return f"skipped {counts} (not readable by OpenCV; convert images to PNG or JPEG)" if counts else ""
 
 
 def _first_of(names: Sequence[str], kind: str) -> str:
     """`3 images (a.jpg, b.jpg, c.jpg) have`: the start of a sentence."""
     shown = ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")
-    return f"{len(names)} {kind}{'s' if len(names) > 1 else ''} ({shown}) {'have' if len(names) > 1 else 'has'}"
+    return f"{console.counted(len(names), kind)} ({shown}) {'has' if len(names) == 1 else 'have'}"
 
 
 def _contents(folder: Path) -> str:
@@ -499,6 +506,12 @@ def _contents(folder: Path) -> str:
     entries = _entries(folder)
     folders = [each.name for each in entries if _is_folder(each)]
     endings = Counter(Path(each.name).suffix.lower() or each.name for each in entries if not _is_folder(each))
-    parts = [f"the subfolders {', '.join(folders[:8])}"] if folders else []
-    parts += [f"{count} {ending}" for ending, count in endings.most_common(8)]
-    return ", ".join(parts) or "nothing"
+    parts = [", ".join(_files_ending(*each) for each in endings.most_common(8))] if endings else []
+    if folders:
+        parts.append(f"the subfolder{'' if len(folders) == 1 else 's'} {', '.join(folders[:8])}")
+    return " and ".join(parts) or "nothing"
+
+
+def _files_ending(ending: str, count: int) -> str:
+    """Describe the number of files with an extension; one without an extension is counted under its name."""
+    return console.counted(count, f"{ending} file")

@@ -27,7 +27,7 @@ class UnclearError(ValueError):
 
 @dataclass(frozen=True)
 class Levels:
-    """The `grey` levels of a file's pixels, uint8 (H, W), and where every `step`th row and column is in color."""
+    """The `grey` levels of a file's pixels, uint8 (H, W), and which are in color, of every `step`th row and column."""
 
     grey: NDArray[np.uint8]
     from_alpha: bool = False
@@ -80,7 +80,10 @@ def foreground_of(raw: NDArray[Any], above: int = OBJECT) -> NDArray[np.bool_]:
     levels = levels_of(raw)
     low, high = int(levels.grey.min()), int(levels.grey.max())
     if high <= SCORED_OBJECT and (levels.from_alpha or (raw if raw.ndim == 2 else raw[..., :3]).any()):
-        raise UnclearError(f"contains only {_values(raw)}, expected 0 and {255 if raw.max() <= 255 else 0xFFFF}")
+        raise UnclearError(
+            f"contains no value high enough to mark an object, only {_values(raw)}; "
+            f"expected 0 and {255 if raw.max() <= 255 else 0xFFFF}"
+        )
     if low > above and high - low > _GREY_SPREAD:
         raise UnclearError(f"contains {_values(raw)}, all of which would be read as object; expected 0 and 255")
     if levels.is_lost(above):

@@ -85,8 +85,8 @@ def read_list(path: Path) -> tuple[tuple[Pair, ...], dict[str, tuple[Pair, ...]]
         raise DataError(f"{path} lists no image-mask pairs", _HINT)
     if missing := [file for file in files if not os.path.isfile(file)]:  # noqa: PTH113  # False for invalid names
         raise DataError(
-            f"{len(missing)} of the {len(files)} files listed in {path} are missing, the first is "
-            f"{one_line(missing[0])}",
+            f"{path} lists {len(files)} files, of which {len(missing)} {'is' if len(missing) == 1 else 'are'} missing: "
+            f"{one_line(missing[0])}{'' if len(missing) == 1 else ', ...'}",
             _HINT,
         )
     for name, pairs in sets.items():

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch.utils.data import Sampler
 
+from camoxpert_cli import console
 from camoxpert_cli.errors import DataError
 
 SampleKey: TypeAlias = tuple[int, int]
@@ -56,7 +57,7 @@ class EpochBatches(Sampler[list[SampleKey]]):
     def __init__(self, count: int, per_rank: int, seed: int, rank: int = 0, world: int = 1) -> None:
         if count < world:
             raise DataError(
-                f"{count} training images for {world} GPUs, expected at least one per GPU",
+                f"{console.counted(count, 'training image')} for {world} GPUs, expected at least one per GPU",
                 f"use fewer GPUs with --gpus {max(count, 1)}, or add training images",
             )
         self.count, self.per_rank, self.seed, self.rank, self.world = count, per_rank, seed, rank, world

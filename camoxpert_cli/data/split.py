@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 
+from camoxpert_cli import console
 from camoxpert_cli.data.cod10k import super_class
 from camoxpert_cli.data.pairs import Pair
 from camoxpert_cli.errors import DataError
@@ -20,8 +21,8 @@ def hold_out(pairs: Sequence[Pair], fraction: float, seed: int) -> tuple[tuple[P
     """
     if len(pairs) < 2:
         raise DataError(
-            f"{len(pairs)} training {'image' if len(pairs) == 1 else 'images'}, too few to hold out any for validation",
-            "training needs at least two images",
+            f"{console.counted(len(pairs), 'training image')}, too few to hold out any for validation",
+            "add training images (at least two are needed), or pass --val-images and --val-masks",
         )
     groups: dict[str, list[Pair]] = {}
     for pair in pairs:

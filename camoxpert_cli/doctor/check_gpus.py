@@ -6,7 +6,6 @@ import re
 
 from camoxpert_cli import console
 from camoxpert_cli.doctor.finding import Finding, Question, Status
-from camoxpert_cli.doctor.formatting import count
 from camoxpert_cli.doctor.readings import Driver, Gpu, GpuTrial, Readings, Torch
 from camoxpert_cli.launch.processes import Failure
 
@@ -70,7 +69,7 @@ def _driver(readings: Readings, question: Question) -> Finding:
         if readings.seen:
             return Finding("driver", "ok", ran, f"{driver.why}, but torch sees GPUs")
         return Finding("driver", "skipped", ran, driver.why)
-    result = f"{driver.version}, {count(len(driver.cards), 'GPU')}"
+    result = f"{driver.version}, {console.counted(len(driver.cards), 'GPU')}"
     if not readings.seen and driver_too_old(readings):
         assert isinstance(readings.torch, Torch)
         needed = _needed_driver(readings)
@@ -123,12 +122,19 @@ def _no_card(readings: Readings, question: Question) -> Finding:
             return Finding("GPUs", "skipped", ran, "not tested: fix the problems above first")
         if "CUDA_VISIBLE_DEVICES" in readings.environment:
             return Finding("GPUs", "skipped", ran, "none; see the environment variables below")
-        result = f"none, although the driver lists {count(len(readings.driver.cards), 'GPU')}: {build.complaint}"
+        result = (
+            f"none, although the driver lists {console.counted(len(readings.driver.cards), 'GPU')}: {build.complaint}"
+        )
         return Finding("GPUs", "problem", ran, result, "restart the session or the machine")
     if readings.kaggle:
         return Finding("GPUs", "problem", ran, "none: this session has no accelerator", KAGGLE_CHOICE)
     return Finding(
-        "GPUs", "problem", ran, "none", "the presets need an NVIDIA GPU; to train on the CPU, run", CPU_COMMAND
+        "GPUs",
+        "problem",
+        ran,
+        "none",
+        "all built-in presets except quickstart need an NVIDIA GPU; to train on the CPU, run",
+        CPU_COMMAND,
     )
 
 

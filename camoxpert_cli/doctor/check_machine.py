@@ -6,7 +6,6 @@ from camoxpert_cli import console
 from camoxpert_cli.data.cores import workers_for
 from camoxpert_cli.doctor.check_gpus import KAGGLE_CHOICE
 from camoxpert_cli.doctor.finding import Finding, Question, Status
-from camoxpert_cli.doctor.formatting import count
 from camoxpert_cli.doctor.readings import Driver, Readings
 from camoxpert_cli.doctor.system import OPENCV
 from camoxpert_cli.launch.processes import Failure
@@ -114,7 +113,7 @@ def _one_opencv(readings: Readings) -> str:
 def _cores(readings: Readings, question: Question) -> Finding:
     ran = "CPU affinity and container quota"
     ranks, cores, workers = processes(readings), readings.cores, _workers(readings, question)
-    shared = f"{count(cores, 'core')}, {count(workers, 'loader worker')}"
+    shared = f"{console.counted(cores, 'core')}, {console.counted(workers, 'loader worker')}"
     result = shared if ranks == 1 else f"{shared} for each of {ranks} processes"
     if workers * ranks > cores:
         return Finding(
@@ -133,7 +132,7 @@ def _ram(readings: Readings) -> Finding:
     result = f"{console.byte_size(space.free)} free of {console.byte_size(space.total)}"
     needed = processes(readings) * _RAM_PER_PROCESS
     if space.free < needed:
-        result += f"; training on {count(processes(readings), 'GPU')} may need {console.byte_size(needed)}"
+        result += f"; training on {console.counted(processes(readings), 'GPU')} may need {console.byte_size(needed)}"
         return Finding("RAM", "warning", ran, result, "close other programs")
     return Finding("RAM", "ok", ran, result)
 
@@ -169,7 +168,7 @@ def _disk(readings: Readings) -> Finding:
     if space.free < needed:
         result += f"; a run needs {console.byte_size(needed)} (three checkpoints)"
         return Finding("disk", "problem", ran, result, "free some space, or write to another disk: --checkpoint-dir")
-    return Finding("disk", "ok", ran, f"{result}, a run needs {console.byte_size(needed)}")
+    return Finding("disk", "ok", ran, f"{result}; a run needs {console.byte_size(needed)}")
 
 
 def _variables(readings: Readings, question: Question) -> Finding:
@@ -183,7 +182,7 @@ def _variables(readings: Readings, question: Question) -> Finding:
     if "CUDA_VISIBLE_DEVICES" in found and isinstance(readings.driver, Driver):
         hidden = len(readings.driver.cards) - len(readings.seen)
         if hidden > 0:
-            result = f"{said}: hides {hidden} of {count(len(readings.driver.cards), 'GPU')}"
+            result = f"{said}: hides {hidden} of {console.counted(len(readings.driver.cards), 'GPU')}"
             command = f"unset {' '.join(['CUDA_VISIBLE_DEVICES', *stray])}"
             status: Status = "problem" if not readings.seen and question.needs_gpu else "warning"
             return Finding("environment", status, ran, result, "to use all GPUs", command)
@@ -220,7 +219,7 @@ def _kaggle(readings: Readings) -> list[Finding]:
         return []
     ran = "environment variables and /kaggle"
     kind = readings.environment.get("KAGGLE_KERNEL_RUN_TYPE", "")
-    result = f"Kaggle session{f' ({kind})' if kind else ''}, {count(len(readings.seen), 'GPU')}"
+    result = f"Kaggle session{f' ({kind})' if kind else ''}, {console.counted(len(readings.seen), 'GPU')}"
     if len(readings.seen) == 1 and readings.working:
         return [Finding("Kaggle", "warning", ran, result, f"for two GPUs, {KAGGLE_CHOICE}")]
     return [Finding("Kaggle", "ok", ran, result)]

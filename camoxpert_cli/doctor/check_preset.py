@@ -6,7 +6,7 @@ from camoxpert_cli import console
 from camoxpert_cli.config.parse import parse_devices
 from camoxpert_cli.doctor.check_multi_gpu import best_strategy
 from camoxpert_cli.doctor.finding import Finding, Question
-from camoxpert_cli.doctor.formatting import count, listed
+from camoxpert_cli.doctor.formatting import listed
 from camoxpert_cli.doctor.readings import Readings, StageMemory
 from camoxpert_cli.launch.processes import Failure
 
@@ -30,16 +30,22 @@ def _gpus(readings: Readings, question: Question) -> Finding:
     name, ran = "preset", f"settings of {question.preset}"
     run, train, working = question.config.run, question.config.train, readings.working
     wanted = 1 if run.gpus == "all" else question.config.gpu_count
-    here = f"this machine has {count(len(working), 'working GPU') if working else 'no working GPU'}"
+    here = f"this machine has {console.counted(len(working), 'working GPU') if working else 'no working GPU'}"
     if train.precision == "bf16" and any(not readings.seen[number].native_bf16 for number in working):
         return Finding(name, "problem", ran, "uses bf16, which a GPU here only emulates", command="--precision auto")
     if run.devices is not None and (missing := set(parse_devices(run.devices)) - set(working)):
         asked = listed(tuple(sorted(missing)))
-        return Finding(name, "problem", ran, f"needs GPU {asked}; {here}", "choose other GPUs with --devices")
+        return Finding(
+            name,
+            "problem",
+            ran,
+            f"needs {'GPU' if len(missing) == 1 else 'GPUs'} {asked}; {here}",
+            "choose other GPUs with --devices",
+        )
     if 1 < wanted <= len(working) and best_strategy(readings) is None:
-        result = f"needs {count(wanted, 'GPU')}, which fail when used together"
+        result = f"needs {console.counted(wanted, 'GPU')}, which fail when used together"
         return Finding(name, "problem", ran, result, *_alone(question))
-    result = f"needs {count(wanted, 'GPU')}; {here}"
+    result = f"needs {console.counted(wanted, 'GPU')}; {here}"
     if wanted <= len(working):
         return Finding(name, "ok", ran, result)
     if not working:
@@ -64,7 +70,7 @@ def _memory(readings: Readings, question: Question) -> Finding:
     if stages is None:
         return Finding(name, "skipped", ran, "not measured: needs a working GPU")
     if isinstance(stages, Failure):
-        advice = "training would fail the same way"
+        advice = "fix the error above first: training would fail the same way"
         return Finding("preset steps", "problem", ran, f"the steps failed: {stages.why}", advice)
     card = min(readings.seen[number].memory for number in question.cards(readings))
     too_large = [each for each in stages if each.peak is None]

@@ -16,8 +16,8 @@ Status = Literal["ok", "warning", "problem", "skipped"]
 class Finding:
     """One check: what `ran`, its `result` and, unless all is well, `advice` in words, a `command` to type, or both.
 
-    Status `problem`: training is not possible as it is; `warning`: it is, but slower or with less; `skipped`: not
-    tested.
+    Status `problem`: training is not possible as it is; `warning`: it is possible, but slower, with fewer GPUs or at a
+    risk; `skipped`: not tested.
     """
 
     name: str

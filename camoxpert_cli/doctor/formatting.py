@@ -1,11 +1,6 @@
-"""Format counts and lists for messages."""
+"""Format lists for messages."""
 
 from __future__ import annotations
-
-
-def count(number: int, thing: str) -> str:
-    """Return a count with its noun: `1 GPU`, `2 GPUs`."""
-    return f"{number} {thing}{'' if number == 1 else 's'}"
 
 
 def listed(numbers: tuple[int, ...]) -> str:

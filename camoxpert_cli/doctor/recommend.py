@@ -7,11 +7,11 @@ from dataclasses import dataclass
 
 from camoxpert_cli import console
 from camoxpert_cli.config.resolve import resolve
+from camoxpert_cli.config.schema import Config
 from camoxpert_cli.doctor.check_machine import shared_memory_too_small
 from camoxpert_cli.doctor.check_multi_gpu import best_strategy, works_without_peers
 from camoxpert_cli.doctor.check_preset import MEMORY, halved_batches
 from camoxpert_cli.doctor.finding import Question
-from camoxpert_cli.doctor.formatting import count
 from camoxpert_cli.doctor.readings import Readings
 from camoxpert_cli.parallel.strategy import FOR_SEVERAL, StrategyName
 
@@ -38,9 +38,12 @@ def recommend(readings: Readings, question: Question, problems: Collection[str])
     """
     working = readings.working
     if not working or not question.needs_gpu:
-        name = question.preset if question.preset is not None and not question.needs_gpu else "quickstart"
-        reason = "It trains on the CPU and needs no data."
-        return Recommendation(name, "single", f"camox train --preset {name}", (reason,))
+        name, config = "quickstart", question.config
+        if question.preset is not None and not question.needs_gpu:
+            name = question.preset
+        else:
+            config = resolve(name, {}).config
+        return _on_cpu(name, config)
     strategy = best_strategy(readings)
     flags: list[str] = []
     own = question.preset is not None and set(problems) <= {MEMORY}
@@ -79,11 +82,22 @@ def _why(readings: Readings, used: tuple[int, ...], strategy: StrategyName) -> s
     return "ddp failed its test; dp (DataParallel) passed."
 
 
+def _on_cpu(preset: str, config: Config) -> Recommendation:
+    """Recommend a preset that trains on the CPU; `config` is its config."""
+    command, data = f"camox train --preset {preset}", config.data
+    if data.dataset_path or data.images:
+        return Recommendation(preset, "single", command, ("It trains on the CPU.",))
+    if data.generated_images > 0:
+        return Recommendation(preset, "single", command, ("It trains on the CPU and needs no data.",))
+    return Recommendation(preset, "single", f"{command} --dataset-path DATA", ("It trains on the CPU.",))
+
+
 def _adapted(preset: str, readings: Readings, used: tuple[int, ...]) -> tuple[list[str], list[str]]:
     """Flags that adapt a preset to the GPUs `used` at its global batch size, and sentences about them."""
     config = resolve(preset, {}).config
     flags: list[str] = []
-    why = [f"Made for {count(config.gpu_count, 'GPU')} with 14.7 GiB; the closest preset to this machine."]
+    gpus, each = console.counted(config.gpu_count, "GPU"), " each" if config.gpu_count > 1 else ""
+    why = [f"The closest preset to this machine; made for {gpus} with 14.7 GiB{each}."]
     number = len(used)
     if number != config.gpu_count:
         stages = [max(1, round(images / number)) for images in config.global_batches]

@@ -154,7 +154,7 @@ def _training_gradients(
 def _accept(gradients: list[Tensor | None], expected: list[Tensor | None]) -> float:
     """Return how far gradients are from those of a single device. Raises RuntimeError if that is too far."""
     if [each is None for each in gradients] != [each is None for each in expected]:
-        raise RuntimeError("it updates other weights than a single device does")
+        raise RuntimeError("it updates different weights than a single device")
     difference = largest_difference(
         [each for each in gradients if each is not None], [each for each in expected if each is not None]
     )

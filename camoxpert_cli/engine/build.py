@@ -163,8 +163,8 @@ def check_images(checkpoint: Checkpoint, data: RunData, folder: RunFolder) -> bo
         "that are now held out for validation"
         if not is_same_training
         else f"{path} selected its best weights on different images than these settings use for validation",
-        "give the data it was trained on with --dataset-path, or --images and --masks, and the same validation images; "
-        f"if files were added or removed since, undo that{new_run if best.is_file() else ''}",
+        "pass the data it was trained on with --dataset-path, or --images and --masks, and the same validation images; "
+        f"restore files that were removed since, and remove added ones{new_run if best.is_file() else ''}",
     )
 
 
@@ -196,8 +196,8 @@ def describe_batches(config: Config, unit: str = "GPU", units: str = "GPUs") -> 
             ),
             (
                 "",
-                f"= {stage.batch_size} per {unit} x {gpus} {units if gpus > 1 else unit} x "
-                f"{train.accumulation_steps} accumulation step{'s' if train.accumulation_steps > 1 else ''}",
+                f"= {stage.batch_size} per {unit} x {console.counted(gpus, unit, units)} x "
+                f"{console.counted(train.accumulation_steps, 'accumulation step')}",
             ),
         ]
     return lines
@@ -229,8 +229,8 @@ def _digest(pairs: Sequence[Pair]) -> str:
 
 def _generate(folder: Path, seed: int, data: DataConfig, world: World) -> RunData:
     console.say(
-        f"Data: {data.generated_images} generated images for training, {GENERATED_VALIDATION} for validation "
-        f"(unseen textures),\n      in {folder}"
+        f"Data: {console.counted(data.generated_images, 'generated image')} for training, "
+        f"{GENERATED_VALIDATION} for validation (unseen textures),\n      in {folder}"
     )
     if world.is_main:
         for left in folder.parent.glob(f".{folder.name}.tmp*"):  # of a process that was killed

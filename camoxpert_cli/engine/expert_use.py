@@ -40,7 +40,10 @@ def added(chosen: Sequence[Sequence[float]], more: Sequence[float], experts: int
 
 
 def format_dead_experts(use: ExpertUse) -> str:
-    """Say how many experts are dead and which, counted from 1: "3 of 16 experts (layer 2: 3, 4; layer 3: 4)"."""
+    """Format how many experts are dead and which, counted from 1, as the subject of "selected for fewer than 1%".
+
+    For example "3 of 16 experts (layer 2: 3, 4; layer 3: 4) were each".
+    """
     count = sum(map(len, use.dead))
     places = "; ".join(
         f"layer {layer}: {', '.join(str(expert + 1) for expert in experts)}"
@@ -48,7 +51,7 @@ def format_dead_experts(use: ExpertUse) -> str:
         if experts
     )
     whole = sum(map(len, use.shares))
-    return f"{count} of {whole} experts ({places})"
+    return f"{count} of {whole} experts ({places}) {'was' if count == 1 else 'were each'}"
 
 
 def _evenness(parts: Sequence[float]) -> float:

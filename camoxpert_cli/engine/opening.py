@@ -46,10 +46,10 @@ def _devices(run: Run) -> list[str]:
     versions = f"{computed_with['precision']}, {computed_with['version']}"
     if run.device.type == "cpu":
         threads = torch.get_num_threads()
-        return [f"CPU, {threads} thread{'s' if threads > 1 else ''}, {versions}"]
+        return [f"CPU, {console.counted(threads, 'thread')}, {versions}"]
     own = [f"{torch.cuda.get_device_name(each)}, {console.in_gib(total_of(each))}" for each in run.strategy.devices]
     found = Counter(name for names in run.world.all_gather(own) for name in names)
-    return [*(f"{count} GPU{'s' if count > 1 else ''}: {name}" for name, count in found.items()), versions]
+    return [*(f"{console.counted(count, 'GPU')}: {name}" for name, count in found.items()), versions]
 
 
 def _network(run: Run) -> list[tuple[str, str]]:
@@ -59,7 +59,8 @@ def _network(run: Run) -> list[tuple[str, str]]:
     return [
         (
             "Network",
-            f"{model.backbone}, {model.num_experts} experts per MoE layer, top-{network.top_k} routing",
+            f"{model.backbone}, {console.counted(model.num_experts, 'expert')} per MoE layer, "
+            f"top-{network.top_k} routing",
         ),
         ("", f"{parameters:.2f} M parameters, {ema}"),
     ]
@@ -68,7 +69,7 @@ def _network(run: Run) -> list[tuple[str, str]]:
 def _images(run: Run) -> list[tuple[str, str]]:
     data = run.data
     tests = ", ".join(f"{name} {len(pairs)}" for name, pairs in data.tests.items())
-    workers = f"{run.feed.workers} loader worker{'s' if run.feed.workers > 1 else ''}"
+    workers = console.counted(run.feed.workers, "loader worker")
     if run.world.size > 1:
         workers += " per process"
     if run.feed.workers == 0:
@@ -90,7 +91,7 @@ def _limits(run: Run) -> list[tuple[str, str]]:
         lines.append(("Target", f"validation IoU {run_settings.target_iou:g}"))
     if deadline.name:
         left = format_duration(max(0.0, deadline.left(time.monotonic())))
-        lines.append(("Time left", f"{left} of {deadline.name}"))
+        lines.append(("Time limit", f"{left} remaining of {deadline.name}"))
     if run_settings.tensorboard:
         lines.append(("TensorBoard", f"tensorboard --logdir {shlex.quote(str(run.folder.path))}"))
     return lines

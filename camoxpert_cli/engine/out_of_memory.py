@@ -35,7 +35,7 @@ class OutOfMemory(TrainingError):
         super().__init__(message, hint, details)
 
     def let_go(self) -> None:
-        """Drop the references to the failed run, that is its stack frames, and free the memory of its tensors."""
+        """Drop the references to the failed run (its stack frames), and free the memory of its tensors."""
         self.__traceback__ = self.__context__ = self.__cause__ = None
         gc.collect()
         if torch.cuda.is_available():
@@ -43,7 +43,7 @@ class OutOfMemory(TrainingError):
 
 
 def smaller(config: Config, stage: int) -> Config | None:
-    """Halve the batch size of the stage at the same global batch size; at one image, turn on gradient checkpointing.
+    """Halve the batch size of the stage at the same global batch size; at one image, turn on activation checkpointing.
 
     Returns None if that is already on.
     """

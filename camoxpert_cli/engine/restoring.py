@@ -19,6 +19,7 @@ from camoxpert_cli.engine.run import Run
 from camoxpert_cli.engine.stages import keep_unfrozen
 from camoxpert_cli.engine.state import set_trained
 from camoxpert_cli.errors import CheckpointError, UsageError
+from camoxpert_cli.run_folder import RunFolder
 
 # What only `last.pth` contains.
 NOT_HELD = "optimizer, gradient scaler, position within the epoch and history"
@@ -51,8 +52,8 @@ def restore(run: Run, checkpoint: Checkpoint) -> None:
     run.state.progress = run.world.broadcast(run.state.progress)
     if run.state.progress.epoch >= run.config.train.epochs and run.state.progress.best_epoch == 0:
         raise UsageError(
-            f"{path} has {counted(run.state.progress.epoch)} complete, as many as these settings ask for, "
-            "and there are no best weights next to it that count for this run",
+            f"{path} has {console.counted(run.state.progress.epoch, 'epoch')} complete, as many as these settings ask "
+            "for, and its folder contains no best weights of this run, so there is nothing to train or score",
             "a larger --epochs",
         )
 
@@ -71,9 +72,15 @@ def _restore_training(run: Run, training: TrainingContent, path: Path) -> None:
         if run.state.scaler.is_enabled() and training.scaler:
             run.state.scaler.load_state_dict({**run.state.scaler.state_dict(), **training.scaler})
     except (KeyError, TypeError, ValueError) as error:
+        older = RunFolder(path.parent).previous
         raise CheckpointError(
             f"the training state in {path} does not fit these settings: {error}",
-            "camox resume, which uses the settings in the checkpoint; if they are in use, the previous checkpoint",
+            f"camox resume {shlex.quote(str(path))}, which uses the settings in the checkpoint"
+            + (
+                f"; if that fails too: camox resume {shlex.quote(str(older))}"
+                if older.exists() and older != path
+                else ""
+            ),
         ) from error
     if run.state.ema is not None:
         run.state.ema.updates = training.ema_updates
@@ -85,21 +92,20 @@ def _restore_training(run: Run, training: TrainingContent, path: Path) -> None:
 
 
 def format_position(progress: Progress) -> str:
-    """Say how far a run got: "3 epochs complete, 40 images into epoch 4"."""
-    within = f", {progress.samples} images into epoch {progress.epoch + 1}" if progress.samples else ""
-    return f"{counted(progress.epoch)} complete{within}"
-
-
-def counted(epochs: int) -> str:
-    """Return a number of epochs in words: "1 epoch", "2 epochs"."""
-    return f"{epochs} epoch{'' if epochs == 1 else 's'}"
+    """Describe how far a run got: "3 epochs complete, 40 images into epoch 4"."""
+    within = (
+        f", {console.counted(progress.samples, 'image')} into epoch {progress.epoch + 1}" if progress.samples else ""
+    )
+    return f"{console.counted(progress.epoch, 'epoch')} complete{within}"
 
 
 def _refuse_other_position(run: Run, progress: Progress) -> None:
     """Raise ValueError if the run cannot be at that position."""
     images, network = len(run.data.train), run.state.network
     if progress.samples > images:
-        raise ValueError(f"training.progress.samples is {progress.samples}, expected at most {images} (the images)")
+        raise ValueError(
+            f"training.progress.samples is {progress.samples}, expected at most {images}, the number of training images"
+        )
     table = [len(row) for row in progress.experts_chosen]
     if table not in ([], [network.num_experts] * len(network.moe_layers)):
         raise ValueError(f"training.progress.experts_chosen has rows of {table} numbers, expected one per expert")
@@ -118,15 +124,15 @@ def _restore_epoch_only(run: Run, checkpoint: Checkpoint) -> None:
             * steps_per_epoch(run.config, phase.stage, len(run.data.train))
             for phase in run.phases
         )
-    console.say(f"Resuming from {checkpoint.path}: {counted(progress.epoch)} complete")
-    console.warn(f"the checkpoint contains weights only; starting from scratch: {NOT_HELD}")
+    console.say(f"Resuming from {checkpoint.path}: {console.counted(progress.epoch, 'epoch')} complete")
+    console.warn(f"the checkpoint contains only weights; the {NOT_HELD} start from scratch")
 
 
 def refuse_fewer_epochs(config: Config, path: Path, epoch: int) -> None:
     """Raise UsageError if the checkpoint has more complete epochs, `epoch`, than the settings ask for."""
     if epoch > config.train.epochs:
         raise UsageError(
-            f"{path} has {counted(epoch)} complete, but these settings ask for {config.train.epochs}",
+            f"{path} has {console.counted(epoch, 'epoch')} complete, but these settings ask for {config.train.epochs}",
             f"a larger --epochs, or to score it: camox eval {shlex.quote(str(path))} --dataset-path DATA",
         )
 
@@ -136,13 +142,17 @@ def _forget_best(run: Run, checkpoint: Checkpoint) -> None:
     progress, size, path = run.state.progress, said_size(checkpoint.content), checkpoint.path
     own = checkpoint.own
     if size is not None and size != run.config.data.img_size:
-        reason = f"the scores in {path} were measured at {size} x {size} pixels"
+        own_size = run.config.data.img_size
+        reason = (
+            f"the scores in {path} were measured at {size} x {size} pixels, "
+            f"but this run scores at {own_size} x {own_size}"
+        )
     elif own is not None and own.training is None and own.images is None:
         reason = f"{path} does not record which validation images its scores were measured on"
     else:
         return
     if progress.best_epoch:
-        console.warn(f"{reason}: the best weights are chosen only from the epochs that follow")
+        console.warn(f"{reason}; the best weights are chosen only from the epochs that follow")
         progress.best_iou, progress.best_epoch = -1.0, 0
 
 
@@ -187,5 +197,5 @@ def _bring_best(run: Run, path: Path) -> None:
         if progress.best_epoch == 0:  # it was damaged before this run had best weights
             return
         reason = error.message if isinstance(error, CheckpointError) else error
-        console.warn(f"{reason}: the best weights are chosen only from the epochs that follow")
+        console.warn(f"{reason}; the best weights are chosen only from the epochs that follow")
         progress.best_iou, progress.best_epoch = -1.0, 0

@@ -186,7 +186,7 @@ def _choose_workers(asked: int | Literal["auto"], ranks: int) -> int:
         return auto_workers(ranks)
     if asked * ranks > (cores := usable_cores()):
         console.warn(
-            f"{asked * ranks} loader workers share {cores} core{'s' if cores > 1 else ''}; "
+            f"{asked * ranks} loader workers share {console.counted(cores, 'core')}; "
             f"--num-workers auto uses {auto_workers(ranks)}{' per process' if ranks > 1 else ''}"
         )
     return asked

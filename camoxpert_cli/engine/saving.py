@@ -142,7 +142,8 @@ class Saver:
             ) from None
         raise TrainingError(
             f"{message}; the current state was saved to a new folder there",
-            f"{folder.resume_command}; or move {folder.last} into the folder that was moved, and resume that",
+            f"{folder.resume_command}; or, if the folder was moved, move {folder.last} into it and resume "
+            "it at its new path",
         )
 
     def _make_room(self) -> bool:

@@ -42,7 +42,7 @@ class Stopping:
         left = self.deadline.left(self._clock())
         if left < reserve:
             return Stop(
-                f"stopped by {self.deadline.name} ({format_duration(max(0.0, left))} left, "
+                f"stopped by {self.deadline.name} ({format_duration(max(0.0, left))} remaining, "
                 f"{format_duration(reserve)} reserved for validation and saving)",
                 0,
             )

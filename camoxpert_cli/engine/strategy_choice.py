@@ -23,7 +23,7 @@ class Choice:
     key: str
 
     def __str__(self) -> str:
-        speeds = [f"{name} {speed:.1f} images/s" for name, speed in self.images_per_s.items()]
+        speeds = [f"{name} {speed:.1f} img/s" for name, speed in self.images_per_s.items()]
         return f"{self.strategy} ({', '.join([*speeds, *(f'{name} failed' for name in self.excluded)])})"
 
     def to_text(self) -> str:

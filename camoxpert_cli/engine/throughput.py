@@ -57,11 +57,11 @@ class Forecast:
 
     def __str__(self) -> str:
         stage = f"{'>' if self.stage_grows else ''}{roughly(self.stage)}"
-        text = self.run_left if self.is_last_stage else f"stage {self.number} {stage}, total {self.run_left}"
+        text = self.run_left if self.is_last_stage else f"{stage} for stage {self.number}, {self.run_left} total"
         if self.clock == math.inf:
             return text
-        verdict = "enough" if self.stopped_in is None else f"stops in epoch {self.stopped_in}"
-        return f"{text}; time limit in {roughly(max(0.0, self.clock))} ({verdict})"
+        verdict = "enough time" if self.stopped_in is None else f"stops in epoch {self.stopped_in}"
+        return f"{text}; limit in {roughly(max(0.0, self.clock))} ({verdict})"
 
 
 def forecast(

@@ -65,8 +65,8 @@ class TrainedStep(NamedTuple):
 def train(plan: Plan, world: World | None = None, checkpoint: Checkpoint | None = None) -> Outcome:
     """Train according to the plan, then score the best weights on the test sets. Raises CamoxError on any failure.
 
-    Resumes from the plan's checkpoint; pass it as `checkpoint` if it has already been read. `world` are the processes
-    that share the work; each of them must call this.
+    Resumes from the plan's checkpoint; pass it as `checkpoint` if it has already been read. `world` is the group of
+    processes that share the work; each of them must call this.
     """
     run, checkpoint = prepare(plan, checkpoint, world)
     return carry_out(run, plan, checkpoint)
@@ -110,7 +110,9 @@ def begin(run: Run, asked: Config, checkpoint: Checkpoint | None) -> None:
         if progress.epoch < run.config.train.epochs:
             run.folder.remove_results()  # of the shorter run that this one extends
         else:
-            console.say(f"All {progress.epoch} epochs are complete: scoring the best weights again")
+            console.say(
+                f"Training is complete ({console.counted(progress.epoch, 'epoch')}): scoring the best weights again"
+            )
         run.folder.go_on_from(progress.epoch, progress.samples, progress.history, checkpoint.path)
     run.folder.write_settings(to_mapping(run.config))
     if run.config.run.tensorboard and run.world.is_main:
@@ -262,7 +264,8 @@ def optimizer_step(run: Run, rate: float, losses: LossValues, epoch: int) -> flo
     if not math.isfinite(losses.total):
         parts = ", ".join(f"{name} {value:.4g}" for name, value in losses._asdict().items())
         raise TrainingError(
-            f"the loss became {losses.total} in epoch {epoch + 1} after {progress.samples} images ({parts}); "
+            f"the loss became {losses.total} in epoch {epoch + 1} "
+            f"after {console.counted(progress.samples, 'image')} ({parts}); "
             f"{_last_good(run)}",
             f"{_in_fp32(run)}; or lower the learning rate, for example {_at_half_the_rate(run)}",
         )
@@ -355,8 +358,8 @@ def measure_epoch(run: Run, phase: Phase) -> dict[str, Any]:
     if any(use.dead) and progress.epoch > 0 and not run.reporter.told_of_dead_experts:
         run.reporter.told_of_dead_experts = True
         console.warn(
-            f"{format_dead_experts(use)} received fewer than {DEAD:.0%} of the images in epoch {progress.epoch + 1}; "
-            "such experts hardly learn"
+            f"{format_dead_experts(use)} selected for fewer than {DEAD:.0%} of the images in epoch "
+            f"{progress.epoch + 1}; such experts hardly learn"
         )
     return {
         "data_wait": round(run.reporter.data_wait, 4),
@@ -376,7 +379,10 @@ def end_early(run: Run, stop: Stop) -> Outcome:
     if is_new and not run.saver.is_up_to_date:
         run.saver.save_last()
     if progress.epoch < run.config.train.epochs:
-        where = f"in epoch {progress.epoch + 1} of {run.config.train.epochs}, after {progress.samples} of its images"
+        where = (
+            f"in epoch {progress.epoch + 1} of {run.config.train.epochs}, "
+            f"{console.counted(progress.samples, 'image')} into it"
+        )
     else:
         where = "after the last epoch, before the test sets were scored"
     message = f"{stop.reason} {where}; {_last_good(run)}"

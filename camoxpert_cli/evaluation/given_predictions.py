@@ -42,8 +42,8 @@ def evaluate_predictions(
     resized = [pair.name for pair, (_, was_resized) in zip(pairs, rows, strict=True) if was_resized]
     if resized:
         console.warn(
-            f"{len(resized)} of {len(pairs)} predictions differ in size from their masks, the first is {resized[0]}; "
-            "they were resized with bilinear interpolation"
+            f"prediction and mask differ in size for {len(resized)} of {len(pairs)} pairs, the first is {resized[0]}; "
+            "predictions were resized with bilinear interpolation"
         )
     if not protocol.stretch and max(_highest(scores) for scores, _ in rows) == 1:
         raise DataError(
@@ -74,16 +74,16 @@ def _pairs(predictions: Path, masks: Path, include_noncam: bool) -> tuple[Pair, 
     files = list_files(predictions, masks, include_noncam=include_noncam)
     if files.left_out:
         console.say(
-            f"Skipping {files.left_out} predictions for NonCAM images, which contain no camouflaged object; "
-            "--include-noncam scores them"
+            f"Skipped {console.counted(files.left_out, 'prediction')} for NonCAM images, which contain no "
+            "camouflaged object; --include-noncam scores them"
         )
     if not files.images:
         left_out = f" except {files.left_out} for NonCAM images" if files.left_out else ""
         unread = f": {files.unread}" if files.unread else ""
         raise DataError(
             f"no predictions in {predictions}{left_out}{unread}",
-            "predictions are PNG, JPEG or similar files with the names of their masks; "
-            "--include-noncam also scores those for NonCAM images",
+            "pass a folder of PNG, JPEG or similar files that are named like their masks; "
+            "--include-noncam also scores those of NonCAM images",
         )
     for lone, here, other in ((files.lone_images, "prediction", masks), (files.lone_masks, "mask", predictions)):
         if lone:

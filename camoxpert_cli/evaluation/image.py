@@ -15,7 +15,7 @@ from camoxpert_cli.data.writing import write_image
 from camoxpert_cli.errors import DataError, UsageError
 from camoxpert_cli.metrics.image_scores import ImageScores, score_image
 
-_EXPECTED = "a prediction is grayscale, brighter on the object: save the probabilities before any color map is applied"
+_EXPECTED = "save the probabilities as grayscale, brighter on the object, before any color map is applied"
 
 
 def score_and_save(

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from camoxpert_cli import console
 from camoxpert_cli.evaluation.published import published_for
 from camoxpert_cli.evaluation.results import Evaluation, ScoredSet, Shown
 from camoxpert_cli.metrics.image_scores import Scores
@@ -49,7 +50,7 @@ def report_of(
     sets = evaluation.sets
     return Report(
         title=evaluation.title,
-        subtitle=", ".join(f"{each.name}: {len(each.scores)} images" for each in sets),
+        subtitle=", ".join(f"{each.name}: {console.counted(len(each.scores), 'image')}" for each in sets),
         sets=[_report_set(each, evaluation.show) for each in sets],
         published={
             each.name: [(row.system, row.source, row.scores) for row in published_for(each.name)] for each in sets

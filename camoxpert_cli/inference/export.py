@@ -58,7 +58,8 @@ def export(
     description = _description(network, size, checkpoint, "ema" if is_ema else "model")
     difference = None
     if target.suffix == ONNX:
-        console.say(f"Exporting {network.backbone_name} with {network.num_experts} experts at {size} px to ONNX ...")
+        experts = console.counted(network.num_experts, "expert")
+        console.say(f"Exporting {network.backbone_name} with {experts} at {size} px to ONNX ...")
         difference = write_onnx(target, network, size, description)
     else:
         write_safetensors(target, network.state_dict(), {"format": "pt", **description})

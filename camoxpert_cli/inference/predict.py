@@ -127,10 +127,15 @@ def predict(
                 console.warn(error.message)
             advance(1, path.name)
     if failed:
+        hint = "fix the images named in the warnings and run camox predict on them again"
+        if len(images) == 1:
+            raise DataError(f"prediction failed for {failed[0]}", "fix the image and run camox predict again")
+        if len(failed) == len(images):
+            raise DataError(f"prediction failed for all {len(images)} images, the first is {failed[0]}", hint)
         raise DataError(
             f"prediction failed for {len(failed)} of {len(images)} images, the first is {failed[0]}; "
             f"the predictions of the others are in {outputs.folder}",
-            "fix the images named in the warnings and run camox predict on them again",
+            hint,
         )
     return [outputs.prediction_of(path) for path in images]
 

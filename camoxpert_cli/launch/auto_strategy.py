@@ -84,8 +84,7 @@ def choose(
     if config.data.generated_images == 0:
         find_given(config.data)  # report problems there before minutes of trials
     console.say(
-        f"Strategy: trying {' and '.join(candidates)} on {placement.count} devices; "
-        f"--strategy {candidates[0]} skips this"
+        f"Strategy: trying {' and '.join(candidates)} on {placement.count} GPUs; --strategy {candidates[0]} skips this"
     )
     attempt = attempt or (lambda trial, threads: run_trial(trial, threads=threads))
     stage = build_phases(config)[-1].stage.number
@@ -96,7 +95,7 @@ def choose(
         processes = processes_of(name, placement.count)
         outcomes[name] = attempt(trial, cores_each(processes))
         if isinstance(failure := outcomes[name], Failure):
-            console.warn(f"{name} failed here: {failure.why}")
+            console.warn(f"strategy {name} failed on these GPUs: {failure.why}")
     choice = fastest(outcomes, key)
     console.say(f"Strategy: {choice}")
     _remember(choice)

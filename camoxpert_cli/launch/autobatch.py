@@ -51,7 +51,7 @@ def refuse_auto_on_cpu(resolved: Resolved) -> None:
 
 
 def fit_batches(resolved: Resolved, measure: Measure) -> Resolved:
-    """Adjust batch sizes to what fits on every GPU, with gradient checkpointing if a single image needs it.
+    """Adjust batch sizes to what fits on every GPU, with activation checkpointing if a single image needs it.
 
     Batch sizes that are auto become the largest that fit; others are never increased. A change is reported with the
     equivalent flags. Raises DeviceError if nothing fits or auto cannot be measured, DataError if there are no images,
@@ -77,7 +77,7 @@ def fit_batches(resolved: Resolved, measure: Measure) -> Resolved:
         return resolved
     if 0 in most:
         raise DeviceError(
-            f"stage {most.index(0) + 1} does not fit in GPU memory even with one image at a time and gradient "
+            f"stage {most.index(0) + 1} does not fit in GPU memory even with one image at a time and activation "
             "checkpointing",
             f"a smaller --img-size than {asked.data.img_size}, a smaller --backbone than {asked.model.backbone}, or a "
             "GPU that no other program uses",
@@ -103,12 +103,12 @@ def format_batches(config: Config) -> str:
     """Format as "batch sizes 8 and 6 (stages 1 and 2) with 2 accumulation steps"."""
     first, second = own_batches(config)
     steps = config.train.accumulation_steps
-    text = f"batch sizes {first} and {second} (stages 1 and 2) with {steps} accumulation step{'s' if steps > 1 else ''}"
-    return f"{text} and gradient checkpointing" if config.model.gradient_checkpointing else text
+    text = f"batch sizes {first} and {second} (stages 1 and 2) with {console.counted(steps, 'accumulation step')}"
+    return f"{text} and activation checkpointing" if config.model.gradient_checkpointing else text
 
 
 def format_global_batches(before: Config, after: Config) -> str:
-    """Say whether the global batch sizes stay the same: "keeping the global batch sizes 16 and 12"."""
+    """Describe whether the global batch sizes stay the same: "keeping the global batch sizes 16 and 12"."""
     old, new = before.global_batches, after.global_batches
     if old == new:
         return f"keeping the global batch sizes {new[0]} and {new[1]}"

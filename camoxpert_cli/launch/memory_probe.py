@@ -44,7 +44,7 @@ _MARGIN = 0.92
 
 
 def measure_memory(config: Config, device_name: str, steps: Steps | None = None) -> dict[Stage, int | None]:
-    """Measure each stage's peak memory on one device, with the most it ever trains and the costliest experts.
+    """Measure each stage's peak memory on one device, with all layers that it ever trains and the costliest experts.
 
     Returns bytes reserved by torch's allocator; None if memory ran out, 0 on the CPU, which does not track it. Weights
     are random. `steps` replaces `two_steps`. Raises ConfigError if the network cannot be built, DeviceError if the

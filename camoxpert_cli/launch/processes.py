@@ -68,7 +68,7 @@ class Failure:
 
 @dataclass(frozen=True)
 class BadEnd:
-    """How a process failed: its return code, negative for a signal, and its message from `tell_launcher`, and when.
+    """The failure of a process: its return code, negative for a signal, and its message and time from `tell_launcher`.
 
     As text it continues a sentence that starts with the process's name: "was killed by SIGKILL".
     """
@@ -238,9 +238,10 @@ def signal_name(code: int) -> str:
 def cause_of(ends: Iterable[BadEnd]) -> BadEnd | None:
     """Return the failure that caused the others; None if there is none.
 
-    A process that lost its peers says less than the one it lost, one that was aborted may have waited for another, and
-    one that was asked to stop says less than one that failed to save. Of those asked to stop, the first rank is the one
-    that saved; otherwise the one that reported first comes first, and one that was killed reported nothing.
+    A process that lost its peers explains less than the one it lost, an aborted one may only have waited for another,
+    and one that was asked to stop explains less than one that failed to save. Among processes that were asked to stop,
+    the lowest rank wins, since it saved; otherwise the one that reported first, where a killed process, which reported
+    nothing, counts as the first.
     """
 
     def order(end: BadEnd) -> tuple[object, ...]:

@@ -70,7 +70,7 @@ def settings_to_go_on(checkpoint: Checkpoint, flags: Mapping[str, Any], assignme
     config = resolved.config
     if "train.epochs" in flags and config.train.epochs < before.train.epochs:
         raise UsageError(
-            f"--epochs is {config.train.epochs}, but the run has {before.train.epochs}, and it can only be extended",
+            f"--epochs is {config.train.epochs}, but the run has {before.train.epochs}; --epochs can only extend a run",
             f"to shorten it anyway: --set train.epochs={config.train.epochs}",
         )
     asked = resolved.typed
@@ -93,8 +93,8 @@ def settings_to_go_on(checkpoint: Checkpoint, flags: Mapping[str, Any], assignme
     )
     if "data.cache" not in asked and not _keeps_cache(config.data.cache, checkpoint, folder):
         console.warn(
-            f"{checkpoint.path} names {config.data.cache} as the image cache, but its run has no cache there on this "
-            f"machine: using --cache auto; to use that folder: --cache {shlex.quote(config.data.cache)}"
+            f"{checkpoint.path} names {config.data.cache} as the image cache, but there is no cache of this run there "
+            f"on this machine; using --cache auto (to use that folder, pass --cache {shlex.quote(config.data.cache)})"
         )
         config = replace(config, data=replace(config.data, cache="auto"))
     return replace(resolved, config=config)
@@ -127,7 +127,7 @@ def _describe(config: Config, checkpoint: Checkpoint) -> list[tuple[str, str]]:
         ("Run folder", str(folder.path)),
     ]
     if not training:
-        lines.append(("", f"weights only; starting from scratch: {NOT_HELD}"))
+        lines.append(("", f"contains only weights; the {NOT_HELD} start from scratch"))
     lines.append(("Next", _next_step(config, checkpoint, folder, epoch, samples)))
     found = changes(from_mapping(*saved_settings(checkpoint)), config)
     lines += [("" if at else "Changes", str(change)) for at, change in enumerate(found)] or [("Changes", "none")]
@@ -147,7 +147,10 @@ def _next_step(config: Config, checkpoint: Checkpoint, folder: RunFolder, epoch:
     phases = keep_unfrozen(build_phases(config), epoch, training.backbone_stages if training else 0)
     phase = next((phase for phase in phases if phase.end > epoch), None)
     if phase is None:
-        return f"all {config.train.epochs} epochs are complete: the best weights would be scored again"
+        return (
+            f"training is complete ({console.counted(config.train.epochs, 'epoch')}): "
+            "the best weights would be scored again"
+        )
     step = math.ceil(samples / (phase.stage.batch_size * config.train.accumulation_steps * config.gpu_count))
     rate = rate_at(config, phase.stage, images, epoch, step)
     return f"{begins}epoch {epoch + 1} of {config.train.epochs}, stage {phase.stage.number}, learning rate {rate:.3g}"

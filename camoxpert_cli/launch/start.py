@@ -101,7 +101,7 @@ def _refuse_stale(checkpoint: Checkpoint, folder: RunFolder, as_read: Sequence[o
     own = RunFolder(checkpoint.path.parent)
     if own.path.resolve() == folder.path.resolve() and own.stamps != as_read:
         raise UsageError(
-            f"another process has saved to {folder.path} since this one read {checkpoint.path.name} there",
+            f"another process saved a checkpoint to {folder.path} after this command had read {checkpoint.path.name}",
             own.resume_command,
         )
 

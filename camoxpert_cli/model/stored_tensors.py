@@ -101,7 +101,7 @@ def not_finite(value: Tensor) -> str:
 def some(names: Sequence[str], noun: str) -> str:
     """Return the number of names and the first of them: `2 tensors: a, b`."""
     more = ", ..." if len(names) > _MOST_SHOWN else ""
-    return f"{len(names)} {noun}{'s' * (len(names) != 1)}: {', '.join(map(cut, names[:_MOST_SHOWN]))}{more}"
+    return f"{console.counted(len(names), noun)}: {', '.join(map(cut, names[:_MOST_SHOWN]))}{more}"
 
 
 def say_left_out(names: Sequence[str], path: object) -> None:

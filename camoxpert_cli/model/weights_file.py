@@ -103,7 +103,7 @@ def verify_archive(path: Path) -> None:
             unpacked, size = sum(member.file_size for member in archive.infolist()), path.stat().st_size
             if unpacked > max(_MOST_UNPACKED, _MOST_TIMES * size):
                 raise CheckpointError(
-                    f"{path} has {console.byte_size(size)} and would unpack to {console.byte_size(unpacked)}, which is "
+                    f"{path} is {console.byte_size(size)} but would unpack to {console.byte_size(unpacked)}, which is "
                     "implausible for weights",
                     "save its tensors again with the program that wrote it",
                 )

@@ -67,7 +67,7 @@ def to_camox_error(error: BaseException) -> CamoxError | None:
         return UsageError(
             "deterministic training is not possible with this network: "
             f"{operation} has no deterministic implementation on GPUs",
-            "--no-deterministic, or with camox resume --set train.deterministic=off; or another --backbone",
+            "--no-deterministic (with camox resume: --set train.deterministic=off), or another --backbone",
         )
     if _line_with((_CUBLAS_TOO_LATE,), error):
         return UsageError(

@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 
 import torch
 
+from camoxpert_cli import console
 from camoxpert_cli.config.parse import parse_devices
 from camoxpert_cli.config.schema import RunConfig
 from camoxpert_cli.errors import DeviceError, UsageError
@@ -36,8 +37,9 @@ def place(run: RunConfig, processes: int = 1, *, sync_batchnorm: bool = False) -
     Raises UsageError for contradictory settings and DeviceError if requested GPUs do not exist.
     """
     if processes > 1 and run.gpus not in (None, "all", processes):
+        asked = f"{run.gpus} GPU{'' if run.gpus == 1 else 's'}"
         raise UsageError(
-            f"{processes} processes were started, but a flag or the preset requests {run.gpus} GPUs",
+            f"{processes} processes were started, but a flag or the preset requests {asked}",
             f"--gpus {processes}, or start as many processes as GPUs",
         )
     devices = _cpu(run, processes) if run.device == "cpu" else _cuda(run, processes)
@@ -70,8 +72,8 @@ def own_device(placement: Placement, world: World) -> torch.device:
     if world.local_rank >= len(placement.devices):
         raise DeviceError(
             f"{world.local_size} processes were started on this machine, but it has only "
-            f"{len(placement.devices)} GPUs for them",
-            f"start {len(placement.devices)} processes",
+            f"{console.counted(len(placement.devices), 'GPU')} for them",
+            f"start {console.counted(len(placement.devices), 'process', 'processes')}",
         )
     return placement.devices[world.local_rank]
 
@@ -93,10 +95,10 @@ def _cuda(run: RunConfig, processes: int) -> tuple[torch.device, ...]:
     if run.devices is not None:
         numbers = parse_devices(run.devices)
         if processes == 1 and run.gpus not in (None, "all", len(numbers)):
-            count = f"{len(numbers)} GPU{'s' if len(numbers) > 1 else ''}"
+            count = console.counted(len(numbers), "GPU")
             raise UsageError(
                 f"--devices {run.devices} selects {count}, but --gpus or the preset requests {run.gpus}",
-                f"add --gpus {len(numbers)}, or list {run.gpus} devices",
+                f"add --gpus {len(numbers)}, or list {run.gpus} device{'' if run.gpus == 1 else 's'}",
             )
     else:
         wanted = available if run.gpus == "all" or processes > 1 else run.gpus
@@ -105,11 +107,12 @@ def _cuda(run: RunConfig, processes: int) -> tuple[torch.device, ...]:
         asked = (
             f"GPU {max(numbers)} was"
             if run.devices is not None
-            else f"{len(numbers)} GPU{'s were' if len(numbers) > 1 else ' was'}"
+            else f"{console.counted(len(numbers), 'GPU')} {'was' if len(numbers) == 1 else 'were'}"
         )
+        numbered = ", numbered from 0" if available and run.devices is not None else ""
         raise DeviceError(
-            f"{asked} requested, but this machine has {available or 'none'}",
-            "--preset kaggle-1xT4, or --gpus 1"
+            f"{asked} requested, but this machine has {available or 'none'}{numbered}",
+            _fewer(run, len(numbers), available)
             if available
             else "run camox doctor to find out why; on Kaggle, choose a GPU as accelerator; or use --device cpu",
         )
@@ -120,3 +123,12 @@ def _cuda(run: RunConfig, processes: int) -> tuple[torch.device, ...]:
             "a GPU was requested, but this machine has none", "run camox doctor to find out why, or use --device cpu"
         )
     return (torch.device("cpu"),) * max(1, processes)
+
+
+def _fewer(run: RunConfig, wanted: int, available: int) -> str:
+    """A hint for a run that requests GPUs which do not exist: flags that select existing ones."""
+    if run.devices is None:
+        return "--gpus all, or --gpus 1"
+    count = min(wanted, available)
+    flags = f"--devices {','.join(map(str, range(count)))}"
+    return flags if run.gpus in (None, "all", count) else f"{flags} --gpus {count}"

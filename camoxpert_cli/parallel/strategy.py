@@ -48,7 +48,7 @@ class Strategy:
         if devices[0].type == "cpu":
             raise UsageError(
                 "--sync-batchnorm needs GPUs, but this run is on the CPU",
-                "--no-sync-batchnorm, or with camox resume --set train.sync_batchnorm=off",
+                "--no-sync-batchnorm (with camox resume: --set train.sync_batchnorm=off)",
             )
 
     @classmethod

@@ -25,7 +25,7 @@ def synchronise(network: nn.Module) -> None:
 def within_group(network: nn.Module, group: dist.ProcessGroup | None) -> Iterator[None]:
     """Restrict the synchronized layers of `network` to the ranks in `group`; None means all ranks.
 
-    Keep it active during the backward pass: gradient checkpointing runs the layers again.
+    Keep it active during the backward pass: activation checkpointing runs the layers again.
     """
     norms = [each for each in network.modules() if isinstance(each, nn.SyncBatchNorm)]
     for norm in norms:

@@ -79,7 +79,7 @@ def _number(name: str, low: int, high: int) -> int:
     if text is None:
         raise stray(f"{name} is not set")
     if not re.fullmatch(r"[0-9]{1,9}", text) or not low <= int(text) <= high:
-        raise stray(f"{name} is {shown(text)}, expected a whole number from {low} to {high}")
+        raise stray(f"{name} is {shown(text)}, expected an integer from {low} to {high}")
     return int(text)
 
 

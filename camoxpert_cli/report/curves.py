@@ -14,6 +14,7 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
+from camoxpert_cli import console
 from camoxpert_cli.report import charts
 from camoxpert_cli.report.content import MeasureWords
 
@@ -90,7 +91,7 @@ def _description(title: str, series: Mapping[str, NDArray[np.float64]], epochs: 
         for label, values in series.items()
         for finite in [values[np.isfinite(values)]]
     )
-    return f"{title} over {len(epochs)} epochs: {last}"
+    return f"{title} over {console.counted(len(epochs), 'epoch')}: {last}"
 
 
 def _values(history: History, key: str) -> NDArray[np.float64]:

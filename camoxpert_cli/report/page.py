@@ -10,6 +10,7 @@ from pathlib import Path
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
+from camoxpert_cli import console
 from camoxpert_cli.atomic import write_text
 from camoxpert_cli.report import charts
 from camoxpert_cli.report.content import Report, ReportSet
@@ -88,7 +89,7 @@ def _training(report: Report) -> list[Chart]:
 
 def _set(report: Report, each: ReportSet, name: str) -> dict[str, object]:
     """The template's data for one dataset."""
-    own = Row("this network", f"{each.images} images", each.means, own=True)
+    own = Row("this network", console.counted(each.images, "image"), each.means, own=True)
     published = [Row(*row) for row in report.published.get(each.name, ())]
     parts = [Row(title, f"{images}", means) for title, images, means in each.slices]
     tables = []

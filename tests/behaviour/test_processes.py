@@ -83,7 +83,7 @@ def test_signals(tiny_data: Path, tmp_path: Path, number: signal.Signals) -> Non
 
     assert code == 128 + number, output
     assert f"stopped by {number.name}" in the_message(output)
-    assert " in epoch 1 of 1, after 4 of its images" in the_message(output)
+    assert " in epoch 1 of 1, 4 images into it" in the_message(output)
     assert steps(folder) == [(1, 2), (1, 4)]
     assert read_checkpoint(folder / "last.pth")["training"]["progress"]["samples"] == 4
 

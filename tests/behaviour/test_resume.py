@@ -78,7 +78,7 @@ def test_nothing_there(tmp_path: Path) -> None:
     empty = camox("resume", tmp_path / "run")
 
     assert (missing.exit_code, mistyped.exit_code, empty.exit_code) == (4, 4, 4)
-    assert f"did you mean {tmp_path / 'run'}?" in mistyped.stderr
+    assert f"Try:   {tmp_path / 'run'}, which has a similar name" in mistyped.stderr
     assert "contains no checkpoint (last.pth, previous.pth, best_model.pth)" in empty.stderr
 
 
@@ -156,7 +156,7 @@ def test_dry_run_of_a_complete_run(plain_run: RunFolder, tiny_data: Path, monkey
     outcome = camox("resume", plain_run.path, "--dry-run", "--dataset-path", tiny_data.name)
 
     assert outcome.exit_code == 0, outcome.output
-    assert "all 2 epochs are complete: the best weights would be scored again" in outcome.stdout
+    assert "training is complete (2 epochs): the best weights would be scored again" in outcome.stdout
     assert "Changes          none\n" in outcome.stdout
 
 
@@ -220,11 +220,11 @@ def test_from_the_original_program(tiny_data: Path, tmp_path: Path, monkeypatch:
     assert dry.exit_code == 0, dry.output
     assert "18 epochs complete" in dry.stdout
     new = "optimizer, gradient scaler, position within the epoch and history"
-    assert f"weights only; starting from scratch: {new}" in dry.stdout
+    assert f"contains only weights; the {new} start from scratch" in dry.stdout
     assert "global batch size 16\n                 = 16 per process x 1 process x 1 accumulation step\n" in dry.stdout
     assert outcome.exit_code == 0, outcome.output
-    assert "starting from scratch: optimizer, gradient scaler" in outcome.stderr
-    assert "in epoch 19 of 140, after 0 of its images" in " ".join(outcome.stderr.split())
+    assert "contains only weights; the optimizer, gradient scaler" in outcome.stderr
+    assert "in epoch 19 of 140, 0 images into it" in " ".join(outcome.stderr.split())
     (run,) = begun
     assert run.state.ema is not None
     weights = read_checkpoint(path)

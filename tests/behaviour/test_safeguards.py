@@ -61,7 +61,7 @@ def test_pictures_and_test_sets_of_every_kind(
     said = capsys.readouterr().err
 
     assert f"{TRAINING_IMAGES} for training, {TEST_IMAGES} for validation" in said
-    assert f"{TEST_SET}: 1 of {TEST_IMAGES} images differ in size from their masks, the first is {path.stem}" in said
+    assert f"{TEST_SET}: image and mask differ in size for 1 of {TEST_IMAGES} pairs, the first is {path.stem}" in said
     assert results["tests"].keys() == {TEST_SET, "validation-test"}
     assert results["tests"]["validation-test"]["images"] == TEST_IMAGES
     sets = {TEST_SET, "validation-test", "validation"}

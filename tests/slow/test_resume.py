@@ -168,5 +168,5 @@ def test_from_the_original_program(name: str, tiny_data: Path, tmp_path: Path, m
     outcome = camox(*common, "--checkpoint-dir", "run", *(each for text in short for each in ("--set", text)))
 
     assert outcome.exit_code == 0, outcome.output
-    assert "starting from scratch: optimizer, gradient scaler" in outcome.stderr
+    assert "contains only weights; the optimizer, gradient scaler" in outcome.stderr
     assert [row["epoch"] for row in json.loads(Path("run/history.json").read_text())] == [19]

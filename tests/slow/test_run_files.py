@@ -20,7 +20,7 @@ def test_expert_use_is_counted(tiny_data: Path, tmp_path: Path, capsys: pytest.C
     """
     settings = tiny_run(tiny_data, tmp_path / "run", num_experts=7, epochs=4, stage1_epochs=4, lr=1e-6, save_every="1")
     folder = train(decide(settings)).folder
-    said = [line for line in capsys.readouterr().err.splitlines() if "received fewer than 1%" in line]
+    said = [line for line in capsys.readouterr().err.splitlines() if "selected for fewer than 1%" in line]
     rows = events(folder, "epoch")
     for row in rows:
         assert [sum(layer) for layer in row["expert_use"]] == pytest.approx([3.0] * 4)
@@ -39,4 +39,4 @@ def test_expert_use_is_counted(tiny_data: Path, tmp_path: Path, capsys: pytest.C
     assert dead[0] > 0
     assert len(said) == 1
     assert f"{dead[1]} of 28 experts (" in said[0]
-    assert "received fewer than 1% of the images in epoch 2" in " ".join(said[0].split())
+    assert "selected for fewer than 1% of the images in epoch 2" in " ".join(said[0].split())

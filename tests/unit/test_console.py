@@ -31,6 +31,12 @@ def _loud_again() -> Iterator[None]:
     console.be_quiet(False)
 
 
+def test_counts() -> None:
+    """One is singular, all else plural, of nouns of every kind."""
+    assert [console.counted(number, "image") for number in (0, 1, 2)] == ["0 images", "1 image", "2 images"]
+    assert [console.counted(number, "process", "processes") for number in (1, 2)] == ["1 process", "2 processes"]
+
+
 def open_terminal(monkeypatch: pytest.MonkeyPatch) -> Terminal:
     """stderr, on a terminal of 80 columns; in the test itself, for pytest sets stderr anew after fixtures."""
     for name, value in {"TERM": "xterm-256color", "COLUMNS": "80"}.items():

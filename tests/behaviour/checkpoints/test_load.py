@@ -102,7 +102,7 @@ def test_nothing_is_loaded_in_part(
     else:
         weights[name] = torch.ones(2)
     before = {key: value.clone() for key, value in network.state_dict().items()}
-    with pytest.raises(CheckpointError, match=r"with 2 experts: 1 tensors differ") as caught:
+    with pytest.raises(CheckpointError, match=r"with 2 experts: 1 tensor differs") as caught:
         load_weights(network, weights, Path("last.pth"))
 
     assert caught.value.details.splitlines()[1].split() == [name, in_file, in_network]
@@ -147,7 +147,7 @@ def test_another_network(tmp_path: Path, content: dict[str, Any], change: dict[s
         load_model(path)
     lines = caught.value.details.splitlines()
 
-    assert caught.value.hint == "it matches --backbone test_resnet --num-experts 2"
+    assert caught.value.hint == "--backbone test_resnet --num-experts 2, which the file matches"
     assert len(lines) <= 7
     assert lines[1].split()[0] == first
     assert lines[0].split("  ")[0] == "tensor"

@@ -187,7 +187,9 @@ def test_masks_that_say_nothing(vivid: Path, masks: Path, maps: Path, tmp_path: 
 
     assert (network.exit_code, given.exit_code) == (3, 3)
     for outcome in (network, given):
-        assert f"contains only 0 and {value}, expected 0 and 255" in outcome.stderr
+        assert (
+            f"contains no value high enough to mark an object, only 0 and {value}; expected 0 and 255" in outcome.stderr
+        )
         assert "cp -r" in outcome.stderr
 
 
@@ -200,7 +202,7 @@ def test_maps_of_another_size_are_resized(maps: Path, masks: Path) -> None:
     outcome = run("--predictions", maps, "--masks", masks, "--json")
 
     assert outcome.exit_code == 0
-    assert f"1 of {TEST_IMAGES} predictions differ in size" in outcome.stderr
+    assert f"prediction and mask differ in size for 1 of {TEST_IMAGES} pairs" in outcome.stderr
     assert json.loads(outcome.stdout)["sets"][TEST_SET]["iou"] > 0.95
 
 

@@ -129,7 +129,7 @@ def file_in_the_way(monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
 
 
 PROBLEMS: dict[str, tuple[Callable[[pytest.MonkeyPatch, Path], None], str]] = {
-    "no room": (lambda patch, folder: no_room(patch), r"2\.0 GiB free, of which 2 GiB are reserved"),
+    "no room": (lambda patch, folder: no_room(patch), r"only 2\.0 GiB free, and 2 GiB must stay free for checkpoints"),
     "full disk": (
         lambda patch, folder: full_disk(patch),
         "cannot write the cache of 0 MiB to .*: No space left on device",

@@ -35,7 +35,7 @@ def test_the_banner(tiny_data: Path, tmp_path: Path, capsys: pytest.CaptureFixtu
     assert rows["Stage 1"] == "epoch 1, learning rate 0.001, global batch size 8"
     assert "            = 4 per process x 1 process x 2 accumulation steps" in lines
     assert rows["Target"] == "validation IoU 0.72"
-    assert rows["Time left"] == "2h of the time limit of 3h"
+    assert rows["Time limit"] == "2h remaining of the time limit of 3h"
     assert rows["TensorBoard"] == f"tensorboard --logdir {tmp_path / 'run'}"
     assert max(len(line) for line in lines if str(tmp_path) not in line) <= 80
 

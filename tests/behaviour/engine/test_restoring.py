@@ -262,7 +262,7 @@ def test_best_weights_of_another_run(
     run = restored(tiny_data, folder, source, epochs=3, resume_from=str(source.path))
 
     assert (run.state.progress.best_epoch, run.state.progress.best_iou) == (0, -1.0)
-    assert "this run's best weights, of epoch 1: the best weights are chosen only from" in capsys.readouterr().err
+    assert "this run's best weights, of epoch 1; the best weights are chosen only from" in capsys.readouterr().err
     assert run.folder.best.exists() != beside
 
 
@@ -279,7 +279,7 @@ def test_best_weights_that_are_nowhere(
     assert [(name, content.epoch) for name, content in disk.written] == [("best_model.pth", 3), ("last.pth", 3)]
     assert run.state.progress.best_epoch == 3
     assert (
-        f"file not found: {source.path.parent / 'best_model.pth'}: the best weights are chosen"
+        f"file not found: {source.path.parent / 'best_model.pth'}; the best weights are chosen"
         in capsys.readouterr().err
     )
 
@@ -303,6 +303,10 @@ def test_other_settings(plain_run: RunFolder, tiny_data: Path, tmp_path: Path) -
         train(tiny_plan(tiny_data, folder, resume_from=str(folder / "last.pth"), deep_supervision=False))
 
     assert caught.value.exit_code == 4
+    assert caught.value.hint == (
+        f"camox resume {folder / 'last.pth'}, which uses the settings in the checkpoint; "
+        f"if that fails too: camox resume {folder / 'previous.pth'}"
+    )
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
 
 
@@ -329,7 +333,7 @@ def test_from_best_model(
     assert ema is not None
 
     assert f"Resuming from {source}: 2 epochs complete" in said
-    assert "starting from scratch: optimizer, gradient scaler, position" in said
+    assert "contains only weights; the optimizer, gradient scaler, position" in said
     # An average that began its ramp anew would forget what it holds.
     assert (progress.epoch, progress.samples, progress.best_epoch, ema.updates) == (2, 0, 2, STEPS)
     assert differences(dict(ema.network.state_dict()), dict(content["ema"])) == []
@@ -372,7 +376,7 @@ def test_from_the_original_program(
     assert run.state.progress.epoch == 3
     assert run.state.progress.best_epoch == 0
     assert f"Resuming from {path}: 3 epochs complete" in said
-    assert "starting from scratch: optimizer, gradient scaler, position" in said
+    assert "contains only weights; the optimizer, gradient scaler, position" in said
     expected = {name: content["ema" if name in parameters else "network"][name] for name in content["ema"]}
     assert differences(dict(run.state.ema.network.state_dict()), expected) == []
     assert differences(dict(run.state.network.state_dict()), dict(content["network"])) == []
@@ -485,7 +489,8 @@ def test_scores_at_another_size_do_not_count(
 
     assert (run.state.progress.epoch, run.state.progress.best_epoch) == (2, 0)
     said = capsys.readouterr().err
-    assert "were measured at 64 x 64 pixels: the best weights are chosen only from the epochs that follow" in said
+    assert "were measured at 64 x 64 pixels, but this run scores at 96 x 96; the best weights are chosen" in said
+    assert "chosen only from the epochs that follow" in said
 
 
 def test_scores_of_unknown_images_do_not_count(
@@ -518,7 +523,7 @@ def test_a_complete_run_says_so(
     folder = tmp_path / "run"
     train(tiny_plan(tiny_data, folder, resume_from=str(plain_run.last)))
 
-    assert "All 2 epochs are complete: scoring the best weights again" in capsys.readouterr().err
+    assert "Training is complete (2 epochs): scoring the best weights again" in capsys.readouterr().err
     assert (folder / "results.json").read_bytes() == plain_run.results.read_bytes()
     assert differences(read_checkpoint(folder / "last.pth"), saved_content(plain_run), {"config", "checksum"}) == []
 

@@ -315,7 +315,7 @@ def test_a_signal_ends_a_run_within_an_epoch(tiny_data: Path, tmp_path: Path) ->
     run, _ = prepare(plan)
     step = make_idle(run)
     step.register_forward_hook(lambda *_: signal.raise_signal(signal.SIGTERM))
-    with pytest.raises(Interrupted, match="in epoch 1 of 2, after 2 of its images") as caught:
+    with pytest.raises(Interrupted, match="in epoch 1 of 2, 2 images into it") as caught:
         carry_out(run, plan, None)
     saved = read_checkpoint(run.folder.last)
 

@@ -173,7 +173,7 @@ def test_the_cpu_is_refused(tiny_data: Path, tmp_path: Path, processes: int) -> 
         start(tiny_run(tiny_data, tmp_path / "run", gpus=processes, sync_batchnorm=True))
 
     assert caught.value.exit_code == 2
-    assert caught.value.hint == "--no-sync-batchnorm, or with camox resume --set train.sync_batchnorm=off"
+    assert caught.value.hint == "--no-sync-batchnorm (with camox resume: --set train.sync_batchnorm=off)"
     assert not (tmp_path / "run").exists()
 
 

@@ -158,7 +158,7 @@ def test_verdict_where_loading_is_the_limit() -> None:
     # Two workers for each of two processes take all four cores.
     slow = measured(200, compute=[390.0], loader=[210.0], data_wait=0.46, workers=2)
     limit = (
-        "ddp, 2 GPUs, stage 1: the 4 CPU cores deliver 210 images/s, 2 GPUs can consume 390, and 46% of the time is "
+        "ddp, 2 GPUs, stage 1: 4 CPU cores deliver 210 images/s, 2 GPUs can consume 390, and 46% of the time is "
         "spent waiting for images"
     )
 

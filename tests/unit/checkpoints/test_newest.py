@@ -152,4 +152,4 @@ def test_no_run(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match="run folder or checkpoint not found") as caught:
         find_checkpoint(tmp_path / "frist")
 
-    assert caught.value.hint == f"did you mean {tmp_path / 'first'}?"
+    assert caught.value.hint == f"{tmp_path / 'first'}, which has a similar name"

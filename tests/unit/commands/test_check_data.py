@@ -71,7 +71,7 @@ def test_faults(faulty: Path) -> None:
         f"  {train / 'Imgs' / '003.png'}: also in test CAMO: {camo / 't0.png'}",
     ]
     assert outcome.stderr == (
-        "Error: 3 problems found; a list of the usable pairs would exclude them\n"
+        "Error: 3 problems found; --write-clean writes a list of the usable pairs only\n"
         f"Try:   camox check-data {faulty} --write-clean clean.json\n"
     )
 
@@ -157,7 +157,7 @@ def test_list_of_clean_pairs(faulty: Path, tmp_path: Path, as_json: bool) -> Non
     if as_json:
         assert len(json.loads(outcome.stdout)["faults"]) == 3
     else:
-        assert outcome.stdout.endswith(f"\nWritten: {path}, 2 training pairs, 1 of the 2 of CAMO\n")
+        assert outcome.stdout.endswith(f"\nWritten: {path}, 2 training pairs, 1 of 2 test pairs of CAMO\n")
 
 
 def test_list_of_a_clean_data_set(clean: Path, tmp_path: Path) -> None:
@@ -207,7 +207,7 @@ def test_non_camouflaged_images(tmp_path: Path) -> None:
 
     title = f"train {tmp_path.name}"
     assert (without.exit_code, included.exit_code) == (0, 0)
-    assert f"{title}: 1 NonCAM images excluded\n" in without.stdout
+    assert f"{title}: skipped 1 NonCAM image\n" in without.stdout
     assert f"{title}, superclasses: Aquatic 2\n" in without.stdout
     assert "excluded" not in included.stdout
     assert f"{title}, superclasses: Aquatic 2, Flying 1\n" in included.stdout
@@ -335,7 +335,9 @@ def test_masks_that_can_be_mended(tmp_path: Path) -> None:
     outcome = run(tmp_path)
 
     assert outcome.exit_code == 3
-    assert outcome.stdout.count("contains only 0 and 1, expected 0 and 255") == 3
+    assert (
+        outcome.stdout.count("contains no value high enough to mark an object, only 0 and 1; expected 0 and 255") == 3
+    )
     assert outcome.stdout.count("cp -r") == 1
 
 

@@ -85,7 +85,7 @@ def test_topics_are_listed() -> None:
 
     assert code == 0
     assert [line.split(maxsplit=1) for line in lines[: len(TOPICS)]] == [[each, summary(each)] for each in TOPICS]
-    assert lines[len(TOPICS) :] == ["", "To read about one: camox guide TOPIC"]
+    assert lines[len(TOPICS) :] == ["", "To read a topic: camox guide TOPIC"]
 
 
 @pytest.mark.parametrize("topic", TOPICS)

@@ -108,7 +108,9 @@ def test_global_batches_are_kept(batch: int, stage2: int, steps: int, gpus: int,
         if wanted[0] <= batch * new_gpus * count and wanted[1] <= stage2 * new_gpus * count
     )
     if not possible:
-        with pytest.raises(ConfigError, match=f"of {wanted[0]} and {wanted[1]} images"):
+        with pytest.raises(
+            ConfigError, match=f"^global batch sizes {wanted[0]} and {wanted[1]} .* cannot be kept on {new_gpus} GPU"
+        ):
             keep_global_batches(before, after, ["run.gpus"])
         return
     kept = keep_global_batches(before, after, ["run.gpus"])
@@ -117,6 +119,14 @@ def test_global_batches_are_kept(batch: int, stage2: int, steps: int, gpus: int,
     assert kept.train.batch_size <= batch
     assert kept.stage2_batch_size <= stage2
     assert kept.run.gpus == new_gpus
+
+
+def test_no_batch_size_fits() -> None:
+    """Where no per-GPU batch size keeps the global ones, the hint names none."""
+    with pytest.raises(ConfigError, match=r"\(stage 1/stage 2\): none\n") as caught:
+        keep_global_batches(config(batch_size=16), config(batch_size=16, gpus=3), ["run.gpus"])
+
+    assert caught.value.hint.startswith("change the global batch size with --set train.batch_size=N")
 
 
 def test_from_two_gpus_to_one() -> None:
@@ -134,12 +144,13 @@ def test_a_batch_size_that_was_typed_stays() -> None:
     typed = config(batch_size=8, stage2_batch_size=12)
     kept = keep_global_batches(before, typed, ["train.batch_size"]).train
     with pytest.raises(
-        ConfigError, match="cannot be kept on 1 GPU with 5 images per GPU; possible per-GPU batch sizes: "
+        ConfigError, match="cannot be kept on 1 GPU with per-GPU batch size 5; possible per-GPU batch sizes "
     ) as caught:
         keep_global_batches(before, config(batch_size=5, stage2_batch_size=12), ["train.batch_size"])
 
     assert (kept.batch_size, kept.stage2_batch_size, kept.accumulation_steps) == (8, 6, 2)
-    assert "16 and 12, 8 and 6, 4 and 3" in caught.value.message
+    assert caught.value.message.endswith(" per-GPU batch sizes (stage 1/stage 2): 16/12, 8/6, 4/3")
+    assert "--batch-size N --stage2-batch-size N, or change" in caught.value.hint
 
 
 @pytest.mark.parametrize(

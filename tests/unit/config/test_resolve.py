@@ -184,7 +184,7 @@ def test_a_preset_that_cannot_be_read_does_not_hide_the_rest() -> None:
         (
             {"train.epochs": 35, "train.warmup_epochs": 6},
             [
-                "train.warmup_epochs is 6 (--warmup-epochs), expected at most the 5 epochs of stage 2: "
+                "train.warmup_epochs is 6 (--warmup-epochs), expected at most 5, the number of epochs of stage 2: "
                 "train.epochs is 35 (--epochs), train.stage1_epochs is 30 (default)"
             ],
         ),
@@ -220,12 +220,12 @@ def test_a_preset_that_cannot_be_read_does_not_hide_the_rest() -> None:
         ),
         (
             {"data.images": ["a", "b"], "data.masks": ["c"]},
-            ["data.images lists 2 (--images), expected as many folders as data.masks, which lists 1 (--masks)"],
+            ["data.images lists 2 folders (--images), expected as many as data.masks, which lists 1 (--masks)"],
         ),
         (
             {"data.val_images": ["a"]},
             [
-                "data.val_images lists 1 (--val-images), expected as many folders as data.val_masks, "
+                "data.val_images lists 1 folder (--val-images), expected as many as data.val_masks, "
                 "which lists 0 (default)"
             ],
         ),

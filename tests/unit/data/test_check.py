@@ -314,7 +314,9 @@ def test_details_say_what_is_wrong(report: Report) -> None:
     assert details["unreadable", "image-of-text"] == "cannot be decoded as an image"
     assert details["size", "size-off-by-one"] == "128×95, but its image size-off-by-one.jpg is 128×96"
     assert details["size", "size-of-a-turned-one"] == "127×96, but its image size-of-a-turned-one.jpg is 96×128"
-    assert details["not binary", "zeros-and-ones"] == "contains only 0 and 1, expected 0 and 255"
+    assert details["not binary", "zeros-and-ones"] == (
+        "contains no value high enough to mark an object, only 0 and 1; expected 0 and 255"
+    )
     assert "neither black nor white" in details["not binary", "blurred"]
     assert "in color" in details["color", "red"]
     assert "of the image and 100% of its border" in details["inverted", "inverted"]
@@ -584,9 +586,9 @@ def test_sets_without_a_pair(tmp_path: Path) -> None:
     none, left_out = examine(tmp_path / "none"), examine(tmp_path / "left-out")
 
     assert [fault.kind for fault in none.faults + left_out.faults] == ["no pairs", "no pairs"]
-    assert "Imgs contains 1 .heic; " in none.faults[0].detail
-    assert none.notes == ["train none: skipped 1 .heic (not readable by OpenCV; convert images to PNG or JPEG)"]
-    assert "skipped 1 NonCAM images, which contain no camouflaged object" in left_out.faults[0].detail
+    assert "Imgs contains 1 .heic file; " in none.faults[0].detail
+    assert none.notes == ["train none: skipped 1 .heic file (not readable by OpenCV; convert images to PNG or JPEG)"]
+    assert "skipped 1 NonCAM image (no camouflaged object)" in left_out.faults[0].detail
 
 
 def test_leaks_of_what_is_validated_on(tmp_path: Path) -> None:

@@ -38,7 +38,7 @@ def test_a_test_set_with_masks_of_other_sizes(tmp_path: Path, capsys: pytest.Cap
     odd = [pair_of(tmp_path, "d", (40, 60), (38, 60)), pair_of(tmp_path, "e", (80, 120), (40, 60), ".jpg")]
     look_at_test_set("CAMO", even + odd)
     assert capsys.readouterr().err == (
-        "Warning: CAMO: 2 of 5 images differ in size from their masks, the first is d; predictions are resized "
+        "Warning: CAMO: image and mask differ in size for 2 of 5 pairs, the first is d; predictions are resized "
         "to the size of the masks\n"
     )
 
@@ -92,7 +92,9 @@ def test_masks_that_say_nothing(tmp_path: Path, look: object) -> None:
     for pair in pairs:
         write(pair.mask, (square_mask(0, int(pair.name) % 3 + 24) > 0) * np.uint8(3))
 
-    with pytest.raises(DataError, match=r"the mask .*000\.png contains only 0 and 3, expected 0 and 255"):
+    with pytest.raises(
+        DataError, match=r"the mask .*000\.png contains no value high enough to mark an object, only 0 and 3; expected"
+    ):
         look(pairs)  # type: ignore[operator]
 
 
@@ -105,7 +107,7 @@ def test_nothing_to_learn(tmp_path: Path, capsys: pytest.CaptureFixture[str]) ->
     assert capsys.readouterr().err == ""
 
     look_at_training(pairs[:2])
-    assert "none of the 2 masks checked marks an object" in capsys.readouterr().err
+    assert "no object in any of the checked masks (2)" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -46,7 +46,8 @@ def test_what_is_passed_over_is_told(capsys: pytest.CaptureFixture[str]) -> None
 
     found("photos")
     assert capsys.readouterr().err == (
-        "photos: skipped 1 README, 1 .heic, 1 .txt (not readable by OpenCV; convert images to PNG or JPEG)\n"
+        "photos: skipped 1 README file, 1 .heic file, 1 .txt file "
+        "(not readable by OpenCV; convert images to PNG or JPEG)\n"
     )
 
 
@@ -92,7 +93,8 @@ def test_a_file_comes_before_a_pattern() -> None:
         ("photos/READ*", "no image matches photos/READ*"),
         (
             "photos/folder.jpg",
-            "no images in photos/folder.jpg: skipped 1 .txt (not readable by OpenCV; convert images to PNG or JPEG)",
+            "no images in photos/folder.jpg: skipped 1 .txt file "
+            "(not readable by OpenCV; convert images to PNG or JPEG)",
         ),
         ("photos/z.jpg", "photos/z.jpg not found, expected an image or a folder"),
     ],

@@ -61,7 +61,7 @@ def test_several_test_sets(tmp_path: Path, train: str, test: str) -> None:
     data = find_data([tmp_path])
 
     assert names(data) == (["a", "b"], {"CAMO": ["c"], "CHAMELEON": ["d"]})
-    assert f"skipped {test}/NC4K, which contains the subfolders Imgs" in data.description
+    assert f"skipped {test}/NC4K, which contains the subfolder Imgs" in data.description
 
 
 VAL_FOLDERS = ["val", "Val", "VALID", "validation", "ValDataset", "ValidationDataset"]
@@ -77,7 +77,7 @@ def test_validation_folder(tmp_path: Path, val: str) -> None:
 
     assert names(data) == names(scored) == (["a"], {"D": ["t"]})
     assert [pair.name for pair in data.validation] == ["v"]
-    assert f"1 validation pairs ({val}/Imgs + {val}/GT)" in data.description
+    assert f"1 validation pair ({val}/Imgs + {val}/GT)" in data.description
     assert names(alone) == ([], {"D": ["v"]})
     assert alone.validation == ()
 
@@ -112,7 +112,7 @@ def test_explicit_validation_folders(tmp_path: Path) -> None:
     assert [pair.name for pair in data.validation] == ["v"]
     train = tmp_path / "D" / "train"
     with pytest.raises(
-        DataError, match=r"1 images are in both the training and the validation data, for example .*a\.jpg"
+        DataError, match=r"1 image is in both the training and the validation data, for example .*a\.jpg"
     ):
         find_data([tmp_path / "D"], validation=[(train / "Imgs", train / "GT")])
     with pytest.raises(DataError, match="was given as the folder of both images and masks") as caught:
@@ -172,7 +172,7 @@ def test_files_that_are_passed_over_are_told(tmp_path: Path) -> None:
     """Their endings and numbers are in the description, and beside what is missing because of them."""
     touch_pairs(tmp_path, "Imgs", "GT", ["a"])
     touch(tmp_path / "Imgs", ["b.heic", "c.HEIC", "notes.txt"])
-    told = "skipped 2 .heic, 1 .txt (not readable by OpenCV; convert images to PNG or JPEG)"
+    told = "skipped 2 .heic files, 1 .txt file (not readable by OpenCV; convert images to PNG or JPEG)"
     assert told in find_data([tmp_path]).description
 
     touch(tmp_path / "GT", ["b.png"])
@@ -197,7 +197,9 @@ def test_folders_that_are_there_twice(tmp_path: Path) -> None:
         (tmp_path / name).mkdir()
     described = find_data([tmp_path]).description
 
-    assert all(f"skipped {name}, next to" in described for name in ("imgs", "Masks", "TestDataset"))
+    assert all(
+        f"skipped {name}, because Imgs and GT are used" in described for name in ("imgs", "Masks", "TestDataset")
+    )
     assert "overlays" not in described
 
 
@@ -318,7 +320,7 @@ def test_nothing_but_non_camouflaged_images(tmp_path: Path) -> None:
     """A folder of images without camouflage alone is an error that tells why none is left."""
     touch_pairs(tmp_path, "Imgs", "GT", ["COD10K-NonCAM-1-Aquatic-3-Crab-71"])
 
-    with pytest.raises(DataError, match="skipped 1 NonCAM images, which contain no camouflaged object"):
+    with pytest.raises(DataError, match=r"skipped 1 NonCAM image \(no camouflaged object\)"):
         find_data([tmp_path])
 
 
@@ -421,7 +423,7 @@ def test_list_file_as_a_root(tmp_path: Path) -> None:
     assert data.train == (b, a)
     assert data.tests == {"CAMO": (c,), "NC4K": (d, c)}
     assert data.description == (
-        f"{tmp_path / 'clean.json'}: 2 training pairs, 1 test pairs of CAMO, 2 test pairs of NC4K"
+        f"{tmp_path / 'clean.json'}: 2 training pairs, 1 test pair of CAMO, 2 test pairs of NC4K"
     )
 
 
@@ -471,7 +473,7 @@ def test_description_is_one_line(tmp_path: Path) -> None:
 
     assert find_data([root]).description == (
         f"{root}: 3 training pairs (Train/Image + Train/GT_Object), "
-        "1 test pairs of COD10K-v3 (Test/Image + Test/GT_Object)"
+        "1 test pair of COD10K-v3 (Test/Image + Test/GT_Object)"
     )
 
 
@@ -542,7 +544,7 @@ def test_unknown_layout_tells_what_is_there(tmp_path: Path) -> None:
     with pytest.raises(DataError) as caught:
         find_data([tmp_path])
 
-    assert "the subfolders frames, labels, 2 .txt, 1 README, 1 .csv" in caught.value.message
+    assert "2 .txt files, 1 README file, 1 .csv file and the subfolders frames, labels" in caught.value.message
     assert "Imgs + GT" in caught.value.hint
 
 
@@ -567,7 +569,9 @@ def test_layout_without_images(tmp_path: Path) -> None:
     touch(tmp_path / "Imgs", ["a.heic", "b.heic"])
     touch(tmp_path / "GT", [])
 
-    with pytest.raises(DataError, match=r"no image-mask pairs found: .*Imgs contains 2 \.heic; .*GT contains nothing"):
+    with pytest.raises(
+        DataError, match=r"no image-mask pairs found: .*Imgs contains 2 \.heic files; .*GT contains nothing"
+    ):
         find_data([tmp_path])
 
 
@@ -620,7 +624,7 @@ def test_links_that_lead_in_a_circle(tmp_path: Path) -> None:
     data = find_data([tmp_path])
 
     assert [pair.name for pair in data.train] == ["a"]
-    assert "skipped 1 self (not readable" in data.description
+    assert "skipped 1 self file (not readable" in data.description
 
 
 def test_folders_beside_a_data_set_may_be_closed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -647,7 +651,7 @@ def test_split_without_its_folders_is_left_out(tmp_path: Path) -> None:
     data = find_data([tmp_path])
 
     assert data.train == ()
-    assert "skipped Train, which contains the subfolders Image" in data.description
+    assert "skipped Train, which contains the subfolder Image" in data.description
 
 
 def test_pair_folders_sorts_by_name(tmp_path: Path) -> None:

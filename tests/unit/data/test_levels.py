@@ -117,19 +117,25 @@ def test_a_mask_of_one_bit(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("pixels", "complaint"),
     [
-        (OBJECT.astype(np.uint8), "contains only 0 and 1, expected 0 and 255"),
-        (OBJECT.astype(np.uint16), "contains only 0 and 1, expected 0 and 255"),
-        (OBJECT.astype(np.uint8) * 128, "contains only 0 and 128, expected 0 and 255"),
-        (OBJECT.astype(np.uint16) * 1000, "contains only 0 and 1000, expected 0 and 65535"),
+        (OBJECT.astype(np.uint8), "high enough to mark an object, only 0 and 1; expected 0 and 255"),
+        (OBJECT.astype(np.uint16), "high enough to mark an object, only 0 and 1; expected 0 and 255"),
+        (OBJECT.astype(np.uint8) * 128, "high enough to mark an object, only 0 and 128; expected 0 and 255"),
+        (OBJECT.astype(np.uint16) * 1000, "high enough to mark an object, only 0 and 1000; expected 0 and 65535"),
         (
             np.arange(30, dtype=np.uint8) % 21 * OBJECT,
-            "contains only 19 values, the largest 16, 17, 18, 19 and 20, exp",
+            "only 19 values, the largest 16, 17, 18, 19 and 20; exp",
         ),
-        (VOC[OBJECT.astype(int)], r"contains only \(0, 0, 0\) and \(128, 0, 0\), expected 0 and 255"),
+        (
+            VOC[OBJECT.astype(int)],
+            r"high enough to mark an object, only \(0, 0, 0\) and \(128, 0, 0\); expected 0 and 255",
+        ),
         (np.dstack([OBJECT.astype(np.uint8) * 4, *[np.zeros(OBJECT.shape, np.uint8)] * 2]), r"\(4, 0, 0\)"),
         (np.where(OBJECT, -1, 255).astype(np.int32), "contains values from -1 to 255, expected 0..255"),
         (np.where(OBJECT, np.nan, 0).astype(np.float32), "contains values from nan to nan"),
-        (np.dstack([*[OBJECT * np.uint8(255)] * 3, (~OBJECT) * np.uint8(255)]), r"contains only \(0, 0, 0, 255\) and"),
+        (
+            np.dstack([*[OBJECT * np.uint8(255)] * 3, (~OBJECT) * np.uint8(255)]),
+            r"mark an object, only \(0, 0, 0, 255\) and",
+        ),
     ],
 )
 def test_masks_that_would_be_empty(tmp_path: Path, pixels: NDArray[Any], complaint: str) -> None:

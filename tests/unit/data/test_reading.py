@@ -162,7 +162,7 @@ def test_mask_of_zeros_and_ones(tmp_path: Path) -> None:
     """A mask of 0 and 1 in place of 0 and 255 is refused: it would be read as empty."""
     path = write(tmp_path / "mask.png", square_mask(0) // 255)
 
-    with pytest.raises(DataError, match="contains only 0 and 1"):
+    with pytest.raises(DataError, match="contains no value high enough to mark an object, only 0 and 1"):
         read_mask(path)
 
 

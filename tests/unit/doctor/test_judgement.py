@@ -167,6 +167,23 @@ def test_no_gpu() -> None:
         refuse_problems(examination)
 
 
+@pytest.mark.parametrize(
+    ("settings", "flags", "reason"),
+    [
+        ({"data.generated_images": 40}, "", "It trains on the CPU and needs no data."),
+        ({}, " --dataset-path DATA", "It trains on the CPU."),
+        ({"data.generated_images": 40, "data.dataset_path": ["data"]}, "", "It trains on the CPU."),
+    ],
+)
+def test_a_cpu_preset_of_ones_own(settings: dict[str, Any], flags: str, reason: str) -> None:
+    """Its data are asked for unless it names them or has them generated."""
+    config = resolve(None, {"run.device": "cpu", **settings}).config
+    recommended = judge(without_gpu(), Question("mine.yaml", config)).recommendation
+
+    assert recommended.command == f"camox train --preset mine.yaml{flags}"
+    assert recommended.why == (reason,)
+
+
 def test_no_gpu_on_kaggle() -> None:
     """A Kaggle session without an accelerator is told which to choose."""
     examination = examined(without_gpu(kaggle=True))

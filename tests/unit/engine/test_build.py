@@ -106,7 +106,7 @@ def test_masks_that_say_nothing_are_found_before_training(tiny_data: Path, tmp_p
         assert mask is not None
         cv2.imwrite(str(path), mask // 255)
 
-    with pytest.raises(DataError, match="contains only 0 and 1"):
+    with pytest.raises(DataError, match="contains no value high enough to mark an object, only 0 and 1"):
         open_data(DataConfig(dataset_path=(str(tmp_path / "data"),)), 0, RunFolder(tmp_path / "run"))
 
 

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from camoxpert_cli.engine.expert_use import added, expert_use, format_dead_experts
+from camoxpert_cli.engine.expert_use import ExpertUse, added, expert_use, format_dead_experts
 
 
 def test_shares_entropy_and_the_dead() -> None:
@@ -49,4 +49,6 @@ def test_the_dead_in_words() -> None:
     """Layers and experts are counted from 1, and layers whose experts all live are left out."""
     use = expert_use([[100, 100, 100, 100], [200, 200, 0, 0], [200, 100, 99, 1]], top_k=2)
 
-    assert format_dead_experts(use) == "3 of 12 experts (layer 2: 3, 4; layer 3: 4)"
+    assert format_dead_experts(use) == "3 of 12 experts (layer 2: 3, 4; layer 3: 4) were each"
+    alone = ExpertUse(use.shares, use.entropy, [[], [2], []])
+    assert format_dead_experts(alone) == "1 of 12 experts (layer 2: 3) was"

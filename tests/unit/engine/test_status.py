@@ -48,7 +48,7 @@ def test_a_step(run: Run) -> None:
         "loss 3.250: bce 0.500, iou 0.250, edge 0.125, deep 1.000, balance 4.000",
     ]
     assert report.rows[2].startswith("  speed      4.0 img/s, data wait 25%, memory ")
-    assert report.rows[3] == "  remaining  stage 1 15s, total >29s"
+    assert report.rows[3] == "  remaining  15s for stage 1, >29s total"
 
 
 def test_nothing_is_known_before_a_step_was_timed(run: Run) -> None:
@@ -90,11 +90,11 @@ def test_the_forecast_is_said_once(run: Run, capsys: pytest.CaptureFixture[str])
         tell_forecast(run, run.phases[0])
         said.append(capsys.readouterr().err)
 
-    assert said[0] == "Remaining: stage 1 16s, total >30s\n"
+    assert said[0] == "Remaining: 16s for stage 1, >30s total\n"
     assert said[1:3] == ["", ""]
     assert "stops in epoch " in said[3]
     assert said[4] == ""
-    assert said[5].endswith(" (enough)\n")
+    assert said[5].endswith(" (enough time)\n")
 
 
 def test_a_phase_that_was_not_timed_has_no_forecast(run: Run) -> None:

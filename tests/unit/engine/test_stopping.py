@@ -197,7 +197,7 @@ def test_the_clock_keeps_its_reserve() -> None:
 
     assert stopping.due(90.0) is None
     assert stop is not None
-    assert "stopped by the time limit of 2m (1m40s left, 1m50s reserved for" in stop.reason
+    assert "stopped by the time limit of 2m (1m40s remaining, 1m50s reserved for" in stop.reason
     assert stop.exit_code == 0
 
 

@@ -78,10 +78,10 @@ def test_where_the_clock_stops(clock: float, epoch: int, left: int) -> None:
 
 def test_words() -> None:
     """The sentence names stage, run and clock; without a limit there is no clock, and one last stage is the run."""
-    assert str(ahead(1)) == "stage 1 2m, total >8m7s"
+    assert str(ahead(1)) == "2m for stage 1, >8m7s total"
     assert str(ahead(8)) == "1m7s"
-    assert str(ahead(3, clock=90)) == ">6m7s; time limit in 1m30s (stops in epoch 5)"
-    assert str(ahead(8, clock=4000)) == "1m7s; time limit in 1h7m (enough)"
+    assert str(ahead(3, clock=90)) == ">6m7s; limit in 1m30s (stops in epoch 5)"
+    assert str(ahead(8, clock=4000)) == "1m7s; limit in 1h7m (enough time)"
 
 
 def test_rough_times() -> None:

@@ -86,7 +86,7 @@ def test_maps_of_images_that_show_nothing_camouflaged(tmp_path: Path, capsys: py
         write(maps / f"{name}.png", GREY)
         write(masks / f"{name}.png", MASK)
     assert evaluate_predictions(maps, masks, None, Protocol()).sets[0].names == ["a"]
-    assert "Skipping 1 predictions for NonCAM images" in capsys.readouterr().err
+    assert "Skipped 1 prediction for NonCAM images" in capsys.readouterr().err
 
     for folder in (maps, masks):
         (folder / "a.png").unlink()

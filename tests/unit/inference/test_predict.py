@@ -143,6 +143,14 @@ def test_unreadable_image(network: CamoXpert, images: Path, tmp_path: Path, caps
     assert {path.name for path in (tmp_path / "maps").iterdir()} == {path.name for path in images.iterdir()}
 
 
+def test_nothing_but_unreadable_images(network: CamoXpert, tmp_path: Path) -> None:
+    """Where none is left, no folder with the maps of others is named."""
+    for name in ("a.jpg", "b.jpg"):
+        (tmp_path / name).write_bytes(b"no image")
+    with pytest.raises(DataError, match=r"^prediction failed for all 2 images, the first is .*a\.jpg\n"):
+        run(network, [tmp_path / "a.jpg", tmp_path / "b.jpg"], tmp_path / "maps")
+
+
 def test_two_images_of_one_name(network: CamoXpert, images: Path, tmp_path: Path) -> None:
     """Two images whose maps would have one name are refused before any map is written."""
     other = tmp_path / "other"
@@ -271,7 +279,7 @@ def test_an_image_too_long_for_an_overlay(
 ) -> None:
     """A JPEG cannot hold every image: one that is longer gets its map, and is named."""
     cv2.imwrite(str(tmp_path / "long.png"), np.zeros((2, 65501, 3), np.uint8))
-    with pytest.raises(DataError, match="1 of 1 images"):
+    with pytest.raises(DataError, match=r"^prediction failed for .*long\.png\n"):
         run(network, [tmp_path / "long.png"], Outputs(tmp_path / "maps", overlays=True))
 
     assert "long.png is too large for an overlay" in capsys.readouterr().err

@@ -118,8 +118,8 @@ def test_choosing_once(tiny_data: Path, tmp_path: Path, capsys: pytest.CaptureFi
     ]
     assert first == again
     assert first.strategy == "dp"
-    assert "Warning: ddp failed here: a process was killed by SIGSEGV\n" in told
-    assert "Strategy: dp (dp 50.0 images/s, ddp failed)\n" in told
+    assert "Warning: strategy ddp failed on these GPUs: a process was killed by SIGSEGV\n" in told
+    assert "Strategy: dp (dp 50.0 img/s, ddp failed)\n" in told
     assert "from an earlier trial" in capsys.readouterr().err
 
 

@@ -48,7 +48,7 @@ def test_settings_come_from_the_checkpoint(checkpoint: Checkpoint) -> None:
 
 def test_batch_size_keeps_the_steps(checkpoint: Checkpoint) -> None:
     """`--batch-size` is one GPU's: accumulation makes up for it, in both stages."""
-    with pytest.raises(ConfigError, match="cannot be kept on 1 GPU with 3 images per GPU"):
+    with pytest.raises(ConfigError, match="cannot be kept on 1 GPU with per-GPU batch size 3;"):
         settings_to_go_on(checkpoint, {"train.batch_size": "3"}, [])
 
     assert batches(settings_to_go_on(checkpoint, {"train.batch_size": "2"}, []).config) == (2, 1, 2)
@@ -91,7 +91,7 @@ def test_assigned_batch_size_is_another_run(checkpoint: Checkpoint) -> None:
 
 def test_fewer_epochs(checkpoint: Checkpoint) -> None:
     """`--epochs` extends; ending earlier changes the schedule and takes `--set`."""
-    with pytest.raises(UsageError, match="it can only be extended") as caught:
+    with pytest.raises(UsageError, match="--epochs can only extend a run") as caught:
         settings_to_go_on(checkpoint, {"train.epochs": "2"}, [])
 
     assert "--set train.epochs=2" in caught.value.hint
@@ -188,7 +188,7 @@ def test_a_place_that_only_a_checkpoint_names(tmp_path: Path, capsys: pytest.Cap
 
     assert settings_to_go_on(checkpoint, {}, []).config.data.cache == "auto"
     assert asked == str(cache)
-    assert f"to use that folder: --cache {cache}" in " ".join(capsys.readouterr().err.split())
+    assert f"to use that folder, pass --cache {cache}" in " ".join(capsys.readouterr().err.split())
 
 
 def test_a_cache_in_the_run_folder(tmp_path: Path) -> None:
@@ -226,7 +226,7 @@ def test_saved_by_another_process_in_between(tmp_path: Path, monkeypatch: pytest
         return found
 
     monkeypatch.setattr(resume, "find_checkpoint", read_slowly)
-    with pytest.raises(UsageError, match="another process has saved to") as caught:
+    with pytest.raises(UsageError, match="another process saved a checkpoint to") as caught:
         resume.resume(tmp_path / "run", {}, [])
 
     assert caught.value.hint == f"camox resume {tmp_path / 'run'}"

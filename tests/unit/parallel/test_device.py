@@ -80,7 +80,7 @@ def test_several(
         ({"device": "cuda", "gpus": 8}, 2, 5, "8 GPUs were requested, but this machine has 2"),
         ({"device": "cuda"}, 0, 5, "a GPU was requested, but this machine has none"),
         ({"gpus": "all"}, 0, 5, "a GPU was requested, but this machine has none"),
-        ({"devices": "0,3"}, 2, 5, "GPU 3 was requested, but this machine has 2"),
+        ({"devices": "0,3"}, 2, 5, "GPU 3 was requested, but this machine has 2, numbered from 0"),
         (
             {"devices": "0,1", "gpus": 1},
             2,
@@ -121,6 +121,25 @@ def test_processes_that_were_started(monkeypatch: pytest.MonkeyPatch) -> None:
         with pytest.raises(CamoxError) as caught:
             place(RunConfig(**settings), processes=4)
         assert caught.value.exit_code == 2
+
+
+@pytest.mark.parametrize(
+    ("settings", "hint"),
+    [
+        ({"gpus": 8}, "--gpus all, or --gpus 1"),
+        ({"devices": "3"}, "--devices 0"),
+        ({"devices": "0,3", "gpus": 2}, "--devices 0,1"),
+        ({"devices": "1,2,3", "gpus": "all"}, "--devices 0,1"),
+        ({"devices": "1,2,3", "gpus": 3}, "--devices 0,1 --gpus 2"),
+    ],
+)
+def test_gpus_to_choose_instead(monkeypatch: pytest.MonkeyPatch, settings: dict[str, Any], hint: str) -> None:
+    """After GPUs that a machine does not have, the hint names some that it has, as many as were asked for."""
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    with pytest.raises(DeviceError) as caught:
+        place(RunConfig(**settings))
+
+    assert caught.value.hint == hint
 
 
 def test_processes_that_do_not_match(monkeypatch: pytest.MonkeyPatch) -> None:
