@@ -102,4 +102,5 @@ def _is_ours(path: Path) -> bool:
         content = json.loads(read_regular(path, _LARGEST_NOTEBOOK))
     except (OSError, ValueError, RecursionError):
         return False
-    return isinstance(content, dict) and "camox" in (content.get("metadata") or {})
+    metadata = content.get("metadata") if isinstance(content, dict) else None
+    return isinstance(metadata, dict) and "camox" in metadata

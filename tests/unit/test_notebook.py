@@ -92,7 +92,10 @@ def test_an_earlier_one_is_replaced_only_if_asked(tmp_path: Path) -> None:
     assert path.read_bytes() == NOTEBOOK.read_bytes()
 
 
-@pytest.mark.parametrize("content", ['{"cells": [], "metadata": {"kernelspec": {}}}', "[]", "no notebook", "\xff", ""])
+@pytest.mark.parametrize(
+    "content",
+    ['{"cells": [], "metadata": {"kernelspec": {}}}', '{"metadata": 5}', "[]", "no notebook", "\xff", ""],
+)
 def test_another_file_is_never_replaced(tmp_path: Path, content: str) -> None:
     """Whatever camox did not write stays, --overwrite or not."""
     path = tmp_path / "mine.ipynb"
