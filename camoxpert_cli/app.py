@@ -30,6 +30,7 @@ from camoxpert_cli.commands import (
 )
 from camoxpert_cli.commands import eval as eval_command
 from camoxpert_cli.commands.help import PrintsHelp, SectionedCommand
+from camoxpert_cli.commands.usage_errors import usage_error
 from camoxpert_cli.errors import CamoxError, cut, one_line
 from camoxpert_cli.parallel.cuda_errors import explaining_cuda_errors
 from camoxpert_cli.parallel.worker import ending_at_once, is_launched, tell_launcher
@@ -80,6 +81,9 @@ def _boundary() -> Iterator[None]:
         _fail(f"{where}{error.strerror}", _REFUSALS[error.errno])
         raise typer.Exit(2) from error
     except Exception as error:
+        if (explained := usage_error(error, getattr(error, "ctx", None))) is not None:
+            _fail(explained.message, explained.hint)
+            raise typer.Exit(explained.exit_code) from error
         if hasattr(error, "format_message"):  # Typer's own, which repeat the user's input
             error.message = console.printable(cut(str(error.message)))  # type: ignore[attr-defined]
         _report_bug(error)

@@ -51,10 +51,10 @@ def check_targets(
             read = {(found.st_dev, found.st_ino): each for each in inputs if (found := _status_or_none(each))}
         if (source := read.get((status.st_dev, status.st_ino))) is not None:
             raise UsageError(f"{path} would overwrite {source}, which is an input", hint)
-        if not overwrite:
-            raise UsageError(taken(path), f"{hint}, or add --overwrite to replace it")
         if not is_ours(real):
             raise UsageError(f"{path} already exists and was not written by camox; not overwritten", hint)
+        if not overwrite:
+            raise UsageError(taken(path), f"{hint}, or add --overwrite to replace it")
     for each in {real.parent for real in names}:
         if clash := next((names[above] for above in (each, *each.parents) if above in names), None):
             raise UsageError(f"{clash} would have to be both a file and a folder", hint)

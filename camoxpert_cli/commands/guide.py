@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import itertools
 import json
+import os
 from pathlib import Path
 from typing import Annotated
 
@@ -63,7 +65,7 @@ def guide(
       camox guide kaggle --notebook camox-kaggle.ipynb
     """
     if topic is not None and topic not in TOPICS:
-        names = nearest(topic, TOPICS, count=3)
+        names = nearest(topic.lower(), TOPICS, count=3)
         meant = f"; did you mean {' or '.join(names)}?" if names else ""
         raise UsageError(f"the guide has no topic {shown(topic)}{meant}", "camox guide")
     if notebook is not None:
@@ -85,7 +87,9 @@ def summary(topic: str) -> str:
 
 
 def _write_notebook(path: Path, *, overwrite: bool) -> None:
-    hint = "--notebook camox-kaggle.ipynb"
+    if path.suffix != ".ipynb":
+        raise UsageError(f"--notebook is {path}, expected a name that ends in .ipynb", f"--notebook {path}.ipynb")
+    hint = f"--notebook {_free_name(path)}"
     check_parent(path)
     check_targets([path], hint, is_ours=_is_ours, overwrite=overwrite)
     atomic.sweep(path)
@@ -95,6 +99,12 @@ def _write_notebook(path: Path, *, overwrite: bool) -> None:
         raise UsageError(f"--notebook {path} cannot be written: {error.strerror}", hint) from error
     console.result(f"Written: {path}")
     console.say("Import it on Kaggle (Create, New Notebook, File, Import Notebook) and edit the settings at its top.")
+
+
+def _free_name(path: Path) -> Path:
+    """Return the path, or the first of path-2, path-3 and so on, that does not exist."""
+    others = (path.with_stem(f"{path.stem}-{number}") for number in itertools.count(2))
+    return next(each for each in itertools.chain([path], others) if not os.path.lexists(each))
 
 
 def _is_ours(path: Path) -> bool:

@@ -10,6 +10,7 @@ from typing import Any
 from typer.core import TyperCommand
 
 from camoxpert_cli import console
+from camoxpert_cli.commands.usage_errors import usage_error
 from camoxpert_cli.errors import UsageError, shown
 from camoxpert_cli.user_path import user_path
 
@@ -67,10 +68,21 @@ class SectionedCommand(PrintsHelp, TyperCommand):
     """
 
     def parse_args(self, ctx: Any, args: list[str]) -> Any:
-        # As a path, an empty string would be the current folder.
-        if any(re.fullmatch(r"(--[a-z-]+=)?", each) for each in args):
-            raise UsageError("an argument is empty", "leave it out, or set the shell variable that it comes from")
-        return super().parse_args(ctx, args)
+        given = list(args)  # the parser empties the list
+        for at, text in enumerate(given):
+            # As a path, an empty string would be the current folder.
+            if text == "" or re.fullmatch(r"--[a-z0-9-]+=", text):
+                before = given[at - 1] if at and given[at - 1].startswith("--") else "an argument"
+                raise UsageError(
+                    f"{text.removesuffix('=') or before} is empty",
+                    "leave it out, or set the shell variable that it comes from",
+                )
+        try:
+            return super().parse_args(ctx, args)
+        except Exception as error:
+            if (explained := usage_error(error, ctx, given)) is not None and not ctx.resilient_parsing:
+                raise explained from error
+            raise
 
     def invoke(self, ctx: Any) -> Any:
         for parameter in self.get_params(ctx):

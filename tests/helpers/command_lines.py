@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import ast
+import io
 import json
 import re
 import shlex
 from collections.abc import Iterator
+from contextlib import redirect_stderr
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -84,10 +86,16 @@ def notebook_code() -> list[str]:
 
 
 def parse(line: str) -> tuple[str, dict[str, Any]] | None:
-    """The command that a line calls and its parameters; None where it only prints help. Raises a usage error."""
+    """The command that a line calls and its parameters; None where it only prints help.
+
+    Raises ValueError with what is printed where the line is refused.
+    """
     group, seen = _listener()
     seen.clear()
-    group.main(args=shlex.split(line), prog_name="camox", standalone_mode=False)
+    with redirect_stderr(io.StringIO()) as said:
+        code = group.main(args=shlex.split(line), prog_name="camox", standalone_mode=False)
+    if code:
+        raise ValueError(said.getvalue())
     return seen[0] if seen else None
 
 

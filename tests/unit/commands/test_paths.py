@@ -63,14 +63,21 @@ def test_a_path_that_cannot_be(
     assert [each.name for each in tmp_path.iterdir()] == ["loop"]
 
 
-@pytest.mark.parametrize("words", [["predict", "a.pth", "a.png", "--out", ""], ["eval", ""], ["train", "--preset="]])
-def test_an_empty_argument(capsys: pytest.CaptureFixture[str], words: list[str]) -> None:
+@pytest.mark.parametrize(
+    ("words", "name"),
+    [
+        (["predict", "a.pth", "a.png", "--out", ""], "--out"),
+        (["eval", ""], "an argument"),
+        (["train", "--preset="], "--preset"),
+    ],
+)
+def test_an_empty_argument(capsys: pytest.CaptureFixture[str], words: list[str], name: str) -> None:
     """As a path it would stand for the current folder, and is a shell's variable that was never set."""
     with pytest.raises(SystemExit) as caught:
         GROUP.main(args=words, prog_name="camox")
 
     assert caught.value.code == 2
-    assert capsys.readouterr().err.startswith("Error: an argument is empty\nTry: ")
+    assert capsys.readouterr().err.startswith(f"Error: {name} is empty\nTry: ")
 
 
 @pytest.mark.parametrize("call", [load_model, lambda path: predict(path, "a.jpg"), lambda path: predict("a.pth", path)])
@@ -82,11 +89,11 @@ def test_from_python(call: Any) -> None:
 
 
 def test_home_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """`--out=~/maps` reaches a command as it is typed: no shell looks there."""
+    """`--out=~/predictions` reaches a command as it is typed: no shell looks there."""
     monkeypatch.setenv("HOME", str(tmp_path))
-    (tmp_path / "maps").mkdir()
-    (tmp_path / "maps" / "results.json").touch()
+    (tmp_path / "predictions").mkdir()
+    (tmp_path / "predictions" / "results.json").touch()
 
-    outcome = CliRunner().invoke(app, ["eval", "--predictions", "x", "--masks", "x", "--out=~/maps"])
+    outcome = CliRunner().invoke(app, ["eval", "--predictions", "x", "--masks", "x", "--out=~/predictions"])
 
-    assert f"{tmp_path / 'maps'} already contains results.json" in " ".join(outcome.stderr.split())
+    assert f"{tmp_path / 'predictions' / 'results.json'} already exists" in " ".join(outcome.stderr.split())

@@ -120,8 +120,8 @@ def test_check(own: Path) -> None:
     [
         ("presets show kagle-2xT4", "did you mean kaggle-2xT4?"),
         ("presets check none.yaml", "preset file none.yaml not found"),
-        ("presets shwo baseline", "No such command 'shwo'"),
-        ("presets show", "Missing argument 'NAME'"),
+        ("presets shwo baseline", "unknown command 'shwo'; did you mean show?"),
+        ("presets show", "Error: NAME is missing\nTry:   camox presets show NAME\n"),
     ],
 )
 def test_a_slip_of_the_fingers(arguments: str, expected: str) -> None:

@@ -125,10 +125,10 @@ def test_help_names_every_setting_with_its_default() -> None:
         ("train --epochs 5 --stage1-epochs 9", "train.stage1_epochs is 9"),
         ("train --lr abc --img-size 7", "--lr: train.lr is 'abc'"),
         ("train --preset kagle-2xT4", "did you mean kaggle-2xT4?"),
-        ("train --nonsense", "No such option: --nonsense"),
-        ("work", "No such command 'work'"),
-        ("trian", "No such command 'trian'"),
-        ("worl", "No such command 'worl'.\n"),
+        ("train --nonsense", "Error: unknown option '--nonsense'"),
+        ("work", "unknown command 'work'"),
+        ("trian", "unknown command 'trian'; did you mean train?"),
+        ("worl", "unknown command 'worl'\n"),
     ],
 )
 def test_a_slip_of_the_fingers_is_one_sentence(arguments: str, expected: str) -> None:
