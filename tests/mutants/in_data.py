@@ -591,6 +591,18 @@ MUTANTS = [
         "unit/data/test_writing.py::test_another_process_was_faster",
     ),
     Mutant(
+        "commands/usage_errors.py",
+        "if name in parameter.opts and is_assigned:",
+        "if False:",
+        "unit/commands/test_usage_errors.py",
+    ),
+    Mutant(
+        "targets.py",
+        "        if not is_ours(real):\n",
+        "        if overwrite and not is_ours(real):\n",
+        "unit/test_targets.py",
+    ),
+    Mutant(
         "commands/help.py",
         'text == "" or re.fullmatch',
         "re.fullmatch",

@@ -42,12 +42,15 @@ def test_new_files(tmp_path: Path) -> None:
 
 
 def test_a_file_that_is_there(tmp_path: Path) -> None:
-    """It takes --overwrite, and then only what camox wrote is replaced."""
+    """Only what camox wrote is replaced, with --overwrite, which is suggested for nothing else."""
     (tmp_path / "a").write_bytes(b"mine")
 
     error = refusal(tmp_path / "a", overwrite=False)
     assert (error.message, "--overwrite" in error.hint) == (f"{tmp_path / 'a'} already exists", True)
-    assert "was not written by camox" in refusal(tmp_path / "a", is_ours=lambda _: False).message
+    for overwrite in (False, True):
+        error = refusal(tmp_path / "a", is_ours=lambda _: False, overwrite=overwrite)
+        assert "was not written by camox" in error.message
+        assert "--overwrite" not in error.hint
     check(tmp_path / "a")
 
 

@@ -235,12 +235,14 @@ def test_scores_are_written_whoever_listens(place: Path, monkeypatch: pytest.Mon
     assert run(*command[:-1], "scores").exit_code == 141
     assert len(list(Path("scores").iterdir())) == 3
 
+    theirs = Path("scores", "per_image.csv").read_text() + "theirs"
+
     def faster(_: str) -> None:
-        Path("more", "per_image.csv").write_text("theirs")
+        Path("more", "per_image.csv").write_text(theirs)
 
     monkeypatch.setattr(console, "result", faster)
     assert "more already contains per_image.csv" in refused(*command[:-1], "more")
-    assert [(each.name, each.read_text()) for each in Path("more").iterdir()] == [("per_image.csv", "theirs")]
+    assert [(each.name, each.read_text()) for each in Path("more").iterdir()] == [("per_image.csv", theirs)]
 
 
 def test_permissions_are_kept(place: Path) -> None:
