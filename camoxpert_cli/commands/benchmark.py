@@ -25,7 +25,7 @@ _FLAGS.remove("data.generated_images")
 _HELPS = {
     "model.pretrained": "Treat the backbone as pretrained: its BatchNorm statistics stay fixed. Its weights are random "
     "in any case.",
-    "train.epochs": "Total number of epochs of the full run whose time is computed.",
+    "train.epochs": "Total number of epochs of a full training run, to estimate its hours.",
     "train.stage1_epochs": "How many of these belong to stage 1, in which the backbone is frozen.",
     "train.batch_size": "Per-GPU batch size.",
 }

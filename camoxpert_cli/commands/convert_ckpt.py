@@ -35,7 +35,7 @@ def convert_ckpt(
         Literal["all", "weights"],
         typer.Option(
             metavar="all|weights",
-            help="Whether to keep the training state, such as the optimizer's and the epoch, or only weights.",
+            help="With all, also keep the training state, such as optimizer state and epoch; with weights, drop it.",
         ),
     ] = "all",
     to: Annotated[

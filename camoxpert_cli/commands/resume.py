@@ -48,7 +48,9 @@ _HELPS = {
 
 @with_settings(_FLAGS, helps=_HELPS, defaults=False)
 def resume(
-    run: Annotated[Path, typer.Argument(metavar="RUN", help="Run folder, or a checkpoint of a run.")],
+    run: Annotated[
+        Path, typer.Argument(metavar="RUN", help="Run folder, a folder that contains one, or a checkpoint of a run.")
+    ],
     assignments: Annotated[
         list[str] | None,
         typer.Option("--set", metavar="SECTION.NAME=VALUE", help="Change any other setting; may be repeated."),
@@ -61,9 +63,9 @@ def resume(
     """Resume a run exactly where it was saved.
 
     Uses the newest intact checkpoint in the folder, and all its settings except those given here. On the same
-    machine, the result is bitwise identical to that of an uninterrupted run on a CPU with one thread, and on GPUs if
-    the run was started with --deterministic. Otherwise, the two differ as much as two runs of the same command do. If
-    the folder is read-only, as under /kaggle/input, the run continues in a new one.
+    machine, a resumed and an uninterrupted run are bitwise identical in two cases: on a CPU with one thread, and on
+    GPUs if the run was started with --deterministic. Otherwise, they differ as much as two runs of the same command
+    do. If the folder is read-only, as under /kaggle/input, the run continues in a new one.
 
     \b
     Examples:

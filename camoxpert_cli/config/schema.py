@@ -155,8 +155,8 @@ class RunConfig:
     checkpoint_dir: str | None = setting(None, "run folder; runs/<preset>-<time> if not given", stands_for="DIR")
     resume_from: str | None = setting(
         None,
-        "checkpoint to continue from, written by camox or the original CamoXpert; given a best_model.pth and images "
-        "other than those of its run, a new run starts from its weights",
+        "checkpoint to continue from, written by camox or the original CamoXpert; if it is a best_model.pth and the "
+        "images are not those it was trained on, a new run starts from these weights",
         stands_for="FILE",
     )
     device: Device = setting("auto", "device to run on", original="cuda")
