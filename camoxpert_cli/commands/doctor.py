@@ -31,8 +31,8 @@ def doctor(
     Runs a kernel and a mixed-precision step on every GPU; with several GPUs, also tests copies between them and runs a
     training step with each strategy. Checks the driver, packages, CPU, memory, disk, environment variables and internet
     access. Prints for each check the result, what was run (in brackets) and, if it failed, the fix; crashes and hangs
-    are reported too. Recommends a preset and a strategy. Exits with code 5 if this machine cannot train the preset or,
-    without --preset, cannot train on GPUs.
+    are reported too. Recommends a preset and a strategy. Exits with code 5 if this machine cannot train with the
+    preset or, without --preset, on GPUs.
 
     \b
     Examples:

@@ -56,8 +56,8 @@ def evaluate(
         EmptyMasks,
         typer.Option(
             metavar="reference|exact",
-            help="Scores for empty masks: with reference, those of PySODMetrics; with exact, F, E, IoU and Dice are 1 "
-            "if the prediction is empty too, else 0.",
+            help="How to score empty masks: reference scores them as PySODMetrics does; exact sets F, E, IoU and Dice "
+            "to 1 if the prediction is empty too, else to 0.",
         ),
     ] = "reference",
     tta: Views = None,

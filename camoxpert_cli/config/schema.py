@@ -107,7 +107,8 @@ class TrainConfig:
     stage1_epochs: int = setting(30, "epochs of stage 1, in which the backbone is frozen", low=0)
     batch_size: int = setting(
         8,
-        "per-GPU batch size; auto picks the largest that fits, keeping the global batch size by gradient accumulation",
+        "per-GPU batch size; auto picks the largest that fits, with gradient accumulation that keeps the global batch "
+        "size of the preset or the defaults",
         low=1,
         original="2, split over all GPUs",
         fitted=True,
