@@ -360,3 +360,21 @@ def test_validation_pictures(clean: Path, tmp_path: Path) -> None:
         ["v0", "v1"],
     )
     assert run(clean, *flags[:2]).exit_code == 2
+
+
+@pytest.mark.parametrize(
+    ("flags", "complaint"),
+    [
+        (
+            "--images a --images b --masks c",
+            "--images and --masks belong together: --images has 2 folders, --masks has",
+        ),
+        ("--val-masks c", "together: --val-images is missing, --val-masks has 1 folder"),
+    ],
+)
+def test_folders_that_are_not_paired(flags: str, complaint: str) -> None:
+    """Which of the two flags lacks a folder is told."""
+    outcome = run(*flags.split())
+
+    assert outcome.exit_code == 2
+    assert complaint in outcome.stderr
