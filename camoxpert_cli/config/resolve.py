@@ -79,8 +79,17 @@ def resolve(
     per line.
     """
     problems: list[str] = []
-    chain = collect_chain(preset, problems) if preset is not None else []
-    hint = _PRESETS_HINT if problems else _SETTINGS_HINT if flags or assignments or preset is None else _NAMES_HINT
+    hints: list[str] = []
+    chain = collect_chain(preset, problems, hints) if preset is not None else []
+    hint = (
+        hints[0]
+        if hints
+        else _PRESETS_HINT
+        if problems
+        else _SETTINGS_HINT
+        if flags or assignments or preset is None
+        else _NAMES_HINT
+    )
     start = [
         *(_from_sections(*saved, problems) if saved is not None else []),
         *(item for level in chain for item in _from_sections(level.sections, level.origin, problems, PRESET_WORDS)),
