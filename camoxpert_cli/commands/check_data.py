@@ -171,10 +171,10 @@ def _sets(report: dict[str, Any]) -> list[str]:
     for each in report["sets"]:
         sizes = ["×".join(map(str, size[::-1])) for size in each["sizes"].values()] or ["", "", ""]
         areas = each["areas"]
-        spread = [f"{areas[name]:.1%}" for name in ("smallest", "median", "largest")] if areas else []
+        area = "{smallest:.1%} to {largest:.1%}, median {median:.1%}".format(**areas) if areas else ""
         small = str(areas["small_objects"]) if areas else ""
         files = [str(each["images"]), str(each["masks"])]
-        rows.append([f"{each['role']} {each['name']}", *files, *sizes, " ".join(spread), small])
+        rows.append([f"{each['role']} {each['name']}", *files, *sizes, area, small])
     lines = [console.table(header, rows), *report["notes"]]
     for each in report["sets"]:
         title = f"{each['role']} {each['name']}"

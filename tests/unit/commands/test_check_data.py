@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -85,6 +86,7 @@ def test_sizes_by_area(tmp_path: Path) -> None:
     (each,) = json.loads(run(tmp_path, "--json").stdout)["sets"]
 
     assert each["sizes"] == {"smallest": [100, 5], "median": [30, 30], "largest": [10, 100]}
+    assert re.search(r"\d\.\d% to \d+\.\d%, median \d+\.\d%", run(tmp_path).stdout)
 
 
 def test_many_faults_of_a_kind(tmp_path: Path) -> None:
