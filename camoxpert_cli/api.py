@@ -261,7 +261,7 @@ def _known(settings: dict[str, Any]) -> dict[str, Any]:
         meant = "".join(f"; did you mean {guess}?" for guess in nearest(name, _KEYS))
         problems.append(f"unknown setting {name}{meant}")
     if problems:
-        raise ConfigError("\n".join(sorted(problems)), "camox train --help lists every setting")
+        raise ConfigError("\n".join(sorted(problems)), "camox train --help")
     return {_KEYS[name]: value for name, value in settings.items() if value not in ([], ())}
 
 

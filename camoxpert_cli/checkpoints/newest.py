@@ -19,7 +19,7 @@ def find_checkpoint(source: Path) -> Checkpoint:
             return Checkpoint(source, read_checkpoint(source))
         except CheckpointError as error:
             if any((source.parent / name).is_file() for name in CHECKPOINTS if name != source.name):
-                error.hint = f"{RunFolder(source.parent).resume_command} uses the newest intact checkpoint there"
+                error.hint = f"{RunFolder(source.parent).resume_command}, which uses the newest intact checkpoint there"
             raise
     folder = folder_of(source)
     passed_over = []

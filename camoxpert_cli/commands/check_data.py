@@ -11,6 +11,7 @@ import typer
 
 from camoxpert_cli import console
 from camoxpert_cli.commands.options import AsJson, Quiet, file_path
+from camoxpert_cli.config.parse import describe_unpaired
 from camoxpert_cli.errors import DataError, UsageError
 
 if TYPE_CHECKING:
@@ -63,10 +64,14 @@ def check_data(
     """
     from camoxpert_cli.data import check as engine
 
-    if len(images or []) != len(masks or []):
-        raise UsageError("--images and --masks belong together", "give as many of one as of the other")
-    if len(val_images or []) != len(val_masks or []):
-        raise UsageError("--val-images and --val-masks belong together", "give as many of one as of the other")
+    for flags, first, second in (
+        (("--images", "--masks"), images or [], masks or []),
+        (("--val-images", "--val-masks"), val_images or [], val_masks or []),
+    ):
+        if len(first) != len(second):
+            raise UsageError(
+                describe_unpaired(flags[0], flags[1], len(first), len(second)), "give as many of one as of the other"
+            )
     if not roots and not images and not val_images:
         raise UsageError("no dataset folder was given", "camox check-data DIR")
     if write_clean is not None:
@@ -166,10 +171,10 @@ def _sets(report: dict[str, Any]) -> list[str]:
     for each in report["sets"]:
         sizes = ["×".join(map(str, size[::-1])) for size in each["sizes"].values()] or ["", "", ""]
         areas = each["areas"]
-        spread = [f"{areas[name]:.1%}" for name in ("smallest", "median", "largest")] if areas else []
+        area = "{smallest:.1%} to {largest:.1%}, median {median:.1%}".format(**areas) if areas else ""
         small = str(areas["small_objects"]) if areas else ""
         files = [str(each["images"]), str(each["masks"])]
-        rows.append([f"{each['role']} {each['name']}", *files, *sizes, " ".join(spread), small])
+        rows.append([f"{each['role']} {each['name']}", *files, *sizes, area, small])
     lines = [console.table(header, rows), *report["notes"]]
     for each in report["sets"]:
         title = f"{each['role']} {each['name']}"

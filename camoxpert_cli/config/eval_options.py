@@ -66,6 +66,7 @@ def check_source(
             )
         return
     if (images is None) != (masks is None):
-        raise UsageError("--images and --masks belong together", "--images DIR --masks DIR")
+        missing = "--images" if images is None else "--masks"
+        raise UsageError(f"--images and --masks belong together: {missing} is missing", "--images DIR --masks DIR")
     if not roots and images is None:
         raise UsageError("no test set was given", f"camox eval {checkpoint} --dataset-path DATA")

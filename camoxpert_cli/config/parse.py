@@ -6,6 +6,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from camoxpert_cli import console
 from camoxpert_cli.errors import UsageError, nearest
 
 # Words meant as on or off; a folder with such a name can be given as ./no.
@@ -106,6 +107,16 @@ def parse_names(flag: str, text: str, known: Sequence[str], *, expected: str, ex
         guess = (nearest((unknown or names)[0], known) or [example])[0]
         raise UsageError(f"{flag} is {text!r}, expected {expected}", f"{flag} {guess}")
     return names
+
+
+def describe_unpaired(images_flag: str, masks_flag: str, images: int, masks: int) -> str:
+    """Describe that two flags that belong together were given different numbers of folders, such as 1 and 0."""
+
+    def given(flag: str, count: int) -> str:
+        return f"{flag} has {console.counted(count, 'folder')}" if count else f"{flag} is missing"
+
+    counts = f"{given(images_flag, images)}, {given(masks_flag, masks)}"
+    return f"{images_flag} and {masks_flag} belong together: {counts}"
 
 
 SCALES = (0.75, 1.0, 1.25)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 from pathlib import Path
+from shlex import quote
 from typing import Any
 
 import yaml
@@ -76,8 +77,11 @@ def read_chain(name: str) -> list[Preset]:
     return chain
 
 
-def collect_chain(name: str, problems: list[str]) -> list[Preset]:
-    """Return what can be read of the preset and its parents, eldest first; problems are appended to `problems`."""
+def collect_chain(name: str, problems: list[str], hints: list[str] | None = None) -> list[Preset]:
+    """Return what can be read of the preset and its parents, eldest first.
+
+    Problems are appended to `problems`, and what to do about them, where that is known, to `hints`.
+    """
     chain: list[Preset] = []
     wanted: str | None = name
     while wanted is not None:
@@ -86,6 +90,8 @@ def collect_chain(name: str, problems: list[str]) -> list[Preset]:
             preset = _read(wanted, child.path.parent if child else None, problems)
         except ConfigError as error:
             problems.append(f"{child.origin}: extends is {shown(wanted)}: {error.message}" if child else error.message)
+            if error.hint and hints is not None:
+                hints.append(error.hint)
             break
         if child and any(preset.path == earlier.path for earlier in chain):
             circle = " -> ".join(each.name for each in [*chain, preset])
@@ -132,7 +138,7 @@ def _locate(name: str, beside: Path | None) -> Path:
         except (ValueError, RuntimeError) as error:
             raise ConfigError(f"preset file {shown(name)} not found: {error}") from error
         if not path.exists():
-            raise ConfigError(f"preset file {path} not found")
+            raise ConfigError(f"preset file {path} not found", "check the path for typos, or camox presets")
         return path.resolve()
     # A built-in preset does not depend on the user's own presets.
     own = {} if beside == PRESET_FOLDER else own_presets()
@@ -142,9 +148,15 @@ def _locate(name: str, beside: Path | None) -> Path:
     if name in own:
         return own[name].resolve()
     if name not in built_in:
+        file = (beside or Path()) / name
+        if os.path.isfile(file):  # noqa: PTH113 -- False for an impossible name
+            raise ConfigError(
+                f"the name of a preset file must end in .yaml: {file}", f"rename it, for example to {file.name}.yaml"
+            )
         names = sorted([*built_in, *own])
         expected = f"expected the path of a .yaml file or one of {', '.join(names)}"
-        guess = nearest(name, names)
+        file = Path(f"{file}.yaml")
+        guess = [str(file)] if os.path.isfile(file) else nearest(name, names)  # noqa: PTH113
         meant = f"; did you mean {guess[0]}?" if guess else ""
         raise ConfigError(f"unknown preset {shown(name)}, {expected}{meant}")
     return PRESET_FOLDER / f"{name}.yaml"
@@ -181,7 +193,8 @@ def _parse(path: Path) -> dict[str, Any]:
         text = read_regular(path, _MOST_BYTES).decode("utf-8-sig")
         content = yaml.load(text, Loader=_TextLoader)  # noqa: S506 -- builds nothing but text, lists and dicts
     except OSError as error:
-        raise ConfigError(f"{path} cannot be read: {error.strerror}") from error
+        hint = f"check its permissions: ls -l {quote(str(path))}" if isinstance(error, PermissionError) else ""
+        raise ConfigError(f"{path} cannot be read: {error.strerror}", hint) from error
     except UnicodeDecodeError as error:
         raise ConfigError(f"{path} cannot be read: {error}, expected text in UTF-8") from error
     except RecursionError as error:
@@ -190,7 +203,10 @@ def _parse(path: Path) -> dict[str, Any]:
         mark = getattr(error, "problem_mark", None)
         where = f":{mark.line + 1}" if mark else ""
         problem = one_line(getattr(error, "problem", None) or error)
-        raise ConfigError(f"{path}{where} is not valid YAML: {problem}") from error
+        line = f"line {mark.line + 1}" if mark else "it"
+        fix = f"indent {line} with spaces instead of tabs" if "'\\t'" in problem else f"correct {line}"
+        hint = f"{fix}, then: camox presets check {quote(str(path))}"
+        raise ConfigError(f"{path}{where} is not valid YAML: {problem}", hint) from error
     if content is None:
         return {}
     if not isinstance(content, dict):

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from camoxpert_cli import console
+from camoxpert_cli.config.parse import describe_unpaired
 from camoxpert_cli.config.presets import PRESET_WORDS, collect_chain
 from camoxpert_cli.config.schema import SECTIONS, SETTINGS, Config, DataConfig
 from camoxpert_cli.config.values import AUTO, convert
@@ -18,10 +19,10 @@ from camoxpert_cli.errors import ConfigError, nearest, one_line, shown
 
 DEFAULT_ORIGIN = "default"
 ASSIGNED = "--set"
-_SETTINGS_HINT = "camox train --help lists every setting"
-_PRESETS_HINT = "camox presets lists all presets"
+_SETTINGS_HINT = "camox train --help"
+_PRESETS_HINT = "camox presets"
 # With names as in a file, which differ from flags.
-_NAMES_HINT = "camox presets show baseline --explain lists every setting"
+_NAMES_HINT = "camox presets show baseline --explain"
 
 # Problems shown; a file with more is probably not a preset at all.
 _MOST_TOLD = 50
@@ -78,8 +79,17 @@ def resolve(
     per line.
     """
     problems: list[str] = []
-    chain = collect_chain(preset, problems) if preset is not None else []
-    hint = _PRESETS_HINT if problems else _SETTINGS_HINT if flags or assignments or preset is None else _NAMES_HINT
+    hints: list[str] = []
+    chain = collect_chain(preset, problems, hints) if preset is not None else []
+    hint = (
+        hints[0]
+        if hints
+        else _PRESETS_HINT
+        if problems
+        else _SETTINGS_HINT
+        if flags or assignments or preset is None
+        else _NAMES_HINT
+    )
     start = [
         *(_from_sections(*saved, problems) if saved is not None else []),
         *(item for level in chain for item in _from_sections(level.sections, level.origin, problems, PRESET_WORDS)),
@@ -138,7 +148,8 @@ def _build(given: Sequence[_Given], problems: list[str]) -> tuple[Config, dict[s
         try:
             values[setting.section][setting.name] = convert(setting, item.value)
         except ValueError as error:
-            problems.append(f"{item.origin}: {item.key} is {shown(item.value)}, expected {error}")
+            name = item.origin if item.origin == setting.flag else f"{item.origin}: {item.key}"
+            problems.append(f"{name} is {shown(item.value)}, expected {error}")
         origins[item.key] = item.origin
     return Config(**{name: section(**values[name]) for name, section in SECTIONS.items()}), origins
 
@@ -173,7 +184,12 @@ def _impossible_combinations(config: Config, origins: Mapping[str, str]) -> list
         problems.append(f"{said('model.backbone_weights')}, expected null when {said('model.pretrained')}")
     for images, masks in (("images", "masks"), ("val_images", "val_masks")):
         counts = [len(getattr(data, name)) for name in (images, masks)]
-        if counts[0] != counts[1]:
+        flags = [SETTINGS[f"data.{name}"].flag for name in (images, masks)]
+        if counts[0] == counts[1]:
+            continue
+        if {origins[f"data.{name}"] for name in (images, masks)} <= {*flags, DEFAULT_ORIGIN}:
+            problems.append(describe_unpaired(flags[0], flags[1], counts[0], counts[1]))
+        else:
             problems.append(
                 f"data.{images} lists {console.counted(counts[0], 'folder')} ({origins[f'data.{images}']}), "
                 f"expected as many as data.{masks}, which lists {counts[1]} ({origins[f'data.{masks}']})"

@@ -26,6 +26,7 @@ IMAGE_SUFFIXES = {
     *(".jpg", ".jpeg", ".jpe", ".jp2", ".png", ".bmp", ".dib", ".webp", ".tif", ".tiff", ".gif", ".avif"),
     *(".pgm", ".ppm", ".pbm", ".pnm"),
 }
+_ARCHIVE_SUFFIXES = {".zip", ".tar", ".tgz", ".gz", ".bz2", ".xz", ".zst", ".7z", ".rar"}
 _LAYOUTS = (
     "arrange the folder as Imgs + GT, Train/Image + Train/GT_Object, TrainDataset/Imgs + TrainDataset/GT or "
     "Images/Train + GT; for other folder names use --images DIR --masks DIR; see camox guide data"
@@ -292,16 +293,19 @@ def find_folders(root: Path) -> tuple[list[Folders], list[str]]:
     """Find the sets of a dataset folder, and what was skipped. Raises DataError if the layout is unknown."""
     if not root.is_dir():
         if root.exists():
-            raise DataError(f"{root} is a file, expected a dataset folder", "extract an archive and pass its folder")
-        similar = nearest(root.name, [path.name for path in _subfolders(root.parent)] if root.parent.is_dir() else [])
-        hint = f"{root.parent / similar[0]}, which has a similar name" if similar else "check the path for typos"
-        raise DataError(f"folder {root} not found", hint)
+            hint = (
+                "extract the archive and pass its folder"
+                if root.suffix.lower() in _ARCHIVE_SUFFIXES
+                else "pass the folder of the dataset, or a list written by camox check-data --write-clean"
+            )
+            raise DataError(f"{root} is a file, expected a dataset folder", hint)
+        raise _not_found(root)
     splits, notes = _recognise(root)
     if not splits:
         above = [match for each in root.resolve().parents[:2] for match in find_under(each, 0)]
         known = find_under(root, 2) or above
         hint = f"pass {known[0]}, which has a known layout" if known else _LAYOUTS
-        raise DataError(f"{root} does not have a known dataset layout; it contains {_contents(root)}", hint)
+        raise DataError(f"{root} does not have a known dataset layout; it {_contents(root)}", hint)
     return splits, notes
 
 
@@ -324,7 +328,7 @@ def _recognise(root: Path) -> tuple[list[Folders], list[str]]:
             splits.append(Folders(use, name, *folders))
             notes += _left_out(_subfolders(part), folders)
         elif part:
-            notes.append(f"skipped {part.name}, which contains {_contents(part)}")
+            notes.append(f"skipped {part.name}, which {_contents(part)}")
     if role == "test":
         name, test = parent, root
     if test and (folders := _image_and_mask_folders(test)):
@@ -334,7 +338,7 @@ def _recognise(root: Path) -> tuple[list[Folders], list[str]]:
             if folders := _image_and_mask_folders(each):
                 splits.append(Folders("test", each.name, *folders))
             else:
-                notes.append(f"skipped {each.relative_to(root)}, which contains {_contents(each)}")
+                notes.append(f"skipped {each.relative_to(root)}, which {_contents(each)}")
     if splits:
         used = [_child(below, names) for names in (_TRAIN_FOLDERS, _VAL_FOLDERS, _TEST_FOLDERS)]
         others = [each for each in below if each not in used and _holds_pairs(each)]
@@ -391,7 +395,7 @@ def _read(found: FoundSet, include_noncam: bool) -> tuple[tuple[Pair, ...], str]
 
 def describe_nothing(split: Folders, files: Files) -> str:
     """Describe why two folders have no pair."""
-    where = f"{split.images} contains {_contents(split.images)}; {split.masks} contains {_contents(split.masks)}"
+    where = f"{split.images} {_contents(split.images)}; {split.masks} {_contents(split.masks)}"
     return where + (f"; {_skipped_noncam(files)}" if files.left_out else "")
 
 
@@ -471,10 +475,19 @@ def _entries(folder: Path) -> list[os.DirEntry[str]]:
     try:
         with os.scandir(folder) as entries:
             shown = [each for each in entries if not each.name.startswith((".", "__MACOSX"))]
+    except FileNotFoundError as error:
+        raise _not_found(folder) from error
     except OSError as error:
         hint = "check its permissions" if error.errno in (errno.EACCES, errno.EPERM) else "check the path for typos"
         raise DataError(f"cannot read the folder {folder}: {error.strerror}", hint) from error
     return sorted(shown, key=attrgetter("name"))
+
+
+def _not_found(folder: Path) -> DataError:
+    above = folder.parent
+    similar = nearest(folder.name, [path.name for path in _subfolders(above)] if above.is_dir() else [])
+    hint = f"{above / similar[0]}, which has a similar name" if similar else "check the path for typos"
+    return DataError(f"folder {folder} not found", hint)
 
 
 def _by_stem(paths: Sequence[Path], include_noncam: bool) -> tuple[dict[str, list[Path]], int]:
@@ -502,14 +515,21 @@ def _first_of(names: Sequence[str], kind: str) -> str:
 
 
 def _contents(folder: Path) -> str:
-    """Describe subfolders and the number of files by extension."""
+    """Describe subfolders and the number of files by extension: `contains 2 .txt files and the subfolder a`."""
     entries = _entries(folder)
     folders = [each.name for each in entries if _is_folder(each)]
     endings = Counter(Path(each.name).suffix.lower() or each.name for each in entries if not _is_folder(each))
-    parts = [", ".join(_files_ending(*each) for each in endings.most_common(8))] if endings else []
+    parts = [_files_ending(*each) for each in endings.most_common(8)]
+    if len(endings) > 8:
+        parts.append("other files")
     if folders:
-        parts.append(f"the subfolder{'' if len(folders) == 1 else 's'} {', '.join(folders[:8])}")
-    return " and ".join(parts) or "nothing"
+        named = [*folders[:8], *([f"{len(folders) - 8} more"] if len(folders) > 8 else [])]
+        parts.append(f"the subfolder{'' if len(folders) == 1 else 's'} {_with_and(named)}")
+    return f"contains {_with_and(parts)}" if parts else "is empty"
+
+
+def _with_and(items: Sequence[str]) -> str:
+    return " and ".join(filter(None, [", ".join(items[:-1]), items[-1]]))
 
 
 def _files_ending(ending: str, count: int) -> str:

@@ -17,7 +17,7 @@ from camoxpert_cli.targets import is_plain
 _LIST_SUFFIX = ".json"
 VERSION = 1
 LARGEST_LIST = 2**26  # bytes, half a million pairs
-_HINT = "camox check-data DIR --write-clean LIST.json writes a list of pairs"
+_HINT = "camox check-data DIR --write-clean LIST.json, which writes a list of pairs"
 
 
 @dataclass(frozen=True)

@@ -63,6 +63,4 @@ def refuse_problems(examination: Examination) -> None:
         return
     names = ", ".join(finding.name for finding in problems)
     what = "train on GPUs" if examination.question.preset is None else f"train {examination.question.preset}"
-    raise DeviceError(
-        f"this machine cannot {what} as it is; problems: {names}", problems[0].command or problems[0].advice
-    )
+    raise DeviceError(f"this machine cannot {what}; failed checks: {names}", problems[0].command or problems[0].advice)

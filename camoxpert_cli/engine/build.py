@@ -243,7 +243,7 @@ def _generate(folder: Path, seed: int, data: DataConfig, world: World) -> RunDat
 
 
 def _only_dataset_under(folder: Path) -> Path:
-    hint = "camox train --preset quickstart needs no data; otherwise name the folder with --dataset-path"
+    hint = "camox train --dataset-path DATA; or camox train --preset quickstart, which needs no data"
     found = find_under(folder) if folder.is_dir() else []
     if not found:
         raise DataError(f"no dataset was given, and none was found under {folder}", hint)

@@ -385,7 +385,8 @@ def end_early(run: Run, stop: Stop) -> Outcome:
         )
     else:
         where = "after the last epoch, before the test sets were scored"
-    message = f"{stop.reason} {where}; {_last_good(run)}"
+    is_saved = run.saver.unsaved is None and run.folder.last.exists()
+    message = f"{stop.reason} {where}; {f'saved to {run.folder.last}' if is_saved else _last_good(run)}"
     command = run.folder.resume_command if run.folder.holds_checkpoint else ""
     if run.saver.unsaved is not None:
         hint = f"free some space, then {command}" if command else "free some space"

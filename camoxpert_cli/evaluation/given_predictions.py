@@ -87,10 +87,11 @@ def _pairs(predictions: Path, masks: Path, include_noncam: bool) -> tuple[Pair, 
         )
     for lone, here, other in ((files.lone_images, "prediction", masks), (files.lone_masks, "mask", predictions)):
         if lone:
-            more = f" and {len(lone) - 1} more" if len(lone) > 1 else ""
             what = "mask" if here == "prediction" else "prediction"
+            subject = f"the {here} {lone[0].name} has" if len(lone) == 1 else f"{len(lone)} {here}s have"
+            first = f", the first is {lone[0].name}" if len(lone) > 1 else ""
             raise DataError(
-                f"the {here} {lone[0].name}{more} has no {what} in {other}",
+                f"{subject} no {what} in {other}{first}",
                 "a prediction and its mask must have the same name except for the extension, "
                 "and every mask needs a prediction",
             )

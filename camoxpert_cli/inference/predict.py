@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Generator, Sequence
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -111,6 +111,8 @@ def predict(
     images = _one_for_each_stem(find_images(paths))
     _check_outputs(images, outputs, overwrite, [] if isinstance(source, CamoXpert) else [source])
     network, size = ready_network(source, device, img_size)
+    folders = [outputs.overlay_folder, outputs.folder, *outputs.folder.parents]
+    new_folders = [each for each in folders if not each.exists()]
     outputs.make_folders()
 
     failed = []
@@ -126,6 +128,10 @@ def predict(
                 failed.append(path)
                 console.warn(error.message)
             advance(1, path.name)
+    if len(failed) == len(images):
+        for folder in new_folders:
+            with suppress(OSError):  # not created, or something else was written there
+                folder.rmdir()
     if failed:
         hint = "fix the images named in the warnings and run camox predict on them again"
         if len(images) == 1:

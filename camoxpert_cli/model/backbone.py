@@ -182,8 +182,11 @@ def _load_from_source(name: str, indices: tuple[int, ...]) -> nn.Module:
         with _without_waiting_for_the_hub():
             backbone: nn.Module = timm.create_model(name, features_only=True, out_indices=indices, pretrained=True)
     except Exception as error:  # the hub client raises whatever its transport raises
+        reason = (
+            first_line(error).split(". ")[0].removesuffix(".")
+        )  # what follows is advice on the client's own options
         raise ConfigError(
-            f"the pretrained weights of {name} are not cached and cannot be downloaded: {first_line(error)}",
+            f"the pretrained weights of {name} are not cached and cannot be downloaded: {reason}",
             f"{hint}; see camox guide kaggle-offline",
         ) from error
     return backbone

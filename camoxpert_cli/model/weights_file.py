@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 import pickle
 import re
-import shlex
 import zipfile
 import zlib
 from collections.abc import Mapping
@@ -18,7 +17,7 @@ from safetensors import safe_open
 from torch import Tensor
 
 from camoxpert_cli import console
-from camoxpert_cli.errors import CheckpointError, first_line
+from camoxpert_cli.errors import CheckpointError, first_line, nearest
 
 SAFETENSORS = ".safetensors"
 _SUFFIXES = (".pth", ".pt", ".ckpt", ".bin", SAFETENSORS)
@@ -59,11 +58,10 @@ def read_weights_file(path: Path, *, mmap: bool = False) -> Any:
             f"pass a file, such as {files[0] if files else 'last.pth'}",
         )
     if not path.is_file():
-        look = f"list the folder: ls -l {shlex.quote(str(path.parent))}"
         if path.exists():  # reading a pipe would block, and a device may never end
             raise CheckpointError(f"{path} is a pipe or a device, not a weights file", "copy it into a file first")
         broken = f" (a link to {path.readlink()}, which does not exist)" if path.is_symlink() else ""
-        raise CheckpointError(f"file not found: {path}{broken}", look)
+        raise CheckpointError(f"file not found: {path}{broken}", _similar(path))
     try:
         size = path.stat().st_size
         with path.open("rb") as file:
@@ -93,6 +91,16 @@ def read_weights_file(path: Path, *, mmap: bool = False) -> Any:
         )
     # For mmap, torch needs the path as valid text, which the bytes of a file name need not be.
     return _unpickle(path, archive, mmap and str(path).isprintable())
+
+
+def _similar(path: Path) -> str:
+    """A hint for a file that does not exist: a file next to it with a similar name, if there is one."""
+    try:
+        names = [each.name for each in path.parent.iterdir() if each.is_file()]
+    except OSError:  # no such folder, or not readable
+        names = []
+    similar = nearest(path.name, names)
+    return f"{path.parent / similar[0]}, which has a similar name" if similar else "check the path for typos"
 
 
 def verify_archive(path: Path) -> None:

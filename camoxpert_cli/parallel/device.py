@@ -103,25 +103,24 @@ def _cuda(run: RunConfig, processes: int) -> tuple[torch.device, ...]:
     else:
         wanted = available if run.gpus == "all" or processes > 1 else run.gpus
         numbers = tuple(range(wanted if wanted is not None else min(1, available)))
+    if available == 0 and (numbers or run.device == "cuda" or run.gpus == "all"):
+        asked = f"{len(numbers)} GPUs were" if len(numbers) > 1 else "a GPU was"
+        raise DeviceError(
+            f"{asked} requested, but this machine has none",
+            "camox doctor, which says why; on Kaggle, choose a GPU as accelerator; or use --device cpu",
+        )
     if numbers and max(numbers) >= available:
         asked = (
             f"GPU {max(numbers)} was"
             if run.devices is not None
             else f"{console.counted(len(numbers), 'GPU')} {'was' if len(numbers) == 1 else 'were'}"
         )
-        numbered = ", numbered from 0" if available and run.devices is not None else ""
+        numbered = ", numbered from 0" if run.devices is not None else ""
         raise DeviceError(
-            f"{asked} requested, but this machine has {available or 'none'}{numbered}",
-            _fewer(run, len(numbers), available)
-            if available
-            else "run camox doctor to find out why; on Kaggle, choose a GPU as accelerator; or use --device cpu",
+            f"{asked} requested, but this machine has {available}{numbered}", _fewer(run, len(numbers), available)
         )
     if numbers:
         return tuple(torch.device("cuda", number) for number in numbers)
-    if run.device == "cuda" or run.gpus == "all":
-        raise DeviceError(
-            "a GPU was requested, but this machine has none", "run camox doctor to find out why, or use --device cpu"
-        )
     return (torch.device("cpu"),) * max(1, processes)
 
 

@@ -157,7 +157,7 @@ REFUSALS: dict[str, tuple[Callable[[Path, Path], object], type[CamoxError], str]
         UsageError, "precision is 'fp8', expected one of 'fp32'",
     ),
     "batch": (lambda best, data: evaluate(best, dataset_path=data, batch_size=0), UsageError, "batch_size is 0"),
-    "device": (lambda best, data: evaluate(best, dataset_path=data, device="tpu"), ConfigError, "run.device is 'tpu'"),
+    "device": (lambda best, data: evaluate(best, dataset_path=data, device="tpu"), ConfigError, "--device is 'tpu'"),
     "set": (
         lambda best, data: evaluate(best, dataset_path=data, sets="CAMO", device="cpu"),
         UsageError, "unknown test set 'CAMO', expected one of TINY",

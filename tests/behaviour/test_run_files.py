@@ -290,7 +290,9 @@ def test_interrupted_between_two_files(tiny_data: Path, tmp_path: Path, monkeypa
 
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(Saver, "save_best", pressing)
-    with pytest.raises(Interrupted, match=r"stopped by Ctrl-C in epoch 2 of 2, .* in runs/.*/last\.pth") as caught:
+    with pytest.raises(
+        Interrupted, match=r"stopped by Ctrl-C in epoch 2 of 2, .*; saved to runs/.*/last\.pth"
+    ) as caught:
         train(tiny_plan(tiny_data, tmp_path, checkpoint_dir=None, batch_size=8))
     (folder,) = [RunFolder(path) for path in Path("runs").iterdir()]
     dry = CliRunner().invoke(app, [*shlex.split(caught.value.hint)[1:], "--dry-run"])

@@ -86,7 +86,7 @@ def test_ctrl_c(tiny_data: Path, tmp_path: Path) -> None:
     assert stdout == ""
     assert len(errors) == 1
     assert errors[0].startswith("Error: stopped by Ctrl-C in epoch ")
-    assert errors[0].endswith(f"; the last good weights are in {Path('run') / 'last.pth'}")
+    assert errors[0].endswith(f"; saved to {Path('run') / 'last.pth'}")
     assert "Traceback" not in stderr
     assert "Interrupt" not in stderr
     assert not list(folder.glob(".*"))

@@ -23,7 +23,7 @@ def test_this_machine() -> None:
     for name in ("driver", "torch", "packages", "OpenCV", "CPU", "RAM", "/dev/shm", "disk", "environment", "internet"):
         assert f" {name} " in output
     assert "Recommended until a GPU works: quickstart, strategy single" in output
-    assert "Error: this machine cannot train on GPUs as it is; problems: GPUs" in output
+    assert "Error: this machine cannot train on GPUs; failed checks: GPUs" in output
     assert max(map(len, output.splitlines())) <= 80
 
 

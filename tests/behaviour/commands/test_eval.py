@@ -211,8 +211,16 @@ def test_maps_of_another_size_are_resized(maps: Path, masks: Path) -> None:
     [
         (lambda maps: next(maps.iterdir()).unlink(), "has no prediction in"),
         (lambda maps: next(maps.iterdir()).rename(maps / "stranger.png"), "the prediction stranger.png has no mask in"),
+        (
+            lambda maps: [path.unlink() for path in sorted(maps.iterdir())[1:]],
+            f"{TEST_IMAGES - 1} masks have no prediction in",
+        ),
+        (
+            lambda maps: [shutil.copy(next(maps.iterdir()), maps / f"stranger{name}.png") for name in "ab"],
+            "2 predictions have no mask in",
+        ),
         (lambda maps: next(maps.iterdir()).write_bytes(b"no image"), "cannot be decoded as an image"),
-        (lambda maps: shutil.rmtree(maps), "cannot read the folder"),
+        (lambda maps: shutil.rmtree(maps), " not found"),
     ],
 )
 def test_maps_that_do_not_match(maps: Path, masks: Path, tmp_path: Path, spoil: Any, complaint: str) -> None:

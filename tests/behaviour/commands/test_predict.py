@@ -98,6 +98,20 @@ def test_one_broken_image(checkpoint: Path, folder: Path) -> None:
     assert written(folder / "maps") == ["a.png", "c.png", "overlays/a.jpg", "overlays/c.jpg"]
 
 
+@pytest.mark.parametrize("existed", [True, False])
+def test_no_image_that_can_be_read(checkpoint: Path, folder: Path, existed: bool) -> None:
+    """One alone is told without others, and no empty folder is left; one that was there stays."""
+    (folder / "bad.png").write_text("no image")
+    if existed:
+        (folder / "new").mkdir()
+    outcome = run(checkpoint, "bad.png", "--out", "new/maps", "--overlay")
+
+    assert outcome.exit_code == 3
+    assert "Error: prediction failed for bad.png\nTry:   fix the image and run camox predict again\n" in outcome.stderr
+    assert (folder / "new").exists() == existed
+    assert not (folder / "new" / "maps").exists()
+
+
 @pytest.mark.parametrize(
     ("arguments", "code", "message"),
     [

@@ -56,7 +56,7 @@ def test_a_damaged_file(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match="is corrupt") as caught:
         find_checkpoint(run / "last.pth")
 
-    assert caught.value.hint == f"camox resume {run} uses the newest intact checkpoint there"
+    assert caught.value.hint == f"camox resume {run}, which uses the newest intact checkpoint there"
     assert find_checkpoint(run / "previous.pth").path == run / "previous.pth"
 
 

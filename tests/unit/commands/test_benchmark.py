@@ -50,7 +50,7 @@ def test_more_gpus_than_there_are(arguments: list[str]) -> None:
         ("--sync-batchnorm --device cpu --gpus 1,2", "--sync-batchnorm needs GPUs"),
         ("--out nowhere/x.md", "x.md cannot be written: folder nowhere does not exist"),
         ("--out .", "is a folder"),
-        ("--img-size 1", "data.img_size is '1'"),
+        ("--img-size 1", "--img-size is '1'"),
         ("--preset kaggle", "unknown preset 'kaggle'"),
     ],
 )

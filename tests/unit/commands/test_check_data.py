@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -85,6 +86,7 @@ def test_sizes_by_area(tmp_path: Path) -> None:
     (each,) = json.loads(run(tmp_path, "--json").stdout)["sets"]
 
     assert each["sizes"] == {"smallest": [100, 5], "median": [30, 30], "largest": [10, 100]}
+    assert re.search(r"\d\.\d% to \d+\.\d%, median \d+\.\d%", run(tmp_path).stdout)
 
 
 def test_many_faults_of_a_kind(tmp_path: Path) -> None:
@@ -360,3 +362,21 @@ def test_validation_pictures(clean: Path, tmp_path: Path) -> None:
         ["v0", "v1"],
     )
     assert run(clean, *flags[:2]).exit_code == 2
+
+
+@pytest.mark.parametrize(
+    ("flags", "complaint"),
+    [
+        (
+            "--images a --images b --masks c",
+            "--images and --masks belong together: --images has 2 folders, --masks has",
+        ),
+        ("--val-masks c", "together: --val-images is missing, --val-masks has 1 folder"),
+    ],
+)
+def test_folders_that_are_not_paired(flags: str, complaint: str) -> None:
+    """Which of the two flags lacks a folder is told."""
+    outcome = run(*flags.split())
+
+    assert outcome.exit_code == 2
+    assert complaint in outcome.stderr

@@ -70,7 +70,7 @@ def test_what_to_do(on: Callable[[Readings], None]) -> None:
         "                           pip install --force-reinstall torch torchvision\n"
     ) in outcome.stdout
     assert outcome.stderr == (
-        "Error: this machine cannot train on GPUs as it is; problems: packages\n"
+        "Error: this machine cannot train on GPUs; failed checks: packages\n"
         "Try:   pip install --force-reinstall torch torchvision\n"
     )
 

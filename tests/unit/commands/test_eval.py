@@ -12,7 +12,7 @@ from camoxpert_cli.app import app
 
 @pytest.mark.parametrize(
     ("flags", "exit_code", "message"),
-    [([], 2, "already contains results.json"), (["--overwrite"], 3, "cannot read the folder")],
+    [([], 2, "already contains results.json"), (["--overwrite"], 3, " not found")],
 )
 def test_scores_that_are_there(tmp_path: Path, flags: list[str], exit_code: int, message: str) -> None:
     """Scores of another evaluation are replaced where that was asked for, and else nothing begins."""

@@ -39,7 +39,7 @@ def test_settings(text: str) -> None:
     """Each that is no such number is told, and all at once; so many digits are a number for four of them alone."""
     options = _options("train")
     outcome = CliRunner().invoke(app, ["train", "--device", "cpu", *(f"{each}={text}" for each in options)])
-    told = {line.removeprefix("Error: ").strip().split(":")[0] for line in outcome.stderr.splitlines()}
+    told = {line.removeprefix("Error: ").strip().partition(" is ")[0] for line in outcome.stderr.splitlines()}
 
     assert outcome.exit_code == 2
     unbounded = {flag for flag in options if _FLAGS[flag].type is int and _FLAGS[flag].high is None}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 from pathlib import Path
 from typing import Any
@@ -137,9 +138,37 @@ def test_hints_lead_on(own: Path) -> None:
     """A name that is none is answered by the list, a wrong setting in a file by the settings as files name them."""
     (own / "bad.yaml").write_text("train:\n  epoch: 3\n")
 
-    assert "Try:   camox presets lists all presets\n" in run(*"presets show nix".split()).stderr
-    assert "Try:   camox presets show baseline --explain lists" in run("presets", "check", str(own / "bad.yaml")).stderr
-    assert "Try:   camox train --help lists" in run(*"train --preset quickstart --epochs 0".split()).stderr
+    assert "Try:   camox presets\n" in run(*"presets show nix".split()).stderr
+    assert "Try:   camox presets show baseline --explain\n" in run("presets", "check", str(own / "bad.yaml")).stderr
+    assert "Try:   camox train --help\n" in run(*"train --preset quickstart --epochs 0".split()).stderr
+
+
+def test_hints_for_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file next to the user that was meant is named, and so are the line that is no YAML and permissions."""
+    monkeypatch.chdir(tmp_path)
+    Path("nearby.yaml").write_text("train: {lr: 1e-4}\n")
+    Path("notes.txt").write_text("train: {lr: 1e-4}\n")
+    Path("tab.yaml").write_text("train:\n\tlr: 1e-4\n")
+    Path("open.yaml").write_text("train: {lr: 1e-4\n")
+
+    assert "; did you mean nearby.yaml?" in run("presets", "show", "nearby").stderr
+    assert run("presets", "check", "notes.txt").stderr == (
+        "Error: the name of a preset file must end in .yaml: notes.txt\n"
+        "Try:   rename it, for example to notes.txt.yaml\n"
+    )
+    tab, unfinished = tmp_path.resolve() / "tab.yaml", tmp_path.resolve() / "open.yaml"
+    told = run("presets", "check", "tab.yaml").stderr
+    assert f"Error: {tab}:2 is not valid YAML: " in told.replace("\n", " ")
+    assert told.endswith(f"Try:   indent line 2 with spaces instead of tabs, then: camox presets check {tab}\n")
+    told = run("presets", "check", "open.yaml").stderr
+    assert told.endswith(f"Try:   correct line 2, then: camox presets check {unfinished}\n")
+
+    def refused(*_: object) -> bytes:
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    monkeypatch.setattr("camoxpert_cli.config.presets.read_regular", refused)
+    told = run("train", "--preset", "nearby.yaml", "--dataset-path", "D").stderr
+    assert told.endswith(f"Try:   check its permissions: ls -l {tmp_path.resolve() / 'nearby.yaml'}\n")
 
 
 @pytest.mark.parametrize("command", ["presets", "presets list", "presets show", "presets check"])

@@ -123,7 +123,7 @@ def test_help_names_every_setting_with_its_default() -> None:
     [
         ("train --set train.epoch=3", "did you mean train.epochs?"),
         ("train --epochs 5 --stage1-epochs 9", "train.stage1_epochs is 9"),
-        ("train --lr abc --img-size 7", "--lr: train.lr is 'abc'"),
+        ("train --lr abc --img-size 7", "--lr is 'abc'"),
         ("train --preset kagle-2xT4", "did you mean kaggle-2xT4?"),
         ("train --nonsense", "Error: unknown option '--nonsense'"),
         ("work", "unknown command 'work'"),

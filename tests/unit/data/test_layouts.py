@@ -408,7 +408,7 @@ def test_explicit_folders_that_do_not_match(tmp_path: Path) -> None:
 
     with pytest.raises(DataError, match=r"1 image \(a\.jpg\) has no mask in .*cutouts"):
         find_data([], folders=[(tmp_path / "photos", tmp_path / "cutouts")])
-    with pytest.raises(DataError, match=r"cannot read the folder .*gone: No such file"):
+    with pytest.raises(DataError, match=r"folder .*gone not found"):
         find_data([], folders=[(tmp_path / "photos", tmp_path / "gone")])
 
 
@@ -544,7 +544,7 @@ def test_unknown_layout_tells_what_is_there(tmp_path: Path) -> None:
     with pytest.raises(DataError) as caught:
         find_data([tmp_path])
 
-    assert "2 .txt files, 1 README file, 1 .csv file and the subfolders frames, labels" in caught.value.message
+    assert "2 .txt files, 1 README file, 1 .csv file and the subfolders frames and labels" in caught.value.message
     assert "Imgs + GT" in caught.value.hint
 
 
@@ -569,9 +569,7 @@ def test_layout_without_images(tmp_path: Path) -> None:
     touch(tmp_path / "Imgs", ["a.heic", "b.heic"])
     touch(tmp_path / "GT", [])
 
-    with pytest.raises(
-        DataError, match=r"no image-mask pairs found: .*Imgs contains 2 \.heic files; .*GT contains nothing"
-    ):
+    with pytest.raises(DataError, match=r"no image-mask pairs found: .*Imgs contains 2 \.heic files; .*GT is empty"):
         find_data([tmp_path])
 
 
@@ -711,3 +709,32 @@ def test_overlaps_count_once_in_words(tmp_path: Path) -> None:
     description = find_data([tmp_path, tmp_path / "TrainDataset"]).description
     assert "2 training pairs" in description
     assert "0 training pairs" in description
+
+
+@pytest.mark.parametrize(
+    ("name", "hint"),
+    [
+        ("COD10K.zip", "extract the archive and pass its folder"),
+        ("data.tar.gz", "extract the archive and pass its folder"),
+        ("notes.txt", "pass the folder of the dataset, or a list written by camox check-data --write-clean"),
+    ],
+)
+def test_a_file_that_is_no_folder(tmp_path: Path, name: str, hint: str) -> None:
+    """An archive has to be extracted; of any other file it is told what is expected instead."""
+    (tmp_path / name).touch()
+    with pytest.raises(DataError, match="is a file, expected a dataset folder") as caught:
+        find_data([tmp_path / name])
+
+    assert caught.value.hint == hint
+
+
+def test_a_folder_of_many_kinds(tmp_path: Path) -> None:
+    """What a folder holds is told as a list that ends in `and`, and is cut where it is long."""
+    for index in range(10):
+        (tmp_path / f"part{index}").mkdir()
+        (tmp_path / f"file.x{index}").touch()
+    with pytest.raises(DataError) as caught:
+        find_data([tmp_path])
+
+    assert "1 .x7 file, other files and the subfolders part0, part1, part2, " in caught.value.message
+    assert caught.value.message.endswith("part7 and 2 more")

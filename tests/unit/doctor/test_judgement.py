@@ -163,7 +163,7 @@ def test_no_gpu() -> None:
     assert troubles(examination) == {"GPUs": "problem"}
     assert finding(examination, "GPUs").command == "camox train --preset quickstart"
     assert examination.recommendation.command == "camox train --preset quickstart"
-    with pytest.raises(DeviceError, match="cannot train on GPUs as it is; problems: GPUs"):
+    with pytest.raises(DeviceError, match="cannot train on GPUs; failed checks: GPUs"):
         refuse_problems(examination)
 
 

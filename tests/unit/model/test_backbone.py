@@ -295,7 +295,9 @@ def no_network(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("no_network")
-@pytest.mark.parametrize("reason", ["We couldn't connect to the hub\nfor many reasons", ""])
+@pytest.mark.parametrize(
+    "reason", ["We couldn't connect to the hub\nfor many reasons", "Not on the disk. Set local_files_only.", ""]
+)
 def test_no_network(monkeypatch: pytest.MonkeyPatch, reason: str) -> None:
     """Where weights cannot be fetched, the options that help are named; the backbone is not left random.
 
@@ -316,7 +318,7 @@ def test_no_network(monkeypatch: pytest.MonkeyPatch, reason: str) -> None:
         create_pretrained_backbone("test_resnet", None)
 
     assert "test_resnet" in caught.value.message
-    assert (reason.splitlines() or ["OSError"])[0] in caught.value.message
+    assert caught.value.message.endswith(f": {(reason.splitlines() or ['OSError'])[0].partition('. ')[0]}")
     assert "\n" not in caught.value.message
     assert "--backbone-weights" in caught.value.hint
     assert "--no-pretrained" in caught.value.hint

@@ -317,3 +317,15 @@ def test_very_many_tensors(tmp_path: Path) -> None:
     save_file(names, tmp_path / "many.safetensors")
 
     assert read_weights_file(tmp_path / "many.safetensors")["state_dict"].keys() == names.keys()
+
+
+def test_a_name_that_does_not_exist(tmp_path: Path) -> None:
+    """The hint is a file with a similar name where there is one."""
+    (tmp_path / "best_model.pth").touch()
+    with pytest.raises(CheckpointError, match="file not found") as near:
+        read_weights_file(tmp_path / "best_modl.pth")
+    with pytest.raises(CheckpointError, match="file not found") as far:
+        read_weights_file(tmp_path / "gone" / "x")
+
+    assert near.value.hint == f"{tmp_path / 'best_model.pth'}, which has a similar name"
+    assert far.value.hint == "check the path for typos"

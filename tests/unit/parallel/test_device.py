@@ -74,7 +74,7 @@ def test_several(
 @pytest.mark.parametrize(
     ("settings", "available", "exit_code", "message"),
     [
-        ({"gpus": 1}, 0, 5, "1 GPU was requested, but this machine has none"),
+        ({"gpus": 1}, 0, 5, "a GPU was requested, but this machine has none"),
         ({"gpus": 2}, 0, 5, "2 GPUs were requested, but this machine has none"),
         ({"gpus": 2}, 1, 5, "2 GPUs were requested, but this machine has 1"),
         ({"device": "cuda", "gpus": 8}, 2, 5, "8 GPUs were requested, but this machine has 2"),
