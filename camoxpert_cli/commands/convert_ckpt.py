@@ -57,7 +57,7 @@ def convert_ckpt(
     entry: Annotated[str | None, typer.Option(metavar="NAME", help="Network to use if IN contains several.")] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Convert a checkpoint to other key prefixes or another format.
+    """Convert a checkpoint to other key prefixes or formats.
 
     Removes the key prefixes of DataParallel, torch.compile and others, or adds 'module.'. Finds the network by its key
     names, wherever it is stored in IN and whatever the prefix: IN may come from camox, the original CamoXpert,
