@@ -179,20 +179,20 @@ def test_a_failed_first_try_does_not_lock_its_folder(
     assert (tmp_path / "run" / "config.yaml").exists()
 
 
-def test_masks_are_not_overwritten_by_maps(plain_run: RunFolder, tiny_data: Path, tmp_path: Path) -> None:
-    """`--out` on a folder with somebody's files of the same names is refused; maps of before go where that is meant."""
+def test_masks_are_not_overwritten_by_predictions(plain_run: RunFolder, tiny_data: Path, tmp_path: Path) -> None:
+    """`--out` on a folder with other files of the same names is refused; earlier predictions are replaced if asked."""
     data = tmp_path / "data"
     shutil.copytree(tiny_data, data)
     images, masks = data / "TestDataset" / TEST_SET / "Imgs", data / "TestDataset" / TEST_SET / "GT"
     before = {path.name: path.read_bytes() for path in masks.iterdir()}
     checkpoint = plain_run.best
-    for overwrite, message in ((False, "would overwrite"), (True, "was not written by camox")):
-        with pytest.raises(UsageError, match=message):
+    for overwrite in (False, True):
+        with pytest.raises(UsageError, match="was not written by camox"):
             predict(checkpoint, [images], Outputs(masks), device="cpu", img_size=None, overwrite=overwrite)
-    predict(checkpoint, [images], Outputs(tmp_path / "maps", 0.5), device="cpu", img_size=None, overwrite=False)
-    binary = {path.name: path.read_bytes() for path in (tmp_path / "maps").iterdir()}
-    maps = predict(checkpoint, [images], Outputs(tmp_path / "maps"), device="cpu", img_size=None, overwrite=True)
+    predict(checkpoint, [images], Outputs(tmp_path / "predictions", 0.5), device="cpu", img_size=None, overwrite=False)
+    binary = {path.name: path.read_bytes() for path in (tmp_path / "predictions").iterdir()}
+    written = predict(checkpoint, [images], Outputs(tmp_path / "predictions"), device="cpu", img_size=None, overwrite=True)
 
     assert {path.name: path.read_bytes() for path in masks.iterdir()} == before
-    assert {path.name for path in maps} == before.keys()
-    assert {path.name: path.read_bytes() for path in maps} != binary
+    assert {path.name for path in written} == before.keys()
+    assert {path.name: path.read_bytes() for path in written} != binary
