@@ -191,7 +191,9 @@ def test_masks_are_not_overwritten_by_predictions(plain_run: RunFolder, tiny_dat
             predict(checkpoint, [images], Outputs(masks), device="cpu", img_size=None, overwrite=overwrite)
     predict(checkpoint, [images], Outputs(tmp_path / "predictions", 0.5), device="cpu", img_size=None, overwrite=False)
     binary = {path.name: path.read_bytes() for path in (tmp_path / "predictions").iterdir()}
-    written = predict(checkpoint, [images], Outputs(tmp_path / "predictions"), device="cpu", img_size=None, overwrite=True)
+    written = predict(
+        checkpoint, [images], Outputs(tmp_path / "predictions"), device="cpu", img_size=None, overwrite=True
+    )
 
     assert {path.name: path.read_bytes() for path in masks.iterdir()} == before
     assert {path.name for path in written} == before.keys()
