@@ -132,3 +132,9 @@ def cut(text: str) -> str:
 def nearest(name: str, known: Iterable[str], count: int = 1) -> list[str]:
     """Return the names in `known` most similar to `name`, best first; empty if nothing is close."""
     return difflib.get_close_matches(name, list(known), n=count, cutoff=0.5)
+
+
+def did_you_mean(names: Iterable[str]) -> str:
+    """Return the end of a message that suggests `names`; empty if there are none."""
+    joined = " or ".join(names)
+    return f"; did you mean {joined}?" if joined else ""

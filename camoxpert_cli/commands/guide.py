@@ -10,7 +10,7 @@ import typer
 
 from camoxpert_cli import atomic, console
 from camoxpert_cli.commands.options import file_path
-from camoxpert_cli.errors import UsageError, nearest, shown
+from camoxpert_cli.errors import UsageError, did_you_mean, nearest, shown
 from camoxpert_cli.regular_file import read_regular
 from camoxpert_cli.targets import check_parent, check_targets
 
@@ -65,8 +65,7 @@ def guide(
       camox guide kaggle --notebook camox-kaggle.ipynb
     """
     if topic is not None and topic not in TOPICS:
-        names = nearest(topic.lower(), TOPICS, count=3)
-        meant = f"; did you mean {' or '.join(names)}?" if names else ""
+        meant = did_you_mean(nearest(topic.lower(), TOPICS, count=3))
         raise UsageError(f"the guide has no topic {shown(topic)}{meant}", "camox guide")
     if notebook is not None:
         if topic != "kaggle":

@@ -6,7 +6,7 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
-from camoxpert_cli.errors import UsageError, nearest, shown
+from camoxpert_cli.errors import UsageError, did_you_mean, nearest, shown
 
 # What a metavar stands for.
 _KINDS = {"N": "an integer", "X": "a number"}
@@ -51,8 +51,7 @@ def usage_error(error: Exception, ctx: Any, args: Sequence[str] = ()) -> UsageEr
 
 
 def _meant(name: str, known: Sequence[str]) -> str:
-    names = nearest(name, known, count=2)
-    return f"; did you mean {' or '.join(names)}?" if names else ""
+    return did_you_mean(nearest(name, known, count=2))
 
 
 def _name(parameter: Any) -> str:
