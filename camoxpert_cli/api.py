@@ -28,7 +28,7 @@ from camoxpert_cli.config.eval_options import (
 from camoxpert_cli.config.parse import NO_TTA, parse_tta
 from camoxpert_cli.config.resolve import resolve
 from camoxpert_cli.config.schema import LARGEST_SIDE, MOST_COUNTED, SETTINGS, SMALLEST_SIDE
-from camoxpert_cli.errors import ConfigError, DataError, UsageError, nearest, shown
+from camoxpert_cli.errors import ConfigError, DataError, UsageError, did_you_mean, nearest, shown
 from camoxpert_cli.evaluation import output
 from camoxpert_cli.evaluation.results import Evaluation
 from camoxpert_cli.inference import predict as engine
@@ -256,10 +256,8 @@ def _paths(given: PathLike | Sequence[PathLike]) -> list[Path]:
 
 def _known(settings: dict[str, Any]) -> dict[str, Any]:
     """Return settings by their dotted keys; an empty list counts as not given. Raises ConfigError for unknown names."""
-    problems = []
-    for name in settings.keys() - _KEYS.keys():
-        meant = "".join(f"; did you mean {guess}?" for guess in nearest(name, _KEYS))
-        problems.append(f"unknown setting {name}{meant}")
+    unknown = settings.keys() - _KEYS.keys()
+    problems = [f"unknown setting {name}{did_you_mean(nearest(name, _KEYS))}" for name in unknown]
     if problems:
         raise ConfigError("\n".join(sorted(problems)), "camox train --help")
     return {_KEYS[name]: value for name, value in settings.items() if value not in ([], ())}

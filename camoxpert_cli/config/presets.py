@@ -10,7 +10,7 @@ from typing import Any
 
 import yaml
 
-from camoxpert_cli.errors import ConfigError, nearest, one_line, shown
+from camoxpert_cli.errors import ConfigError, did_you_mean, nearest, one_line, shown
 from camoxpert_cli.regular_file import read_regular
 from camoxpert_cli.user_path import user_path
 
@@ -157,8 +157,7 @@ def _locate(name: str, beside: Path | None) -> Path:
         expected = f"expected the path of a .yaml file or one of {', '.join(names)}"
         file = Path(f"{file}.yaml")
         guess = [str(file)] if os.path.isfile(file) else nearest(name, names)  # noqa: PTH113
-        meant = f"; did you mean {guess[0]}?" if guess else ""
-        raise ConfigError(f"unknown preset {shown(name)}, {expected}{meant}")
+        raise ConfigError(f"unknown preset {shown(name)}, {expected}{did_you_mean(guess)}")
     return PRESET_FOLDER / f"{name}.yaml"
 
 

@@ -15,7 +15,7 @@ from camoxpert_cli.config.parse import describe_unpaired
 from camoxpert_cli.config.presets import PRESET_WORDS, collect_chain
 from camoxpert_cli.config.schema import SECTIONS, SETTINGS, Config, DataConfig
 from camoxpert_cli.config.values import AUTO, convert
-from camoxpert_cli.errors import ConfigError, nearest, one_line, shown
+from camoxpert_cli.errors import ConfigError, did_you_mean, nearest, one_line, shown
 
 DEFAULT_ORIGIN = "default"
 ASSIGNED = "--set"
@@ -81,15 +81,10 @@ def resolve(
     problems: list[str] = []
     hints: list[str] = []
     chain = collect_chain(preset, problems, hints) if preset is not None else []
-    hint = (
-        hints[0]
-        if hints
-        else _PRESETS_HINT
-        if problems
-        else _SETTINGS_HINT
-        if flags or assignments or preset is None
-        else _NAMES_HINT
-    )
+    if problems:
+        hint = hints[0] if hints else _PRESETS_HINT
+    else:
+        hint = _SETTINGS_HINT if flags or assignments or preset is None else _NAMES_HINT
     start = [
         *(_from_sections(*saved, problems) if saved is not None else []),
         *(item for level in chain for item in _from_sections(level.sections, level.origin, problems, PRESET_WORDS)),
@@ -240,8 +235,7 @@ def _is_auto(item: _Given) -> bool:
 
 
 def _did_you_mean(name: str, known: Mapping[str, str]) -> str:
-    guess = nearest(name, known)
-    return f"; did you mean {known[guess[0]]}?" if guess else ""
+    return did_you_mean(known[guess] for guess in nearest(name, known))
 
 
 def _absolute(paths: Sequence[str]) -> tuple[str, ...]:
