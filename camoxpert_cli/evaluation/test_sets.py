@@ -31,7 +31,7 @@ from camoxpert_cli.evaluation.score import score_images
 from camoxpert_cli.inference.out_folder import make_out_folder
 from camoxpert_cli.inference.predictions import grey_prediction, predict_probabilities
 from camoxpert_cli.model.camoxpert import CamoXpert
-from camoxpert_cli.parallel.device import Placement, own_device
+from camoxpert_cli.parallel.device import Placement, own_device, refuse_shared_gpus
 from camoxpert_cli.parallel.precision import choose_dtype
 from camoxpert_cli.parallel.world import World, joined
 from camoxpert_cli.targets import check_targets, within
@@ -59,6 +59,7 @@ def evaluate_checkpoint(
     """
     with joined(_COLLECTIVE_TIMEOUT) as world:
         device = own_device(placement, world)
+        refuse_shared_gpus(device, world)
         if device.type == "cuda":
             torch.cuda.set_device(device)
         dtype = choose_dtype(inference.precision, device)

@@ -117,6 +117,37 @@ _DEVICES = [
         "count = len(devices)",
         "unit/parallel/test_device.py::test_processes_that_were_started",
     ),
+    Mutant(
+        "parallel/device.py",
+        "if len(placement.devices) == 1:",
+        "if world.local_size == 1:",
+        "unit/parallel/test_device.py::test_each_process_sees_its_own_gpu",
+    ),
+    Mutant(
+        "parallel/device.py",
+        "own = platform.node(), str(torch.cuda.get_device_properties(device).uuid)",
+        "own = platform.node(), str(device)",
+        "unit/parallel/test_device.py::test_a_gpu_for_two",
+    ),
+    # The same cards under other names on two machines are not the same.
+    Mutant(
+        "parallel/device.py",
+        "first.setdefault(gpu, rank)",
+        "first.setdefault(gpu[1:], rank)",
+        "unit/parallel/test_device.py::test_a_gpu_for_two",
+    ),
+    Mutant(
+        "launch/decide.py",
+        "    refuse_shared_gpus(device, world)\n",
+        "",
+        "behaviour/launch/test_visible_gpus.py::test_one_gpu_for_both",
+    ),
+    Mutant(
+        "evaluation/test_sets.py",
+        "        refuse_shared_gpus(device, world)\n",
+        "",
+        "behaviour/launch/test_visible_gpus.py::test_one_gpu_for_both_in_an_evaluation",
+    ),
     # A T4 emulates bfloat16, many times slower.
     Mutant(
         "parallel/precision.py",

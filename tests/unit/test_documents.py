@@ -43,6 +43,7 @@ WIDEST_CODE = 78
 FOREIGN = {
     *("--nnodes", "--node-rank", "--nproc-per-node", "--master-addr", "--master-port"),
     *("--local-ranks-filter", "--tee", "--log-dir"),
+    "--gpus-per-task",  # of Slurm
     "--pairs",  # of the benchmarks
     *("--shm-size", "--force-reinstall", "--no-index", "--find-links", "--no-deps", "--wheel-dir", "--dest"),
 }
