@@ -16,6 +16,7 @@ from torch import Tensor
 
 from camoxpert_cli.errors import PeerLostError, first_line
 from camoxpert_cli.parallel.cuda_errors import to_camox_error
+from camoxpert_cli.parallel.rendezvous import fresh_store
 from camoxpert_cli.parallel.worker import (
     is_launched,
     is_worker,
@@ -121,19 +122,25 @@ def joined(timeout: int) -> Iterator[World]:
     rank, size, local_rank, local_size = ranks()
     end_with_parent()
     folder = shared_folder()
-    store = "env://" if folder is None else f"file://{folder / 'store'}"
+    store = None if folder is None else f"file://{folder / 'store'}"
     with member(rank, size, local_rank, local_size, store, timedelta(seconds=timeout)) as world:
         yield world
 
 
 @contextmanager
-def member(rank: int, size: int, local_rank: int, local_size: int, store: str, timeout: timedelta) -> Iterator[World]:
-    """Join a world of `size` processes that rendezvous at `store`, torch's `init_method`; otherwise as `joined`."""
+def member(
+    rank: int, size: int, local_rank: int, local_size: int, store: str | None, timeout: timedelta
+) -> Iterator[World]:
+    """Join a world of `size` processes that rendezvous at `store`, torch's `init_method`; otherwise as `joined`.
+
+    None is for processes that torchrun started.
+    """
     try:
         with _raising_peer_lost():
             dist.init_process_group(
                 "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo",
                 init_method=store,
+                store=None if store is not None else fresh_store(rank, size, timeout),
                 rank=rank,
                 world_size=size,
                 timeout=timeout,
