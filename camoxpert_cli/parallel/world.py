@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ctypes
-import os
 import signal
 import threading
 from collections.abc import Iterator, Sequence
@@ -16,10 +15,9 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from camoxpert_cli import console
 from camoxpert_cli.errors import PeerLostError, first_line
 from camoxpert_cli.parallel.cuda_errors import to_camox_error
-from camoxpert_cli.parallel.rendezvous import fresh_store
+from camoxpert_cli.parallel.rendezvous import fresh_store, warn_if_machines_cannot_join
 from camoxpert_cli.parallel.worker import (
     is_launched,
     is_worker,
@@ -125,7 +123,7 @@ def joined(timeout: int) -> Iterator[World]:
         return
     rank, size, local_rank, local_size = ranks()
     if rank == 0:
-        warn_of_stale_addresses()
+        warn_if_machines_cannot_join()
     end_with_parent()
     folder = shared_folder()
     store = None if folder is None else f"file://{folder / 'store'}"
@@ -194,21 +192,6 @@ def _hearing_signals() -> Iterator[None]:
         yield
     finally:
         give_back(heard)
-
-
-def warn_of_stale_addresses() -> None:
-    """Warn if several torchrun agents may restart their workers, which then look for peers at old addresses.
-
-    torch 2.4 and later keep one store over all restarts, and its prefix counts the restarts of each agent separately:
-    pytorch/pytorch issues 135712 and 167288.
-    """
-    shared = os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
-    counts = [os.environ.get(name, "0") for name in ("GROUP_WORLD_SIZE", "TORCHELASTIC_MAX_RESTARTS")]
-    if shared and counts[0] not in ("0", "1") and counts[1] != "0":
-        console.warn(
-            "torchrun --max-restarts cannot restart the workers of several machines unless this is set on each of them "
-            "before torchrun starts: export TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1"
-        )
 
 
 def end_with_parent() -> None:

@@ -39,6 +39,34 @@ _WORLDS = [
     Mutant("parallel/world.py", "len(key) < self.size", "len(key) <= self.size", f"{_SYNC}::test_groups"),
 ]
 
+_RENDEZVOUS = [
+    # The addresses of killed processes.
+    Mutant(
+        "parallel/rendezvous.py",
+        "return PrefixStore(agree_on_name(store, rank, size, timeout.total_seconds()), store)",
+        "return store",
+        "behaviour/launch/test_torchrun_restarts.py",
+    ),
+    Mutant(
+        "parallel/rendezvous.py",
+        "    store.set(numbers[rank], secrets.token_hex(16))",
+        '    store.set(numbers[rank], "1")',
+        "unit/parallel/test_rendezvous.py::test_no_name_is_used_twice",
+    ),
+    Mutant(
+        "parallel/rendezvous.py",
+        "while there < size:",
+        "while there < 1:",
+        "unit/parallel/test_rendezvous.py::test_no_name_is_used_twice",
+    ),
+    Mutant(
+        "parallel/rendezvous.py",
+        "int(found != name)",
+        "1",
+        "unit/parallel/test_rendezvous.py::test_another_number_of_processes",
+    ),
+]
+
 _SUMS = [
     Mutant("parallel/gradients.py", "strict=True) if count]", "strict=True) if count > 1]", _GRADIENTS),
     Mutant("parallel/gradients.py", "size >= _BUCKET or at == len(tensors) - 1", "size >= _BUCKET", _GRADIENTS),
@@ -184,4 +212,4 @@ _WORKERS = [
     ),
 ]
 
-MUTANTS = [*_WORLDS, *_WORKERS, *_SUMS, *_STRATEGIES, *_DEVICES]
+MUTANTS = [*_WORLDS, *_RENDEZVOUS, *_WORKERS, *_SUMS, *_STRATEGIES, *_DEVICES]
