@@ -281,7 +281,12 @@ _CONTINUE_MUTANTS = [
         f"{_WORLD}::test_handlers_after_joining",
     ),
     Mutant("parallel/world.py", "if callable(handler)}", "}", f"{_WORLD}::test_handlers_after_joining"),
-    Mutant("parallel/world.py", 'counts[0] not in ("0", "1")', "True", f"{_WORLD}::test_restarts_of_several_agents"),
+    Mutant(
+        "parallel/rendezvous.py",
+        'machines not in ("0", "1")',
+        "True",
+        "unit/parallel/test_rendezvous.py::test_machines_that_cannot_join",
+    ),
     # Ranks that found different things train together.
     Mutant(_FOUND, "        if each != positions[0]:", "        if False:", _CONTINUING),
     Mutant(_FOUND, "replace(found.outcome, results=None)", "found.outcome", _CONTINUING),

@@ -63,7 +63,7 @@ _RENDEZVOUS = [
         "parallel/rendezvous.py",
         "int(found != name)",
         "1",
-        "unit/parallel/test_rendezvous.py::test_another_number_of_processes",
+        "unit/parallel/test_rendezvous.py::test_no_name_is_used_twice",
     ),
 ]
 

@@ -10,6 +10,7 @@ import pytest
 import torch.distributed as dist
 from torch.distributed.distributed_c10d import Store
 
+from camoxpert_cli.parallel import rendezvous
 from camoxpert_cli.parallel.rendezvous import agree_on_name, warn_if_machines_cannot_join
 
 SECONDS = 60.0
@@ -23,7 +24,7 @@ def agreed(store: Store, size: int, order: list[int] | None = None) -> set[str]:
         waiting = []
         for rank in order or range(size):
             waiting.append(pool.submit(agree_on_name, store, rank, size, SECONDS))
-            time.sleep(0.06)
+            time.sleep(3 * rendezvous._POLL_SECONDS)
         return {each.result() for each in waiting}
 
 
