@@ -60,14 +60,15 @@ class Job:
         time.sleep(float(draw.uniform(0, _WITHIN if after_a_step else _ANY_TIME)))
         with suppress(ProcessLookupError):
             os.kill(process.pid, signal.SIGSTOP)  # it starts no more while its processes are counted
-        alive = [process.pid, *_started_by(process.pid)]
+        alive = [process.pid, *_started_by(process.pid)] if process.poll() is None else []
         self.orphans.update(alive[1:])
-        victims = alive if draw.integers(2) else [alive[int(draw.integers(len(alive)))]]
+        victims = alive if not alive or draw.integers(2) else [alive[int(draw.integers(len(alive)))]]
         _kill(victims)
         with suppress(ProcessLookupError):
             os.kill(process.pid, signal.SIGCONT)
-        who = "the first" if victims == alive[:1] else f"one of {len(alive)}" if len(victims) == 1 else "all"
-        return self._end(process, f"{gpus}, killed {who} {'after a step' if after_a_step else 'at any time'}")
+        who = "all" if len(victims) > 1 else "the first" if victims == alive[:1] else f"one of {len(alive)}"
+        when = "after a step" if after_a_step else "at any time"
+        return self._end(process, f"{gpus}, killed {who} {when}" if alive else f"{gpus}, ended before it was killed")
 
     def wait_for_orphans(self) -> None:
         """Until no process is left of any run: each has to end by itself, for nobody waits for it any more."""

@@ -42,7 +42,7 @@ WIDEST_CODE = 78
 # Options of other programs that the documents name.
 FOREIGN = {
     *("--nnodes", "--node-rank", "--nproc-per-node", "--master-addr", "--master-port"),
-    *("--local-ranks-filter", "--tee", "--log-dir"),
+    *("--local-ranks-filter", "--tee", "--log-dir", "--rdzv-backend", "--rdzv-endpoint", "--rdzv-id"),
     "--gpus-per-task",  # of Slurm
     "--pairs",  # of the benchmarks
     *("--shm-size", "--force-reinstall", "--no-index", "--find-links", "--no-deps", "--wheel-dir", "--dest"),
