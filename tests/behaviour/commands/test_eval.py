@@ -15,7 +15,8 @@ from typer.testing import CliRunner
 
 from camoxpert_cli.app import app
 from camoxpert_cli.checkpoints.load import load_model
-from camoxpert_cli.inference.predict import Outputs, predict
+from camoxpert_cli.inference.outputs import Outputs
+from camoxpert_cli.inference.predict import predict
 from camoxpert_cli.metrics.image_scores import score_image
 from camoxpert_cli.run_folder import RunFolder
 from tests.helpers.processes import camox
