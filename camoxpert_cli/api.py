@@ -194,9 +194,7 @@ def evaluate(
         inference,
         Protocol(stretch, empty_masks),
         run,
-        save_predictions=_path(save_predictions),
-        overwrite=overwrite,
-        beside=[] if folder is None else output.files_in(folder),
+        output.Destination(folder, _path(save_predictions), overwrite),
         command=(),
     )
     assert evaluation is not None  # a single device is evaluated in this process
