@@ -86,7 +86,7 @@ def note_in(path: Path) -> dict[str, Any]:
         return {}
     try:
         return dict(json.loads(found[0]))
-    except ValueError:
+    except (ValueError, RecursionError):
         return {}
 
 

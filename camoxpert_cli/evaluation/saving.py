@@ -19,7 +19,7 @@ from camoxpert_cli.evaluation.image import score_files
 from camoxpert_cli.evaluation.output import Destination, finished_results
 from camoxpert_cli.evaluation.score import in_order
 from camoxpert_cli.evaluation.score_pool import score_pool
-from camoxpert_cli.inference.provenance import Earlier, find_earlier, settings_of
+from camoxpert_cli.inference.provenance import Earlier, Settings, find_earlier, settings_of
 from camoxpert_cli.metrics.image_scores import ImageScores
 from camoxpert_cli.parallel.world import World
 from camoxpert_cli.targets import check_targets, within
@@ -29,7 +29,7 @@ _HINT = "choose another folder with --save-predictions"
 
 @dataclass(frozen=True)
 class SavedSet:
-    """The prediction files of a test set and their notes, in the order of its images, and those of an earlier try."""
+    """The prediction files of a test set and their notes, in the order of its images, and which are there already."""
 
     folder: Path
     paths: Sequence[Path]
@@ -82,32 +82,18 @@ def plan_files(
     """
     if not destination.writes:
         return Plan(about)
-    folders = {} if destination.predictions is None else _folders(destination.predictions, tests)
-    paths = {name: [within(folders[name], f"{pair.name}.png", _HINT) for pair in tests[name]] for name in folders}
-    every = [path for name in paths for path in paths[name]]
-    read = [*inputs, *(file for pairs in tests.values() for pair in pairs for file in (pair.image, pair.mask))]
-    check_targets(
-        every, _HINT, is_ours=is_own_image, overwrite=destination.replaces, inputs=read, beside=destination.files
-    )
-    atomic.sweep(*every)
+    paths = _checked_paths(destination, tests, inputs)
     digests = digests_of(tests)
+    about = {**about, "checkpoint_sha256": checkpoint, "data_sha256": combined(tests, digests)}
     options = {name: about[name] for name in ("weights", "img_size", "precision")}
     settings = settings_of("camox eval", checkpoint, tta, **options)
-    about = {**about, "checkpoint_sha256": checkpoint, "data_sha256": combined(tests, digests)}
-    saved = {}
-    for name, folder in folders.items():
-        files = dict(zip(paths[name], digests[name], strict=True))
-        earlier = Earlier()
-        if destination.keep:
-            earlier = find_earlier(files, settings, folder, overwrite=destination.overwrite, hint=_HINT)
-        notes = [{**settings, **note} for note in digests[name]]
-        saved[name] = SavedSet(folder, paths[name], notes, earlier, destination.overwrite)
+    saved = {name: _saved_set(destination, paths[name], digests[name], settings) for name in paths}
     results = finished_results(destination, about)
-    kept = sum(len(each.earlier.kept) for each in saved.values())
-    if kept == len(every) and results is not None:
+    count, kept = sum(map(len, paths.values())), sum(len(each.earlier.kept) for each in saved.values())
+    if kept == count and results is not None:
         return Plan(about, saved, results)
     if kept:
-        console.say(f"Kept {kept} of {console.counted(len(every), 'prediction')} in {destination.predictions}")
+        console.say(f"Kept {kept} of {console.counted(count, 'prediction')} in {destination.predictions}")
     return Plan(about, saved)
 
 
@@ -138,6 +124,34 @@ def score_kept(
     return in_order(rows, problem, world)
 
 
-def _folders(root: Path, tests: Iterable[str]) -> dict[str, Path]:
-    """The folders for the predictions; the name of a test set is empty if its folders are directly below the root."""
-    return {name: within(root, name, _HINT) if name else root for name in tests}
+def _checked_paths(
+    destination: Destination, tests: Mapping[str, Sequence[Pair]], inputs: Iterable[Path]
+) -> dict[str, list[Path]]:
+    """The prediction files of each test set, if any are written; all can be. Raises UsageError."""
+    root = destination.predictions
+    if root is None:
+        return {}
+    # The name of a test set is empty if its folders are directly below the root.
+    folders = {name: within(root, name, _HINT) if name else root for name in tests}
+    paths = {name: [within(folders[name], f"{pair.name}.png", _HINT) for pair in tests[name]] for name in tests}
+    every = [path for name in paths for path in paths[name]]
+    check_targets(
+        every,
+        _HINT,
+        is_ours=is_own_image,
+        overwrite=destination.replaces,
+        inputs=[*inputs, *(file for pairs in tests.values() for pair in pairs for file in (pair.image, pair.mask))],
+        beside=destination.files,
+    )
+    atomic.sweep(*every)
+    return paths
+
+
+def _saved_set(
+    destination: Destination, paths: Sequence[Path], digests: Sequence[Note], settings: Settings
+) -> SavedSet:
+    folder, earlier = paths[0].parent, Earlier()
+    if destination.keep:
+        files = dict(zip(paths, digests, strict=True))
+        earlier = find_earlier(files, settings, folder, overwrite=destination.overwrite, hint=_HINT)
+    return SavedSet(folder, paths, [{**settings, **each} for each in digests], earlier, destination.overwrite)

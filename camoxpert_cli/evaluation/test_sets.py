@@ -69,16 +69,10 @@ def evaluate_checkpoint(
             world, lambda: plan_files(destination, pairs, about, digest, inference.tta, [checkpoint, *data.roots])
         )
         network = network_of(content, checkpoint, is_ema).to(device)
-        sets = (
-            []
-            if plan.results is not None
-            else [
-                score_set(
-                    network, name, pairs[name], size, inference, protocol, device, dtype, world, plan.saved.get(name)
-                )
-                for name in pairs
-            ]
-        )
+        sets = [
+            score_set(network, name, pairs[name], size, inference, protocol, device, dtype, world, plan.saved.get(name))
+            for name in (pairs if plan.results is None else ())
+        ]
         if not world.is_main:
             return None
     show = partial(show_image, network, pairs, size, device, dtype, inference.tta)
