@@ -14,6 +14,7 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
+from camoxpert_cli import console
 from camoxpert_cli.app import app
 from camoxpert_cli.data import reading
 from camoxpert_cli.data.dataset import ScoringImages
@@ -391,6 +392,42 @@ def test_a_batch_of_which_some_are_there() -> None:
     assert again.stdout == first.stdout
     after = identities("maps")
     assert {name for name in before if after[name] != before[name]} == {f"{TEST_SET}/test-01.png"}
+
+
+def test_a_batch_that_is_missing_first() -> None:
+    """Scores are in the order of the images, whether these were predicted now or before."""
+    command = [*SCORED, "--overwrite"]
+    run(command)
+    whole = files("scores")
+    Path("maps", TEST_SET, "test-00.png").unlink()
+    shutil.rmtree("scores")
+    run(command, "--continue")
+
+    assert files("scores") == whole
+
+
+def test_an_evaluation_whose_predictions_are_incomplete() -> None:
+    """Scores that are complete are not all that was asked for."""
+    run(SCORED)
+    maps, scores = files("maps"), files("scores")
+    Path("maps", TEST_SET, "test-01.png").unlink()
+    outcome = run(SCORED, "--continue")
+
+    assert f"Kept 2 of {TEST_IMAGES} predictions in maps" in outcome.stderr
+    assert (files("maps"), files("scores")) == (maps, scores)
+
+
+def test_another_evaluation_was_faster(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One with other options that wrote its scores in the meantime keeps them."""
+    command = [*EVAL, "--out", "scores"]
+    run(command, "--img-size", "96")
+    theirs = files("scores")
+    Path("scores").rename("theirs")
+    monkeypatch.setattr(console, "result", lambda _: shutil.copytree("theirs", "scores", dirs_exist_ok=True))
+    refused = run(command, "--continue", code=2)
+
+    assert "scores already contains results.json, which was made with img_size 96" in refused.stderr
+    assert files("scores") == theirs
 
 
 def test_saved_predictions_of_two_kinds_are_not_mixed() -> None:

@@ -86,7 +86,7 @@ def test_notes_that_are_damaged(tmp_path: Path, more: bytes, at: int, suffix: st
     assert (note_in(path), is_complete(path)) == ({}, False)
 
 
-@pytest.mark.parametrize("text", [b"{" + b"[" * 4000 + b"}", b'{"a": }', b'{"a": "\xff"}'])
+@pytest.mark.parametrize("text", [b'{"a": ' + b"[" * 4000 + b"}", b'{"a": }', b'{"a": "\xff"}'])
 def test_notes_that_are_no_json(tmp_path: Path, text: bytes) -> None:
     """A comment of somebody else behind our marker is no note."""
     content = encoded(".jpg", np.zeros((8, 8), np.uint8))
