@@ -95,7 +95,10 @@ MUTANTS = [
         f"{_SAVING}::test_ranks_score_what_is_kept",
     ),
     Mutant(
-        "evaluation/saving.py", "        problem = error", "        raise", f"{_SAVING}::test_ranks_score_what_is_kept"
+        "evaluation/saving.py",
+        "return in_order(rows, problem, world)",
+        "return in_order(rows, None, world)",
+        f"{_SAVING}::test_ranks_score_what_is_kept",
     ),
     Mutant(
         "evaluation/saving.py",
