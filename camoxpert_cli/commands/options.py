@@ -11,7 +11,7 @@ import typer
 
 from camoxpert_cli import console
 from camoxpert_cli.config import eval_options
-from camoxpert_cli.config.schema import LARGEST_SIDE, SETTINGS, SMALLEST_SIDE, Setting
+from camoxpert_cli.config.schema import LARGEST_SIDE, SETTINGS, SMALLEST_SIDE, Setting, field_of
 from camoxpert_cli.config.values import AUTO
 from camoxpert_cli.errors import UsageError, shown
 
@@ -43,7 +43,7 @@ def with_settings(
     text, whole lists or booleans. The configuration checks them, and reports all mistakes together.
     """
     keys = tuple(keys)
-    chosen = {SETTINGS[key].name: SETTINGS[key] for key in keys}
+    chosen = {field_of(SETTINGS[key].name): SETTINGS[key] for key in keys}
 
     def decorate(command: Callable[..., None]) -> Callable[..., None]:
         # Typer reads annotations from the signature; here they are still strings.
@@ -77,7 +77,7 @@ def _given(chosen: Mapping[str, Setting], arguments: Mapping[str, Any]) -> dict[
 def _parameter(setting: Setting, text: str, *, autos: bool) -> inspect.Parameter:
     names = [setting.flag]
     kind: Any = str | None
-    if setting.type is bool:
+    if setting.is_switch:
         names = [f"{setting.flag}/--no-{setting.flag[2:]}"]
         kind = bool | None
     elif setting.type == tuple[str, ...]:
@@ -90,7 +90,7 @@ def _parameter(setting: Setting, text: str, *, autos: bool) -> inspect.Parameter
         show_default=False,
     )
     return inspect.Parameter(
-        setting.name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=Annotated[kind, option]
+        field_of(setting.name), inspect.Parameter.KEYWORD_ONLY, default=None, annotation=Annotated[kind, option]
     )
 
 
@@ -102,7 +102,7 @@ def _notes(setting: Setting) -> str:
     notes = []
     if setting.default is not None and setting.default != ():
         shown = setting.default
-        if setting.type is bool:
+        if setting.is_switch:
             shown = "on" if setting.default else "off"
         notes.append(f"default: {shown}")
     if setting.original:
@@ -111,7 +111,7 @@ def _notes(setting: Setting) -> str:
 
 
 def _metavar(setting: Setting, *, autos: bool) -> str | None:
-    if setting.type is bool:
+    if setting.is_switch:
         return None
     kinds = (setting.type, *get_args(setting.type))
     texts = [choice for kind in kinds for choice in get_args(kind) if isinstance(choice, str)]
