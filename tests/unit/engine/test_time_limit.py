@@ -21,13 +21,6 @@ from camoxpert_cli.engine.time_limit import (
 from camoxpert_cli.errors import UsageError
 
 
-@pytest.fixture(autouse=True)
-def _no_job(monkeypatch: pytest.MonkeyPatch) -> None:
-    """These tests may run in a Slurm job of their own."""
-    monkeypatch.delenv(SLURM_END, raising=False)
-    monkeypatch.delenv("SLURM_JOB_ID", raising=False)
-
-
 def test_a_name_with_brackets(tmp_path: Path) -> None:
     """A process may be called anything; its start is the twenty-second field all the same."""
     uptime = time.clock_gettime(time.CLOCK_BOOTTIME)
