@@ -32,6 +32,10 @@ for _name in (
 ):
     os.environ.pop(_name, None)
 
+# A scheduler's job in which tests run would have every run continued, and ended at the job's time limit.
+for _name in ("SLURM_JOB_ID", "SLURM_JOB_END_TIME", "SKYPILOT_TASK_ID", "JOB_COMPLETION_INDEX"):
+    os.environ.pop(_name, None)
+
 # The time that an example takes says more about the machine than about the code.
 settings.register_profile("camox", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("camox")
