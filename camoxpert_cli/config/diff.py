@@ -32,6 +32,7 @@ _NO_EFFECT = {
     "run.save_every",
     "run.time_limit",
     "run.session_limit",
+    "run.report",
     "run.tensorboard",
 }
 _ROUNDING = {
