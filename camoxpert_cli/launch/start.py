@@ -16,7 +16,7 @@ from camoxpert_cli.data.cores import cores_each
 from camoxpert_cli.engine.outcome import Outcome
 from camoxpert_cli.engine.plan import Plan
 from camoxpert_cli.errors import DeviceError, TrainingError, UsageError
-from camoxpert_cli.launch import autobatch, workers
+from camoxpert_cli.launch import autobatch, unfinished, workers
 from camoxpert_cli.launch.decide import agree, decide, name_for
 from camoxpert_cli.parallel import worker
 from camoxpert_cli.parallel.determinism import deterministic
@@ -40,12 +40,14 @@ def start(
     The run folder is locked from the start, so that what is read there stays valid. `as_read` are the `stamps` of the
     checkpoint's folder before `checkpoint` was read. Time limits count from `began`, in seconds of `time.monotonic`, or
     from the start of this process. If torchrun started several processes, only the first returns results. Raises
-    CamoxError, also for the error of a process that it started.
+    CamoxError, also for the error of a process that it started; Interrupted with `run.unfinished_exit_code` if given.
     """
     with (
+        unfinished.interrupted_with(unfinished.code_of(resolved.config)),
         deterministic(resolved.config.train.deterministic),
         _keeping_folder(resolved, checkpoint) as (resolved, folder),
     ):
+        unfinished.warn_of_torchrun(resolved.config, folder.path)
         if checkpoint is not None and as_read is not None:
             _refuse_stale(checkpoint, folder, as_read)
         plan = decide(resolved, checkpoint, began)

@@ -295,8 +295,8 @@ MUTANTS = [
     ),
     Mutant(
         "commands/train.py",
-        "print_outcome(start(resolved), as_json=as_json)",
-        "print_outcome(start(resolved))",
+        "finish(outcome, as_json=as_json)",
+        "finish(outcome, as_json=False)",
         "behaviour/test_run_files.py::test_commands_print_json",
     ),
     Mutant(

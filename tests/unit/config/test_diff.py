@@ -60,7 +60,7 @@ MEANT: dict[str, dict[str, Any]] = {
         **{"data.val_images": ["moved"], "data.val_masks": ["moved"], "data.cache": "moved", "data.num_workers": 1},
         **{"model.backbone_weights": "moved.pth", "run.target_iou": 0.7, "run.max_restarts": 3},
         **{"run.collective_timeout": "1h", "run.save_every": "5m", "run.time_limit": "1h", "run.session_limit": "12h"},
-        **{"run.report": False, "run.tensorboard": True},
+        **{"run.unfinished_exit_code": 85, "run.report": False, "run.tensorboard": True},
     },
     # The same sums, added up in another order.
     "rounding": {
