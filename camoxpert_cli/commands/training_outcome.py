@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shlex
 from collections.abc import Mapping
 from typing import Any
 
@@ -81,7 +80,7 @@ def _print_summary(outcome: Outcome, results: Mapping[str, Any]) -> None:
         passed = results["seconds_to_target"]
         when = "not reached" if passed is None else f"reached after {format_duration(passed)}"
         console.say(f"Target           validation IoU {target:g}: {when}")
-    console.say(f"Next             camox predict {shlex.quote(str(folder.best))} IMAGE... --out predictions")
+    console.say(f"Next             {folder.predict_command}")
     console.say(f"                 {folder.resume_command} --epochs {2 * config.train.epochs}")
     if outcome.generated:
         console.say("                 camox train --dataset-path YOUR_DATA")

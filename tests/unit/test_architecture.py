@@ -33,7 +33,7 @@ LAYERS = [
     {"evaluation"},
     {"engine"},
     {"launch"},
-    {"benchmark", "doctor"},
+    {"benchmark", "doctor", "status"},
     {"commands"},
     {"api"},
     {"app"},
