@@ -80,8 +80,7 @@ def _lines(run: RunStatus, now: float) -> list[tuple[str, str]]:
         state = {True: "intact", False: "damaged", None: "not verified"}[each.intact]
         reason = f" ({each.problem})" if each.problem else ""
         lines.append((name, f"{console.byte_size(each.size)}, {ago(each.modified)}, {state}{reason}"))
-    lines.append(("Next", run.next or "start a new run in another folder" if not run.complete else run.next or ""))
-    return lines
+    return [*lines, ("Next", run.next or _without_command(run))]
 
 
 def _state(run: RunStatus) -> str:
@@ -108,6 +107,12 @@ def _saved(run: RunStatus) -> str:
     if run.saved >= run.position:
         return f"{run.checkpoint}, up to this position"
     return f"{run.checkpoint}, {_place(run.saved)}; resuming from it repeats {_lost(run)}"
+
+
+def _without_command(run: RunStatus) -> str:
+    if run.complete:
+        return "nothing: the best weights are no longer here"
+    return "start a new run in another folder" if run.checkpoints else "start it again, as it was started"
 
 
 def _place(position: Position) -> str:

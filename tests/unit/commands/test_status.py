@@ -99,7 +99,8 @@ def test_running(run: RunFolder, monkeypatch: pytest.MonkeyPatch, running: bool 
 
 def test_stations(run: RunFolder) -> None:
     """Nothing saved, all saved, whole epochs to repeat, trained without scores, no settings."""
-    all_saved = lines(run)["Saved"], (write_last(run.last, 2, 6), lines(run)["Saved"])[1]
+    write_last(run.last, 2, 6)
+    all_saved = lines(run)["Saved"]
     write_last(run.last, 1, 4)
     epochs = lines(run)["Saved"]
     write_last(run.last, 6, 0)
@@ -111,7 +112,7 @@ def test_stations(run: RunFolder) -> None:
     run.last.unlink()
     nothing = lines(run)
 
-    assert all_saved[1] == "last.pth, up to this position"
+    assert all_saved == "last.pth, up to this position"
     assert epochs == "last.pth, 4 images into epoch 2; resuming from it repeats 10 images"
     assert trained["Status"] == "unfinished, not running on this machine, trained, but not scored"
     assert trained["Remaining"] == "0s"
@@ -122,6 +123,16 @@ def test_stations(run: RunFolder) -> None:
 
 
 UNKNOWN = "not known before an epoch is complete"
+
+
+def test_no_command(run: RunFolder, tmp_path: Path) -> None:
+    """A run that Python started is started by Python again; of a complete one the best weights may be gone."""
+    begun = lines(write_begun(tmp_path / "other", command=["train.py"]))
+    complete(run)
+    run.best.unlink()
+
+    assert begun["Next"] == "start it again, as it was started"
+    assert lines(run)["Next"] == "nothing: the best weights are no longer here"
 
 
 def test_epochs_to_repeat_of_unknown_length(run: RunFolder) -> None:
