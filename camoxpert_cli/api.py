@@ -27,11 +27,12 @@ from camoxpert_cli.config.eval_options import (
 )
 from camoxpert_cli.config.parse import NO_TTA, parse_tta
 from camoxpert_cli.config.resolve import resolve
-from camoxpert_cli.config.schema import LARGEST_SIDE, MOST_COUNTED, SETTINGS, SMALLEST_SIDE
+from camoxpert_cli.config.schema import LARGEST_SIDE, MOST_COUNTED, SETTINGS, SMALLEST_SIDE, name_of
 from camoxpert_cli.errors import ConfigError, DataError, UsageError, did_you_mean, nearest, shown
 from camoxpert_cli.evaluation import output
 from camoxpert_cli.evaluation.results import Evaluation
 from camoxpert_cli.inference import predict as engine
+from camoxpert_cli.inference.outputs import Outputs
 from camoxpert_cli.launch.evaluate import evaluate as evaluate_checkpoint
 from camoxpert_cli.launch.start import start
 from camoxpert_cli.model.camoxpert import CamoXpert
@@ -121,7 +122,7 @@ def predict(
         paths = [each for each in asked if isinstance(each, Path)]
         if len(paths) < len(asked):
             raise UsageError("an array has no file name for its prediction", "pass paths, or omit out=")
-        outputs = engine.Outputs(_as_path(out), threshold, overlay)
+        outputs = Outputs(_as_path(out), threshold, overlay)
         return engine.predict(source, paths, outputs, device=device, img_size=img_size, overwrite=overwrite, tta=views)
     if threshold is not None or overlay or overwrite:
         raise UsageError(
@@ -193,9 +194,7 @@ def evaluate(
         inference,
         Protocol(stretch, empty_masks),
         run,
-        save_predictions=_path(save_predictions),
-        overwrite=overwrite,
-        beside=[] if folder is None else output.files_in(folder),
+        output.Destination(folder, _path(save_predictions), overwrite),
         command=(),
     )
     assert evaluation is not None  # a single device is evaluated in this process
@@ -209,6 +208,9 @@ def evaluate(
 @explaining_cuda_errors()
 def train(preset: PathLike | None = None, **settings: Any) -> RunFolder:
     """Train with a preset, by name or path, and any settings of `camox train --help`: `epochs=40`, `gpus=2`.
+
+    With `continue_=True`, a run that this call has started in `checkpoint_dir` before is resumed, or left alone if it
+    is complete.
 
     `dataset_path`, `images` and `masks` accept a path or a list of paths. Blocks until the run ends and returns its run
     folder, whose attributes `path`, `best` (weights), `results` (scores, unless a time limit stopped the run), `report`
@@ -255,7 +257,11 @@ def _paths(given: PathLike | Sequence[PathLike]) -> list[Path]:
 
 
 def _known(settings: dict[str, Any]) -> dict[str, Any]:
-    """Return settings by their dotted keys; an empty list counts as not given. Raises ConfigError for unknown names."""
+    """Return settings by their dotted keys; an empty list counts as not given. Raises ConfigError for unknown names.
+
+    A trailing underscore is ignored: `continue_`.
+    """
+    settings = {name_of(name): value for name, value in settings.items()}
     unknown = settings.keys() - _KEYS.keys()
     problems = [f"unknown setting {name}{did_you_mean(nearest(name, _KEYS))}" for name in unknown]
     if problems:

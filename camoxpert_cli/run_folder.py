@@ -67,6 +67,8 @@ _IN_BYTES = {
     "report.html": b"script-src 'sha256-",
 }
 
+_LOCK_POLL_SECONDS = 0.2
+
 # Descriptors that hold a folder lock. Inherited by a loader worker, they would keep the lock after this process died.
 _locks: set[int] = set()
 os.register_at_fork(after_in_child=lambda: _let_go())
@@ -212,12 +214,12 @@ class RunFolder:
         return os.access(self.path, os.W_OK | os.X_OK)
 
     @contextmanager
-    def locked(self, *, shared: bool = False) -> Iterator[None]:
+    def locked(self, *, shared: bool = False, wait: float = 0.0) -> Iterator[None]:
         """Lock the folder for this process, before anything in it is examined.
 
         Creates the folder, and removes it on exit if it is still empty. A launcher and its writing worker hold a
         `shared` lock together, so that the folder stays locked until both have ended. Raises UsageError if another
-        process is using it.
+        process is using it, and still is after `wait` seconds.
         """
         if not self.writes:
             yield
@@ -232,7 +234,7 @@ class RunFolder:
                 raise self._unwritable(error) from error
             _locks.add(self._lock)
             try:
-                self._hold(fcntl.LOCK_SH if shared else fcntl.LOCK_EX)
+                self._hold(fcntl.LOCK_SH if shared else fcntl.LOCK_EX, wait)
                 status = _status(self.path)
                 if status is None or not os.path.samestat(status, os.fstat(self._lock)):
                     continue  # the locked folder no longer exists
@@ -249,16 +251,19 @@ class RunFolder:
         """Let a worker share the lock of this process. Raises UsageError as `locked` does."""
         self._hold(fcntl.LOCK_SH)
 
-    def _hold(self, kind: int) -> None:
+    def _hold(self, kind: int, wait: float = 0.0) -> None:
         assert self._lock is not None
-        with suppress(OSError):  # a file system without locks
-            try:
-                fcntl.flock(self._lock, kind | fcntl.LOCK_NB)
-            except BlockingIOError as error:
+        end, told = time.monotonic() + wait, False
+        while not _locks_now(self._lock, kind):
+            if time.monotonic() >= end:
                 raise UsageError(
                     f"another process is using the run folder {self.path}",
                     "wait for it to end, or choose another folder with --checkpoint-dir",
-                ) from error
+                )
+            if not told:
+                console.say(f"Waiting up to {wait:g} s for another process to stop using {self.path}")
+            told = True
+            time.sleep(_LOCK_POLL_SECONDS)
 
     def _is_named_in_settings(self) -> bool:
         """Return whether config.yaml belongs to a run in this folder, and is not a copy from another one."""
@@ -364,6 +369,17 @@ class RunFolder:
             if path not in self._given_up:
                 console.warn(f"{path} cannot be written: {error.strerror}; training continues without it")
             self._given_up.add(path)
+
+
+def _locks_now(descriptor: int, kind: int) -> bool:
+    """Lock a folder; return whether no other process has it. A file system without locks lets everybody pass."""
+    try:
+        fcntl.flock(descriptor, kind | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError:
+        pass
+    return True
 
 
 def _without_waiting(path: str, flags: int) -> int:

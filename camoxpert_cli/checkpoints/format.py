@@ -129,6 +129,21 @@ class TrainingContent:
         return cls(**{**found, "progress": progress})
 
 
+Settings = dict[str, dict[str, Setting]]
+
+
+@dataclass(frozen=True)
+class StartContent:
+    """How a run was started: its settings `as_given`, and `as_decided`, after they were fitted to the machine.
+
+    By the former, the command that started a run recognizes it when it is run again. The latter have the global batch
+    sizes that a resumed run keeps on any number of GPUs.
+    """
+
+    as_given: Settings
+    as_decided: Settings
+
+
 @dataclass(frozen=True)
 class CheckpointContent:
     """The content of a camox checkpoint, in the order of the file.
@@ -143,15 +158,17 @@ class CheckpointContent:
     epoch: Count | None  # complete epochs
     scores: Scores | None  # validation scores of these weights
     history: list[Row] | None  # one dict per epoch
-    config: dict[str, dict[str, Setting]] | None  # every setting, nested
+    config: Settings | None  # every setting, nested
     versions: dict[str, str] | None  # of camox, torch and others
     training: TrainingContent | None = None  # in `last.pth`, not in `best_model.pth`
     images: str | None = None  # digest of the training images and of those that selected the best epoch
+    start: StartContent | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Return the content of the file."""
         content = {"format": FORMAT, "version": VERSION, **vars(self)}
-        training = content.pop("training")
+        training, start = content.pop("training"), content.pop("start")
+        content |= {} if start is None else {"start": asdict(start)}
         return content if training is None else {**content, "training": training.to_dict()}
 
     @classmethod
@@ -163,8 +180,12 @@ class CheckpointContent:
         content = _with_current_names(content)
         found = {each.name: content.get(each.name) for each in fields(cls)}
         check(cls, found, "")
-        training = found.pop("training")
-        own = cls(**found, training=None if training is None else TrainingContent.from_dict(training))  # type: ignore[arg-type]
+        training, start = found.pop("training"), found.pop("start")
+        own = cls(
+            **found,  # type: ignore[arg-type]
+            training=None if training is None else TrainingContent.from_dict(training),
+            start=None if start is None else StartContent(start["as_given"], start["as_decided"]),
+        )
         _refuse_impossible_seconds("history", own.history or [])
         _refuse_contradictions(own)
         return own
@@ -185,6 +206,9 @@ class Checkpoint(NamedTuple):
             own = CheckpointContent.from_dict(self.content)
             if own.config is not None:
                 from_mapping(own.config, "config")
+            if own.start is not None:
+                from_mapping(own.start.as_given, "start.as_given")
+                from_mapping(own.start.as_decided, "start.as_decided")
         except (WrongEntryError, ConfigError) as error:
             raise CheckpointError(
                 f"{self.path} is not a valid camox checkpoint: {first_line(error)}", "use the previous checkpoint"
@@ -196,6 +220,17 @@ class Checkpoint(NamedTuple):
         """The training state of a camox checkpoint that has one, else None. Raises CheckpointError as `own`."""
         own = self.own
         return None if own is None else own.training
+
+    @property
+    def start(self) -> StartContent | None:
+        """How the run of a camox checkpoint was started; in a file of an earlier version, the run's settings.
+
+        None if the file has no settings. Raises CheckpointError as `own`.
+        """
+        own = self.own
+        if own is None or own.config is None:
+            return None
+        return StartContent(own.config, own.config) if own.start is None else own.start
 
 
 class CheckpointNotWritten(CheckpointError):

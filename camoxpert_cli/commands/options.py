@@ -11,9 +11,10 @@ import typer
 
 from camoxpert_cli import console
 from camoxpert_cli.config import eval_options
-from camoxpert_cli.config.schema import LARGEST_SIDE, SETTINGS, SMALLEST_SIDE, Setting
+from camoxpert_cli.config.schema import LARGEST_SIDE, SETTINGS, SMALLEST_SIDE, Setting, field_of
 from camoxpert_cli.config.values import AUTO
 from camoxpert_cli.errors import UsageError, shown
+from camoxpert_cli.rerun import scheduler_variable
 
 # The callback does everything; a command with this option need not look at its value.
 Quiet: TypeAlias = Annotated[
@@ -43,7 +44,7 @@ def with_settings(
     text, whole lists or booleans. The configuration checks them, and reports all mistakes together.
     """
     keys = tuple(keys)
-    chosen = {SETTINGS[key].name: SETTINGS[key] for key in keys}
+    chosen = {field_of(SETTINGS[key].name): SETTINGS[key] for key in keys}
 
     def decorate(command: Callable[..., None]) -> Callable[..., None]:
         # Typer reads annotations from the signature; here they are still strings.
@@ -77,7 +78,7 @@ def _given(chosen: Mapping[str, Setting], arguments: Mapping[str, Any]) -> dict[
 def _parameter(setting: Setting, text: str, *, autos: bool) -> inspect.Parameter:
     names = [setting.flag]
     kind: Any = str | None
-    if setting.type is bool:
+    if setting.is_switch:
         names = [f"{setting.flag}/--no-{setting.flag[2:]}"]
         kind = bool | None
     elif setting.type == tuple[str, ...]:
@@ -90,7 +91,7 @@ def _parameter(setting: Setting, text: str, *, autos: bool) -> inspect.Parameter
         show_default=False,
     )
     return inspect.Parameter(
-        setting.name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=Annotated[kind, option]
+        field_of(setting.name), inspect.Parameter.KEYWORD_ONLY, default=None, annotation=Annotated[kind, option]
     )
 
 
@@ -102,7 +103,7 @@ def _notes(setting: Setting) -> str:
     notes = []
     if setting.default is not None and setting.default != ():
         shown = setting.default
-        if setting.type is bool:
+        if setting.is_switch:
             shown = "on" if setting.default else "off"
         notes.append(f"default: {shown}")
     if setting.original:
@@ -111,12 +112,27 @@ def _notes(setting: Setting) -> str:
 
 
 def _metavar(setting: Setting, *, autos: bool) -> str | None:
-    if setting.type is bool:
+    if setting.is_switch:
         return None
     kinds = (setting.type, *get_args(setting.type))
     texts = [choice for kind in kinds for choice in get_args(kind) if isinstance(choice, str)]
     word = setting.stands_for or next((_WORDS[kind] for kind in kinds if kind in _WORDS), "")
     return "|".join(filter(None, (word, *texts, AUTO if setting.fitted and autos else "")))
+
+
+Continue: TypeAlias = Annotated[
+    bool | None,
+    typer.Option(
+        "--continue/--no-continue",
+        help="Finish an interrupted command: keep what it wrote with this checkpoint and these options, and compute "
+        "the rest. [default: on in jobs of Slurm, SkyPilot or Kubernetes]",
+    ),
+]
+
+
+def continues(asked: bool | None) -> bool:
+    """Return whether to continue: as `asked`, or if it was not, whether a scheduler may have run the command before."""
+    return scheduler_variable() is not None if asked is None else asked
 
 
 AsJson: TypeAlias = Annotated[bool, typer.Option("--json", help="Print the results as JSON.")]

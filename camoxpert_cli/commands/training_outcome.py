@@ -72,10 +72,10 @@ def _print_summary(outcome: Outcome, results: Mapping[str, Any]) -> None:
     console.say(f"Best weights     {folder.best}, epoch {results['epoch']} of {outcome.epochs}")
     if config.run.report:
         console.say(f"Report           {folder.report}")
-    target, speed = config.run.target_iou, outcome.images / outcome.seconds
-    console.say(
-        f"Training time    {format_duration(outcome.seconds)}, {speed:.1f} img/s including validation and saving"
-    )
+    target, speed = config.run.target_iou, ""
+    if outcome.images:  # unknown if the run was complete before
+        speed = f", {outcome.images / outcome.seconds:.1f} img/s including validation and saving"
+    console.say(f"Training time    {format_duration(outcome.seconds)}{speed}")
     if target is not None:
         passed = results["seconds_to_target"]
         when = "not reached" if passed is None else f"reached after {format_duration(passed)}"

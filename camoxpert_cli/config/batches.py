@@ -30,12 +30,13 @@ def exact_batches(wanted: tuple[int, int], gpus: int) -> list[tuple[int, int, in
     return found
 
 
-def batches_within(config: Config, most: tuple[int, int]) -> Config:
-    """Return `config` with the largest per-GPU batch sizes up to `most` (1 or more) that keep its global batch sizes.
+def batches_within(config: Config, most: tuple[int, int], wanted: tuple[int, int] | None = None) -> Config:
+    """Return `config` with the largest per-GPU batch sizes up to `most` (1 or more) that give the global ones `wanted`.
 
-    If no integers keep them exactly, the batch sizes come as near as possible in both stages.
+    By default these are its own. If no integers give them exactly, the batch sizes come as near as possible in both
+    stages.
     """
-    gpus, wanted = config.gpu_count, config.global_batches
+    gpus, wanted = config.gpu_count, wanted or config.global_batches
     for first, second, steps in exact_batches(wanted, gpus):
         if first <= most[0] and second <= most[1]:
             return _with(config, first, second, steps)

@@ -9,13 +9,13 @@ from typing import Any, Literal
 from camoxpert_cli import console
 from camoxpert_cli.config.batches import BATCH_SETTINGS, exact_batches
 from camoxpert_cli.config.resolve import Resolved
-from camoxpert_cli.config.schema import SETTINGS, Config
+from camoxpert_cli.config.schema import SECTIONS, SETTINGS, Config, field_of
 from camoxpert_cli.errors import ConfigError
 
 Effect = Literal["none", "rounding", "longer", "another run"]
 
 # These identify a session; they are not settings of the run.
-_NOT_COMPARED = {"run.checkpoint_dir", "run.resume_from"}
+_NOT_COMPARED = {"run.checkpoint_dir", "run.resume_from", "run.continue"}
 # Where a run takes place and how it is monitored does not affect its result.
 _NO_EFFECT = {
     "data.dataset_path",
@@ -64,8 +64,18 @@ class Change:
         """Return the effect in words."""
         return _MEANINGS[self.effect]
 
+    @property
+    def old(self) -> str:
+        """Return the value before, as text."""
+        return _text(self.before)
+
+    @property
+    def new(self) -> str:
+        """Return the value after, as text."""
+        return _text(self.after)
+
     def __str__(self) -> str:
-        return f"{self.key} {_text(self.before)} -> {_text(self.after)}: {self.meaning}"
+        return f"{self.key} {self.old} -> {self.new}: {self.meaning}"
 
 
 def changes(before: Config, after: Config) -> list[Change]:
@@ -73,10 +83,22 @@ def changes(before: Config, after: Config) -> list[Change]:
     same_batches = before.global_batches == after.global_batches
     found = []
     for key, setting in SETTINGS.items():
-        old, new = (getattr(getattr(config, setting.section), setting.name) for config in (before, after))
+        old, new = setting.of(before), setting.of(after)
         if old != new and key not in _NOT_COMPARED:
             found.append(Change(key, old, new, _effect(key, old, new, same_batches)))
     return found
+
+
+def with_machine_of(run: Config, command: Config) -> Config:
+    """Return the settings `run` with those of `command` that only say where and how it is trained.
+
+    Batch sizes stay. So does activation checkpointing, which an earlier lack of memory may have turned on.
+    """
+    sections: dict[str, dict[str, Any]] = {section: {} for section in SECTIONS}
+    for key in _NO_EFFECT | _ROUNDING - {"model.gradient_checkpointing"}:
+        setting = SETTINGS[key]
+        sections[setting.section][field_of(setting.name)] = setting.of(command)
+    return Config(**{name: replace(getattr(run, name), **values) for name, values in sections.items()})
 
 
 def keep_global_batches(before: Config, after: Config, given: Sequence[str]) -> Config:

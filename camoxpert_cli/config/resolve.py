@@ -13,7 +13,7 @@ from typing import Any
 from camoxpert_cli import console
 from camoxpert_cli.config.parse import describe_unpaired
 from camoxpert_cli.config.presets import PRESET_WORDS, collect_chain
-from camoxpert_cli.config.schema import SECTIONS, SETTINGS, Config, DataConfig
+from camoxpert_cli.config.schema import SECTIONS, SETTINGS, Config, DataConfig, field_of, name_of
 from camoxpert_cli.config.values import AUTO, convert
 from camoxpert_cli.errors import ConfigError, did_you_mean, nearest, one_line, shown
 
@@ -117,7 +117,7 @@ def from_mapping(content: object, origin: str) -> Config:
 def to_mapping(config: Config) -> dict[str, Any]:
     """Convert to nested plain types (lists for tuples), for YAML, JSON and `from_mapping`."""
     return {
-        section: {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}
+        section: {name_of(name): list(value) if isinstance(value, tuple) else value for name, value in values.items()}
         for section, values in asdict(config).items()
     }
 
@@ -141,7 +141,7 @@ def _build(given: Sequence[_Given], problems: list[str]) -> tuple[Config, dict[s
     for item in given:
         setting = SETTINGS[item.key]
         try:
-            values[setting.section][setting.name] = convert(setting, item.value)
+            values[setting.section][field_of(setting.name)] = convert(setting, item.value)
         except ValueError as error:
             name = item.origin if item.origin == setting.flag else f"{item.origin}: {item.key}"
             problems.append(f"{name} is {shown(item.value)}, expected {error}")
@@ -152,12 +152,8 @@ def _build(given: Sequence[_Given], problems: list[str]) -> tuple[Config, dict[s
 def _impossible_combinations(config: Config, origins: Mapping[str, str]) -> list[str]:
     train, model, data = config.train, config.model, config.data
 
-    def value_of(key: str) -> Any:
-        section, name = key.split(".")
-        return getattr(getattr(config, section), name)
-
     def said(key: str) -> str:
-        return f"{key} is {shown(value_of(key))} ({origins[key]})"
+        return f"{key} is {shown(SETTINGS[key].of(config))} ({origins[key]})"
 
     problems = []
     epochs, stage1_epochs = said("train.epochs"), said("train.stage1_epochs")

@@ -5,6 +5,7 @@ A setting's flag is its own name (`train.stage2_lr` is `--stage2-lr`), so names 
 
 from __future__ import annotations
 
+import keyword
 from collections.abc import Callable
 from dataclasses import dataclass, field, fields, replace
 from typing import Any, Literal, get_args, get_type_hints
@@ -160,6 +161,11 @@ class RunConfig:
         "images are not those it was trained on, a new run starts from these weights",
         stands_for="FILE",
     )
+    continue_: bool | None = setting(
+        None,
+        "if the run folder already contains this run, resume it, or print its results if it is complete; on by default "
+        "if a scheduler or torchrun runs the command again",
+    )
     device: Device = setting("auto", "device to run on", original="cuda")
     gpus: int | Literal["all"] | None = setting(
         None,
@@ -273,6 +279,24 @@ class Setting:
     def is_path(self) -> bool:
         return self.stands_for in ("DIR", "FILE")
 
+    @property
+    def is_switch(self) -> bool:
+        return bool in (self.type, *get_args(self.type))
+
+    def of(self, config: Config) -> Any:
+        """Return the setting's value."""
+        return getattr(getattr(config, self.section), field_of(self.name))
+
+
+def name_of(field_name: str) -> str:
+    """Return the name of the setting in a field, without the underscore of a field that would be a keyword."""
+    return field_name.rstrip("_")
+
+
+def field_of(name: str) -> str:
+    """Return the name of the field of a setting: the inverse of `name_of`."""
+    return f"{name}_" if keyword.iskeyword(name) else name
+
 
 def all_settings() -> dict[str, Setting]:
     """Return every setting by its dotted key, in schema order."""
@@ -281,7 +305,7 @@ def all_settings() -> dict[str, Setting]:
         types = get_type_hints(section)
         for item in fields(section):
             kind = types[item.name]
-            row = Setting(section_name, item.name, kind, item.default, **item.metadata)
+            row = Setting(section_name, name_of(item.name), kind, item.default, **item.metadata)
             if row.high is None and int in (kind, *get_args(kind)):
                 row = replace(row, high=MOST_COUNTED)
             settings[row.key] = row

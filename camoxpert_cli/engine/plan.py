@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 
+from camoxpert_cli.checkpoints.format import Settings
 from camoxpert_cli.config.resolve import from_mapping, to_mapping
 from camoxpert_cli.config.schema import Config
 from camoxpert_cli.engine.strategy_choice import Choice
@@ -24,6 +25,7 @@ class Plan:
 
     `config` has absolute paths and batch sizes that fit in the GPUs' memory. The run is saved in `folder` and resumes
     from `checkpoint`, a file or a run folder, if given. `choice` is the strategy selected by trials, if there were any.
+    `as_given` are the settings of a new run before they were fitted to the machine; None if a saved run is resumed.
     Only the dtype is missing: querying a GPU for it takes memory there, so processes do that once they compute on it.
     """
 
@@ -33,13 +35,16 @@ class Plan:
     placement: Placement
     choice: Choice | None
     deadline: Deadline
+    as_given: Settings | None = None
 
     def going_on(self, config: Config) -> Plan:
         """Return the plan of another attempt, with these settings, from what the run has saved so far, if anything."""
         folder = RunFolder(self.folder)
         # The best weights alone may be older than the checkpoint this run resumed from.
         saved = folder.last.exists() or folder.previous.exists() or (self.checkpoint is None and folder.best.exists())
-        return replace(self, config=config, checkpoint=self.folder if saved else self.checkpoint)
+        if not saved:
+            return replace(self, config=config)
+        return replace(self, config=config, checkpoint=self.folder, as_given=None)
 
     def to_mapping(self) -> dict[str, Any]:
         """Return plain types for JSON."""
@@ -50,6 +55,7 @@ class Plan:
             "placement": {**asdict(self.placement), "devices": [str(each) for each in self.placement.devices]},
             "choice": None if self.choice is None else asdict(self.choice),
             "deadline": None if self.deadline.end == math.inf else asdict(self.deadline),
+            "as_given": self.as_given,
         }
 
     @classmethod
@@ -65,4 +71,5 @@ class Plan:
             Placement(**placement),
             None if choice is None else Choice(**choice),
             Deadline() if deadline is None else Deadline(**deadline),
+            content["as_given"],
         )

@@ -8,11 +8,12 @@ from typing import Literal
 import torch
 
 from camoxpert_cli import console
-from camoxpert_cli.checkpoints.format import Checkpoint, Progress, checkpoint_bytes, read_checkpoint
+from camoxpert_cli.checkpoints.format import Checkpoint, Progress, StartContent, checkpoint_bytes, read_checkpoint
 from camoxpert_cli.checkpoints.load import load_weights
 from camoxpert_cli.checkpoints.newest import find_checkpoint
 from camoxpert_cli.checkpoints.program_layouts import CAMOX, layout_of
 from camoxpert_cli.config.parse import Interval, parse_interval
+from camoxpert_cli.config.resolve import to_mapping
 from camoxpert_cli.config.schema import Config
 from camoxpert_cli.data.cache import open_cache
 from camoxpert_cli.data.cores import auto_workers, usable_cores
@@ -105,7 +106,9 @@ def prepare(
     world.require_all()  # the folder exists on every rank
     keep_log(folder.path)
     folder.require_space(3 * checkpoint_bytes(network, config.train.use_ema))
-    return assemble(config, folder, data, network, placement, world, plan.deadline), checkpoint
+    run = assemble(config, folder, data, network, placement, world, plan.deadline)
+    run.saver.start = _start_of(plan, checkpoint)
+    return run, checkpoint
 
 
 def assemble(
@@ -180,6 +183,15 @@ def enter_phase(run: Run, phase: Phase) -> None:
         backbone = "training the whole backbone"
     epoch = max(phase.first, run.state.progress.epoch) + 1
     console.say(f"Epoch {epoch}: stage {phase.stage.number}, {backbone}")
+
+
+def _start_of(plan: Plan, checkpoint: Checkpoint | None) -> StartContent:
+    """How the run was started: now, or as its checkpoint says."""
+    config = to_mapping(plan.config)
+    if plan.as_given is not None:
+        return StartContent(plan.as_given, config)
+    found = None if checkpoint is None else checkpoint.start
+    return StartContent(config, config) if found is None else found
 
 
 def _choose_workers(asked: int | Literal["auto"], ranks: int) -> int:

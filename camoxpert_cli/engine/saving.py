@@ -23,6 +23,7 @@ from camoxpert_cli.checkpoints.format import (
     CheckpointNotWritten,
     OptimizerState,
     ScalerState,
+    StartContent,
     TrainingContent,
     checkpoint_bytes,
     write_checkpoint,
@@ -56,6 +57,8 @@ class Saver:
         self._world, self._reserve, self._device, self._dtype = world, reserve, device, dtype
         self.write: Callable[[Path, CheckpointContent, Path | None], None] = write_checkpoint
         """Writes a checkpoint to disk and keeps the previous file under the path in the last argument."""
+        self.start: StartContent | None = None
+        """How the run was started, as each checkpoint records."""
         self.trusts_last = False
         """Whether `last.pth` is known to be intact: this session wrote it or resumed from it."""
         self.unsaved: CheckpointNotWritten | None = None
@@ -174,6 +177,7 @@ class Saver:
             config=to_mapping(self._config),
             versions=versions(),
             images=self._data.full_digest,
+            start=self.start,
         )
 
     def _training(self) -> TrainingContent:

@@ -10,7 +10,8 @@ from camoxpert_cli.checkpoints.format import Checkpoint, read_checkpoint
 from camoxpert_cli.config.diff import keep_preset_batches
 from camoxpert_cli.config.lr_scaling import lr_scaling_warning
 from camoxpert_cli.config.parse import parse_duration
-from camoxpert_cli.config.resolve import Resolved, with_absolute_paths
+from camoxpert_cli.config.resolve import Resolved, to_mapping, with_absolute_paths
+from camoxpert_cli.config.schema import Config
 from camoxpert_cli.engine.plan import Plan
 from camoxpert_cli.engine.strategy_choice import Choice
 from camoxpert_cli.engine.tensorboard import summary_writer
@@ -30,6 +31,7 @@ def decide(resolved: Resolved, checkpoint: Checkpoint | None = None, began: floa
     Raises CamoxError.
     """
     run = resolved.config.run
+    as_given = None if checkpoint is not None else to_mapping(given(resolved.config))
     source = checkpoint.path if checkpoint is not None else None if run.resume_from is None else Path(run.resume_from)
     folder = Path(run.checkpoint_dir) if run.checkpoint_dir else default_path(name_for(resolved, checkpoint))
     if checkpoint is None and source is not None and source.is_dir():
@@ -48,7 +50,7 @@ def decide(resolved: Resolved, checkpoint: Checkpoint | None = None, began: floa
     # depend on the current folder. The strategy stays `auto`, because the run may be resumed elsewhere.
     config = replace(
         resolved.config,
-        run=replace(with_count(run, placement), checkpoint_dir=str(folder), resume_from=None),
+        run=replace(with_count(run, placement), checkpoint_dir=str(folder), resume_from=None, continue_=None),
         data=with_absolute_paths(resolved.config.data),
     )
     resolved = keep_preset_batches(replace(resolved, config=config))
@@ -63,7 +65,14 @@ def decide(resolved: Resolved, checkpoint: Checkpoint | None = None, began: floa
         choice = _choose(resolved, placement, checkpoint)
         if choice is not None:
             placement = replace(placement, strategy=choice.strategy)
-    return Plan(resolved.config, folder, source, placement, choice, deadline)
+    return Plan(resolved.config, folder, source, placement, choice, deadline, as_given)
+
+
+def given(config: Config) -> Config:
+    """Return the settings with absolute paths, by which a run is recognized when its command is run again."""
+    source = config.run.resume_from
+    run = replace(config.run, resume_from=None if source is None else str(Path(source).absolute()))
+    return replace(config, run=run, data=with_absolute_paths(config.data))
 
 
 def name_for(resolved: Resolved, checkpoint: Checkpoint | None) -> str | None:

@@ -12,8 +12,8 @@ from typing import Any
 from camoxpert_cli import console
 from camoxpert_cli.checkpoints.format import Checkpoint, Progress
 from camoxpert_cli.checkpoints.newest import find_checkpoint, folder_of
-from camoxpert_cli.checkpoints.original_settings import settings_of_original
-from camoxpert_cli.checkpoints.program_layouts import CAMOX, ORIGINAL, layout_of
+from camoxpert_cli.checkpoints.program_layouts import CAMOX, layout_of
+from camoxpert_cli.checkpoints.saved_settings import saved_settings
 from camoxpert_cli.config.batches import BATCH_SETTINGS
 from camoxpert_cli.config.diff import changes, keep_global_batches
 from camoxpert_cli.config.resolve import Resolved, from_mapping, resolve, with_absolute_paths
@@ -24,7 +24,7 @@ from camoxpert_cli.engine.outcome import Outcome
 from camoxpert_cli.engine.phases import build_phases
 from camoxpert_cli.engine.restoring import NOT_HELD, epochs_done, format_position, refuse_fewer_epochs
 from camoxpert_cli.engine.stages import keep_unfrozen
-from camoxpert_cli.errors import CheckpointError, UsageError
+from camoxpert_cli.errors import UsageError
 from camoxpert_cli.launch.start import start
 from camoxpert_cli.parallel.device import place, with_count
 from camoxpert_cli.parallel.world import expected_size
@@ -99,19 +99,6 @@ def settings_to_go_on(checkpoint: Checkpoint, flags: Mapping[str, Any], assignme
         )
         config = replace(config, data=replace(config.data, cache="auto"))
     return replace(resolved, config=config)
-
-
-def saved_settings(checkpoint: Checkpoint) -> tuple[Mapping[str, Any], str]:
-    """Return the settings of a checkpoint and the name of their origin. Raises CheckpointError if it has none."""
-    content, origin = checkpoint.content, str(checkpoint.path)
-    if (own := checkpoint.own) is not None and own.config is not None:
-        return own.config, origin
-    if layout_of(content) is ORIGINAL and isinstance(content.get("args"), Mapping):
-        return settings_of_original(content["args"]), origin
-    raise CheckpointError(
-        f"{checkpoint.path} contains weights but no settings",
-        f"give the settings: camox train --resume-from {shlex.quote(str(checkpoint.path))} --dataset-path DATA ...",
-    )
 
 
 def _describe(config: Config, checkpoint: Checkpoint) -> list[tuple[str, str]]:

@@ -17,6 +17,7 @@ from camoxpert_cli.engine.outcome import Outcome
 from camoxpert_cli.engine.plan import Plan
 from camoxpert_cli.errors import DeviceError, TrainingError, UsageError
 from camoxpert_cli.launch import autobatch, unfinished, workers
+from camoxpert_cli.launch.continuing import WAIT_FOR_FOLDER, find_run, why_continue
 from camoxpert_cli.launch.decide import agree, decide, name_for
 from camoxpert_cli.parallel import worker
 from camoxpert_cli.parallel.determinism import deterministic
@@ -42,22 +43,28 @@ def start(
     from the start of this process. If torchrun started several processes, only the first returns results. Raises
     CamoxError, also for the error of a process that it started; Interrupted with `run.unfinished_exit_code` if given.
     """
+    reason = why_continue(resolved) if checkpoint is None else None
     with (
         unfinished.interrupted_with(unfinished.code_of(resolved.config)),
         deterministic(resolved.config.train.deterministic),
-        _keeping_folder(resolved, checkpoint) as (resolved, folder),
+        _keeping_folder(resolved, checkpoint, waits=reason is not None) as (resolved, folder),
+        joined(parse_duration(resolved.config.run.collective_timeout)) as world,
     ):
         unfinished.warn_of_torchrun(resolved.config, folder.path)
         if checkpoint is not None and as_read is not None:
             _refuse_stale(checkpoint, folder, as_read)
+        elif checkpoint is None:
+            found = find_run(resolved, folder, world, reason)
+            if found.outcome is not None:
+                return found.outcome
+            resolved, checkpoint = found.resolved, found.checkpoint
         plan = decide(resolved, checkpoint, began)
-        if plan.placement.processes > 1 and not worker.is_worker():
+        if worker.is_worker():
+            plan = agree(plan, resolved, world)
+        elif plan.placement.processes > 1:
             folder.share_lock()
             return _train_in_workers(plan)
-        with joined(parse_duration(plan.config.run.collective_timeout)) as world:
-            if worker.is_worker():
-                plan = agree(plan, resolved, world)
-            return _train(plan, world, checkpoint)
+        return _train(plan, world, checkpoint)
 
 
 def work() -> None:
@@ -77,10 +84,13 @@ def work() -> None:
 
 
 @contextmanager
-def _keeping_folder(resolved: Resolved, checkpoint: Checkpoint | None) -> Iterator[tuple[Resolved, RunFolder]]:
+def _keeping_folder(
+    resolved: Resolved, checkpoint: Checkpoint | None, *, waits: bool
+) -> Iterator[tuple[Resolved, RunFolder]]:
     """Lock the run folder, creating one if none is given; yields the settings that name it, and the folder.
 
-    Of the processes that torchrun started only the first does so; the others learn of it once they have joined.
+    Of the processes that torchrun started only the first does so; the others learn of it once they have joined. A run
+    that was killed may still be saving: under torchrun, and whenever a command `waits`, it is given time to end.
     """
     run = resolved.config.run
     if not worker.is_first():
@@ -90,7 +100,7 @@ def _keeping_folder(resolved: Resolved, checkpoint: Checkpoint | None) -> Iterat
     folder = RunFolder(made or Path(str(run.checkpoint_dir)))
     named = replace(resolved.config, run=replace(run, checkpoint_dir=str(folder.path)))
     try:
-        with folder.locked():
+        with folder.locked(wait=WAIT_FOR_FOLDER if waits or worker.is_worker() else 0.0):
             yield replace(resolved, config=named), folder
     finally:
         for each in () if made is None else (made, made.parent):

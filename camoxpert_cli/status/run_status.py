@@ -146,7 +146,7 @@ def _first_valid(*settings: Mapping[str, Any] | None) -> Config | None:
 
 def _is_scored(folder: RunFolder) -> bool:
     results = _json(folder.results)
-    return isinstance(results, dict) and "validation" in results
+    return isinstance(results, dict) and {"validation", "tests", "epoch"} <= results.keys()  # not of `camox eval`
 
 
 def _json(path: Path) -> Any:

@@ -15,6 +15,7 @@ import pytest
 from camoxpert_cli.checkpoints.format import read_checkpoint
 from tests.behaviour.test_processes import SHORT, the_message, train
 from tests.helpers.at_start import at_start
+from tests.helpers.cut_runs import steps
 from tests.helpers.places import ROOT
 from tests.helpers.processes import TIMEOUT, camox, run, train_command
 from tests.helpers.sabotage import kill, sabotage
@@ -39,6 +40,20 @@ def test_a_signal(tiny_data: Path, tmp_path: Path) -> None:
     code, output = run(camox("resume", str(folder), "--epochs", "2", "--time-limit", "1s"))
     assert code == 85, output
     assert "Resume with: camox resume" in output
+
+
+def test_one_command_until_it_is_complete(tiny_data: Path, tmp_path: Path) -> None:
+    """What a scheduler does: the same command again, for as long as it exits with the code."""
+    folder = tmp_path / "run"
+    command = [*train_command(tiny_run(tiny_data, folder, **SHORT)), "--continue", FLAG, "85"]
+    codes = []
+    for number in ("SIGTERM", "SIGUSR1", None):
+        stops = {} if number is None else sabotage(tmp_path / number, 0, 1, kill("self", number))
+        codes.append(run(command, RANK="0", **stops)[0])
+    again, output = run(command)
+
+    assert (codes, again) == ([85, 85, 0], 0), output
+    assert steps(folder) == [(1, 2), (1, 4), (1, 6), (1, 8)]
 
 
 @pytest.mark.parametrize("number", ["SIGTERM", "SIGUSR1"])

@@ -41,6 +41,11 @@ def content_of(network: nn.Module) -> dict[str, Any]:
     return {"backbone": "test_resnet", "num_experts": 2, "network": state, "ema": ema, "epoch": 3}
 
 
+def stub_content() -> dict[str, Any]:
+    """The same of a stub."""
+    return content_of(Stub())
+
+
 def original(content: dict[str, Any], network: nn.Module, prefix: str = "") -> dict[str, Any]:
     """The same as the original program would have saved it."""
     return {

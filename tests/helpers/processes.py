@@ -28,7 +28,7 @@ def train_command(resolved: Resolved) -> list[str]:
             setting = SETTINGS[f"{section}.{name}"]
             if value is None:
                 continue
-            if setting.type is bool:
+            if setting.is_switch:
                 arguments.append(setting.flag if value else f"--no-{setting.flag[2:]}")
             else:
                 for item in value if isinstance(value, list) else [value]:

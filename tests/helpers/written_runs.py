@@ -73,4 +73,4 @@ def write_settings(folder: Path, config: dict[str, Any]) -> None:
 
 
 def write_results(folder: Path) -> None:
-    (folder / "results.json").write_text(json.dumps({"validation": {"iou": 0.5}, "tests": {}}))
+    (folder / "results.json").write_text(json.dumps({"epoch": 4, "validation": {"iou": 0.5}, "tests": {}}))

@@ -622,7 +622,7 @@ MUTANTS = [
     ),
     Mutant(
         "commands/eval.py",
-        "output.refuse_overwriting(out, overwrite)  # once",
+        "output.refuse_overwriting(out, destination.replaces)  # once",
         "pass  # once",
         "behaviour/commands/test_outputs.py::test_scores_are_written_whoever_listens",
     ),

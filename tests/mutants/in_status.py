@@ -125,7 +125,7 @@ MUTANTS = [
     Mutant(
         "status/run_status.py", "if longer else folder.resume_command", "if False else folder.resume_command", _STATUS
     ),
-    Mutant("status/run_status.py", 'and "validation" in results', "", _STATUS),
+    Mutant("status/run_status.py", ' and {"validation", "tests", "epoch"} <= results.keys()', "", _STATUS),
     Mutant("status/run_status.py", "if all(each.intact is False for", "if all(False for", _STATUS),
     Mutant("status/run_status.py", "rows_of(_json(folder.history))", "()", _STATUS),
     Mutant(

@@ -19,6 +19,7 @@ LAYERS = [
         "markdown",
         "atomic",
         "regular_file",
+        "rerun",
         "signals",
         "supported",
         "targets",

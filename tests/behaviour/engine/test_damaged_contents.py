@@ -14,12 +14,12 @@ from hypothesis import strategies as st
 from camoxpert_cli.checkpoints.format import Checkpoint, read_checkpoint
 from camoxpert_cli.checkpoints.load import fitting_weights, load_weights, trained_size, uses_ema
 from camoxpert_cli.checkpoints.program_layouts import architecture_of, outline
+from camoxpert_cli.checkpoints.saved_settings import saved_settings
 from camoxpert_cli.config.resolve import from_mapping
 from camoxpert_cli.engine.build import check_images
 from camoxpert_cli.engine.restoring import restore
 from camoxpert_cli.engine.run import Run, prepare
 from camoxpert_cli.errors import CheckpointError, ConfigError
-from camoxpert_cli.launch.resume import saved_settings
 from camoxpert_cli.run_folder import RunFolder
 from tests.helpers.tiny_data import tiny_plan
 

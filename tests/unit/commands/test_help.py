@@ -15,6 +15,7 @@ from tests.helpers.command_lines import commands
 WORDINGS = {
     "--batch-size": 3,  # of training, of a resumed run, of benchmarks and scoring
     "--checkpoint-dir": 2,  # a new run, a resumed one
+    "--continue": 2,  # a run; predictions and scores
     "--dry-run": 2,  # convert-ckpt also compares
     "--epochs": 2,  # to train, to compute the time of
     "--gpus": 3,  # of training, of a resumed run; benchmark compares numbers
