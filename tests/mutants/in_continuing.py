@@ -10,7 +10,7 @@ _SAVING = "unit/evaluation/test_saving.py"
 _WRITING = "unit/data/test_writing.py"
 
 MUTANTS = [
-    Mutant("rerun.py", " and int(os.environ[name]) > 0", "", "unit/test_rerun.py"),
+    Mutant("rerun.py", "and int(os.environ[name]) > 0", "", "unit/test_rerun.py"),
     Mutant("regular_file.py", "if not status.st_size:  # perhaps", "if False:  # perhaps", "unit/test_regular_file.py"),
     # What a file says of itself.
     Mutant("data/writing.py", "        if note and note_in(path) == note:", "        if note:", _WRITING),

@@ -584,7 +584,7 @@ MUTANTS = [
     ),
     Mutant("model/stored_tensors.py", " or id(value) in met", "", f"{_STORED}::test_where_tensors_lie"),
     Mutant(
-        "model/weights_file.py",
+        "model/weights_archive.py",
         "if unpacked > max(_MOST_UNPACKED, _MOST_TIMES * size):",
         "if False:",
         f"{_WEIGHTS}::test_an_archive_that_would_unpack_to_much_more",

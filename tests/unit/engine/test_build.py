@@ -10,7 +10,8 @@ import pytest
 
 from camoxpert_cli.config.schema import Config, DataConfig, ModelConfig, RunConfig, TrainConfig
 from camoxpert_cli.engine import build
-from camoxpert_cli.engine.build import build_network, build_phases, open_data, rate_at, steps_per_epoch
+from camoxpert_cli.engine.build import build_network, open_data, rate_at, steps_per_epoch
+from camoxpert_cli.engine.phases import build_phases
 from camoxpert_cli.errors import DataError
 from camoxpert_cli.model.backbone import create_backbone
 from camoxpert_cli.run_folder import RunFolder
