@@ -106,6 +106,9 @@ class DataConfig:
 class TrainConfig:
     epochs: int = setting(140, "total number of epochs, both stages together", low=1, original="120")
     stage1_epochs: int = setting(30, "epochs of stage 1, in which the backbone is frozen", low=0)
+    last_epoch_images: int | None = setting(
+        None, "train on only this many images in the last epoch, so that a run need not end with a whole one", low=1
+    )
     batch_size: int = setting(
         8,
         "per-GPU batch size; auto picks the largest that fits, with gradient accumulation that keeps the global batch "

@@ -70,6 +70,7 @@ def forecast(
     *,
     images_left: int,
     images: int,
+    last_images: int,
     images_per_s: float,
     validation: float,
     tests: float,
@@ -77,21 +78,24 @@ def forecast(
 ) -> Forecast:
     """Estimate the remaining time of a run in `epoch` (from 0) with `images_left` images to go in it.
 
-    An epoch has `images` images; `validation`, with the saving after it, and `tests` take that many seconds. `clock` is
-    the number of seconds that may be used, infinity without a limit.
+    An epoch has `images` images, the last one `last_images`; `validation`, with the saving after it, and `tests` take
+    that many seconds. `clock` is the number of seconds that may be used, infinity without a limit.
     """
     phase = next(phase for phase in phases if phase.end > epoch)
     whole = images / images_per_s + validation
     rest = images_left / images_per_s + validation
     later = [each for each in phases if each.first > epoch]
-    run = rest + (phases[-1].end - epoch - 1) * whole + tests
+    training = rest + (phases[-1].end - epoch - 1) * whole
+    if epoch + 1 < phases[-1].end:
+        training -= (images - last_images) / images_per_s
+    run = training + tests
     stopped_in = None
     if run > clock:
         stopped_in = min(epoch + 1 if clock < rest else epoch + 2 + int((clock - rest) / whole), phases[-1].end)
     return Forecast(
         number=phase.stage.number,
         is_last_stage=phase.stage == phases[-1].stage,
-        stage=rest + (phase.stage.end - epoch - 1) * whole,
+        stage=training if phase.stage == phases[-1].stage else rest + (phase.stage.end - epoch - 1) * whole,
         run=run,
         stage_grows=any(each.stage == phase.stage for each in later),
         run_grows=bool(later),

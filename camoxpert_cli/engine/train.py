@@ -20,8 +20,8 @@ from camoxpert_cli.config.parse import format_duration
 from camoxpert_cli.config.resolve import to_mapping
 from camoxpert_cli.config.schema import SETTINGS, Config
 from camoxpert_cli.data.loader import WorkerLost
-from camoxpert_cli.engine.build import rate_at
 from camoxpert_cli.engine.closing import close_run
+from camoxpert_cli.engine.epochs import epoch_images, rate_at
 from camoxpert_cli.engine.expert_use import DEAD, added, expert_use, format_dead_experts
 from camoxpert_cli.engine.opening import announce
 from camoxpert_cli.engine.optimizer import learning_rates, parameters_of, set_learning_rate
@@ -121,18 +121,16 @@ def begin(run: Run, asked: Config, checkpoint: Checkpoint | None) -> None:
 
 def train_epochs(run: Run) -> Stop | None:
     """Train the remaining epochs, phase by phase; return why the run stopped early, if it did."""
-    for phase in run.phases:
-        if run.state.progress.epoch >= phase.end:
-            continue
+    progress = run.state.progress
+    while (phase := next((each for each in run.phases if each.end > progress.epoch), None)) is not None:
         enter_phase(run, phase)
-        for epoch in range(max(phase.first, run.state.progress.epoch), phase.end):
-            stop = run.clock.stop_before_step() or train_epoch(run, phase, epoch)
-            if stop is not None:
-                return stop
-            scores = validate(run)
-            if isinstance(scores, Stop):
-                return scores
-            close_epoch(run, phase, scores)
+        stop = run.clock.stop_before_step() or train_epoch(run, phase, progress.epoch)
+        if stop is not None:
+            return stop
+        scores = validate(run)
+        if isinstance(scores, Stop):
+            return scores
+        close_epoch(run, phase, scores)
     return None
 
 
@@ -141,10 +139,10 @@ def train_epoch(run: Run, phase: Phase, epoch: int) -> Stop | None:
 
     Returns why no further step may start, also after the last one; None if the run may continue.
     """
-    progress, count = run.state.progress, len(run.data.train)
+    progress, count = run.state.progress, epoch_images(run.config, epoch, len(run.data.train))
     started = saved = stepped = time.perf_counter()
     before, whole = progress.epoch_seconds, progress.samples
-    batches, sizes = run.feed.training(phase.stage, epoch, progress.samples)
+    batches, sizes = run.feed.training(phase.stage, epoch, progress.samples, count)
     waited_before = batches.waited
     run.state.network.train()
     with (
@@ -202,7 +200,7 @@ def training_steps(run: Run, stage: Stage, epoch: int, batches: Iterable[SizedBa
     ranks.
     """
     assert run.state.optimizer is not None
-    progress, count = run.state.progress, len(run.data.train)
+    progress, count = run.state.progress, epoch_images(run.config, epoch, len(run.data.train))
     group_size = stage.batch_size * run.config.train.accumulation_steps * run.placement.count
     group_own = 0  # images of this rank
     group_losses = torch.zeros(len(LossValues._fields), dtype=torch.float64, device=run.device)
@@ -233,7 +231,7 @@ def training_steps(run: Run, stage: Stage, epoch: int, batches: Iterable[SizedBa
         group_own = 0
         # Rounded up if a run was resumed with another batch size in the middle of an epoch.
         number = math.ceil(group_start / group_size)
-        rate = rate_at(run.config, stage, count, epoch, number)
+        rate = rate_at(run.config, stage, len(run.data.train), epoch, number)
         norm = optimizer_step(run, rate, losses, epoch)
         yield TrainedStep(number, group_images, losses, rate, norm)
         group_start = progress.samples
@@ -322,7 +320,7 @@ def close_epoch(run: Run, phase: Phase, scores: Scores) -> None:
     row = {
         "epoch": progress.epoch + 1,
         "stage": phase.stage.number,
-        "train_loss": progress.loss_sum / len(run.data.train),
+        "train_loss": progress.loss_sum / epoch_images(run.config, progress.epoch, len(run.data.train)),
         **scores.measures,
         "lr": progress.rate,
         "seconds": progress.epoch_seconds,
@@ -400,7 +398,8 @@ def end_early(run: Run, stop: Stop) -> Outcome:
 def outcome_of(run: Run, *, results: dict[str, Any] | None = None, stop: Stop | None = None) -> Outcome:
     """Return the outcome so far."""
     progress = run.state.progress
-    images = len(progress.history) * len(run.data.train)
+    epochs = range(progress.epoch - len(progress.history), progress.epoch)
+    images = sum(epoch_images(run.config, epoch, len(run.data.train)) for epoch in epochs)
     outcome = Outcome(run.folder, run.config, progress.epoch, images, progress.seconds, run.data.generated)
     if not run.world.is_main:
         return outcome

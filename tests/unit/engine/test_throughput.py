@@ -19,7 +19,7 @@ PHASES = plan_phases(STAGE1, STAGE2, progressive_unfreeze=True)  # 3 epochs, the
 def ahead(epoch: int, images_left: int = 100, clock: float = math.inf) -> Forecast:
     """Of epochs of 100 images: 50 s of training, 10 s of validation; 7 s of tests at the end."""
     return forecast(
-        PHASES, epoch, images_left=images_left, images=100, images_per_s=2, validation=10, tests=7, clock=clock
+        PHASES, epoch, images_left=images_left, images=100, last_images=100, images_per_s=2, validation=10, tests=7, clock=clock
     )
 
 
@@ -98,6 +98,7 @@ def test_a_run_of_one_phase() -> None:
         0,
         images_left=1,
         images=1,
+        last_images=1,
         images_per_s=1,
         validation=0,
         tests=0,
