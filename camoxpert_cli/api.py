@@ -27,7 +27,7 @@ from camoxpert_cli.config.eval_options import (
 )
 from camoxpert_cli.config.parse import NO_TTA, parse_tta
 from camoxpert_cli.config.resolve import resolve
-from camoxpert_cli.config.schema import LARGEST_SIDE, MOST_COUNTED, SETTINGS, SMALLEST_SIDE
+from camoxpert_cli.config.schema import LARGEST_SIDE, MOST_COUNTED, SETTINGS, SMALLEST_SIDE, name_of
 from camoxpert_cli.errors import ConfigError, DataError, UsageError, did_you_mean, nearest, shown
 from camoxpert_cli.evaluation import output
 from camoxpert_cli.evaluation.results import Evaluation
@@ -210,6 +210,9 @@ def evaluate(
 def train(preset: PathLike | None = None, **settings: Any) -> RunFolder:
     """Train with a preset, by name or path, and any settings of `camox train --help`: `epochs=40`, `gpus=2`.
 
+    With `continue_=True`, a run that this call has started in `checkpoint_dir` before is resumed, or left alone if it
+    is complete.
+
     `dataset_path`, `images` and `masks` accept a path or a list of paths. Blocks until the run ends and returns its run
     folder, whose attributes `path`, `best` (weights), `results` (scores, unless a time limit stopped the run), `report`
     and others are paths. Several GPUs run in separate processes, which do not need the caller's script to be
@@ -255,7 +258,11 @@ def _paths(given: PathLike | Sequence[PathLike]) -> list[Path]:
 
 
 def _known(settings: dict[str, Any]) -> dict[str, Any]:
-    """Return settings by their dotted keys; an empty list counts as not given. Raises ConfigError for unknown names."""
+    """Return settings by their dotted keys; an empty list counts as not given. Raises ConfigError for unknown names.
+
+    A trailing underscore is ignored: `continue_`.
+    """
+    settings = {name_of(name): value for name, value in settings.items()}
     unknown = settings.keys() - _KEYS.keys()
     problems = [f"unknown setting {name}{did_you_mean(nearest(name, _KEYS))}" for name in unknown]
     if problems:

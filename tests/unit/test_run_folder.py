@@ -350,6 +350,28 @@ def test_a_launcher_and_its_worker_share_the_lock(tmp_path: Path) -> None:
         pass
 
 
+def test_waiting_for_the_lock(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A process that is about to end gets the time to do so; one that stays is refused as ever."""
+    first, second = RunFolder(tmp_path), RunFolder(tmp_path)
+    held, free = threading.Event(), threading.Event()
+
+    def hold() -> None:
+        with first.locked():
+            held.set()
+            free.wait(60)
+
+    with ThreadPoolExecutor(1) as pool:
+        pool.submit(hold)
+        assert held.wait(60)
+        with pytest.raises(UsageError, match="another process is using"), second.locked(wait=0.01):
+            pass
+        threading.Timer(0.05, free.set).start()
+        with second.locked(wait=60):
+            pass
+    words = " ".join(capsys.readouterr().err.split())
+    assert f"Waiting up to 60 s for another process to stop using {tmp_path}" in words
+
+
 def test_no_locks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """On a file system that has none a run works all the same."""
 

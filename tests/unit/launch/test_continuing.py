@@ -258,7 +258,7 @@ def test_ranks_that_read_different_files(tmp_path: Path, monkeypatch: pytest.Mon
     resolved = command(tmp_path)
     save(tmp_path, resolved)
     other = tmp_path / "other"
-    save(other, command(other), epoch=0, samples=2)
+    save(other, command(other), samples=2)
     content = torch.load(other / "last.pth", weights_only=True)
     monkeypatch.setattr("camoxpert_cli.launch.continuing.read_checkpoint", lambda path: content)
 
@@ -270,7 +270,7 @@ def test_ranks_that_read_different_files(tmp_path: Path, monkeypatch: pytest.Mon
     first, second = in_threads(2, refused)
     assert first == second
     assert "rank 1 does not read the same" in first
-    assert "epoch 1 after 2 images, expected epoch 2 after 4 images" in first
+    assert "epoch 2 after 2 images, expected epoch 2 after 4 images" in first
 
 
 def test_when_it_is_the_default(

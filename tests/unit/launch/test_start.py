@@ -17,6 +17,7 @@ from camoxpert_cli.engine.outcome import Outcome
 from camoxpert_cli.engine.plan import Plan
 from camoxpert_cli.errors import CamoxError, DeviceError, TrainingError, UsageError, error_of
 from camoxpert_cli.launch import autobatch, decide, start
+from camoxpert_cli.launch.continuing import Found
 from camoxpert_cli.launch.workers import Attempt
 from camoxpert_cli.parallel.worker import worker_environment, write_job
 from camoxpert_cli.parallel.world import World
@@ -270,3 +271,33 @@ def test_processes_that_could_not_tell(tmp_path: Path, monkeypatch: pytest.Monke
         start.start(two_processes(tmp_path / "run", 1))
 
     assert str(tmp_path / "run") in caught.value.hint
+
+
+@pytest.mark.parametrize(("settings", "wait"), [({}, 0.0), ({"run.continue": True}, 60.0)], ids=["starts", "continues"])
+def test_how_long_a_folder_is_waited_for(
+    trained: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, settings: dict[str, Any], wait: float
+) -> None:
+    """A command that was run again meets the process that it replaces; a user who is mistaken is told at once."""
+    waited: list[float] = []
+    locked = RunFolder.locked
+
+    def lock(self: RunFolder, *, shared: bool = False, wait: float = 0.0) -> Any:
+        waited.append(wait)
+        return locked(self, shared=shared)
+
+    monkeypatch.setattr(RunFolder, "locked", lock)
+    start.start(resolve("quickstart", {"run.checkpoint_dir": str(tmp_path), **settings}))
+
+    assert waited == [wait]
+    assert trained == ["train"]
+
+
+def test_a_complete_run_is_not_trained(
+    trained: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What was found in the folder is the outcome."""
+    outcome = Outcome.from_mapping(DONE.outcome or {})
+    monkeypatch.setattr(start, "find_run", lambda resolved, *rest: Found(resolved, outcome=outcome))
+
+    assert start.start(resolve("quickstart", {"run.checkpoint_dir": str(tmp_path)})) is outcome
+    assert trained == []
