@@ -75,6 +75,13 @@ class Run:
         """The device of this process's tensors."""
         return self.strategy.device
 
+    @property
+    def last_good(self) -> str:
+        """Where the last good weights are, in words."""
+        if self.folder.last.exists():
+            return f"the last good weights are in {self.folder.last}"
+        return "no weights had been saved"
+
 
 def prepare(
     plan: Plan, checkpoint: Checkpoint | None = None, world: World | None = None

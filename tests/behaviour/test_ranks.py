@@ -16,7 +16,8 @@ from camoxpert_cli.data.loader import scoring_loader
 from camoxpert_cli.data.pairs import Pair
 from camoxpert_cli.engine.run import Run, enter_phase, prepare
 from camoxpert_cli.engine.time_limit import Deadline
-from camoxpert_cli.engine.train import begin, close_epoch, train_epoch, validate
+from camoxpert_cli.engine.train import begin, close_epoch, train_epoch
+from camoxpert_cli.engine.validation import validate
 from camoxpert_cli.errors import DataError
 from camoxpert_cli.launch.decide import decide
 from camoxpert_cli.metrics.image_scores import Scores

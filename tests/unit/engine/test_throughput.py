@@ -19,7 +19,15 @@ PHASES = plan_phases(STAGE1, STAGE2, progressive_unfreeze=True)  # 3 epochs, the
 def ahead(epoch: int, images_left: int = 100, clock: float = math.inf) -> Forecast:
     """Of epochs of 100 images: 50 s of training, 10 s of validation; 7 s of tests at the end."""
     return forecast(
-        PHASES, epoch, images_left=images_left, images=100, last_images=100, images_per_s=2, validation=10, tests=7, clock=clock
+        PHASES,
+        epoch,
+        images_left=images_left,
+        images=100,
+        last_images=100,
+        images_per_s=2,
+        validation=10,
+        tests=7,
+        clock=clock,
     )
 
 
