@@ -64,6 +64,18 @@ class Feed:
         self._sampler.start_at(epoch, samples, end)
         return self._training_loader, self._sampler.sizes()
 
+    def of(self, data: RunData) -> Feed:
+        """Return a feed of other images out of the same ones, with loaders of its own."""
+        return Feed(
+            self._config,
+            data,
+            self._cache,
+            workers=self.workers,
+            devices=self._devices,
+            pin_memory=self._pin_memory,
+            world=self._world,
+        )
+
     @cached_property
     def validation(self) -> ImageLoader[ScoringBatch]:
         """Loader of the held-out images."""

@@ -11,6 +11,7 @@ import torch
 from camoxpert_cli import console
 from camoxpert_cli.config.parse import format_duration
 from camoxpert_cli.engine.build import describe_batches
+from camoxpert_cli.engine.choosing import describe_fit
 from camoxpert_cli.engine.run import Run
 from camoxpert_cli.parallel.memory import total_of
 
@@ -87,6 +88,8 @@ def _images(run: Run) -> list[tuple[str, str]]:
 
 def _limits(run: Run) -> list[tuple[str, str]]:
     lines, deadline, run_settings = [], run.clock.stopping.deadline, run.config.run
+    if run.config.train.fit is not None:
+        lines.append(("Fit", describe_fit(run)))
     if run_settings.target_iou is not None:
         lines.append(("Target", f"validation IoU {run_settings.target_iou:g}"))
     if deadline.name:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
+from dataclasses import replace
 
 from camoxpert_cli import console
 from camoxpert_cli.console import Report
@@ -53,7 +53,7 @@ def tell_forecast(run: Run, phase: Phase) -> None:
     coming = forecast_of(run)
     if coming is None:
         return
-    told = (phase, coming.stopped_in is None)
+    told = (phase.kind, coming.stopped_in is None)
     if run.reporter.told != told:
         run.reporter.told = told
         console.say(f"Remaining: {coming}")
@@ -67,7 +67,7 @@ def forecast_of(run: Run) -> Forecast | None:
     if speed == 0:
         return None
     scoring = reserve.validation / len(data.validation) if reserve.validation else 1 / speed
-    return forecast(
+    coming = forecast(
         run.phases,
         progress.epoch,
         images_left=epoch_images(run.config, progress.epoch, len(data.train)) - progress.samples,
@@ -76,8 +76,10 @@ def forecast_of(run: Run) -> Forecast | None:
         images_per_s=speed,
         validation=scoring * len(data.validation) + 2 * reserve.saving,
         tests=scoring * sum(map(len, data.tests.values())),
-        clock=run.clock.stopping.deadline.left(time.monotonic()) - reserve.to_save,
+        clock=run.clock.stopping.deadline.left(run.clock.now()) - reserve.to_save,
     )
+    # The epochs that are left change with the time that is left.
+    return replace(coming, stopped_in=None) if run.ends_in_time else coming
 
 
 def memory_bytes(run: Run) -> int:

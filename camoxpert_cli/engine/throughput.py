@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from camoxpert_cli.config.parse import format_duration
-from camoxpert_cli.engine.stages import Phase
+from camoxpert_cli.engine.stages import Kind, Phase
 
 # Decay of earlier steps per step: about twenty steps count.
 _KEPT = 0.95
@@ -19,19 +19,19 @@ class Throughput:
 
     _seconds: float = 0.0
     _images: float = 0.0
-    _phase: Phase | None = None
+    _kind: Kind | None = None
 
     def note_step(self, phase: Phase, seconds: float, images: int) -> None:
         """Record an optimizer step over `images` images of all ranks. A new phase starts from zero."""
-        if self._phase != phase:
-            self._phase, self._seconds, self._images = phase, 0.0, 0.0
+        if self._kind != phase.kind:
+            self._kind, self._seconds, self._images = phase.kind, 0.0, 0.0
             return
         self._seconds = _KEPT * self._seconds + seconds
         self._images = _KEPT * self._images + images
 
     def images_per_s(self, phase: Phase) -> float:
         """Return the training images per second; 0 if no step of the phase has counted yet."""
-        return self._images / self._seconds if self._phase == phase and self._seconds > 0 else 0.0
+        return self._images / self._seconds if self._kind == phase.kind and self._seconds > 0 else 0.0
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import replace
@@ -17,6 +16,7 @@ from camoxpert_cli.config.parse import format_duration
 from camoxpert_cli.config.resolve import to_mapping
 from camoxpert_cli.config.schema import Config
 from camoxpert_cli.data.loader import WorkerLost
+from camoxpert_cli.engine.choosing import choose_epochs, refit, refit_last
 from camoxpert_cli.engine.closing import close_run
 from camoxpert_cli.engine.epochs import epoch_images
 from camoxpert_cli.engine.expert_use import DEAD, expert_use, format_dead_experts
@@ -26,7 +26,7 @@ from camoxpert_cli.engine.out_of_memory import OutOfMemory
 from camoxpert_cli.engine.outcome import Outcome
 from camoxpert_cli.engine.plan import Plan
 from camoxpert_cli.engine.restoring import report_changes, restore
-from camoxpert_cli.engine.run import Run, enter_phase, prepare
+from camoxpert_cli.engine.run import Run, enter_phase, prepare, renewed
 from camoxpert_cli.engine.stages import Phase
 from camoxpert_cli.engine.status import epoch_line, memory_bytes, report_step, tell_forecast
 from camoxpert_cli.engine.stopping import Stop
@@ -46,6 +46,11 @@ def train(plan: Plan, world: World | None = None, checkpoint: Checkpoint | None 
     processes that share the work; each of them must call this.
     """
     run, checkpoint = prepare(plan, checkpoint, world)
+    if plan.fits_since is not None:
+        with _explaining_errors(run):
+            plan, fitting = choose_epochs(plan, run, checkpoint)
+        run = renewed(run, plan, checkpoint)
+        run.fit_to(fitting)
     return carry_out(run, plan, checkpoint)
 
 
@@ -117,9 +122,11 @@ def train_epoch(run: Run, phase: Phase, epoch: int) -> Stop | None:
     Returns why no further step may start, also after the last one; None if the run may continue.
     """
     progress, count = run.state.progress, epoch_images(run.config, epoch, len(run.data.train))
-    started = saved = stepped = time.perf_counter()
-    before, whole = progress.epoch_seconds, progress.samples
-    batches, sizes = run.feed.training(phase.stage, epoch, progress.samples, count)
+    started = saved = stepped = run.clock.now()
+    before, whole, seen = progress.epoch_seconds, progress.samples, progress.samples
+    # If their number is fitted while the epoch goes on, it may become larger.
+    end = count if run.fitting is None else None
+    batches, sizes = run.feed.training(phase.stage, epoch, progress.samples, end)
     waited_before = batches.waited
     run.state.network.train()
     with (
@@ -127,7 +134,7 @@ def train_epoch(run: Run, phase: Phase, epoch: int) -> Stop | None:
         _saving_what_is_whole(run, lambda: progress.samples == whole),
     ):
         for step in training_steps(run, phase.stage, epoch, zip(sizes, batches, strict=True)):
-            now, whole = time.perf_counter(), progress.samples
+            now, whole = run.clock.now(), progress.samples
             progress.loss_sum += step.losses.total * step.images
             progress.epoch_seconds = before + now - started
             run.clock.reserve.note_step(now - stepped, step.images)
@@ -138,10 +145,14 @@ def train_epoch(run: Run, phase: Phase, epoch: int) -> Stop | None:
             if run.save_every is not None and run.save_every.is_due(now - saved, step.number + 1):
                 run.saver.save_last()
                 saved = now
+            refit_last(run)
             if (stop := run.clock.stop_before_step()) is not None:
                 return stop
-            stepped = time.perf_counter()
-    run.reporter.data_wait = (batches.waited - waited_before) / (time.perf_counter() - started)
+            stepped = run.clock.now()
+    now = run.clock.now()
+    run.reporter.data_wait = (batches.waited - waited_before) / (now - started)
+    if run.fitting is not None:
+        run.fitting.note_training(phase.kind, now - started, progress.samples - seen, now)
     return None
 
 
@@ -196,9 +207,12 @@ def close_epoch(run: Run, phase: Phase, scores: Scores) -> None:
     if target is not None and progress.target_seconds is None and scores.iou >= target:
         progress.target_seconds = progress.seconds
         console.say(f"Validation IoU reached {target:g} after {format_duration(progress.seconds)}")
+    change = refit(run)
     run.saver.save_last()
     run.folder.write_history(progress.history)
     console.say(epoch_line(run, row["train_loss"], scores, row["seconds"], better=better))
+    if change:
+        console.say(change)
     tell_forecast(run, phase)
 
 

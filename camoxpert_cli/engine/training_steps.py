@@ -46,14 +46,15 @@ def training_steps(run: Run, stage: Stage, epoch: int, batches: Iterable[SizedBa
     ranks.
     """
     assert run.state.optimizer is not None
-    progress, count = run.state.progress, epoch_images(run.config, epoch, len(run.data.train))
+    progress = run.state.progress
     group_size = stage.batch_size * run.config.train.accumulation_steps * run.placement.count
     group_own = 0  # images of this rank
     group_losses = torch.zeros(len(LossValues._fields), dtype=torch.float64, device=run.device)
     group_chosen = torch.zeros(len(run.state.network.moe_layers), run.config.model.num_experts, device=run.device)
     group_start = progress.samples
     for size, (images, masks) in batches:
-        group_images = min(group_size, count - group_start)
+        # Their number may change between steps; see `choosing.refit_last`.
+        group_images = min(group_size, epoch_images(run.config, epoch, len(run.data.train)) - group_start)
         with run.strategy.batch(size):
             part, chosen = backward(run, images, masks, epoch, size, share=size / group_images)
         group_losses += part
@@ -81,6 +82,8 @@ def training_steps(run: Run, stage: Stage, epoch: int, batches: Iterable[SizedBa
         norm = optimizer_step(run, rate, losses, epoch)
         yield TrainedStep(number, group_images, losses, rate, norm)
         group_start = progress.samples
+        if group_start >= epoch_images(run.config, epoch, len(run.data.train)):
+            return
 
 
 def backward(run: Run, images: Tensor, masks: Tensor, epoch: int, size: int, share: float) -> tuple[Tensor, Tensor]:

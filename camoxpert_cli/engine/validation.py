@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import time
-
 from camoxpert_cli import console
 from camoxpert_cli.engine.run import Run
 from camoxpert_cli.engine.stopping import Stop
@@ -17,7 +15,7 @@ def validate(run: Run) -> Scores | Stop:
 
     Returns the mean scores, or why the run stops before all images are scored.
     """
-    started = time.perf_counter()
+    started = run.clock.now()
     scoring = Scoring(
         run.state.scored_network.eval(),
         run.feed.validation,
@@ -30,7 +28,7 @@ def validate(run: Run) -> Scores | Stop:
         stop = run.clock.score(scoring, advance)
     if stop is not None:
         return stop
-    seconds = time.perf_counter() - started
+    seconds = run.clock.now() - started
     run.state.progress.epoch_seconds += seconds
     run.clock.reserve.note_validation(seconds)
     return mean_scores(scoring.scores)

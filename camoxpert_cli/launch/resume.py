@@ -75,6 +75,8 @@ def settings_to_go_on(checkpoint: Checkpoint, flags: Mapping[str, Any], assignme
             f"to shorten it anyway: --set train.epochs={config.train.epochs}",
         )
     asked = resolved.typed
+    if config.train.epochs != before.train.epochs and "train.last_epoch_images" not in asked:
+        config = replace(config, train=replace(config.train, last_epoch_images=None))
     if "run.devices" in asked and "run.gpus" not in asked:
         config = replace(config, run=replace(config.run, gpus=None))
     config = replace(config, run=with_count(config.run, place(config.run, expected_size())))
