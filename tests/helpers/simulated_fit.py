@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
@@ -33,7 +32,7 @@ class Machine:
 
 @dataclass(frozen=True)
 class Ended:
-    """When a simulated run ended, how many epochs it had, and how often their number was changed."""
+    """When a simulated run ended, or was stopped because there was no time left, and how often its length changed."""
 
     now: float
     config: Config
@@ -81,4 +80,4 @@ def simulate(recipe: Config, images: int, machine: Machine, seconds: float, star
             changes += config.train.epochs != before.train.epochs
         machine.spend(machine.saving)
     machine.spend(machine.closing)
-    return Ended(machine.now + 0.5, config, changes, stopped=math.inf < 0)
+    return Ended(machine.now + 0.5, config, changes, stopped=False)  # the process has to exit
