@@ -57,7 +57,7 @@ def choose_epochs(plan: Plan, run: Run, checkpoint: Checkpoint | None) -> tuple[
     if isinstance(pace, Stop):
         message = f"{pace.reason} while the pace was measured, before the first epoch; nothing was saved"
         raise Interrupted(message, "run the same command again", pace.exit_code)
-    fitting = Fitting(recipe, budget, pace, len(run.data.train))
+    fitting = Fitting(recipe, budget, pace, len(run.data.train), run.clock.reserve.saving)
     left = budget.left(run.clock.now(), pace, run.clock.reserve.seconds)
     problem = run.world.broadcast(_too_short(plan, run, fitting, left))
     if problem is not None:

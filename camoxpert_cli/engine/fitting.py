@@ -21,13 +21,15 @@ _SLOWER = 1.5
 class Fitting:
     """The fit of a run in the session that started it: `recipe` has the proportions, `measured` the pace before it.
 
-    `images` is the number of training images. Times are those of the run's clock.
+    `images` is the number of training images, `saving` the seconds to write `last.pth` before the first epoch. Times are
+    those of the run's clock.
     """
 
     recipe: Config
     budget: Budget
     measured: Pace
     images: int
+    saving: float = 0.0
 
     def __post_init__(self) -> None:
         self.pace = self.measured

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shlex
-import time
 from collections import Counter
 
 import torch
@@ -93,7 +92,7 @@ def _limits(run: Run) -> list[tuple[str, str]]:
     if run_settings.target_iou is not None:
         lines.append(("Target", f"validation IoU {run_settings.target_iou:g}"))
     if deadline.name:
-        left = format_duration(max(0.0, deadline.left(time.monotonic())))
+        left = format_duration(max(0.0, deadline.left(run.clock.now())))
         lines.append(("Time limit", f"{left} remaining of {deadline.name}"))
     if run_settings.tensorboard:
         lines.append(("TensorBoard", f"tensorboard --logdir {shlex.quote(str(run.folder.path))}"))

@@ -87,6 +87,8 @@ class Run:
         """Keep the number of epochs fitted to the time; if the run ends in this session, its end is planned for."""
         self.fitting = fitting
         self.clock.reserve.planned = self.ends_in_time
+        if fitting is not None:
+            self.clock.reserve.note_saving(fitting.saving)
 
     def follow(self, config: Config) -> None:
         """Continue with other numbers of epochs; backbone stages that are already trained are not frozen again."""

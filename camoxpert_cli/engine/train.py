@@ -146,7 +146,7 @@ def train_epoch(run: Run, phase: Phase, epoch: int) -> Stop | None:
                 run.saver.save_last()
                 saved = now
             refit_last(run)
-            if (stop := run.clock.stop_before_step()) is not None:
+            if (stop := _stop_after_step(run, epoch)) is not None:
                 return stop
             stepped = run.clock.now()
     now = run.clock.now()
@@ -154,6 +154,12 @@ def train_epoch(run: Run, phase: Phase, epoch: int) -> Stop | None:
     if run.fitting is not None:
         run.fitting.note_training(phase.kind, now - started, progress.samples - seen, now)
     return None
+
+
+def _stop_after_step(run: Run, epoch: int) -> Stop | None:
+    if run.ends_in_time and run.state.progress.samples >= epoch_images(run.config, epoch, len(run.data.train)):
+        return run.clock.stop_before_batch()  # no further step is needed
+    return run.clock.stop_before_step()
 
 
 @contextmanager
