@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import ctypes
+import os
 import signal
+import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -14,6 +16,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from camoxpert_cli import console
 from camoxpert_cli.errors import PeerLostError, first_line
 from camoxpert_cli.parallel.cuda_errors import to_camox_error
 from camoxpert_cli.parallel.worker import (
@@ -25,6 +28,7 @@ from camoxpert_cli.parallel.worker import (
     stray,
     world_size,
 )
+from camoxpert_cli.signals import ASKING, give_back
 
 Item = TypeVar("Item")
 
@@ -119,6 +123,8 @@ def joined(timeout: int) -> Iterator[World]:
         yield World()
         return
     rank, size, local_rank, local_size = ranks()
+    if rank == 0:
+        warn_of_stale_addresses()
     end_with_parent()
     folder = shared_folder()
     store = "env://" if folder is None else f"file://{folder / 'store'}"
@@ -130,7 +136,7 @@ def joined(timeout: int) -> Iterator[World]:
 def member(rank: int, size: int, local_rank: int, local_size: int, store: str, timeout: timedelta) -> Iterator[World]:
     """Join a world of `size` processes that rendezvous at `store`, torch's `init_method`; otherwise as `joined`."""
     try:
-        with _raising_peer_lost():
+        with _raising_peer_lost(), _hearing_signals():
             dist.init_process_group(
                 "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo",
                 init_method=store,
@@ -165,6 +171,37 @@ def _raising_peer_lost() -> Iterator[None]:
         if to_camox_error(error) is not None:  # an error of its own GPU, which surfaces in the next call
             raise
         raise peer_lost(error) from error
+
+
+@contextmanager
+def _hearing_signals() -> Iterator[None]:
+    """Let signals end this process while it waits in code that runs no Python, with nothing to save."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {number: signal.getsignal(number) for number in ASKING}
+    heard = {number: handler for number, handler in before.items() if callable(handler)}  # not what is ignored
+    for number in heard:
+        signal.signal(number, signal.SIG_DFL)
+    try:
+        yield
+    finally:
+        give_back(heard)
+
+
+def warn_of_stale_addresses() -> None:
+    """Warn if several torchrun agents may restart their workers, which then look for peers at old addresses.
+
+    torch 2.4 and later keep one store over all restarts, and its prefix counts the restarts of each agent separately:
+    pytorch/pytorch issues 135712 and 167288.
+    """
+    shared = os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
+    counts = [os.environ.get(name, "0") for name in ("GROUP_WORLD_SIZE", "TORCHELASTIC_MAX_RESTARTS")]
+    if shared and counts[0] not in ("0", "1") and counts[1] != "0":
+        console.warn(
+            "torchrun --max-restarts cannot restart the workers of several machines unless this is set on each of them "
+            "before torchrun starts: export TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1"
+        )
 
 
 def end_with_parent() -> None:

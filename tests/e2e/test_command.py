@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from camoxpert_cli.checkpoints.format import read_checkpoint
+from camoxpert_cli.config.resolve import to_mapping
 from camoxpert_cli.run_folder import RunFolder
 from tests.helpers.compare import differences
 from tests.helpers.cut_runs import CIRCUMSTANCES, differing
@@ -59,7 +60,7 @@ def test_piped_run(tiny_data: Path, tmp_path: Path) -> None:
     assert f"{written['validation']['iou']:.4f}" in done.stdout
     assert "Epoch 1/1  loss " in done.stderr
     config = read_checkpoint(tmp_path / "run" / "last.pth")["config"]
-    assert config == json.loads(json.dumps(expected, default=vars))
+    assert config == to_mapping(expected)
 
 
 def test_ctrl_c(tiny_data: Path, tmp_path: Path) -> None:

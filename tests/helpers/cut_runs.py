@@ -20,6 +20,7 @@ CIRCUMSTANCES = {
     "save_every",
     "session_limit",
     "max_restarts",
+    "start",
 }
 # Two epochs of stage 1, two phases of one epoch each in stage 2. Three experts, of which each image takes two: some
 # get no gradient in some steps. 8 images in groups of 2 + 2: steps at 4 and 8; in stage 2 of 3 + 3: at 6 and 8.

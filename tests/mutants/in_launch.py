@@ -127,8 +127,8 @@ _RUN_MUTANTS = [
     Mutant("launch/resume.py", "str(folder), resume_from=None)", "str(folder))", f"{_RESUME}::test_where_it_goes_on"),
     Mutant(
         "launch/decide.py",
-        "str(folder), resume_from=None)",
-        "str(folder))",
+        "str(folder), resume_from=None, ",
+        "str(folder), ",
         f"{_DECIDE}::test_settings_lead_back_to_the_run",
     ),
     Mutant(
@@ -236,4 +236,55 @@ _TRIAL_MUTANTS = [
     ),
 ]
 
-MUTANTS = [*_PROCESS_MUTANTS, *_RUN_MUTANTS, *_MEMORY_MUTANTS, *_TRIAL_MUTANTS]
+_WORLD = "unit/parallel/test_world.py"
+_CONTINUING = "unit/launch/test_continuing.py"
+_FOUND = "launch/continuing.py"
+_CONTINUE_MUTANTS = [
+    # Whether the command continues a run at all.
+    Mutant(_FOUND, "if run.continue_ is False:", "if not run.continue_:", _CONTINUING),
+    Mutant(
+        _FOUND,
+        "next((each for each in world.all_gather(reason) if each is not None), None)",
+        "world.broadcast(reason)",
+        f"{_CONTINUING}::test_ranks",
+    ),
+    Mutant("launch/start.py", "if waits or worker.is_worker() else 0.0", "", _START),
+    Mutant("run_folder.py", "if time.monotonic() >= end:", "if time.monotonic() < end:", "unit/test_run_folder.py"),
+    # Another run is taken for this one, or this one for another.
+    Mutant(_FOUND, '("none", "rounding")', '("none", "rounding", "longer")', _CONTINUING),
+    Mutant(_FOUND, "if checkpoint.start is None else checkpoint.start.as_given", "", _CONTINUING),
+    Mutant(_FOUND, "    if before.run.resume_from != now.run.resume_from:", "    if False:", _CONTINUING),
+    Mutant("launch/decide.py", "str(Path(source).absolute())", "source + '/'", _CONTINUING),
+    # A run that lacks an epoch, or its results, is taken for complete.
+    Mutant(_FOUND, "and epochs >= to_train.config.train.epochs", "", _CONTINUING),
+    Mutant(_FOUND, "if results is not None and", "if", _CONTINUING),
+    # Settings that are not the command's to change, and the other way round.
+    Mutant("config/diff.py", '_ROUNDING - {"model.gradient_checkpointing"}', "_ROUNDING", _CONTINUING),
+    Mutant("config/diff.py", "= setting.of(command)", "= setting.of(run)", _CONTINUING),
+    Mutant(_FOUND, "if config.gpu_count != before.gpu_count:", "if True:", _CONTINUING),
+    Mutant(_FOUND, "own_batches(decided), decided.global_batches)", "own_batches(decided))", _CONTINUING),
+    Mutant(
+        _FOUND,
+        "before if checkpoint.start is None else from_mapping(checkpoint.start.as_decided, saved[1])",
+        "before",
+        _CONTINUING,
+    ),
+    # How the run was started is forgotten on the way.
+    Mutant("engine/plan.py", "checkpoint=self.folder, as_given=None)", "checkpoint=self.folder)", _START),
+    Mutant("engine/run.py", "    if plan.as_given is not None:", "    if checkpoint is None:", _CONTINUING),
+    Mutant("engine/saving.py", "            start=self.start,\n", "", "behaviour/test_continue.py"),
+    # Restarts by torchrun.
+    Mutant(
+        "parallel/world.py",
+        "with _raising_peer_lost(), _hearing_signals():",
+        "with _raising_peer_lost():",
+        f"{_WORLD}::test_handlers_after_joining",
+    ),
+    Mutant("parallel/world.py", "if callable(handler)}", "}", f"{_WORLD}::test_handlers_after_joining"),
+    Mutant("parallel/world.py", 'counts[0] not in ("0", "1")', "True", f"{_WORLD}::test_restarts_of_several_agents"),
+    # Ranks that found different things train together.
+    Mutant(_FOUND, "        if each != positions[0]:", "        if False:", _CONTINUING),
+    Mutant(_FOUND, "replace(found.outcome, results=None)", "found.outcome", _CONTINUING),
+]
+
+MUTANTS = [*_PROCESS_MUTANTS, *_RUN_MUTANTS, *_MEMORY_MUTANTS, *_TRIAL_MUTANTS, *_CONTINUE_MUTANTS]

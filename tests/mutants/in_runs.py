@@ -197,12 +197,6 @@ MUTANTS = [
     ),
     Mutant(
         "launch/decide.py",
-        "checkpoint_dir=str(folder), resume_from=None)",
-        "checkpoint_dir=str(folder))",
-        "unit/launch/test_decide.py::test_settings_lead_back_to_the_run",
-    ),
-    Mutant(
-        "launch/decide.py",
         "find_deadline(time_limit, session_limit, began)",
         "find_deadline(session_limit, time_limit, began)",
         "behaviour/test_run_files.py::test_json",
@@ -386,7 +380,7 @@ MUTANTS = [
     ),
     Mutant(
         "launch/start.py",
-        "        with folder.locked():\n",
+        "        with folder.locked(wait=WAIT_FOR_FOLDER if waits or worker.is_worker() else 0.0):\n",
         "        folder.create()\n        if True:\n",
         "behaviour/test_two_starts.py::test_pictures_of_a_run_at_work",
     ),

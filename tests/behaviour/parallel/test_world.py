@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import signal
 import subprocess
 import sys
+import time
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,6 +20,7 @@ from camoxpert_cli.parallel import gradients
 from camoxpert_cli.parallel.strategy import Ddp
 from camoxpert_cli.parallel.worker import worker_environment, write_job
 from camoxpert_cli.parallel.world import World
+from tests.helpers.processes import wait_for
 from tests.helpers.tiny_data import tiny_plan
 
 TIMEOUT = 120
@@ -116,3 +119,38 @@ def test_all_are_there_before_batchnorm_is_synchronised(tiny_data: Path, tmp_pat
     strategy = Ddp(run.strategy.step, run.state.network, [run.device], world, sync_batchnorm=True)
     with strategy.batch(2):
         assert world.calls == ["require_all"]
+
+
+WAITING = """
+import signal, sys
+from pathlib import Path
+from camoxpert_cli import signals
+import torch.distributed as dist
+from camoxpert_cli.parallel.world import joined
+
+for number in signals.ASKING:
+    signal.signal(number, signals.interrupt)
+init = dist.init_process_group
+
+def waiting(*arguments, **named):
+    Path(sys.argv[1]).touch()
+    init(*arguments, **named)
+
+dist.init_process_group = waiting
+with joined(timeout=600):
+    pass
+"""
+
+
+def test_a_signal_while_others_are_missing(tmp_path: Path) -> None:
+    """A rank that waits for the others to come ends when it is asked to, and not when it has waited for long enough."""
+    write_job(tmp_path)
+    at = tmp_path / "waiting"
+    process = subprocess.Popen(
+        [sys.executable, "-c", WAITING, str(at)], env=worker_environment(tmp_path, 0, 2, threads=1), text=True
+    )
+    wait_for(at.exists, process)
+    time.sleep(0.2)  # it is in code that runs no Python a moment later
+    process.send_signal(signal.SIGTERM)
+
+    assert process.wait(TIMEOUT) == -signal.SIGTERM

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
@@ -13,7 +14,8 @@ import torch.distributed as dist
 from camoxpert_cli.errors import PeerLostError
 from camoxpert_cli.parallel import world as world_module
 from camoxpert_cli.parallel.worker import JOB
-from camoxpert_cli.parallel.world import World, expected_size, joined
+from camoxpert_cli.parallel.world import World, expected_size, joined, warn_of_stale_addresses
+from camoxpert_cli.signals import interrupt
 from tests.helpers.compare import differences
 
 TORCHRUN = {"TORCHELASTIC_RUN_ID": "x", "RANK": "3", "WORLD_SIZE": "4", "LOCAL_RANK": "1", "LOCAL_WORLD_SIZE": "2"}
@@ -93,3 +95,58 @@ def test_what_fails_in_a_collective(
 def test_one_process_asks_nobody(call: Callable[[World], object], expected: object) -> None:
     """Its collectives return what they got, without a process group."""
     assert differences(call(World()), expected) == []
+
+
+AGENTS = {"TORCHELASTIC_USE_AGENT_STORE": "True", "GROUP_WORLD_SIZE": "2", "TORCHELASTIC_MAX_RESTARTS": "3"}
+
+
+@pytest.mark.parametrize(
+    ("changed", "warns"),
+    [
+        ({}, True),
+        ({"TORCHELASTIC_USE_AGENT_STORE": "False"}, False),
+        ({"GROUP_WORLD_SIZE": "1"}, False),
+        ({"TORCHELASTIC_MAX_RESTARTS": "0"}, False),
+        (dict.fromkeys(AGENTS), False),
+    ],
+)
+def test_restarts_of_several_agents(
+    changed: dict[str, str | None],
+    warns: bool,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """They fail with what torch does by default, and the message names the variable that helps."""
+    for name, value in {**AGENTS, **changed}.items():
+        if value is None:
+            monkeypatch.delenv(name, raising=False)
+        else:
+            monkeypatch.setenv(name, value)
+    warn_of_stale_addresses()
+
+    assert ("export TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1" in " ".join(capsys.readouterr().err.split())) == warns
+
+
+def test_handlers_after_joining(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Signals end a process only while it waits for the others; what is ignored is ignored all the time."""
+    seen: list[object] = []
+    monkeypatch.setattr(world_module, "end_with_parent", lambda: None)
+    monkeypatch.setattr(dist, "init_process_group", lambda *rest, **settings: seen.append(handlers()))
+    monkeypatch.setattr(dist, "destroy_process_group", lambda: None)
+    for name, value in TORCHRUN.items():
+        monkeypatch.setenv(name, value)
+    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGHUP)}
+    try:
+        signal.signal(signal.SIGTERM, interrupt)
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)
+        with joined(timeout=7):
+            seen.append(handlers())
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+    assert seen == [(signal.SIG_DFL, signal.SIG_IGN), (interrupt, signal.SIG_IGN)]
+
+
+def handlers() -> tuple[object, object]:
+    return signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGHUP)
