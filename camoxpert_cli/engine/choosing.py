@@ -58,7 +58,7 @@ def choose_epochs(plan: Plan, run: Run, checkpoint: Checkpoint | None) -> tuple[
         message = f"{pace.reason} while the pace was measured, before the first epoch; nothing was saved"
         raise Interrupted(message, "run the same command again", pace.exit_code)
     fitting = Fitting(recipe, budget, pace, len(run.data.train), run.clock.reserve.saving)
-    left = budget.left(run.clock.now(), pace, run.clock.reserve.seconds)
+    left = budget.left(run.clock.now(), pace, _unused(run))
     problem = run.world.broadcast(_too_short(plan, run, fitting, left))
     if problem is not None:
         raise problem
@@ -88,7 +88,7 @@ def refit(run: Run) -> str:
     fitting.note_epoch(run.clock.now(), run.clock.reserve.saving)
     is_complete = progress.epoch == before.train.epochs
     if not is_complete:
-        config = fitting.refitted(before, _position(run), run.clock.now(), run.clock.reserve.seconds)
+        config = fitting.refitted(before, _position(run), run.clock.now(), _unused(run))
         run.follow(run.world.broadcast(config))
     if is_complete or run.config != before:
         try:
@@ -104,8 +104,13 @@ def refit_last(run: Run) -> None:
     """Fit the images of the last epoch, if the run is in it, to the time that is left. Every rank must call this."""
     fitting = run.fitting
     if fitting is not None and run.state.progress.epoch + 1 == run.config.train.epochs:
-        config = fitting.with_part(run.config, _position(run), run.clock.now(), run.clock.reserve.seconds)
+        config = fitting.with_part(run.config, _position(run), run.clock.now(), _unused(run))
         run.follow(run.world.broadcast(config))
+
+
+def _unused(run: Run) -> float:
+    """Seconds at the end of a session that stops the run: the reserve, and up to one step that would go into it."""
+    return run.clock.reserve.seconds + run.clock.reserve.step
 
 
 def _position(run: Run) -> Position:
@@ -148,7 +153,7 @@ def _too_short(plan: Plan, run: Run, fitting: Fitting, left: float) -> UsageErro
     if rest <= left:
         return None
     sessions = _sessions(plan.config)
-    length = _SPARE * fitting.budget.needed(spent, rest, fitting.pace, run.clock.reserve.seconds)
+    length = _SPARE * fitting.budget.needed(spent, rest, fitting.pace, _unused(run))
     needed = Sessions(sessions.count, math.ceil(length / _ROUND) * _ROUND)
     other = plan.deadline.end < (plan.fits_since or 0.0) + sessions.seconds
     return UsageError(

@@ -66,13 +66,13 @@ class Budget:
     end: float
     startup: float
 
-    def left(self, now: float, pace: Pace, reserve: float) -> float:
-        """Return the seconds that the rest of a run may take. A session that does not end it stops `reserve` early."""
-        return self.end - now + (self.sessions - 1) * (self.session - self.startup - reserve) - self._margin(pace)
+    def left(self, now: float, pace: Pace, unused: float) -> float:
+        """Return the seconds that the rest of a run may take; every session but the last leaves some `unused`."""
+        return self.end - now + (self.sessions - 1) * (self.session - self.startup - unused) - self._margin(pace)
 
-    def needed(self, spent: float, rest: float, pace: Pace, reserve: float) -> float:
+    def needed(self, spent: float, rest: float, pace: Pace, unused: float) -> float:
         """Return how long a session has to be for `rest` to fit when it begins, `spent` seconds into the first one."""
-        fixed = _CLOSING_MARGIN * pace.closing + _EXIT + (self.sessions - 1) * (self.startup + reserve)
+        fixed = _CLOSING_MARGIN * pace.closing + _EXIT + (self.sessions - 1) * (self.startup + unused)
         return (rest + spent + fixed) / (self.sessions * (1 - _MARGIN))
 
     def _margin(self, pace: Pace) -> float:

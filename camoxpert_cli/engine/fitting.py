@@ -21,7 +21,7 @@ _SLOWER = 1.5
 class Fitting:
     """The fit of a run in the session that started it: `recipe` has the proportions, `measured` the pace before it.
 
-    `images` is the number of training images, `saving` the seconds to write `last.pth` before the first epoch. Times are
+    `images` is the number of training images, `saving` the seconds to write `last.pth` as measured before. Times are
     those of the run's clock.
     """
 
@@ -51,14 +51,14 @@ class Fitting:
         slower = min(max(1.0, pace.between / self.measured.between), _SLOWER)
         self.pace = replace(pace, closing=slower * self.measured.closing)
 
-    def refitted(self, config: Config, at: Position, now: float, reserve: float) -> Config:
+    def refitted(self, config: Config, at: Position, now: float, unused: float) -> Config:
         """Return the settings with which the run ends in time from position `at` on: `config` if it does, roughly."""
-        left = self.budget.left(now, self.pace, reserve)
+        left = self.budget.left(now, self.pace, unused)
         if abs(seconds_left(config, self.images, self.pace, at) - left) <= _TOLERANCE * max(0.0, left):
             return config
         return longest(self.recipe, config, self.images, self.pace, left, at)
 
-    def with_part(self, config: Config, at: Position, now: float, reserve: float) -> Config:
+    def with_part(self, config: Config, at: Position, now: float, unused: float) -> Config:
         """Return `config` with as many images in the last epoch, in which the run is, as there is time for."""
-        left = self.budget.left(now, self.pace, reserve)
+        left = self.budget.left(now, self.pace, unused)
         return with_part(config, self.images, self.pace, left, at)

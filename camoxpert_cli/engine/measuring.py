@@ -69,15 +69,19 @@ def _measure_training(run: Run, phase: Phase, seconds: float) -> float | Stop:
     set_trained(run.state, run.strategy, run.config, phase.backbone_stages)
     run.phase = phase
     run.state.network.train()
-    started, images = 0.0, 0
+    started = stepped = run.clock.now()
+    images = 0
     for number, step in enumerate(_steps(run, phase)):
         if (stop := run.clock.stop_before_step()) is not None:
             return stop
+        now, before = run.clock.now(), stepped
+        stepped = now
         if number < _WARM_UP:
-            started = run.clock.now()
+            started = now
             continue
+        run.clock.reserve.note_step(now - before, step.images)
         images += step.images
-        passed = run.clock.now() - started
+        passed = now - started
         if run.world.broadcast(number + 1 >= _WARM_UP + _LEAST_STEPS and passed >= seconds):
             break
     return passed / images

@@ -150,7 +150,8 @@ def train_epoch(run: Run, phase: Phase, epoch: int) -> Stop | None:
                 return stop
             stepped = run.clock.now()
     now = run.clock.now()
-    run.reporter.data_wait = (batches.waited - waited_before) / (now - started)
+    if now > started:
+        run.reporter.data_wait = (batches.waited - waited_before) / (now - started)
     if run.fitting is not None:
         run.fitting.note_training(phase.kind, now - started, progress.samples - seen, now)
     return None

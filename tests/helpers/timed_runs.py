@@ -8,14 +8,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from torch import Tensor
 
+from camoxpert_cli.checkpoints.format import write_checkpoint
 from camoxpert_cli.console import Advance
 from camoxpert_cli.engine import run as run_module
 from camoxpert_cli.engine import saving, training_steps
 from camoxpert_cli.engine.clock import Clock
 from camoxpert_cli.engine.plan import Plan
 from camoxpert_cli.engine.run import Run
+from camoxpert_cli.engine.step import LossValues
 from camoxpert_cli.engine.stopping import Stop, Stopping
 from camoxpert_cli.engine.time_limit import Deadline
 from camoxpert_cli.evaluation.score import Scoring
@@ -37,13 +40,16 @@ class Machine:
         self.now += seconds * self.slowness(self.now)
 
 
-def on_machine(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let all runs that are prepared from now on take the machine's time, and no other."""
-    backward, score, write = training_steps.backward, Clock.score, saving.write_checkpoint
+def on_machine(machine: Machine, monkeypatch: pytest.MonkeyPatch, *, learns: bool = False) -> None:
+    """Let all runs that are prepared from now on take the machine's time; unless one `learns`, its steps do nothing."""
+    backward, score = training_steps.backward, Clock.score
 
     def slow_backward(run: Run, images: Tensor, *others: Any, **more: Any) -> tuple[Tensor, Tensor]:
         machine.spend(len(images) * (PER_IMAGE + PER_STAGE * (run.state.backbone_stages or 0)))
-        return backward(run, images, *others, **more)
+        if learns:
+            return backward(run, images, *others, **more)
+        chosen = torch.ones(len(run.state.network.moe_layers), run.config.model.num_experts)
+        return torch.ones(len(LossValues._fields), dtype=torch.float64), chosen
 
     def slow_score(clock: Clock, scoring: Scoring[Any], advance: Advance) -> Stop | None:
         def advance_slowly(images: int, note: Any) -> None:
@@ -54,7 +60,7 @@ def on_machine(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
 
     def slow_write(*arguments: Any) -> None:
         machine.spend(PER_SAVE)
-        write(*arguments)
+        write_checkpoint(*arguments)
 
     def stopping(deadline: Deadline) -> Stopping:
         return Stopping(deadline, lambda: machine.now)

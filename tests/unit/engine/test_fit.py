@@ -226,20 +226,20 @@ def test_one_session() -> None:
     """A hundredth of the session, a quarter of the end and a second remain unused; the reserve is not needed."""
     budget = Budget(1, session=1000.0, end=1500.0, startup=50.0)
 
-    assert budget.left(600.0, PACE, reserve=20.0) == pytest.approx(900 - 10 - 7.5 - 1)
+    assert budget.left(600.0, PACE, unused=20.0) == pytest.approx(900 - 10 - 7.5 - 1)
 
 
 def test_several_sessions() -> None:
-    """Each later one loses its startup, each but the last the reserve at which it stops."""
+    """Each later one loses its startup, each but the last what it leaves unused."""
     budget = Budget(3, session=1000.0, end=1500.0, startup=50.0)
 
-    assert budget.left(600.0, PACE, reserve=20.0) == pytest.approx(900 + 2 * (1000 - 50 - 20) - 30 - 7.5 - 1)
+    assert budget.left(600.0, PACE, unused=20.0) == pytest.approx(900 + 2 * (1000 - 50 - 20) - 30 - 7.5 - 1)
 
 
 @given(st.integers(1, 4), st.floats(10, 1e4), st.floats(0, 100), st.floats(0, 50))
-def test_a_session_that_is_just_long_enough(sessions: int, rest: float, spent: float, reserve: float) -> None:
+def test_a_session_that_is_just_long_enough(sessions: int, rest: float, spent: float, unused: float) -> None:
     """Of sessions as long as they are said to have to be, exactly the time that is needed can be used."""
-    length = Budget(sessions, 1.0, 1.0, startup=30.0).needed(spent, rest, PACE, reserve)
+    length = Budget(sessions, 1.0, 1.0, startup=30.0).needed(spent, rest, PACE, unused)
     budget = Budget(sessions, length, end=length, startup=30.0)
 
-    assert budget.left(spent, PACE, reserve) == pytest.approx(rest)
+    assert budget.left(spent, PACE, unused) == pytest.approx(rest)
