@@ -66,15 +66,15 @@ def choose_epochs(plan: Plan, run: Run, checkpoint: Checkpoint | None) -> tuple[
     return replace(plan, config=run.world.broadcast(config)), fitting
 
 
-def describe_fit(run: Run) -> str:
-    """Describe the numbers of epochs of a fitted run, and when it is expected to end if that is known."""
+def describe_fit(run: Run) -> list[str]:
+    """Describe the numbers of epochs of a fitted run and when it is expected to end, one line each."""
     text, fitting = f"{run.config.train.fit}: {_describe_epochs(run.config, len(run.data.train))}", run.fitting
     if fitting is None:
-        return f"{text}, chosen when the run was started"
+        return [text, "chosen when the run was started"]
     if fitting.budget.sessions > 1:
-        return f"{text}, expected to end in session {fitting.budget.sessions}"
+        return [text, f"expected to end in session {fitting.budget.sessions}"]
     seconds = seconds_left(run.config, fitting.images, fitting.pace, Position())
-    return f"{text}, expected to end in {format_duration(seconds)}"
+    return [text, f"expected to end in {format_duration(seconds)}"]
 
 
 def refit(run: Run) -> str:

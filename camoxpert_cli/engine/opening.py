@@ -86,9 +86,10 @@ def _images(run: Run) -> list[tuple[str, str]]:
 
 
 def _limits(run: Run) -> list[tuple[str, str]]:
-    lines, deadline, run_settings = [], run.clock.stopping.deadline, run.config.run
+    lines: list[tuple[str, str]] = []
+    deadline, run_settings = run.clock.stopping.deadline, run.config.run
     if run.config.train.fit is not None:
-        lines.append(("Fit", describe_fit(run)))
+        lines += zip(("Fit", ""), describe_fit(run), strict=True)
     if run_settings.target_iou is not None:
         lines.append(("Target", f"validation IoU {run_settings.target_iou:g}"))
     if deadline.name:

@@ -41,8 +41,8 @@ class Reserve:
     """Time that must remain at the end of a step, in seconds, from measurements so far.
 
     Before the first measurement, saving is assumed to take `estimated_saving`, and each of the `validation_images` as
-    long as a training image. If the time for validation is `planned` for, as in a run that was fitted to its time, only
-    the time for another step and for saving must remain.
+    long as a training image. If the end of the run is `planned`, as in one that is fitted to its time, time must remain
+    for a step like the latest one and for saving only.
     """
 
     estimated_saving: float
@@ -50,6 +50,7 @@ class Reserve:
     saving: float = 0.0
     validation: float = 0.0
     step: float = 0.0
+    latest: float = 0.0
     per_image: float = 0.0
     warm: bool = False
     planned: bool = False
@@ -57,7 +58,7 @@ class Reserve:
     def note_step(self, seconds: float, images: int) -> None:
         """Record the time of an optimizer step over `images` images; the first is a warmup and does not count."""
         if self.warm:
-            self.step = max(self.step, seconds)
+            self.step, self.latest = max(self.step, seconds), seconds
             self.per_image = seconds / images
         self.warm = True
 
@@ -77,7 +78,9 @@ class Reserve:
     @property
     def seconds(self) -> float:
         """Seconds for one more step, the validation and the saving after it."""
-        validation = 0.0 if self.planned else self.validation or self.validation_images * self.per_image
+        if self.planned:
+            return self.latest + self.to_save
+        validation = self.validation or self.validation_images * self.per_image
         return _MARGIN * (self.step + validation) + self.to_save
 
 

@@ -9,6 +9,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
+import pytest
 from torch import Tensor
 
 from camoxpert_cli.data.dataset import ScoringImages
@@ -16,7 +17,7 @@ from camoxpert_cli.data.loader import scoring_loader
 from camoxpert_cli.data.pairs import Pair
 from camoxpert_cli.engine.run import Run, enter_phase, prepare
 from camoxpert_cli.engine.time_limit import Deadline
-from camoxpert_cli.engine.train import begin, close_epoch, train_epoch
+from camoxpert_cli.engine.train import begin, close_epoch, train, train_epoch
 from camoxpert_cli.engine.validation import validate
 from camoxpert_cli.errors import DataError
 from camoxpert_cli.launch.decide import decide
@@ -27,6 +28,7 @@ from tests.helpers.batch_effects import train_without_batch_effects
 from tests.helpers.plain_training import assert_same_training, train_plainly
 from tests.helpers.ranks import in_ranks
 from tests.helpers.scoring import evaluate
+from tests.helpers.timed_runs import Machine, fitted_plan, on_machine
 from tests.helpers.tiny_data import TRAINING_IMAGES, tiny_run
 
 
@@ -168,3 +170,28 @@ def test_ranks_stay_the_same_to_the_bit(tiny_data: Path, tmp_path: Path) -> None
     assert first["stops"] == second["stops"]
     assert [code for code, _ in first["stops"]] == [0, 143]
     assert first["stops"][1][1] == "stopped by SIGTERM"
+
+
+def train_fitted(world: World, data: Path, folder: Path) -> dict[str, Any]:
+    """The end of a fitted run on a machine that is twice as fast as that of rank 0, unless it is that one."""
+    settings = {"epochs": 8, "stage1_epochs": 4, "progressive_unfreeze": False, "gpus": 2, "batch_size": 1}
+    with pytest.MonkeyPatch.context() as patch:
+        machine = Machine(slowness=lambda now: 0.5 if world.rank else 1.0)
+        on_machine(machine, patch)
+        outcome = train(fitted_plan(data, folder, "100s", **settings), world)
+    train_of = outcome.config.train
+    numbers = (train_of.epochs, train_of.stage1_epochs, train_of.last_epoch_images)
+    return {"numbers": numbers, "epochs": outcome.epochs, "images": outcome.images, "now": machine.now}
+
+
+def test_ranks_are_fitted_together(tiny_data: Path, tmp_path: Path) -> None:
+    """Rank 0 measures and decides for all; the run ends in its time, and nothing of the measuring is left."""
+    first, second = in_ranks(2, train_fitted, tiny_data, tmp_path / "run")
+
+    assert 0.9 * 100 <= first["now"] <= 100
+    assert second["now"] < first["now"]
+    assert {name: first[name] for name in ("numbers", "epochs", "images")} == {
+        name: second[name] for name in ("numbers", "epochs", "images")
+    }
+    assert first["epochs"] == first["numbers"][0] > 2
+    assert not [path for path in (tmp_path / "run").iterdir() if path.name.startswith(".")]

@@ -64,6 +64,19 @@ def test_what_is_left() -> None:
     assert (last.number, last.stage, last.run) == (2, 60, 67)
 
 
+def test_a_last_epoch_with_fewer_images() -> None:
+    """It takes less time, and so do its stage and the run; in it, what is left of it counts."""
+    forecasts = [
+        forecast(
+            PHASES, epoch, images_left=left, images=100, last_images=40, images_per_s=2, validation=10, tests=7, clock=1
+        )
+        for epoch, left in ((1, 50), (3, 100), (8, 10))
+    ]
+
+    assert [each.stage for each in forecasts] == [35 + 60, 5 * 60 + 30, 15]
+    assert [each.run for each in forecasts] == [35 + 6 * 60 + 30 + 7, 5 * 60 + 30 + 7, 22]
+
+
 @pytest.mark.parametrize(("epoch", "stage", "run"), [(0, False, True), (3, True, True), (8, False, False)])
 def test_later_epochs_that_train_more(epoch: int, stage: bool, run: bool) -> None:
     """Where more of the backbone trains later, what is left is more than was estimated, and that is said."""
