@@ -1,6 +1,6 @@
 """How near to its time a fitted run ends, and how good it is beside runs that the time cuts off.
 
-    python -m tests.benchmarks.fit [--seeds 5] [--time 2m] [--gap 12]
+    python -m tests.benchmarks.fit [--seeds 5] [--time 2m]
 
 For each seed, the quickstart is trained with `--fit TIME`, and with `--time-limit TIME` and a schedule that is too long
 for it: with as many epochs as the defaults have, and with twice as many as the preset. The time of a run is that of its

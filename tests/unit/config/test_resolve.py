@@ -237,7 +237,7 @@ def test_impossible_combinations_name_both_sides(given: dict[str, Any], problems
 def test_numbers_that_the_fit_chooses(tmp_path: Path, key: str) -> None:
     """Whoever types one of them beside a fit has to omit one of the two; in a preset they are proportions."""
     name = preset(tmp_path, f"train: {{fit: 9h, {key}: 33}}")
-    typed = problems_of(preset(tmp_path, "train: {fit: 9h}", "fit.yaml"), {}, f"train.{key}=3", "train.warmup_epochs=0")
+    typed = problems_of(preset(tmp_path, "train: {fit: 9h}", "fit.yaml"), {}, f"train.{key}=3")
 
     assert resolve(name, {}).config.train.fit == "9h"
     assert f"train.{key} is 3 (--set), expected it not to be given when train.fit is 9h ({tmp_path / 'fit.yaml'})" in (
