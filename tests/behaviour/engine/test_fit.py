@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from camoxpert_cli.checkpoints.format import read_checkpoint
 from camoxpert_cli.checkpoints.newest import find_checkpoint
@@ -16,6 +17,7 @@ from camoxpert_cli.config.parse import format_duration
 from camoxpert_cli.config.resolve import CHOSEN_BY_FIT, from_mapping
 from camoxpert_cli.config.schema import SETTINGS, Config
 from camoxpert_cli.engine import training_steps
+from camoxpert_cli.engine.out_of_memory import OutOfMemory
 from camoxpert_cli.engine.outcome import Outcome
 from camoxpert_cli.engine.train import train
 from camoxpert_cli.errors import Interrupted, TrainingError, UsageError
@@ -247,6 +249,7 @@ def test_stopped_while_measuring(
         train(fitted_plan(tiny_data, tmp_path / "run", "200s", **RECIPE))
 
     assert caught.value.exit_code == 128 + signal.SIGTERM
+    assert machine.now == 2 * 4.0  # for two steps, and nothing else
     assert [*(tmp_path / "run").iterdir()] == []
 
 
@@ -295,3 +298,23 @@ def test_a_run_that_goes_on_is_not_fitted(
         train(plan)
 
     assert caught.value.hint == f"camox resume {plain_run.last} --time-limit 2m30s"
+
+
+def test_memory_that_runs_out_while_measuring(
+    tiny_data: Path, tmp_path: Path, machine: Machine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The settings to continue with are the run's own, with smaller batches, and not those that are measured with."""
+
+    def full(*_: Any) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+
+    monkeypatch.setattr(training_steps, "optimizer_step", full)
+    plan = fitted_plan(tiny_data, tmp_path / "run", "150s", **RECIPE)
+    with pytest.raises(OutOfMemory) as caught:
+        train(plan)
+    smaller = caught.value.smaller
+
+    assert smaller is not None
+    assert (smaller.train.batch_size, smaller.train.accumulation_steps) == (2, 2)
+    assert (smaller.train.lr, smaller.train.epochs) == (plan.config.train.lr, plan.config.train.epochs)
+    assert "no weights had been saved" in caught.value.message

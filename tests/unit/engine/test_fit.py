@@ -20,6 +20,7 @@ from camoxpert_cli.engine.fit import (
     seconds_left,
     shortest,
     with_epochs,
+    with_part,
     without_skipped,
 )
 from camoxpert_cli.engine.stages import keep_unfrozen
@@ -211,6 +212,16 @@ def test_a_skipped_stage_takes_no_time() -> None:
 def test_shortest(chosen_from: Config, expected: tuple[int, int, int, int | None]) -> None:
     """An epoch of each stage that the recipe has, and half of the images in the last one."""
     assert numbers(shortest(chosen_from, 10)) == expected
+
+
+@pytest.mark.parametrize(("budget", "images"), [(0.0, 6), (45.0, 15), (60.0, None)])
+def test_the_last_epoch_keeps_its_steps(budget: float, images: int | None) -> None:
+    """In the middle of the last epoch, after 5 of 20 images, it may still have more images or fewer, but not 3."""
+    config = with_epochs(recipe(), recipe(), 4, START)
+    at = Position(3, 5, 4)
+    pace = replace(PACE, per_image={(1, 0): 1.0, (2, 4): 1.0})
+
+    assert with_part(config, 20, pace, budget, at).train.last_epoch_images == images
 
 
 def test_pace_follows() -> None:
