@@ -128,7 +128,10 @@ MUTANTS = [
     ),
     Mutant("engine/train.py", "            refit_last(run)\n", "", f"{_RUNS}test_a_last_epoch_that_is_slower"),
     Mutant(
-        "engine/run.py", "self.config = self.saver.config = config", "self.config = config", f"{_RUNS}test_it_follows"
+        "engine/run.py",
+        "self.config = self.saver.config = config",
+        "self.config = config",
+        f"{_RUNS}test_it_follows_the_time",
     ),
     Mutant(
         "engine/run.py",
