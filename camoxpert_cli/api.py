@@ -32,6 +32,7 @@ from camoxpert_cli.errors import ConfigError, DataError, UsageError, did_you_mea
 from camoxpert_cli.evaluation import output
 from camoxpert_cli.evaluation.results import Evaluation
 from camoxpert_cli.inference import predict as engine
+from camoxpert_cli.inference.outputs import Outputs
 from camoxpert_cli.launch.evaluate import evaluate as evaluate_checkpoint
 from camoxpert_cli.launch.start import start
 from camoxpert_cli.model.camoxpert import CamoXpert
@@ -121,7 +122,7 @@ def predict(
         paths = [each for each in asked if isinstance(each, Path)]
         if len(paths) < len(asked):
             raise UsageError("an array has no file name for its prediction", "pass paths, or omit out=")
-        outputs = engine.Outputs(_as_path(out), threshold, overlay)
+        outputs = Outputs(_as_path(out), threshold, overlay)
         return engine.predict(source, paths, outputs, device=device, img_size=img_size, overwrite=overwrite, tta=views)
     if threshold is not None or overlay or overwrite:
         raise UsageError(
@@ -193,9 +194,7 @@ def evaluate(
         inference,
         Protocol(stretch, empty_masks),
         run,
-        save_predictions=_path(save_predictions),
-        overwrite=overwrite,
-        beside=[] if folder is None else output.files_in(folder),
+        output.Destination(folder, _path(save_predictions), overwrite),
         command=(),
     )
     assert evaluation is not None  # a single device is evaluated in this process

@@ -25,6 +25,7 @@ from camoxpert_cli.commands import (
     predict,
     presets,
     resume,
+    status,
     train,
     work,
 )
@@ -122,6 +123,7 @@ app = typer.Typer(
 )
 app.command("train", cls=SectionedCommand)(train.train)
 app.command("resume", cls=SectionedCommand)(resume.resume)
+app.command("status", cls=SectionedCommand)(status.status)
 app.command("convert-ckpt", cls=SectionedCommand)(convert_ckpt.convert_ckpt)
 app.command("doctor", cls=SectionedCommand)(doctor.doctor)
 app.command("check-data", cls=SectionedCommand)(check_data.check_data)

@@ -44,6 +44,8 @@ CHECKPOINTS = (LAST, PREVIOUS, BEST)  # the newest first
 # Files that make a folder a run folder; a run that stopped before its first epoch ended has nothing to lose.
 _PRECIOUS = ("history.json", *CHECKPOINTS, "results.json")
 STRATEGY_FILE = "strategy.json"
+# Files that only a run writes; `camox eval` writes a results.json too.
+_OF_A_RUN = ("config.yaml", "env.json", "metrics.jsonl", "history.json")
 _PAGES = ("per_image.csv", "report.html", "curves.png")
 _BEGUN = ("config.yaml", "env.json", "metrics.jsonl", STRATEGY_FILE)
 _FILES = (*_PRECIOUS, *_PAGES, *_BEGUN)
@@ -102,9 +104,27 @@ class RunFolder:
         return any((self.path / name).is_file() for name in CHECKPOINTS)
 
     @property
+    def holds_run(self) -> bool:
+        """Return whether a run began in the folder, even if it has saved nothing yet."""
+        return self.holds_checkpoint or any(_is_runs(self.path / name) for name in _OF_A_RUN)
+
+    @property
+    def start_command(self) -> str | None:
+        """Return the command line in env.json, of the last session, quoted for a shell; None if camox was not run."""
+        content = _content(self.path / "env.json") if _is_runs(self.path / "env.json") else None
+        command = content.get("command") if isinstance(content, dict) else None
+        program, *words = map(str, command) if isinstance(command, list) and command else [""]
+        return f"camox {shlex.join(words)}" if words and Path(program).name in ("camox", "__main__.py") else None
+
+    @property
     def resume_command(self) -> str:
         """Return the command that resumes the run, quoted for a shell."""
         return f"camox resume {shlex.quote(str(self.path))}"
+
+    @property
+    def predict_command(self) -> str:
+        """Return the command that uses the best weights, quoted for a shell."""
+        return f"camox predict {shlex.quote(str(self.best))} IMAGE... --out predictions"
 
     @property
     def settings(self) -> dict[str, Any]:

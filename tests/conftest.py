@@ -22,6 +22,19 @@ if TYPE_CHECKING:
 
 # Read when torch is imported; more threads would add numbers up in another order, and slow down runs side by side.
 os.environ["OMP_NUM_THREADS"] = "1"
+# Whoever runs the tests in a job of a scheduler has not asked their commands to continue.
+for _name in (
+    "TORCHELASTIC_RESTART_COUNT",
+    "TORCHELASTIC_MAX_RESTARTS",
+    "SLURM_JOB_ID",
+    "SKYPILOT_TASK_ID",
+    "JOB_COMPLETION_INDEX",
+):
+    os.environ.pop(_name, None)
+
+# A scheduler's job in which tests run would have every run continued, and ended at the job's time limit.
+for _name in ("SLURM_JOB_ID", "SLURM_JOB_END_TIME", "SKYPILOT_TASK_ID", "JOB_COMPLETION_INDEX"):
+    os.environ.pop(_name, None)
 
 # The time that an example takes says more about the machine than about the code.
 settings.register_profile("camox", deadline=None, suppress_health_check=[HealthCheck.too_slow])

@@ -21,7 +21,8 @@ from camoxpert_cli.config.schema import Config, DataConfig
 from camoxpert_cli.data.cache import open_cache
 from camoxpert_cli.data.cores import cores_each, usable_cores
 from camoxpert_cli.data.synthetic import PHOTOGRAPH_SIZE, write_photographs
-from camoxpert_cli.engine.build import build_phases, open_data
+from camoxpert_cli.engine.build import open_data
+from camoxpert_cli.engine.phases import build_phases
 from camoxpert_cli.engine.stages import Stage
 from camoxpert_cli.errors import DeviceError, UsageError
 from camoxpert_cli.launch.processes import Failure

@@ -27,7 +27,8 @@ from camoxpert_cli.checkpoints.program_layouts import CAMOX, MOST_EXPERTS, layou
 from camoxpert_cli.checkpoints.typed import Amount, Count, Having, Number, Within, WrongEntryError, check
 from camoxpert_cli.config.resolve import from_mapping
 from camoxpert_cli.errors import CheckpointError, ConfigError, first_line, shown
-from camoxpert_cli.model.weights_file import CHECKSUM, SAFETENSORS, checksum, read_weights_file, verify_archive
+from camoxpert_cli.model.weights_archive import verify_archive
+from camoxpert_cli.model.weights_file import CHECKSUM, SAFETENSORS, checksum, read_weights_file
 
 FORMAT = "camox"
 VERSION = 1

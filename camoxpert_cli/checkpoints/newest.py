@@ -6,10 +6,9 @@ from pathlib import Path
 
 from camoxpert_cli import console
 from camoxpert_cli.checkpoints.format import Checkpoint, read_checkpoint
+from camoxpert_cli.checkpoints.run_search import runs_below
 from camoxpert_cli.errors import CheckpointError, nearest
 from camoxpert_cli.run_folder import CHECKPOINTS, RunFolder
-
-_DEPTH = 4  # levels of folders that are searched for a run
 
 
 def find_checkpoint(source: Path) -> Checkpoint:
@@ -52,7 +51,7 @@ def folder_of(source: Path) -> Path:
         )
     if not source.is_dir():
         raise CheckpointError(f"{source} is neither a file nor a folder", "pass a run folder, such as runs/first")
-    found = _below(source)
+    found = runs_below(source, lambda folder: RunFolder(folder).holds_checkpoint)
     if not found:
         raise CheckpointError(
             f"{source} contains no checkpoint ({', '.join(CHECKPOINTS)})", "pass a run folder or a checkpoint file"
@@ -62,27 +61,3 @@ def folder_of(source: Path) -> Path:
             f"{source} contains {len(found)} runs: {', '.join(map(str, found))}", RunFolder(found[0]).resume_command
         )
     return found[0]
-
-
-def _below(top: Path) -> list[Path]:
-    """Folders with a checkpoint, each once however many links lead to it; unreadable ones are reported and skipped."""
-    found: list[Path] = []
-    seen: set[Path] = set()
-    level = [top]
-    for _ in range(_DEPTH + 1):
-        below: list[Path] = []
-        for folder in level:
-            if (real := folder.resolve()) in seen:
-                continue
-            seen.add(real)
-            try:
-                if any((folder / name).is_file() for name in CHECKPOINTS):
-                    found.append(folder)
-                else:
-                    below += sorted(path for path in folder.iterdir() if path.is_dir())
-            except OSError as error:
-                if folder == top:
-                    raise
-                console.warn(f"{folder} cannot be read: {error.strerror}; skipped")
-        level = below
-    return found

@@ -8,7 +8,16 @@ from typing import Annotated, Any
 import typer
 
 from camoxpert_cli import console
-from camoxpert_cli.commands.options import AsJson, NetworkSide, Quiet, Views, Weights, with_settings
+from camoxpert_cli.commands.options import (
+    AsJson,
+    Continue,
+    NetworkSide,
+    Quiet,
+    Views,
+    Weights,
+    continues,
+    with_settings,
+)
 from camoxpert_cli.config.eval_options import EmptyMasks, Inference, Precision, Protocol, TestData, check_source
 from camoxpert_cli.config.parse import NO_TTA, parse_tta
 from camoxpert_cli.config.schema import MOST_COUNTED
@@ -49,6 +58,7 @@ def evaluate(
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace files from an earlier eval in --out and --save-predictions.")
     ] = False,
+    continue_: Continue = None,
     stretch: Annotated[
         bool, typer.Option(help="Min-max normalize each prediction before scoring, as papers do.")
     ] = True,
@@ -94,43 +104,41 @@ def evaluate(
     inference = Inference(img_size, batch_size, precision, views, weights)
 
     from camoxpert_cli.evaluation import output
+    from camoxpert_cli.evaluation.results import Evaluation
+    from camoxpert_cli.parallel.worker import is_first
 
-    if out is not None:
+    destination = output.Destination(out, save_predictions, overwrite, continues(continue_))
+    if out is not None and is_first():  # of several processes, the others may not know that they were restarted
         inputs = (each for each in (checkpoint, predictions, masks, images, *roots) if each is not None)
-        output.refuse_overwriting(out, overwrite, inputs)
+        output.refuse_overwriting(out, destination.replaces, inputs)
+    evaluation: Evaluation | None
     if predictions is not None and masks is not None:
         from camoxpert_cli.evaluation.given_predictions import evaluate_predictions
 
         noncam = config.data.include_noncam
-        evaluation = evaluate_predictions(predictions, masks, images, protocol, include_noncam=noncam)
+        evaluation = evaluate_predictions(predictions, masks, images, protocol, destination, include_noncam=noncam)
     else:
         from camoxpert_cli.launch.evaluate import evaluate as evaluate_checkpoint
 
         assert checkpoint is not None
         folders = [] if images is None or masks is None else [(images, masks)]
         data = TestData(roots, folders, sets or [], config.data.include_noncam)
-        found = evaluate_checkpoint(
-            checkpoint,
-            data,
-            inference,
-            protocol,
-            config.run,
-            save_predictions=save_predictions,
-            overwrite=overwrite,
-            beside=[] if out is None else output.files_in(out),
-            command=sys.argv[1:],
+        evaluation = evaluate_checkpoint(
+            checkpoint, data, inference, protocol, config.run, destination, command=sys.argv[1:]
         )
-        if found is None:
-            return
-        evaluation = found
+    if evaluation is None:
+        return
     from camoxpert_cli.commands.score_tables import to_text
 
     # Printed first, because writing the files may fail.
     try:
         console.result(json.dumps(evaluation.to_json(), indent=2) if as_json else to_text(evaluation))
     finally:  # also if they cannot be printed
-        if out is not None:
-            output.refuse_overwriting(out, overwrite)  # once more: another process may have written there since
+        if evaluation.finished is not None:
+            console.say(f"Nothing to do: {out} already contains these scores")
+        elif out is not None:
+            output.refuse_overwriting(out, destination.replaces)  # once more: another process may have written since
+            output.finished_results(destination, evaluation.about)
             output.write_evaluation(out, evaluation)
             console.say(f"Written: {out / output.REPORT}, with {output.RESULTS} and {output.PER_IMAGE}")
     evaluation.require_saved()

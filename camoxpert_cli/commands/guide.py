@@ -21,6 +21,7 @@ TOPICS = (
     "data",
     "several-gpus",
     "several-machines",
+    "clusters",
     "resume",
     "evaluation-rules",
     "predict",

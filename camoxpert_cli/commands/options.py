@@ -14,6 +14,7 @@ from camoxpert_cli.config import eval_options
 from camoxpert_cli.config.schema import LARGEST_SIDE, SETTINGS, SMALLEST_SIDE, Setting, field_of
 from camoxpert_cli.config.values import AUTO
 from camoxpert_cli.errors import UsageError, shown
+from camoxpert_cli.rerun import scheduler_variable
 
 # The callback does everything; a command with this option need not look at its value.
 Quiet: TypeAlias = Annotated[
@@ -117,6 +118,21 @@ def _metavar(setting: Setting, *, autos: bool) -> str | None:
     texts = [choice for kind in kinds for choice in get_args(kind) if isinstance(choice, str)]
     word = setting.stands_for or next((_WORDS[kind] for kind in kinds if kind in _WORDS), "")
     return "|".join(filter(None, (word, *texts, AUTO if setting.fitted and autos else "")))
+
+
+Continue: TypeAlias = Annotated[
+    bool | None,
+    typer.Option(
+        "--continue/--no-continue",
+        help="Finish an interrupted command: keep what it wrote with this checkpoint and these options, and compute "
+        "the rest. [default: on in jobs of Slurm, SkyPilot or Kubernetes]",
+    ),
+]
+
+
+def continues(asked: bool | None) -> bool:
+    """Return whether to continue: as `asked`, or if it was not, whether a scheduler may have run the command before."""
+    return scheduler_variable() is not None if asked is None else asked
 
 
 AsJson: TypeAlias = Annotated[bool, typer.Option("--json", help="Print the results as JSON.")]

@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from camoxpert_cli import console
-from camoxpert_cli.commands.options import NetworkSide, Quiet, Views
+from camoxpert_cli.commands.options import Continue, NetworkSide, Quiet, Views, continues
 from camoxpert_cli.config.parse import NO_TTA, parse_tta
 from camoxpert_cli.config.schema import Device
 
@@ -30,6 +30,7 @@ def predict(
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace earlier predictions and overlays of the same name in --out.")
     ] = False,
+    continue_: Continue = None,
     device: Annotated[Device, typer.Option(metavar="auto|cuda|cpu", help="Device to run on.")] = "auto",
     quiet: Quiet = False,
 ) -> None:
@@ -49,11 +50,20 @@ def predict(
           --overlay --tta flip
     """
     views = NO_TTA if tta is None else parse_tta(tta)
-    from camoxpert_cli.inference.predict import Outputs
+    from camoxpert_cli.inference.outputs import Outputs
     from camoxpert_cli.inference.predict import predict as run
 
     outputs = Outputs(out, threshold, overlay)
-    predictions = run(checkpoint, paths, outputs, device=device, img_size=img_size, overwrite=overwrite, tta=views)
+    predictions = run(
+        checkpoint,
+        paths,
+        outputs,
+        device=device,
+        img_size=img_size,
+        overwrite=overwrite,
+        tta=views,
+        keep=continues(continue_),
+    )
     console.result(
         f"{console.counted(len(predictions), 'prediction')} in {out}"
         + (f", overlays in {outputs.overlay_folder}" if overlay else "")

@@ -30,6 +30,7 @@ _FLAGS = (
     "run.save_every",
     "run.time_limit",
     "run.session_limit",
+    "run.unfinished_exit_code",
     "run.target_iou",
     "run.tensorboard",
 )
@@ -78,11 +79,17 @@ def resume(
     if dry_run and as_json:
         raise UsageError("--json prints training results, but --dry-run has none", "use only one of them")
 
-    from camoxpert_cli.commands.training_outcome import print_outcome
-    from camoxpert_cli.launch.resume import rehearse
-    from camoxpert_cli.launch.resume import resume as go_on
-
     if dry_run:
+        from camoxpert_cli.launch.resume import rehearse
+
         console.result("\n".join(rehearse(run, flags, assignments or [])))
-    else:
-        print_outcome(go_on(run, flags, assignments or []), as_json=as_json)
+        return
+
+    from camoxpert_cli.launch.unfinished import code_typed, interrupted_with
+
+    with interrupted_with(code_typed(flags)):  # importing torch and reading the checkpoint take seconds
+        from camoxpert_cli.commands.training_outcome import finish
+        from camoxpert_cli.launch.resume import resume as go_on
+
+        outcome = go_on(run, flags, assignments or [])
+    finish(outcome, as_json=as_json)

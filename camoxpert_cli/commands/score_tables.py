@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import textwrap
 from collections.abc import Mapping
+from typing import Any
 
 from camoxpert_cli import console
 from camoxpert_cli.evaluation.published import published_for
-from camoxpert_cli.evaluation.results import Evaluation, ScoredSet
+from camoxpert_cli.evaluation.results import Evaluation
 from camoxpert_cli.metrics.measures import MEASURES
 
 # The columns of the first table, and the metrics in each row of the second: at one threshold, mean and maximum.
@@ -20,18 +21,17 @@ _FAMILIES = {
 
 def to_text(evaluation: Evaluation) -> str:
     """Format the tables of each set: its scores, those of its slices, and published ones."""
-    return "\n\n".join(_set_to_text(each, evaluation.title) for each in evaluation.sets)
+    sets = evaluation.to_json()["sets"]
+    return "\n\n".join(_set_to_text(name, sets[name], evaluation.title) for name in sets)
 
 
-def _set_to_text(each: ScoredSet, title: str) -> str:
-    rows = [_row(title, len(each.scores), each.means.measures)]
-    rows += [_row(f"  {label}", count, means.measures) for label, (count, means) in each.slices.items()]
-    published = published_for(each.name)
+def _set_to_text(name: str, scores: Mapping[str, Any], title: str) -> str:
+    rows = [_row(title, scores["images"], scores)]
+    rows += [_row(f"  {label}", part["images"], part) for label, part in scores["slices"].items()]
+    published = published_for(name)
     rows += [_row(row.system, None, row.scores) for row in published]
-    lines = [console.table([each.name, "images", *_HEADINGS], rows), ""]
-    families = [
-        [family, *(f"{each.means.measures[name]:.3f}" for name in names)] for family, names in _FAMILIES.items()
-    ]
+    lines = [console.table([name, "images", *_HEADINGS], rows), ""]
+    families = [[family, *(f"{scores[measure]:.3f}" for measure in each)] for family, each in _FAMILIES.items()]
     lines.append(console.table(["", "adaptive (E, F) or at 0.5 (IoU, Dice)", "mean", "maximum"], families))
     if published:
         lines += ["", "Published scores, as quoted in:"]

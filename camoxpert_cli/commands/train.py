@@ -35,10 +35,12 @@ def train(
       camox train --dataset-path DATA --resume-from original.pth --skip-stage1
     """
     from camoxpert_cli.config.resolve import resolve
+    from camoxpert_cli.launch.unfinished import code_of, interrupted_with
 
     resolved = resolve(preset, flags, assignments or [])
+    with interrupted_with(code_of(resolved.config)):  # importing torch takes seconds
+        from camoxpert_cli.commands.training_outcome import finish
+        from camoxpert_cli.launch.start import start
 
-    from camoxpert_cli.commands.training_outcome import print_outcome
-    from camoxpert_cli.launch.start import start
-
-    print_outcome(start(resolved), as_json=as_json)
+        outcome = start(resolved)
+    finish(outcome, as_json=as_json)

@@ -3,17 +3,29 @@
 from __future__ import annotations
 
 import json
-import shlex
 from collections.abc import Mapping
 from typing import Any
+
+import typer
 
 from camoxpert_cli import console
 from camoxpert_cli.checkpoints.format import CheckpointNotWritten
 from camoxpert_cli.config.parse import format_duration
 from camoxpert_cli.engine.outcome import Outcome
+from camoxpert_cli.launch.unfinished import code_of
 from camoxpert_cli.metrics.measures import SUMMARY
 
 _SHOWN = {each.heading: each.name for each in SUMMARY}
+
+
+def finish(outcome: Outcome, *, as_json: bool) -> None:
+    """Print the outcome and end the command.
+
+    If a time limit stopped the run early, exits with `run.unfinished_exit_code` if given. Raises as `print_outcome`.
+    """
+    print_outcome(outcome, as_json=as_json)
+    if outcome.stop is not None and (code := code_of(outcome.config)) is not None:
+        raise typer.Exit(code)
 
 
 def print_outcome(outcome: Outcome, *, as_json: bool = False) -> None:
@@ -68,7 +80,7 @@ def _print_summary(outcome: Outcome, results: Mapping[str, Any]) -> None:
         passed = results["seconds_to_target"]
         when = "not reached" if passed is None else f"reached after {format_duration(passed)}"
         console.say(f"Target           validation IoU {target:g}: {when}")
-    console.say(f"Next             camox predict {shlex.quote(str(folder.best))} IMAGE... --out predictions")
+    console.say(f"Next             {folder.predict_command}")
     console.say(f"                 {folder.resume_command} --epochs {2 * config.train.epochs}")
     if outcome.generated:
         console.say("                 camox train --dataset-path YOUR_DATA")

@@ -48,7 +48,7 @@ def batches_within(config: Config, most: tuple[int, int], wanted: tuple[int, int
 
     choices = [
         (nearest(wanted[0], most[0], steps), nearest(wanted[1], most[1], steps), steps)
-        for steps in range(1, max(wanted) // gpus + 1)
+        for steps in range(1, math.ceil(max(wanted) / gpus) + 1)
     ]
 
     def distance(choice: tuple[int, int, int]) -> float:

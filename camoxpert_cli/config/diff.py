@@ -33,6 +33,8 @@ _NO_EFFECT = {
     "run.save_every",
     "run.time_limit",
     "run.session_limit",
+    "run.unfinished_exit_code",
+    "run.report",
     "run.tensorboard",
 }
 _ROUNDING = {

@@ -219,6 +219,13 @@ class RunConfig:
         parse=parse_duration,
         stands_for="TIME",
     )
+    unfinished_exit_code: int | None = setting(
+        None,
+        "exit code if a time limit or a signal stops the run before its end; if not given, 0 for a time limit and 128 "
+        "plus the signal's number for a signal",
+        low=0,
+        high=255,
+    )
     report: bool = setting(True, "write report.html and curves.png when the run ends")
     tensorboard: bool = setting(False, "also write curves for TensorBoard to the run folder")
 

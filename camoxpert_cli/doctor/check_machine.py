@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from camoxpert_cli import console
+from camoxpert_cli.config.parse import format_duration
 from camoxpert_cli.data.cores import workers_for
 from camoxpert_cli.doctor.check_gpus import KAGGLE_CHOICE
 from camoxpert_cli.doctor.finding import Finding, Question, Status
 from camoxpert_cli.doctor.readings import Driver, Readings
 from camoxpert_cli.doctor.system import OPENCV
+from camoxpert_cli.engine.time_limit import SLURM_END
 from camoxpert_cli.launch.processes import Failure
 from camoxpert_cli.parallel.worker import LAUNCHER_VARIABLES, WORKER_VARIABLES
 
@@ -33,6 +35,7 @@ def machine_findings(readings: Readings, question: Question) -> list[Finding]:
         _variables(readings, question),
         _weights(readings, question),
         *_kaggle(readings),
+        *_job_limit(readings),
     ]
 
 
@@ -223,3 +226,16 @@ def _kaggle(readings: Readings) -> list[Finding]:
     if len(readings.seen) == 1 and readings.working:
         return [Finding("Kaggle", "warning", ran, result, f"for two GPUs, {KAGGLE_CHOICE}")]
     return [Finding("Kaggle", "ok", ran, result)]
+
+
+def _job_limit(readings: Readings) -> list[Finding]:
+    limit = readings.job_limit
+    if limit is None:
+        return []
+    ran = SLURM_END
+    if isinstance(limit, Failure):
+        return [Finding("time limit", "problem", ran, limit.why, command=f"unset {SLURM_END}")]
+    if limit.left <= 0:
+        result = f"{limit.name} passed {format_duration(-limit.left)} ago; camox ignores it"
+        return [Finding("time limit", "warning", ran, result, "if that job is over", f"unset {SLURM_END}")]
+    return [Finding("time limit", "ok", ran, f"{format_duration(limit.left)} remaining of {limit.name}")]

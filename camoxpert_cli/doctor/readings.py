@@ -103,8 +103,16 @@ class Space:
 
 
 @dataclass(frozen=True)
+class JobLimit:
+    """The time limit of the Slurm job that this process belongs to: its name, and seconds left (negative if past)."""
+
+    name: str
+    left: float
+
+
+@dataclass(frozen=True)
 class Readings:
-    """All readings of a machine. None means not tested, because there are no GPUs or no preset.
+    """All readings of a machine. None means not tested, because there are no GPUs, no preset or no Slurm job.
 
     `gpus` and `torch.gpus` have the same order. `packages` maps installed packages to versions, `imports` maps packages
     to the error of their import, empty if it works. `environment` contains the variables that affect training.
@@ -129,6 +137,7 @@ class Readings:
     packages: Mapping[str, str] = field(default_factory=dict)
     environment: Mapping[str, str] = field(default_factory=dict)
     kaggle: bool = False
+    job_limit: JobLimit | Failure | None = None
 
     @property
     def seen(self) -> tuple[Gpu, ...]:

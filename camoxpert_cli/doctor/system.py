@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import os
 import shutil
+import time
 from importlib.metadata import distributions
 from pathlib import Path
 
-from camoxpert_cli.doctor.readings import Space
+from camoxpert_cli.doctor.readings import JobLimit, Space
+from camoxpert_cli.engine.time_limit import slurm_job
+from camoxpert_cli.errors import UsageError
 from camoxpert_cli.launch.processes import Failure
 from camoxpert_cli.parallel.worker import LAUNCHER_VARIABLES
 
@@ -75,6 +78,15 @@ def read_packages() -> dict[str, str]:
 def read_environment() -> dict[str, str]:
     """Return the environment variables that affect training and are set."""
     return {name: os.environ[name] for name in _VARIABLES if name in os.environ}
+
+
+def read_job_limit() -> JobLimit | Failure | None:
+    """Return the time limit of the Slurm job that this process belongs to; None without a job."""
+    try:
+        job = slurm_job()
+    except UsageError as error:
+        return Failure(error.message, error.hint, error.exit_code)
+    return None if job is None else JobLimit(job.name, job.left(time.monotonic()))
 
 
 def on_kaggle() -> bool:

@@ -23,7 +23,14 @@ from camoxpert_cli.doctor.readings import (
     TeamTrial,
     Torch,
 )
-from camoxpert_cli.doctor.system import on_kaggle, read_environment, read_packages, read_ram, read_space
+from camoxpert_cli.doctor.system import (
+    on_kaggle,
+    read_environment,
+    read_job_limit,
+    read_packages,
+    read_ram,
+    read_space,
+)
 from camoxpert_cli.launch.processes import Failure, ending_them
 from camoxpert_cli.launch.run_probe import ask, ask_together, run_together
 from camoxpert_cli.parallel.worker import ONE_MACHINE
@@ -68,6 +75,7 @@ def take_readings(question: Question, tell: Callable[[str], None]) -> Readings:
             packages=read_packages(),
             environment=read_environment(),
             kaggle=on_kaggle(),
+            job_limit=read_job_limit(),
         )
         if readings.seen:
             tell("Testing each GPU ...")

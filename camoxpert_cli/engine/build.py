@@ -1,4 +1,4 @@
-"""Build a run's objects from its configuration: the only place where modules get their arguments from settings."""
+"""Build a run's objects from its configuration: with `phases`, the only place where settings become arguments."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ from camoxpert_cli.data.pairs import Pair
 from camoxpert_cli.data.reading import status_of
 from camoxpert_cli.data.split import by_name, hold_out
 from camoxpert_cli.data.synthetic import write_dataset
+from camoxpert_cli.engine.phases import build_phases
 from camoxpert_cli.engine.seed import seed_weights
-from camoxpert_cli.engine.stages import Phase, Stage, plan_phases
 from camoxpert_cli.errors import CheckpointError, DataError, UsageError
 from camoxpert_cli.model.backbone import create_backbone, create_pretrained_backbone
 from camoxpert_cli.model.camoxpert import CamoXpert
@@ -164,17 +164,6 @@ def check_images(checkpoint: Checkpoint, data: RunData, folder: RunFolder) -> bo
         "pass the data it was trained on with --dataset-path, or --images and --masks, and the same validation images; "
         f"restore files that were removed since, and remove added ones{new_run if best.is_file() else ''}",
     )
-
-
-def build_phases(config: Config) -> list[Phase]:
-    """Plan the run's stages and unfreezing steps."""
-    train = config.train
-    stage1_end = 0 if train.skip_stage1 else train.stage1_epochs
-    stage1 = Stage(1, 0, stage1_end, train.batch_size, train.lr, warmup_epochs=0)
-    stage2 = Stage(
-        2, train.stage1_epochs, train.epochs, config.stage2_batch_size, config.stage2_rate, train.warmup_epochs
-    )
-    return plan_phases(stage1, stage2, progressive_unfreeze=train.progressive_unfreeze)
 
 
 def describe_batches(config: Config, unit: str = "GPU", units: str = "GPUs") -> list[tuple[str, str]]:

@@ -12,10 +12,11 @@ from camoxpert_cli.checkpoints.saved_settings import saved_settings
 from camoxpert_cli.config.parse import Sessions, format_duration, parse_sessions
 from camoxpert_cli.config.resolve import CHOSEN_BY_FIT, from_mapping, to_mapping
 from camoxpert_cli.config.schema import SETTINGS, Config
-from camoxpert_cli.engine.build import build_phases, check_images
+from camoxpert_cli.engine.build import check_images
 from camoxpert_cli.engine.fit import Budget, Position, longest, seconds_left, shortest, with_epochs, without_skipped
 from camoxpert_cli.engine.fitting import Fitting
 from camoxpert_cli.engine.measuring import measure
+from camoxpert_cli.engine.phases import build_phases
 from camoxpert_cli.engine.plan import Plan
 from camoxpert_cli.engine.run import Run
 from camoxpert_cli.engine.stopping import Stop
@@ -77,27 +78,27 @@ def describe_fit(run: Run) -> list[str]:
     return [text, f"expected to end in {format_duration(seconds)}"]
 
 
-def refit(run: Run) -> str:
-    """Fit the epochs that are left to the time that is left; describe it if that changed their number.
-
-    Every rank must call this, after each epoch and before it is saved.
-    """
-    fitting, progress, before = run.fitting, run.state.progress, run.config
+def refit(run: Run) -> None:
+    """Fit the epochs that are left to the time that is left. Every rank must call this, after each epoch."""
+    fitting = run.fitting
     if fitting is None:
-        return ""
+        return
     fitting.note_epoch(run.clock.now(), run.clock.reserve.saving)
-    is_complete = progress.epoch == before.train.epochs
-    if not is_complete:
-        config = fitting.refitted(before, _position(run), run.clock.now(), _unused(run))
+    if run.state.progress.epoch < run.config.train.epochs:
+        config = fitting.refitted(run.config, _position(run), run.clock.now(), _unused(run))
         run.follow(run.world.broadcast(config))
-    if is_complete or run.config != before:
-        try:
-            run.folder.write_settings(to_mapping(run.config))
-        except TrainingError as error:  # they are also in the checkpoint
-            console.warn(f"{error.message}; training continues")
-    if run.config.train.epochs == before.train.epochs:
-        return ""
-    return f"Fitted to {before.train.fit}: now {_describe_epochs(run.config, fitting.images)}"
+
+
+def tell_fit(run: Run, before: Config) -> None:
+    """Write and print what `refit` changed in the settings `before`, once they are in a checkpoint."""
+    if run.fitting is None or (run.config == before and run.state.progress.epoch < run.config.train.epochs):
+        return
+    try:
+        run.folder.write_settings(to_mapping(run.config))
+    except TrainingError as error:
+        console.warn(f"{error.message}; training continues")
+    if run.config.train.epochs != before.train.epochs:
+        console.say(f"Fitted to {before.train.fit}: now {_describe_epochs(run.config, run.fitting.images)}")
 
 
 def refit_last(run: Run) -> None:

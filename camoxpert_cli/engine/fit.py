@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from camoxpert_cli.config.schema import MOST_COUNTED, Config
-from camoxpert_cli.engine.build import build_phases
 from camoxpert_cli.engine.epochs import epoch_images, step_images
+from camoxpert_cli.engine.phases import build_phases
 from camoxpert_cli.engine.stages import Kind, Phase, keep_unfrozen
 
 # Parts of the time that are left unused: of each session, and of the estimate for the end of the run, which is never

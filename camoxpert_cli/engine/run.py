@@ -18,11 +18,12 @@ from camoxpert_cli.config.resolve import to_mapping
 from camoxpert_cli.config.schema import Config
 from camoxpert_cli.data.cache import open_cache
 from camoxpert_cli.data.cores import auto_workers, usable_cores
-from camoxpert_cli.engine.build import RunData, build_network, build_phases, check_images, open_data
+from camoxpert_cli.engine.build import RunData, build_network, check_images, open_data
 from camoxpert_cli.engine.clock import Clock
 from camoxpert_cli.engine.ema import Ema
 from camoxpert_cli.engine.feed import Feed
 from camoxpert_cli.engine.fitting import Fitting
+from camoxpert_cli.engine.phases import build_phases
 from camoxpert_cli.engine.plan import Plan
 from camoxpert_cli.engine.reporter import Reporter
 from camoxpert_cli.engine.saving import Saver

@@ -1,4 +1,4 @@
-"""The deadline of a run, counted from the start of this process or of the machine's session.
+"""The deadline of a run: limits counted from the start of this process or of the machine's session, or Slurm's.
 
 Times are those of `time.monotonic`, which all processes of a machine share and nobody can set; times in seconds since
 1970 are converted once.
@@ -17,11 +17,14 @@ from camoxpert_cli.config.parse import Sessions, format_duration
 from camoxpert_cli.errors import UsageError
 
 SESSION_START = "CAMOX_SESSION_START"
+SLURM_END = "SLURM_JOB_END_TIME"
 
 _IMPORTED = time.monotonic()
 _MARGIN = 1.2
 # Part of a session that may be used; the rest is for collecting its files.
 _SESSION_PART = 0.99
+# Seconds of a Slurm job that are left for its script, which has to requeue the job before Slurm kills both.
+_SLURM_MARGIN = 30.0
 
 
 @dataclass(frozen=True)
@@ -87,14 +90,15 @@ class Reserve:
 def find_deadline(
     time_limit: int | None, session_limit: int | None, began: float | None = None, fit: Sessions | None = None
 ) -> Deadline:
-    """Return the earliest of the limits, in seconds from the start of camox and from the start of the session.
+    """Return the earliest limit: two in seconds, from the start of camox and of the session, and that of a Slurm job.
 
     A run fitted to `fit` ends or stops within the length of one of its sessions, from the start of camox. Without
     `began`, camox started with this process.
 
     A hundredth of a session limit is left unused, so that its files can be collected. The session's start is
     CAMOX_SESSION_START (seconds since 1970) or the start of process 1, which in a notebook service starts with the
-    container. Raises UsageError if that variable is invalid.
+    container. The last 30 s of a Slurm job are left to its script. Raises UsageError if that variable or Slurm's is
+    invalid.
     """
     began = process_start(os.getpid()) if began is None else began
     found = [Deadline()]
@@ -113,6 +117,13 @@ def find_deadline(
             console.warn(f"this machine has been up for {up}: {name} is counted from the start of camox instead")
             start = began
         found.append(Deadline(start + _SESSION_PART * session_limit, name))
+    job = slurm_job()
+    if job is not None and (left := job.left(time.monotonic())) > 0:
+        found.append(Deadline(job.end - _SLURM_MARGIN, job.name))
+    elif job is not None:
+        # Slurm does not let a job run on: this one was extended, or is over and left its variables to a shell.
+        ago = format_duration(-left)
+        console.warn(f"{SLURM_END} is {ago} ago: {job.name} is ignored; unset {SLURM_END} if that job is over")
     return min(found, key=lambda deadline: deadline.end)
 
 
@@ -132,6 +143,28 @@ def session_start() -> float:
             f"export {SESSION_START}=$(date +%s) when the session begins, or unset it",
         )
     return time.monotonic() - (now - start)
+
+
+def slurm_job() -> Deadline | None:
+    """Return when the Slurm job that this process belongs to reaches its time limit, even if past; None without a job.
+
+    Slurm sets SLURM_JOB_END_TIME (seconds since 1970) from version 23.02 on; job scripts can set it on older ones. An
+    empty value counts as not set. Raises UsageError if it is invalid.
+    """
+    given = os.environ.get(SLURM_END)
+    if not given:
+        return None
+    try:
+        end = float(given)
+    except ValueError:
+        end = math.nan
+    if not 0 < end < math.inf:
+        raise UsageError(
+            f"{SLURM_END} is {given!r}, expected the end of the Slurm job in seconds since 1970",
+            f"unset {SLURM_END}; see camox guide clusters",
+        )
+    name = f"the time limit of Slurm job {os.environ.get('SLURM_JOB_ID', '')}".rstrip()
+    return Deadline(time.monotonic() + end - time.time(), name)
 
 
 def process_start(pid: int, proc: Path = Path("/proc")) -> float:

@@ -16,7 +16,7 @@ from camoxpert_cli.config.parse import format_duration
 from camoxpert_cli.config.resolve import to_mapping
 from camoxpert_cli.config.schema import Config
 from camoxpert_cli.data.loader import WorkerLost
-from camoxpert_cli.engine.choosing import choose_epochs, refit, refit_last
+from camoxpert_cli.engine.choosing import choose_epochs, refit, refit_last, tell_fit
 from camoxpert_cli.engine.closing import close_run
 from camoxpert_cli.engine.epochs import epoch_images
 from camoxpert_cli.engine.expert_use import DEAD, expert_use, format_dead_experts
@@ -214,12 +214,12 @@ def close_epoch(run: Run, phase: Phase, scores: Scores) -> None:
     if target is not None and progress.target_seconds is None and scores.iou >= target:
         progress.target_seconds = progress.seconds
         console.say(f"Validation IoU reached {target:g} after {format_duration(progress.seconds)}")
-    change = refit(run)
+    planned = run.config
+    refit(run)
     run.saver.save_last()
     run.folder.write_history(progress.history)
     console.say(epoch_line(run, row["train_loss"], scores, row["seconds"], better=better))
-    if change:
-        console.say(change)
+    tell_fit(run, planned)
     tell_forecast(run, phase)
 
 

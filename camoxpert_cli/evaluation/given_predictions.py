@@ -13,20 +13,29 @@ from camoxpert_cli.data.pairs import Pair
 from camoxpert_cli.data.reading import read_image, read_scored_mask
 from camoxpert_cli.data.threads import in_threads
 from camoxpert_cli.errors import DataError, UsageError
+from camoxpert_cli.evaluation.data_digest import combined, digests_of
 from camoxpert_cli.evaluation.image import read_prediction, score_files
+from camoxpert_cli.evaluation.output import NOWHERE, Destination, finished_results
 from camoxpert_cli.evaluation.results import Evaluation, ScoredSet, Shown
 from camoxpert_cli.metrics.image_scores import ImageScores
 from camoxpert_cli.targets import is_file_of
 
 
 def evaluate_predictions(
-    predictions: Path, masks: Path, images: Path | None, protocol: Protocol, *, include_noncam: bool = False
+    predictions: Path,
+    masks: Path,
+    images: Path | None,
+    protocol: Protocol,
+    destination: Destination = NOWHERE,
+    *,
+    include_noncam: bool = False,
 ) -> Evaluation:
     """Score each prediction in the folder `predictions` against the mask with the same stem.
 
     Predictions whose size differs are resized to the mask. `images` are only displayed. COD10K's NonCAM masks and their
     predictions are left out unless `include_noncam`. Raises DataError if a prediction has no mask or a mask has no
-    prediction, because scores on part of a test set are not comparable, and if a file cannot be read.
+    prediction, because scores on part of a test set are not comparable, and if a file cannot be read. If `destination`
+    keeps finished evaluations, one of the same files is returned, and one of others raises UsageError.
     """
     if is_file_of(predictions, masks):
         raise UsageError(
@@ -34,6 +43,22 @@ def evaluate_predictions(
             "pass the folder of the ground-truth masks with --masks",
         )
     pairs = _pairs(predictions, masks, include_noncam)
+    name, title = folder_above(masks), f"predictions in {predictions}"
+    image_files = {} if images is None else list_files(images, masks, include_noncam=True).images
+
+    def show(_: str, index: int) -> Shown:
+        pair = pairs[index]
+        mask = read_scored_mask(pair.mask) > 0
+        grey = read_prediction(pair.image, (mask.shape[0], mask.shape[1]))[0]
+        image = read_image(image_files[pair.name][0])[0] if pair.name in image_files else None
+        return image, mask, grey
+
+    about = {"predictions": str(predictions), "stretch": protocol.stretch, "empty_masks": protocol.empty}
+    if destination.writes:
+        tests = {name: pairs}
+        about["data_sha256"] = combined(tests, digests_of(tests))
+        if (results := finished_results(destination, about)) is not None:
+            return Evaluation(title, about, [], show, results)
     rows = []
     with console.progress(f"Scoring {predictions}", len(pairs)) as advance:
         for row in in_threads(lambda pair: score_files(pair.image, pair.mask, protocol), pairs):
@@ -50,18 +75,8 @@ def evaluate_predictions(
             f"the predictions in {predictions} contain only 0 and 1, expected levels up to 255",
             "multiply them by 255, or omit --no-stretch",
         )
-    scored = ScoredSet(folder_above(masks), [pair.name for pair in pairs], [scores for scores, _ in rows])
-    about = {"predictions": str(predictions), "stretch": protocol.stretch, "empty_masks": protocol.empty}
-    image_files = {} if images is None else list_files(images, masks, include_noncam=True).images
-
-    def show(_: str, index: int) -> Shown:
-        pair = pairs[index]
-        mask = read_scored_mask(pair.mask) > 0
-        grey = read_prediction(pair.image, (mask.shape[0], mask.shape[1]))[0]
-        image = read_image(image_files[pair.name][0])[0] if pair.name in image_files else None
-        return image, mask, grey
-
-    return Evaluation(f"predictions in {predictions}", about, [scored], show)
+    scored = ScoredSet(name, [pair.name for pair in pairs], [scores for scores, _ in rows])
+    return Evaluation(title, about, [scored], show)
 
 
 def _highest(scores: ImageScores) -> int:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from camoxpert_cli.config.eval_options import Protocol
 from camoxpert_cli.data.levels import UnclearError, levels_of
 from camoxpert_cli.data.reading import read_scored_mask, read_single
-from camoxpert_cli.data.writing import write_image
+from camoxpert_cli.data.writing import NO_NOTE, Note, write_image
 from camoxpert_cli.errors import DataError, UsageError
 from camoxpert_cli.metrics.image_scores import ImageScores, score_image
 
@@ -22,17 +22,18 @@ def score_and_save(
     grey: NDArray[np.uint8],
     mask: NDArray[np.bool_],
     protocol: Protocol,
-    save_as: Path | None,
     unsaved: list[UsageError],
-    new: bool,
+    save_as: Path | None = None,
+    new: bool = False,
+    note: Note = NO_NOTE,
 ) -> ImageScores:
-    """Score a prediction (H, W) and write it to `save_as` if that is given, see `write_image`.
+    """Score a prediction (H, W) and write it to `save_as` if that is given; `new` and `note` as in `write_image`.
 
     If writing fails, the error is added to `unsaved`, because the scores are valid anyway.
     """
     if save_as is not None:
         try:
-            write_image(save_as, grey, "--save-predictions", new=new)
+            write_image(save_as, grey, "--save-predictions", new=new, note=note)
         except UsageError as error:
             unsaved.append(error)
     return _score(grey, mask, protocol)

@@ -6,14 +6,17 @@ import csv
 import io
 import json
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
+from typing import Any
 
 from camoxpert_cli import atomic
 from camoxpert_cli.errors import UsageError
 from camoxpert_cli.evaluation.results import Evaluation, ScoredSet
 from camoxpert_cli.inference.out_folder import make_out_folder
-from camoxpert_cli.metrics.measures import COLUMNS
+from camoxpert_cli.inference.provenance import difference
+from camoxpert_cli.metrics.measures import COLUMNS, MEASURES
 from camoxpert_cli.run_folder import RunFolder
 from camoxpert_cli.targets import check_targets
 
@@ -24,6 +27,38 @@ _COLUMNS = ("dataset", "name", *COLUMNS)
 _HINT = "choose another folder with --out"
 # Occurs at the beginning of camox reports and hardly any other page: see report/page.html.
 _PAGE = b"default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'sha256-"
+# Paths in results.json: what they contain counts.
+_PATHS = ("checkpoint", "predictions")
+
+
+@dataclass(frozen=True)
+class Destination:
+    """The folders for scores, `out`, and for predictions; None if they are not written.
+
+    Files of an earlier evaluation are replaced with `overwrite`, and kept with `keep` if they are of this very one.
+    """
+
+    out: Path | None = None
+    predictions: Path | None = None
+    overwrite: bool = False
+    keep: bool = False
+
+    @property
+    def writes(self) -> bool:
+        return self.out is not None or self.predictions is not None
+
+    @property
+    def replaces(self) -> bool:
+        """Whether files of an earlier evaluation may be there."""
+        return self.overwrite or self.keep
+
+    @property
+    def files(self) -> list[Path]:
+        """The files with scores."""
+        return [] if self.out is None else files_in(self.out)
+
+
+NOWHERE = Destination()
 
 
 def files_in(out: Path) -> list[Path]:
@@ -50,6 +85,28 @@ def refuse_overwriting(out: Path, overwrite: bool, inputs: Iterable[Path] = ()) 
     )
     make_out_folder(out, "--out")
     atomic.sweep(*files)
+
+
+def finished_results(destination: Destination, about: Mapping[str, Any]) -> dict[str, Any] | None:
+    """Return the content of results.json if all scores of the evaluation that `about` describes are there.
+
+    None if they have to be computed. Raises UsageError if there are files of another evaluation, unless they may be
+    replaced.
+    """
+    there = [path for path in destination.files if path.exists()]
+    if destination.out is None or not destination.keep or not there:
+        return None
+    results = _read_results(destination.out / RESULTS)
+    wanted = {name: value for name, value in about.items() if name not in _PATHS}
+    made = {name: results[name] for name in wanted if name in results}
+    if made == wanted:
+        return results if len(there) == len(destination.files) and _are_scores(results["sets"]) else None
+    if destination.overwrite:
+        return None
+    raise UsageError(
+        f"{destination.out} already contains {there[0].name}, which {difference(made, wanted)}",
+        f"{_HINT}, or add --overwrite to replace it",
+    )
 
 
 def write_evaluation(out: Path, evaluation: Evaluation) -> None:
@@ -80,11 +137,34 @@ def _is_ours(path: Path) -> bool:
         return content.startswith(",".join(_COLUMNS[:3]).encode())
     if path.name == REPORT:
         return _PAGE in content[:1000]
+    return bool(_results_in(content))
+
+
+def _read_results(path: Path) -> dict[str, Any]:
+    """The content of a results.json, empty if there is none."""
+    try:
+        return _results_in(path.read_bytes())
+    except OSError:
+        return {}
+
+
+def _results_in(content: bytes) -> dict[str, Any]:
+    """The results of an evaluation, empty for any other content."""
     try:
         results = json.loads(content)
     except (ValueError, RecursionError):
+        return {}
+    return results if isinstance(results, dict) and {"sets", "stretch"} <= results.keys() else {}
+
+
+def _are_scores(sets: Any) -> bool:
+    """Whether `sets` has everything that tables show."""
+    try:
+        rows = [scores for each in sets.values() for scores in (each, *each["slices"].values())]
+        numbers = [scores[name] for scores in rows for name in ("images", *(measure.name for measure in MEASURES))]
+    except (AttributeError, KeyError, TypeError):
         return False
-    return isinstance(results, dict) and {"sets", "stretch"} <= results.keys()
+    return all(isinstance(number, int | float) for number in numbers)
 
 
 def per_image_csv(sets: Sequence[ScoredSet]) -> str:

@@ -22,12 +22,17 @@ Shown: TypeAlias = tuple[NDArray[np.uint8] | None, NDArray[np.bool_], NDArray[np
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Scores of some sets; `title` names what was scored, `about` says how, `show(set, index)` returns an image."""
+    """Scores of some sets; `title` names what was scored, `about` says how, `show(set, index)` returns an image.
+
+    If an earlier command has scored and written the same, `finished` is the content of its results.json, and `sets` is
+    empty.
+    """
 
     title: str
     about: Mapping[str, Any]
     sets: Sequence[ScoredSet]
     show: Callable[[str, int], Shown]
+    finished: Mapping[str, Any] | None = None
 
     def require_saved(self) -> None:
         """Raise UsageError if a prediction could not be written."""
@@ -37,6 +42,8 @@ class Evaluation:
 
     def to_json(self) -> dict[str, Any]:
         """Return the content of results.json."""
+        if self.finished is not None:
+            return dict(self.finished)
         return {**self.about, "sets": {each.name: each.to_json() for each in self.sets}}
 
 

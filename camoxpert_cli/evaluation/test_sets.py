@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
 import torch
 
-from camoxpert_cli import atomic, console
+from camoxpert_cli import console
 from camoxpert_cli.checkpoints.format import read_checkpoint
 from camoxpert_cli.checkpoints.load import network_of, trained_size, uses_ema
 from camoxpert_cli.config.eval_options import Inference, Protocol, TestData
@@ -23,21 +24,22 @@ from camoxpert_cli.data.loader import scoring_loader
 from camoxpert_cli.data.pairs import Pair
 from camoxpert_cli.data.reading import read_matching_image, read_scored_mask
 from camoxpert_cli.data.resizing import resize_image
-from camoxpert_cli.data.writing import is_own_image
 from camoxpert_cli.errors import DataError, UsageError, nearest, shown
 from camoxpert_cli.evaluation.image import score_and_save
+from camoxpert_cli.evaluation.output import Destination
 from camoxpert_cli.evaluation.results import Evaluation, ScoredSet, Shown
-from camoxpert_cli.evaluation.score import score_images
+from camoxpert_cli.evaluation.saving import Plan, SavedSet, plan_files, score_kept
+from camoxpert_cli.evaluation.score import Job, score_images
 from camoxpert_cli.inference.out_folder import make_out_folder
 from camoxpert_cli.inference.predictions import grey_prediction, predict_probabilities
+from camoxpert_cli.inference.provenance import file_digest
+from camoxpert_cli.metrics.image_scores import ImageScores
 from camoxpert_cli.model.camoxpert import CamoXpert
-from camoxpert_cli.parallel.device import Placement, own_device
+from camoxpert_cli.parallel.device import Placement, own_device, refuse_shared_gpus
 from camoxpert_cli.parallel.precision import choose_dtype
 from camoxpert_cli.parallel.world import World, joined
-from camoxpert_cli.targets import check_targets, within
 
 _COLLECTIVE_TIMEOUT = 1800
-_HINT = "choose another folder with --save-predictions"
 
 
 def evaluate_checkpoint(
@@ -46,50 +48,36 @@ def evaluate_checkpoint(
     inference: Inference,
     protocol: Protocol,
     placement: Placement,
-    *,
-    save_predictions: Path | None,
-    overwrite: bool = False,
-    beside: Sequence[Path] = (),
+    destination: Destination,
 ) -> Evaluation | None:
-    """Score `checkpoint` on the test sets of `data`.
+    """Score `checkpoint` on the test sets of `data`; write predictions, and check that scores can be written.
 
-    If several processes share the work, the first returns the evaluation and the others None. With `overwrite`,
-    predictions that camox wrote to `save_predictions` before are replaced; `beside` lists other files that will be
-    written. Raises CamoxError.
+    If several processes share the work, the first returns the evaluation and the others None. Raises CamoxError.
     """
     with joined(_COLLECTIVE_TIMEOUT) as world:
         device = own_device(placement, world)
+        refuse_shared_gpus(device, world)
         if device.type == "cuda":
             torch.cuda.set_device(device)
         dtype = choose_dtype(inference.precision, device)
+        digest = file_digest(checkpoint) if destination.writes and world.is_main else ""
         content = read_checkpoint(checkpoint)
-        network = network_of(content, checkpoint, uses_ema(content, checkpoint, inference.weights)).to(device)
+        is_ema = uses_ema(content, checkpoint, inference.weights)
         size = inference.img_size or trained_size(content, checkpoint)
         pairs = find_tests(data)
-        if save_predictions is not None:
-            inputs = [checkpoint, *data.roots, *(file for each in pairs.values() for file in _files(each))]
-            refusal = _refusal(save_predictions, pairs, inputs, overwrite, beside) if world.is_main else None
-            # Only one process checks: the others may be late and find predictions of this very evaluation.
-            if (problem := world.broadcast(refusal)) is not None:
-                raise problem
+        about = _description(checkpoint, is_ema, size, inference, protocol)
+        plan = _shared_plan(
+            world, lambda: plan_files(destination, pairs, about, digest, inference.tta, [checkpoint, *data.roots])
+        )
+        network = network_of(content, checkpoint, is_ema).to(device)
         sets = [
-            score_set(
-                network, name, pairs[name], size, inference, protocol, device, dtype, world, save_predictions, overwrite
-            )
-            for name in pairs
+            score_set(network, name, pairs[name], size, inference, protocol, device, dtype, world, plan.saved.get(name))
+            for name in (pairs if plan.results is None else ())
         ]
         if not world.is_main:
             return None
-    about = {
-        "checkpoint": str(checkpoint),
-        "img_size": size,
-        "precision": inference.precision,
-        "tta": {"flip": inference.tta.flip, "scales": list(inference.tta.scales)},
-        "stretch": protocol.stretch,
-        "empty_masks": protocol.empty,
-    }
     show = partial(show_image, network, pairs, size, device, dtype, inference.tta)
-    return Evaluation(checkpoint.name, about, sets, show)
+    return Evaluation(checkpoint.name, plan.about, sets, show, plan.results)
 
 
 def find_tests(data: TestData) -> dict[str, tuple[Pair, ...]]:
@@ -123,74 +111,66 @@ def score_set(
     device: torch.device,
     dtype: torch.dtype | None,
     world: World,
-    save_predictions: Path | None = None,
-    overwrite: bool = False,
+    saved: SavedSet | None = None,
 ) -> ScoredSet:
-    """Compute all metrics of each image of a set, on every rank; write predictions to `save_predictions`/NAME."""
-    folder = None if save_predictions is None else _folder_of(save_predictions, name)
+    """Compute all metrics of each image of a set, on every rank; write predictions as `saved` says."""
+    kept: list[int] = []
     unsaved: list[UsageError] = []
-    if folder is not None:
-        make_out_folder(folder, "--save-predictions")
+    if saved is not None:
+        make_out_folder(saved.folder, "--save-predictions")
+        kept = saved.kept(inference.batch_size)
+    todo = sorted({*range(len(pairs))} - {*kept})
     loader = scoring_loader(
-        ScoringImages(pairs, size),
+        ScoringImages([pairs[index] for index in todo], size),
         inference.batch_size,
         auto_workers(world.local_size),
         device.type == "cuda",
         world.rank,
         world.size,
     )
+
+    def job(at: int) -> Job[ImageScores]:
+        file = {} if saved is None else saved.file_of(todo[at])
+        return partial(score_and_save, protocol=protocol, unsaved=unsaved, **file)
+
+    workers = scoring_workers(world)
     with console.progress(f"Test set {name}", len(pairs)) as advance:
-        scores = score_images(
-            network,
-            loader,
-            device,
-            dtype,
-            advance,
-            world,
-            job=lambda index: partial(
-                score_and_save,
-                protocol=protocol,
-                save_as=None if folder is None else _prediction_of(folder, pairs[index]),
-                unsaved=unsaved,
-                new=not overwrite,
-            ),
-            tta=inference.tta,
-            workers=scoring_workers(world),
-        )
+        old = [] if saved is None else score_kept(saved, kept, pairs, protocol, advance, world, workers)
+        new = []
+        if todo:
+            new = score_images(
+                network, loader, device, dtype, advance, world, job=job, tta=inference.tta, workers=workers
+            )
+    scores = [score for _, score in sorted(zip([*kept, *todo], [*old, *new], strict=True), key=lambda row: row[0])]
     problems = [problem for theirs in world.all_gather(unsaved[:1]) for problem in theirs]
     return ScoredSet(name, [pair.name for pair in pairs], scores, next(iter(problems), None))
 
 
-def _folder_of(save_predictions: Path, name: str) -> Path:
-    """The folder for the predictions of a test set, whose name is empty if its folders are directly below the root."""
-    return within(save_predictions, name, _HINT) if name else save_predictions
+def _description(checkpoint: Path, is_ema: bool, size: int, inference: Inference, protocol: Protocol) -> dict[str, Any]:
+    return {
+        "checkpoint": str(checkpoint),
+        "weights": "ema" if is_ema else "model",
+        "img_size": size,
+        "precision": inference.precision,
+        "tta": {"flip": inference.tta.flip, "scales": list(inference.tta.scales)},
+        "stretch": protocol.stretch,
+        "empty_masks": protocol.empty,
+    }
 
 
-def _prediction_of(folder: Path, pair: Pair) -> Path:
-    return within(folder, f"{pair.name}.png", _HINT)
-
-
-def _files(pairs: Sequence[Pair]) -> Iterator[Path]:
-    return (file for pair in pairs for file in (pair.image, pair.mask))
-
-
-def _refusal(
-    save_predictions: Path,
-    tests: Mapping[str, Sequence[Pair]],
-    inputs: Iterable[Path],
-    overwrite: bool,
-    beside: Iterable[Path],
-) -> UsageError | None:
-    """Why the predictions of all test sets cannot be written; otherwise remove temporary files of killed processes."""
-    try:
-        predictions = [
-            _prediction_of(_folder_of(save_predictions, name), pair) for name in tests for pair in tests[name]
-        ]
-        check_targets(predictions, _HINT, is_ours=is_own_image, overwrite=overwrite, inputs=inputs, beside=beside)
-    except UsageError as error:
-        return error
-    atomic.sweep(*predictions)
-    return None
+def _shared_plan(world: World, plan_here: Callable[[], Plan]) -> Plan:
+    """The plan of the first process, on every rank; others may be late and find files of this very evaluation."""
+    plan: Plan | UsageError | None = None
+    if world.is_main:
+        try:
+            plan = plan_here()
+        except UsageError as error:
+            plan = error
+    plan = world.broadcast(plan)
+    if isinstance(plan, UsageError):
+        raise plan
+    assert plan is not None
+    return plan
 
 
 def scoring_workers(world: World) -> int:

@@ -5,11 +5,9 @@ from __future__ import annotations
 import threading
 from collections.abc import Generator, Sequence
 from contextlib import closing, suppress
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -23,73 +21,16 @@ from camoxpert_cli.data.image_paths import find_images
 from camoxpert_cli.data.reading import read_image, within_memory
 from camoxpert_cli.data.resizing import resize_image
 from camoxpert_cli.data.threads import in_threads
-from camoxpert_cli.data.writing import is_own_image, write_image
+from camoxpert_cli.data.writing import NO_NOTE, is_own_image
 from camoxpert_cli.errors import DataError, UsageError
-from camoxpert_cli.inference.out_folder import make_out_folder
-from camoxpert_cli.inference.overlay import overlay
-from camoxpert_cli.inference.predictions import THRESHOLD, grey_prediction, predict_probabilities
+from camoxpert_cli.inference.outputs import OUT_HINT, Outputs
+from camoxpert_cli.inference.predictions import predict_probabilities
+from camoxpert_cli.inference.provenance import Earlier, Settings, file_digest, find_earlier, settings_of
 from camoxpert_cli.model.camoxpert import CamoXpert
 from camoxpert_cli.parallel.device import choose_device
-from camoxpert_cli.targets import check_targets, is_file_of, within
+from camoxpert_cli.targets import check_targets, is_file_of
 
-_LONGEST_JPEG_SIDE = 65500
-_OUT_HINT = "choose another folder with --out"
 _one_large_image = threading.Lock()
-
-
-@dataclass(frozen=True)
-class Outputs:
-    """The output files of an image: `folder/<stem>.png`, and with `overlays` also `folder/overlays/<stem>.jpg`.
-
-    The prediction has gray values or, with a `threshold`, 255 where they are at least `threshold` times 255 and 0
-    elsewhere. An overlay shows what reaches `threshold`, or 0.5 without one. Raises UsageError for a threshold that is
-    not strictly between 0 and 1.
-    """
-
-    folder: Path
-    threshold: float | None = None
-    overlays: bool = False
-
-    def __post_init__(self) -> None:
-        if self.threshold is not None and not 0 < self.threshold < 1:
-            raise UsageError(f"--threshold is {self.threshold:g}, expected above 0 and below 1", "--threshold 0.5")
-
-    @property
-    def overlay_folder(self) -> Path:
-        """A separate folder; otherwise an overlay could have the name of another image's prediction."""
-        return self.folder / "overlays"
-
-    def prediction_of(self, image: Path) -> Path:
-        return within(self.folder, f"{image.stem}.png", _OUT_HINT)
-
-    def overlay_of(self, image: Path) -> Path:
-        return within(self.overlay_folder, f"{image.stem}.jpg", _OUT_HINT)
-
-    def files_of(self, image: Path) -> list[Path]:
-        return [self.prediction_of(image), self.overlay_of(image)] if self.overlays else [self.prediction_of(image)]
-
-    def make_folders(self) -> None:
-        folder = self.overlay_folder if self.overlays else self.folder
-        make_out_folder(folder, "--out")
-
-    def write(self, image: Path, probability: Tensor, *, new: bool = False) -> None:
-        """Write the files of an image from its `probability` map (H, W); each file is written completely or not at all.
-
-        `new` if none of them existed at the start.
-
-        Raises DataError if the overlay cannot be drawn, UsageError if a file cannot be written.
-        """
-        grey = grey_prediction(probability)
-        found = grey >= 255 * (THRESHOLD if self.threshold is None else self.threshold)
-        grey = grey if self.threshold is None else found.astype(np.uint8) * 255
-        write_image(self.prediction_of(image), grey, "--out", new=new)
-        if self.overlays:
-            if max(grey.shape) > _LONGEST_JPEG_SIDE:
-                raise DataError(
-                    f"{image} is too large for an overlay: a JPEG side has at most {_LONGEST_JPEG_SIDE} pixels"
-                )
-            drawn = overlay(read_image(image)[0], found)
-            write_image(self.overlay_of(image), cv2.cvtColor(drawn, cv2.COLOR_RGB2BGR), "--out", new=new)
 
 
 def predict(
@@ -101,29 +42,42 @@ def predict(
     img_size: int | None,
     overwrite: bool,
     tta: Tta = NO_TTA,
+    keep: bool = False,
 ) -> list[Path]:
     """Write the `outputs` of every image in `paths` (files, folders and patterns); return the predictions' paths.
 
     `source`, `device` and `img_size` as in `ready_network`. Images that cannot be read are reported and skipped, and
     DataError is raised at the end. DataError is also raised before anything is computed if any of `paths` yields no
-    image or the predictions of two images would have the same name.
+    image or the predictions of two images would have the same name. With `keep`, images whose files are there, made
+    from the same image, checkpoint and options, are skipped; UsageError is raised if files are from others, unless
+    `overwrite`.
     """
     images = _one_for_each_stem(find_images(paths))
-    _check_outputs(images, outputs, overwrite, [] if isinstance(source, CamoXpert) else [source])
+    _check_outputs(images, outputs, overwrite or keep, [] if isinstance(source, CamoXpert) else [source])
+    checkpoint = "" if isinstance(source, CamoXpert) else file_digest(source)
     network, size = ready_network(source, device, img_size)
+    settings = settings_of("camox predict", checkpoint, tta, img_size=size, threshold=outputs.threshold)
+    earlier = _find_earlier(images, outputs, settings, overwrite) if keep else Earlier()
+    todo = [image for image in images if not earlier.kept.issuperset(outputs.files_of(image))]
+    if len(todo) < len(images):
+        kept = len(images) - len(todo)
+        console.say(f"Kept {kept} of {console.counted(len(images), 'prediction')} in {outputs.folder}")
     folders = [outputs.overlay_folder, outputs.folder, *outputs.folder.parents]
     new_folders = [each for each in folders if not each.exists()]
     outputs.make_folders()
 
     failed = []
-    predictions = probabilities(network, images, size, tta)
-    with console.progress("Predicting", len(images)) as advance, closing(predictions):
-        for path, probability in zip(images, predictions, strict=True):
+    digests: dict[Path, str] | None = {} if checkpoint else None
+    predictions = probabilities(network, todo, size, tta, digests)
+    with console.progress("Predicting", len(todo)) as advance, closing(predictions):
+        for path, probability in zip(todo, predictions, strict=True):
             try:
                 if isinstance(probability, DataError):
                     raise probability
+                new = not overwrite and earlier.outdated.isdisjoint(outputs.files_of(path))
+                note = NO_NOTE if digests is None else {**settings, "image": digests.pop(path)}
                 with within_memory(path):
-                    outputs.write(path, probability, new=not overwrite)
+                    outputs.write(path, probability, new=new, note=note)
             except DataError as error:
                 failed.append(path)
                 console.warn(error.message)
@@ -172,14 +126,18 @@ def ready_network(source: Path | CamoXpert, device: str | None, img_size: int | 
 
 
 def probabilities(
-    network: CamoXpert, images: Sequence[Path | NDArray[np.uint8]], size: int, tta: Tta = NO_TTA
+    network: CamoXpert,
+    images: Sequence[Path | NDArray[np.uint8]],
+    size: int,
+    tta: Tta = NO_TTA,
+    digests: dict[Path, str] | None = None,
 ) -> Generator[Tensor | DataError, None, None]:
     """Yield the probability map of each image, float32 (H, W) in 0..1, or the error if the image cannot be read.
 
-    An image is a file or an RGB array (H, W, 3).
+    An image is a file or an RGB array (H, W, 3). The digest of each file is added to `digests`.
     """
     where = next(network.parameters()).device
-    with closing(in_threads(partial(_read, size=size), images)) as reading:
+    with closing(in_threads(partial(_read, size=size, digests=digests), images)) as reading:
         for source, read in zip(images, reading, strict=True):
             if isinstance(read, DataError):
                 yield read
@@ -194,9 +152,13 @@ def probabilities(
                 yield found.pop()  # so that nothing here references it while the next one is computed
 
 
-def _read(source: Path | NDArray[np.uint8], size: int) -> tuple[Tensor, tuple[int, int]] | DataError:
+def _read(
+    source: Path | NDArray[np.uint8], size: int, digests: dict[Path, str] | None
+) -> tuple[Tensor, tuple[int, int]] | DataError:
     """The image at the network's input size, uint8 (3, S, S), and its original height and width."""
     if isinstance(source, Path):
+        if digests is not None:
+            digests[source] = file_digest(source)
         try:
             with within_memory(source):
                 image, full_size = read_image(source, size, _one_large_image)
@@ -225,10 +187,18 @@ def _check_outputs(images: Sequence[Path], outputs: Outputs, overwrite: bool, be
     owners = {file: image for image in images for file in outputs.files_of(image)}
     check_targets(
         [*owners],
-        _OUT_HINT,
+        OUT_HINT,
         is_ours=is_own_image,
         overwrite=overwrite,
         inputs=[*images, *beside],
         taken=lambda path: f"the prediction of {owners[path]} would overwrite {path}",
     )
     atomic.sweep(*owners)
+
+
+def _find_earlier(images: Sequence[Path], outputs: Outputs, settings: Settings, overwrite: bool) -> Earlier:
+    """The files that an earlier command made for `images`; raises UsageError as `find_earlier` does."""
+    there = [image for image in images if any(file.exists() for file in outputs.files_of(image))]
+    digests = dict(zip(there, in_threads(file_digest, there), strict=True))
+    files = {file: {"image": digests[image]} for image in there for file in outputs.files_of(image)}
+    return find_earlier(files, settings, outputs.folder, overwrite=overwrite, hint=OUT_HINT)

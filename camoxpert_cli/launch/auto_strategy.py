@@ -21,7 +21,8 @@ from camoxpert_cli import atomic, console
 from camoxpert_cli.config.schema import Config
 from camoxpert_cli.data.cache import default_folder
 from camoxpert_cli.data.cores import cores_each, usable_cores
-from camoxpert_cli.engine.build import build_phases, find_given
+from camoxpert_cli.engine.build import find_given
+from camoxpert_cli.engine.phases import build_phases
 from camoxpert_cli.engine.strategy_choice import Choice
 from camoxpert_cli.errors import DeviceError
 from camoxpert_cli.launch.processes import Failure

@@ -22,7 +22,7 @@ from camoxpert_cli.engine.restoring import epochs_done
 from camoxpert_cli.errors import CamoxError, UsageError
 from camoxpert_cli.launch.decide import given
 from camoxpert_cli.parallel.device import place, with_count
-from camoxpert_cli.parallel.worker import is_worker
+from camoxpert_cli.parallel.worker import is_first, is_worker
 from camoxpert_cli.parallel.world import World, expected_size
 from camoxpert_cli.rerun import scheduler_variable
 from camoxpert_cli.run_folder import RunFolder
@@ -182,16 +182,17 @@ def settings_to_continue(resolved: Resolved, checkpoint: Checkpoint) -> Resolved
     config = with_machine_of(before, replace(now, data=with_absolute_paths(now.data)))
     # torchrun starts as many processes as there are machines left.
     run = replace(config.run, gpus=None) if is_worker() else config.run
-    run = with_count(run, place(run, expected_size(), sync_batchnorm=before.train.sync_batchnorm))
-    config = replace(config, run=replace(run, checkpoint_dir=now.run.checkpoint_dir))
+    placement = place(run, expected_size(), sync_batchnorm=before.train.sync_batchnorm)
+    config = replace(config, run=replace(with_count(run, placement), checkpoint_dir=now.run.checkpoint_dir))
     if config.gpu_count != before.gpu_count:
         decided = before if checkpoint.start is None else from_mapping(checkpoint.start.as_decided, saved[1])
         config = batches_within(config, own_batches(decided), decided.global_batches)
-        if config.global_batches != decided.global_batches:
+        if config.global_batches != decided.global_batches and is_first():
             old, new = decided.global_batches, config.global_batches
+            unit = ("process", "processes") if placement.devices[0].type == "cpu" else ("GPU", "GPUs")
             console.warn(
                 f"the global batch sizes {old[0]} and {old[1]} (stages 1 and 2) cannot be kept on "
-                f"{console.counted(config.gpu_count, 'GPU')}: continuing with {new[0]} and {new[1]}"
+                f"{console.counted(config.gpu_count, *unit)}: continuing with {new[0]} and {new[1]}"
             )
     return replace(resolve(None, {}, saved=saved), config=config)
 

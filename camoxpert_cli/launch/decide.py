@@ -19,7 +19,7 @@ from camoxpert_cli.engine.tensorboard import summary_writer
 from camoxpert_cli.engine.time_limit import find_deadline, process_start
 from camoxpert_cli.launch import autobatch
 from camoxpert_cli.parallel import worker
-from camoxpert_cli.parallel.device import Placement, is_undecided, own_device, place, with_count
+from camoxpert_cli.parallel.device import Placement, is_undecided, own_device, place, refuse_shared_gpus, with_count
 from camoxpert_cli.parallel.world import World, expected_size
 from camoxpert_cli.run_folder import RunFolder, default_path
 
@@ -88,9 +88,11 @@ def agree(plan: Plan, resolved: Resolved, world: World) -> Plan:
     """Agree on the parts of the plan that all processes started by torchrun must share: batch sizes and run folder.
 
     Each process measures its own GPU, and all use the batch sizes that fit on every GPU. Paths are those of each
-    process's own machine. `resolved` are the settings that this process's plan was made from.
+    process's own machine. `resolved` are the settings that this process's plan was made from. Raises DeviceError if two
+    processes share a GPU.
     """
     device = own_device(plan.placement, world)
+    refuse_shared_gpus(device, world)
     if autobatch.is_measured(device):
         own = autobatch.on_devices([device])
         fitted = autobatch.fit_batches(

@@ -8,6 +8,7 @@ from pathlib import Path
 from camoxpert_cli.config.eval_options import Inference, Protocol, TestData
 from camoxpert_cli.config.schema import RunConfig
 from camoxpert_cli.data.cores import cores_each
+from camoxpert_cli.evaluation.output import Destination
 from camoxpert_cli.evaluation.results import Evaluation
 from camoxpert_cli.evaluation.test_sets import evaluate_checkpoint
 from camoxpert_cli.launch.workers import run_workers
@@ -22,13 +23,11 @@ def evaluate(
     inference: Inference,
     protocol: Protocol,
     run: RunConfig,
+    destination: Destination,
     *,
-    save_predictions: Path | None,
-    overwrite: bool = False,
-    beside: Sequence[Path] = (),
     command: Sequence[str],
 ) -> Evaluation | None:
-    """Score `checkpoint` on the test sets of `data`.
+    """Score `checkpoint` on the test sets of `data`, unless `destination` keeps what an earlier evaluation has done.
 
     If `run` asks for several devices, that many processes share the work, each started with this process's `command`
     line. The first returns the evaluation, the others and the process that starts them return None. Raises CamoxError.
@@ -39,13 +38,4 @@ def evaluate(
         if (error := run_workers(command, placement.count, threads=threads).error) is not None:
             raise error
         return None
-    return evaluate_checkpoint(
-        checkpoint,
-        data,
-        inference,
-        protocol,
-        placement,
-        save_predictions=save_predictions,
-        overwrite=overwrite,
-        beside=beside,
-    )
+    return evaluate_checkpoint(checkpoint, data, inference, protocol, placement, destination)

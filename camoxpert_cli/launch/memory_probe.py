@@ -20,9 +20,10 @@ import torch
 from camoxpert_cli.config.resolve import from_mapping
 from camoxpert_cli.config.schema import Config
 from camoxpert_cli.data.noise import noise
-from camoxpert_cli.engine.build import build_network, build_phases
+from camoxpert_cli.engine.build import build_network
 from camoxpert_cli.engine.ema import Ema
 from camoxpert_cli.engine.optimizer import build_optimizer, set_learning_rate
+from camoxpert_cli.engine.phases import build_phases
 from camoxpert_cli.engine.stages import Stage
 from camoxpert_cli.engine.step import TrainingStep, combine
 from camoxpert_cli.launch.run_probe import answer

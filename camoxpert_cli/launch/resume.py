@@ -19,9 +19,10 @@ from camoxpert_cli.config.diff import changes, keep_global_batches
 from camoxpert_cli.config.resolve import Resolved, from_mapping, resolve, with_absolute_paths
 from camoxpert_cli.config.schema import Config
 from camoxpert_cli.data.cache import holds_cache
-from camoxpert_cli.engine.build import build_phases, check_images, describe_batches, open_data
+from camoxpert_cli.engine.build import check_images, describe_batches, open_data
 from camoxpert_cli.engine.epochs import rate_at
 from camoxpert_cli.engine.outcome import Outcome
+from camoxpert_cli.engine.phases import build_phases
 from camoxpert_cli.engine.restoring import NOT_HELD, epochs_done, format_position, refuse_fewer_epochs
 from camoxpert_cli.engine.stages import keep_unfrozen
 from camoxpert_cli.errors import UsageError

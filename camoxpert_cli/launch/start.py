@@ -16,7 +16,7 @@ from camoxpert_cli.data.cores import cores_each
 from camoxpert_cli.engine.outcome import Outcome
 from camoxpert_cli.engine.plan import Plan
 from camoxpert_cli.errors import DeviceError, TrainingError, UsageError
-from camoxpert_cli.launch import autobatch, workers
+from camoxpert_cli.launch import autobatch, unfinished, workers
 from camoxpert_cli.launch.continuing import WAIT_FOR_FOLDER, find_run, why_continue
 from camoxpert_cli.launch.decide import agree, decide, name_for
 from camoxpert_cli.parallel import worker
@@ -41,14 +41,16 @@ def start(
     The run folder is locked from the start, so that what is read there stays valid. `as_read` are the `stamps` of the
     checkpoint's folder before `checkpoint` was read. Time limits count from `began`, in seconds of `time.monotonic`, or
     from the start of this process. If torchrun started several processes, only the first returns results. Raises
-    CamoxError, also for the error of a process that it started.
+    CamoxError, also for the error of a process that it started; Interrupted with `run.unfinished_exit_code` if given.
     """
     reason = why_continue(resolved) if checkpoint is None else None
     with (
+        unfinished.interrupted_with(unfinished.code_of(resolved.config)),
         deterministic(resolved.config.train.deterministic),
         _keeping_folder(resolved, checkpoint, waits=reason is not None) as (resolved, folder),
         joined(parse_duration(resolved.config.run.collective_timeout)) as world,
     ):
+        unfinished.warn_of_torchrun(resolved.config, folder.path)
         if checkpoint is not None and as_read is not None:
             _refuse_stale(checkpoint, folder, as_read)
         elif checkpoint is None:

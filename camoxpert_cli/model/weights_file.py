@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 import pickle
 import re
-import zipfile
 import zlib
 from collections.abc import Mapping
 from pathlib import Path
@@ -18,6 +17,7 @@ from torch import Tensor
 
 from camoxpert_cli import console
 from camoxpert_cli.errors import CheckpointError, first_line, nearest
+from camoxpert_cli.model.weights_archive import verify_archive
 
 SAFETENSORS = ".safetensors"
 _SUFFIXES = (".pth", ".pt", ".ckpt", ".bin", SAFETENSORS)
@@ -35,14 +35,9 @@ _SAFE_GLOBALS = [
 ]
 # CVE-2026-24747: before this release, a crafted file could run code despite weights_only.
 _FIRST_SAFE_TORCH = (2, 10)
-# DOS flag in the external attributes of a zip member.
-_IS_FOLDER = 0x10
 # The first byte of a pickle since protocol 2, which torch's formats before 1.6 use.
 _PICKLE = b"\x80"
 _LFS_POINTER = b"version https://git-lfs"
-# An archive that unpacks to more than this, and to this many times its size, is not a weights file.
-_MOST_UNPACKED = 2**28
-_MOST_TIMES = 8
 
 
 def read_weights_file(path: Path, *, mmap: bool = False) -> Any:
@@ -101,30 +96,6 @@ def _similar(path: Path) -> str:
         names = []
     similar = nearest(path.name, names)
     return f"{path.parent / similar[0]}, which has a similar name" if similar else "check the path for typos"
-
-
-def verify_archive(path: Path) -> None:
-    """Verify the checksum of every member of a zip archive, which torch does not. Raises CheckpointError."""
-    hint = "use the previous checkpoint, or copy the file again"
-    try:
-        with zipfile.ZipFile(path) as archive:
-            unpacked, size = sum(member.file_size for member in archive.infolist()), path.stat().st_size
-            if unpacked > max(_MOST_UNPACKED, _MOST_TIMES * size):
-                raise CheckpointError(
-                    f"{path} is {console.byte_size(size)} but would unpack to {console.byte_size(unpacked)}, which is "
-                    "implausible for weights",
-                    "save its tensors again with the program that wrote it",
-                )
-            broken = archive.testzip()
-            # torch reads nothing for a member marked as a folder, and leaves the tensor uninitialized.
-            folders = [member.filename for member in archive.infolist() if member.external_attr & _IS_FOLDER]
-            broken = broken or next(iter(folders), None)
-    except CheckpointError:
-        raise
-    except Exception as error:  # what zipfile raises for a corrupt directory is not specified
-        raise CheckpointError(f"{path} is corrupt or truncated: {first_line(error)}", hint) from error
-    if broken is not None:
-        raise CheckpointError(f"{path} is corrupt: {broken} in the archive is damaged", hint)
 
 
 def checksum(tensors: Mapping[str, Tensor]) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import platform
 from dataclasses import dataclass, replace
 
 import torch
@@ -16,9 +17,10 @@ from camoxpert_cli.parallel.world import World
 
 @dataclass(frozen=True)
 class Placement:
-    """The devices of a run on this machine, at least one per process, and its strategy.
+    """The devices of a run that this process can use, and the run's strategy.
 
-    `count` is the number of all devices that work together, over all machines.
+    That is at least one per process of this machine, or only this process's own if a scheduler shows each process a
+    different GPU. `count` is the number of all devices that work together, over all machines.
     """
 
     strategy: StrategyName
@@ -63,12 +65,17 @@ def is_undecided(run: RunConfig, placement: Placement) -> bool:
 
 
 def own_device(placement: Placement, world: World) -> torch.device:
-    """Return the device of this process. Raises UsageError or DeviceError if processes and devices do not match."""
+    """Return the device of this process. Raises UsageError or DeviceError if processes and devices do not match.
+
+    Of several processes that see one GPU each, every one gets that GPU: see `refuse_shared_gpus`.
+    """
     if placement.processes != world.size:
         raise UsageError(
             f"{world.size} process was started, but {placement.count} devices are requested",
             f"--gpus 1, or start {placement.count} processes",
         )
+    if len(placement.devices) == 1:
+        return placement.devices[0]
     if world.local_rank >= len(placement.devices):
         raise DeviceError(
             f"{world.local_size} processes were started on this machine, but it has only "
@@ -76,6 +83,24 @@ def own_device(placement: Placement, world: World) -> torch.device:
             f"start {console.counted(len(placement.devices), 'process', 'processes')}",
         )
     return placement.devices[world.local_rank]
+
+
+def refuse_shared_gpus(device: torch.device, world: World) -> None:
+    """Raise DeviceError, on every rank, if two ranks have the same physical GPU as `device`. Every rank must call this.
+
+    Each process may see its GPU as cuda:0, so GPUs are told apart by their UUIDs.
+    """
+    own = None
+    if device.type == "cuda":
+        own = platform.node(), str(torch.cuda.get_device_properties(device).uuid)
+    first: dict[tuple[str, str], int] = {}
+    for rank, gpu in enumerate(world.all_gather(own)):
+        if gpu is not None and (other := first.setdefault(gpu, rank)) != rank:
+            raise DeviceError(
+                f"ranks {other} and {rank} share one GPU of {gpu[0]}",
+                "start as many processes as there are GPUs, or give each process its own with CUDA_VISIBLE_DEVICES "
+                "(Slurm: --gpus-per-task=1); see camox guide several-machines",
+            )
 
 
 def choose_device(device: str) -> torch.device:

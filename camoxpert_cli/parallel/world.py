@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ctypes
-import os
 import signal
 import threading
 from collections.abc import Iterator, Sequence
@@ -16,9 +15,9 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from camoxpert_cli import console
 from camoxpert_cli.errors import PeerLostError, first_line
 from camoxpert_cli.parallel.cuda_errors import to_camox_error
+from camoxpert_cli.parallel.rendezvous import fresh_store, warn_if_machines_cannot_join
 from camoxpert_cli.parallel.worker import (
     is_launched,
     is_worker,
@@ -124,22 +123,28 @@ def joined(timeout: int) -> Iterator[World]:
         return
     rank, size, local_rank, local_size = ranks()
     if rank == 0:
-        warn_of_stale_addresses()
+        warn_if_machines_cannot_join()
     end_with_parent()
     folder = shared_folder()
-    store = "env://" if folder is None else f"file://{folder / 'store'}"
+    store = None if folder is None else f"file://{folder / 'store'}"
     with member(rank, size, local_rank, local_size, store, timedelta(seconds=timeout)) as world:
         yield world
 
 
 @contextmanager
-def member(rank: int, size: int, local_rank: int, local_size: int, store: str, timeout: timedelta) -> Iterator[World]:
-    """Join a world of `size` processes that rendezvous at `store`, torch's `init_method`; otherwise as `joined`."""
+def member(
+    rank: int, size: int, local_rank: int, local_size: int, store: str | None, timeout: timedelta
+) -> Iterator[World]:
+    """Join a world of `size` processes that rendezvous at `store`, torch's `init_method`; otherwise as `joined`.
+
+    None is for processes that torchrun started.
+    """
     try:
         with _raising_peer_lost(), _hearing_signals():
             dist.init_process_group(
                 "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo",
                 init_method=store,
+                store=None if store is not None else fresh_store(rank, size, timeout),
                 rank=rank,
                 world_size=size,
                 timeout=timeout,
@@ -187,21 +192,6 @@ def _hearing_signals() -> Iterator[None]:
         yield
     finally:
         give_back(heard)
-
-
-def warn_of_stale_addresses() -> None:
-    """Warn if several torchrun agents may restart their workers, which then look for peers at old addresses.
-
-    torch 2.4 and later keep one store over all restarts, and its prefix counts the restarts of each agent separately:
-    pytorch/pytorch issues 135712 and 167288.
-    """
-    shared = os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
-    counts = [os.environ.get(name, "0") for name in ("GROUP_WORLD_SIZE", "TORCHELASTIC_MAX_RESTARTS")]
-    if shared and counts[0] not in ("0", "1") and counts[1] != "0":
-        console.warn(
-            "torchrun --max-restarts cannot restart the workers of several machines unless this is set on each of them "
-            "before torchrun starts: export TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1"
-        )
 
 
 def end_with_parent() -> None:

@@ -127,8 +127,8 @@ def test_an_evaluation_is_as_asked(monkeypatch: pytest.MonkeyPatch) -> None:
             save_predictions="maps",
         )
 
-    checkpoint, data, inference, protocol, run, named = asked
-    assert (checkpoint, named["save_predictions"], run.device) == (Path("best.pth"), Path("maps"), "cpu")
+    checkpoint, data, inference, protocol, run, destination, _ = asked
+    assert (checkpoint, destination.predictions, run.device) == (Path("best.pth"), Path("maps"), "cpu")
     assert data == eval_options.TestData([Path("DATA")], [], ["CAMO"], include_noncam=True)
     assert inference == Inference(96, 2, "bf16", parse_tta("flip"), "model")
     assert protocol == Protocol(stretch=False, empty="exact")

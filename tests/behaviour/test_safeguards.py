@@ -18,7 +18,8 @@ from camoxpert_cli.engine import train as train_module
 from camoxpert_cli.engine import training_steps as steps_module
 from camoxpert_cli.engine.train import train
 from camoxpert_cli.errors import CheckpointError, DeviceError, PeerLostError, TrainingError, UsageError
-from camoxpert_cli.inference.predict import Outputs, predict
+from camoxpert_cli.inference.outputs import Outputs
+from camoxpert_cli.inference.predict import predict
 from camoxpert_cli.launch.decide import decide
 from camoxpert_cli.run_folder import RunFolder
 from tests.helpers.tiny_data import PLAIN, TEST_IMAGES, TEST_SET, TRAINING_IMAGES, tiny_plan, tiny_run

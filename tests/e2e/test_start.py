@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import pickle
 import subprocess
 import sys
+import zipfile
 from pathlib import Path
 
 import camoxpert_cli
@@ -17,7 +19,7 @@ HEAVY = {
 }
 COMMANDS = [
     *(["--help"], ["train", "--help"], ["predict", "-h"], ["benchmark", "-h"], ["export", "-h"], ["eval", "-h"]),
-    *(["presets"], ["--version"]),
+    *(["presets"], ["status", "RUN"], ["--version"]),  # RUN is a folder with a checkpoint
 ]
 # Calls every command that needs no more, one after another, then `main`, and says what is loaded and kept at the end.
 PROGRAM = f"""
@@ -30,6 +32,7 @@ def tell():
 
 from camoxpert_cli.app import app, main
 for arguments in {COMMANDS[:-1]!r}:
+    arguments = [sys.argv[1] if each == "RUN" else each for each in arguments]
     try:
         app(arguments)
     except SystemExit as end:
@@ -39,15 +42,19 @@ main()
 """
 
 
-def test_help_loads_nothing_heavy() -> None:
-    """Help and version appear without waiting for torch and its like.
+def test_help_loads_nothing_heavy(tmp_path: Path) -> None:
+    """Help, version and the status of a run appear without waiting for torch and its like.
 
     What is alive as a command ends is kept from Python's last collections, which would look at all of it.
     """
-    done = subprocess.run(
-        [sys.executable, "-c", PROGRAM], capture_output=True, text=True, timeout=60, check=True, cwd=ROOT
-    )
-    *_, kept, modules = done.stdout.splitlines()
+    content = {"format": "camox", "epoch": 3, "network": {"weight": 1.0}}
+    with zipfile.ZipFile(tmp_path / "last.pth", "w") as archive:
+        archive.writestr("last/data.pkl", pickle.dumps(content, protocol=2))
+    command = [sys.executable, "-c", PROGRAM, str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True, cwd=ROOT)
+    *said, kept, modules = done.stdout.splitlines()
+
+    assert "Saved            last.pth, up to this position" in said
 
     assert "camoxpert_cli.app" in modules.split()
     assert set(modules.split()) & HEAVY == set()

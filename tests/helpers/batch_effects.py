@@ -8,6 +8,21 @@ from torch import nn
 
 from camoxpert_cli.model.camoxpert import CamoXpert
 
+# What a process runs when it starts to train with nothing that depends on how images are put into batches, in float64:
+# its network, then, is that of any other division to 1e-9.
+HELD_STILL = """
+import torch
+
+torch.set_default_dtype(torch.float64)
+
+from camoxpert_cli import losses
+from camoxpert_cli.model.camoxpert import CamoXpert
+from tests.helpers.batch_effects import train_without_batch_effects
+
+losses.BALANCE_WEIGHT = 0.0
+CamoXpert.train = train_without_batch_effects
+"""
+
 _original = CamoXpert.train
 
 

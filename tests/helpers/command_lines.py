@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import typer
+import yaml
 
 from camoxpert_cli.app import app
 from camoxpert_cli.commands.guide import FOLDER, NOTEBOOK, TOPICS
@@ -48,11 +49,29 @@ def in_documents() -> list[str]:
 
 
 def in_document(path: Path) -> list[str]:
-    """Every command line in shell blocks and between backticks, where it may be a command's name alone."""
+    """Every command line in shell blocks, in files of jobs and between backticks, where a command's name may do."""
     text = path.read_text(encoding="utf-8")
-    blocks = re.findall(r"^ *```bash\n(.*?)^ *```", text, re.DOTALL | re.MULTILINE)
+    blocks = code_blocks(text, "bash")
+    jobs = [command for block in code_blocks(text, "yaml") for command in _commands_in(yaml.safe_load(block))]
     spans = re.findall(r"`([^`]+)`", without_code(text))
-    return [line for part in (*blocks, *(span.replace("\n", " ") for span in spans)) for line in _lines(part)]
+    return [line for part in (*blocks, *jobs, *(span.replace("\n", " ") for span in spans)) for line in _lines(part)]
+
+
+def code_blocks(text: str, language: str) -> list[str]:
+    """The contents of the blocks of code in that language."""
+    return re.findall(rf"^ *```{language}\n(.*?)^ *```", text, re.DOTALL | re.MULTILINE)
+
+
+def _commands_in(node: Any) -> Iterator[str]:
+    """What the file of a job runs: a script of SkyPilot, or command and arguments of a container of Kubernetes."""
+    if isinstance(node, dict):
+        if isinstance(node.get("run"), str):
+            yield node["run"]
+        if "command" in node:
+            yield shlex.join([*node["command"], *node.get("args", [])])
+    if isinstance(node, dict | list):
+        for child in node.values() if isinstance(node, dict) else node:
+            yield from _commands_in(child)
 
 
 def without_code(text: str) -> str:
@@ -119,10 +138,11 @@ def _below(name: str, command: Any) -> Iterator[tuple[str, Any]]:
 def _lines(text: str) -> Iterator[str]:
     """What stands behind `camox` in each line that calls it, up to what the shell does with its output.
 
-    A notebook's cell has `!` before it.
+    A notebook's cell has `!` before it, a job of Slurm `srun` with its options.
     """
     for line in re.sub(r"\s*\\\n\s*", " ", text).splitlines():
         for part in re.split(r"&&|;", line):
             match = _PROGRAM.search(f"{part} ")
-            if match and (part.strip().removeprefix("!").startswith("camox") or " -m camoxpert_cli " in part):
+            calls = part.strip().removeprefix("!").startswith(("camox", "srun ")) or " -m camoxpert_cli " in part
+            if match and calls:
                 yield re.split(r"\s[>|]|\s#", f"{part} "[match.end() :])[0].strip()

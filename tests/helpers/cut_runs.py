@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -53,12 +54,18 @@ def steps(folder: Path) -> list[tuple[int, int]]:
     return [(row["epoch"], row["samples"]) for row in rows if row["event"] == "step"]
 
 
-def differing(first: Path, second: Path) -> list[str]:
-    """Where weights, EMA, optimizer, progress, history or log of two runs differ by a bit."""
+def differing(
+    first: Path, second: Path, ignored: Collection[str] = CIRCUMSTANCES, *, tolerance: float = 0.0
+) -> list[str]:
+    """Where weights, EMA, optimizer, progress, history or log of two runs differ by a bit, or more than `tolerance`."""
+
+    def compare(ours: object, theirs: object, where: str) -> list[str]:
+        return differences(ours, theirs, ignored, where, tolerance=tolerance)
+
     found = [
         found
         for name in ("last.pth", "best_model.pth")
-        for found in differences(read_checkpoint(first / name), read_checkpoint(second / name), CIRCUMSTANCES, name)
+        for found in compare(read_checkpoint(first / name), read_checkpoint(second / name), name)
     ]
-    found += differences(history(first), history(second), CIRCUMSTANCES, "history")
-    return found + differences(epochs_logged(first), epochs_logged(second), (), "log")
+    found += compare(history(first), history(second), "history")
+    return found + compare(epochs_logged(first), epochs_logged(second), "log")

@@ -14,6 +14,32 @@ from camoxpert_cli.launch import autobatch, decide
 from camoxpert_cli.parallel.device import Placement
 
 CPU = torch.device("cpu")
+# What every process runs when it starts to see one GPU and compute on the CPU. Which card that is, GPU_OF_RANK says:
+# "01" for rank 0 the first and rank 1 the second, "00" for both the first.
+ONE_VISIBLE_GPU = """
+import os
+from types import SimpleNamespace
+
+import torch
+
+card = os.environ["GPU_OF_RANK"][int(os.environ.get("RANK", "0"))]
+torch.cuda.device_count = lambda: 1
+torch.cuda.get_device_properties = lambda device: SimpleNamespace(uuid=f"GPU-{card}")
+
+from camoxpert_cli.engine import run
+from camoxpert_cli.launch import autobatch
+
+honest = run.own_device
+
+
+def own_device(placement, world):
+    assert honest(placement, world) == torch.device("cuda", 0)
+    return torch.device("cpu")
+
+
+run.own_device = own_device
+autobatch.is_measured = lambda device: False
+"""
 # Without annotations.
 _LIBRARY: Any = library.Library
 

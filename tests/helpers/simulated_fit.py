@@ -6,10 +6,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from camoxpert_cli.config.schema import Config
-from camoxpert_cli.engine.build import build_phases
 from camoxpert_cli.engine.epochs import epoch_images, step_images
 from camoxpert_cli.engine.fit import Budget, Pace, Position, longest, without_skipped
 from camoxpert_cli.engine.fitting import Fitting
+from camoxpert_cli.engine.phases import build_phases
 from camoxpert_cli.engine.stages import Kind, keep_unfrozen
 
 

@@ -375,7 +375,13 @@ MUTANTS = [
         "config/diff.py",
         '    "data.num_workers",\n',
         '    "data.num_workers",\n    "train.seed",\n',
-        "unit/config/test_diff.py::test_whatever_is_drawn_or_learned_otherwise_makes_another_run",
+        "unit/config/test_diff.py::test_effect_of_each_setting",
+    ),
+    Mutant(
+        "config/diff.py",
+        '    "run.report",\n',
+        "",
+        "unit/config/test_diff.py::test_effect_of_each_setting",
     ),
     Mutant(
         "config/diff.py",
@@ -616,7 +622,7 @@ MUTANTS = [
     ),
     Mutant(
         "commands/eval.py",
-        "output.refuse_overwriting(out, overwrite)  # once",
+        "output.refuse_overwriting(out, destination.replaces)  # once",
         "pass  # once",
         "behaviour/commands/test_outputs.py::test_scores_are_written_whoever_listens",
     ),

@@ -89,6 +89,12 @@ _DOCTOR_MUTANTS = [
         "if trial.free < _FREE * card.memory / 2:",
         f"{_NUMBERS}::test_memory_that_others_hold",
     ),
+    Mutant(
+        "doctor/check_machine.py",
+        "    if limit.left <= 0:",
+        "    if limit.left > 0:",
+        "unit/doctor/test_judgement.py::test_limit_of_a_job",
+    ),
 ]
 
 _BENCHMARK_MUTANTS = [

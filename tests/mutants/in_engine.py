@@ -372,6 +372,31 @@ MUTANTS = [
         ":",
         "unit/engine/test_time_limit.py::test_a_session_that_is_over",
     ),
+    # The time limit of a Slurm job.
+    Mutant(
+        "engine/time_limit.py",
+        "job.end - _SLURM_MARGIN, job.name",
+        "job.end, job.name",
+        "unit/engine/test_time_limit.py::test_a_slurm_job_ends_a_run",
+    ),
+    Mutant(
+        "engine/time_limit.py",
+        "(left := job.left(time.monotonic())) > 0:",
+        "(left := job.left(time.monotonic())) > -math.inf:",
+        "unit/engine/test_time_limit.py::test_a_slurm_job_that_is_over",
+    ),
+    Mutant(
+        "engine/time_limit.py",
+        "    if not given:\n",
+        "    if given is None:\n",
+        "unit/engine/test_time_limit.py::test_an_end_that_could_not_be_found",
+    ),
+    Mutant(
+        "engine/time_limit.py",
+        "Deadline(time.monotonic() + end - time.time(), name)",
+        "Deadline(end, name)",
+        "unit/engine/test_time_limit.py::test_a_slurm_job_ends_a_run",
+    ),
     Mutant(
         "engine/training_steps.py",
         "        group_chosen.zero_()\n        group_own = 0\n",

@@ -133,7 +133,7 @@ MUTANTS = [
     ),
     Mutant(
         "data/writing.py",
-        "return content[:at] + mark + content[at:]",
+        "return content[:at] + mark + noted + content[at:]",
         "return content",
         "unit/data/test_writing.py::test_the_mark",
     ),
@@ -145,8 +145,8 @@ MUTANTS = [
     ),
     Mutant(
         "evaluation/test_sets.py",
-        "            if (problem := world.broadcast(refusal)) is not None:",
-        "            if (problem := None) is not None:",
+        "    if isinstance(plan, UsageError):",
+        "    if isinstance(plan, DataError):",
         f"{_OUTPUTS}::test_files_of_others_survive",
     ),
     Mutant(
@@ -157,8 +157,8 @@ MUTANTS = [
     ),
     Mutant(
         "evaluation/output.py",
-        'return isinstance(results, dict) and {"sets", "stretch"} <= results.keys()',
-        "return True",
+        "    return bool(_results_in(content))",
+        "    return True",
         f"{_OUTPUT}::test_files_of_others_are_never_overwritten",
     ),
     Mutant(
@@ -305,7 +305,7 @@ MUTANTS = [
         f"{_PREDICTIONS}::test_grey_values",
     ),
     Mutant(
-        "inference/predict.py",
+        "inference/outputs.py",
         "found = grey >= 255",
         "found = grey > 255",
         f"{_PREDICT}::test_a_threshold_is_inclusive",
@@ -431,7 +431,7 @@ MUTANTS = [
     ),
     Mutant(
         "commands/eval.py",
-        "        output.refuse_overwriting(out, overwrite, inputs)",
+        "        output.refuse_overwriting(out, destination.replaces, inputs)",
         "        output.refuse_overwriting(out, True, inputs)",
         "unit/commands/test_eval.py::test_scores_that_are_there",
     ),
@@ -584,7 +584,7 @@ MUTANTS = [
     ),
     Mutant("model/stored_tensors.py", " or id(value) in met", "", f"{_STORED}::test_where_tensors_lie"),
     Mutant(
-        "model/weights_file.py",
+        "model/weights_archive.py",
         "if unpacked > max(_MOST_UNPACKED, _MOST_TIMES * size):",
         "if False:",
         f"{_WEIGHTS}::test_an_archive_that_would_unpack_to_much_more",

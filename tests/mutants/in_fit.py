@@ -116,14 +116,14 @@ MUTANTS = [
     Mutant("engine/fitting.py", "weight = 1 / min(", "weight = 1 / max(", f"{_FITTING}test_pace_is_a_mean_over_epochs"),
     Mutant(
         "engine/choosing.py",
-        "        config = fitting.refitted(before, _position(run), run.clock.now(), _unused(run))\n",
-        "        config = before\n",
+        "        config = fitting.refitted(run.config, _position(run), run.clock.now(), _unused(run))\n",
+        "        config = run.config\n",
         f"{_RUNS}test_it_follows_the_time",
     ),
     Mutant(
         "engine/choosing.py",
-        "            run.folder.write_settings(to_mapping(run.config))\n",
-        "            pass\n",
+        "        run.folder.write_settings(to_mapping(run.config))\n",
+        "        pass\n",
         f"{_RUNS}test_it_follows_the_time",
     ),
     Mutant("engine/train.py", "            refit_last(run)\n", "", f"{_RUNS}test_a_last_epoch_that_is_slower"),

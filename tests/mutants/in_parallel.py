@@ -39,6 +39,34 @@ _WORLDS = [
     Mutant("parallel/world.py", "len(key) < self.size", "len(key) <= self.size", f"{_SYNC}::test_groups"),
 ]
 
+_RENDEZVOUS = [
+    # The addresses of killed processes.
+    Mutant(
+        "parallel/rendezvous.py",
+        "return PrefixStore(agree_on_name(store, rank, size, timeout.total_seconds()), store)",
+        "return store",
+        "behaviour/launch/test_torchrun_restarts.py",
+    ),
+    Mutant(
+        "parallel/rendezvous.py",
+        "    store.set(numbers[rank], secrets.token_hex(16))",
+        '    store.set(numbers[rank], "1")',
+        "unit/parallel/test_rendezvous.py::test_no_name_is_used_twice",
+    ),
+    Mutant(
+        "parallel/rendezvous.py",
+        "while there < size:",
+        "while there < 1:",
+        "unit/parallel/test_rendezvous.py::test_no_name_is_used_twice",
+    ),
+    Mutant(
+        "parallel/rendezvous.py",
+        "int(found != name)",
+        "1",
+        "unit/parallel/test_rendezvous.py::test_no_name_is_used_twice",
+    ),
+]
+
 _SUMS = [
     Mutant("parallel/gradients.py", "strict=True) if count]", "strict=True) if count > 1]", _GRADIENTS),
     Mutant("parallel/gradients.py", "size >= _BUCKET or at == len(tensors) - 1", "size >= _BUCKET", _GRADIENTS),
@@ -117,6 +145,37 @@ _DEVICES = [
         "count = len(devices)",
         "unit/parallel/test_device.py::test_processes_that_were_started",
     ),
+    Mutant(
+        "parallel/device.py",
+        "if len(placement.devices) == 1:",
+        "if world.local_size == 1:",
+        "unit/parallel/test_device.py::test_each_process_sees_its_own_gpu",
+    ),
+    Mutant(
+        "parallel/device.py",
+        "own = platform.node(), str(torch.cuda.get_device_properties(device).uuid)",
+        "own = platform.node(), str(device)",
+        "unit/parallel/test_device.py::test_a_gpu_for_two",
+    ),
+    # The same cards under other names on two machines are not the same.
+    Mutant(
+        "parallel/device.py",
+        "first.setdefault(gpu, rank)",
+        "first.setdefault(gpu[1:], rank)",
+        "unit/parallel/test_device.py::test_a_gpu_for_two",
+    ),
+    Mutant(
+        "launch/decide.py",
+        "    refuse_shared_gpus(device, world)\n",
+        "",
+        "behaviour/launch/test_visible_gpus.py::test_one_gpu_for_both",
+    ),
+    Mutant(
+        "evaluation/test_sets.py",
+        "        refuse_shared_gpus(device, world)\n",
+        "",
+        "behaviour/launch/test_visible_gpus.py::test_one_gpu_for_both_in_an_evaluation",
+    ),
     # A T4 emulates bfloat16, many times slower.
     Mutant(
         "parallel/precision.py",
@@ -153,4 +212,4 @@ _WORKERS = [
     ),
 ]
 
-MUTANTS = [*_WORLDS, *_WORKERS, *_SUMS, *_STRATEGIES, *_DEVICES]
+MUTANTS = [*_WORLDS, *_RENDEZVOUS, *_WORKERS, *_SUMS, *_STRATEGIES, *_DEVICES]

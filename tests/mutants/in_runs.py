@@ -289,8 +289,8 @@ MUTANTS = [
     ),
     Mutant(
         "commands/train.py",
-        "print_outcome(start(resolved), as_json=as_json)",
-        "print_outcome(start(resolved))",
+        "finish(outcome, as_json=as_json)",
+        "finish(outcome, as_json=False)",
         "behaviour/test_run_files.py::test_commands_print_json",
     ),
     Mutant(
@@ -487,19 +487,19 @@ MUTANTS = [
         "behaviour/engine/test_saving.py::test_what_can_go_on_is_named_where_there_is_something",
     ),
     Mutant(
-        "checkpoints/newest.py",
+        "checkpoints/run_search.py",
         "if (real := folder.resolve()) in seen:",
         "if (real := folder.resolve()) in ():",
         "unit/checkpoints/test_newest.py::test_links",
     ),
     Mutant(
-        "checkpoints/newest.py",
-        "if any((folder / name).is_file() for name in CHECKPOINTS):",
-        "if any((folder / name).exists() for name in CHECKPOINTS):",
+        "run_folder.py",
+        "return any((self.path / name).is_file() for name in CHECKPOINTS)",
+        "return any((self.path / name).exists() for name in CHECKPOINTS)",
         "unit/checkpoints/test_newest.py::test_what_is_no_checkpoint_file",
     ),
     Mutant(
-        "checkpoints/newest.py",
+        "checkpoints/run_search.py",
         "                if folder == top:\n",
         "                if True:\n",
         "unit/checkpoints/test_newest.py::test_folders_that_cannot_be_looked_into",

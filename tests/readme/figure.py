@@ -18,7 +18,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from camoxpert_cli.inference.predict import Outputs, predict
+from camoxpert_cli.inference.outputs import Outputs
+from camoxpert_cli.inference.predict import predict
 
 COLUMNS = 6
 TARGET = Path(__file__).with_name("quickstart.png")

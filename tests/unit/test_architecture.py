@@ -34,7 +34,7 @@ LAYERS = [
     {"evaluation"},
     {"engine"},
     {"launch"},
-    {"benchmark", "doctor"},
+    {"benchmark", "doctor", "status"},
     {"commands"},
     {"api"},
     {"app"},

@@ -43,6 +43,11 @@ WIDEST_CODE = 78
 FOREIGN = {
     *("--nnodes", "--node-rank", "--nproc-per-node", "--master-addr", "--master-port"),
     *("--local-ranks-filter", "--tee", "--log-dir"),
+    *("--rdzv-backend", "--rdzv-endpoint", "--rdzv-id"),
+    # Of Slurm's programs, and of date.
+    *("--job-name", "--nodes", "--ntasks-per-node", "--gpus-per-node", "--cpus-per-task", "--time", "--signal"),
+    "--gpus-per-task",
+    *("--requeue", "--open-mode", "--output", "--noheader", "--jobs", "--format", "--date"),
     "--pairs",  # of the benchmarks
     *("--shm-size", "--force-reinstall", "--no-index", "--find-links", "--no-deps", "--wheel-dir", "--dest"),
 }
@@ -251,6 +256,11 @@ def test_command_lines_are_found() -> None:
     assert {"train --preset quickstart", "doctor", "doctor --preset kaggle-2xT4"} <= set(read)
     assert "check-data /kaggle/input/cod10k-dataset/COD10K-v3 --write-clean clean.json" in read
     assert "resume runs/first" in read
+    job = "--dataset-path=/data/COD10K-v3 --checkpoint-dir=/runs/first --continue --unfinished-exit-code=85"
+    assert f"train {job}" in read  # of Kubernetes
+    assert f"train {job.replace('=', ' ')}" in read  # of SkyPilot
+    slurm = "train --dataset-path /data/COD10K-v3 --checkpoint-dir runs/first --continue"
+    assert {f"{slurm} --unfinished-exit-code 85", slurm, "status runs/first --unfinished-exit-code 85"} <= set(read)
     assert "benchmark --preset kaggle-2xT4 --gpus 1,2 --strategy ddp --dataset-path DATA --out speed.md" in in_help()
     assert len(shown()) > 80
 

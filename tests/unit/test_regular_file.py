@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import hashlib
 import os
 import socket
 from collections.abc import Callable
@@ -9,7 +10,7 @@ import pytest
 
 from camoxpert_cli.errors import CheckpointError
 from camoxpert_cli.model.weights_file import read_weights_file
-from camoxpert_cli.regular_file import read_regular
+from camoxpert_cli.regular_file import read_regular, sha256_of
 
 
 def bind(path: Path) -> None:
@@ -35,10 +36,10 @@ def test_what_is_no_regular_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     make, reason = ODD[kind]
     make(tmp_path / "odd.png")
 
-    with pytest.raises(OSError, match=reason) as caught:
-        read_regular(tmp_path / "odd.png", 10)
-
-    assert caught.value.strerror == reason
+    for read in (lambda path: read_regular(path, 10), sha256_of):
+        with pytest.raises(OSError, match=reason) as caught:
+            read(tmp_path / "odd.png")
+        assert caught.value.strerror == reason
 
 
 def test_names_that_no_file_can_have() -> None:
@@ -46,6 +47,8 @@ def test_names_that_no_file_can_have() -> None:
     for name in ("a\0b", "a\ud800b"):
         with pytest.raises(OSError, match="invalid file name"):
             read_regular(Path(name), 10)
+        with pytest.raises(OSError, match="invalid file name"):
+            sha256_of(Path(name))
 
 
 def test_size(tmp_path: Path) -> None:
@@ -70,3 +73,14 @@ def test_what_the_system_makes_up(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match="is empty"):
         read_weights_file(tmp_path / "preset.yaml")
     assert read_regular(tmp_path / "empty", 10) == b""
+    for name in ("preset.yaml", "empty"):
+        with pytest.raises(OSError, match="it is empty"):
+            sha256_of(tmp_path / name)
+
+
+def test_digest(tmp_path: Path) -> None:
+    """Of all bytes of a file, however large."""
+    content = bytes(range(256)) * 4096
+    (tmp_path / "file").write_bytes(content)
+
+    assert sha256_of(tmp_path / "file") == hashlib.sha256(content).hexdigest()

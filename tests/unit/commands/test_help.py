@@ -15,6 +15,7 @@ from tests.helpers.command_lines import commands
 WORDINGS = {
     "--batch-size": 3,  # of training, of a resumed run, of benchmarks and scoring
     "--checkpoint-dir": 2,  # a new run, a resumed one
+    "--continue": 2,  # a run; predictions and scores
     "--dry-run": 2,  # convert-ckpt also compares
     "--epochs": 2,  # to train, to compute the time of
     "--gpus": 3,  # of training, of a resumed run; benchmark compares numbers
@@ -29,6 +30,7 @@ WORDINGS = {
     "--stage1-epochs": 2,  # as --epochs
     "--stage2-batch-size": 3,  # of training, of a resumed run, of benchmarks
     "--set": 3,  # settings; in eval, a test set
+    "--unfinished-exit-code": 2,  # of the run, of the question
     "--val-images": 2,  # for training, for checking
     "--strategy": 2,  # benchmark compares strategies
     "--weights": 2,  # of convert-ckpt, which writes them

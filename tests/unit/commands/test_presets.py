@@ -184,7 +184,7 @@ def test_train_takes_the_users_own_by_name(own: Path, monkeypatch: pytest.Monkey
     """`--preset mine` reaches the engine with what the file says."""
     seen: list[Resolved] = []
     monkeypatch.setattr("camoxpert_cli.launch.start.start", lambda resolved, *_, **__: seen.append(resolved))
-    monkeypatch.setattr("camoxpert_cli.commands.training_outcome.print_outcome", lambda *_, **__: None)
+    monkeypatch.setattr("camoxpert_cli.commands.training_outcome.finish", lambda *_, **__: None)
     outcome = run("train", "--preset", "mine", "--dataset-path", "D")
 
     assert outcome.exit_code == 0, outcome.output

@@ -16,7 +16,7 @@ def _loud_again() -> Iterator[None]:
     console.be_quiet(False)
 
 
-@pytest.mark.parametrize("command", ["train", "resume", "predict", "check-data", "benchmark", "doctor"])
+@pytest.mark.parametrize("command", ["train", "resume", "status", "predict", "check-data", "benchmark", "doctor"])
 def test_commands_that_take_long_can_be_quiet(command: str) -> None:
     """Every command that tells how it goes has the same flag to leave that out."""
     text = " ".join(CliRunner().invoke(app, [command, "--help"]).output.split())

@@ -38,7 +38,7 @@ def resolved(monkeypatch: pytest.MonkeyPatch) -> list[Resolved]:
     """What reaches the engine, in place of a training run."""
     seen: list[Resolved] = []
     monkeypatch.setattr("camoxpert_cli.launch.start.start", lambda resolved, **_: seen.append(resolved))
-    monkeypatch.setattr("camoxpert_cli.commands.training_outcome.print_outcome", lambda *_, **__: None)
+    monkeypatch.setattr("camoxpert_cli.commands.training_outcome.finish", lambda *_, **__: None)
     return seen
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import zlib
 from pathlib import Path
 
 import cv2
@@ -11,7 +12,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from camoxpert_cli.data.writing import encoded, is_own_image, write_image
+from camoxpert_cli.data.writing import encoded, is_complete, is_own_image, note_in, write_image
 from camoxpert_cli.errors import UsageError
 
 SIDES = st.integers(1, 40)
@@ -49,6 +50,63 @@ def test_the_mark_as_others_read_it() -> None:
     assert jpeg[20:29] == b"\xff\xfe\0\x07camox"
 
 
+TEXTS = st.text(st.characters(exclude_characters="{}"), max_size=20)
+NOTES = st.dictionaries(TEXTS, st.one_of(st.none(), st.integers(), st.floats(allow_nan=False), TEXTS))
+
+
+@settings(max_examples=20, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(NOTES, st.sampled_from([".png", ".jpg"]))
+def test_notes(tmp_path: Path, note: dict[str, str | int | float | None], suffix: str) -> None:
+    """A note is read as it was given, and changes neither the marker nor a pixel."""
+    path, pixels = tmp_path / f"a{suffix}", np.zeros((8, 8), np.uint8)
+    write_image(path, pixels, "--out", note=note)
+    content = path.read_bytes()
+
+    assert is_own_image(path)
+    assert (note_in(path), is_complete(path)) == (note, True)
+    assert np.array_equal(np.asarray(cv2.imread(str(path), cv2.IMREAD_UNCHANGED)), pixels)
+    path.write_bytes(content[:-1])
+    assert (note_in(path), is_complete(path)) == (note, False)
+
+
+@settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.binary(max_size=100), st.integers(0, 200), st.sampled_from([".png", ".jpg"]))
+def test_notes_that_are_damaged(tmp_path: Path, more: bytes, at: int, suffix: str) -> None:
+    """Anything may stand where a note is: nothing is taken for one that is not."""
+    path = tmp_path / f"a{suffix}"
+    write_image(path, np.zeros((8, 8), np.uint8), "--out", note={"name": "value"})
+    whole = path.read_bytes()
+    path.write_bytes(whole[:at] + more + whole[at + len(more) :])
+
+    if suffix == ".png":  # it has a checksum
+        assert note_in(path) in ({"name": "value"}, {})
+    else:
+        assert isinstance(note_in(path), dict)
+    path.write_bytes(more)
+    end = whole[-12:] if suffix == ".png" else whole[-2:]
+    assert (note_in(path), is_complete(path)) == ({}, more.endswith(end))
+
+
+@pytest.mark.parametrize("text", [b'{"a": ' + b"[" * 4000 + b"}", b'{"a": }', b'{"a": "\xff"}'])
+def test_notes_that_are_no_json(tmp_path: Path, text: bytes) -> None:
+    """A comment of somebody else behind our marker is no note."""
+    content = encoded(".jpg", np.zeros((8, 8), np.uint8))
+    comment = b"\xff\xfe" + (2 + len(text)).to_bytes(2, "big") + text
+    (tmp_path / "a.jpg").write_bytes(content[:29] + comment + content[29:])
+
+    assert note_in(tmp_path / "a.jpg") == {}
+
+
+def test_a_note_as_others_read_it() -> None:
+    """A second chunk of text with a checksum, or a second comment."""
+    png, jpeg = (encoded(suffix, np.zeros((8, 8), np.uint8), note={"a": 1}) for suffix in (".png", ".jpg"))
+
+    assert png[59:].startswith(
+        b'\0\0\0\x10tEXtComment\0{"a": 1}' + zlib.crc32(b'tEXtComment\0{"a": 1}').to_bytes(4, "big")
+    )
+    assert jpeg[29:].startswith(b'\xff\xfe\0\x0a{"a": 1}')
+
+
 def test_a_full_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """One sentence that names the file and the flag, and nothing is left."""
 
@@ -72,3 +130,16 @@ def test_another_process_was_faster(tmp_path: Path) -> None:
 
     write_image(tmp_path / "a.png", np.zeros((8, 8), np.uint8), "--out")
     assert is_own_image(tmp_path / "a.png")
+    with pytest.raises(UsageError, match="in the meantime"):  # it does not say how it was made
+        write_image(tmp_path / "a.png", np.ones((8, 8), np.uint8), "--out", new=True)
+
+
+def test_another_process_did_the_same(tmp_path: Path) -> None:
+    """What it wrote says that it is what would be written, and stays."""
+    write_image(tmp_path / "a.png", np.zeros((8, 8), np.uint8), "--out", note={"a": 1})
+    before = (tmp_path / "a.png").stat()
+    write_image(tmp_path / "a.png", np.zeros((8, 8), np.uint8), "--out", new=True, note={"a": 1})
+    assert (tmp_path / "a.png").stat() == before
+
+    with pytest.raises(UsageError, match="in the meantime"):
+        write_image(tmp_path / "a.png", np.zeros((8, 8), np.uint8), "--out", new=True, note={"a": 2})

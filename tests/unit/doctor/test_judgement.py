@@ -18,6 +18,7 @@ from camoxpert_cli.doctor.readings import (
     Driver,
     Gpu,
     GpuTrial,
+    JobLimit,
     Network,
     Peers,
     Readings,
@@ -415,6 +416,31 @@ def test_variable_that_hides_every_card() -> None:
     readings = without_gpu(driver=Driver("580.1", ("Tesla T4",)), environment={"CUDA_VISIBLE_DEVICES": ""})
 
     assert troubles(examined(readings)) == {"environment": "problem"}
+
+
+@pytest.mark.parametrize(
+    ("limit", "status", "result", "command"),
+    [
+        (
+            JobLimit("the time limit of Slurm job 7", 5400.0),
+            "ok",
+            "1h30m remaining of the time limit of Slurm job 7",
+            "",
+        ),
+        (
+            JobLimit("the time limit of Slurm job 7", -60.0),
+            "warning",
+            "the time limit of Slurm job 7 passed 1m ago; camox ignores it",
+            "unset SLURM_JOB_END_TIME",
+        ),
+        (Failure("SLURM_JOB_END_TIME is 'x'"), "problem", "SLURM_JOB_END_TIME is 'x'", "unset SLURM_JOB_END_TIME"),
+    ],
+)
+def test_limit_of_a_job(limit: JobLimit | Failure, status: str, result: str, command: str) -> None:
+    """What limits every run that starts here is said before one starts."""
+    found = finding(examined(machine(T4, job_limit=limit)), "time limit")
+
+    assert (found.status, found.result, found.command) == (status, result, command)
 
 
 def test_no_internet() -> None:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 
 import pytest
 
 from camoxpert_cli.doctor import system
-from camoxpert_cli.doctor.readings import Space
+from camoxpert_cli.doctor.readings import JobLimit, Space
 from camoxpert_cli.launch.processes import Failure
 
 MIB = 2**20
@@ -61,3 +62,22 @@ def test_packages_and_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     assert system.read_packages()["torch"]
     assert system.read_environment()["RANK"] == "0"
     assert "SECRET" not in system.read_environment()
+
+
+def test_limit_of_a_job(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Read from the job's variables, of which a wrong one is not raised."""
+    monkeypatch.setenv("SLURM_JOB_ID", "7")
+    monkeypatch.setenv("SLURM_JOB_END_TIME", str(time.time() + 600))
+    limit = system.read_job_limit()
+
+    assert isinstance(limit, JobLimit)
+    assert limit.name == "the time limit of Slurm job 7"
+    assert limit.left == pytest.approx(600, abs=1)
+
+    monkeypatch.setenv("SLURM_JOB_END_TIME", "x")
+    wrong = system.read_job_limit()
+    assert isinstance(wrong, Failure)
+    assert (wrong.exit_code, "SLURM_JOB_END_TIME is 'x'" in wrong.why) == (2, True)
+
+    monkeypatch.delenv("SLURM_JOB_END_TIME")
+    assert system.read_job_limit() is None

@@ -109,6 +109,14 @@ def test_two_cards(answering: Callable[..., Script]) -> None:
     ]
 
 
+def test_the_job_is_read(answering: Callable[..., Script], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its time limit is among the readings."""
+    answering(SMALL)
+    monkeypatch.setenv("SLURM_JOB_END_TIME", "1")
+
+    assert readings().job_limit.left < 0
+
+
 def test_a_broken_card_is_left_out(answering: Callable[..., Script]) -> None:
     """What all do together is asked of those that work alone."""
 

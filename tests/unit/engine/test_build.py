@@ -10,8 +10,9 @@ import pytest
 
 from camoxpert_cli.config.schema import Config, DataConfig, ModelConfig, RunConfig, TrainConfig
 from camoxpert_cli.engine import build
-from camoxpert_cli.engine.build import build_network, build_phases, open_data
+from camoxpert_cli.engine.build import build_network, open_data
 from camoxpert_cli.engine.epochs import rate_at, steps_in_epoch
+from camoxpert_cli.engine.phases import build_phases
 from camoxpert_cli.errors import DataError
 from camoxpert_cli.model.backbone import create_backbone
 from camoxpert_cli.run_folder import RunFolder

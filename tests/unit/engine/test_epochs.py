@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from camoxpert_cli.config.schema import Config, Scheduler, TrainConfig
-from camoxpert_cli.engine.build import build_phases
 from camoxpert_cli.engine.epochs import epoch_images, rate_at, step_images, steps_in_epoch
+from camoxpert_cli.engine.phases import build_phases
 from camoxpert_cli.engine.schedule import learning_rate
 
 IMAGES = 20

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from camoxpert_cli.engine.build import build_phases, open_data
+from camoxpert_cli.engine.build import open_data
 from camoxpert_cli.engine.feed import Feed
+from camoxpert_cli.engine.phases import build_phases
 from camoxpert_cli.parallel.world import World
 from camoxpert_cli.run_folder import RunFolder
 from tests.helpers.tiny_data import tiny_run

@@ -10,7 +10,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from camoxpert_cli.config.schema import Config, TrainConfig
-from camoxpert_cli.engine.build import build_phases
 from camoxpert_cli.engine.epochs import epoch_images, step_images
 from camoxpert_cli.engine.fit import (
     Budget,
@@ -23,6 +22,7 @@ from camoxpert_cli.engine.fit import (
     with_part,
     without_skipped,
 )
+from camoxpert_cli.engine.phases import build_phases
 from camoxpert_cli.engine.stages import keep_unfrozen
 
 START = Position()

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from camoxpert_cli.config.resolve import resolve
-from camoxpert_cli.engine.build import build_phases
+from camoxpert_cli.engine.phases import build_phases
 from camoxpert_cli.engine.stages import WHOLE_BACKBONE, Phase, Stage, keep_unfrozen, plan_phases
 from tests.helpers.tiny_data import tiny_run
 

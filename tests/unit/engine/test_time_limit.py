@@ -10,7 +10,15 @@ import pytest
 from camoxpert_cli.config.parse import parse_sessions
 from camoxpert_cli.engine import time_limit as deadline_module
 from camoxpert_cli.engine.stopping import Stopping
-from camoxpert_cli.engine.time_limit import SESSION_START, Reserve, find_deadline, process_start, session_start
+from camoxpert_cli.engine.time_limit import (
+    SESSION_START,
+    SLURM_END,
+    Reserve,
+    find_deadline,
+    process_start,
+    session_start,
+    slurm_job,
+)
 from camoxpert_cli.errors import UsageError
 
 
@@ -101,11 +109,69 @@ def test_a_session_that_is_over(monkeypatch: pytest.MonkeyPatch) -> None:
     assert left == pytest.approx(0.99 * 3600 - 7200, abs=0.1)
 
 
+def test_a_slurm_job_ends_a_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without any option; half a minute is left in which the job's script can requeue the job."""
+    monkeypatch.setenv(SLURM_END, str(int(time.time()) + 7200))
+    monkeypatch.setenv("SLURM_JOB_ID", "123")
+    deadline = find_deadline(None, None)
+
+    assert deadline.left(time.monotonic()) == pytest.approx(7200 - 30, abs=1.5)
+    assert deadline.name == "the time limit of Slurm job 123"
+
+
+def test_the_earliest_of_all_limits_counts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A job may end before or after the limits that a user sets."""
+    monkeypatch.setattr(deadline_module, "process_start", lambda pid: time.monotonic() - 10)
+    monkeypatch.setenv(SLURM_END, str(time.time() + 3600))
+
+    assert find_deadline(600, 7200).name == "the time limit of 10m"
+    assert find_deadline(7200, 600).name == "the session limit of 10m"
+    assert find_deadline(7200, 7200).name == "the time limit of Slurm job"
+
+
+def test_a_slurm_job_in_its_last_seconds(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A run that starts there stops before its first step, rather than being killed in it."""
+    monkeypatch.setenv(SLURM_END, str(time.time() + 20))
+
+    assert find_deadline(None, None).left(time.monotonic()) == pytest.approx(-10, abs=1)
+
+
+def test_a_slurm_job_that_is_over(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """A shell that outlived its job still has the variables: they stop no run, and a warning names them."""
+    monkeypatch.setenv(SLURM_END, str(time.time() - 7200))
+    monkeypatch.setenv("SLURM_JOB_ID", "123")
+
+    assert find_deadline(None, None).end == math.inf
+    warning = capsys.readouterr().err
+    assert "SLURM_JOB_END_TIME is 2h ago: the time limit of Slurm job 123 is ignored" in warning
+    assert "unset SLURM_JOB_END_TIME" in warning
+
+
+@pytest.mark.parametrize("text", ["N/A", "2026-11-28T11:41:46", "nan", "inf", "-5", "0"])
+def test_an_end_of_a_slurm_job_that_is_none(monkeypatch: pytest.MonkeyPatch, text: str) -> None:
+    """A wrong variable ends with its value and a command, exit code 2."""
+    monkeypatch.setenv(SLURM_END, text)
+    with pytest.raises(UsageError, match="expected the end of the Slurm job in seconds since 1970") as caught:
+        find_deadline(None, None)
+
+    assert repr(text) in caught.value.message
+    assert caught.value.hint.startswith("unset SLURM_JOB_END_TIME")
+
+
+def test_an_end_that_could_not_be_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A script whose question to the scheduler fails sets nothing, and the run starts without this limit."""
+    monkeypatch.setenv(SLURM_END, "")
+
+    assert slurm_job() is None
+
+
 @pytest.mark.parametrize("step", [-86400.0, 86400.0])
 def test_a_clock_that_is_set(monkeypatch: pytest.MonkeyPatch, step: float) -> None:
-    """Once a run has begun, whoever sets the machine's clock changes neither limit, nor what is left of it."""
+    """Once a run has begun, whoever sets the machine's clock changes no limit, nor what is left of it."""
     monkeypatch.setenv(SESSION_START, str(time.time() - 600))
     deadlines = [find_deadline(1200, None), find_deadline(None, 3600)]
+    monkeypatch.setenv(SLURM_END, str(time.time() + 600))
+    deadlines.append(find_deadline(None, None))
     before = [each.left(time.monotonic()) for each in deadlines]
     set_clock = time.time() + step
     monkeypatch.setattr(time, "time", lambda: set_clock)

@@ -36,7 +36,7 @@ def test_protocol(tmp_path: Path, stretch: bool) -> None:
     """Scores of a map are those by the protocol asked for, in memory and from files; the map that is saved is whole."""
     grey = (GREY // 2 + 20).astype(np.uint8)
     expected = score_image(grey, MASK > 0, stretch=stretch).measures
-    saved = score_and_save(grey, MASK > 0, Protocol(stretch), tmp_path / "map.png", [], new=True)
+    saved = score_and_save(grey, MASK > 0, Protocol(stretch), [], tmp_path / "map.png", new=True)
     read, resized = score_files(tmp_path / "map.png", write(tmp_path / "mask.png", MASK), Protocol(stretch))
 
     assert saved.measures == read.measures == expected

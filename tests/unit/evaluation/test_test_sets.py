@@ -12,9 +12,12 @@ from camoxpert_cli.data import cores
 from camoxpert_cli.data.layouts import find_data
 from camoxpert_cli.data.pairs import Pair
 from camoxpert_cli.data.reading import read_image, read_mask
+from camoxpert_cli.data.writing import NO_NOTE
 from camoxpert_cli.errors import DataError, UsageError
 from camoxpert_cli.evaluation.results import ScoredSet
+from camoxpert_cli.evaluation.saving import SavedSet
 from camoxpert_cli.evaluation.test_sets import find_tests, score_set, scoring_workers, show_image
+from camoxpert_cli.inference.provenance import Earlier
 from camoxpert_cli.metrics.image_scores import score_image
 from camoxpert_cli.parallel.world import World
 from tests.helpers.image_files import noise, square_mask, write
@@ -27,7 +30,9 @@ CPU = torch.device("cpu")
 
 def score(pairs: Sequence[Pair], world: World, batch_size: int, maps: Path) -> ScoredSet:
     inference, network = Inference(batch_size=batch_size), RedIsObject(mean=0.2)
-    return score_set(network, "SET", pairs, 64, inference, Protocol(), CPU, None, world, maps)  # type: ignore[arg-type]
+    paths = [maps / "SET" / f"{pair.name}.png" for pair in pairs]
+    saved = SavedSet(maps / "SET", paths, [NO_NOTE] * len(pairs), Earlier(), overwrite=False)
+    return score_set(network, "SET", pairs, 64, inference, Protocol(), CPU, None, world, saved)  # type: ignore[arg-type]
 
 
 def contents(folder: Path) -> dict[str, bytes]:

@@ -162,7 +162,8 @@ def test_a_number_that_does_not_divide(tmp_path: Path, capsys: pytest.CaptureFix
     words = " ".join(capsys.readouterr().err.split())
 
     assert found.resolved.config.global_batches == (9, 3)
-    assert "the global batch sizes 8 and 4 (stages 1 and 2) cannot be kept on 3 GPUs: continuing with 9 and 3" in words
+    kept = "the global batch sizes 8 and 4 (stages 1 and 2) cannot be kept on 3 processes"
+    assert f"{kept}: continuing with 9 and 3" in words
     assert find(command(tmp_path, gpus=1), tmp_path).resolved.config.global_batches == (8, 4)
 
 

@@ -27,7 +27,7 @@ def done(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
         found.append((command, processes))
         return Attempt(error_of(3, "broken picture") if command == ["broken"] else None)
 
-    def score(checkpoint: Path, data: object, inference: object, protocol: object, placement: Any, **rest: Any) -> Any:
+    def score(checkpoint: Path, data: object, inference: object, protocol: object, placement: Any, _: object) -> Any:
         found.append((checkpoint, placement.count))
         return "scores"
 
@@ -38,7 +38,7 @@ def done(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
 
 def evaluated(run: RunConfig, command: str = "eval") -> Any:
     anything: Any = None
-    return evaluate(Path("x"), anything, anything, anything, run, save_predictions=None, command=[command])
+    return evaluate(Path("x"), anything, anything, anything, run, anything, command=[command])
 
 
 def test_one_device(done: list[Any]) -> None:

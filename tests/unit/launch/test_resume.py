@@ -12,8 +12,8 @@ import yaml
 from camoxpert_cli.checkpoints.format import FORMAT, VERSION, Checkpoint, CheckpointContent, Progress, TrainingContent
 from camoxpert_cli.config.resolve import resolve, to_mapping
 from camoxpert_cli.config.schema import SETTINGS
-from camoxpert_cli.engine.build import build_phases
 from camoxpert_cli.engine.epochs import rate_at
+from camoxpert_cli.engine.phases import build_phases
 from camoxpert_cli.errors import ConfigError, UsageError
 from camoxpert_cli.launch import resume
 from camoxpert_cli.launch.decide import name_for

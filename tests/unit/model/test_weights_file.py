@@ -17,7 +17,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from camoxpert_cli.errors import CheckpointError
-from camoxpert_cli.model import weights_file
+from camoxpert_cli.model import weights_archive, weights_file
 from camoxpert_cli.model.weights_file import CHECKSUM, checksum, read_weights_file
 
 STATE = {f"layer{number}.weight": torch.arange(300.0).reshape(10, 30) + number for number in range(4)}
@@ -268,7 +268,7 @@ def test_an_archive_of_something_else(tmp_path: Path) -> None:
 
 def test_an_archive_that_would_unpack_to_much_more(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A small file that would fill the memory is refused by its sizes, before anything is unpacked."""
-    monkeypatch.setattr(weights_file, "_MOST_UNPACKED", 2**20)
+    monkeypatch.setattr(weights_archive, "_MOST_UNPACKED", 2**20)
     path = tmp_path / "bomb.pth"
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr("bomb/data.pkl", b"")

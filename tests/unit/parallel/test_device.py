@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import platform
+from dataclasses import dataclass
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -7,7 +10,7 @@ import torch
 
 from camoxpert_cli.config.schema import RunConfig
 from camoxpert_cli.errors import CamoxError, DeviceError, UsageError
-from camoxpert_cli.parallel.device import Placement, choose_device, own_device, place, with_count
+from camoxpert_cli.parallel.device import Placement, choose_device, own_device, place, refuse_shared_gpus, with_count
 from camoxpert_cli.parallel.world import World
 
 CPU = torch.device("cpu")
@@ -155,6 +158,52 @@ def test_processes_that_do_not_match(monkeypatch: pytest.MonkeyPatch) -> None:
     assert place(RunConfig(), processes=1) == Placement("single", (gpu(0),), 1)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 8)
     assert place(RunConfig(), processes=2).count == 2  # a process on each of two machines with eight
+
+
+@pytest.mark.parametrize("settings", [{}, {"gpus": "all"}, {"gpus": 4}, {"device": "cuda"}, {"devices": "0"}])
+def test_each_process_sees_its_own_gpu(monkeypatch: pytest.MonkeyPatch, settings: dict[str, Any]) -> None:
+    """As a scheduler has it with CUDA_VISIBLE_DEVICES: cuda:0 for each, on one machine, on two, or in pods."""
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    placement = place(RunConfig(**settings), processes=4)
+
+    assert (placement.strategy, placement.processes, placement.count) == ("ddp", 4, 4)
+    for local_size in (1, 2, 4):
+        for rank in range(4):
+            assert own_device(placement, World(rank, 4, rank % local_size, local_size)) == gpu(0)
+
+
+@dataclass(frozen=True)
+class Gathering(World):
+    """A world whose other ranks have said what they have."""
+
+    said: tuple[Any, ...] = ()
+
+    def all_gather(self, item: Any) -> list[Any]:
+        return [*self.said[: self.rank], item, *self.said[self.rank + 1 :]]
+
+
+@pytest.mark.parametrize(
+    ("said", "sharing"),
+    [
+        ((("a", "1"), ("a", "2"), ("b", "1")), None),
+        ((("a", "2"), ("a", "2"), ("b", "1")), "ranks 0 and 1 share one GPU of a"),
+        ((("a", "1"), ("a", "2"), ("a", "2")), "ranks 1 and 2 share one GPU of a"),
+        ((None, None, None), None),
+    ],
+)
+def test_a_gpu_for_two(monkeypatch: pytest.MonkeyPatch, said: tuple[Any, ...], sharing: str | None) -> None:
+    """Each sees a cuda:0; the same card under two ranks is told by all of them. On the CPU all share what there is."""
+    own = said[1]
+    monkeypatch.setattr(platform, "node", lambda: own and own[0])
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: SimpleNamespace(uuid=own and own[1]))
+    world = Gathering(1, 3, 1, 3, said=(said[0], None, said[2]))
+    device = CPU if own is None else gpu(0)
+    if sharing is None:
+        refuse_shared_gpus(device, world)
+    else:
+        with pytest.raises(DeviceError, match=sharing) as caught:
+            refuse_shared_gpus(device, world)
+        assert "CUDA_VISIBLE_DEVICES" in caught.value.hint
 
 
 def test_count_becomes_a_setting() -> None:

@@ -14,7 +14,7 @@ import torch.distributed as dist
 from camoxpert_cli.errors import PeerLostError
 from camoxpert_cli.parallel import world as world_module
 from camoxpert_cli.parallel.worker import JOB
-from camoxpert_cli.parallel.world import World, expected_size, joined, warn_of_stale_addresses
+from camoxpert_cli.parallel.world import World, expected_size, joined
 from camoxpert_cli.signals import interrupt
 from tests.helpers.compare import differences
 
@@ -31,6 +31,8 @@ def test_as_torchrun_says(monkeypatch: pytest.MonkeyPatch) -> None:
     """Rank and size are those over all machines, the local ones those of this one; so is what torch is told."""
     told: dict[str, Any] = {}
     monkeypatch.setattr(world_module, "end_with_parent", lambda: None)
+    store = object()
+    monkeypatch.setattr(world_module, "fresh_store", lambda *arguments: told.update(asked=arguments) or store)
     monkeypatch.setattr(dist, "init_process_group", lambda backend, **settings: told.update(settings))
     monkeypatch.setattr(dist, "destroy_process_group", lambda: told.update(left=True))
     for name, value in TORCHRUN.items():
@@ -40,7 +42,8 @@ def test_as_torchrun_says(monkeypatch: pytest.MonkeyPatch) -> None:
         assert "left" not in told
 
     assert told == {
-        **{"init_method": "env://", "rank": 3, "world_size": 4, "timeout": timedelta(seconds=7), "left": True}
+        **{"init_method": None, "store": store, "rank": 3, "world_size": 4, "timeout": timedelta(seconds=7)},
+        **{"asked": (3, 4, timedelta(seconds=7)), "left": True},
     }
 
 
@@ -97,40 +100,11 @@ def test_one_process_asks_nobody(call: Callable[[World], object], expected: obje
     assert differences(call(World()), expected) == []
 
 
-AGENTS = {"TORCHELASTIC_USE_AGENT_STORE": "True", "GROUP_WORLD_SIZE": "2", "TORCHELASTIC_MAX_RESTARTS": "3"}
-
-
-@pytest.mark.parametrize(
-    ("changed", "warns"),
-    [
-        ({}, True),
-        ({"TORCHELASTIC_USE_AGENT_STORE": "False"}, False),
-        ({"GROUP_WORLD_SIZE": "1"}, False),
-        ({"TORCHELASTIC_MAX_RESTARTS": "0"}, False),
-        (dict.fromkeys(AGENTS), False),
-    ],
-)
-def test_restarts_of_several_agents(
-    changed: dict[str, str | None],
-    warns: bool,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-) -> None:
-    """They fail with what torch does by default, and the message names the variable that helps."""
-    for name, value in {**AGENTS, **changed}.items():
-        if value is None:
-            monkeypatch.delenv(name, raising=False)
-        else:
-            monkeypatch.setenv(name, value)
-    warn_of_stale_addresses()
-
-    assert ("export TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1" in " ".join(capsys.readouterr().err.split())) == warns
-
-
 def test_handlers_after_joining(monkeypatch: pytest.MonkeyPatch) -> None:
     """Signals end a process only while it waits for the others; what is ignored is ignored all the time."""
     seen: list[object] = []
     monkeypatch.setattr(world_module, "end_with_parent", lambda: None)
+    monkeypatch.setattr(world_module, "fresh_store", lambda *rest: seen.append(handlers()))
     monkeypatch.setattr(dist, "init_process_group", lambda *rest, **settings: seen.append(handlers()))
     monkeypatch.setattr(dist, "destroy_process_group", lambda: None)
     for name, value in TORCHRUN.items():
@@ -145,7 +119,7 @@ def test_handlers_after_joining(monkeypatch: pytest.MonkeyPatch) -> None:
         for number, handler in before.items():
             signal.signal(number, handler)
 
-    assert seen == [(signal.SIG_DFL, signal.SIG_IGN), (interrupt, signal.SIG_IGN)]
+    assert seen == [(signal.SIG_DFL, signal.SIG_IGN)] * 2 + [(interrupt, signal.SIG_IGN)]
 
 
 def handlers() -> tuple[object, object]:
