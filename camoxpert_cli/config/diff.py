@@ -26,6 +26,7 @@ _NO_EFFECT = {
     "data.cache",
     "data.num_workers",
     "model.backbone_weights",
+    "train.fit",  # its epochs were chosen when the run was started
     "run.target_iou",
     "run.max_restarts",
     "run.collective_timeout",
@@ -159,6 +160,8 @@ def _effect(key: str, before: Any, after: Any, same_batches: bool) -> Effect:
     if key in _ROUNDING or (key in BATCH_SETTINGS and same_batches):
         return "rounding"
     if key == "train.epochs" and after > before:
+        return "longer"
+    if key == "train.last_epoch_images" and (after is None or (before is not None and after > before)):
         return "longer"
     return "another run"
 

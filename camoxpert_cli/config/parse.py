@@ -72,6 +72,28 @@ def format_duration(seconds: float) -> str:
 
 
 @dataclass(frozen=True)
+class Sessions:
+    """A number of sessions of the same length, in seconds each."""
+
+    count: int
+    seconds: int
+
+    def __str__(self) -> str:
+        return f"{f'{self.count}x' if self.count > 1 else ''}{format_duration(self.seconds)}"
+
+
+def parse_sessions(text: str) -> Sessions:
+    """Parse a duration, or several sessions of it: `3x12h`. Raises ValueError with what was expected."""
+    match = re.fullmatch(r"(?:([1-9]\d{0,3})x)?([^x]*)", text.strip(), re.ASCII)
+    try:
+        if match is None:
+            raise ValueError("a number of sessions")
+        return Sessions(int(match[1] or 1), parse_duration(match[2]))
+    except ValueError as error:
+        raise ValueError("a duration such as 9h, or a number of sessions and their duration, such as 3x12h") from error
+
+
+@dataclass(frozen=True)
 class Interval:
     """How often to do something: every `seconds`, or every `steps` optimizer steps; the other is None."""
 

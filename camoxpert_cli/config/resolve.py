@@ -24,6 +24,9 @@ _PRESETS_HINT = "camox presets"
 # With names as in a file, which differ from flags.
 _NAMES_HINT = "camox presets show baseline --explain"
 
+# What `train.fit` chooses: only a preset may give them, as proportions.
+CHOSEN_BY_FIT = ("train.epochs", "train.stage1_epochs", "train.warmup_epochs", "train.last_epoch_images")
+
 # Problems shown; a file with more is probably not a preset at all.
 _MOST_TOLD = 50
 
@@ -97,7 +100,10 @@ def resolve(
     auto = frozenset(key for key, item in last.items() if _is_auto(item))
     typed = [item for item in typed if item.key not in auto and not _is_auto(item)]
     config, origins = _build([*start, *typed], problems)
-    problems = problems or _impossible_combinations(config, origins)
+    problems = problems or [
+        *_impossible_combinations(config, origins),
+        *(_refuse_beside_fit(config, origins) if saved is None else []),
+    ]
     if problems:
         more = [f"and {len(problems) - _MOST_TOLD} more"] if len(problems) > _MOST_TOLD else []
         raise ConfigError("\n".join([*problems[:_MOST_TOLD], *more]), hint)
@@ -186,6 +192,17 @@ def _impossible_combinations(config: Config, origins: Mapping[str, str]) -> list
                 f"expected as many as data.{masks}, which lists {counts[1]} ({origins[f'data.{masks}']})"
             )
     return problems
+
+
+def _refuse_beside_fit(config: Config, origins: Mapping[str, str]) -> list[str]:
+    """Numbers of epochs that the user typed for a new run although `train.fit` chooses them, one line each."""
+    fit = config.train.fit
+    return [
+        f"{key} is {SETTINGS[key].of(config)} ({origins[key]}), expected it not to be given when train.fit is {fit} "
+        f"({origins['train.fit']}), which chooses it in the proportions of the preset"
+        for key in CHOSEN_BY_FIT
+        if fit is not None and origins[key] in (SETTINGS[key].flag, ASSIGNED)
+    ]
 
 
 def _from_sections(

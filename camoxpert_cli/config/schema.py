@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, fields, replace
 from typing import Any, Literal, get_args, get_type_hints
 
-from camoxpert_cli.config.parse import parse_cache, parse_devices, parse_duration, parse_interval
+from camoxpert_cli.config.parse import parse_cache, parse_devices, parse_duration, parse_interval, parse_sessions
 
 Scheduler = Literal["cosine", "onecycle", "cosine_restart", "none"]
 Strategy = Literal["auto", "single", "dp", "ddp"]
@@ -105,7 +105,17 @@ class DataConfig:
 @dataclass(frozen=True)
 class TrainConfig:
     epochs: int = setting(140, "total number of epochs, both stages together", low=1, original="120")
+    fit: str | None = setting(
+        None,
+        "choose the number of epochs so that the run, in the proportions of its preset, ends within this time, such as "
+        "9h, or within several sessions of it, such as 3x12h",
+        parse=parse_sessions,
+        stands_for="TIME|NxTIME",
+    )
     stage1_epochs: int = setting(30, "epochs of stage 1, in which the backbone is frozen", low=0)
+    last_epoch_images: int | None = setting(
+        None, "train on only this many images in the last epoch, so that a run need not end with a whole one", low=1
+    )
     batch_size: int = setting(
         8,
         "per-GPU batch size; auto picks the largest that fits, with gradient accumulation that keeps the global batch "

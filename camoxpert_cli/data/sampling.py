@@ -63,13 +63,16 @@ class EpochBatches(Sampler[list[SampleKey]]):
         self.count, self.per_rank, self.seed, self.rank, self.world = count, per_rank, seed, rank, world
         self.start_at(0)
 
-    def start_at(self, epoch: int, position: int = 0) -> None:
-        """Make the next iteration yield this epoch from `position` on (0 ... count samples over all ranks)."""
-        self.epoch, self.position = epoch, position
+    def start_at(self, epoch: int, position: int = 0, end: int | None = None) -> None:
+        """Make the next iteration yield this epoch's samples from `position` to `end` (0 ... count, over all ranks).
+
+        Without `end`, it yields the rest of the epoch.
+        """
+        self.epoch, self.position, self.end = epoch, position, self.count if end is None else end
 
     def sizes(self) -> list[int]:
         """Return the number of samples over all ranks in each remaining batch, which each step adds to the position."""
-        return batch_sizes(self.count - self.position, self.per_rank, self.world)
+        return batch_sizes(self.end - self.position, self.per_rank, self.world)
 
     def __len__(self) -> int:
         return len(self.sizes())

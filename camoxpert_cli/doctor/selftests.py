@@ -21,7 +21,7 @@ from camoxpert_cli.engine.run import assemble
 from camoxpert_cli.engine.stages import WHOLE_BACKBONE
 from camoxpert_cli.engine.state import set_trained
 from camoxpert_cli.engine.time_limit import Deadline
-from camoxpert_cli.engine.train import backward
+from camoxpert_cli.engine.training_steps import backward
 from camoxpert_cli.errors import one_line
 from camoxpert_cli.model.routing import spread
 from camoxpert_cli.parallel.device import Placement

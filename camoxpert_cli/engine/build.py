@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import math
 import shlex
 import shutil
 from collections.abc import Sequence
@@ -21,9 +20,7 @@ from camoxpert_cli.data.reading import status_of
 from camoxpert_cli.data.split import by_name, hold_out
 from camoxpert_cli.data.synthetic import write_dataset
 from camoxpert_cli.engine.phases import build_phases
-from camoxpert_cli.engine.schedule import learning_rate
 from camoxpert_cli.engine.seed import seed_weights
-from camoxpert_cli.engine.stages import Stage
 from camoxpert_cli.errors import CheckpointError, DataError, UsageError
 from camoxpert_cli.model.backbone import create_backbone, create_pretrained_backbone
 from camoxpert_cli.model.camoxpert import CamoXpert
@@ -191,25 +188,6 @@ def describe_batches(config: Config, unit: str = "GPU", units: str = "GPUs") -> 
             ),
         ]
     return lines
-
-
-def steps_per_epoch(config: Config, stage: Stage, images: int) -> int:
-    """Return the optimizer steps per epoch of `stage` for a training set of `images` images."""
-    return math.ceil(images / (stage.batch_size * config.train.accumulation_steps * config.gpu_count))
-
-
-def rate_at(config: Config, stage: Stage, images: int, epoch: int, step: int) -> float:
-    """Return the learning rate of optimizer step `step` (from 0) of `epoch` for a training set of `images` images."""
-    train, steps = config.train, steps_per_epoch(config, stage, images)
-    return learning_rate(
-        (epoch - stage.first) * steps + step,
-        (stage.end - stage.first) * steps,
-        scheduler=train.scheduler,
-        peak=stage.lr,
-        minimum=train.min_lr,
-        warmup_steps=stage.warmup_epochs * steps,
-        t_mult=train.t_mult,
-    )
 
 
 def _digest(pairs: Sequence[Pair]) -> str:

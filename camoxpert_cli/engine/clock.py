@@ -24,6 +24,10 @@ class Clock:
     reserve: Reserve
     world: World
 
+    def now(self) -> float:
+        """Return the time in seconds, on the scale of the deadline."""
+        return self.stopping.now()
+
     def stop_before_step(self) -> Stop | None:
         """Return why no further step may start, if so; every rank must call this at the same point."""
         return self._agree(self.stopping.due(self.reserve.seconds))

@@ -42,24 +42,39 @@ class Feed:
         self.workers = workers
         self._config, self._data, self._cache, self._world = config, data, cache, world
         self._devices, self._pin_memory = devices, pin_memory
-        self._stage: Stage | None = None
+        self._stage: int | None = None
         self._sampler: EpochBatches | None = None
         self._training_loader: ImageLoader[TrainingBatch] | None = None
 
-    def training(self, stage: Stage, epoch: int, samples: int) -> tuple[ImageLoader[TrainingBatch], list[int]]:
+    def training(
+        self, stage: Stage, epoch: int, samples: int, end: int | None = None
+    ) -> tuple[ImageLoader[TrainingBatch], list[int]]:
         """Return this rank's batches of `epoch` after its first `samples`, and each batch's size over all ranks.
 
-        The loader workers persist for the whole stage.
+        Without `end`, these are all that are left of the epoch, otherwise those up to its first `end` images. The
+        loader workers persist for the whole stage.
         """
-        if self._stage != stage or self._sampler is None or self._training_loader is None:
+        if self._stage != stage.number or self._sampler is None or self._training_loader is None:
             seed = self._config.train.seed
             images = TrainingImages(self._data.train, self._config.data.img_size, seed, self._cache)
-            self._stage = stage
+            self._stage = stage.number
             per_process = stage.batch_size * self._devices // self._world.size
             self._sampler = EpochBatches(len(images), per_process, seed, self._world.rank, self._world.size)
             self._training_loader = training_loader(images, self._sampler, self.workers, self._pin_memory)
-        self._sampler.start_at(epoch, samples)
+        self._sampler.start_at(epoch, samples, end)
         return self._training_loader, self._sampler.sizes()
+
+    def of(self, data: RunData) -> Feed:
+        """Return a feed of other images out of the same ones, with loaders of its own."""
+        return Feed(
+            self._config,
+            data,
+            self._cache,
+            workers=self.workers,
+            devices=self._devices,
+            pin_memory=self._pin_memory,
+            world=self._world,
+        )
 
     @cached_property
     def validation(self) -> ImageLoader[ScoringBatch]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shlex
-import time
 from collections import Counter
 
 import torch
@@ -11,6 +10,7 @@ import torch
 from camoxpert_cli import console
 from camoxpert_cli.config.parse import format_duration
 from camoxpert_cli.engine.build import describe_batches
+from camoxpert_cli.engine.choosing import describe_fit
 from camoxpert_cli.engine.run import Run
 from camoxpert_cli.parallel.memory import total_of
 
@@ -86,11 +86,14 @@ def _images(run: Run) -> list[tuple[str, str]]:
 
 
 def _limits(run: Run) -> list[tuple[str, str]]:
-    lines, deadline, run_settings = [], run.clock.stopping.deadline, run.config.run
+    lines: list[tuple[str, str]] = []
+    deadline, run_settings = run.clock.stopping.deadline, run.config.run
+    if run.config.train.fit is not None:
+        lines += zip(("Fit", ""), describe_fit(run), strict=True)
     if run_settings.target_iou is not None:
         lines.append(("Target", f"validation IoU {run_settings.target_iou:g}"))
     if deadline.name:
-        left = format_duration(max(0.0, deadline.left(time.monotonic())))
+        left = format_duration(max(0.0, deadline.left(run.clock.now())))
         lines.append(("Time limit", f"{left} remaining of {deadline.name}"))
     if run_settings.tensorboard:
         lines.append(("TensorBoard", f"tensorboard --logdir {shlex.quote(str(run.folder.path))}"))

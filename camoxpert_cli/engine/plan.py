@@ -26,6 +26,8 @@ class Plan:
     `config` has absolute paths and batch sizes that fit in the GPUs' memory. The run is saved in `folder` and resumes
     from `checkpoint`, a file or a run folder, if given. `choice` is the strategy selected by trials, if there were any.
     `as_given` are the settings of a new run before they were fitted to the machine; None if a saved run is resumed.
+    If the number of epochs is still to be fitted to the time, `fits_since` is when camox began, in seconds of
+    `time.monotonic`.
     Only the dtype is missing: querying a GPU for it takes memory there, so processes do that once they compute on it.
     """
 
@@ -36,6 +38,7 @@ class Plan:
     choice: Choice | None
     deadline: Deadline
     as_given: Settings | None = None
+    fits_since: float | None = None
 
     def going_on(self, config: Config) -> Plan:
         """Return the plan of another attempt, with these settings, from what the run has saved so far, if anything."""
@@ -56,6 +59,7 @@ class Plan:
             "choice": None if self.choice is None else asdict(self.choice),
             "deadline": None if self.deadline.end == math.inf else asdict(self.deadline),
             "as_given": self.as_given,
+            "fits_since": self.fits_since,
         }
 
     @classmethod
@@ -72,4 +76,5 @@ class Plan:
             None if choice is None else Choice(**choice),
             Deadline() if deadline is None else Deadline(**deadline),
             content["as_given"],
+            content["fits_since"],
         )

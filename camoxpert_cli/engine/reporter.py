@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from camoxpert_cli.engine.build import RunData
-from camoxpert_cli.engine.stages import Phase
+from camoxpert_cli.engine.stages import Kind
 from camoxpert_cli.engine.state import TrainingState
 from camoxpert_cli.engine.tensorboard import FOLDER, Curves
 from camoxpert_cli.engine.throughput import Throughput
@@ -24,7 +24,9 @@ class Reporter:
     throughput: Throughput = field(default_factory=Throughput)
     data_wait: float = 0.0  # share of the last epoch's training time spent waiting for images, 0..1
     told_of_dead_experts: bool = False
-    told: tuple[Phase, bool] | None = None  # the phase whose forecast was printed, and whether it fits the time limit
+    told: tuple[Kind, bool] | None = (
+        None  # the kind of phase whose forecast was printed, and whether it fits the time limit
+    )
 
     def open_curves(self) -> None:
         """Start TensorBoard curves at the run's current position."""

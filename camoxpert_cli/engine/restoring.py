@@ -13,7 +13,8 @@ from camoxpert_cli.checkpoints.program_layouts import ema_in, epochs_complete, s
 from camoxpert_cli.config.diff import changes
 from camoxpert_cli.config.resolve import from_mapping
 from camoxpert_cli.config.schema import Config
-from camoxpert_cli.engine.build import check_images, steps_per_epoch
+from camoxpert_cli.engine.build import check_images
+from camoxpert_cli.engine.epochs import epoch_images, steps_in_epoch
 from camoxpert_cli.engine.optimizer import load_state
 from camoxpert_cli.engine.run import Run
 from camoxpert_cli.engine.stages import keep_unfrozen
@@ -101,10 +102,11 @@ def format_position(progress: Progress) -> str:
 
 def _refuse_other_position(run: Run, progress: Progress) -> None:
     """Raise ValueError if the run cannot be at that position."""
-    images, network = len(run.data.train), run.state.network
+    images, network = epoch_images(run.config, progress.epoch, len(run.data.train)), run.state.network
     if progress.samples > images:
         raise ValueError(
-            f"training.progress.samples is {progress.samples}, expected at most {images}, the number of training images"
+            f"training.progress.samples is {progress.samples}, expected at most {images}, the number of images in "
+            f"epoch {progress.epoch + 1}"
         )
     table = [len(row) for row in progress.experts_chosen]
     if table not in ([], [network.num_experts] * len(network.moe_layers)):
@@ -120,9 +122,9 @@ def _restore_epoch_only(run: Run, checkpoint: Checkpoint) -> None:
     if run.state.ema is not None and ema_in(checkpoint.content) is not None:
         # An EMA whose update count restarted would forget its weights within a few steps.
         run.state.ema.updates = sum(
-            len(range(phase.first, min(phase.end, progress.epoch)))
-            * steps_per_epoch(run.config, phase.stage, len(run.data.train))
+            steps_in_epoch(run.config, phase.stage, epoch, len(run.data.train))
             for phase in run.phases
+            for epoch in range(phase.first, min(phase.end, progress.epoch))
         )
     console.say(f"Resuming from {checkpoint.path}: {console.counted(progress.epoch, 'epoch')} complete")
     console.warn(f"the checkpoint contains only weights; the {NOT_HELD} start from scratch")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from dataclasses import dataclass
 from typing import Literal
 
@@ -21,11 +22,12 @@ from camoxpert_cli.engine.build import RunData, build_network, check_images, ope
 from camoxpert_cli.engine.clock import Clock
 from camoxpert_cli.engine.ema import Ema
 from camoxpert_cli.engine.feed import Feed
+from camoxpert_cli.engine.fitting import Fitting
 from camoxpert_cli.engine.phases import build_phases
 from camoxpert_cli.engine.plan import Plan
 from camoxpert_cli.engine.reporter import Reporter
 from camoxpert_cli.engine.saving import Saver
-from camoxpert_cli.engine.stages import WHOLE_BACKBONE, Phase
+from camoxpert_cli.engine.stages import WHOLE_BACKBONE, Phase, keep_unfrozen
 from camoxpert_cli.engine.state import TrainingState, set_trained
 from camoxpert_cli.engine.step import TrainingStep
 from camoxpert_cli.engine.stopping import Stopping
@@ -68,6 +70,7 @@ class Run:
     phases: list[Phase]
     save_every: Interval | None
     phase: Phase | None = None  # under way
+    fitting: Fitting | None = None  # in the session that chooses the number of epochs
     skipped_in_a_row: int = 0  # consecutive steps whose gradients overflowed
     clip_norm: float = CLIP_NORM  # maximum gradient norm of a step
 
@@ -75,6 +78,30 @@ class Run:
     def device(self) -> torch.device:
         """The device of this process's tensors."""
         return self.strategy.device
+
+    @property
+    def ends_in_time(self) -> bool:
+        """Whether the number of epochs is kept such that the run ends before its deadline."""
+        return self.fitting is not None and self.fitting.budget.sessions == 1
+
+    def fit_to(self, fitting: Fitting | None) -> None:
+        """Keep the number of epochs fitted to the time; if the run ends in this session, its end is planned for."""
+        self.fitting = fitting
+        self.clock.reserve.planned = self.ends_in_time
+        if fitting is not None:
+            self.clock.reserve.note_saving(fitting.saving)
+
+    def follow(self, config: Config) -> None:
+        """Continue with other numbers of epochs; backbone stages that are already trained are not frozen again."""
+        self.config = self.saver.config = config
+        self.phases = keep_unfrozen(build_phases(config), self.state.progress.epoch, self.state.backbone_stages or 0)
+
+    @property
+    def last_good(self) -> str:
+        """Where the last good weights are, in words."""
+        if self.folder.last.exists():
+            return f"the last good weights are in {self.folder.last}"
+        return "no weights had been saved"
 
 
 def prepare(
@@ -98,9 +125,7 @@ def prepare(
     data = open_data(config.data, config.train.seed, folder, world)
     if checkpoint is not None:
         check_images(checkpoint, data, folder)
-    network = build_network(config.model, config.train.seed, weights_follow=checkpoint is not None)
-    if checkpoint is not None:
-        load_weights(network, checkpoint.content, checkpoint.path)
+    network = _initial_network(config, checkpoint)
     folder.create()
     tell_begun()
     world.require_all()  # the folder exists on every rank
@@ -111,6 +136,19 @@ def prepare(
     return run, checkpoint
 
 
+def renewed(run: Run, plan: Plan, checkpoint: Checkpoint | None) -> Run:
+    """Return a run from the plan as `prepare` does, with the images and loaders of `run`, whose time is over."""
+    folder, data, feed, world = run.folder, run.data, run.feed, run.world
+    vars(run).clear()  # the memory of its network and optimizer is free before there are others
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+    network = _initial_network(plan.config, checkpoint)
+    made = assemble(plan.config, folder, data, network, plan.placement, world, plan.deadline, feed)
+    made.saver.start = _start_of(plan, checkpoint)
+    return made
+
+
 def assemble(
     config: Config,
     folder: RunFolder,
@@ -119,8 +157,12 @@ def assemble(
     placement: Placement,
     world: World,
     deadline: Deadline,
+    feed: Feed | None = None,
 ) -> Run:
-    """Assemble a run on this rank's device. Raises DeviceError if the device does not support the dtype."""
+    """Assemble a run on this rank's device, with new loaders unless there is a `feed`.
+
+    Raises DeviceError if the device does not support the dtype.
+    """
     device = own_device(placement, world)
     if device.type == "cuda":
         torch.cuda.set_device(device)
@@ -140,7 +182,7 @@ def assemble(
         build_scaler(dtype, device),
         Progress(epoch=config.train.stage1_epochs if config.train.skip_stage1 else 0),
     )
-    feed = Feed(
+    feed = feed or Feed(
         config,
         data,
         None if data.generated else open_cache(config.data.cache, data.all_training, config.data.img_size),
@@ -151,6 +193,7 @@ def assemble(
     )
     size = checkpoint_bytes(network, config.train.use_ema)
     reserve = Reserve(size / _DISK_BYTES_PER_SECOND, len(data.validation))
+    clock = Clock(Stopping(deadline), reserve, world)
     return Run(
         config=config,
         folder=folder,
@@ -161,8 +204,8 @@ def assemble(
         strategy=strategy,
         state=state,
         feed=feed,
-        clock=Clock(Stopping(deadline), reserve, world),
-        saver=Saver(folder, config, data, state, world, reserve, device, dtype),
+        clock=clock,
+        saver=Saver(folder, config, data, state, world, reserve, device, dtype, clock.now),
         reporter=Reporter(folder, data, state),
         phases=build_phases(config),
         save_every=None if config.run.save_every is None else parse_interval(config.run.save_every),
@@ -171,9 +214,9 @@ def assemble(
 
 def enter_phase(run: Run, phase: Phase) -> None:
     """Freeze and unfreeze the backbone as `phase` requires."""
-    if run.phase == phase:
+    before, run.phase = run.phase, phase
+    if before is not None and before.kind == phase.kind:
         return
-    run.phase = phase
     if run.state.backbone_stages != phase.backbone_stages:
         set_trained(run.state, run.strategy, run.config, phase.backbone_stages)
     backbone = "backbone frozen"
@@ -183,6 +226,13 @@ def enter_phase(run: Run, phase: Phase) -> None:
         backbone = "training the whole backbone"
     epoch = max(phase.first, run.state.progress.epoch) + 1
     console.say(f"Epoch {epoch}: stage {phase.stage.number}, {backbone}")
+
+
+def _initial_network(config: Config, checkpoint: Checkpoint | None) -> CamoXpert:
+    network = build_network(config.model, config.train.seed, weights_follow=checkpoint is not None)
+    if checkpoint is not None:
+        load_weights(network, checkpoint.content, checkpoint.path)
+    return network
 
 
 def _start_of(plan: Plan, checkpoint: Checkpoint | None) -> StartContent:

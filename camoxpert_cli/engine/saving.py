@@ -7,7 +7,6 @@ is being written) and two of the size of `best_model.pth`.
 from __future__ import annotations
 
 import shutil
-import time
 from collections.abc import Callable
 from contextlib import suppress
 from copy import deepcopy
@@ -51,10 +50,11 @@ class Saver:
         reserve: Reserve,
         device: torch.device,
         dtype: torch.dtype | None,
+        now: Callable[[], float],
     ) -> None:
-        """Record the time that saving takes in `reserve`."""
-        self._folder, self._config, self._data, self._state = folder, config, data, state
-        self._world, self._reserve, self._device, self._dtype = world, reserve, device, dtype
+        """Record the time that saving takes, by the clock `now`, in `reserve`."""
+        self._folder, self.config, self._data, self._state = folder, config, data, state
+        self._world, self._reserve, self._device, self._dtype, self._now = world, reserve, device, dtype, now
         self.write: Callable[[Path, CheckpointContent, Path | None], None] = write_checkpoint
         """Writes a checkpoint to disk and keeps the previous file under the path in the last argument."""
         self.start: StartContent | None = None
@@ -80,7 +80,7 @@ class Saver:
         if not self._world.is_main:
             return
         self._require_folder()
-        started = time.perf_counter()
+        started = self._now()
         content = replace(self._weights(), training=self._training())
         failure = self._write_last(content)
         if failure is not None and self._make_room():
@@ -91,7 +91,7 @@ class Saver:
             return
         self.trusts_last = True
         self._saved_at = (self._state.progress.epoch, self._state.progress.samples)
-        self._reserve.note_saving(time.perf_counter() - started)
+        self._reserve.note_saving(self._now() - started)
 
     def save_best(self) -> bool:
         """Write `best_model.pth`: weights, settings and scores.
@@ -137,7 +137,7 @@ class Saver:
         message = f"the run folder {folder.path} no longer exists: it was moved or deleted"
         try:
             folder.path.mkdir()  # but no parents: another disk may be mounted by now
-            folder.write_settings(to_mapping(self._config))
+            folder.write_settings(to_mapping(self.config))
             self.write(folder.last, replace(self._weights(), training=self._training()), None)
         except (OSError, CamoxError):
             raise TrainingError(
@@ -167,14 +167,14 @@ class Saver:
         state = self._state
         history = state.progress.history
         return CheckpointContent(
-            backbone=self._config.model.backbone,
-            num_experts=self._config.model.num_experts,
+            backbone=self.config.model.backbone,
+            num_experts=self.config.model.num_experts,
             network=state.network.state_dict(),
             ema=state.ema.network.state_dict() if state.ema else None,
             epoch=state.progress.epoch,
             scores=history[-1] if history and state.progress.samples == 0 else None,
             history=history,
-            config=to_mapping(self._config),
+            config=to_mapping(self.config),
             versions=versions(),
             images=self._data.full_digest,
             start=self.start,

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from itertools import pairwise
+from typing import TypeAlias
 
 WHOLE_BACKBONE = 4
+
+# What determines how fast a phase trains: the number of its stage, and of the backbone stages in training.
+Kind: TypeAlias = tuple[int, int]
 
 
 @dataclass(frozen=True)
@@ -28,6 +32,11 @@ class Phase:
     first: int
     end: int
     backbone_stages: int
+
+    @property
+    def kind(self) -> Kind:
+        """What is trained and how, whatever the number of epochs."""
+        return self.stage.number, self.backbone_stages
 
 
 def plan_phases(stage1: Stage, stage2: Stage, *, progressive_unfreeze: bool) -> list[Phase]:

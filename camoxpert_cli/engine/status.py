@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
+from dataclasses import replace
 
 from camoxpert_cli import console
 from camoxpert_cli.console import Report
-from camoxpert_cli.engine.build import steps_per_epoch
+from camoxpert_cli.engine.epochs import epoch_images, steps_in_epoch
 from camoxpert_cli.engine.optimizer import learning_rates
 from camoxpert_cli.engine.run import Run
 from camoxpert_cli.engine.stages import Phase
@@ -28,7 +28,7 @@ def report_step(run: Run, phase: Phase, number: int, losses: LossValues, wait: f
     line += [f"{speed:.{0 if speed >= 10 else 1}f} img/s"] if speed else []
     line += [f"data wait {wait:.0%}", *([] if coming is None else [f"ETA {coming.run_left}"])]
     parts = [f"{name} {_short(value)}" for name, value in losses._asdict().items() if name != "total"]
-    steps = steps_per_epoch(run.config, phase.stage, len(run.data.train))
+    steps = steps_in_epoch(run.config, phase.stage, run.state.progress.epoch, len(run.data.train))
     rows = [
         (f"stage {phase.stage.number}", f"step {number + 1} of {steps}, learning rate: {', '.join(rates)}"),
         ("loss", f"{_short(losses.total)}: {', '.join(parts)}"),
@@ -53,7 +53,7 @@ def tell_forecast(run: Run, phase: Phase) -> None:
     coming = forecast_of(run)
     if coming is None:
         return
-    told = (phase, coming.stopped_in is None)
+    told = (phase.kind, coming.stopped_in is None)
     if run.reporter.told != told:
         run.reporter.told = told
         console.say(f"Remaining: {coming}")
@@ -67,16 +67,19 @@ def forecast_of(run: Run) -> Forecast | None:
     if speed == 0:
         return None
     scoring = reserve.validation / len(data.validation) if reserve.validation else 1 / speed
-    return forecast(
+    coming = forecast(
         run.phases,
         progress.epoch,
-        images_left=len(data.train) - progress.samples,
+        images_left=epoch_images(run.config, progress.epoch, len(data.train)) - progress.samples,
         images=len(data.train),
+        last_images=epoch_images(run.config, run.config.train.epochs - 1, len(data.train)),
         images_per_s=speed,
         validation=scoring * len(data.validation) + 2 * reserve.saving,
         tests=scoring * sum(map(len, data.tests.values())),
-        clock=run.clock.stopping.deadline.left(time.monotonic()) - reserve.to_save,
+        clock=run.clock.stopping.deadline.left(run.clock.now()) - reserve.to_save,
     )
+    # The epochs that are left change with the time that is left.
+    return replace(coming, stopped_in=None) if run.ends_in_time else coming
 
 
 def memory_bytes(run: Run) -> int:

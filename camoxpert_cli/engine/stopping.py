@@ -31,7 +31,7 @@ class Stopping:
 
     def __init__(self, deadline: Deadline, clock: Callable[[], float] = time.monotonic) -> None:
         """`clock` returns the time in seconds, on the scale of the deadline."""
-        self.deadline, self._clock = deadline, clock
+        self.deadline, self.now = deadline, clock
         self._received: dict[signal.Signals, float] = {}  # and when each was first received
         self._before: dict[signal.Signals, Any] = {}
 
@@ -39,7 +39,7 @@ class Stopping:
         """Return why the run has to stop, a signal or less than `reserve` seconds left; None if it may continue."""
         for number in self._received:
             return Stop(f"stopped by {ASKING[number]}", 128 + number)
-        left = self.deadline.left(self._clock())
+        left = self.deadline.left(self.now())
         if left < reserve:
             return Stop(
                 f"stopped by {self.deadline.name} ({format_duration(max(0.0, left))} remaining, "
@@ -58,7 +58,7 @@ class Stopping:
         give_back(self._before)
 
     def _receive(self, number: int, frame: FrameType | None) -> None:
-        now = self._clock()
+        now = self.now()
         first = self._received.setdefault(signal.Signals(number), now)
         if number in INSISTING and now - first > ONE_PRESS:
             give_back(self._before)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from camoxpert_cli.config.parse import format_duration
-from camoxpert_cli.engine.stages import Phase
+from camoxpert_cli.engine.stages import Kind, Phase
 
 # Decay of earlier steps per step: about twenty steps count.
 _KEPT = 0.95
@@ -19,19 +19,19 @@ class Throughput:
 
     _seconds: float = 0.0
     _images: float = 0.0
-    _phase: Phase | None = None
+    _kind: Kind | None = None
 
     def note_step(self, phase: Phase, seconds: float, images: int) -> None:
         """Record an optimizer step over `images` images of all ranks. A new phase starts from zero."""
-        if self._phase != phase:
-            self._phase, self._seconds, self._images = phase, 0.0, 0.0
+        if self._kind != phase.kind:
+            self._kind, self._seconds, self._images = phase.kind, 0.0, 0.0
             return
         self._seconds = _KEPT * self._seconds + seconds
         self._images = _KEPT * self._images + images
 
     def images_per_s(self, phase: Phase) -> float:
         """Return the training images per second; 0 if no step of the phase has counted yet."""
-        return self._images / self._seconds if self._phase == phase and self._seconds > 0 else 0.0
+        return self._images / self._seconds if self._kind == phase.kind and self._seconds > 0 else 0.0
 
 
 @dataclass(frozen=True)
@@ -70,6 +70,7 @@ def forecast(
     *,
     images_left: int,
     images: int,
+    last_images: int,
     images_per_s: float,
     validation: float,
     tests: float,
@@ -77,21 +78,24 @@ def forecast(
 ) -> Forecast:
     """Estimate the remaining time of a run in `epoch` (from 0) with `images_left` images to go in it.
 
-    An epoch has `images` images; `validation`, with the saving after it, and `tests` take that many seconds. `clock` is
-    the number of seconds that may be used, infinity without a limit.
+    An epoch has `images` images, the last one `last_images`; `validation`, with the saving after it, and `tests` take
+    that many seconds. `clock` is the number of seconds that may be used, infinity without a limit.
     """
     phase = next(phase for phase in phases if phase.end > epoch)
     whole = images / images_per_s + validation
     rest = images_left / images_per_s + validation
     later = [each for each in phases if each.first > epoch]
-    run = rest + (phases[-1].end - epoch - 1) * whole + tests
+    training = rest + (phases[-1].end - epoch - 1) * whole
+    if epoch + 1 < phases[-1].end:
+        training -= (images - last_images) / images_per_s
+    run = training + tests
     stopped_in = None
     if run > clock:
         stopped_in = min(epoch + 1 if clock < rest else epoch + 2 + int((clock - rest) / whole), phases[-1].end)
     return Forecast(
         number=phase.stage.number,
         is_last_stage=phase.stage == phases[-1].stage,
-        stage=rest + (phase.stage.end - epoch - 1) * whole,
+        stage=training if phase.stage == phases[-1].stage else rest + (phase.stage.end - epoch - 1) * whole,
         run=run,
         stage_grows=any(each.stage == phase.stage for each in later),
         run_grows=bool(later),

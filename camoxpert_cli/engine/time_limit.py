@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from camoxpert_cli import console
-from camoxpert_cli.config.parse import format_duration
+from camoxpert_cli.config.parse import Sessions, format_duration
 from camoxpert_cli.errors import UsageError
 
 SESSION_START = "CAMOX_SESSION_START"
@@ -44,7 +44,8 @@ class Reserve:
     """Time that must remain at the end of a step, in seconds, from measurements so far.
 
     Before the first measurement, saving is assumed to take `estimated_saving`, and each of the `validation_images` as
-    long as a training image.
+    long as a training image. If the end of the run is `planned`, as in one that is fitted to its time, time must remain
+    for a step like the latest one and for saving only.
     """
 
     estimated_saving: float
@@ -52,13 +53,15 @@ class Reserve:
     saving: float = 0.0
     validation: float = 0.0
     step: float = 0.0
+    latest: float = 0.0
     per_image: float = 0.0
     warm: bool = False
+    planned: bool = False
 
     def note_step(self, seconds: float, images: int) -> None:
         """Record the time of an optimizer step over `images` images; the first is a warmup and does not count."""
         if self.warm:
-            self.step = max(self.step, seconds)
+            self.step, self.latest = max(self.step, seconds), seconds
             self.per_image = seconds / images
         self.warm = True
 
@@ -78,14 +81,19 @@ class Reserve:
     @property
     def seconds(self) -> float:
         """Seconds for one more step, the validation and the saving after it."""
+        if self.planned:
+            return self.latest + self.to_save
         validation = self.validation or self.validation_images * self.per_image
         return _MARGIN * (self.step + validation) + self.to_save
 
 
-def find_deadline(time_limit: int | None, session_limit: int | None, began: float | None = None) -> Deadline:
+def find_deadline(
+    time_limit: int | None, session_limit: int | None, began: float | None = None, fit: Sessions | None = None
+) -> Deadline:
     """Return the earliest limit: two in seconds, from the start of camox and of the session, and that of a Slurm job.
 
-    Without `began`, camox started with this process.
+    A run fitted to `fit` ends or stops within the length of one of its sessions, from the start of camox. Without
+    `began`, camox started with this process.
 
     A hundredth of a session limit is left unused, so that its files can be collected. The session's start is
     CAMOX_SESSION_START (seconds since 1970) or the start of process 1, which in a notebook service starts with the
@@ -96,6 +104,10 @@ def find_deadline(time_limit: int | None, session_limit: int | None, began: floa
     found = [Deadline()]
     if time_limit is not None:
         found.append(Deadline(began + time_limit, f"the time limit of {format_duration(time_limit)}"))
+    if fit is not None:
+        length = format_duration(fit.seconds)
+        name = f"the fit of {length}" if fit.count == 1 else f"the {length} of fit {fit}"
+        found.append(Deadline(began + fit.seconds, name))
     if session_limit is not None:
         name = f"the session limit of {format_duration(session_limit)}"
         start = session_start()

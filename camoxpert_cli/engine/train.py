@@ -2,64 +2,41 @@
 
 from __future__ import annotations
 
-import math
-import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import replace
 from functools import partial
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any
 
-import torch
-from torch import Tensor
 from torch.distributed import DistError
 
 from camoxpert_cli import console
 from camoxpert_cli.checkpoints.format import Checkpoint
 from camoxpert_cli.config.parse import format_duration
 from camoxpert_cli.config.resolve import to_mapping
-from camoxpert_cli.config.schema import SETTINGS, Config
+from camoxpert_cli.config.schema import Config
 from camoxpert_cli.data.loader import WorkerLost
-from camoxpert_cli.engine.build import rate_at
+from camoxpert_cli.engine.choosing import choose_epochs, refit, refit_last, tell_fit
 from camoxpert_cli.engine.closing import close_run
-from camoxpert_cli.engine.expert_use import DEAD, added, expert_use, format_dead_experts
+from camoxpert_cli.engine.epochs import epoch_images
+from camoxpert_cli.engine.expert_use import DEAD, expert_use, format_dead_experts
 from camoxpert_cli.engine.opening import announce
-from camoxpert_cli.engine.optimizer import learning_rates, parameters_of, set_learning_rate
+from camoxpert_cli.engine.optimizer import learning_rates
 from camoxpert_cli.engine.out_of_memory import OutOfMemory
 from camoxpert_cli.engine.outcome import Outcome
 from camoxpert_cli.engine.plan import Plan
 from camoxpert_cli.engine.restoring import report_changes, restore
-from camoxpert_cli.engine.run import Run, enter_phase, prepare
-from camoxpert_cli.engine.seed import seed_step
-from camoxpert_cli.engine.stages import Phase, Stage
+from camoxpert_cli.engine.run import Run, enter_phase, prepare, renewed
+from camoxpert_cli.engine.stages import Phase
 from camoxpert_cli.engine.status import epoch_line, memory_bytes, report_step, tell_forecast
-from camoxpert_cli.engine.step import LossValues, StepOutput, combine
 from camoxpert_cli.engine.stopping import Stop
+from camoxpert_cli.engine.training_steps import TrainedStep, training_steps
+from camoxpert_cli.engine.validation import validate
 from camoxpert_cli.errors import Interrupted, TrainingError
-from camoxpert_cli.evaluation.score import Scoring
-from camoxpert_cli.metrics.image_scores import Scores, quick_scores
-from camoxpert_cli.metrics.score_set import mean_scores
+from camoxpert_cli.metrics.image_scores import Scores
 from camoxpert_cli.parallel.cuda_errors import out_of_memory_line, to_camox_error
 from camoxpert_cli.parallel.world import World, peer_lost
 from camoxpert_cli.signals import ASKING, number_of
-
-# float16 occasionally skips a step while the loss scale adapts; this many in a row mean that it cannot.
-MOST_SKIPPED_STEPS = 50
-
-SizedBatch: TypeAlias = tuple[int, tuple[Tensor, Tensor]]
-
-
-class TrainedStep(NamedTuple):
-    """A completed optimizer step: its `number` in the epoch, from 0, and its `images` over all ranks.
-
-    `gradient_norm` is None if it overflowed and the weights were left unchanged.
-    """
-
-    number: int
-    images: int
-    losses: LossValues
-    rate: float
-    gradient_norm: float | None
 
 
 def train(plan: Plan, world: World | None = None, checkpoint: Checkpoint | None = None) -> Outcome:
@@ -69,6 +46,11 @@ def train(plan: Plan, world: World | None = None, checkpoint: Checkpoint | None 
     processes that share the work; each of them must call this.
     """
     run, checkpoint = prepare(plan, checkpoint, world)
+    if plan.fits_since is not None:
+        with _explaining_errors(run):
+            plan, fitting = choose_epochs(plan, run, checkpoint)
+        run = renewed(run, plan, checkpoint)
+        run.fit_to(fitting)
     return carry_out(run, plan, checkpoint)
 
 
@@ -121,18 +103,16 @@ def begin(run: Run, asked: Config, checkpoint: Checkpoint | None) -> None:
 
 def train_epochs(run: Run) -> Stop | None:
     """Train the remaining epochs, phase by phase; return why the run stopped early, if it did."""
-    for phase in run.phases:
-        if run.state.progress.epoch >= phase.end:
-            continue
+    progress = run.state.progress
+    while (phase := next((each for each in run.phases if each.end > progress.epoch), None)) is not None:
         enter_phase(run, phase)
-        for epoch in range(max(phase.first, run.state.progress.epoch), phase.end):
-            stop = run.clock.stop_before_step() or train_epoch(run, phase, epoch)
-            if stop is not None:
-                return stop
-            scores = validate(run)
-            if isinstance(scores, Stop):
-                return scores
-            close_epoch(run, phase, scores)
+        stop = run.clock.stop_before_step() or train_epoch(run, phase, progress.epoch)
+        if stop is not None:
+            return stop
+        scores = validate(run)
+        if isinstance(scores, Stop):
+            return scores
+        close_epoch(run, phase, scores)
     return None
 
 
@@ -141,10 +121,12 @@ def train_epoch(run: Run, phase: Phase, epoch: int) -> Stop | None:
 
     Returns why no further step may start, also after the last one; None if the run may continue.
     """
-    progress, count = run.state.progress, len(run.data.train)
-    started = saved = stepped = time.perf_counter()
-    before, whole = progress.epoch_seconds, progress.samples
-    batches, sizes = run.feed.training(phase.stage, epoch, progress.samples)
+    progress, count = run.state.progress, epoch_images(run.config, epoch, len(run.data.train))
+    started = saved = stepped = run.clock.now()
+    before, whole, seen = progress.epoch_seconds, progress.samples, progress.samples
+    # If their number is fitted while the epoch goes on, it may become larger.
+    end = count if run.fitting is None else None
+    batches, sizes = run.feed.training(phase.stage, epoch, progress.samples, end)
     waited_before = batches.waited
     run.state.network.train()
     with (
@@ -152,7 +134,7 @@ def train_epoch(run: Run, phase: Phase, epoch: int) -> Stop | None:
         _saving_what_is_whole(run, lambda: progress.samples == whole),
     ):
         for step in training_steps(run, phase.stage, epoch, zip(sizes, batches, strict=True)):
-            now, whole = time.perf_counter(), progress.samples
+            now, whole = run.clock.now(), progress.samples
             progress.loss_sum += step.losses.total * step.images
             progress.epoch_seconds = before + now - started
             run.clock.reserve.note_step(now - stepped, step.images)
@@ -163,11 +145,22 @@ def train_epoch(run: Run, phase: Phase, epoch: int) -> Stop | None:
             if run.save_every is not None and run.save_every.is_due(now - saved, step.number + 1):
                 run.saver.save_last()
                 saved = now
-            if (stop := run.clock.stop_before_step()) is not None:
+            refit_last(run)
+            if (stop := _stop_after_step(run, epoch)) is not None:
                 return stop
-            stepped = time.perf_counter()
-    run.reporter.data_wait = (batches.waited - waited_before) / (time.perf_counter() - started)
+            stepped = run.clock.now()
+    now = run.clock.now()
+    if now > started:
+        run.reporter.data_wait = (batches.waited - waited_before) / (now - started)
+    if run.fitting is not None:
+        run.fitting.note_training(phase.kind, now - started, progress.samples - seen, now)
     return None
+
+
+def _stop_after_step(run: Run, epoch: int) -> Stop | None:
+    if run.ends_in_time and run.state.progress.samples >= epoch_images(run.config, epoch, len(run.data.train)):
+        return run.clock.stop_before_batch()  # no further step is needed
+    return run.clock.stop_before_step()
 
 
 @contextmanager
@@ -195,134 +188,13 @@ def record_step(run: Run, epoch: int, step: TrainedStep) -> None:
     )
 
 
-def training_steps(run: Run, stage: Stage, epoch: int, batches: Iterable[SizedBatch]) -> Iterator[TrainedStep]:
-    """Make one optimizer step per `accumulation_steps` batches of the epoch, and yield after each.
-
-    `batches` are this rank's images and masks from the run's current position on, each with the batch's size over all
-    ranks.
-    """
-    assert run.state.optimizer is not None
-    progress, count = run.state.progress, len(run.data.train)
-    group_size = stage.batch_size * run.config.train.accumulation_steps * run.placement.count
-    group_own = 0  # images of this rank
-    group_losses = torch.zeros(len(LossValues._fields), dtype=torch.float64, device=run.device)
-    group_chosen = torch.zeros(len(run.state.network.moe_layers), run.config.model.num_experts, device=run.device)
-    group_start = progress.samples
-    for size, (images, masks) in batches:
-        group_images = min(group_size, count - group_start)
-        with run.strategy.batch(size):
-            part, chosen = backward(run, images, masks, epoch, size, share=size / group_images)
-        group_losses += part
-        group_chosen += chosen
-        group_own += len(images)
-        progress.samples += size
-        if progress.samples < group_start + group_images:
-            continue
-
-        run.world.require_all()  # an error in the backward pass of one rank
-        # In one transfer: each read waits for the device.
-        sums = run.world.all_reduce(torch.cat([group_losses, group_chosen.flatten().double()])).tolist()
-        losses = LossValues(*sums[: len(group_losses)])
-        progress.experts_chosen = added(
-            progress.experts_chosen, sums[len(group_losses) :], run.config.model.num_experts
-        )
-        run.strategy.average_statistics(group_own)
-        run.strategy.reduce_gradients(parameters_of(run.state.optimizer), group_chosen)
-        group_losses.zero_()
-        group_chosen.zero_()
-        group_own = 0
-        # Rounded up if a run was resumed with another batch size in the middle of an epoch.
-        number = math.ceil(group_start / group_size)
-        rate = rate_at(run.config, stage, count, epoch, number)
-        norm = optimizer_step(run, rate, losses, epoch)
-        yield TrainedStep(number, group_images, losses, rate, norm)
-        group_start = progress.samples
-
-
-def backward(run: Run, images: Tensor, masks: Tensor, epoch: int, size: int, share: float) -> tuple[Tensor, Tensor]:
-    """Accumulate the gradients of this rank's part of a batch of `size` images, a `share` (0..1) of the step.
-
-    Returns its part of the losses (6,), and the number of its images routed to each expert of each layer (L, E).
-    """
-    seed_step(run.config.train.seed, epoch, run.state.progress.samples, run.world.rank)
-    output: StepOutput = run.strategy.forward(images, masks)
-    run.world.require_all()
-    losses = combine(output, run.state.network.top_k, size, run.world)
-    scaled = run.state.scaler.scale(losses.total * share)  # also without images: every rank must initialize the scaler
-    if scaled.requires_grad:
-        torch.autograd.backward(scaled)
-    return torch.stack(losses).detach() * share, output.chosen.sum(dim=0)
-
-
-def optimizer_step(run: Run, rate: float, losses: LossValues, epoch: int) -> float | None:
-    """Update the weights from the accumulated gradients; return their norm, None if it overflowed (step skipped).
-
-    Raises TrainingError if the loss itself is not finite, before any weight is changed.
-    """
-    optimizer, scaler, progress = run.state.optimizer, run.state.scaler, run.state.progress
-    assert optimizer is not None
-    if not math.isfinite(losses.total):
-        parts = ", ".join(f"{name} {value:.4g}" for name, value in losses._asdict().items())
-        raise TrainingError(
-            f"the loss became {losses.total} in epoch {epoch + 1} "
-            f"after {console.counted(progress.samples, 'image')} ({parts}); "
-            f"{_last_good(run)}",
-            f"{_in_fp32(run)}; or lower the learning rate, for example {_at_half_the_rate(run)}",
-        )
-    progress.rate = rate
-    set_learning_rate(optimizer, rate)
-    scaler.unscale_(optimizer)
-    norm = run.strategy.clip_gradients(parameters_of(optimizer), run.clip_norm)
-    if math.isfinite(norm):
-        scaler.step(optimizer)
-        run.skipped_in_a_row = 0
-    else:
-        run.skipped_in_a_row += 1
-        progress.skipped_steps += 1
-        if run.skipped_in_a_row > MOST_SKIPPED_STEPS:
-            raise TrainingError(
-                f"gradients overflowed in {run.skipped_in_a_row} steps in a row in epoch {epoch + 1}; "
-                f"{_last_good(run)}",
-                _in_fp32(run),
-            )
-    scaler.update()
-    optimizer.zero_grad(set_to_none=True)
-    if run.skipped_in_a_row == 0 and run.state.ema is not None:
-        run.state.ema.update(run.state.network)
-    return norm if math.isfinite(norm) else None
-
-
-def validate(run: Run) -> Scores | Stop:
-    """Score the held-out images, with EMA weights if there is an EMA.
-
-    Returns the mean scores, or why the run stops before all images are scored.
-    """
-    started = time.perf_counter()
-    scoring = Scoring(
-        run.state.scored_network.eval(),
-        run.feed.validation,
-        run.device,
-        run.dtype,
-        run.world,
-        job=lambda _: quick_scores,
-    )
-    with console.progress("Validation", len(run.data.validation)) as advance:
-        stop = run.clock.score(scoring, advance)
-    if stop is not None:
-        return stop
-    seconds = time.perf_counter() - started
-    run.state.progress.epoch_seconds += seconds
-    run.clock.reserve.note_validation(seconds)
-    return mean_scores(scoring.scores)
-
-
 def close_epoch(run: Run, phase: Phase, scores: Scores) -> None:
     """Record a completed epoch, save its weights if they are the best so far, and save the checkpoint."""
     progress = run.state.progress
     row = {
         "epoch": progress.epoch + 1,
         "stage": phase.stage.number,
-        "train_loss": progress.loss_sum / len(run.data.train),
+        "train_loss": progress.loss_sum / epoch_images(run.config, progress.epoch, len(run.data.train)),
         **scores.measures,
         "lr": progress.rate,
         "seconds": progress.epoch_seconds,
@@ -342,9 +214,12 @@ def close_epoch(run: Run, phase: Phase, scores: Scores) -> None:
     if target is not None and progress.target_seconds is None and scores.iou >= target:
         progress.target_seconds = progress.seconds
         console.say(f"Validation IoU reached {target:g} after {format_duration(progress.seconds)}")
+    planned = run.config
+    refit(run)
     run.saver.save_last()
     run.folder.write_history(progress.history)
     console.say(epoch_line(run, row["train_loss"], scores, row["seconds"], better=better))
+    tell_fit(run, planned)
     tell_forecast(run, phase)
 
 
@@ -386,7 +261,7 @@ def end_early(run: Run, stop: Stop) -> Outcome:
     else:
         where = "after the last epoch, before the test sets were scored"
     is_saved = run.saver.unsaved is None and run.folder.last.exists()
-    message = f"{stop.reason} {where}; {f'saved to {run.folder.last}' if is_saved else _last_good(run)}"
+    message = f"{stop.reason} {where}; {f'saved to {run.folder.last}' if is_saved else run.last_good}"
     command = run.folder.resume_command if run.folder.holds_checkpoint else ""
     if run.saver.unsaved is not None:
         hint = f"free some space, then {command}" if command else "free some space"
@@ -400,7 +275,8 @@ def end_early(run: Run, stop: Stop) -> Outcome:
 def outcome_of(run: Run, *, results: dict[str, Any] | None = None, stop: Stop | None = None) -> Outcome:
     """Return the outcome so far."""
     progress = run.state.progress
-    images = len(progress.history) * len(run.data.train)
+    epochs = range(progress.epoch - len(progress.history), progress.epoch)
+    images = sum(epoch_images(run.config, epoch, len(run.data.train)) for epoch in epochs)
     outcome = Outcome(run.folder, run.config, progress.epoch, images, progress.seconds, run.data.generated)
     if not run.world.is_main:
         return outcome
@@ -415,11 +291,11 @@ def _explaining_errors(run: Run) -> Iterator[None]:
         yield
     except KeyboardInterrupt as error:
         number = number_of(error)
-        message = f"stopped immediately by a second {ASKING[number]}; {_last_good(run)}"
+        message = f"stopped immediately by a second {ASKING[number]}; {run.last_good}"
         command = run.folder.resume_command if run.folder.holds_checkpoint else ""
         raise Interrupted(message, command, 128 + number) from error
     except WorkerLost as error:
-        error.message = f"{error.message}, in epoch {run.state.progress.epoch + 1}; {_last_good(run)}"
+        error.message = f"{error.message}, in epoch {run.state.progress.epoch + 1}; {run.last_good}"
         error.hint = "--num-workers 0, which loads images in the training process"
         if run.folder.last.exists():
             error.hint = f"{run.folder.resume_command} --num-workers 0"
@@ -427,7 +303,7 @@ def _explaining_errors(run: Run) -> Iterator[None]:
     except RuntimeError as error:
         epoch = run.state.progress.epoch + 1
         if line := out_of_memory_line(error):
-            message = f"the GPU ran out of memory in epoch {epoch}; {_last_good(run)}"
+            message = f"the GPU ran out of memory in epoch {epoch}; {run.last_good}"
             stage = run.phases[-1].stage.number if run.phase is None else run.phase.stage.number
             raise OutOfMemory(message, run.folder, run.config, stage, details=line) from error
         explained = to_camox_error(error)
@@ -435,28 +311,5 @@ def _explaining_errors(run: Run) -> Iterator[None]:
             raise peer_lost(error) from error
         if explained is None:
             raise
-        explained.message = f"{explained.message}, in epoch {epoch}; {_last_good(run)}"
+        explained.message = f"{explained.message}, in epoch {epoch}; {run.last_good}"
         raise explained from error
-
-
-def _in_fp32(run: Run) -> str:
-    setting = _given(run, "train.precision", "fp32")
-    return f"{run.folder.resume_command} {setting}" if run.folder.last.exists() else f"start again with {setting}"
-
-
-def _at_half_the_rate(run: Run) -> str:
-    train = run.config.train
-    if train.stage2_lr is not None and run.phase is not None and run.phase.stage.number == 2:
-        return _given(run, "train.stage2_lr", f"{train.stage2_lr / 2:g}")
-    return _given(run, "train.lr", f"{train.lr / 2:g}")
-
-
-def _given(run: Run, key: str, value: str) -> str:
-    """Return how to give a setting to the command that repeats what failed: resume has few flags."""
-    return f"--set {key}={value}" if run.folder.last.exists() else f"{SETTINGS[key].flag} {value}"
-
-
-def _last_good(run: Run) -> str:
-    if run.folder.last.exists():
-        return f"the last good weights are in {run.folder.last}"
-    return "no weights had been saved"

@@ -155,6 +155,10 @@ def _refuse_another_run(resolved: Resolved, checkpoint: Checkpoint, folder: RunF
         for each in changes(before, now)
         if each.effect not in ("none", "rounding")
     ]
+    if before.train.fit != now.train.fit:
+        differing.append(
+            f"train.fit is {before.train.fit or 'not set'} there and {now.train.fit or 'not set'} in this command"
+        )
     if before.run.resume_from != now.run.resume_from:
         differing.append(
             f"it began with {before.run.resume_from or 'no checkpoint'}, this command "

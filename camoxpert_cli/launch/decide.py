@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,13 +10,13 @@ from camoxpert_cli import console
 from camoxpert_cli.checkpoints.format import Checkpoint, read_checkpoint
 from camoxpert_cli.config.diff import keep_preset_batches
 from camoxpert_cli.config.lr_scaling import lr_scaling_warning
-from camoxpert_cli.config.parse import parse_duration
+from camoxpert_cli.config.parse import parse_duration, parse_sessions
 from camoxpert_cli.config.resolve import Resolved, to_mapping, with_absolute_paths
 from camoxpert_cli.config.schema import Config
 from camoxpert_cli.engine.plan import Plan
 from camoxpert_cli.engine.strategy_choice import Choice
 from camoxpert_cli.engine.tensorboard import summary_writer
-from camoxpert_cli.engine.time_limit import find_deadline
+from camoxpert_cli.engine.time_limit import find_deadline, process_start
 from camoxpert_cli.launch import autobatch
 from camoxpert_cli.parallel import worker
 from camoxpert_cli.parallel.device import Placement, is_undecided, own_device, place, refuse_shared_gpus, with_count
@@ -42,7 +43,10 @@ def decide(resolved: Resolved, checkpoint: Checkpoint | None = None, began: floa
     time_limit, session_limit = (
         None if text is None else parse_duration(text) for text in (run.time_limit, run.session_limit)
     )
-    deadline = find_deadline(time_limit, session_limit, began)
+    began = process_start(os.getpid()) if began is None else began
+    fit = None if resolved.config.train.fit is None else parse_sessions(resolved.config.train.fit)
+    deadline = find_deadline(time_limit, session_limit, began, fit)
+    fits_since = began if fit is not None and checkpoint is None else None
     placement = place(run, expected_size(), sync_batchnorm=resolved.config.train.sync_batchnorm)
     if run.tensorboard:
         summary_writer()  # fails before minutes of trials
@@ -65,7 +69,7 @@ def decide(resolved: Resolved, checkpoint: Checkpoint | None = None, began: floa
         choice = _choose(resolved, placement, checkpoint)
         if choice is not None:
             placement = replace(placement, strategy=choice.strategy)
-    return Plan(resolved.config, folder, source, placement, choice, deadline, as_given)
+    return Plan(resolved.config, folder, source, placement, choice, deadline, as_given, fits_since)
 
 
 def given(config: Config) -> Config:

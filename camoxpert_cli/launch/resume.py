@@ -19,7 +19,8 @@ from camoxpert_cli.config.diff import changes, keep_global_batches
 from camoxpert_cli.config.resolve import Resolved, from_mapping, resolve, with_absolute_paths
 from camoxpert_cli.config.schema import Config
 from camoxpert_cli.data.cache import holds_cache
-from camoxpert_cli.engine.build import check_images, describe_batches, open_data, rate_at
+from camoxpert_cli.engine.build import check_images, describe_batches, open_data
+from camoxpert_cli.engine.epochs import rate_at
 from camoxpert_cli.engine.outcome import Outcome
 from camoxpert_cli.engine.phases import build_phases
 from camoxpert_cli.engine.restoring import NOT_HELD, epochs_done, format_position, refuse_fewer_epochs
@@ -75,6 +76,8 @@ def settings_to_go_on(checkpoint: Checkpoint, flags: Mapping[str, Any], assignme
             f"to shorten it anyway: --set train.epochs={config.train.epochs}",
         )
     asked = resolved.typed
+    if config.train.epochs != before.train.epochs and "train.last_epoch_images" not in asked:
+        config = replace(config, train=replace(config.train, last_epoch_images=None))
     if "run.devices" in asked and "run.gpus" not in asked:
         config = replace(config, run=replace(config.run, gpus=None))
     config = replace(config, run=with_count(config.run, place(config.run, expected_size())))

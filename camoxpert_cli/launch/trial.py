@@ -36,7 +36,8 @@ from camoxpert_cli.engine.run import Run, assemble
 from camoxpert_cli.engine.stages import WHOLE_BACKBONE, Stage
 from camoxpert_cli.engine.state import set_trained
 from camoxpert_cli.engine.time_limit import Deadline
-from camoxpert_cli.engine.train import SizedBatch, training_steps, validate
+from camoxpert_cli.engine.training_steps import SizedBatch, training_steps
+from camoxpert_cli.engine.validation import validate
 from camoxpert_cli.errors import CamoxError, TrainingError
 from camoxpert_cli.model.routing import spread
 from camoxpert_cli.parallel.cuda_errors import is_out_of_memory, to_camox_error

@@ -19,12 +19,18 @@ class Remaining(NamedTuple):
 
 
 def remaining(
-    phases: Sequence[Phase], history: Sequence[Mapping[str, Any]], epoch: int, *, share: float | None, spent: float
+    phases: Sequence[Phase],
+    history: Sequence[Mapping[str, Any]],
+    epoch: int,
+    *,
+    share: float | None,
+    spent: float,
+    unseen: float = 0.0,
 ) -> Remaining | None:
     """Estimate the remaining time of a run in `epoch` (from 0); None if no epoch has been timed.
 
     `history` has a row per complete epoch, also of those to be repeated. A `share` (0..1) of the current epoch is
-    complete; if that is unknown, None, `spent` seconds of it are.
+    complete; if that is unknown, None, `spent` seconds of it are. A share `unseen` of the last epoch is not trained.
     """
     phase = next((phase for phase in phases if phase.end > epoch), None)
     if phase is None:
@@ -37,4 +43,4 @@ def remaining(
     one = times[len(times) // 2]
     rest = max(0.0, one - spent) if share is None else (1 - share) * one
     grows = not own or any(each.first > epoch for each in phases)
-    return Remaining(rest + (phases[-1].end - epoch - 1) * one, grows)
+    return Remaining(max(0.0, rest + (phases[-1].end - epoch - 1 - unseen) * one), grows)

@@ -14,6 +14,7 @@ from typing import Any, TypeAlias
 from camoxpert_cli.checkpoints.summary import CheckpointSummary, rows_of, summarize
 from camoxpert_cli.config.resolve import from_mapping
 from camoxpert_cli.config.schema import Config
+from camoxpert_cli.engine.epochs import epoch_images
 from camoxpert_cli.engine.phases import build_phases
 from camoxpert_cli.engine.stages import Phase, keep_unfrozen
 from camoxpert_cli.errors import ConfigError
@@ -121,12 +122,12 @@ def read_status(folder: RunFolder) -> RunStatus:
         saved=saved,
         checkpoint=checkpoint,
         epochs=epochs,
-        images=log.images,
+        images=_images(config, position[0], log.images),
         stage=next((phase.stage.number for phase in phases if phase.end > position[0]), None),
         best_epoch=None if last is None else last.best_epoch,
         best_iou=None if last is None else last.best_iou,
         seconds=sum(row["seconds"] for row in history) + spent,
-        remaining=_remaining(phases, history, ahead, log.images, spent),
+        remaining=_remaining(config, phases, history, ahead, log.images, spent),
         time_limit=None if config is None else config.run.time_limit,
         session_limit=None if config is None else config.run.session_limit,
         last_activity=max(filter(None, (_modified(folder.metrics), _modified(folder.last))), default=None),
@@ -156,12 +157,25 @@ def _json(path: Path) -> Any:
         return None
 
 
+def _images(config: Config | None, epoch: int, images: int | None) -> int | None:
+    """The number of images in `epoch` (from 0); a whole one has `images`."""
+    return images if config is None or images is None else epoch_images(config, epoch, images)
+
+
 def _remaining(
-    phases: Sequence[Phase], history: Sequence[Mapping[str, Any]], position: Position, images: int | None, spent: float
+    config: Config | None,
+    phases: Sequence[Phase],
+    history: Sequence[Mapping[str, Any]],
+    position: Position,
+    images: int | None,
+    spent: float,
 ) -> Remaining | None:
+    if config is None or not phases:
+        return None
     epoch, samples = position
     share = 0.0 if samples == 0 else min(1.0, samples / images) if images else None
-    return remaining(phases, history, epoch, share=share, spent=spent) if phases else None
+    unseen = 1 - epoch_images(config, config.train.epochs - 1, images) / images if images else 0.0
+    return remaining(phases, history, epoch, share=share, spent=spent, unseen=unseen)
 
 
 def _modified(path: Path) -> float | None:

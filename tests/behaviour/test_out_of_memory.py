@@ -14,7 +14,7 @@ import yaml
 from camoxpert_cli.checkpoints.format import Checkpoint
 from camoxpert_cli.config.batches import own_batches
 from camoxpert_cli.config.resolve import resolve
-from camoxpert_cli.engine import train as train_module
+from camoxpert_cli.engine import training_steps as steps_module
 from camoxpert_cli.engine.out_of_memory import OutOfMemory, smaller
 from camoxpert_cli.engine.plan import Plan
 from camoxpert_cli.errors import TrainingError
@@ -67,7 +67,7 @@ def gets_full(monkeypatch: pytest.MonkeyPatch, most_images: int, after: int) -> 
 
     Returns a list that gets what the run has learned: where a pass does not fit, and at the first one that does then.
     """
-    honest, passes = train_module.backward, 0
+    honest, passes = steps_module.backward, 0
     learned: list[dict[str, Any]] = []
 
     def backward(run: Any, images: torch.Tensor, *rest: Any, **named: Any) -> Any:
@@ -82,7 +82,7 @@ def gets_full(monkeypatch: pytest.MonkeyPatch, most_images: int, after: int) -> 
             raise torch.OutOfMemoryError("CUDA out of memory")
         return honest(run, images, *rest, **named)
 
-    monkeypatch.setattr(train_module, "backward", backward)
+    monkeypatch.setattr(steps_module, "backward", backward)
     return learned
 
 

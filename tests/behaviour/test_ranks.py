@@ -9,14 +9,22 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
+import pytest
 from torch import Tensor
 
+from camoxpert_cli.checkpoints.format import Checkpoint
+from camoxpert_cli.config.resolve import to_mapping
+from camoxpert_cli.config.schema import Config
 from camoxpert_cli.data.dataset import ScoringImages
 from camoxpert_cli.data.loader import scoring_loader
 from camoxpert_cli.data.pairs import Pair
+from camoxpert_cli.engine import train as train_module
+from camoxpert_cli.engine.outcome import Outcome
+from camoxpert_cli.engine.plan import Plan
 from camoxpert_cli.engine.run import Run, enter_phase, prepare
 from camoxpert_cli.engine.time_limit import Deadline
-from camoxpert_cli.engine.train import begin, close_epoch, train_epoch, validate
+from camoxpert_cli.engine.train import begin, close_epoch, train_epoch
+from camoxpert_cli.engine.validation import validate
 from camoxpert_cli.errors import DataError
 from camoxpert_cli.launch.decide import decide
 from camoxpert_cli.metrics.image_scores import Scores
@@ -26,6 +34,7 @@ from tests.helpers.batch_effects import train_without_batch_effects
 from tests.helpers.plain_training import assert_same_training, train_plainly
 from tests.helpers.ranks import in_ranks
 from tests.helpers.scoring import evaluate
+from tests.helpers.timed_runs import Machine, fitted_plan, on_machine
 from tests.helpers.tiny_data import TRAINING_IMAGES, tiny_run
 
 
@@ -167,3 +176,34 @@ def test_ranks_stay_the_same_to_the_bit(tiny_data: Path, tmp_path: Path) -> None
     assert first["stops"] == second["stops"]
     assert [code for code, _ in first["stops"]] == [0, 143]
     assert first["stops"][1][1] == "stopped by SIGTERM"
+
+
+def train_fitted(world: World, data: Path, folder: Path) -> dict[str, Any]:
+    """A fitted run on a machine that is twice as fast as that of rank 0, unless it is that one."""
+    settings = {"epochs": 8, "stage1_epochs": 4, "progressive_unfreeze": False, "gpus": 2, "batch_size": 1}
+    begun: list[Config] = []
+
+    def carry_out(run: Run, plan: Plan, checkpoint: Checkpoint | None) -> Outcome:
+        begun.append(run.config)
+        return honest(run, plan, checkpoint)
+
+    with pytest.MonkeyPatch.context() as patch:
+        machine = Machine(slowness=lambda now: 0.5 if world.rank else 1.0)
+        on_machine(machine, patch)
+        honest = train_module.carry_out
+        patch.setattr(train_module, "carry_out", carry_out)
+        outcome = train_module.train(fitted_plan(data, folder, "100s", **settings), world)
+    configs = [to_mapping(each)["train"] for each in (*begun, outcome.config)]
+    return {"now": machine.now, "agreed": [configs, outcome.epochs, outcome.images]}
+
+
+def test_ranks_are_fitted_together(tiny_data: Path, tmp_path: Path) -> None:
+    """Rank 0 measures and decides for all; the run ends in its time, and nothing of the measuring is left."""
+    first, second = in_ranks(2, train_fitted, tiny_data, tmp_path / "run")
+    (_, last), epochs, _ = first["agreed"]
+
+    assert 0.9 * 100 <= first["now"] <= 100
+    assert second["now"] < first["now"]
+    assert first["agreed"] == second["agreed"]
+    assert epochs == last["epochs"] > 2
+    assert not [path for path in (tmp_path / "run").iterdir() if path.name.startswith(".")]

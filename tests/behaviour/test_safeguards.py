@@ -15,6 +15,7 @@ import torch
 
 from camoxpert_cli.checkpoints.format import read_checkpoint
 from camoxpert_cli.engine import train as train_module
+from camoxpert_cli.engine import training_steps as steps_module
 from camoxpert_cli.engine.train import train
 from camoxpert_cli.errors import CheckpointError, DeviceError, PeerLostError, TrainingError, UsageError
 from camoxpert_cli.inference.outputs import Outputs
@@ -127,7 +128,7 @@ def test_a_full_gpu_is_one_sentence(
     def full(*_: object, **__: object) -> torch.Tensor:
         raise error
 
-    monkeypatch.setattr(train_module, "backward", full)
+    monkeypatch.setattr(steps_module, "backward", full)
     with pytest.raises(TrainingError, match="ran out of memory in epoch 1") as caught:
         train(tiny_plan(tiny_data, tmp_path / "run"))
 
@@ -142,7 +143,7 @@ def test_a_faulty_gpu_is_one_sentence(tiny_data: Path, tmp_path: Path, monkeypat
             "CUDA error: an illegal memory access was encountered\nCUDA kernel errors might be"
         )
 
-    monkeypatch.setattr(train_module, "backward", faulty)
+    monkeypatch.setattr(steps_module, "backward", faulty)
     with pytest.raises(DeviceError) as caught:
         train(tiny_plan(tiny_data, tmp_path / "run"))
 
@@ -161,7 +162,7 @@ def test_a_collective_of_torchs_own_that_fails(
     def lost(*_: object, **__: object) -> torch.Tensor:
         raise torch.distributed.DistBackendError("NCCL error: remote process exited\nncclRemoteError")
 
-    monkeypatch.setattr(train_module, "backward", lost)
+    monkeypatch.setattr(steps_module, "backward", lost)
     with pytest.raises(
         PeerLostError, match="this process lost the connection to the other ranks: NCCL error: remote process exited"
     ):

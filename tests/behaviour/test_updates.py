@@ -17,7 +17,8 @@ from camoxpert_cli.engine.ema import Ema
 from camoxpert_cli.engine.optimizer import parameters_of
 from camoxpert_cli.engine.run import Run, prepare
 from camoxpert_cli.engine.step import LossValues
-from camoxpert_cli.engine.train import MOST_SKIPPED_STEPS, carry_out, optimizer_step, train_epoch, training_steps
+from camoxpert_cli.engine.train import carry_out, train_epoch
+from camoxpert_cli.engine.training_steps import MOST_SKIPPED_STEPS, optimizer_step, training_steps
 from camoxpert_cli.errors import TrainingError
 from camoxpert_cli.model.camoxpert import CamoXpert
 from tests.helpers.compare import differences

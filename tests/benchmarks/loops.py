@@ -23,7 +23,7 @@ from camoxpert_cli.engine.stages import WHOLE_BACKBONE
 from camoxpert_cli.engine.state import set_trained
 from camoxpert_cli.engine.step import TrainingStep, combine
 from camoxpert_cli.engine.time_limit import Deadline
-from camoxpert_cli.engine.train import training_steps
+from camoxpert_cli.engine.training_steps import training_steps
 from camoxpert_cli.parallel.device import place
 from camoxpert_cli.parallel.precision import build_scaler
 from camoxpert_cli.parallel.world import World

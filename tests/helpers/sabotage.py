@@ -13,9 +13,9 @@ import os
 rank, step, once, action = os.environ["SABOTAGE"].split(":", 3)
 if os.environ.get("RANK") == rank and not os.path.exists(once):
     import signal
-    from camoxpert_cli.engine import train
+    from camoxpert_cli.engine import training_steps
 
-    original, steps = train.optimizer_step, 0
+    original, steps = training_steps.optimizer_step, 0
 
     def sabotaged(*arguments):
         global steps
@@ -25,7 +25,7 @@ if os.environ.get("RANK") == rank and not os.path.exists(once):
             exec(action)
         return original(*arguments)
 
-    train.optimizer_step = sabotaged
+    training_steps.optimizer_step = sabotaged
 """
 
 

@@ -12,19 +12,19 @@ _RESTORING = "behaviour/engine/test_restoring.py::"
 MUTANTS = [
     # Steps and accumulation.
     Mutant(
-        "engine/train.py",
+        "engine/training_steps.py",
         "share=size / group_images)",
         "share=size / group_size)",
         f"{_UPDATES}test_a_step_is_the_plain_mean_over_its_images",
     ),
     Mutant(
-        "engine/train.py",
-        "group_images = min(group_size, count - group_start)",
-        "group_images = min(group_size, count - progress.samples)",
+        "engine/training_steps.py",
+        "epoch_images(run.config, epoch, len(run.data.train)) - group_start)",
+        "epoch_images(run.config, epoch, len(run.data.train)) - progress.samples)",
         f"{_UPDATES}test_a_step_is_the_plain_mean_over_its_images",
     ),
-    Mutant("engine/train.py", "        group_losses.zero_()\n", "", f"{_TRAIN}test_steps_are_told_apart"),
-    Mutant("engine/train.py", "        group_chosen.zero_()\n", "", f"{_TRAIN}test_steps_are_told_apart"),
+    Mutant("engine/training_steps.py", "        group_losses.zero_()\n", "", f"{_TRAIN}test_steps_are_told_apart"),
+    Mutant("engine/training_steps.py", "        group_chosen.zero_()\n", "", f"{_TRAIN}test_steps_are_told_apart"),
     Mutant(
         "engine/train.py",
         "step.losses.total * step.images",
@@ -32,38 +32,38 @@ MUTANTS = [
         f"{_TRAIN}test_steps_are_told_apart",
     ),
     Mutant(
-        "engine/train.py",
+        "engine/training_steps.py",
         "        scaler.step(optimizer)\n        run.skipped_in_a_row = 0\n",
         "        scaler.step(optimizer)\n",
         f"{_UPDATES}test_only_many_skipped_steps_in_a_row_end_a_run",
     ),
     Mutant(
-        "engine/train.py",
+        "engine/training_steps.py",
         "    scaler.unscale_(optimizer)\n",
         "",
         f"{_UPDATES}test_scaled_run",
     ),
     Mutant(
-        "engine/train.py",
+        "engine/training_steps.py",
         "    optimizer.zero_grad(set_to_none=True)\n",
         "",
         f"{_UPDATES}test_a_step_is_the_plain_mean_over_its_images",
     ),
     Mutant(
-        "engine/train.py",
+        "engine/training_steps.py",
         "clip_gradients(parameters_of(optimizer), run.clip_norm)",
         "clip_gradients(parameters_of(optimizer)[:1], run.clip_norm)",
         f"{_UPDATES}test_gradients_are_clipped",
     ),
     # The schedule.
     Mutant(
-        "engine/train.py",
+        "engine/training_steps.py",
         "math.ceil(group_start / group_size)",
         "group_start // group_size",
         f"{_TRAIN}test_other_batches_within_an_epoch_go_on_with_the_schedule",
     ),
     Mutant(
-        "engine/build.py",
+        "engine/epochs.py",
         "(epoch - stage.first) * steps + step",
         "epoch * steps + step",
         f"{_TRAIN}test_rates_of_a_run",
@@ -98,7 +98,7 @@ MUTANTS = [
     ),
     # The average, and what is validated.
     Mutant(
-        "engine/train.py",
+        "engine/training_steps.py",
         "if run.skipped_in_a_row == 0 and run.state.ema is not None:",
         "if run.state.ema is not None:",
         f"{_UPDATES}test_step_that_overflows_changes_nothing",
@@ -110,7 +110,7 @@ MUTANTS = [
         "unit/engine/test_ema.py::test_integers_are_copied",
     ),
     Mutant(
-        "engine/train.py",
+        "engine/validation.py",
         "run.state.scored_network.eval(),",
         "run.state.network.eval(),",
         f"{_TRAIN}test_what_is_validated",
@@ -143,20 +143,20 @@ MUTANTS = [
     # The clock and signals.
     Mutant(
         "engine/train.py",
-        "            if (stop := run.clock.stop_before_step()) is not None:\n                return stop\n",
+        "            if (stop := _stop_after_step(run, epoch)) is not None:\n                return stop\n",
         "",
         f"{_TRAIN}test_a_signal_ends_a_run_within_an_epoch",
     ),
     Mutant(
         "engine/train.py",
-        "if (stop := run.clock.stop_before_step()) is not None:",
-        "if (stop := run.clock.stop_before_step()) is not None and stop.exit_code:",
+        "if (stop := _stop_after_step(run, epoch)) is not None:",
+        "if (stop := _stop_after_step(run, epoch)) is not None and stop.exit_code:",
         f"{_TRAIN}test_the_clock_ends_a_run_within_an_epoch",
     ),
     Mutant(
         "engine/train.py",
-        "stop = run.clock.stop_before_step() or train_epoch(run, phase, epoch)",
-        "stop = train_epoch(run, phase, epoch)",
+        "stop = run.clock.stop_before_step() or train_epoch(run, phase, progress.epoch)",
+        "stop = train_epoch(run, phase, progress.epoch)",
         f"{_TRAIN}test_a_run_that_has_no_time_makes_no_step",
     ),
     Mutant(
@@ -259,8 +259,8 @@ MUTANTS = [
     ),
     Mutant(
         "engine/restoring.py",
-        "            len(range(phase.first, min(phase.end, progress.epoch)))\n",
-        "            len(range(phase.first, phase.end))\n",
+        "for epoch in range(phase.first, min(phase.end, progress.epoch))",
+        "for epoch in range(phase.first, phase.end)",
         f"{_RESTORING}test_from_best_model",
     ),
     Mutant(
@@ -271,8 +271,8 @@ MUTANTS = [
     ),
     Mutant(
         "engine/feed.py",
-        "self._sampler.start_at(epoch, samples)",
-        "self._sampler.start_at(epoch)",
+        "self._sampler.start_at(epoch, samples, end)",
+        "self._sampler.start_at(epoch, 0, end)",
         f"{_RESTORING}test_cut_and_uncut_runs_end_alike",
     ),
     # Seeds.
@@ -280,13 +280,13 @@ MUTANTS = [
         "engine/seed.py", " + ([rank] if rank else [])", "", "unit/engine/test_seed.py::test_each_rank_drops_its_own"
     ),
     Mutant(
-        "engine/train.py",
+        "engine/training_steps.py",
         "run.state.progress.samples, run.world.rank)",
         "run.state.progress.samples)",
         f"{_TRAIN}test_dropout_depends_on_place_and_rank",
     ),
     Mutant(
-        "engine/train.py",
+        "engine/training_steps.py",
         "seed_step(run.config.train.seed, epoch, run.state.progress.samples",
         "seed_step(run.config.train.seed, epoch, 0",
         f"{_TRAIN}test_dropout_depends_on_place_and_rank",
@@ -306,9 +306,9 @@ MUTANTS = [
     ),
     # Found by planting mistakes that the tests' authors had not seen.
     Mutant(
-        "engine/build.py",
-        "config.train.accumulation_steps * config.gpu_count))",
-        "config.train.accumulation_steps))",
+        "engine/epochs.py",
+        "config.train.accumulation_steps * config.gpu_count",
+        "config.train.accumulation_steps",
         "unit/engine/test_build.py::test_all_devices_share_a_step",
     ),
     Mutant(
@@ -398,7 +398,7 @@ MUTANTS = [
         "unit/engine/test_time_limit.py::test_a_slurm_job_ends_a_run",
     ),
     Mutant(
-        "engine/train.py",
+        "engine/training_steps.py",
         "        group_chosen.zero_()\n        group_own = 0\n",
         "        group_chosen.zero_()\n",
         "behaviour/engine/test_train.py::test_statistics_count_the_images_of_their_step",

@@ -48,7 +48,7 @@ MUTANTS = [
     # Clocks that are set.
     Mutant(
         "engine/stopping.py",
-        "self.deadline.left(self._clock())",
+        "self.deadline.left(self.now())",
         "self.deadline.left(time.time())",
         "unit/engine/test_stopping.py",
     ),
@@ -197,8 +197,8 @@ MUTANTS = [
     ),
     Mutant(
         "launch/decide.py",
-        "find_deadline(time_limit, session_limit, began)",
-        "find_deadline(session_limit, time_limit, began)",
+        "find_deadline(time_limit, session_limit, began, fit)",
+        "find_deadline(session_limit, time_limit, began, fit)",
         "behaviour/test_run_files.py::test_json",
     ),
     Mutant(
@@ -258,8 +258,8 @@ MUTANTS = [
     ),
     Mutant(
         "engine/status.py",
-        "images_left=len(data.train) - progress.samples,",
-        "images_left=len(data.train),",
+        "images_left=epoch_images(run.config, progress.epoch, len(data.train)) - progress.samples,",
+        "images_left=epoch_images(run.config, progress.epoch, len(data.train)),",
         "unit/engine/test_status.py::test_a_step",
     ),
     # From Python.
@@ -463,7 +463,7 @@ MUTANTS = [
         "behaviour/engine/test_saving.py::test_what_can_go_on_is_named_where_there_is_something",
     ),
     Mutant(
-        "engine/train.py",
+        "engine/training_steps.py",
         'return f"--set {key}={value}" if run.folder.last.exists() else f"{SETTINGS[key].flag} {value}"',
         'return f"--set {key}={value}"',
         "behaviour/engine/test_saving.py::test_a_loss_that_is_no_number",
@@ -476,7 +476,7 @@ MUTANTS = [
     ),
     Mutant(
         "engine/saving.py",
-        "            folder.write_settings(to_mapping(self._config))\n",
+        "            folder.write_settings(to_mapping(self.config))\n",
         "",
         "behaviour/engine/test_saving.py::test_a_run_folder_that_goes",
     ),

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 
-from camoxpert_cli.engine import train as train_module
+from camoxpert_cli.engine import training_steps as steps_module
 from camoxpert_cli.launch.start import start
 from tests.helpers.cut_runs import steps
 from tests.helpers.processes import run, train_command
@@ -46,14 +46,14 @@ def test_stage_2_does_not_fit(
 
 def fit_in_stage_1(monkeypatch: pytest.MonkeyPatch, most_images: int) -> None:
     """Room for all until the backbone trains, then for so many."""
-    honest = train_module.backward
+    honest = steps_module.backward
 
     def backward(run: Any, images: torch.Tensor, *rest: Any, **named: Any) -> Any:
         if run.state.backbone_stages and len(images) > most_images:
             raise torch.OutOfMemoryError("CUDA out of memory")
         return honest(run, images, *rest, **named)
 
-    monkeypatch.setattr(train_module, "backward", backward)
+    monkeypatch.setattr(steps_module, "backward", backward)
 
 
 def test_one_image_at_a_time(tiny_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

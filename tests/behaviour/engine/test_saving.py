@@ -22,7 +22,8 @@ from camoxpert_cli.engine.outcome import Outcome
 from camoxpert_cli.engine.run import Run, enter_phase, prepare
 from camoxpert_cli.engine.step import LossValues
 from camoxpert_cli.engine.stopping import Stop
-from camoxpert_cli.engine.train import carry_out, close_epoch, end_early, optimizer_step, train_epoch
+from camoxpert_cli.engine.train import carry_out, close_epoch, end_early, train_epoch
+from camoxpert_cli.engine.training_steps import optimizer_step
 from camoxpert_cli.errors import Interrupted, TrainingError
 from camoxpert_cli.launch.resume import settings_to_go_on
 from camoxpert_cli.metrics.image_scores import Scores

@@ -16,12 +16,14 @@ from camoxpert_cli.checkpoints.load import load_model
 from camoxpert_cli.config.schema import Scheduler
 from camoxpert_cli.data.dataset import ScoringImages
 from camoxpert_cli.data.loader import scoring_loader
-from camoxpert_cli.engine import train as train_module
+from camoxpert_cli.engine import training_steps as steps_module
 from camoxpert_cli.engine.run import enter_phase, prepare
 from camoxpert_cli.engine.schedule import learning_rate
 from camoxpert_cli.engine.seed import seed_step
 from camoxpert_cli.engine.time_limit import Deadline
-from camoxpert_cli.engine.train import begin, carry_out, close_epoch, train_epoch, training_steps, validate
+from camoxpert_cli.engine.train import begin, carry_out, close_epoch, train_epoch
+from camoxpert_cli.engine.training_steps import training_steps
+from camoxpert_cli.engine.validation import validate
 from camoxpert_cli.errors import DataError, Interrupted
 from camoxpert_cli.metrics.image_scores import Scores
 from camoxpert_cli.model.camoxpert import CamoXpert
@@ -384,7 +386,7 @@ def test_dropout_depends_on_place_and_rank(tiny_data: Path, tmp_path: Path, rank
     seeds: list[int] = []
     step.register_forward_pre_hook(lambda *_: seeds.append(torch.initial_seed()))
     images, masks = torch.zeros(2, 3, 64, 64, dtype=torch.uint8), torch.zeros(2, 1, 64, 64, dtype=torch.uint8)
-    train_module.backward(run, images, masks, 3, 2, share=1.0)
+    steps_module.backward(run, images, masks, 3, 2, share=1.0)
     seed_step(run.config.train.seed, 3, 4, rank)
 
     assert seeds == [torch.initial_seed()]
@@ -427,7 +429,7 @@ def test_host_waits_for_routing_alone(
     run.state.network.train()
     images = torch.randint(256, (3, 3, 64, 64), dtype=torch.uint8).pin_memory()
     masks = torch.randint(2, (3, 1, 64, 64), dtype=torch.uint8).pin_memory()
-    train_module.backward(run, images, masks, 1, 3, 1.0)  # the first call of a kernel may wait for its own making
+    steps_module.backward(run, images, masks, 1, 3, 1.0)  # the first call of a kernel may wait for its own making
     plain, reads = Tensor.tolist, []
 
     def counted(tensor: Tensor) -> Any:
@@ -440,7 +442,7 @@ def test_host_waits_for_routing_alone(
     monkeypatch.setattr(Tensor, "tolist", counted)
     try:
         torch.cuda.set_sync_debug_mode("error")
-        train_module.backward(run, images, masks, 1, 3, 1.0)
+        steps_module.backward(run, images, masks, 1, 3, 1.0)
     finally:
         torch.cuda.set_sync_debug_mode("default")
 

@@ -14,7 +14,7 @@ from camoxpert_cli.data.layouts import find_data
 from camoxpert_cli.engine.run import Run, assemble
 from camoxpert_cli.engine.step import StepOutput, TrainingStep
 from camoxpert_cli.engine.stopping import Stop
-from camoxpert_cli.engine.train import validate
+from camoxpert_cli.engine.validation import validate
 from camoxpert_cli.launch import trial as trial_module
 from camoxpert_cli.launch.trial import Measurement, Trial, TrialData, measure
 from camoxpert_cli.metrics.image_scores import Scores

@@ -10,7 +10,8 @@ import torch
 
 from camoxpert_cli.engine.optimizer import parameters_of
 from camoxpert_cli.engine.run import Run, enter_phase, prepare
-from camoxpert_cli.engine.train import backward, train_epoch
+from camoxpert_cli.engine.train import train_epoch
+from camoxpert_cli.engine.training_steps import backward
 from camoxpert_cli.parallel.strategy import Dp
 from camoxpert_cli.parallel.world import World
 from tests.helpers.replicas import use_replicas

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from camoxpert_cli.engine.run import enter_phase, prepare
-from camoxpert_cli.engine.train import backward
+from camoxpert_cli.engine.training_steps import backward
 from camoxpert_cli.parallel import gradients
 from camoxpert_cli.parallel.strategy import Ddp
 from camoxpert_cli.parallel.worker import worker_environment, write_job

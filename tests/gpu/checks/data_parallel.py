@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.amp.grad_scaler import GradScaler
 
 from camoxpert_cli.engine.run import Run, enter_phase, prepare
-from camoxpert_cli.engine.train import backward
+from camoxpert_cli.engine.training_steps import backward
 from camoxpert_cli.parallel.strategy import Dp
 from camoxpert_cli.parallel.world import World
 from tests.gpu.distance import distance, gradients_of

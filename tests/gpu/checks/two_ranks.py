@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from camoxpert_cli.engine import train as train_module
+from camoxpert_cli.engine import training_steps as steps_module
 from camoxpert_cli.engine.run import enter_phase, prepare
 from camoxpert_cli.engine.train import begin, train_epoch
 from camoxpert_cli.launch.decide import decide
@@ -100,7 +100,7 @@ def train_with_overflow(world: World, data: Path, folder: Path, case: dict[str, 
     resolved = tiny_run(data, folder, **case)
     run, _ = prepare(decide(resolved), None, world)
     begin(run, resolved.config, None)
-    honest, norms = train_module.optimizer_step, list[float | None]()
+    honest, norms = steps_module.optimizer_step, list[float | None]()
     reduce = run.strategy.reduce_gradients
 
     def reduce_gradients(*arguments: Any) -> None:
@@ -114,7 +114,7 @@ def train_with_overflow(world: World, data: Path, folder: Path, case: dict[str, 
         return norms[-1]
 
     run.strategy.__dict__["reduce_gradients"] = reduce_gradients
-    train_module.__dict__["optimizer_step"] = optimizer_step
+    steps_module.__dict__["optimizer_step"] = optimizer_step
     for phase in run.phases:
         enter_phase(run, phase)
         for epoch in range(phase.first, phase.end):

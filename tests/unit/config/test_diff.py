@@ -34,6 +34,11 @@ def test_nothing_changed() -> None:
         ({"device": "cpu"}, {"device": "cuda"}, {"run.device": "rounding"}),
         ({"epochs": 40}, {"epochs": 60}, {"train.epochs": "longer"}),
         ({"epochs": 60}, {"epochs": 40}, {"train.epochs": "another run"}),
+        ({"last_epoch_images": 40}, {}, {"train.last_epoch_images": "longer"}),
+        ({"last_epoch_images": 40}, {"last_epoch_images": 60}, {"train.last_epoch_images": "longer"}),
+        ({"last_epoch_images": 40}, {"last_epoch_images": 20}, {"train.last_epoch_images": "another run"}),
+        ({}, {"last_epoch_images": 20}, {"train.last_epoch_images": "another run"}),
+        ({"fit": "9h"}, {"fit": "5h"}, {"train.fit": "none"}),
         ({"lr": 1e-3}, {"lr": 2e-3}, {"train.lr": "another run"}),
     ],
 )
@@ -60,7 +65,7 @@ MEANT: dict[str, dict[str, Any]] = {
         **{"data.val_images": ["moved"], "data.val_masks": ["moved"], "data.cache": "moved", "data.num_workers": 1},
         **{"model.backbone_weights": "moved.pth", "run.target_iou": 0.7, "run.max_restarts": 3},
         **{"run.collective_timeout": "1h", "run.save_every": "5m", "run.time_limit": "1h", "run.session_limit": "12h"},
-        **{"run.unfinished_exit_code": 85, "run.report": False, "run.tensorboard": True},
+        **{"run.unfinished_exit_code": 85, "run.report": False, "run.tensorboard": True, "train.fit": "9h"},
     },
     # The same sums, added up in another order.
     "rounding": {
@@ -76,6 +81,7 @@ MEANT: dict[str, dict[str, Any]] = {
         **{"train.batch_size": 3, "train.stage2_batch_size": 3, "train.accumulation_steps": 3},
         **{"train.stage2_lr": 1e-3, "train.backbone_lr_factor": 0.5, "train.weight_decay": 0.1},
         **{"train.scheduler": "none", "train.min_lr": 1e-7, "train.warmup_epochs": 1, "train.t_mult": 3},
+        **{"train.last_epoch_images": 9},
         **{"train.progressive_unfreeze": False, "train.skip_stage1": True, "train.use_ema": False},
         **{"train.ema_decay": 0.9, "train.sync_batchnorm": True, "train.precision": "fp16", "train.seed": 7},
     },

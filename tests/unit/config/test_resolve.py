@@ -233,6 +233,20 @@ def test_impossible_combinations_name_both_sides(given: dict[str, Any], problems
     assert problems_of(None, given) == problems
 
 
+@pytest.mark.parametrize("key", ["epochs", "stage1_epochs", "warmup_epochs", "last_epoch_images"])
+def test_numbers_that_the_fit_chooses(tmp_path: Path, key: str) -> None:
+    """Whoever types one of them beside a fit has to omit one of the two; in a preset they are proportions."""
+    name = preset(tmp_path, f"train: {{fit: 9h, {key}: 33}}")
+    typed = problems_of(preset(tmp_path, "train: {fit: 9h}", "fit.yaml"), {}, f"train.{key}=3")
+
+    assert resolve(name, {}).config.train.fit == "9h"
+    assert f"train.{key} is 3 (--set), expected it not to be given when train.fit is 9h ({tmp_path / 'fit.yaml'})" in (
+        "\n".join(typed)
+    )
+    assert resolve(None, {"train.epochs": 40}, saved=({"train": {"fit": "9h"}}, "saved")).config.train.epochs == 40
+    assert resolve(name, {"train.fit": "null", f"train.{key}": 34}).config.train.fit is None
+
+
 def test_impossible_combinations_are_all_told_at_once() -> None:
     """One run shows every combination that is wrong."""
     problems = problems_of(

@@ -156,6 +156,28 @@ def test_keys_carry_the_epoch() -> None:
     assert {type(index) for _, index in keys} == {int}
 
 
+@pytest.mark.parametrize("world", [1, 2, 3])
+@pytest.mark.parametrize(("position", "end"), [(0, 7), (4, 7), (0, 1), (7, 7), (0, 10)])
+def test_an_epoch_that_ends_early(world: int, position: int, end: int) -> None:
+    """Its samples are those that a whole epoch has at these positions, each once over all ranks."""
+    samplers = [EpochBatches(10, 2, 3, rank, world) for rank in range(world)]
+    for each in samplers:
+        each.start_at(5, position, end)
+    found = [index for batches in zip(*samplers, strict=True) for batch in batches for _, index in batch]
+
+    assert found == epoch_order(10, 3, 5)[position:end].tolist()
+    assert {sum(each.sizes()) for each in samplers} == {end - position}
+
+
+def test_the_next_epoch_is_whole_again() -> None:
+    """An end is that of one epoch."""
+    batches = EpochBatches(5, 2, seed=0)
+    batches.start_at(0, 0, 3)
+    batches.start_at(1)
+
+    assert batches.sizes() == [2, 2, 1]
+
+
 def test_fewer_samples_than_ranks() -> None:
     """Ranks without a single sample are refused with what to type."""
     with pytest.raises(DataError, match="2 training images for 3 GPUs") as caught:

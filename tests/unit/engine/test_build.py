@@ -10,7 +10,8 @@ import pytest
 
 from camoxpert_cli.config.schema import Config, DataConfig, ModelConfig, RunConfig, TrainConfig
 from camoxpert_cli.engine import build
-from camoxpert_cli.engine.build import build_network, open_data, rate_at, steps_per_epoch
+from camoxpert_cli.engine.build import build_network, open_data
+from camoxpert_cli.engine.epochs import rate_at, steps_in_epoch
 from camoxpert_cli.engine.phases import build_phases
 from camoxpert_cli.errors import DataError
 from camoxpert_cli.model.backbone import create_backbone
@@ -115,7 +116,7 @@ def test_all_devices_share_a_step() -> None:
     """An epoch has as many steps as its images fill batches of all GPUs, accumulation included."""
     config = Config(train=TrainConfig(batch_size=4, accumulation_steps=3), run=RunConfig(gpus=2))
 
-    assert steps_per_epoch(config, build_phases(config)[0].stage, 100) == 5
+    assert steps_in_epoch(config, build_phases(config)[0].stage, 0, 100) == 5
 
 
 def test_warm_up_counts_epochs() -> None:

@@ -19,7 +19,15 @@ PHASES = plan_phases(STAGE1, STAGE2, progressive_unfreeze=True)  # 3 epochs, the
 def ahead(epoch: int, images_left: int = 100, clock: float = math.inf) -> Forecast:
     """Of epochs of 100 images: 50 s of training, 10 s of validation; 7 s of tests at the end."""
     return forecast(
-        PHASES, epoch, images_left=images_left, images=100, images_per_s=2, validation=10, tests=7, clock=clock
+        PHASES,
+        epoch,
+        images_left=images_left,
+        images=100,
+        last_images=100,
+        images_per_s=2,
+        validation=10,
+        tests=7,
+        clock=clock,
     )
 
 
@@ -54,6 +62,19 @@ def test_what_is_left() -> None:
 
     assert (middle.number, middle.stage, middle.run) == (1, 35 + 60, 35 + 7 * 60 + 7)
     assert (last.number, last.stage, last.run) == (2, 60, 67)
+
+
+def test_a_last_epoch_with_fewer_images() -> None:
+    """It takes less time, and so do its stage and the run; in it, what is left of it counts."""
+    forecasts = [
+        forecast(
+            PHASES, epoch, images_left=left, images=100, last_images=40, images_per_s=2, validation=10, tests=7, clock=1
+        )
+        for epoch, left in ((1, 50), (3, 100), (8, 10))
+    ]
+
+    assert [each.stage for each in forecasts] == [35 + 60, 5 * 60 + 30, 15]
+    assert [each.run for each in forecasts] == [35 + 6 * 60 + 30 + 7, 5 * 60 + 30 + 7, 22]
 
 
 @pytest.mark.parametrize(("epoch", "stage", "run"), [(0, False, True), (3, True, True), (8, False, False)])
@@ -98,6 +119,7 @@ def test_a_run_of_one_phase() -> None:
         0,
         images_left=1,
         images=1,
+        last_images=1,
         images_per_s=1,
         validation=0,
         tests=0,

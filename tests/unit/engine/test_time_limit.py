@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from camoxpert_cli.config.parse import parse_sessions
 from camoxpert_cli.engine import time_limit as deadline_module
 from camoxpert_cli.engine.stopping import Stopping
 from camoxpert_cli.engine.time_limit import (
@@ -49,6 +50,22 @@ def test_limits_from_process_and_session(monkeypatch: pytest.MonkeyPatch) -> Non
     assert by_session.end == pytest.approx(now - 3600 + 0.99 * 3660, abs=0.1)
     assert by_session.name == "the session limit of 1h1m"
     assert find_deadline(None, None).end == math.inf
+
+
+@pytest.mark.parametrize(
+    ("fit", "limit", "left", "name"),
+    [
+        ("9h", None, 9 * 3600, "the fit of 9h"),
+        ("3x30m", None, 1800, "the 30m of fit 3x30m"),
+        ("9h", 3600, 3600, "the time limit of 1h"),
+        ("30m", 3600, 1800, "the fit of 30m"),
+    ],
+)
+def test_a_fit_is_a_limit_of_each_session(fit: str, limit: int | None, left: int, name: str) -> None:
+    """It counts from the start of camox, and an earlier limit wins."""
+    deadline = find_deadline(limit, None, 100.0, parse_sessions(fit))
+
+    assert (deadline.end, deadline.name) == (100.0 + left, name)
 
 
 def test_session_starts_with_process_1(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -179,6 +196,16 @@ def test_reserve_is_estimated_then_measured() -> None:
     assert estimated == pytest.approx(1.2 * (2 + 40 * 2 / 16 + 2 * 10))
     assert reserve.seconds == pytest.approx(1.2 * (2 + 3 + 2 * 1))
     assert reserve.to_save == pytest.approx(1.2 * 2)
+
+
+def test_a_planned_end() -> None:
+    """Where the time for validation is planned for, a step like the latest and the saving are all that is reserved."""
+    reserve = Reserve(estimated_saving=10.0, validation_images=40, planned=True)
+    for seconds in (60.0, 5.0, 2.0):
+        reserve.note_step(seconds, images=16)
+    reserve.note_validation(30.0)
+
+    assert reserve.seconds == pytest.approx(2 + 1.2 * 2 * 10)
 
 
 def test_the_slowest_counts() -> None:

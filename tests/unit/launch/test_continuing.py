@@ -19,6 +19,7 @@ from camoxpert_cli.checkpoints.format import (
     TrainingContent,
     write_verified,
 )
+from camoxpert_cli.checkpoints.newest import find_checkpoint
 from camoxpert_cli.config.resolve import Resolved, to_mapping
 from camoxpert_cli.config.schema import SETTINGS
 from camoxpert_cli.engine.plan import Plan
@@ -179,6 +180,24 @@ def test_another_run(tmp_path: Path) -> None:
     ):
         assert words in caught.value.message
     assert f"camox resume {tmp_path}" in caught.value.hint
+
+
+def test_another_fit(tmp_path: Path) -> None:
+    """A run that was fitted to another time is another run, and the same command finds the numbers it chose."""
+
+    def fitted(time: str | None) -> Resolved:
+        resolved = command(tmp_path)
+        return replace(resolved, config=replace(resolved.config, train=replace(resolved.config.train, fit=time)))
+
+    save(tmp_path, fitted("9h"))
+    path, content = find_checkpoint(tmp_path)
+    content["config"]["train"]["epochs"] = 7  # as chosen
+    write_verified(path, content)
+
+    assert find(fitted("9h"), tmp_path).resolved.config.train.epochs == 7
+    for other, words in (("5h", "train.fit is 9h there and 5h in this"), (None, "is 9h there and not set in this")):
+        with pytest.raises(UsageError, match=words):
+            find(fitted(other), tmp_path)
 
 
 def test_another_start(tmp_path: Path) -> None:

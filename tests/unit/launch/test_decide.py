@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -10,9 +11,11 @@ from typing import Any
 import pytest
 import torch
 
+from camoxpert_cli.checkpoints.format import Checkpoint
 from camoxpert_cli.config.resolve import Resolved, resolve
 from camoxpert_cli.config.schema import Config
 from camoxpert_cli.engine.plan import Plan
+from camoxpert_cli.engine.time_limit import Deadline
 from camoxpert_cli.errors import CamoxError
 from camoxpert_cli.launch import autobatch, start
 from camoxpert_cli.launch.decide import agree, decide
@@ -55,6 +58,18 @@ def test_settings_lead_back_to_the_run(tmp_path: Path) -> None:
     assert plan.checkpoint == source
     assert plan.folder == tmp_path / "run"
     assert (plan.config.run.checkpoint_dir, plan.config.run.resume_from) == (str(tmp_path / "run"), None)
+
+
+def test_a_new_run_is_fitted(tmp_path: Path) -> None:
+    """The numbers of epochs of a new run are still to be chosen, those of a saved one are not; a limit have both."""
+    resolved = resolve("quickstart", {"run.checkpoint_dir": str(tmp_path / "run"), "train.fit": "2x3m"})
+    new = decide(resolved, began=100.0)
+    saved = decide(resolved, Checkpoint(tmp_path / "elsewhere" / "last.pth", {}), began=100.0)
+    unlimited = decide(quickstart(tmp_path / "run"), began=100.0)
+
+    assert (new.fits_since, saved.fits_since, unlimited.fits_since) == (100.0, None, None)
+    assert new.deadline == saved.deadline == Deadline(280.0, "the 3m of fit 2x3m")
+    assert Plan.from_mapping(json.loads(json.dumps(new.to_mapping()))) == new
 
 
 def test_memory_is_measured_before_a_run(tmp_path: Path, measured: list[int]) -> None:

@@ -12,7 +12,7 @@ import yaml
 from camoxpert_cli.checkpoints.format import FORMAT, VERSION, Checkpoint, CheckpointContent, Progress, TrainingContent
 from camoxpert_cli.config.resolve import resolve, to_mapping
 from camoxpert_cli.config.schema import SETTINGS
-from camoxpert_cli.engine.build import rate_at
+from camoxpert_cli.engine.epochs import rate_at
 from camoxpert_cli.engine.phases import build_phases
 from camoxpert_cli.errors import ConfigError, UsageError
 from camoxpert_cli.launch import resume
@@ -98,6 +98,18 @@ def test_fewer_epochs(checkpoint: Checkpoint) -> None:
     assert "--set train.epochs=2" in caught.value.hint
     assert settings_to_go_on(checkpoint, {}, ["train.epochs=2"]).config.train.epochs == 2
     assert settings_to_go_on(checkpoint, {"train.epochs": "3"}, []).config.train.epochs == 3
+
+
+def test_another_number_of_epochs_has_whole_ones(tmp_path: Path) -> None:
+    """A last epoch that ends early is that of the old number; whoever wants one again has to say so."""
+    checkpoint = checkpoint_of(tmp_path / "run", last_epoch_images=5)
+
+    def images(flags: dict[str, str], *assignments: str) -> int | None:
+        return settings_to_go_on(checkpoint, flags, assignments).config.train.last_epoch_images
+
+    assert images({}) == images({"train.epochs": "3"}) == 5
+    assert images({"train.epochs": "4"}) is images({}, "train.epochs=2") is None
+    assert images({"train.epochs": "4"}, "train.last_epoch_images=6") == 6
 
 
 def test_where_it_goes_on(checkpoint: Checkpoint, monkeypatch: pytest.MonkeyPatch) -> None:

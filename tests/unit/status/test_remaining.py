@@ -33,6 +33,14 @@ def test_a_stage() -> None:
     assert remaining(PLAIN, rows(9, 9, 9, 20), 4, share=None, spent=50.0) == Remaining(20, False)
 
 
+def test_a_last_epoch_that_ends_early() -> None:
+    """What it does not train takes no time, also while it is going on."""
+    assert remaining(PLAIN, rows(9, 9, 9, 20), 4, share=0.0, spent=0.0, unseen=0.25) == Remaining(35, False)
+    assert remaining(PLAIN, rows(9, 9, 9, 20, 20), 5, share=0.5, spent=0.0, unseen=0.25) == Remaining(5, False)
+    assert remaining(PLAIN, rows(9, 9, 9, 20, 20), 5, share=0.75, spent=0.0, unseen=0.25) == Remaining(0, False)
+    assert remaining(PLAIN, rows(9, 9, 9, 20, 20), 5, share=None, spent=19.0, unseen=0.25) == Remaining(0, False)
+
+
 @pytest.mark.parametrize(("done", "seconds"), [(1, 50), (2, 40), (3, 30), (4, 20), (5, 10)])
 def test_a_lower_bound(done: int, seconds: float) -> None:
     """While later epochs train more layers than those timed; of the last kind, one epoch has to be timed."""

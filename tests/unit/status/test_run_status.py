@@ -78,6 +78,22 @@ def test_what_remains(run: RunFolder, monkeypatch: pytest.MonkeyPatch, running: 
     assert found.remaining == Remaining(seconds, is_lower_bound=True)
 
 
+def test_a_last_epoch_with_fewer_images(run: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The images are those of the epoch that the run is in, and what remains counts those that it really trains on."""
+    monkeypatch.setattr("camoxpert_cli.status.run_status.is_in_use", lambda folder: True)
+    config = settings(run.path)
+    config["train"]["last_epoch_images"] = 6
+    write_settings(run.path, config)
+    cut(run)
+    before = status(run)
+    write_last(run.last, 5, 0, config)
+    write_log(run.path, 5, 4)
+    within = status(run)
+
+    assert (before.images, before.remaining) == (8, Remaining(32.5 - 2.5, is_lower_bound=True))
+    assert (within.images, within.remaining) == (6, Remaining(2.5, is_lower_bound=True))
+
+
 def test_complete(run: RunFolder) -> None:
     """All epochs are trained and the best weights are scored: they can be used."""
     write_last(run.last, 6, 0)
