@@ -36,7 +36,8 @@ from typing import Any
 import yaml
 
 from camoxpert_cli import __version__, atomic, console
-from camoxpert_cli.errors import TrainingError, UsageError
+from camoxpert_cli.errors import PeerLostError, TrainingError, UsageError
+from camoxpert_cli.regular_file import read_regular
 
 _PACKAGES = ("torch", "torchvision", "timm", "numpy", "opencv-python-headless", "albumentations", "typer")
 LAST, PREVIOUS, BEST = "last.pth", "previous.pth", "best_model.pth"
@@ -68,6 +69,7 @@ _IN_BYTES = {
 }
 
 _LOCK_POLL_SECONDS = 0.2
+_MOST_RESULTS = 2**26  # bytes, above any real results.json
 
 # Descriptors that hold a folder lock. Inherited by a loader worker, they would keep the lock after this process died.
 _locks: set[int] = set()
@@ -132,6 +134,23 @@ class RunFolder:
         path = self.path / "config.yaml"
         content = _content(path) if _is_runs(path) else {}
         return content if all(isinstance(section, dict) for section in content.values()) else {}
+
+    @property
+    def results_of_run(self) -> dict[str, Any] | None:
+        """Return the content of results.json if a run has written it at its end; None if there is none, or damaged."""
+        with suppress(OSError, ValueError, RecursionError):
+            content = json.loads(read_regular(self.results, _MOST_RESULTS))
+            if isinstance(content, dict) and {"validation", "tests", "epoch"} <= content.keys():
+                return content  # `camox eval` writes another one
+        return None
+
+    def is_complete(self, epochs_done: int, epochs: int) -> bool:
+        """Return whether a run of so many `epochs` has been trained and scored.
+
+        If only its best weights were kept, it counts as trained: a run that is extended has no results.
+        """
+        trained = epochs_done >= epochs or not (self.last.exists() or self.previous.exists())
+        return trained and self.results_of_run is not None
 
     @property
     def stamps(self) -> list[tuple[int, int] | None]:
@@ -219,7 +238,7 @@ class RunFolder:
 
         Creates the folder, and removes it on exit if it is still empty. A launcher and its writing worker hold a
         `shared` lock together, so that the folder stays locked until both have ended. Raises UsageError if another
-        process is using it, and still is after `wait` seconds.
+        process is using it, PeerLostError if it still is after `wait` seconds.
         """
         if not self.writes:
             yield
@@ -256,10 +275,10 @@ class RunFolder:
         end, told = time.monotonic() + wait, False
         while not _locks_now(self._lock, kind):
             if time.monotonic() >= end:
-                raise UsageError(
-                    f"another process is using the run folder {self.path}",
-                    "wait for it to end, or choose another folder with --checkpoint-dir",
-                )
+                message = f"another process is using the run folder {self.path}"
+                if wait:  # whoever runs the command again may do so once more
+                    raise PeerLostError(f"{message}, still after {wait:g} s", "end that process, then try again")
+                raise UsageError(message, "wait for it to end, or choose another folder with --checkpoint-dir")
             if not told:
                 console.say(f"Waiting up to {wait:g} s for another process to stop using {self.path}")
             told = True
@@ -327,7 +346,8 @@ class RunFolder:
             lines = self.metrics.read_bytes().split(b"\n")
             kept = [line for line in lines if _lies_before(line, epoch, samples)]
             self._write(self.metrics, "".join(f"{line.decode()}\n" for line in kept))
-        self.write_history(history)
+        if history or self.history.exists():
+            self.write_history(history)
         self.log("resume", checkpoint=str(checkpoint), epoch=epoch, samples=samples)
 
     def write_history(self, history: list[dict[str, Any]]) -> None:

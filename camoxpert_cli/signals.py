@@ -6,6 +6,7 @@ scheduler sends ahead of its time limit is up to the user.
 
 from __future__ import annotations
 
+import os
 import signal
 import threading
 import time
@@ -29,6 +30,7 @@ EXIT_CODES = frozenset(128 + number for number in ASKING)
 UNHEARD = 128 + signal.SIGPIPE  # the reader of the output has gone
 # Seconds within which a repeated signal counts once: `timeout` and others signal both a process and its group.
 ONE_PRESS = 1.0
+_AGAIN_SECONDS = 0.05
 
 Handler: TypeAlias = Callable[[int, FrameType | None], None]
 _asked_at = -ONE_PRESS
@@ -43,12 +45,29 @@ class Asked(KeyboardInterrupt):
 
 
 def interrupt(number: int, frame: FrameType | None) -> None:
-    """Raise Asked: the handler of commands with nothing to finish, for which every signal acts like Ctrl-C."""
+    """Raise Asked: the handler of commands with nothing to finish, for which every signal acts like Ctrl-C.
+
+    In the middle of an import, the signal is sent again a moment later: packages that are interrupted as they are
+    imported may swallow the exception, and fail in odd ways afterwards.
+    """
     global _asked_at
+    if _is_importing(frame):
+        later = threading.Timer(_AGAIN_SECONDS, os.kill, (os.getpid(), number))
+        later.daemon = True
+        later.start()
+        return
     now = time.monotonic()
     if now - _asked_at > ONE_PRESS:
         _asked_at = now
         raise Asked(number)
+
+
+def _is_importing(frame: FrameType | None) -> bool:
+    while frame is not None:
+        if frame.f_code.co_filename.startswith("<frozen importlib"):
+            return True
+        frame = frame.f_back
+    return False
 
 
 def number_of(error: KeyboardInterrupt) -> signal.Signals:

@@ -69,10 +69,11 @@ def _print_summary(outcome: Outcome, results: Mapping[str, Any]) -> None:
     ]
     console.result(console.table(["", "images", *_SHOWN], rows))
     console.say()
-    console.say(f"Best weights     {folder.best}, epoch {results['epoch']} of {outcome.epochs}")
-    if config.run.report:
+    if folder.best.exists():
+        console.say(f"Best weights     {folder.best}, epoch {results['epoch']} of {outcome.epochs}")
+    if folder.report.exists():
         console.say(f"Report           {folder.report}")
-    target, speed = config.run.target_iou, ""
+    target, speed = results["target_iou"], ""
     if outcome.images:  # unknown if the run was complete before
         speed = f", {outcome.images / outcome.seconds:.1f} img/s including validation and saving"
     console.say(f"Training time    {format_duration(outcome.seconds)}{speed}")
@@ -80,10 +81,13 @@ def _print_summary(outcome: Outcome, results: Mapping[str, Any]) -> None:
         passed = results["seconds_to_target"]
         when = "not reached" if passed is None else f"reached after {format_duration(passed)}"
         console.say(f"Target           validation IoU {target:g}: {when}")
-    console.say(f"Next             {folder.predict_command}")
-    console.say(f"                 {folder.resume_command} --epochs {2 * config.train.epochs}")
-    if outcome.generated:
-        console.say("                 camox train --dataset-path YOUR_DATA")
+    commands = [
+        *([folder.predict_command] if folder.best.exists() else []),
+        *([f"{folder.resume_command} --epochs {2 * config.train.epochs}"] if folder.holds_checkpoint else []),
+        *(["camox train --dataset-path YOUR_DATA"] if outcome.generated else []),
+    ]
+    for number, command in enumerate(commands):
+        console.say(f"{'' if number else 'Next':<17}{command}")
 
 
 def _cells(scores: Mapping[str, Any]) -> list[str]:

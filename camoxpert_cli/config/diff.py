@@ -93,12 +93,13 @@ def changes(before: Config, after: Config) -> list[Change]:
 def with_machine_of(run: Config, command: Config) -> Config:
     """Return the settings `run` with those of `command` that only say where and how it is trained.
 
-    Batch sizes stay. So does activation checkpointing, which an earlier lack of memory may have turned on.
+    Batch sizes stay. So does activation checkpointing that an earlier lack of memory turned on.
     """
     sections: dict[str, dict[str, Any]] = {section: {} for section in SECTIONS}
-    for key in _NO_EFFECT | _ROUNDING - {"model.gradient_checkpointing"}:
+    for key in _NO_EFFECT | _ROUNDING:
         setting = SETTINGS[key]
         sections[setting.section][field_of(setting.name)] = setting.of(command)
+    sections["model"]["gradient_checkpointing"] |= run.model.gradient_checkpointing
     return Config(**{name: replace(getattr(run, name), **values) for name, values in sections.items()})
 
 

@@ -54,9 +54,9 @@ def close_run(run: Run) -> dict[str, Any] | Stop:
         "target_iou": run.config.run.target_iou,
         "seconds_to_target": progress.target_seconds,
     }
-    run.folder.write_results(results)
     if run.world.is_main:
         write_pages(run, evaluation)
+    run.folder.write_results(results)  # last: with them, the run is complete
     return results
 
 

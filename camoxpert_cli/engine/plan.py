@@ -28,6 +28,7 @@ class Plan:
     `as_given` are the settings of a new run before they were fitted to the machine; None if a saved run is resumed.
     If the number of epochs is still to be fitted to the time, `fits_since` is when camox began, in seconds of
     `time.monotonic`.
+    A run that `saves_first` can be resumed exactly from its first step on.
     Only the dtype is missing: querying a GPU for it takes memory there, so processes do that once they compute on it.
     """
 
@@ -39,6 +40,7 @@ class Plan:
     deadline: Deadline
     as_given: Settings | None = None
     fits_since: float | None = None
+    saves_first: bool = False
 
     def going_on(self, config: Config) -> Plan:
         """Return the plan of another attempt, with these settings, from what the run has saved so far, if anything."""
@@ -60,6 +62,7 @@ class Plan:
             "deadline": None if self.deadline.end == math.inf else asdict(self.deadline),
             "as_given": self.as_given,
             "fits_since": self.fits_since,
+            "saves_first": self.saves_first,
         }
 
     @classmethod
@@ -77,4 +80,5 @@ class Plan:
             Deadline() if deadline is None else Deadline(**deadline),
             content["as_given"],
             content["fits_since"],
+            content["saves_first"],
         )

@@ -49,7 +49,7 @@ def restore(run: Run, checkpoint: Checkpoint) -> None:
     _forget_best(run, checkpoint)
     run.saver.trusts_last = run.folder.last.exists() and path.samefile(run.folder.last)
     if run.world.is_main:
-        _bring_best(run, path)
+        _check_best(run, path)
     run.state.progress = run.world.broadcast(run.state.progress)
     if run.state.progress.epoch >= run.config.train.epochs and run.state.progress.best_epoch == 0:
         raise UsageError(
@@ -177,8 +177,23 @@ def report_changes(config: Config, checkpoint: Checkpoint) -> None:
             console.say(f"Changed {change}")
 
 
-def _bring_best(run: Run, path: Path) -> None:
-    """Copy the best weights so far into the run folder, from next to `path`, or else forget the best score."""
+def copy_best(run: Run, path: Path) -> None:
+    """Copy the best weights so far into the run folder, from next to the checkpoint `path`, if they are missing.
+
+    If that fails, they are forgotten, with a warning. Every rank must call this.
+    """
+    best = run.folder.best
+    if run.world.is_main and run.state.progress.best_epoch > 0 and not best.exists():
+        try:
+            with atomic.replacing(best) as temporary:
+                shutil.copyfile(path.parent / best.name, temporary)
+        except OSError as error:
+            _forget(run, error)
+    run.state.progress = run.world.broadcast(run.state.progress)
+
+
+def _check_best(run: Run, path: Path) -> None:
+    """Forget the best score unless its weights are in the run folder or next to `path`."""
     progress, best, source = run.state.progress, run.folder.best, path.parent / run.folder.best.name
     if progress.best_epoch == 0 and not best.exists():
         return
@@ -192,12 +207,12 @@ def _bring_best(run: Run, path: Path) -> None:
         scores = (own and own.scores) or {}
         if (scores.get("epoch"), scores.get("iou")) != (progress.best_epoch, progress.best_iou):
             raise CheckpointError(f"{best} does not contain this run's best weights, of epoch {progress.best_epoch}")
-        if not best.exists():
-            with atomic.replacing(best) as temporary:
-                shutil.copyfile(source, temporary)
     except (CheckpointError, OSError) as error:
-        if progress.best_epoch == 0:  # it was damaged before this run had best weights
-            return
-        reason = error.message if isinstance(error, CheckpointError) else error
-        console.warn(f"{reason}; the best weights are chosen only from the epochs that follow")
-        progress.best_iou, progress.best_epoch = -1.0, 0
+        if progress.best_epoch > 0:  # otherwise it was damaged before this run had best weights
+            _forget(run, error)
+
+
+def _forget(run: Run, error: CheckpointError | OSError) -> None:
+    reason = error.message if isinstance(error, CheckpointError) else error
+    console.warn(f"{reason}; the best weights are chosen only from the epochs that follow")
+    run.state.progress.best_iou, run.state.progress.best_epoch = -1.0, 0

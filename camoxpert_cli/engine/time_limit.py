@@ -105,8 +105,7 @@ def find_deadline(
     if time_limit is not None:
         found.append(Deadline(began + time_limit, f"the time limit of {format_duration(time_limit)}"))
     if fit is not None:
-        length = format_duration(fit.seconds)
-        name = f"the fit of {length}" if fit.count == 1 else f"the {length} of fit {fit}"
+        name = f"the time limit of {format_duration(fit.seconds)} (--fit {fit})"
         found.append(Deadline(began + fit.seconds, name))
     if session_limit is not None:
         name = f"the session limit of {format_duration(session_limit)}"

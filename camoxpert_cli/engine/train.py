@@ -25,7 +25,7 @@ from camoxpert_cli.engine.optimizer import learning_rates
 from camoxpert_cli.engine.out_of_memory import OutOfMemory
 from camoxpert_cli.engine.outcome import Outcome
 from camoxpert_cli.engine.plan import Plan
-from camoxpert_cli.engine.restoring import report_changes, restore
+from camoxpert_cli.engine.restoring import copy_best, report_changes, restore
 from camoxpert_cli.engine.run import Run, enter_phase, prepare, renewed
 from camoxpert_cli.engine.stages import Phase
 from camoxpert_cli.engine.status import epoch_line, memory_bytes, report_step, tell_forecast
@@ -62,13 +62,12 @@ def carry_out(run: Run, plan: Plan, checkpoint: Checkpoint | None) -> Outcome:
     announce(run)
     with _explaining_errors(run), run.clock, closing(run.reporter):
         begin(run, plan.config, checkpoint)
+        make_resumable(run, plan, checkpoint)
         if plan.choice is not None:
             run.folder.write_strategy(plan.choice.to_text())
         stop = train_epochs(run)
         if stop is not None:
             return end_early(run, stop)
-        if run.state.optimizer is not None and not run.folder.last.exists():
-            run.saver.save_last()  # it was complete before, in another folder
         if run.state.progress.best_epoch == 0:
             raise TrainingError(
                 f"all epochs are complete, but no weights could be saved in {run.folder.path}",
@@ -99,6 +98,21 @@ def begin(run: Run, asked: Config, checkpoint: Checkpoint | None) -> None:
     run.folder.write_settings(to_mapping(run.config))
     if run.config.run.tensorboard and run.world.is_main:
         run.reporter.open_curves()
+
+
+def make_resumable(run: Run, plan: Plan, checkpoint: Checkpoint | None) -> None:
+    """Save before the first step if that is requested, or if the checkpoint is in another folder.
+
+    Otherwise a run that is killed before its first save would leave a folder without its state, or with a part of it.
+    """
+    phase = next((each for each in run.phases if each.end > run.state.progress.epoch), None)
+    if phase is not None:
+        enter_phase(run, phase)
+    is_new = run.state.optimizer is not None and not run.folder.last.exists()
+    if is_new and (plan.saves_first or checkpoint is not None):
+        run.saver.save_last()
+    if checkpoint is not None:
+        copy_best(run, checkpoint.path)
 
 
 def train_epochs(run: Run) -> Stop | None:
@@ -218,8 +232,8 @@ def close_epoch(run: Run, phase: Phase, scores: Scores) -> None:
     refit(run)
     run.saver.save_last()
     run.folder.write_history(progress.history)
-    console.say(epoch_line(run, row["train_loss"], scores, row["seconds"], better=better))
     tell_fit(run, planned)
+    console.say(epoch_line(run, row["train_loss"], scores, row["seconds"], better=better))
     tell_forecast(run, phase)
 
 

@@ -24,6 +24,8 @@ _OTHERS = {
     "checkpoint": "another checkpoint",
     "checkpoint_sha256": "another checkpoint",
     "data_sha256": "other images or masks",
+    "image": "another image",
+    "mask": "another mask",
     "version": "another version of camox",
 }
 
@@ -32,8 +34,8 @@ _OTHERS = {
 class Earlier:
     """Files that an earlier command made.
 
-    `kept` are complete and of the same settings and input files. `outdated` will be replaced: they are incomplete or
-    of input files with other contents, or, if that was requested, of other settings.
+    `kept` are complete and of the same settings and input files. `outdated` will be replaced: they are incomplete or,
+    if that was requested, of other settings or of input files with other contents.
     """
 
     kept: frozenset[Path] = frozenset()
@@ -68,26 +70,25 @@ def find_earlier(
     """Return which of `files`, all written by camox, are there already.
 
     A file is noted with `settings` and with the digests of its input files, the values of `files`. Raises UsageError if
-    any has other settings, unless they may be replaced (`overwrite`), because one folder would have predictions of two
-    kinds.
+    any has others, unless they may be replaced (`overwrite`): one folder would have predictions of two kinds, or lose
+    those of other images with the same names.
     """
     kept, outdated, others = set(), set(), {}
     for path, inputs in files.items():
         if not path.exists():
             continue
-        note = note_in(path)
-        made = {name: value for name, value in note.items() if name not in inputs}
-        if made != settings:
-            others[path] = made
-        if note == {**settings, **inputs} and all(inputs.values()) and is_complete(path):
+        made, wanted = note_in(path), {**settings, **inputs}
+        if made != wanted:
+            others[path] = difference(made, wanted)
+        if made == wanted and all(inputs.values()) and is_complete(path):
             kept.add(path)
         else:
             outdated.add(path)
     if others and not overwrite:
         first = next(iter(others))
         raise UsageError(
-            f"{console.counted(len(others), 'file')} in {folder} {'is' if len(others) == 1 else 'are'} from another "
-            f"checkpoint or other options: {first} {difference(others[first], settings)}",
+            f"{console.counted(len(others), 'file')} in {folder} {'is' if len(others) == 1 else 'are'} from other "
+            f"images, another checkpoint or other options: {first} {others[first]}",
             f"{hint}, or add --overwrite to replace them",
         )
     return Earlier(frozenset(kept), frozenset(outdated))

@@ -69,7 +69,8 @@ def decide(resolved: Resolved, checkpoint: Checkpoint | None = None, began: floa
         choice = _choose(resolved, placement, checkpoint)
         if choice is not None:
             placement = replace(placement, strategy=choice.strategy)
-    return Plan(resolved.config, folder, source, placement, choice, deadline, as_given, fits_since)
+    saves_first = bool(run.continue_)
+    return Plan(resolved.config, folder, source, placement, choice, deadline, as_given, fits_since, saves_first)
 
 
 def given(config: Config) -> Config:

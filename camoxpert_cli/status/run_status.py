@@ -19,7 +19,7 @@ from camoxpert_cli.engine.phases import build_phases
 from camoxpert_cli.engine.stages import Phase, keep_unfrozen
 from camoxpert_cli.errors import ConfigError
 from camoxpert_cli.regular_file import read_regular
-from camoxpert_cli.run_folder import BEST, CHECKPOINTS, LAST, RunFolder
+from camoxpert_cli.run_folder import BEST, CHECKPOINTS, RunFolder
 from camoxpert_cli.status.in_use import is_in_use
 from camoxpert_cli.status.log_end import read_log_end
 from camoxpert_cli.status.remaining import Remaining, remaining
@@ -108,7 +108,7 @@ def read_status(folder: RunFolder) -> RunStatus:
     history = max(() if last is None else last.history, rows_of(_json(folder.history)), key=len)
     done = max([position[0], *(row["epoch"] for row in history[-1:])])
     # Whoever keeps the best weights alone has a complete run; one that is being extended has no scores.
-    complete = _is_scored(folder) and (epochs is None or done >= epochs or LAST not in checkpoints)
+    complete = folder.is_complete(done, epochs or 0)
     if complete:
         position = (epochs or done, 0)
     ahead = saved if running is False and not complete else position
@@ -143,11 +143,6 @@ def _first_valid(*settings: Mapping[str, Any] | None) -> Config | None:
         except ConfigError:  # damaged, or of a later version
             continue
     return None
-
-
-def _is_scored(folder: RunFolder) -> bool:
-    results = _json(folder.results)
-    return isinstance(results, dict) and {"validation", "tests", "epoch"} <= results.keys()  # not of `camox eval`
 
 
 def _json(path: Path) -> Any:

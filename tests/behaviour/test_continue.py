@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import shutil
+import sys
 from pathlib import Path
 from typing import Any
 
+import pytest
 from typer.testing import CliRunner
 
 from camoxpert_cli.app import app
@@ -45,6 +47,27 @@ def test_an_unfinished_run(tiny_data: Path, plain_run: RunFolder, tmp_path: Path
         "run": {**start["as_given"]["run"], "checkpoint_dir": str(plain_run.path)},
     }
     assert [read_checkpoint(folder / name)["start"] for name in ("last.pth", "best_model.pth")] == [start] * 2
+
+
+@pytest.mark.parametrize("elsewhere", [False, True], ids=["from scratch", "from a checkpoint"])
+def test_killed_before_the_first_step(
+    tiny_data: Path, plain_run: RunFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, elsewhere: bool
+) -> None:
+    """All that the run needs has been saved, and the same command ends as if nothing had happened."""
+    folder, source = tmp_path / "run", {}
+    if elsewhere:
+        source = {"resume_from": str(copy_of(plain_run, tmp_path / "source") / "last.pth")}
+    with monkeypatch.context() as patch:
+        patch.setattr("camoxpert_cli.engine.train.train_epochs", lambda run: sys.exit(9))
+        assert train(tiny_data, folder, **source).exit_code == 9
+    progress = read_checkpoint(folder / "last.pth")["training"]["progress"]
+    assert (progress["epoch"], progress["samples"]) == ((1, 6) if elsewhere else (0, 0))
+    done = train(tiny_data, folder, **source)
+
+    assert done.exit_code == 0, done.output
+    assert f"Continuing the run in {folder} (--continue)" in " ".join(done.stderr.split())
+    # The log of a run that began elsewhere stayed there.
+    assert differing(folder, plain_run.path) == (["log"] if elsewhere else [])
 
 
 def test_a_complete_run(tiny_data: Path, plain_run: RunFolder, tmp_path: Path) -> None:

@@ -20,7 +20,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from camoxpert_cli import __version__, run_folder
-from camoxpert_cli.errors import TrainingError, UsageError
+from camoxpert_cli.errors import PeerLostError, TrainingError, UsageError
 from camoxpert_cli.run_folder import RunFolder, default_path, make_default, versions
 
 FILES = ["history.json", "last.pth", "previous.pth", "best_model.pth", "results.json"]
@@ -363,7 +363,8 @@ def test_waiting_for_the_lock(tmp_path: Path, capsys: pytest.CaptureFixture[str]
     with ThreadPoolExecutor(1) as pool:
         pool.submit(hold)
         assert held.wait(60)
-        with pytest.raises(UsageError, match="another process is using"), second.locked(wait=0.01):
+        refused = pytest.raises(PeerLostError, match=r"another process is using .*, still after 0\.01 s")
+        with refused, second.locked(wait=0.01):
             pass
         threading.Timer(0.05, free.set).start()
         with second.locked(wait=60):

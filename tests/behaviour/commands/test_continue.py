@@ -161,7 +161,7 @@ def test_predictions_of_two_kinds_are_not_mixed(options: list[str], difference: 
         another_checkpoint()
     refused = run([*PREDICT, *options], "--continue", code=2)
 
-    assert "2 files in maps are from another checkpoint or other options: maps/0.png" in refused.stderr
+    assert "2 files in maps are from other images, another checkpoint or other options: maps/0.png" in refused.stderr
     assert difference in refused.stderr
     assert "--overwrite" in refused.stderr
     assert files("maps") == before
@@ -191,7 +191,10 @@ def test_predictions_that_say_nothing() -> None:
     path.write_bytes(content[:at] + content[at + 12 + int.from_bytes(content[at : at + 4], "big") :])
     refused = run(PREDICT, "--continue", code=2)
 
-    assert "1 file in maps is from another checkpoint or other options: maps/0.png does not say" in refused.stderr
+    assert (
+        "1 file in maps is from other images, another checkpoint or other options: maps/0.png does not"
+        in refused.stderr
+    )
     run(PREDICT, "--continue", "--overwrite")
     assert path.read_bytes() == content
 
@@ -210,7 +213,7 @@ def test_files_of_others_are_not_kept() -> None:
 
 
 def test_an_image_that_was_replaced() -> None:
-    """By one of the same size, name and time: its prediction is made again, and so is one that was cut off."""
+    """By one of the same size, name and time: its prediction is replaced on request; one that was cut off always is."""
     run(PREDICT)
     whole = files("maps")
     photo, cut = Path("photos", "0.bmp"), Path("maps", "1.png")
@@ -218,14 +221,16 @@ def test_an_image_that_was_replaced() -> None:
     photo.write_bytes(before[:-300] + bytes(300))
     os.utime(photo, ns=(status.st_atime_ns, status.st_mtime_ns))
     cut.write_bytes(cut.read_bytes()[:-20])
-    outcome = run(PREDICT, "--continue")
+    refused = run(PREDICT, "--continue", code=2)
+    assert "maps/0.png was made with another image" in " ".join(refused.stderr.split())
+    outcome = run(PREDICT, "--continue", "--overwrite")
 
     assert photo.stat().st_size == status.st_size
     assert f"Kept 1 of {TEST_IMAGES} predictions" in outcome.stderr
     changed = files("maps")
     assert {name for name in whole if changed[name] != whole[name]} == {"0.png"}
     photo.write_bytes(before)
-    run(PREDICT, "--continue")
+    run(PREDICT, "--continue", "--overwrite")
     assert files("maps") == whole
 
 
@@ -436,7 +441,10 @@ def test_saved_predictions_of_two_kinds_are_not_mixed() -> None:
     before = files("maps")
     refused = run(SAVED, "--continue", code=2)
 
-    assert f"{TEST_IMAGES} files in maps/{TEST_SET} are from another checkpoint or other options" in refused.stderr
+    assert (
+        f"{TEST_IMAGES} files in maps/{TEST_SET} are from other images, another checkpoint or other options"
+        in refused.stderr
+    )
     assert "was made with another command" in refused.stderr
     assert files("maps") == before
     run(SAVED, "--continue", "--overwrite")

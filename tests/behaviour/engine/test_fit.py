@@ -142,7 +142,7 @@ def test_several_sessions(tiny_data: Path, tmp_path: Path, machine: Machine, fit
     chosen, ends = numbers(outcome.config), [machine.now]
     for session in range(1, count):
         assert outcome.stop is not None
-        assert outcome.stop.reason.startswith(f"stopped by the {format_duration(length)} of fit ")
+        assert outcome.stop.reason.startswith(f"stopped by the time limit of {format_duration(length)} (--fit ")
         machine.now = began = session * 1000.0
         outcome = resumed(tmp_path / "run", machine)
         ends.append(machine.now - began)
@@ -224,7 +224,8 @@ def test_too_short(tiny_data: Path, tmp_path: Path, machine: Machine) -> None:
     outcome = train(fitted_plan(tiny_data, tmp_path / "run", length, **RECIPE))
 
     assert caught.value.message == (
-        "the fit of 1m10s is too short: on this machine, the shortest run of this kind, 2 epochs (1 + 1), the last one "
+        "the time limit of 1m10s (--fit 1m10s) is too short: on this machine, the shortest run of this kind, "
+        "2 epochs (1 + 1), the last one "
         f"with 4 of 8 images, takes {length}"
     )
     assert left == []

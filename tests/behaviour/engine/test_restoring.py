@@ -15,6 +15,7 @@ from torch.amp.grad_scaler import GradScaler
 
 from camoxpert_cli.checkpoints.format import Checkpoint, CheckpointContent, read_checkpoint, write_checkpoint
 from camoxpert_cli.engine import build
+from camoxpert_cli.engine.restoring import copy_best
 from camoxpert_cli.engine.run import Run, enter_phase, prepare
 from camoxpert_cli.engine.train import begin, close_epoch, train, train_epochs
 from camoxpert_cli.errors import CheckpointError, UsageError
@@ -232,6 +233,7 @@ def test_best_weights_move_to_another_folder(saved: Checkpoint, tiny_data: Path,
     """Resumed into a new folder, a run has its best weights there, though no later epoch is better."""
     source = with_best(saved, tmp_path / "source", epoch=1, iou=2.0)
     run = restored(tiny_data, tmp_path / "run", source, epochs=3)
+    copy_best(run, source.path)
     disk = run.saver.write = Disk()
     close_epoch(run, run.phases[-1], Scores({"iou": 0.9, "dice": 0.0, "mae": 1.0}))
 
@@ -340,6 +342,7 @@ def test_from_best_model(
     assert differences(dict(run.state.network.state_dict()), dict(content["network"])) == []
 
     enter_phase(run, run.phases[-1])
+    copy_best(run, source)
     disk = run.saver.write = Disk()
     close_epoch(run, run.phases[-1], Scores({"iou": content["scores"]["iou"], "dice": 0.0, "mae": 1.0}))
     assert run.folder.best.read_bytes() == source.read_bytes()

@@ -26,7 +26,7 @@ def test_a_worker_is_killed(tiny_data: Path, tmp_path: Path) -> None:
     code, output = run(launcher, GLOO_SOCKET_IFNAME="lo", **killed)
 
     assert code == 0, output
-    assert f"Continuing the run in {folder} (TORCHELASTIC_RESTART_COUNT is set)" in " ".join(output.split())
+    assert f"Continuing the run in {folder} (TORCHELASTIC_MAX_RESTARTS is set)" in " ".join(output.split())
     assert re.search("0 epochs complete, [48] images into epoch 1", output)  # rank 0 may have saved the step
     assert steps(folder) == [(1, 4), (1, 8)]
     assert [row["epoch"] for row in history(folder)] == [1]

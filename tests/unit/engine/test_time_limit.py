@@ -55,10 +55,10 @@ def test_limits_from_process_and_session(monkeypatch: pytest.MonkeyPatch) -> Non
 @pytest.mark.parametrize(
     ("fit", "limit", "left", "name"),
     [
-        ("9h", None, 9 * 3600, "the fit of 9h"),
-        ("3x30m", None, 1800, "the 30m of fit 3x30m"),
+        ("9h", None, 9 * 3600, "the time limit of 9h (--fit 9h)"),
+        ("3x30m", None, 1800, "the time limit of 30m (--fit 3x30m)"),
         ("9h", 3600, 3600, "the time limit of 1h"),
-        ("30m", 3600, 1800, "the fit of 30m"),
+        ("30m", 3600, 1800, "the time limit of 30m (--fit 30m)"),
     ],
 )
 def test_a_fit_is_a_limit_of_each_session(fit: str, limit: int | None, left: int, name: str) -> None:

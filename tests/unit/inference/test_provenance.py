@@ -36,14 +36,13 @@ def test_views_are_told_apart(tta: str, text: str) -> None:
 
 
 def test_what_is_kept(tmp_path: Path) -> None:
-    """Files that say the same settings and the same inputs; those of another input, or cut off, are outdated."""
+    """Files that say the same settings and the same inputs; those that are cut off are outdated."""
     same = prediction(tmp_path / "same.png", {**SETTINGS, **INPUTS})
     cut = prediction(tmp_path / "cut.jpg", {**SETTINGS, **INPUTS})
     cut.write_bytes(cut.read_bytes()[:-1])
-    other = prediction(tmp_path / "other.png", {**SETTINGS, "image": "another"})
-    files: dict[Path, Note] = dict.fromkeys((same, cut, other, tmp_path / "none.png"), INPUTS)
+    files: dict[Path, Note] = dict.fromkeys((same, cut, tmp_path / "none.png"), INPUTS)
 
-    assert earlier(files, tmp_path) == Earlier(frozenset([same]), frozenset([cut, other]))
+    assert earlier(files, tmp_path) == Earlier(frozenset([same]), frozenset([cut]))
 
 
 def test_an_input_that_cannot_be_read(tmp_path: Path) -> None:
@@ -54,7 +53,13 @@ def test_an_input_that_cannot_be_read(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "note", [NO_NOTE, {**SETTINGS, **INPUTS, "checkpoint": "ef56"}, {**SETTINGS, **INPUTS, "more": 1}]
+    "note",
+    [
+        NO_NOTE,
+        {**SETTINGS, **INPUTS, "checkpoint": "ef56"},
+        {**SETTINGS, **INPUTS, "more": 1},
+        {**SETTINGS, "image": "of another folder"},
+    ],
 )
 def test_files_of_other_settings(tmp_path: Path, note: Note) -> None:
     """They are refused, with their number and one of them, unless they may be replaced."""
@@ -62,7 +67,8 @@ def test_files_of_other_settings(tmp_path: Path, note: Note) -> None:
     others = [prediction(tmp_path / f"{name}.png", note) for name in "12"]
     files: dict[Path, Note] = dict.fromkeys((same, *others), INPUTS)
     with pytest.raises(
-        UsageError, match=f"2 files in {tmp_path} are from another checkpoint or other options: .*1.png"
+        UsageError,
+        match=f"2 files in {tmp_path} are from other images, another checkpoint or other options: .*1.png",
     ):
         earlier(files, tmp_path)
 

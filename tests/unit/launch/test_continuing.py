@@ -25,6 +25,7 @@ from camoxpert_cli.config.schema import SETTINGS
 from camoxpert_cli.engine.plan import Plan
 from camoxpert_cli.engine.run import _start_of
 from camoxpert_cli.errors import UsageError
+from camoxpert_cli.launch import autobatch
 from camoxpert_cli.launch.continuing import Found, find_run, why_continue
 from camoxpert_cli.launch.decide import decide
 from camoxpert_cli.parallel.world import World
@@ -72,6 +73,11 @@ def find(resolved: Resolved, folder: Path) -> Found:
     return find_run(resolved, RunFolder(folder), World(), REASON)
 
 
+def continuing(resolved: Resolved) -> Resolved:
+    """With what says that the run may be killed at any moment, and has to save before its first step."""
+    return replace(resolved, config=replace(resolved.config, run=replace(resolved.config.run, continue_=True)))
+
+
 def batches(found: Found) -> tuple[int, int, int, int | str | None]:
     config = found.resolved.config
     return config.train.batch_size, config.stage2_batch_size, config.train.accumulation_steps, config.run.gpus
@@ -82,7 +88,7 @@ def test_nothing_there(tmp_path: Path) -> None:
     resolved = command(tmp_path)
     (tmp_path / "config.yaml").touch()
 
-    assert find(resolved, tmp_path / "missing") == find(resolved, tmp_path) == Found(resolved)
+    assert find(resolved, tmp_path / "missing") == find(resolved, tmp_path) == Found(continuing(resolved))
 
 
 def test_not_asked(tmp_path: Path) -> None:
@@ -95,13 +101,14 @@ def test_not_asked(tmp_path: Path) -> None:
 
 def test_the_same_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """It resumes from the newest checkpoint with the settings of the run, and says so."""
-    plan = save(tmp_path, command(tmp_path))
-    found = find(command(tmp_path), tmp_path)
+    resolved = command(tmp_path)
+    plan = save(tmp_path, resolved)
+    found = find(resolved, tmp_path)
 
     assert found.checkpoint is not None
     assert found.checkpoint.path == tmp_path / "last.pth"
     assert found.outcome is None
-    assert found.resolved.config == plan.config
+    assert found.resolved.config == continuing(replace(resolved, config=plan.config)).config
     assert f"Continuing the run in {tmp_path} (--continue)" in " ".join(capsys.readouterr().err.split())
 
 
@@ -149,7 +156,7 @@ def test_back_on_the_first_number_of_processes(tmp_path: Path) -> None:
     write_verified(tmp_path / "last.pth", content)
 
     assert (config.train.batch_size, config.train.accumulation_steps) == (4, 2)
-    assert find(resolved, tmp_path).resolved.config == first
+    assert find(resolved, tmp_path).resolved.config == continuing(replace(resolved, config=first)).config
 
 
 def test_a_number_that_does_not_divide(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -241,12 +248,12 @@ def test_a_complete_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> N
 
 
 def test_ranks(tmp_path: Path) -> None:
-    """Rank 0 decides for all; one that a fresh agent of torchrun started learns that the run is to be continued."""
+    """Rank 0 decides for all; one that was started without the scheduler's variables learns it from there."""
     resolved = command(tmp_path)
     save(tmp_path, resolved)
 
     def find_here(world: World) -> Found:
-        return find_run(resolved, RunFolder(tmp_path), world, None if world.is_main else "restarted")
+        return find_run(resolved, RunFolder(tmp_path), world, "restarted" if world.is_main else None)
 
     found = in_threads(2, find_here)
     assert [None if each.checkpoint is None else each.checkpoint.path for each in found] == [tmp_path / "last.pth"] * 2
@@ -297,7 +304,7 @@ def test_when_it_is_the_default(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """If a scheduler runs the command, unless that is turned off; without a name for the folder it only warns."""
-    for name in ("TORCHELASTIC_RESTART_COUNT", "SLURM_JOB_ID", "SKYPILOT_TASK_ID", "JOB_COMPLETION_INDEX"):
+    for name in ("TORCHELASTIC_MAX_RESTARTS", "SLURM_JOB_ID", "SKYPILOT_TASK_ID", "JOB_COMPLETION_INDEX"):
         monkeypatch.delenv(name, raising=False)
     assert why_continue(command(tmp_path)) is None
     assert why_continue(command(tmp_path, **{"continue": True})) == REASON
@@ -343,3 +350,114 @@ def test_every_setting_of_the_machine_is_known() -> None:
 
     assert {"train.batch_size", "train.epochs", "run.checkpoint_dir"} & (_NO_EFFECT | _ROUNDING) == set()
     assert SETTINGS.keys() >= (_NO_EFFECT | _ROUNDING)
+
+
+def test_all_gpus(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`--gpus all` asks for as many as there are, now as when the run was started."""
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    monkeypatch.setattr(autobatch, "is_measured", lambda device: False)
+    save(tmp_path, command(tmp_path, gpus="all", device="cuda"))
+
+    assert find(command(tmp_path, gpus="all", device="cuda"), tmp_path).checkpoint is not None
+    assert find(command(tmp_path, device="cpu"), tmp_path).checkpoint is not None
+    with pytest.raises(UsageError, match=r"train\.batch_size is 4 there and 3 in this command"):
+        find(command(tmp_path, gpus="all", device="cuda", batch_size=3), tmp_path)
+
+
+def test_less_memory(tmp_path: Path) -> None:
+    """Smaller batches per GPU with as many accumulation steps more, and activation checkpointing, are taken over."""
+    save(tmp_path, command(tmp_path))
+    smaller = {"batch_size": 2, "stage2_batch_size": 1, "accumulation_steps": 2, "gradient_checkpointing": True}
+    found = find(command(tmp_path, **smaller), tmp_path)
+
+    assert batches(found) == (2, 1, 2, None)
+    assert found.resolved.config.model.gradient_checkpointing
+
+
+def test_a_run_that_was_extended(tmp_path: Path) -> None:
+    """The command that started it continues it, and so does the one that asks for what it is now."""
+    save(tmp_path, command(tmp_path))
+    content = torch.load(tmp_path / "last.pth", weights_only=True)
+    content["config"]["train"]["epochs"] = 9
+    write_verified(tmp_path / "last.pth", content)
+
+    for epochs in (EPOCHS, 9):
+        assert find(command(tmp_path, epochs=epochs), tmp_path).resolved.config.train.epochs == 9
+    with pytest.raises(UsageError, match=r"train\.epochs is 3 there and 8 in this command"):
+        find(command(tmp_path, epochs=8), tmp_path)
+
+
+def test_other_backbone_weights(tmp_path: Path) -> None:
+    """A file of another name makes another run; the same file may be in another folder of another machine."""
+    first, copy, other = tmp_path / "a" / "w.pth", tmp_path / "b" / "w.pth", tmp_path / "b" / "v.pth"
+    folder = tmp_path / "run"
+    save(folder, command(folder, backbone_weights=str(first), pretrained=True))
+
+    assert find(command(folder, backbone_weights=str(copy), pretrained=True), folder).checkpoint is not None
+    with pytest.raises(UsageError, match=r"model\.backbone_weights is .*w\.pth there and .*v\.pth in this command"):
+        find(command(folder, backbone_weights=str(other), pretrained=True), folder)
+
+
+def test_a_complete_run_with_other_images(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """They are looked at if their path is another one; those of the run need not even be there any more."""
+    save(tmp_path, command(tmp_path), epoch=EPOCHS, samples=0, results=True)
+    looked: list[str] = []
+    monkeypatch.setattr(
+        "camoxpert_cli.launch.continuing.open_data", lambda data, *rest: looked.extend(data.dataset_path)
+    )
+    monkeypatch.setattr("camoxpert_cli.launch.continuing.check_images", lambda *arguments: True)
+    assert find(command(tmp_path), tmp_path).outcome is not None
+    assert looked == []
+
+    assert find(command(tmp_path, dataset_path=["/elsewhere"]), tmp_path).outcome is not None
+    assert looked == ["/elsewhere"]
+
+
+def test_a_complete_run_without_gpus(tmp_path: Path) -> None:
+    """Its results are there on a machine that could not train it."""
+    resolved = command(tmp_path)
+    save(tmp_path, resolved, epoch=EPOCHS, samples=0, results=True)
+
+    assert find(command(tmp_path, device="cuda", gpus=4), tmp_path).outcome is not None
+
+
+def test_a_complete_run_of_which_the_best_weights_are_left(tmp_path: Path) -> None:
+    """It is complete, and not continued from its best epoch; with an older checkpoint beside it, it is not."""
+    resolved = command(tmp_path)
+    save(tmp_path, resolved, results=True)
+    (tmp_path / "last.pth").rename(tmp_path / "best_model.pth")
+    assert find(resolved, tmp_path).outcome is not None
+
+    (tmp_path / "best_model.pth").rename(tmp_path / "previous.pth")
+    assert find(resolved, tmp_path).outcome is None
+
+
+def test_a_checkpoint_in_the_own_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A command that says from where to resume does so in a job of a scheduler, too."""
+    monkeypatch.setenv("SLURM_JOB_ID", "7")
+    last, elsewhere = tmp_path / "last.pth", tmp_path / "other" / "last.pth"
+
+    assert why_continue(command(tmp_path, resume_from=str(last))) is None
+    assert why_continue(command(tmp_path, resume_from=str(last), **{"continue": True})) == REASON
+    assert why_continue(command(tmp_path, resume_from=str(elsewhere))) == "SLURM_JOB_ID is set"
+
+
+def test_one_warning_of_a_missing_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """By the first process that torchrun started."""
+    resolved = command(tmp_path)
+    unnamed = replace(resolved, config=replace(resolved.config, run=replace(resolved.config.run, checkpoint_dir=None)))
+    for name, value in {"TORCHELASTIC_RUN_ID": "x", "TORCHELASTIC_MAX_RESTARTS": "3", "RANK": "1"}.items():
+        monkeypatch.setenv(name, value)
+
+    assert why_continue(unnamed) is None
+    assert capsys.readouterr().err == ""
+
+
+def test_it_saves_first(tmp_path: Path) -> None:
+    """A run that may be killed at any moment; others save when it is due."""
+    found = find(command(tmp_path / "a"), tmp_path / "a")
+
+    assert decide(found.resolved).saves_first
+    assert not decide(command(tmp_path / "b")).saves_first

@@ -68,7 +68,7 @@ def test_a_new_run_is_fitted(tmp_path: Path) -> None:
     unlimited = decide(quickstart(tmp_path / "run"), began=100.0)
 
     assert (new.fits_since, saved.fits_since, unlimited.fits_since) == (100.0, None, None)
-    assert new.deadline == saved.deadline == Deadline(280.0, "the 3m of fit 2x3m")
+    assert new.deadline == saved.deadline == Deadline(280.0, "the time limit of 3m (--fit 2x3m)")
     assert Plan.from_mapping(json.loads(json.dumps(new.to_mapping()))) == new
 
 
