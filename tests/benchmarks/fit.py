@@ -37,7 +37,7 @@ _GAP = 3.0
 
 
 class Ended(NamedTuple):
-    """A run: seconds of its process, epochs, the learning rate of its last step, its best IoU, and its table's note."""
+    """A run: seconds of its process, epochs, the rate of its last step, its best IoU, and whether it was complete."""
 
     seconds: float
     epochs: float
@@ -61,7 +61,8 @@ def main() -> None:
     limit = float(parse_duration(asked.time))
     for recipe in asked.recipes.split(","):
         print(f"{recipe:<12}seed {'':<8}{'seconds':>8}{'of time':>9}{'epochs':>8}{'last lr':>10}{'IoU':>8}", flush=True)
-        fitted, cut = [], []
+        fitted: list[Ended] = []
+        cut: list[Ended] = []
         for seed in range(asked.seeds):
             for way, found in (("fit", fitted), ("time-limit", cut)):
                 found.append(train(recipe, seed, way, asked.time))
