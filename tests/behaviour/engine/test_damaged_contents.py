@@ -116,7 +116,7 @@ WRONG: list[tuple[str, Any, str]] = [
     (
         "training.progress.samples",
         10**6,
-        "training.progress.samples is 1000000, expected at most 8, the number of images in epoch 1",
+        "training.progress.samples is 1000000, expected at most 8, the number of images in epoch 3",
     ),
     ("training.progress.epoch", 10**6, "training.progress.epoch is 1000000, expected 2"),
     ("training.progress.epoch", True, "training.progress.epoch is True, expected an integer"),
