@@ -19,6 +19,7 @@ from camoxpert_cli.data.pairs import Pair
 from camoxpert_cli.data.reading import status_of
 from camoxpert_cli.data.split import by_name, hold_out
 from camoxpert_cli.data.synthetic import write_dataset
+from camoxpert_cli.engine.baselines import score_baselines
 from camoxpert_cli.engine.phases import build_phases
 from camoxpert_cli.engine.seed import seed_weights
 from camoxpert_cli.errors import CheckpointError, DataError, UsageError
@@ -50,6 +51,11 @@ class RunData:
     def digest(self) -> str:
         """Digest of the training images' names and file sizes: a run never resumes with others. Raises DataError."""
         return _digest(self.train)
+
+    @cached_property
+    def baselines(self) -> dict[str, float]:
+        """Mean IoU of the non-learned baselines on generated validation images; empty for others."""
+        return score_baselines(self.validation) if self.generated else {}
 
     @cached_property
     def full_digest(self) -> str:

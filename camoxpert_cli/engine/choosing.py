@@ -23,7 +23,7 @@ from camoxpert_cli.engine.stopping import Stop
 from camoxpert_cli.errors import Interrupted, TrainingError, UsageError
 
 # Part of a session for which each kind of phase is measured, and seconds at most.
-_SHARE, _MOST = 0.01, 30.0
+_SHARE, _MOST = 0.005, 30.0
 # Enough epochs for every kind of phase to have some.
 _MANY = 1000
 # A session that is suggested is longer by this factor than the measurements say.

@@ -12,7 +12,6 @@ from camoxpert_cli.checkpoints.load import network_of
 from camoxpert_cli.config.parse import NO_TTA
 from camoxpert_cli.config.resolve import to_mapping
 from camoxpert_cli.data.pairs import Pair
-from camoxpert_cli.data.reading import read_pair
 from camoxpert_cli.engine.run import Run
 from camoxpert_cli.engine.stopping import Stop
 from camoxpert_cli.errors import DataError
@@ -20,22 +19,10 @@ from camoxpert_cli.evaluation.output import per_image_csv
 from camoxpert_cli.evaluation.results import Evaluation, ScoredSet
 from camoxpert_cli.evaluation.score import Scoring
 from camoxpert_cli.evaluation.test_sets import scoring_workers, show_image
-from camoxpert_cli.metrics.baselines import (
-    all_foreground_iou,
-    colour_threshold_iou,
-    local_variance_iou,
-    orientation_energy_iou,
-)
 from camoxpert_cli.metrics.image_scores import score_image
 from camoxpert_cli.model.camoxpert import CamoXpert
 
 VALIDATION = "validation"
-BASELINES = {
-    "all foreground": all_foreground_iou,
-    "best color threshold": colour_threshold_iou,
-    "best local variance": local_variance_iou,
-    "best orientation energy": orientation_energy_iou,
-}
 
 
 def close_run(run: Run) -> dict[str, Any] | Stop:
@@ -49,7 +36,7 @@ def close_run(run: Run) -> dict[str, Any] | Stop:
         **evaluation.about,
         "validation": scored.pop(VALIDATION),
         "tests": scored,
-        "baselines": score_baselines(run.data.validation) if run.data.generated else {},
+        "baselines": run.data.baselines,
         "seconds": round(progress.seconds, 1),
         "target_iou": run.config.run.target_iou,
         "seconds_to_target": progress.target_seconds,
@@ -118,9 +105,3 @@ def write_pages(run: Run, evaluation: Evaluation) -> None:
             write_training_curves(folder.curves, history, MEASURE_WORDS)
     except OSError as error:
         console.warn(f"{error.filename} cannot be written: {error.strerror}; the scores are in {folder.results}")
-
-
-def score_baselines(pairs: list[Pair]) -> dict[str, float]:
-    """Return the mean IoU of the non-learned baselines on the validation images."""
-    images = [(image, mask * 255) for image, mask in (read_pair(pair.image, pair.mask) for pair in pairs)]
-    return {name: baseline(images) for name, baseline in BASELINES.items()}

@@ -143,11 +143,11 @@ def _measure_closing(run: Run) -> float | Stop:
             if isinstance(speed, Stop):
                 return speed
             rest += speed * (len(pairs) - len(_part(run, pairs)))
-    few = replace(
-        data,
-        validation=list(_part(run, data.validation)),
-        tests={name: tuple(_part(run, pairs)) for name, pairs in data.tests.items()},
-    )
+    few = data
+    if rest:
+        tests = {name: tuple(_part(run, pairs)) for name, pairs in data.tests.items()}
+        few = replace(data, validation=list(_part(run, data.validation)), tests=tests)
+    _ = few.baselines  # computed once
     run.data, run.feed = few, feed.of(few)
     started = run.clock.now()
     results = close_run(run)

@@ -2,7 +2,7 @@
 
     python -m tests.benchmarks [--out FILE.md] [--only step,loader] [--quick]
 
-Takes about 50 minutes on two cores, during which the machine should do nothing else. A script that fails leaves a row
+Takes about an hour on two cores, during which the machine should do nothing else. A script that fails leaves a row
 that says so, and the exit code is 1. The table is written anew after each script. --quick runs each at its smallest, to
 see that all of them work: its figures mean nothing.
 """
@@ -35,7 +35,7 @@ SCRIPTS = {
     "overhead": "--pairs 1 --backbone test_resnet --img-size 64 --pictures 8",
     "step": _SMALL_STEP,
     "ddp": f"{_SMALL_STEP} --steps 1",
-    "fit": "--seeds 1 --time 1m",
+    "fit": "--seeds 1 --time 1m --recipes quickstart",
 }
 _VERSIONS = ("camox", "python", "torch", "timm", "opencv-python-headless", "numpy")
 

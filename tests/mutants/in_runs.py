@@ -233,9 +233,9 @@ MUTANTS = [
     ),
     # What came out.
     Mutant(
-        "engine/closing.py",
-        "score_baselines(run.data.validation)",
-        "score_baselines(run.data.train)",
+        "engine/build.py",
+        "score_baselines(self.validation)",
+        "score_baselines(self.train)",
         "unit/engine/test_closing.py::test_baselines_are_of_the_held_out_images",
     ),
     Mutant(

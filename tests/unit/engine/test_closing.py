@@ -13,7 +13,8 @@ import pytest
 
 from camoxpert_cli.config.resolve import resolve
 from camoxpert_cli.data.pairs import Pair
-from camoxpert_cli.engine import closing
+from camoxpert_cli.engine import baselines, closing
+from camoxpert_cli.engine.build import RunData
 from camoxpert_cli.engine.closing import close_run
 from camoxpert_cli.metrics.baselines import all_foreground_iou
 from camoxpert_cli.parallel.world import World
@@ -37,7 +38,7 @@ def test_baselines_are_of_the_held_out_images(tmp_path: Path, monkeypatch: pytes
     progress = SimpleNamespace(seconds=12.34, target_seconds=3.5)
     run: Any = SimpleNamespace(
         state=SimpleNamespace(progress=progress),
-        data=SimpleNamespace(train=[train], validation=[held_out], generated=generated),
+        data=RunData((), [train], [held_out], {}, generated),
         config=resolve("quickstart", {"run.target_iou": "0.5"}).config,
         folder=RunFolder(tmp_path),
         world=replace(World(), rank=0),
@@ -46,7 +47,7 @@ def test_baselines_are_of_the_held_out_images(tmp_path: Path, monkeypatch: pytes
     evaluation = SimpleNamespace(about={"epoch": 2}, sets=scored)
     monkeypatch.setattr(closing, "score_best", lambda run: evaluation)
     monkeypatch.setattr(closing, "write_pages", lambda run, evaluation: None)
-    monkeypatch.setattr(closing, "BASELINES", {"all foreground": all_foreground_iou})
+    monkeypatch.setattr(baselines, "BASELINES", {"all foreground": all_foreground_iou})
 
     assert close_run(run) == {
         "epoch": 2,
