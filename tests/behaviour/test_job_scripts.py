@@ -24,7 +24,7 @@ REQUEUED = -15  # by SIGTERM, as Slurm ends a script that requeues its own job
 def test_a_job_ends_when_its_run_is_complete(tiny_data: Path, tmp_path: Path) -> None:
     """Signaled ahead of its end, it is requeued and goes on; old Slurm does not set the time limit, and is asked."""
     write_preset(tmp_path / "tiny.yaml", tiny_run(tiny_data, tmp_path))
-    script = changed(one_node(), {DATASET: "--preset tiny.yaml"})
+    script = changed(one_node(), {DATASET: "--preset tiny.yaml", "--gpus all ": ""})
     end = str(int(time.time()) + 3600)
     signaled = sabotage(tmp_path / "a", 0, 3, kill("self", "SIGUSR1"))
     (first, said), (last, then) = run_job(

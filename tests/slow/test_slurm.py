@@ -126,6 +126,7 @@ def test_a_job_is_requeued_at_its_time_limit(tiny_data: Path, tmp_path: Path) ->
     changes = {
         DATASET: "--preset tiny.yaml",
         "#SBATCH --gpus-per-node=4\n": "",
+        "--gpus all ": "",
         "--cpus-per-task=32": "--cpus-per-task=2",
         "--time=12:00:00": "--time=2",
         "#SBATCH --signal=USR1@120\n": "",  # at once, for a job of two minutes

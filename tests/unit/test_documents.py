@@ -256,7 +256,7 @@ def test_command_lines_are_found() -> None:
     assert {"train --preset quickstart", "doctor", "doctor --preset kaggle-2xT4"} <= set(read)
     assert "check-data /kaggle/input/cod10k-dataset/COD10K-v3 --write-clean clean.json" in read
     assert "resume runs/first" in read
-    job = "--dataset-path=/data/COD10K-v3 --checkpoint-dir=/runs/first --continue --unfinished-exit-code=85"
+    job = "--dataset-path=/data/COD10K-v3 --gpus=all --checkpoint-dir=/runs/first --continue --unfinished-exit-code=85"
     assert f"train {job}" in read  # of Kubernetes
     assert f"train {job.replace('=', ' ')}" in read  # of SkyPilot
     slurm = "train --dataset-path /data/COD10K-v3 --checkpoint-dir runs/first --continue"
