@@ -259,8 +259,9 @@ def test_command_lines_are_found() -> None:
     job = "--dataset-path=/data/COD10K-v3 --gpus=all --checkpoint-dir=/runs/first --continue --unfinished-exit-code=85"
     assert f"train {job}" in read  # of Kubernetes
     assert f"train {job.replace('=', ' ')}" in read  # of SkyPilot
-    slurm = "train --dataset-path /data/COD10K-v3 --checkpoint-dir runs/first --continue"
-    assert {f"{slurm} --unfinished-exit-code 85", slurm, "status runs/first --unfinished-exit-code 85"} <= set(read)
+    data, run = "train --dataset-path /data/COD10K-v3", "--checkpoint-dir runs/first --continue"
+    slurm = {f"{data} --gpus all {run} --unfinished-exit-code 85", f"{data} {run}"}
+    assert {*slurm, "status runs/first --unfinished-exit-code 85"} <= set(read)
     assert "benchmark --preset kaggle-2xT4 --gpus 1,2 --strategy ddp --dataset-path DATA --out speed.md" in in_help()
     assert len(shown()) > 80
 
