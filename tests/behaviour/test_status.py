@@ -71,7 +71,7 @@ def test_at_work(tiny_data: Path, tmp_path: Path) -> None:
     """From before it has written anything, through its epochs, until it is killed and after that."""
     at, folder = tmp_path / "waiting", tmp_path / "run"
     command = train_command(tiny_run(tiny_data, folder, **{**SHORT, "epochs": 2, "stage1_epochs": 2}, save_every="2"))
-    process = held_up(command, "camoxpert_cli.engine.train.optimizer_step", at)
+    process = held_up(command, "camoxpert_cli.engine.training_steps.optimizer_step", at)
     _, begun = status(folder)
     epochs: list[tuple[int, int]] = []
     busy: list[tuple[bool, bool]] = []

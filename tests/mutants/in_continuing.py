@@ -10,7 +10,7 @@ _SAVING = "unit/evaluation/test_saving.py"
 _WRITING = "unit/data/test_writing.py"
 
 MUTANTS = [
-    Mutant("rerun.py", "and int(os.environ[name]) > 0", "", "unit/test_rerun.py"),
+    Mutant("rerun.py", " and int(restarts) > 0", "", "unit/test_rerun.py"),
     Mutant("regular_file.py", "if not status.st_size:  # perhaps", "if False:  # perhaps", "unit/test_regular_file.py"),
     # What a file says of itself.
     Mutant("data/writing.py", "        if note and note_in(path) == note:", "        if note:", _WRITING),
@@ -32,11 +32,11 @@ MUTANTS = [
     Mutant("inference/provenance.py", " and is_complete(path)", "", f"{_PROVENANCE}::test_what_is_kept"),
     Mutant(
         "inference/provenance.py",
-        "if note == {**settings, **inputs}",
-        "if made == settings",
-        f"{_PROVENANCE}::test_what_is_kept",
+        "wanted = note_in(path), {**settings, **inputs}",
+        "wanted = note_in(path), {**note_in(path), **settings}",
+        _PROVENANCE,
     ),
-    Mutant("inference/provenance.py", "        if made != settings:", "        if False:", _PROVENANCE),
+    Mutant("inference/provenance.py", "        if made != wanted:", "        if False:", _PROVENANCE),
     Mutant("inference/provenance.py", "if others and not overwrite:", "if others:", _PROVENANCE),
     Mutant(
         "inference/provenance.py",

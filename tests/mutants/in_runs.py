@@ -452,8 +452,8 @@ MUTANTS = [
     ),
     Mutant(
         "engine/train.py",
-        "            run.saver.save_last()  # it was complete before, in another folder\n",
-        "            pass\n",
+        "    if is_new and (plan.saves_first or checkpoint is not None):",
+        "    if is_new and plan.saves_first:",
         "behaviour/engine/test_restoring.py::test_a_complete_run_says_so",
     ),
     Mutant(

@@ -108,8 +108,15 @@ MUTANTS = [
     Mutant("status/remaining.py", "(own or before)[-_RECENT:]", "(own or before)", _REMAINING),
     # The run.
     Mutant("status/run_status.py", "max(saved, log.position or start)", "saved", _STATUS),
-    Mutant("status/run_status.py", "epochs is None or done >= epochs or", "True or", _STATUS),
-    Mutant("status/run_status.py", " or LAST not in checkpoints)", ")", _STATUS),
+    Mutant(
+        "run_folder.py", "epochs_done >= epochs or not (self.last.exists()", "True or not (self.last.exists()", _STATUS
+    ),
+    Mutant(
+        "run_folder.py",
+        "epochs_done >= epochs or not (self.last.exists() or self.previous.exists())",
+        "epochs_done >= epochs",
+        _STATUS,
+    ),
     Mutant(
         "status/run_status.py",
         "ahead = saved if running is False and not complete else position",
@@ -125,7 +132,7 @@ MUTANTS = [
     Mutant(
         "status/run_status.py", "if longer else folder.resume_command", "if False else folder.resume_command", _STATUS
     ),
-    Mutant("status/run_status.py", ' and {"validation", "tests", "epoch"} <= results.keys()', "", _STATUS),
+    Mutant("run_folder.py", ' and {"validation", "tests", "epoch"} <= content.keys()', "", _STATUS),
     Mutant("status/run_status.py", "if all(each.intact is False for", "if all(False for", _STATUS),
     Mutant("status/run_status.py", "rows_of(_json(folder.history))", "()", _STATUS),
     Mutant(
