@@ -73,9 +73,10 @@ def test_at_work(tiny_data: Path, tmp_path: Path) -> None:
     command = train_command(tiny_run(tiny_data, folder, **{**SHORT, "epochs": 2, "stage1_epochs": 2}, save_every="2"))
     process = held_up(command, "camoxpert_cli.engine.training_steps.optimizer_step", at)
     _, begun = status(folder)
+    found = begun
     epochs: list[tuple[int, int]] = []
     busy: list[tuple[bool, bool]] = []
-    while len(set(epochs)) < 3 and process.poll() is None:
+    while (len(set(epochs)) < 3 or not found["checkpoints"]) and process.poll() is None:
         at.unlink(missing_ok=True)
         _, found = status(folder)
         epochs.append((found["epoch"], found["samples"]))

@@ -30,9 +30,9 @@ from tests.helpers.tiny_data import tiny_run
 _SITE = """
 import os, time
 from pathlib import Path
-from camoxpert_cli.engine import train
+from camoxpert_cli.engine import training_steps
 
-original, made = train.optimizer_step, 0
+original, made = training_steps.optimizer_step, 0
 
 def step(run, *rest):
     global made
@@ -45,7 +45,7 @@ def step(run, *rest):
         time.sleep(0.02)
     return original(run, *rest)
 
-train.optimizer_step = step
+training_steps.optimizer_step = step
 """
 
 
@@ -151,7 +151,8 @@ def seams(folder: Path) -> list[tuple[int, int]]:
 
 def made(folder: Path) -> int:
     """How many steps there are from which the run could be resumed."""
-    return len(steps(folder)) if (folder / "last.pth").exists() else 0
+    there = all((folder / name).exists() for name in ("last.pth", "metrics.jsonl"))
+    return len(steps(folder)) if there else 0
 
 
 def test_machines_that_come_and_go(
