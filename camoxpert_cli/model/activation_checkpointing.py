@@ -10,10 +10,12 @@ import torch
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
+from camoxpert_cli.model.cast_weights import with_cast_weights
+
 
 def checkpoint_activations(module: nn.Module, *inputs: Any) -> Any:
-    """Run `module` without storing its activations; the backward pass recomputes them."""
-    return checkpoint(module, *inputs, use_reentrant=False, context_fn=_contexts_for(module))
+    """Run `module` as `with_cast_weights`, without storing its activations; the backward pass recomputes them."""
+    return checkpoint(with_cast_weights, module, *inputs, use_reentrant=False, context_fn=_contexts_for(module))
 
 
 def _contexts_for(module: nn.Module) -> Callable[[], tuple[AbstractContextManager[None], AbstractContextManager[None]]]:

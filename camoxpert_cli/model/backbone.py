@@ -83,8 +83,12 @@ def normalization_of(backbone: nn.Module) -> Normalization:
 
 
 def maps_of(backbone: nn.Module, images: Tensor) -> list[Tensor]:
-    """Return the four feature maps as (B, C, H, W); some timm models (Swin) output (B, H, W, C)."""
-    maps: list[Tensor] = backbone(images)
+    """Return the four feature maps as (B, C, H, W)."""
+    return channels_first(backbone, backbone(images))
+
+
+def channels_first(backbone: nn.Module, maps: list[Tensor]) -> list[Tensor]:
+    """Return the backbone's output as (B, C, H, W); some timm models (Swin) output (B, H, W, C)."""
     if str(getattr(backbone, "output_fmt", "NCHW")).endswith("NHWC"):
         maps = [features.permute(0, 3, 1, 2) for features in maps]
     return maps

@@ -13,11 +13,14 @@ import torch
 from torch import Tensor, nn
 
 from camoxpert_cli.model.activation_checkpointing import checkpoint_activations
-from camoxpert_cli.model.backbone import STRIDES, maps_of, normalization_of, parameters_by_stage
+from camoxpert_cli.model.backbone import STRIDES, channels_first, normalization_of, parameters_by_stage
+from camoxpert_cli.model.backbone_layers import replace_layers
+from camoxpert_cli.model.cast_weights import with_cast_weights
 from camoxpert_cli.model.decoder import DecoderBlock, final_head, logit_head
 from camoxpert_cli.model.enhancement import ChannelSpatialGate
 from camoxpert_cli.model.layers import resize
-from camoxpert_cli.model.moe import MixtureOfExperts, Routing
+from camoxpert_cli.model.moe import MixtureOfExperts, experts_per_image
+from camoxpert_cli.model.routes import Routes, Routing
 
 LOGIT_LIMIT = 15.0
 _LAST_WIDTH = 64
@@ -54,6 +57,7 @@ class CamoXpert(nn.Module):
     ) -> None:
         super().__init__()
         channels: list[int] = backbone.feature_info.channels()  # type: ignore[union-attr, operator]
+        replace_layers(backbone)
         self.backbone = backbone
         self.backbone_name = backbone_name
         self.num_experts = num_experts
@@ -78,9 +82,7 @@ class CamoXpert(nn.Module):
     @property
     def top_k(self) -> int:
         """Number of experts selected per image."""
-        layer = self.moe_layers[0]
-        assert isinstance(layer, MixtureOfExperts)
-        return layer.top_k
+        return experts_per_image(self.num_experts)
 
     @cached_property
     def backbone_stages(self) -> list[list[nn.Parameter]]:
@@ -116,9 +118,13 @@ class CamoXpert(nn.Module):
     def forward(self, images: Tensor) -> CamoXpertOutput:
         """Compute logits and routing for normalized images (B, 3, H, W)."""
         maps = self._backbone_maps(images.contiguous(memory_format=torch.channels_last))
+        # The gates depend on the backbone alone: all layers are routed before any expert runs.
+        gated = [with_cast_weights(gate, features) for gate, features in zip(self.sdta_blocks, maps, strict=True)]
+        layers: Any = self.moe_layers
+        routes = Routes([with_cast_weights(layer.gate, x) for layer, x in zip(layers, gated, strict=True)], self.top_k)
         enhanced, routing = [], []
-        for features, gate, mixture in zip(maps, self.sdta_blocks, self.moe_layers, strict=True):
-            mixed, decision = self._run(mixture, gate(features))
+        for number, (layer, features) in enumerate(zip(layers, gated, strict=True)):
+            mixed, decision = self._run(layer, features, routes[number])
             enhanced.append(mixed)
             routing.append(decision)
 
@@ -126,9 +132,9 @@ class CamoXpert(nn.Module):
         deep_logits = []
         for block, skip, head in zip(self.decoder_blocks[:-1], enhanced[-2::-1], self.deep_heads, strict=True):
             x = self._run(block, x, skip)
-            deep_logits.append(head(x))
+            deep_logits.append(with_cast_weights(head, x))
         x = self._run(self.decoder_blocks[-1], x)
-        logits = self.final_conv(resize(x, (images.shape[-2], images.shape[-1])))
+        logits = with_cast_weights(self.final_conv, resize(x, (images.shape[-2], images.shape[-1])))
         if not self.training:
             # In training, clamping would remove the gradient of pixels that are badly wrong.
             logits = logits.clamp(-LOGIT_LIMIT, LOGIT_LIMIT)
@@ -138,23 +144,13 @@ class CamoXpert(nn.Module):
     def _backbone_maps(self, images: Tensor) -> list[Tensor]:
         if self._frozen_backbone:
             with torch.no_grad():
-                return maps_of(self.backbone, images)
-        if self._checkpoints_activations:
-            return list(checkpoint_activations(_Maps(self.backbone), images))
-        return maps_of(self.backbone, images)
+                return channels_first(self.backbone, with_cast_weights(self.backbone, images))
+        return channels_first(self.backbone, self._run(self.backbone, images))
 
-    def _run(self, module: nn.Module, *inputs: Tensor | None) -> Any:
-        return checkpoint_activations(module, *inputs) if self._checkpoints_activations else module(*inputs)
+    def _run(self, module: nn.Module, *inputs: Any) -> Any:
+        run = checkpoint_activations if self._checkpoints_activations else with_cast_weights
+        return run(module, *inputs)
 
     @property
     def _checkpoints_activations(self) -> bool:
         return self.gradient_checkpointing and self.training and torch.is_grad_enabled()
-
-
-class _Maps(nn.Module):
-    def __init__(self, backbone: nn.Module) -> None:
-        super().__init__()
-        self.backbone = backbone
-
-    def forward(self, images: Tensor) -> tuple[Tensor, ...]:
-        return tuple(maps_of(self.backbone, images))

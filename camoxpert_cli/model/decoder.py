@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
+from camoxpert_cli.model.double_size import double_size
 from camoxpert_cli.model.initial_weights import init_foreground_prior_, shrink_init_
 from camoxpert_cli.model.layers import resize
 
@@ -19,7 +19,7 @@ class DecoderBlock(nn.Module):
 
     def forward(self, x: Tensor, skip: Tensor | None = None) -> Tensor:
         """`x` (B, inputs, H, W), `skip` about (B, skip, 2H, 2W) -> (B, outputs, the skip's size)."""
-        x = F.interpolate(x, scale_factor=2, mode="bilinear", align_corners=False)
+        x = double_size(x)
         if skip is not None:
             x = torch.cat([resize(x, (skip.shape[-2], skip.shape[-1])), skip], dim=1)
         return self.conv(x)
@@ -41,4 +41,4 @@ def _convolution(inputs: int, outputs: int) -> tuple[nn.Conv2d, nn.BatchNorm2d, 
     """3x3 convolution that keeps the size, BatchNorm and ReLU."""
     kernel = nn.Conv2d(inputs, outputs, 3, padding=1)
     shrink_init_(kernel)
-    return kernel, nn.BatchNorm2d(outputs), nn.ReLU()
+    return kernel, nn.BatchNorm2d(outputs), nn.ReLU(inplace=True)

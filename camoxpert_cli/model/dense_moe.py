@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from camoxpert_cli.model.camoxpert import CamoXpert
-from camoxpert_cli.model.layers import at_least_float32
-from camoxpert_cli.model.moe import MixtureOfExperts, Routing
+from camoxpert_cli.model.moe import MixtureOfExperts
+from camoxpert_cli.model.routes import Route, Routes, Routing
 
 
 class AllExperts(nn.Module):
@@ -24,15 +24,16 @@ class AllExperts(nn.Module):
         self.gate = mixture.gate
         self.experts = mixture.experts
 
-    def forward(self, x: Tensor) -> tuple[Tensor, Routing]:
-        """(B, C, H, W) -> the same shape, and how the images were routed."""
-        gate_logits = at_least_float32(self.gate(x).flatten(1))
-        top_logits, chosen = gate_logits.topk(self.top_k, dim=1)
-        weights = torch.zeros_like(gate_logits).scatter(1, chosen, top_logits.softmax(dim=1))
-        out = torch.zeros_like(x)
+    def forward(self, x: Tensor, route: Route | None = None) -> tuple[Tensor, Routing]:
+        """(B, C, H, W) -> the same shape, and how the images were routed; see `MixtureOfExperts`."""
+        if route is None:
+            route = Routes([self.gate(x)], self.top_k)[0]
+        gate_logits, chosen = route.routing
+        weights = torch.zeros_like(gate_logits).scatter(1, chosen, route.weights)
+        out = x
         for expert, weight in zip(self.experts, weights.unbind(1), strict=True):
             out = out + expert(x) * weight.view(-1, 1, 1, 1)
-        return out, Routing(gate_logits, chosen)
+        return out, route.routing
 
 
 def with_all_experts(network: CamoXpert) -> CamoXpert:

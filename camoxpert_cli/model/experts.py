@@ -1,24 +1,28 @@
-"""The seven types of experts. Each maps (B, C, H, W) to (B, C, H, W) with a residual connection.
+"""The seven types of experts. Each maps (B, C, H, W) to what is to be added to it, of the same shape.
 
-Attribute names are those in checkpoints of the original CamoXpert.
+The residual connection is the mixture's: the weights of an image's experts add up to one. Attribute names are those in
+checkpoints of the original CamoXpert.
 """
 
 from __future__ import annotations
+
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from camoxpert_cli.model.edge_strength import edge_strength
 from camoxpert_cli.model.initial_weights import zero_init_residual_
 from camoxpert_cli.model.layers import (
+    Conv1x1,
     GlobalAvgPool,
     LayerNorm2d,
-    adaptive_avg_pool2d,
+    Pointwise,
     at_least_float32,
-    pointwise,
-    resize,
     split_in_four,
 )
+from camoxpert_cli.model.pyramid import CELLS, Pyramid, pyramid
 
 
 class TextureExpert(nn.Module):
@@ -26,7 +30,8 @@ class TextureExpert(nn.Module):
 
     def __init__(self, channels: int) -> None:
         super().__init__()
-        for dilation, width in enumerate(split_in_four(channels), start=1):
+        self.widths = split_in_four(channels)
+        for dilation, width in enumerate(self.widths, start=1):
             branch = nn.Sequential(
                 nn.Conv2d(channels, width, 1),
                 nn.Conv2d(width, width, 3, padding=dilation, dilation=dilation),
@@ -34,11 +39,17 @@ class TextureExpert(nn.Module):
                 nn.GELU(),
             )
             self.add_module(f"branch{dilation}", branch)
-        self.fusion = pointwise(channels, channels)
+        self.fusion = Pointwise(channels, channels)
 
     def forward(self, x: Tensor) -> Tensor:
-        branches = [self.get_submodule(f"branch{dilation}")(x) for dilation in (1, 2, 3, 4)]
-        return self.fusion(torch.cat(branches, dim=1)) + x
+        branches: list[Any] = [self.get_submodule(f"branch{dilation}") for dilation in (1, 2, 3, 4)]
+        # The 1x1 convolutions of all branches at once: `x` and its gradient are a quarter as much to move.
+        weight = torch.cat([first.weight for first, *_ in branches]).flatten(1)
+        bias = torch.cat([first.bias for first, *_ in branches])
+        joined = F.linear(x.permute(0, 2, 3, 1), weight, bias).permute(0, 3, 1, 2)
+        parts = torch.split(joined, list(self.widths), dim=1)
+        scales = [norm(dilated(part)) for (_, dilated, norm, _), part in zip(branches, parts, strict=True)]
+        return self.fusion(F.gelu(torch.cat(scales, dim=1)))
 
 
 class LinearAttention(nn.Module):
@@ -47,22 +58,24 @@ class LinearAttention(nn.Module):
     def __init__(self, channels: int) -> None:
         super().__init__()
         self.heads = attention_heads(channels)
-        self.qkv = nn.Conv2d(channels, 3 * channels, 1, bias=False)
-        self.proj = nn.Conv2d(channels, channels, 1)
+        self.qkv = Conv1x1(channels, 3 * channels, bias=False)
+        self.proj = Conv1x1(channels, channels)
         # k^T v is a sum over all pixels: at stride 4 its random projection is fifty times larger than the residual.
         zero_init_residual_(self.proj)
         self.dropout = nn.Dropout(0.1)
 
     def forward(self, x: Tensor) -> Tensor:
         batch, channels, height, width = x.shape
-        qkv = self.qkv(x).view(batch, 3, self.heads, channels // self.heads, height * width)
+        qkv = self.qkv(x).flatten(2).view(batch, 3, self.heads, channels // self.heads, height * width)
         # In half precision the sum over all pixels can exceed 65504.
         with torch.autocast(x.device.type, enabled=False):
-            q, k, v = at_least_float32(qkv).unbind(1)  # each (B, heads, C / heads, H * W)
-            q, k = _positive_unit_sum(q), _positive_unit_sum(k)
-            context = k @ v.transpose(-2, -1)  # (B, heads, C / heads of k, C / heads of v)
+            wide = at_least_float32(qkv)
+            # each (B, heads, C / heads, H * W)
+            q, k = _positive_unit_sum(wide[:, :2]).unbind(1)
+            context = k @ wide[:, 2].transpose(-2, -1)  # (B, heads, C / heads of k, C / heads of v)
             out = context.transpose(-2, -1) @ q
-        return self.dropout(self.proj(out.reshape(batch, channels, height, width)))
+        out = out.reshape(batch, channels, height, width).to(x.dtype, memory_format=torch.channels_last)
+        return self.dropout(self.proj(out))
 
 
 class AttentionExpert(nn.Module):
@@ -73,7 +86,7 @@ class AttentionExpert(nn.Module):
         self.attention = LinearAttention(channels)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.attention(x) + x
+        return self.attention(x)
 
 
 class HybridExpert(nn.Module):
@@ -85,7 +98,7 @@ class HybridExpert(nn.Module):
         self.local_branch = nn.Sequential(
             nn.Conv2d(channels, channels, 5, padding=2, groups=channels),
             LayerNorm2d(channels),
-            nn.Conv2d(channels, channels, 1),
+            Conv1x1(channels, channels),
             nn.GELU(),
         )
         self.global_branch = nn.Sequential(
@@ -95,10 +108,10 @@ class HybridExpert(nn.Module):
             nn.Conv2d(quarter, channels, 1),
             nn.Sigmoid(),
         )
-        self.fusion = nn.Conv2d(channels, channels, 1)
+        self.fusion = Conv1x1(channels, channels)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.fusion(self.local_branch(x) * self.global_branch(x)) + x
+        return self.fusion(self.local_branch(x) * self.global_branch(x))
 
 
 class FrequencyExpert(nn.Module):
@@ -107,22 +120,22 @@ class FrequencyExpert(nn.Module):
     def __init__(self, channels: int) -> None:
         super().__init__()
         low, mid, high, spatial = split_in_four(channels)
-        self.low_freq_conv = pointwise(channels, low)
-        self.mid_freq_conv = pointwise(channels, mid)
-        self.high_freq_conv = pointwise(channels, high)
-        self.spatial_conv = pointwise(channels, spatial)
-        self.fusion = pointwise(channels, channels)
+        self.low_freq_conv = Pointwise(channels, low)
+        self.mid_freq_conv = Pointwise(channels, mid)
+        self.high_freq_conv = Pointwise(channels, high)
+        self.spatial_conv = Pointwise(channels, spatial)
+        self.fusion = Pointwise(channels, channels)
 
     def forward(self, x: Tensor) -> Tensor:
         mean3 = F.avg_pool2d(x, 3, stride=1, padding=1)
         mean5 = F.avg_pool2d(x, 5, stride=1, padding=2)
         bands = [
-            self.low_freq_conv(mean3),
-            self.mid_freq_conv(mean3 - mean5),
-            self.high_freq_conv(x - mean3),
-            self.spatial_conv(x),
+            self.low_freq_conv.before_gelu(mean3),
+            self.mid_freq_conv.before_gelu(mean3 - mean5),
+            self.high_freq_conv.before_gelu(x - mean3),
+            self.spatial_conv.before_gelu(x),
         ]
-        return self.fusion(torch.cat(bands, dim=1)) + x
+        return self.fusion(F.gelu(torch.cat(bands, dim=1)))
 
 
 class EdgeExpert(nn.Module):
@@ -140,30 +153,22 @@ class EdgeExpert(nn.Module):
         self.register_buffer("sobel_y_base", sobel_x.t().contiguous().view(1, 1, 3, 3))
         self.register_buffer("laplacian_base", laplacian.view(1, 1, 3, 3))
         sobel, laplace, gradient, spatial = split_in_four(channels)
-        self.sobel_branch = pointwise(channels, sobel)
-        self.laplacian_branch = pointwise(channels, laplace)
-        self.gradient_branch = pointwise(channels, gradient)
-        self.spatial_branch = pointwise(channels, spatial)
-        self.fusion = pointwise(channels, channels)
+        self.sobel_branch = Pointwise(channels, sobel)
+        self.laplacian_branch = Pointwise(channels, laplace)
+        self.gradient_branch = Pointwise(channels, gradient)
+        self.spatial_branch = Pointwise(channels, spatial)
+        self.fusion = Pointwise(channels, channels)
 
     def forward(self, x: Tensor) -> Tensor:
-        # 1e-8 is zero in half precision, and the square root has an infinite gradient at zero.
-        with torch.autocast(x.device.type, enabled=False):
-            wide = at_least_float32(x)
-            sobel_x, sobel_y, laplacian = (
-                F.conv2d(wide, kernel.to(wide.dtype).expand(x.shape[1], 1, 3, 3), padding=1, groups=x.shape[1])
-                for kernel in (self.sobel_x_base, self.sobel_y_base, self.laplacian_base)
-            )
-            sobel = torch.sqrt(sobel_x**2 + sobel_y**2 + 1e-8)
-            laplacian = laplacian.abs()
-            gradient = torch.sqrt(sobel**2 + laplacian**2 + 1e-8)
+        kernels = torch.cat([self.sobel_x_base, self.sobel_y_base, self.laplacian_base]).to(x.dtype)
+        sobel, laplacian, gradient = edge_strength(x, kernels)
         branches = [
-            self.sobel_branch(sobel),
-            self.laplacian_branch(laplacian),
-            self.gradient_branch(gradient),
-            self.spatial_branch(x),
+            self.sobel_branch.before_gelu(sobel),
+            self.laplacian_branch.before_gelu(laplacian),
+            self.gradient_branch.before_gelu(gradient),
+            self.spatial_branch.before_gelu(x),
         ]
-        return self.fusion(torch.cat(branches, dim=1)) + x
+        return self.fusion(F.gelu(torch.cat(branches, dim=1)))
 
 
 class SemanticContextExpert(nn.Module):
@@ -172,16 +177,26 @@ class SemanticContextExpert(nn.Module):
     def __init__(self, channels: int) -> None:
         super().__init__()
         for number, width in enumerate(split_in_four(channels), start=1):
-            self.add_module(f"conv_{number}", pointwise(channels, width))
-        self.context_fusion = pointwise(channels, channels)
+            self.add_module(f"conv_{number}", Pointwise(channels, width))
+        self.context_fusion = Pointwise(channels, channels)
+        self._pyramids: dict[tuple[object, ...], Pyramid] = {}
 
     def forward(self, x: Tensor) -> Tensor:
-        size = (x.shape[-2], x.shape[-1])
-        contexts = [
-            resize(self.get_submodule(f"conv_{number}")(adaptive_avg_pool2d(x, cells)), size)
-            for number, cells in enumerate((8, 4, 2, 1), start=1)
-        ]
-        return self.context_fusion(torch.cat(contexts, dim=1)) + x
+        key = (*x.shape[2:], x.dtype, x.device)
+        if key not in self._pyramids:
+            self._pyramids[key] = pyramid(*key)
+        cells = self._pyramids[key].means(x)
+        convolution: Any
+        convolution, norm, gelu = self.context_fusion
+        # Resizing and a 1x1 convolution commute: the fusion works on cells, and what it makes of them is resized.
+        fused = []
+        weights = torch.split(convolution.weight.flatten(1), list(split_in_four(x.shape[1])), dim=1)
+        for number, weight in enumerate(weights):
+            of_grid = cells[:, CELLS[number] : CELLS[number + 1]].unsqueeze(1).permute(0, 3, 1, 2)
+            context = self.get_submodule(f"conv_{number + 1}")(of_grid).permute(0, 2, 3, 1).squeeze(1)
+            # The bias goes to the grid of one cell, which reaches each pixel once.
+            fused.append(F.linear(context, weight, convolution.bias if number == 3 else None))
+        return gelu(norm(self._pyramids[key].spread(torch.cat(fused, dim=1))))
 
 
 class ContrastExpert(nn.Module):
@@ -193,13 +208,13 @@ class ContrastExpert(nn.Module):
             nn.Conv2d(channels, channels, 3, padding=1, groups=channels),
             LayerNorm2d(channels),
             nn.GELU(),
-            nn.Conv2d(channels, channels, 1),
+            Conv1x1(channels, channels),
             LayerNorm2d(channels),
         )
-        self.fusion = pointwise(channels, channels)
+        self.fusion = Pointwise(channels, channels)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.fusion(self.local_contrast(x)) + x
+        return self.fusion(self.local_contrast(x))
 
 
 # Expert e of a mixture is of type e mod 7.

@@ -6,6 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from camoxpert_cli.model.double_size import double_size
+
 
 class GlobalAvgPool(nn.Module):
     """Global average pooling, (B, C, H, W) -> (B, C, 1, 1), with a deterministic gradient on CUDA."""
@@ -14,36 +16,24 @@ class GlobalAvgPool(nn.Module):
         return x.mean((-2, -1), keepdim=True)
 
 
-def adaptive_avg_pool2d(x: Tensor, cells: int) -> Tensor:
-    """Compute means over a grid of cells, like `F.adaptive_avg_pool2d`: (B, C, H, W) -> (B, C, cells, cells).
+class LayerNorm(nn.LayerNorm):
+    """LayerNorm whose input and output stay in half precision under autocast; its statistics are float32 there too."""
 
-    Uses two matrix products: adaptive pooling has no deterministic gradient on CUDA, and is half as fast on CPUs.
-    """
-    batch, channels, height, width = x.shape
-    of_rows, row_scale = _cells_of(height, cells, x)
-    of_columns, column_scale = _cells_of(width, cells, x)
-    rows = of_rows @ x.permute(0, 2, 3, 1).reshape(batch, height, width * channels)
-    means = of_columns @ rows.view(batch * cells, width, channels)
-    scale = row_scale.view(cells, 1, 1) * column_scale.view(cells, 1)
-    return (means.view(batch, cells, cells, channels) * scale).to(x.dtype).permute(0, 3, 1, 2)
-
-
-def _cells_of(size: int, cells: int, like: Tensor) -> tuple[Tensor, Tensor]:
-    """(cells, size), which sums the rows of each cell into a fraction of their mean; (cells,), the missing factors.
-
-    The former contains only 0 and one power of two: rounding 1 / size to half precision would bias all means, and
-    without a divisor the sums could overflow. Cells overlap if their number does not divide `size`.
-    """
-    cell = torch.arange(cells, device=like.device)
-    start, end = cell * size // cells, ((cell + 1) * size + cells - 1) // cells
-    row = torch.arange(size, device=like.device)
-    inside = (start.unsqueeze(1) <= row) & (row < end.unsqueeze(1))
-    most = 2 ** (-(-size // cells) + 1).bit_length()  # at least the rows of a cell
-    return inside.to(like.dtype) / most, most / (end - start).to(torch.promote_types(like.dtype, torch.float32))
+    def forward(self, x: Tensor) -> Tensor:
+        device_type = x.device.type
+        if torch.compiler.is_compiling() or not torch.is_autocast_enabled(device_type):
+            return super().forward(x)  # a compiler merges the conversions with what is around them
+        dtype = torch.get_autocast_dtype(device_type)
+        weight, bias = (each if each is None else each.to(dtype) for each in (self.weight, self.bias))
+        torch.set_autocast_enabled(device_type, False)  # what torch.autocast does, in a tenth of its time
+        try:
+            return F.layer_norm(x.to(dtype), self.normalized_shape, weight, bias, self.eps)
+        finally:
+            torch.set_autocast_enabled(device_type, True)
 
 
-class LayerNorm2d(nn.LayerNorm):
-    """LayerNorm over the channels of each pixel of (B, C, H, W)."""
+class LayerNorm2d(LayerNorm):
+    """The same over the channels of each pixel of (B, C, H, W)."""
 
     def __init__(self, channels: int) -> None:
         super().__init__(channels, eps=1e-6)
@@ -52,9 +42,27 @@ class LayerNorm2d(nn.LayerNorm):
         return super().forward(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
 
 
-def pointwise(inputs: int, outputs: int) -> nn.Sequential:
-    """Create a 1x1 convolution followed by LayerNorm and GELU."""
-    return nn.Sequential(nn.Conv2d(inputs, outputs, 1), LayerNorm2d(outputs), nn.GELU())
+class Conv1x1(nn.Conv2d):
+    """1x1 convolution as a matrix product over the pixels of a channels-last tensor, which is faster on CPUs."""
+
+    def __init__(self, inputs: int, outputs: int, *, bias: bool = True) -> None:
+        super().__init__(inputs, outputs, 1, bias=bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.linear(x.permute(0, 2, 3, 1), self.weight.flatten(1), self.bias).permute(0, 3, 1, 2)
+
+
+class Pointwise(nn.Sequential):
+    """1x1 convolution, LayerNorm and GELU."""
+
+    def __init__(self, inputs: int, outputs: int) -> None:
+        super().__init__(Conv1x1(inputs, outputs), LayerNorm2d(outputs), nn.GELU())
+
+    def before_gelu(self, x: Tensor) -> Tensor:
+        """Compute all but the GELU, for branches that are concatenated before it."""
+        convolution, norm, _ = self
+        normalized: Tensor = norm(convolution(x))
+        return normalized
 
 
 def split_in_four(channels: int) -> tuple[int, int, int, int]:
@@ -70,6 +78,9 @@ def at_least_float32(x: Tensor) -> Tensor:
 
 def resize(x: Tensor, size: tuple[int, int]) -> Tensor:
     """Resize bilinearly, without aligned corners or antialiasing; returns `x` itself if the size already matches."""
-    if (x.shape[-2], x.shape[-1]) == size:
+    height, width = x.shape[-2:]
+    if (height, width) == size:
         return x
+    if (2 * height, 2 * width) == size:
+        return double_size(x)
     return F.interpolate(x, size=size, mode="bilinear", align_corners=False)

@@ -10,15 +10,10 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from camoxpert_cli.model.dispatch import add_weighted, copies_of
 from camoxpert_cli.model.experts import EXPERT_TYPES
-from camoxpert_cli.model.layers import GlobalAvgPool, at_least_float32
-
-
-class Routing(NamedTuple):
-    """Routing of one mixture layer: gate logits (B, E), float32, and indices of the selected experts (B, K)."""
-
-    gate_logits: Tensor
-    chosen: Tensor
+from camoxpert_cli.model.layers import GlobalAvgPool
+from camoxpert_cli.model.routes import Route, Routes, Routing, count_selections
 
 
 class RoutingSums(NamedTuple):
@@ -42,34 +37,27 @@ class MixtureOfExperts(nn.Module):
             EXPERT_TYPES[number % len(EXPERT_TYPES)](channels) for number in range(num_experts)
         )
 
-    def forward(self, x: Tensor) -> tuple[Tensor, Routing]:
+    def forward(self, x: Tensor, route: Route | None = None) -> tuple[Tensor, Routing]:
         """Return the mixed features, of the same shape as `x` (B, C, H, W), and the routing.
 
-        Each expert is called once, on all images routed to it. Unselected experts are not called: their gradient is
-        None, not zero, so the optimizer does not update them.
+        `route` is this layer's part of a `Routes`; if None, the layer's gate alone decides. Each expert is called once,
+        on all images routed to it. Unselected experts are not called: their gradient is None, not zero, so the
+        optimizer does not update them.
         """
-        gate_logits = at_least_float32(self.gate(x).flatten(1))
-        top_logits, chosen = gate_logits.topk(self.top_k, dim=1)
-        weights = top_logits.softmax(dim=1)
-
-        # Sort the B * K (image, expert) pairs by expert; the list of counts is the layer's only host-device sync.
-        order = chosen.flatten().argsort(stable=True)
-        images = order.div(self.top_k, rounding_mode="floor")
-        counts: list[int] = _count(chosen, len(self.experts)).tolist()
-
+        if route is None:
+            route = Routes([self.gate(x)], self.top_k)[0]
+        images, pairs, counts = route.dispatch
         # Select images in a channels-last view: index_select always returns a contiguous tensor, and otherwise each
         # convolution of an expert would have to convert its input back to channels last.
         pixels = x.permute(0, 2, 3, 1)
+        used = [number for number, count in enumerate(counts) if count]
+        batches = torch.split(copies_of(pixels, images), [counts[number] for number in used])
         results = [
-            expert(pixels.index_select(0, members).permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
-            for expert, members in zip(self.experts, torch.split(images, counts), strict=True)
-            if len(members)
+            self.experts[number](batch.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
+            for number, batch in zip(used, batches, strict=True)
         ]
-        # Restore the order of the images, with the K results of each side by side. index_add_ would keep every product
-        # for the backward pass.
-        pairs = torch.cat(results).index_select(0, order.argsort()).view(*chosen.shape, *pixels.shape[1:])
-        mixed = (pairs * weights.view(*chosen.shape, 1, 1, 1)).sum(dim=1).to(x.dtype)
-        return mixed.permute(0, 3, 1, 2), Routing(gate_logits, chosen)
+        mixed = add_weighted(pixels, torch.cat(results), route.weights, images, pairs)
+        return mixed.permute(0, 3, 1, 2), route.routing
 
 
 def experts_per_image(num_experts: int) -> int:
@@ -79,10 +67,9 @@ def experts_per_image(num_experts: int) -> int:
 
 def routing_sums(layers: tuple[Routing, ...]) -> RoutingSums:
     """Sum the routing of a batch over its images, for all layers."""
-    experts = layers[0].gate_logits.shape[1]
-    chosen = torch.stack([_count(layer.chosen, experts) for layer in layers])
-    probability = torch.stack([layer.gate_logits.softmax(dim=1).sum(dim=0) for layer in layers])
-    return RoutingSums(chosen.to(probability.dtype), probability)
+    gate_logits = torch.stack([layer.gate_logits for layer in layers])
+    chosen = count_selections(torch.stack([layer.chosen for layer in layers]), gate_logits.shape[2])
+    return RoutingSums(chosen.to(gate_logits.dtype), gate_logits.softmax(dim=2).sum(dim=1))
 
 
 def balance_loss(sums: RoutingSums, images: int, top_k: int) -> Tensor:
@@ -94,8 +81,3 @@ def balance_loss(sums: RoutingSums, images: int, top_k: int) -> Tensor:
     share = sums.chosen / (images * top_k)
     mean_probability = sums.probability / images
     return sums.chosen.shape[1] * (share * mean_probability).sum()
-
-
-def _count(chosen: Tensor, experts: int) -> Tensor:
-    # bincount would synchronize on CUDA to determine its output size.
-    return (chosen.reshape(-1, 1) == torch.arange(experts, device=chosen.device)).sum(dim=0)

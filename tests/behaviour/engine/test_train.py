@@ -446,4 +446,4 @@ def test_host_waits_for_routing_alone(
     finally:
         torch.cuda.set_sync_debug_mode("default")
 
-    assert len(reads) == len(run.state.network.moe_layers)
+    assert len(reads) == 1  # the routing of all layers

@@ -103,7 +103,7 @@ def test_gates_still_learn() -> None:
 
 
 def test_gradient_checkpointing() -> None:
-    """The second forward pass routes as the first: gates say the same twice, and gradients are those without it."""
+    """The second forward pass routes as the first: gates are asked once, and gradients are those without it."""
     gradients = []
     said: list[list[Tensor]] = [[] for _ in range(4)]
     for checkpointing in (False, True):
@@ -118,8 +118,7 @@ def test_gradient_checkpointing() -> None:
             torch.autograd.backward(combine(step(*bytes_of(2)), step.network.top_k).total)
         gradients.append([parameter.grad for parameter in step.network.parameters()])
 
-    assert [len(logits) for logits in said] == [2] * 4
-    assert all(torch.equal(*logits) for logits in said)
+    assert [len(logits) for logits in said] == [1] * 4
     for own, other in zip(*gradients, strict=True):
         torch.testing.assert_close(own, other, rtol=1e-9, atol=1e-12)
 

@@ -45,10 +45,10 @@ def test_attention_starts_as_the_identity() -> None:
     expert = AttentionExpert(16)
     x = torch.randn(2, 16, 40, 40)
 
-    assert torch.equal(expert(x), x)
+    assert not expert(x).any()
     nn.init.kaiming_uniform_(expert.attention.proj.weight, a=5**0.5)
     # Over forty seeds it is 37 times as much and more.
-    assert (expert.eval()(x) - x).square().mean() > 20 * x.square().mean()
+    assert expert.eval()(x).square().mean() > 20 * x.square().mean()
 
 
 def test_all_of_it_learns(fresh: CamoXpert) -> None:

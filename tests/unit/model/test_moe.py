@@ -7,17 +7,18 @@ import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from camoxpert_cli.model.dispatch import add_weighted
 from camoxpert_cli.model.experts import EXPERT_TYPES
 from camoxpert_cli.model.moe import (
     MixtureOfExperts,
-    Routing,
     RoutingSums,
     balance_loss,
     experts_per_image,
     routing_sums,
 )
+from camoxpert_cli.model.routes import Routing
 from tests.helpers import reference_network
-from tests.helpers.networks import stir, without_dropout
+from tests.helpers.networks import random_images, small_network, stir, without_dropout
 
 CHANNELS = 24
 
@@ -173,6 +174,33 @@ def test_channels_stay_last(images: int) -> None:
     assert all(each.is_contiguous(memory_format=torch.channels_last) for each in (*seen, output, x.grad))
 
 
+def test_an_overflow_stays_where_it_is() -> None:
+    """Where an expert makes infinity of one image, the others are what they were."""
+    layer = mixture().eval()
+    x = set_gate(layer, torch.randn(5, 7, generator=torch.Generator().manual_seed(0)).tolist())
+    with torch.no_grad():
+        before, _ = layer(x)
+        x[2, 7:] = float("inf")  # channels that the gate does not look at
+        after, _ = layer(x)
+
+    assert not after[2].isfinite().all()
+    others = [0, 1, 3, 4]
+    torch.testing.assert_close(after[others], before[others])
+
+
+def test_gradient_of_weights_in_half_precision() -> None:
+    """Sums over all pixels that float16 cannot hold reach the gate, in float32."""
+    features = torch.zeros(2, 40, 40, 64, dtype=torch.float16)
+    results = torch.ones(4, 40, 40, 64, dtype=torch.float16)
+    weights = torch.full((2, 2), 0.5, requires_grad=True)
+    total = add_weighted(features, results, weights, torch.tensor([0, 1, 0, 1]), torch.tensor([[0, 2], [1, 3]]))
+    torch.autograd.backward(total, torch.ones_like(total))
+
+    assert total.dtype == torch.float16
+    assert weights.grad is not None
+    assert weights.grad.tolist() == [[40 * 40 * 64.0] * 2] * 2
+
+
 def test_one_call_for_each_expert() -> None:
     """An expert is called once with all images routed to it, and one that no image chose is not called."""
     layer = mixture()
@@ -198,6 +226,17 @@ def test_one_host_read(monkeypatch: pytest.MonkeyPatch, num_experts: int) -> Non
 
     assert forward.count == 1
     assert backward.count == 0
+
+
+def test_one_host_read_for_all_layers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The host waits once for the routing of the whole network."""
+    network = small_network("test_resnet", 3).train()
+    images = random_images(2)
+    network(images)  # fills what is kept for images of this size
+    with HostReads(monkeypatch) as reads:
+        network(images)
+
+    assert reads.count == 1
 
 
 def test_host_reads_are_counted(monkeypatch: pytest.MonkeyPatch) -> None:

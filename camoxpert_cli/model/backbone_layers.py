@@ -1,0 +1,58 @@
+"""Layers of timm's models that run faster here: the same parameters and results, in place of timm's own."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import timm.layers
+import torch
+from timm.models.edgenext import PositionalEncodingFourier
+from torch import Tensor, nn
+
+from camoxpert_cli.model.layers import LayerNorm, LayerNorm2d
+
+
+class CachedPositionalEncoding(PositionalEncodingFourier):  # type: ignore[misc]
+    """EdgeNeXt's positional encoding, whose sines are computed once per image size.
+
+    timm computes them in each forward pass, for each image of the batch, from a tensor that it copies from the host to
+    the device, for which the host waits.
+    """
+
+    _waves: dict[tuple[object, ...], Tensor]
+
+    def forward(self, shape: tuple[int, int, int]) -> Tensor:
+        """Return the encoding of a batch of feature maps (B, H, W): (B, C, H, W), expanded over the images."""
+        batch, height, width = shape
+        weight = self.token_projection.weight
+        key = (height, width, weight.dtype, weight.device)
+        if key not in self._waves:
+            with torch.inference_mode(False), torch.no_grad():  # they are used in training as well
+                itself = _Identity()
+                itself.weight = weight
+                source = SimpleNamespace(**{**vars(self), "token_projection": itself})
+                self._waves[key] = PositionalEncodingFourier.forward(source, (1, height, width))
+        encoding: Tensor = self.token_projection(self._waves[key])
+        return encoding.expand(batch, -1, -1, -1)
+
+
+class _Identity(nn.Identity):
+    weight: Tensor
+
+
+# Exact types: a subclass may compute something else.
+_REPLACEMENTS: dict[type[nn.Module], type[nn.Module]] = {
+    nn.LayerNorm: LayerNorm,
+    timm.layers.LayerNorm: LayerNorm,
+    timm.layers.LayerNorm2d: LayerNorm2d,
+    PositionalEncodingFourier: CachedPositionalEncoding,
+}
+
+
+def replace_layers(backbone: nn.Module) -> None:
+    """Give layers of `backbone` the class that runs faster, in place. Its state dict does not change."""
+    for module in backbone.modules():
+        if type(module) in _REPLACEMENTS:
+            module.__class__ = _REPLACEMENTS[type(module)]
+            if isinstance(module, CachedPositionalEncoding):
+                module._waves = {}
