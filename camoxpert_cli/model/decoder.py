@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from camoxpert_cli.model.double_size import double_size
 from camoxpert_cli.model.initial_weights import init_foreground_prior_, shrink_init_
-from camoxpert_cli.model.layers import resize
+from camoxpert_cli.model.layers import Conv1x1, resize
 
 
 class DecoderBlock(nn.Module):
@@ -25,9 +25,9 @@ class DecoderBlock(nn.Module):
         return self.conv(x)
 
 
-def logit_head(inputs: int) -> nn.Conv2d:
+def logit_head(inputs: int) -> Conv1x1:
     """Create a head for one channel of logits: (B, inputs, H, W) -> (B, 1, H, W)."""
-    head = nn.Conv2d(inputs, 1, 1)
+    head = Conv1x1(inputs, 1)
     init_foreground_prior_(head)
     return head
 
