@@ -60,7 +60,7 @@ class _AddWeighted(Function):
         gradient = gradient.contiguous()
         batch, height = gradient.shape[:2]
         is_image = _is_image(images, batch)  # (B * K, B)
-        of_pairs = torch.empty_like(weights).flatten().scatter_(0, pairs.flatten(), weights.flatten())
+        of_pairs = torch.zeros_like(images, dtype=weights.dtype).scatter_(0, pairs.flatten(), weights.flatten())
         factors = (is_image * of_pairs.unsqueeze(1)).to(gradient.dtype)
         of_results = (factors @ gradient.flatten(1)).view(results.shape)
         # The products of each pair with all images, of which one is needed, read everything once. They are summed line

@@ -69,10 +69,9 @@ class LinearAttention(nn.Module):
         qkv = self.qkv(x).flatten(2).view(batch, 3, self.heads, channels // self.heads, height * width)
         # In half precision the sum over all pixels can exceed 65504.
         with torch.autocast(x.device.type, enabled=False):
-            wide = at_least_float32(qkv)
-            # each (B, heads, C / heads, H * W)
-            q, k = _positive_unit_sum(wide[:, :2]).unbind(1)
-            context = k @ wide[:, 2].transpose(-2, -1)  # (B, heads, C / heads of k, C / heads of v)
+            q_and_k, v = torch.split(at_least_float32(qkv), [2, 1], dim=1)
+            q, k = _positive_unit_sum(q_and_k).unbind(1)  # each (B, heads, C / heads, H * W)
+            context = k @ v.squeeze(1).transpose(-2, -1)  # (B, heads, C / heads of k, C / heads of v)
             out = context.transpose(-2, -1) @ q
         out = out.reshape(batch, channels, height, width).to(x.dtype, memory_format=torch.channels_last)
         return self.dropout(self.proj(out))

@@ -14,26 +14,103 @@ _ARCHIVE = "unit/model/test_weights_archive.py"
 
 MUTANTS = [
     # The mixture of experts and its balance.
-    Mutant("model/moe.py", "(0, order.argsort())", "(0, order)", f"{MOE}::test_images_do_not_mix"),
     Mutant(
-        "model/moe.py",
-        "weights = top_logits.softmax(dim=1)",
-        "weights = gate_logits.softmax(dim=1).gather(1, chosen)",
+        "model/routes.py",
+        "pairs = order.argsort(dim=1)",
+        "pairs = order",
+        f"{MOE}::test_images_do_not_mix",
+    ),
+    Mutant(
+        "model/routes.py",
+        "self._weights = top_logits.softmax(dim=2)",
+        "self._weights = self._gate_logits.softmax(dim=2).gather(2, self._chosen)",
         f"{MOE}::test_parity",
     ),
-    Mutant("model/moe.py", "            if len(members)\n", "", f"{MOE}::test_unchosen_expert_has_no_gradient"),
+    Mutant(
+        "model/routes.py",
+        "@cached_property\n    def dispatches",
+        "@property\n    def dispatches",
+        f"{MOE}::test_one_host_read_for_all_layers",
+    ),
     Mutant(
         "model/moe.py",
-        "at_least_float32(self.gate(x).flatten(1))",
-        "self.gate(x).flatten(1)",
+        "for number, count in enumerate(counts) if count]",
+        "for number, count in enumerate(counts)]",
+        f"{MOE}::test_unchosen_expert_has_no_gradient",
+    ),
+    Mutant(
+        "model/routes.py",
+        "at_least_float32(torch.stack([logits.flatten(1) for logits in gate_logits]))",
+        "torch.stack([logits.flatten(1) for logits in gate_logits])",
         f"{MOE}::test_half_precision",
     ),
-    Mutant("model/moe.py", ".sum(dim=1).to(x.dtype)", ".sum(dim=1)", f"{MOE}::test_half_precision"),
+    Mutant(
+        "model/dispatch.py",
+        "products.sum(dim=0, dtype=weights.dtype)",
+        "products.sum(dim=0)",
+        f"{MOE}::test_gradient_of_weights_in_half_precision",
+    ),
+    Mutant(
+        "model/dispatch.py",
+        "torch.baddbmm(own, weights.to(results.dtype).unsqueeze(1), of_image).view(features.shape)",
+        "torch.addmm(own[:, 0], torch.zeros(len(features), len(results), dtype=results.dtype)"
+        ".scatter(1, pairs, weights.to(results.dtype)), results.flatten(1)).view(features.shape)",
+        f"{MOE}::test_an_overflow_stays_where_it_is",
+    ),
+    # Weights and layers under autocast.
+    Mutant(
+        "model/cast_weights.py",
+        "context.set_materialize_grads(False)",
+        "pass",
+        "unit/model/test_cast_weights.py::test_unused_weights_have_no_gradient",
+    ),
+    Mutant(
+        "model/cast_weights.py",
+        "if not isinstance(part, _KEEP_FLOAT32):",
+        "if True:",
+        "unit/model/test_cast_weights.py::test_all_at_once",
+    ),
+    Mutant(
+        "model/cast_weights.py",
+        "part.__dict__ if former else part._parameters",
+        "part._parameters",
+        "behaviour/model/test_cast_weights.py::test_replicas",
+    ),
+    Mutant(
+        "model/layers.py",
+        "            torch.set_autocast_enabled(device_type, True)\n",
+        "            pass\n",
+        "unit/model/test_layers.py::test_layer_norm_in_half_precision",
+    ),
+    Mutant(
+        "model/backbone_layers.py",
+        "key = (height, width, weight.dtype, weight.device)",
+        "key = (height, weight.dtype, weight.device)",
+        "unit/model/test_backbone_layers.py::test_same_results",
+    ),
+    Mutant(
+        "model/backbone_layers.py",
+        "torch.inference_mode(False), torch.no_grad()",
+        "torch.no_grad()",
+        "unit/model/test_backbone_layers.py::test_nothing_is_computed_again",
+    ),
+    Mutant(
+        "model/pyramid.py",
+        "inside / most, most / (end - start)",
+        "inside / (end - start)[:, None], most / most * np.ones(cells)",
+        "unit/model/test_pyramid.py::test_means_in_half_precision",
+    ),
+    Mutant(
+        "model/edge_strength.py",
+        "torch.hypot(torch.hypot(sobel_x, root), sobel_y)",
+        "(sobel_x.square() + sobel_y.square() + 1e-8).sqrt()",
+        "unit/model/test_edge_strength.py::test_half_precision",
+    ),
     Mutant("model/moe.py", "max(2, num_experts // 2)", "max(1, num_experts // 2)", f"{MOE}::test_experts_per_image"),
     Mutant(
         "model/moe.py",
-        "layer.gate_logits.softmax(dim=1).sum(dim=0)",
-        "layer.gate_logits.softmax(dim=1).mean(dim=0)",
+        "gate_logits.softmax(dim=2).sum(dim=1)",
+        "gate_logits.softmax(dim=2).mean(dim=1)",
         f"{MOE}::test_balance_from_parts",
     ),
     Mutant(
@@ -121,7 +198,7 @@ MUTANTS = [
         "        if True:\n",
         f"{NETWORK}::test_clamp_in_eval_mode_alone",
     ),
-    Mutant("model/camoxpert.py", "deep_logits.append(head(x))", "deep_logits.append(head(x.detach()))", IN_TRAINING),
+    Mutant("model/camoxpert.py", "with_cast_weights(head, x)", "with_cast_weights(head, x.detach())", IN_TRAINING),
     Mutant("model/camoxpert.py", "enhanced[-2::-1], self.deep_heads", "maps[-2::-1], self.deep_heads", IN_TRAINING),
     Mutant(
         "model/activation_checkpointing.py",
@@ -131,8 +208,8 @@ MUTANTS = [
     ),
     Mutant(
         "model/experts.py",
-        "q, k, v = at_least_float32(qkv).unbind(1)",
-        "q, k, v = qkv.unbind(1)",
+        "torch.split(at_least_float32(qkv), [2, 1], dim=1)",
+        "torch.split(qkv, [2, 1], dim=1)",
         "unit/model/test_experts.py::test_attention_in_float32",
     ),
     Mutant(
