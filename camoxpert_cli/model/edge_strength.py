@@ -10,7 +10,8 @@ from torch import Tensor
 from torch.autograd import Function
 from torch.autograd.function import once_differentiable
 
-_ROOT_OF_EPSILON = 1e-4
+_EPSILON = 1e-8
+_HALF_PRECISION = (torch.float16, torch.bfloat16)
 
 
 def edge_strength(x: Tensor, kernels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -21,7 +22,7 @@ def edge_strength(x: Tensor, kernels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """
     channels = x.shape[1]
     edges = F.conv2d(x, kernels.repeat(channels, 1, 1, 1), padding=1, groups=channels)
-    strengths: tuple[Tensor, Tensor, Tensor] = _Strengths.apply(edges.view(len(x), channels, 3, *x.shape[2:]))
+    strengths: tuple[Tensor, Tensor, Tensor] = _Strengths.apply(edges.view(-1, channels, 3, *x.shape[2:]))
     return strengths
 
 
@@ -29,10 +30,8 @@ class _Strengths(Function):
     @staticmethod
     def forward(context: Any, edges: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         sobel_x, sobel_y, laplacian = edges.unbind(2)
-        # hypot, as squares of half-precision numbers overflow at 256, and 1e-8 is zero there.
-        root = torch.tensor(_ROOT_OF_EPSILON, dtype=edges.dtype)
-        sobel = torch.hypot(torch.hypot(sobel_x, root), sobel_y)
-        gradient = torch.hypot(torch.hypot(sobel, root), laplacian)
+        sobel = _root_of_squares(sobel_x, sobel_y)
+        gradient = _root_of_squares(sobel, laplacian)
         context.save_for_backward(edges, sobel, gradient)
         return sobel, laplacian.abs(), gradient
 
@@ -47,3 +46,10 @@ class _Strengths(Function):
         laplacian = edges[:, :, 2]
         torch.mul(of_gradient, laplacian / gradient, out=of_edges[:, :, 2]).addcmul_(of_laplacian, laplacian.sign())
         return of_edges
+
+
+def _root_of_squares(one: Tensor, two: Tensor) -> Tensor:
+    """sqrt(one^2 + two^2 + 1e-8)."""
+    if one.dtype in _HALF_PRECISION:  # where squares overflow at 256, and 1e-8 is zero
+        return torch.hypot(torch.hypot(one, torch.tensor(_EPSILON**0.5, dtype=one.dtype)), two)
+    return (one.square() + two.square() + _EPSILON).sqrt()

@@ -102,8 +102,8 @@ MUTANTS = [
     ),
     Mutant(
         "model/edge_strength.py",
-        "torch.hypot(torch.hypot(sobel_x, root), sobel_y)",
-        "(sobel_x.square() + sobel_y.square() + 1e-8).sqrt()",
+        "if one.dtype in _HALF_PRECISION:",
+        "if False:",
         "unit/model/test_edge_strength.py::test_half_precision",
     ),
     Mutant("model/moe.py", "max(2, num_experts // 2)", "max(1, num_experts // 2)", f"{MOE}::test_experts_per_image"),
