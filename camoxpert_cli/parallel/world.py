@@ -67,14 +67,16 @@ class World:
                     dist.all_reduce(tensor)
         return tensor
 
-    def start_all_reduce(self, tensor: Tensor) -> Future[Tensor]:
-        """Start `all_reduce` and return its future; on GPUs it does not hold up what the current stream computes."""
-        if self.size == 1 or self._orders(tensor):
-            done: Future[Tensor] = Future(devices=[tensor.device] if tensor.is_cuda else [])
-            done.set_result(self.all_reduce(tensor))
-            return done
-        work = dist.all_reduce(tensor, async_op=True)
-        return work.get_future().then(lambda future: future.value()[0])
+    def start_all_reduce(self, tensor: Tensor) -> Future[list[Tensor]]:
+        """Start `all_reduce`, and return the future of [tensor]; it fails with RuntimeError if another rank is lost.
+
+        On GPUs it does not hold up what the current stream computes.
+        """
+        if not self._orders(tensor):
+            return dist.all_reduce(tensor, async_op=True).get_future()
+        done: Future[list[Tensor]] = Future(devices=[tensor.device] if tensor.is_cuda else [])
+        done.set_result([self.all_reduce(tensor)])
+        return done
 
     def _orders(self, tensor: Tensor) -> bool:
         """Whether ranks are added one after the other: a ring starts with another rank in each part of a tensor.

@@ -316,4 +316,4 @@ def test_two_gpus_are_one(tiny_data: Path, tmp_path: Path) -> None:
     first, second = in_ranks(2, train_on_gpus, tiny_data, tmp_path / "two", shared)
     (whole,) = in_ranks(1, train_on_gpus, tiny_data, tmp_path / "one", alone)
 
-    assert_same_training(case, first, second, whole)
+    assert_same_training(case, [first, second], whole)
