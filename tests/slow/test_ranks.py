@@ -21,7 +21,7 @@ from tests.helpers.tiny_data import tiny_run
 EVEN = [(2, 8, 2, 1), (2, 8, 2, 2)]  # steps of 2 + 2; one step of two batches of 2 + 2
 SHORT = [(2, 7, 2, 2), (2, 5, 2, 1)]  # two batches, the last of 1 + 2; a step with an image for one rank only
 # Steps of 1 + 1 + 1 and, of the last image or two, steps without one for some rank; in the second case of two batches.
-THREE = [(3, 11, 1, 1), (3, 10, 1, 2)]
+THREE = [(3, 10, 1, 1), (3, 8, 1, 2)]
 
 
 @pytest.mark.parametrize(

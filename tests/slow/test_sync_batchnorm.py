@@ -42,7 +42,7 @@ def test_two_ranks_are_one_process(tiny_data: Path, tmp_path: Path) -> None:
     """
     sizes: list[tuple[int, dict[str, Any]]] = [
         (7, {"accumulation_steps": 2}),  # a step of batches of 2 + 2 and 1 + 2
-        (11, {"gradient_checkpointing": True}),  # steps of 2 + 2, of which all but the first sum as they go back
+        (10, {"gradient_checkpointing": True}),  # steps of 2 + 2, 2 + 2 and 1 + 1; the last two sum as they go back
         (5, {"accumulation_steps": 2, "gradient_checkpointing": True}),  # of 2 + 2 and 0 + 1: none for one rank
     ]
     common = [{"val_fraction": 1 - random_images / TRAINING_IMAGES, **settings} for random_images, settings in sizes]
