@@ -36,9 +36,6 @@ class Ema:
         if counters[0]:
             torch._foreach_copy_(*counters)
 
-    def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_places": None}  # a copy has a network of its own
-
 
 class _Places:
     """Where two networks keep each value of their state dicts, which take longer to build than to average."""
