@@ -37,7 +37,7 @@ class Strategy:
     name: ClassVar[StrategyName]
     description: ClassVar[str]
     needs_gpus: ClassVar[bool] = False
-    # Whether summing gradients is a separate step that can be timed, rather than a part of the backward pass.
+    # Whether the sum of gradients can be timed on its own, apart from the backward pass.
     communication_is_measurable: ClassVar[bool] = True
 
     @classmethod

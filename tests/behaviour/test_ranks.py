@@ -47,7 +47,7 @@ def train_held_still(world: World, data: Path, folder: Path, cases: Sequence[dic
 # Ranks, images, batch of a rank, accumulation.
 TWO = [
     (2, 5, 2, 2),  # a batch of 2 + 2 and one with an image for one rank only, added up with it
-    (2, 7, 1, 1),  # steps of 1 + 1, the second and third of which sum gradients as they go back, and of 0 + 1
+    (2, 9, 1, 2),  # steps of two batches of 1 + 1, the second of which sums gradients as it goes back, and of 0 + 1
 ]
 # A step of each stage, that moves something; the slow tests go on until all of the backbone trains.
 BRIEF: dict[str, Any] = {"epochs": 2, "num_experts": 4, "lr": 0.1, "stage2_lr": 0.1}
