@@ -77,7 +77,7 @@ _SUMS = [
         "parallel/gradients.py",
         "each.as_strided((each.numel(),), (1,))",
         "each.reshape(-1)",
-        f"{_GRADIENTS}::test_layouts",
+        f"{_GRADIENTS}::test_layouts_stay",
     ),
     # Averages of BatchNorm that do not ask how many images each rank saw.
     Mutant("parallel/running_statistics.py", "(tracked, float(images))", "(tracked, 1.0)", _STATISTICS),
@@ -102,7 +102,7 @@ _SUMS = [
         "behaviour/test_resumed_ranks.py",
     ),
     # What DistributedDataParallel sums.
-    Mutant("parallel/overlap.py", "[*others, *buffers])", "others)", f"{_OVERLAP}"),
+    Mutant("parallel/overlap.py", "[*others, *buffers])", "others)", _OVERLAP),
     Mutant(
         "parallel/overlap.py",
         "if self._sums == 1:",
@@ -110,7 +110,10 @@ _SUMS = [
         f"{_OVERLAP}::test_all_are_there_before_buckets_are_settled",
     ),
     Mutant(
-        "parallel/overlap.py", "if not self._failures:", "if self._failures is None:", f"{_OVERLAP}::test_other_errors"
+        "parallel/overlap.py",
+        "if not self._failures:",
+        "if self._failures is None:",
+        f"{_OVERLAP}::test_other_errors_stay",
     ),
     Mutant(
         "parallel/overlap.py",

@@ -57,9 +57,13 @@ def gradients(step: Step) -> list[list[float] | None]:
 
 
 def test_what_is_summed(world: RecordingWorld) -> None:
-    """The gradients it was made for, over all batches of a step at its end; others stay a rank's own, or None."""
+    """The gradients it was made for, over all batches of a step at its end; others stay a rank's own, or None.
+
+    Buffers are each rank's own.
+    """
     step = Step()
     overlap = Overlap(step, [*step.always.parameters()], world)
+    assert not overlap.module.modules_buffers
     x = torch.tensor([[1.0, 2.0]])
     for asks, sums, expected in (
         (False, False, [[1, 2], [1], None, None, None, None]),
