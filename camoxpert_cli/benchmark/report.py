@@ -224,9 +224,9 @@ def _summing(result: Benchmark, row: Row, one: Measurement) -> str:
     if share < _SUMMING:
         return ""
     return (
-        f"{_name(result, row)}: the gradient all-reduce alone takes {share:.0%} of the time of a step, and overlaps with the backward "
-        f"pass only in part: a larger --batch-size, or --accumulation-steps {2 * row.accumulation}, makes it less "
-        "frequent."
+        f"{_name(result, row)}: the gradient all-reduce alone takes {share:.0%} of the time of a step, and overlaps "
+        "with the backward pass only in part: a larger --batch-size, or "
+        f"--accumulation-steps {2 * row.accumulation}, makes it less frequent."
     )
 
 

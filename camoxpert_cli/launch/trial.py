@@ -113,8 +113,8 @@ class Measurement:
 
     `compute` has its images on the device already, `loader` only loads them, `end_to_end` trains on them, and
     `data_wait` is the share (0..1) of its time spent waiting for images. `communication` is the time in seconds to sum
-    a step's gradients over processes while nothing else is computed; with DataParallel it cannot be separated. `peak_memory_mib` is
-    that of the fullest device, on the CPU that of the largest process.
+    a step's gradients over processes while nothing else is computed; with DataParallel it cannot be separated.
+    `peak_memory_mib` is that of the fullest device, on the CPU that of the largest process.
     """
 
     device: str
