@@ -164,7 +164,8 @@ def _parts(result: Benchmark) -> Section:
     note = (
         "batch: global batch size. loader: images/s when only loading. compute: images/s when only computing. data "
         "wait: share of end-to-end time spent waiting for the loader. all-reduce: time to sum the gradients over all "
-        "processes, once per optimizer step; n/a if it is part of the backward pass, as with dp. MiB: peak memory of "
+        "processes while nothing else is computed; in training, it overlaps with the backward pass. n/a if it cannot "
+        "be separated from it, as with dp. MiB: peak memory of "
         f"{'a process' if _on_cpu(result) else 'the fullest GPU'}."
     )
     notes = [note]
@@ -223,7 +224,8 @@ def _summing(result: Benchmark, row: Row, one: Measurement) -> str:
     if share < _SUMMING:
         return ""
     return (
-        f"{_name(result, row)}: the gradient all-reduce takes {share:.0%} of a step: a larger --batch-size, or "
+        f"{_name(result, row)}: the gradient all-reduce alone takes {share:.0%} of the time of a step, and overlaps "
+        "with the backward pass only in part: a larger --batch-size, or "
         f"--accumulation-steps {2 * row.accumulation}, makes it less frequent."
     )
 

@@ -21,17 +21,19 @@ def cores_each(processes: int) -> int:
     return max(1, usable_cores() // processes)
 
 
-def auto_workers(ranks: int = 1) -> int:
+def auto_workers(ranks: int = 1, *, on_gpu: bool) -> int:
     """Return the number of workers for each of `ranks` processes on this machine.
 
-    That is an even share of the usable cores, at most 8, and may be 0.
+    That is an even share of the usable cores, at most 8, and may be 0. With a GPU, one core of a share of several is
+    left to the process itself: launching kernels keeps it busy, and a GPU waits if it has to wait.
     """
-    return workers_for(usable_cores(), ranks)
+    return workers_for(usable_cores(), ranks, on_gpu=on_gpu)
 
 
-def workers_for(cores: int, ranks: int) -> int:
+def workers_for(cores: int, ranks: int, *, on_gpu: bool) -> int:
     """Return the number of workers per rank if `cores` are usable, as `auto_workers` does."""
-    return min(_MAX_WORKERS, cores // ranks)
+    share = cores // ranks
+    return min(_MAX_WORKERS, share - 1 if on_gpu and share > 1 else share)
 
 
 def _cpu_quota(cgroup: Path) -> float:

@@ -62,7 +62,7 @@ def shared_memory_too_small(readings: Readings, question: Question) -> bool:
 
 def _workers(readings: Readings, question: Question) -> int:
     asked = question.config.data.num_workers
-    return workers_for(readings.cores, processes(readings)) if asked == "auto" else asked
+    return workers_for(readings.cores, processes(readings), on_gpu=bool(readings.working)) if asked == "auto" else asked
 
 
 def _imports(readings: Readings) -> Finding:

@@ -186,7 +186,7 @@ def assemble(
         config,
         data,
         None if data.generated else open_cache(config.data.cache, data.all_training, config.data.img_size),
-        workers=_choose_workers(config.data.num_workers, world.local_size),
+        workers=_choose_workers(config.data.num_workers, world.local_size, on_gpu=device.type == "cuda"),
         devices=placement.count,
         pin_memory=device.type == "cuda",
         world=world,
@@ -244,12 +244,13 @@ def _start_of(plan: Plan, checkpoint: Checkpoint | None) -> StartContent:
     return StartContent(config, config) if found is None else found
 
 
-def _choose_workers(asked: int | Literal["auto"], ranks: int) -> int:
+def _choose_workers(asked: int | Literal["auto"], ranks: int, *, on_gpu: bool) -> int:
+    auto = auto_workers(ranks, on_gpu=on_gpu)
     if asked == "auto":
-        return auto_workers(ranks)
+        return auto
     if asked * ranks > (cores := usable_cores()):
         console.warn(
             f"{asked * ranks} loader workers share {console.counted(cores, 'core')}; "
-            f"--num-workers auto uses {auto_workers(ranks)}{' per process' if ranks > 1 else ''}"
+            f"--num-workers auto uses {auto}{' per process' if ranks > 1 else ''}"
         )
     return asked

@@ -98,8 +98,8 @@ def combine(output: StepOutput, top_k: int, images: int, world: World) -> Losses
     bce, iou, edge, deep = output.terms.sum(dim=0) / images
     own = RoutingSums(output.chosen.sum(dim=0), output.probability.sum(dim=0))
     # Constants for autograd, except this rank's own part of the probabilities.
-    others = world.all_reduce(own.probability.detach().clone()) - own.probability.detach()
-    whole = RoutingSums(world.all_reduce(own.chosen.clone()), own.probability + others)
+    chosen, probability = world.all_reduce(torch.stack([own.chosen, own.probability.detach()]))
+    whole = RoutingSums(chosen, own.probability + (probability - own.probability.detach()))
     balance = balance_loss(whole, images, top_k)
     balance = balance - balance.detach() * (1 - 1 / world.size)
     total = (

@@ -55,32 +55,29 @@ def training_steps(run: Run, stage: Stage, epoch: int, batches: Iterable[SizedBa
     for size, (images, masks) in batches:
         # Their number may change between steps; see `choosing.refit_last`.
         group_images = min(group_size, epoch_images(run.config, epoch, len(run.data.train)) - group_start)
-        with run.strategy.batch(size):
+        ends_step = progress.samples + size >= group_start + group_images
+        with run.strategy.batch(size, ends_step):
             part, chosen = backward(run, images, masks, epoch, size, share=size / group_images)
         group_losses += part
         group_chosen += chosen
         group_own += len(images)
         progress.samples += size
-        if progress.samples < group_start + group_images:
+        if not ends_step:
             continue
 
-        run.world.require_all()  # an error in the backward pass of one rank
-        # In one transfer: each read waits for the device.
-        sums = run.world.all_reduce(torch.cat([group_losses, group_chosen.flatten().double()])).tolist()
-        losses = LossValues(*sums[: len(group_losses)])
-        progress.experts_chosen = added(
-            progress.experts_chosen, sums[len(group_losses) :], run.config.model.num_experts
-        )
-        run.strategy.average_statistics(group_own)
-        run.strategy.reduce_gradients(parameters_of(run.state.optimizer), group_chosen)
+        # First: it raises the error of a rank that failed in its backward pass.
+        run.strategy.reduce_gradients(parameters_of(run.state.optimizer), group_chosen, group_own, group_images)
+        sums = run.world.all_reduce(torch.cat([group_losses, group_chosen.flatten().double()]))
+        losses, chosen_sums, norm = read(sums, clipped_norm(run))
+        progress.experts_chosen = added(progress.experts_chosen, chosen_sums, run.config.model.num_experts)
         group_losses.zero_()
         group_chosen.zero_()
         group_own = 0
         # Rounded up if a run was resumed with another batch size in the middle of an epoch.
         number = math.ceil(group_start / group_size)
         rate = rate_at(run.config, stage, len(run.data.train), epoch, number)
-        norm = optimizer_step(run, rate, losses, epoch)
-        yield TrainedStep(number, group_images, losses, rate, norm)
+        made_norm = optimizer_step(run, rate, losses, norm, epoch)
+        yield TrainedStep(number, group_images, losses, rate, made_norm)
         group_start = progress.samples
         if group_start >= epoch_images(run.config, epoch, len(run.data.train)):
             return
@@ -101,8 +98,25 @@ def backward(run: Run, images: Tensor, masks: Tensor, epoch: int, size: int, sha
     return torch.stack(losses).detach() * share, output.chosen.sum(dim=0)
 
 
-def optimizer_step(run: Run, rate: float, losses: LossValues, epoch: int) -> float | None:
-    """Update the weights from the accumulated gradients; return their norm, None if it overflowed (step skipped).
+def clipped_norm(run: Run) -> Tensor:
+    """Clip the gradients of a step, and return their norm before clipping: infinite or nan if they overflowed."""
+    assert run.state.optimizer is not None
+    run.state.scaler.unscale_(run.state.optimizer)
+    return run.strategy.clip_gradients(parameters_of(run.state.optimizer), run.clip_norm)
+
+
+def read(sums: Tensor, norm: Tensor) -> tuple[LossValues, list[float], float]:
+    """Read the losses and the counts of routed images in `sums`, and the gradient norm, in one transfer.
+
+    It is the only point of a step at which the host waits for the GPU, apart from the routing of the network.
+    """
+    *values, norm_value = torch.cat([sums, norm.to(sums).view(1)]).tolist()
+    count = len(LossValues._fields)
+    return LossValues(*values[:count]), values[count:], norm_value
+
+
+def optimizer_step(run: Run, rate: float, losses: LossValues, norm: float, epoch: int) -> float | None:
+    """Update the weights from the clipped gradients; return their `norm`, None if it overflowed (step skipped).
 
     Raises TrainingError if the loss itself is not finite, before any weight is changed.
     """
@@ -118,8 +132,6 @@ def optimizer_step(run: Run, rate: float, losses: LossValues, epoch: int) -> flo
         )
     progress.rate = rate
     set_learning_rate(optimizer, rate)
-    scaler.unscale_(optimizer)
-    norm = run.strategy.clip_gradients(parameters_of(optimizer), run.clip_norm)
     if math.isfinite(norm):
         scaler.step(optimizer)
         run.skipped_in_a_row = 0

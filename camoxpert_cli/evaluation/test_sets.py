@@ -123,7 +123,7 @@ def score_set(
     loader = scoring_loader(
         ScoringImages([pairs[index] for index in todo], size),
         inference.batch_size,
-        auto_workers(world.local_size),
+        auto_workers(world.local_size, on_gpu=device.type == "cuda"),
         device.type == "cuda",
         world.rank,
         world.size,

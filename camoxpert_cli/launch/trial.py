@@ -42,7 +42,7 @@ from camoxpert_cli.errors import CamoxError, TrainingError
 from camoxpert_cli.model.routing import spread
 from camoxpert_cli.parallel.cuda_errors import is_out_of_memory, to_camox_error
 from camoxpert_cli.parallel.determinism import deterministic
-from camoxpert_cli.parallel.device import place
+from camoxpert_cli.parallel.device import own_device, place
 from camoxpert_cli.parallel.memory import peak_of_gpus
 from camoxpert_cli.parallel.worker import ending_at_once, read_job, shared_folder, tell_launcher
 from camoxpert_cli.parallel.world import World, end_with_parent, joined
@@ -113,8 +113,8 @@ class Measurement:
 
     `compute` has its images on the device already, `loader` only loads them, `end_to_end` trains on them, and
     `data_wait` is the share (0..1) of its time spent waiting for images. `communication` is the time in seconds to sum
-    a step's gradients over processes; with DataParallel it cannot be separated from computation. `peak_memory_mib` is
-    that of the fullest device, on the CPU that of the largest process.
+    a step's gradients over processes while nothing else is computed; with DataParallel it cannot be separated.
+    `peak_memory_mib` is that of the fullest device, on the CPU that of the largest process.
     """
 
     device: str
@@ -265,7 +265,9 @@ def _begin(trial: Trial, world: World) -> Run:
     accumulated = config.train.accumulation_steps * placement.count
     largest = max(config.train.batch_size, config.stage2_batch_size) * accumulated
     asked = config.data.num_workers
-    workers = auto_workers(world.local_size) if asked == "auto" else asked
+    workers = (
+        auto_workers(world.local_size, on_gpu=own_device(placement, world).type == "cuda") if asked == "auto" else asked
+    )
     ahead = _prefetched(workers)
     steps = _WARMUP_STEPS + ahead + 1 + trial.repeats * max(trial.steps or _MOST_STEPS, _LOADER_ROUNDS * ahead)
     network = build_network(config.model, config.train.seed, weights_follow=True)

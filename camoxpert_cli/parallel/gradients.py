@@ -1,4 +1,4 @@
-"""Reduce the gradients of an optimizer step over all ranks, so that each rank makes the same step."""
+"""Sum the gradients of an optimizer step over all ranks, so that each rank makes the same step."""
 
 from __future__ import annotations
 
@@ -11,27 +11,30 @@ from torch import Tensor, nn
 from camoxpert_cli.model.camoxpert import CamoXpert
 from camoxpert_cli.parallel.world import World
 
-# Values per bucket, as in DistributedDataParallel: 25 MB.
+# Values per collective, as in DistributedDataParallel: 25 MB.
 _BUCKET = 25 * 2**18
 
 
 @torch.no_grad()
-def all_reduce_gradients(parameters: Sequence[nn.Parameter], world: World) -> None:
-    """Replace each gradient by its sum over ranks, in a fixed order and so bitwise identical on all.
+def sum_over_ranks(parameters: Sequence[nn.Parameter], others: Sequence[Tensor], world: World) -> list[int]:
+    """Replace the gradients of `parameters`, and in place the tensors `others`, by their sums over ranks.
 
-    A rank may lack a gradient that others have: that of an expert selected for none of its images, or all gradients if
-    a batch had no image for it. Gradients that no rank has stay None, so that the optimizer skips the parameter, as on
-    one GPU. Call this once per optimizer step, after all accumulated batches: an expert used in any of them counts.
+    The sums are bitwise identical on all ranks. A rank may lack a gradient that others have: that of an expert selected
+    for none of its images, or all gradients if a batch had no image for it. Gradients that no rank has stay None, so
+    that the optimizer skips the parameter, as on one GPU. Returns how many ranks had a gradient for each parameter.
+    Call this once per optimizer step, after all accumulated batches: an expert used in any of them counts.
     """
-    if world.size == 1:
-        return
-    # On the CPU: the flags are computed and needed there, and a missing rank is detected there.
-    used = world.all_reduce(torch.tensor([float(each.grad is not None) for each in parameters])).tolist()
-    chosen = [each for each, count in zip(parameters, used, strict=True) if count]
-    for each in chosen:
-        if each.grad is None:
-            each.grad = torch.zeros_like(each)
-    _all_reduce_in_buckets([each.grad for each in chosen if each.grad is not None], world)
+    # On the CPU: the flags are known and needed there, and a missing rank is detected there, even if there are none.
+    flags = torch.tensor([1.0, *(float(each.grad is not None) for each in parameters)])
+    had: list[int] = world.all_reduce(flags)[1:].int().tolist()
+    used = [each for each, count in zip(parameters, had, strict=True) if count]
+    own = [torch.zeros_like(each) if each.grad is None else each.grad for each in used]
+    sums = _sums([*own, *others], world)
+    for parameter, total in zip(used, sums, strict=False):
+        parameter.grad = total
+    if others:
+        torch._foreach_copy_(list(others), sums[len(used) :])
+    return had
 
 
 def leave_idle_experts(network: CamoXpert, chosen: Tensor) -> None:
@@ -48,38 +51,21 @@ def leave_idle_experts(network: CamoXpert, chosen: Tensor) -> None:
                     parameter.grad = None
 
 
-@torch.no_grad()
-def average_statistics(network: nn.Module, images: int, world: World) -> None:
-    """Average the running statistics of BatchNorm over ranks, weighted by the `images` that each rank has seen.
-
-    Each rank normalizes with the statistics of its own images; the statistics kept for validation are the same on all.
-    """
-    if world.size == 1:
-        return
-    layers = [each for each in network.modules() if isinstance(each, nn.modules.batchnorm._BatchNorm) and each.training]
-    kept = [each for layer in layers for each in (layer.running_mean, layer.running_var) if each is not None]
-    counts = [layer.num_batches_tracked for layer in layers if layer.num_batches_tracked is not None]
-    if not kept:
-        return
-    weight = torch.full((1,), float(images), device=kept[0].device, dtype=kept[0].dtype)
-    for each in kept:
-        each.mul_(weight)
-    _all_reduce_in_buckets([*kept, weight], world)
-    for each in kept:
-        each.div_(weight)
-    # A rank without images has not counted the batch.
-    for count, most in zip(counts, world.all_reduce_max(torch.stack(counts)), strict=True):
-        count.copy_(most)
-
-
-def _all_reduce_in_buckets(tensors: list[Tensor], world: World) -> None:
+def _sums(tensors: list[Tensor], world: World) -> list[Tensor]:
+    """The sum of each tensor over ranks, as views of a few large ones."""
+    sums: list[Tensor] = []
     bucket: list[Tensor] = []
     size = 0
     for at, tensor in enumerate(tensors):
         bucket.append(tensor)
         size += tensor.numel()
         if size >= _BUCKET or at == len(tensors) - 1:
-            flat = world.all_reduce(torch.cat([each.reshape(-1) for each in bucket]))
-            for each, part in zip(bucket, torch.split(flat, [each.numel() for each in bucket]), strict=True):
-                each.copy_(part.view_as(each))
+            # Values in the order in which memory holds them: a channels-last weight needs no copy of its own.
+            flat = world.all_reduce(torch.cat([each.as_strided((each.numel(),), (1,)) for each in bucket]))
+            parts = torch.split(flat, [each.numel() for each in bucket])
+            sums += [
+                part.as_strided(each.shape, each.stride(), part.storage_offset())
+                for each, part in zip(bucket, parts, strict=True)
+            ]
             bucket, size = [], 0
+    return sums

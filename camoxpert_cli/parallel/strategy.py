@@ -7,17 +7,19 @@ checkpoints have to be gathered and scattered as well, in `engine/saving.py` and
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
 
-from camoxpert_cli.data.sampling import ranks_with_samples
+from camoxpert_cli.data.sampling import own_share, ranks_with_samples
 from camoxpert_cli.errors import UsageError
 from camoxpert_cli.model.camoxpert import CamoXpert
-from camoxpert_cli.parallel.gradients import all_reduce_gradients, average_statistics, leave_idle_experts
+from camoxpert_cli.parallel.gradients import leave_idle_experts, sum_over_ranks
+from camoxpert_cli.parallel.overlap import Overlap
+from camoxpert_cli.parallel.running_statistics import RunningStatistics
 from camoxpert_cli.parallel.sync_batchnorm import synchronise, within_group
 from camoxpert_cli.parallel.world import World
 
@@ -35,7 +37,7 @@ class Strategy:
     name: ClassVar[StrategyName]
     description: ClassVar[str]
     needs_gpus: ClassVar[bool] = False
-    # Whether summing gradients is a separate step that can be timed, rather than a part of the backward pass.
+    # Whether the sum of gradients can be timed on its own, apart from the backward pass.
     communication_is_measurable: ClassVar[bool] = True
 
     @classmethod
@@ -72,6 +74,7 @@ class Strategy:
         if self.sync_batchnorm:
             synchronise(network)
         step.to(self.device)
+        self._statistics = RunningStatistics(network)
         self.wrap()
 
     @property
@@ -82,7 +85,7 @@ class Strategy:
     def wrap(self) -> None:
         """Rebuild the module that runs the step on all devices; call it whenever the set of trained parameters changes.
 
-        torch's DistributedDataParallel, for example, only handles parameters that were trained when it was created.
+        torch's DistributedDataParallel only handles parameters that were trained when it was created.
         """
         self._wrapped = self._wrap()
 
@@ -93,34 +96,30 @@ class Strategy:
             masks.to(self.device, non_blocking=True),
         )
 
-    def batch(self, size: int) -> AbstractContextManager[None]:
+    def batch(self, size: int, ends_step: bool = True) -> AbstractContextManager[Any]:
         """Return a context for the forward and backward pass of a batch of `size` images over all ranks.
 
         Every rank must enter it, even without images of the batch. Inside, synchronized BatchNorm covers all of them.
+        `ends_step` is False if the gradients of further batches are accumulated.
         """
+        if not own_share(size, self.world.rank, self.world.size):
+            self._statistics.count_missed_batch()
         if not self.sync_batchnorm:
             return nullcontext()
         self.world.require_all()  # the layers' own collectives do not detect a missing rank
         # Ranks without images do not call the layers, and the others must not wait for them.
         return within_group(self.network, self.world.group(ranks_with_samples(size, self.world.size)))
 
-    def reduce_gradients(self, trained: Sequence[nn.Parameter], chosen: Tensor) -> None:
+    def reduce_gradients(self, trained: Sequence[nn.Parameter], chosen: Tensor, own: int = 0, images: int = 0) -> None:
         """Replace the gradients of `trained` by those of the whole step, the same on every rank; once per step.
 
-        Gradients stay None for unselected experts; `chosen` (L, E) counts this process's images per expert.
+        Gradients stay None for unselected experts; `chosen` (L, E) counts this process's images per expert. If the step
+        has `images`, `own` of them this process's, BatchNorm's running statistics become their average over ranks.
         """
-        all_reduce_gradients(trained, self.world)
 
-    def clip_gradients(self, trained: Sequence[nn.Parameter], norm: float) -> float:
-        """Clip the reduced gradients to `norm`, and return their norm before clipping."""
-        return torch.nn.utils.clip_grad_norm_(trained, norm).item()
-
-    def average_statistics(self, images: int) -> None:
-        """Average BatchNorm's running statistics over ranks; this rank has seen `images` images of the step."""
-        if self.sync_batchnorm:
-            # Equal on all ranks that took part in every batch, as the last rank always does: use its values.
-            images = int(self.world.rank == self.world.size - 1)
-        average_statistics(self.network, images, self.world)
+    def clip_gradients(self, trained: Sequence[nn.Parameter], norm: float) -> Tensor:
+        """Clip the reduced gradients to `norm`, and return their norm before clipping, without waiting for it."""
+        return torch.nn.utils.clip_grad_norm_(trained, norm)
 
     def _own(self, devices: Sequence[torch.device]) -> tuple[torch.device, ...]:
         return (devices[0],)
@@ -167,7 +166,7 @@ class Dp(Strategy):
             "--strategy ddp; or --no-sync-batchnorm, with camox resume --set train.sync_batchnorm=off",
         )
 
-    def reduce_gradients(self, trained: Sequence[nn.Parameter], chosen: Tensor) -> None:
+    def reduce_gradients(self, trained: Sequence[nn.Parameter], chosen: Tensor, own: int = 0, images: int = 0) -> None:
         leave_idle_experts(self.network, chosen)
 
     def _own(self, devices: Sequence[torch.device]) -> tuple[torch.device, ...]:
@@ -178,14 +177,59 @@ class Dp(Strategy):
 
 
 class Ddp(Strategy):
-    """One process per device; a custom all_reduce sums gradients, because experts may have none on some ranks."""
+    """torch's DistributedDataParallel: one process per device, gradients summed during the backward pass.
+
+    Experts, which may have no gradient on some ranks or on all, are summed after it; so is everything in a step whose
+    last batch has no image for some rank, and in the first step after `wrap`, which shows what has a gradient.
+    """
 
     name = "ddp"
-    description = "one process per device, gradients summed by all_reduce"
+    description = "DistributedDataParallel, one process per device"
 
     @classmethod
     def processes(cls, devices: int) -> int:
         return devices
+
+    def wrap(self) -> None:
+        super().wrap()
+        self._overlap: Overlap | None = None
+        # Whether the step under way ends with a batch of which every rank has images.
+        self._is_full = False
+
+    @contextmanager
+    def batch(self, size: int, ends_step: bool = True) -> Iterator[None]:
+        self._is_full = ends_step and size >= self.world.size
+        summing = nullcontext() if self._overlap is None else self._overlap.batch(sums=self._is_full)
+        with super().batch(size, ends_step), summing:
+            yield
+
+    def reduce_gradients(self, trained: Sequence[nn.Parameter], chosen: Tensor, own: int = 0, images: int = 0) -> None:
+        if self.world.size == 1:
+            return
+        if self.sync_batchnorm:
+            # Equal on all ranks that took part in every batch, as the last rank always does: use its values.
+            own, images = int(self.world.rank == self.world.size - 1), min(images, 1)
+        summed = self._overlap.parameters if self._overlap and self._is_full else frozenset()
+        left = [each for each in trained if each not in summed]
+        statistics = self._statistics.weighted(own) if images else []
+        ranks = sum_over_ranks(left, statistics, self.world)
+        self._statistics.divide(statistics, images)
+        if self._overlap is None and self._is_full:
+            self._overlap_those_of_all_ranks(left, ranks)
+        self._is_full = False
+
+    def _overlap_those_of_all_ranks(self, parameters: Sequence[nn.Parameter], ranks: Sequence[int]) -> None:
+        """Sum during the next backward passes what all ranks had a gradient for, except for experts."""
+        experts = {each for layer in self.network.moe_layers for each in layer.get_submodule("experts").parameters()}
+        in_step = {*self.step.parameters()}
+        always = [
+            each
+            for each, count in zip(parameters, ranks, strict=True)
+            if count == self.world.size and each in in_step and each not in experts
+        ]
+        if always:
+            self._overlap = Overlap(self.step, always, self.world)
+            self._wrapped = self._overlap.module
 
 
 STRATEGIES: dict[str, type[Strategy]] = {each.name: each for each in (Single, Dp, Ddp)}

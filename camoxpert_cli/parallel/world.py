@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 import torch
 import torch.distributed as dist
 from torch import Tensor
+from torch.futures import Future
 
 from camoxpert_cli.errors import PeerLostError, first_line
 from camoxpert_cli.parallel.cuda_errors import to_camox_error
@@ -54,11 +55,35 @@ class World:
         return self.rank == 0
 
     def all_reduce(self, tensor: Tensor) -> Tensor:
-        """Sum over all ranks, in place; bitwise identical on each."""
+        """Sum over all ranks, in place; bitwise identical on each.
+
+        On the CPU and in deterministic training it also does not depend on where in the tensor a value is.
+        """
         if self.size > 1:
             with _raising_peer_lost():
-                dist.all_reduce(tensor)
+                if self._orders(tensor):
+                    _add_in_order(tensor, self.size)
+                else:
+                    dist.all_reduce(tensor)
         return tensor
+
+    def start_all_reduce(self, tensor: Tensor) -> Future[list[Tensor]]:
+        """Start `all_reduce`, and return the future of [tensor]; it fails with RuntimeError if another rank is lost.
+
+        On GPUs it does not hold up what the current stream computes.
+        """
+        if not self._orders(tensor):
+            return dist.all_reduce(tensor, async_op=True).get_future()
+        done: Future[list[Tensor]] = Future(devices=[tensor.device] if tensor.is_cuda else [])
+        done.set_result([self.all_reduce(tensor)])
+        return done
+
+    def _orders(self, tensor: Tensor) -> bool:
+        """Whether ranks are added one after the other: a ring starts with another rank in each part of a tensor.
+
+        A sum of two is the same in either order.
+        """
+        return self.size > 2 and (not tensor.is_cuda or torch.are_deterministic_algorithms_enabled())
 
     def group(self, ranks: Sequence[int]) -> dist.ProcessGroup | None:
         """Return the process group of these ranks, created once; None if they are all ranks, and on other ranks.
@@ -166,6 +191,14 @@ def peer_lost(error: RuntimeError) -> PeerLostError:
         "check the logs of all ranks; if GPUs cannot access each other, NCCL_P2P_DISABLE=1 may help; see camox guide "
         "troubleshooting",
     )
+
+
+def _add_in_order(tensor: Tensor, size: int) -> None:
+    parts = [torch.empty_like(tensor) for _ in range(size)]
+    dist.all_gather(parts, tensor)
+    tensor.copy_(parts[0])
+    for part in parts[1:]:
+        tensor.add_(part)
 
 
 @contextmanager

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from camoxpert_cli.checkpoints.format import read_checkpoint
+from tests.helpers.at_start import at_start
 from tests.helpers.cut_runs import SETTINGS, differing, steps
 from tests.helpers.places import ROOT
 from tests.helpers.processes import TIMEOUT, all_signals_heard, camox, run, train_command
@@ -31,15 +32,37 @@ def the_message(output: str) -> str:
     return output[output.index("Error: ") :]
 
 
-def test_a_worker_that_is_killed(tiny_data: Path, tmp_path: Path) -> None:
+# Rank 1 is killed once, when the first gradients of its second step are to be summed and others are yet to come.
+IN_BACKWARD = """
+import os
+
+mark = os.environ["MARK"]
+if os.environ.get("RANK") == "1" and not os.path.exists(mark):
+    import signal
+    from camoxpert_cli.parallel.world import World
+
+    def start_all_reduce(world, tensor):
+        open(mark, "w").close()
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    World.start_all_reduce = start_all_reduce
+"""
+
+
+@pytest.mark.parametrize("where", ["before the update", "in the backward pass"])
+def test_a_worker_that_is_killed(tiny_data: Path, tmp_path: Path, where: str) -> None:
     """It is named with its log, all start again from the last checkpoint, and no step is made twice or left out.
 
     They end with the bits of a run in which nobody was killed.
     """
-    folder, uncut = tmp_path / "run", tmp_path / "uncut"
+    folder, uncut, mark = tmp_path / "run", tmp_path / "uncut", tmp_path / "mark"
     settings = {"epochs": 1, "warmup_epochs": 0, "num_experts": 1, "max_restarts": 1}
     command = train(tiny_data, folder, **settings)
-    code, output = run(command, **sabotage(tmp_path / "site", 1, 1, kill("self", "SIGKILL")))
+    if where == "before the update":
+        code, output = run(command, **sabotage(tmp_path / "site", 1, 1, kill("self", "SIGKILL")))
+    else:
+        code, output = run(command, MARK=str(mark), **at_start(tmp_path / "site", IN_BACKWARD))
+        assert mark.exists()
 
     assert code == 0, output
     assert f"rank 1 was killed by SIGKILL; its log is {folder}/logs/rank1.log" in the_message(output)

@@ -44,8 +44,11 @@ def train_held_still(world: World, data: Path, folder: Path, cases: Sequence[dic
     return [train_plainly(world, data, folder / str(at), case) for at, case in enumerate(cases)]
 
 
-# Images, batch of a rank, accumulation: a batch of 2 + 2 and one with an image for one rank only, added up with it.
-UNEVEN = [(5, 2, 2)]
+# Ranks, images, batch of a rank, accumulation.
+TWO = [
+    (2, 5, 2, 2),  # a batch of 2 + 2 and one with an image for one rank only, added up with it
+    (2, 9, 1, 2),  # steps of two batches of 1 + 1, the second of which sums gradients as it goes back, and of 0 + 1
+]
 # A step of each stage, that moves something; the slow tests go on until all of the backbone trains.
 BRIEF: dict[str, Any] = {"epochs": 2, "num_experts": 4, "lr": 0.1, "stage2_lr": 0.1}
 
@@ -55,24 +58,29 @@ def test_two_ranks_are_one_process(tiny_data: Path, tmp_path: Path) -> None:
 
     So is how many images chose each expert, to the image.
     """
-    two_and_one(tiny_data, tmp_path, UNEVEN, BRIEF)
+    ranks_and_one(tiny_data, tmp_path, TWO, BRIEF)
 
 
-def two_and_one(data: Path, folder: Path, sizes: list[tuple[int, int, int]], settings: dict[str, Any]) -> None:
-    """Train two ranks and one process on `sizes`, and compare them."""
+def ranks_and_one(data: Path, folder: Path, sizes: list[tuple[int, int, int, int]], settings: dict[str, Any]) -> None:
+    """Train as many ranks as all of `sizes` begin with, and one process, and compare them."""
+    ((count,),) = [{count for count, *_ in sizes}]
     common = [
         {**settings, "val_fraction": 1 - images / TRAINING_IMAGES, "accumulation_steps": steps}
-        for images, _, steps in sizes
+        for _, images, _, steps in sizes
     ]
-    batches = [batch for _, batch, _ in sizes]
+    batches = [batch for _, _, batch, _ in sizes]
     shared = [
-        {**each, "batch_size": b, "stage2_batch_size": b, "gpus": 2} for each, b in zip(common, batches, strict=True)
+        {**each, "batch_size": b, "stage2_batch_size": b, "gpus": count}
+        for each, b in zip(common, batches, strict=True)
     ]
-    alone = [{**each, "batch_size": 2 * b, "stage2_batch_size": 2 * b} for each, b in zip(common, batches, strict=True)]
-    first, second = in_ranks(2, train_held_still, data, folder / "two", shared)
+    alone = [
+        {**each, "batch_size": count * b, "stage2_batch_size": count * b}
+        for each, b in zip(common, batches, strict=True)
+    ]
+    together = in_ranks(count, train_held_still, data, folder / "together", shared)
     (whole,) = in_ranks(1, train_held_still, data, folder / "one", alone)
-    for case, *outcomes in zip(sizes, first, second, whole, strict=True):
-        assert_same_training(case, *outcomes)
+    for case, *ranks, one in zip(sizes, *together, whole, strict=True):
+        assert_same_training(case, ranks, one)
 
 
 # Steps of 4 + 4 and of 1 image in stage 1, of 6 + 3 in stage 2: ranks with one image less than others, or none.

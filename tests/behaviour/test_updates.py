@@ -18,13 +18,13 @@ from camoxpert_cli.engine.optimizer import parameters_of
 from camoxpert_cli.engine.run import Run, prepare
 from camoxpert_cli.engine.step import LossValues
 from camoxpert_cli.engine.train import carry_out, train_epoch
-from camoxpert_cli.engine.training_steps import MOST_SKIPPED_STEPS, optimizer_step, training_steps
+from camoxpert_cli.engine.training_steps import MOST_SKIPPED_STEPS, training_steps
 from camoxpert_cli.errors import TrainingError
 from camoxpert_cli.model.camoxpert import CamoXpert
 from tests.helpers.compare import differences
 from tests.helpers.reference_network import ReferenceOutput, reference_loss
 from tests.helpers.run_files import events
-from tests.helpers.steered_runs import Disk, last_layer, make_idle, run_in_hand
+from tests.helpers.steered_runs import Disk, last_layer, make_idle, run_in_hand, update
 from tests.helpers.tiny_data import tiny_plan
 
 FINITE = LossValues(1.0, 1.0, 1.0, 1.0, 1.0, 1.0)
@@ -140,12 +140,12 @@ def test_step_whose_loss_is_not_finite_changes_nothing(tiny_data: Path, tmp_path
     """It ends the run before weights, EMA or optimizer change. Where nothing was saved yet, no file is named."""
     run = run_in_hand(tiny_data, tmp_path / "run", num_experts=1)
     give_gradients(run, 1.0)
-    optimizer_step(run, 1e-3, FINITE, 0)
+    update(run, 1e-3, FINITE, 0)
     before = state(run)
     for value in (math.nan, math.inf):
         give_gradients(run, 1.0)
         with pytest.raises(TrainingError, match=f"the loss became {value} in epoch 1 .* no weights had been saved"):
-            optimizer_step(run, 1e-3, FINITE._replace(total=value), 0)
+            update(run, 1e-3, FINITE._replace(total=value), 0)
 
     assert differences(before, state(run)) == []
 
@@ -174,16 +174,16 @@ def test_step_that_overflows_changes_nothing(tiny_data: Path, tmp_path: Path) ->
     """With gradients that are not finite neither weights nor moments nor the average change, and none is left over."""
     run = run_in_hand(tiny_data, tmp_path / "run", num_experts=1)
     give_gradients(run, 1.0)
-    assert optimizer_step(run, 1e-3, FINITE, 0) is not None
+    assert update(run, 1e-3, FINITE, 0) is not None
     before = state(run)
     for value in (math.inf, math.nan):
         give_gradients(run, value)
-        assert optimizer_step(run, 1e-3, FINITE, 0) is None
+        assert update(run, 1e-3, FINITE, 0) is None
 
     assert differences(state(run), before) == []
     assert all(parameter.grad is None for parameter in run.state.network.parameters())
     give_gradients(run, 1.0)
-    assert optimizer_step(run, 1e-3, FINITE, 0) is not None
+    assert update(run, 1e-3, FINITE, 0) is not None
     assert differences(state(run), before) != []
 
 
@@ -193,10 +193,10 @@ def test_only_many_skipped_steps_in_a_row_end_a_run(tiny_data: Path, tmp_path: P
     one = trained(run)[0]
     for value in [math.inf] * MOST_SKIPPED_STEPS + [1.0] + [math.nan] * MOST_SKIPPED_STEPS:
         one.grad = torch.full_like(one, value)
-        optimizer_step(run, 1e-3, FINITE, 4)
+        update(run, 1e-3, FINITE, 4)
     one.grad = torch.full_like(one, math.inf)
     with pytest.raises(TrainingError, match=r"gradients overflowed in 51 steps in a row in epoch 5") as caught:
-        optimizer_step(run, 1e-3, FINITE, 4)
+        update(run, 1e-3, FINITE, 4)
 
     assert MOST_SKIPPED_STEPS == 50
     assert caught.value.exit_code == 6
@@ -231,7 +231,7 @@ def test_gradients_are_clipped(tiny_data: Path, tmp_path: Path) -> None:
         )
     )
     give_gradients(run, 10.0)
-    told = optimizer_step(run, 1e-3, FINITE, 0)
+    told = update(run, 1e-3, FINITE, 0)
 
     assert told == pytest.approx(10 * math.sqrt(sum(parameter.numel() for parameter in trained(run))), rel=1e-3)
     assert norms == pytest.approx([1.0], rel=1e-3)
@@ -262,6 +262,6 @@ def test_overflow_lowers_the_scale(tiny_data: Path, tmp_path: Path) -> None:
     before = state(run)
     give_gradients(run, math.inf)
 
-    assert optimizer_step(run, 1e-3, FINITE, 0) is None
+    assert update(run, 1e-3, FINITE, 0) is None
     assert run.state.scaler.get_scale() == 512.0
     assert differences(state(run), before) == []

@@ -8,6 +8,7 @@ from unittest.mock import patch
 import pytest
 import torch
 from torch import Tensor, library, nn
+from torch.nn.parallel import DistributedDataParallel
 
 from camoxpert_cli.engine import run
 from camoxpert_cli.launch import autobatch, decide
@@ -67,6 +68,8 @@ def run_sync_batchnorm(monkeypatch: pytest.MonkeyPatch) -> object:
             return honest(norm, x)
 
     monkeypatch.setattr(nn.SyncBatchNorm, "forward", forward)
+    # It refuses such layers on the CPU, and does nothing else.
+    monkeypatch.setattr(DistributedDataParallel, "_passing_sync_batchnorm_handle", lambda ddp, module: None)
     kernels = _LIBRARY("aten", "IMPL")
     for kernel in (_stats, _gather_stats_with_counts, _elemt, _backward_reduce, _backward_elemt):
         kernels.impl(f"batch_norm{kernel.__name__}", kernel, "CPU")

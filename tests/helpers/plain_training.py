@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -45,19 +46,19 @@ def train_plainly(world: World, data: Path, folder: Path, case: dict[str, Any]) 
     return {"states": states, "rows": rows, "chosen": run.state.progress.experts_chosen}
 
 
-def assert_same_training(case: object, first: dict[str, Any], second: dict[str, Any], one: dict[str, Any]) -> None:
-    """Two ranks, `first` and `second`, made the steps of `one` process to 1e-9, and hold the same to the bit."""
+def assert_same_training(case: object, ranks: Sequence[dict[str, Any]], one: dict[str, Any]) -> None:
+    """The `ranks` made the steps of `one` process to 1e-9, and hold the same to the bit."""
     moved = 0.0
     for at, state in enumerate(one["states"]):
         for name, value in state.items():
             largest = max(abs(value).max(), 1.0)
-            assert abs(first["states"][at][name] - value).max() <= 1e-9 * largest, (case, name)
-            assert (first["states"][at][name] == second["states"][at][name]).all(), (case, name)
+            assert abs(ranks[0]["states"][at][name] - value).max() <= 1e-9 * largest, (case, name)
+            assert all((ranks[0]["states"][at][name] == rank["states"][at][name]).all() for rank in ranks), (case, name)
             moved = max(moved, abs(value - one["states"][0][name]).max())
     assert moved > 1e-3
-    assert first["chosen"] == second["chosen"] == one["chosen"]
-    assert [row["samples"] for row in first["rows"]] == [row["samples"] for row in one["rows"]]
-    for ours, theirs in zip(first["rows"], one["rows"], strict=True):
+    assert all(rank["chosen"] == one["chosen"] for rank in ranks)
+    assert [row["samples"] for row in ranks[0]["rows"]] == [row["samples"] for row in one["rows"]]
+    for ours, theirs in zip(ranks[0]["rows"], one["rows"], strict=True):
         for name in ("total", "bce", "iou", "edge", "deep", "balance", "gradient_norm"):
             assert ours[name] == pytest.approx(theirs[name], abs=1e-9, rel=1e-9), case
 

@@ -11,7 +11,8 @@ from torch import Tensor, nn
 
 from camoxpert_cli.checkpoints.format import CheckpointContent, CheckpointNotWritten, write_checkpoint
 from camoxpert_cli.engine.run import Run, enter_phase, prepare
-from camoxpert_cli.engine.step import StepOutput
+from camoxpert_cli.engine.step import LossValues, StepOutput
+from camoxpert_cli.engine.training_steps import clipped_norm, optimizer_step
 from camoxpert_cli.model.camoxpert import CamoXpert
 from tests.helpers.tiny_data import tiny_plan
 
@@ -21,6 +22,11 @@ def run_in_hand(data: Path, folder: Path, **settings: Any) -> Run:
     run = prepare(tiny_plan(data, folder, **settings))[0]
     enter_phase(run, run.phases[0])
     return run
+
+
+def update(run: Run, rate: float, losses: LossValues, epoch: int) -> float | None:
+    """Clip the gradients that there are, and make the optimizer step, as at the end of each step of training."""
+    return optimizer_step(run, rate, losses, clipped_norm(run).item(), epoch)
 
 
 def last_layer(network: CamoXpert) -> tuple[Tensor, Tensor]:

@@ -39,7 +39,7 @@ MUTANTS = [
     ),
     Mutant(
         "engine/training_steps.py",
-        "    scaler.unscale_(optimizer)\n",
+        "    run.state.scaler.unscale_(run.state.optimizer)\n",
         "",
         f"{_UPDATES}test_scaled_run",
     ),
@@ -51,8 +51,8 @@ MUTANTS = [
     ),
     Mutant(
         "engine/training_steps.py",
-        "clip_gradients(parameters_of(optimizer), run.clip_norm)",
-        "clip_gradients(parameters_of(optimizer)[:1], run.clip_norm)",
+        "clip_gradients(parameters_of(run.state.optimizer), run.clip_norm)",
+        "clip_gradients(parameters_of(run.state.optimizer)[:1], run.clip_norm)",
         f"{_UPDATES}test_gradients_are_clipped",
     ),
     # The schedule.
@@ -105,9 +105,23 @@ MUTANTS = [
     ),
     Mutant(
         "engine/ema.py",
-        "                ema_value.copy_(value)\n",
-        "                pass\n",
+        "            torch._foreach_copy_(*counters)\n",
+        "            pass\n",
         "unit/engine/test_ema.py::test_integers_are_copied",
+    ),
+    # Values of a network that is no longer there.
+    Mutant(
+        "engine/ema.py",
+        "if self._places is None or not self._places.are_of(self.network, network):",
+        "if self._places is None:",
+        "unit/engine/test_ema.py::test_copies",
+    ),
+    # Each read waits for the GPU.
+    Mutant(
+        "engine/training_steps.py",
+        "norm.to(sums).view(1)",
+        "torch.full_like(sums[:1], norm.item())",
+        "behaviour/engine/test_host_reads.py::test_one_process",
     ),
     Mutant(
         "engine/validation.py",

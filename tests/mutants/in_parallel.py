@@ -6,6 +6,8 @@ from tests.mutants.mutant import Mutant
 
 _WORLD = "unit/parallel/test_world.py"
 _GRADIENTS = "unit/parallel/test_gradients.py"
+_STATISTICS = "unit/parallel/test_running_statistics.py"
+_OVERLAP = "behaviour/parallel/test_overlap.py"
 _DATA_PARALLEL = "behaviour/parallel/test_data_parallel.py"
 _SYNC = "behaviour/parallel/test_sync_batchnorm.py"
 
@@ -70,12 +72,68 @@ _RENDEZVOUS = [
 _SUMS = [
     Mutant("parallel/gradients.py", "strict=True) if count]", "strict=True) if count > 1]", _GRADIENTS),
     Mutant("parallel/gradients.py", "size >= _BUCKET or at == len(tensors) - 1", "size >= _BUCKET", _GRADIENTS),
-    # Averages of BatchNorm that do not ask how many images each rank saw.
+    Mutant("parallel/gradients.py", "torch.tensor([1.0, *(", "torch.tensor([*(", f"{_GRADIENTS}::test_nothing_to_sum"),
     Mutant(
-        "parallel/gradients.py", "(1,), float(images),", "(1,), 1.0,", f"{_GRADIENTS}::test_statistics_are_averaged"
+        "parallel/gradients.py",
+        "each.as_strided((each.numel(),), (1,))",
+        "each.reshape(-1)",
+        f"{_GRADIENTS}::test_layouts_stay",
     ),
-    Mutant("parallel/gradients.py", " and each.training]", "]", f"{_GRADIENTS}::test_statistics_are_averaged"),
-    Mutant("parallel/gradients.py", "count.copy_(most)", "pass", f"{_GRADIENTS}::test_statistics_are_averaged"),
+    # Averages of BatchNorm that do not ask how many images each rank saw.
+    Mutant("parallel/running_statistics.py", "(tracked, float(images))", "(tracked, 1.0)", _STATISTICS),
+    Mutant("parallel/running_statistics.py", " if each.training]", "]", _STATISTICS),
+    Mutant(
+        "parallel/running_statistics.py",
+        "            torch._foreach_add_(counts, 1)\n",
+        "            pass\n",
+        _STATISTICS,
+    ),
+    Mutant(
+        "parallel/strategy.py",
+        "            self._statistics.count_missed_batch()\n",
+        "            pass\n",
+        "behaviour/test_ranks.py::test_ranks_stay_the_same_to_the_bit",
+    ),
+    # A ring of three adds ranks in another order in each part of a bucket.
+    Mutant(
+        "parallel/world.py",
+        "return self.size > 2 and (",
+        "return self.size > 3 and (",
+        "behaviour/test_resumed_ranks.py",
+    ),
+    # What DistributedDataParallel sums.
+    Mutant("parallel/overlap.py", "[*others, *buffers])", "others)", _OVERLAP),
+    Mutant(
+        "parallel/overlap.py",
+        "if self._sums == 1:",
+        "if self._sums > 2:",
+        f"{_OVERLAP}::test_all_are_there_before_buckets_are_settled",
+    ),
+    Mutant(
+        "parallel/overlap.py",
+        "if not self._failures:",
+        "if self._failures is None:",
+        f"{_OVERLAP}::test_other_errors_stay",
+    ),
+    Mutant(
+        "parallel/overlap.py",
+        "        except RuntimeError as error:\n            failures.append(error)\n            raise\n",
+        "        except ValueError:\n            raise\n",
+        "behaviour/test_processes.py::test_a_worker_that_is_killed",
+    ),
+    # A rank without images would wait for sums that the others make.
+    Mutant(
+        "parallel/strategy.py",
+        "self._is_full = ends_step and size >= self.world.size",
+        "self._is_full = size >= self.world.size",
+        "behaviour/test_ranks.py::test_two_ranks_are_one_process",
+    ),
+    Mutant(
+        "parallel/strategy.py",
+        "each in in_step and each not in experts",
+        "each in in_step",
+        "behaviour/test_ranks.py::test_two_ranks_are_one_process",
+    ),
     Mutant(
         "parallel/gradients.py",
         "            if count == 0:",

@@ -14,20 +14,28 @@ from camoxpert_cli.engine.run import Run, enter_phase, prepare
 from camoxpert_cli.engine.train import begin, train_epoch
 from camoxpert_cli.launch.decide import decide
 from camoxpert_cli.parallel.world import World
-from tests.behaviour.test_ranks import UNEVEN, digests, two_and_one
+from tests.behaviour.test_ranks import TWO, digests, ranks_and_one
 from tests.helpers.ranks import in_ranks
 from tests.helpers.tiny_data import tiny_run
 
-EVEN = [(8, 2, 1), (8, 2, 2)]  # steps of 2 + 2; one step of two batches of 2 + 2
-SHORT = [(7, 2, 2), (5, 2, 1)]  # two batches, the last of 1 + 2; a step with an image for one rank only
+EVEN = [(2, 8, 2, 1), (2, 8, 2, 2)]  # steps of 2 + 2; one step of two batches of 2 + 2
+SHORT = [(2, 7, 2, 2), (2, 5, 2, 1)]  # two batches, the last of 1 + 2; a step with an image for one rank only
+# Steps of 1 + 1 + 1 and, of the last image or two, steps without one for some rank; in the second case of two batches.
+THREE = [(3, 10, 1, 1), (3, 8, 1, 2)]
 
 
 @pytest.mark.parametrize(
-    "sizes", [pytest.param(UNEVEN, id="uneven"), pytest.param(EVEN, id="even"), pytest.param(SHORT, id="short")]
+    "sizes",
+    [
+        pytest.param(TWO, id="uneven"),
+        pytest.param(EVEN, id="even"),
+        pytest.param(SHORT, id="short"),
+        pytest.param(THREE, id="three"),
+    ],
 )
-def test_two_ranks_are_one_process(tiny_data: Path, tmp_path: Path, sizes: list[tuple[int, int, int]]) -> None:
-    """Losses and weights are those of one process with batches twice as large, through all stages, to 1e-9."""
-    two_and_one(tiny_data, tmp_path, sizes, {})
+def test_ranks_are_one_process(tiny_data: Path, tmp_path: Path, sizes: list[tuple[int, int, int, int]]) -> None:
+    """Losses and weights are those of one process with batches as large as all of theirs, in all stages, to 1e-9."""
+    ranks_and_one(tiny_data, tmp_path, sizes, {})
 
 
 # The experts of each rank's images, batch after batch: a step of two batches in which each is used, and another.

@@ -23,13 +23,12 @@ from camoxpert_cli.engine.run import Run, enter_phase, prepare
 from camoxpert_cli.engine.step import LossValues
 from camoxpert_cli.engine.stopping import Stop
 from camoxpert_cli.engine.train import carry_out, close_epoch, end_early, train_epoch
-from camoxpert_cli.engine.training_steps import optimizer_step
 from camoxpert_cli.errors import Interrupted, TrainingError
 from camoxpert_cli.launch.resume import settings_to_go_on
 from camoxpert_cli.metrics.image_scores import Scores
 from camoxpert_cli.run_folder import RunFolder
 from tests.helpers.run_files import read_json
-from tests.helpers.steered_runs import Disk, make_idle, run_in_hand
+from tests.helpers.steered_runs import Disk, make_idle, run_in_hand, update
 from tests.helpers.tiny_data import tiny_plan
 
 SETTINGS: dict[str, Any] = {"epochs": 4, "stage1_epochs": 4, "num_experts": 1}
@@ -289,7 +288,7 @@ def test_a_loss_that_is_no_number(tiny_data: Path, tmp_path: Path, is_saved: boo
     if is_saved:
         run.saver.save_last()
     with pytest.raises(TrainingError, match="the loss became nan") as caught:
-        optimizer_step(run, 0.1, LossValues(*[float("nan")] * len(LossValues._fields)), 0)
+        update(run, 0.1, LossValues(*[float("nan")] * len(LossValues._fields)), 0)
 
     in_fp32, _, slower = caught.value.hint.partition("; or lower the learning rate, for example ")
     if is_saved:

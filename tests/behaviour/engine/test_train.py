@@ -277,13 +277,13 @@ def test_statistics_count_the_images_of_their_step(
     tiny_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A rank's running statistics weigh as much as it saw of the step, over all its batches, not of those before."""
-    seen: list[int] = []
+    seen: list[tuple[int, int]] = []
     run = run_in_hand(tiny_data, tmp_path / "run", num_experts=1, batch_size=2, accumulation_steps=2)
     make_idle(run)
-    monkeypatch.setattr(run.strategy, "average_statistics", seen.append)
+    monkeypatch.setattr(run.strategy, "reduce_gradients", lambda trained, chosen, *images: seen.append(images))
     train_epoch(run, run.phases[0], 0)
 
-    assert seen == [4, 4]
+    assert seen == [(4, 4), (4, 4)]
 
 
 def test_the_best_epoch_and_the_target(tiny_data: Path, tmp_path: Path) -> None:

@@ -101,19 +101,18 @@ def train_with_overflow(world: World, data: Path, folder: Path, case: dict[str, 
     run, _ = prepare(decide(resolved), None, world)
     begin(run, resolved.config, None)
     honest, norms = steps_module.optimizer_step, list[float | None]()
-    reduce = run.strategy.reduce_gradients
 
-    def reduce_gradients(*arguments: Any) -> None:
-        if world.rank == 1 and len(norms) + 1 == _OVERFLOW:
-            gradients = [each.grad for each in run.state.network.parameters() if each.grad is not None]
-            gradients[0].fill_(torch.inf)
-        reduce(*arguments)
+    def spoil(gradient: torch.Tensor) -> torch.Tensor:
+        # Before it is summed, which happens during the backward pass.
+        return torch.full_like(gradient, torch.inf) if len(norms) + 1 == _OVERFLOW else gradient
+
+    if world.rank == 1:
+        next(run.state.network.final_conv.parameters()).register_hook(spoil)  # type: ignore[no-untyped-call]
 
     def optimizer_step(*arguments: Any) -> float | None:
         norms.append(honest(*arguments))
         return norms[-1]
 
-    run.strategy.__dict__["reduce_gradients"] = reduce_gradients
     steps_module.__dict__["optimizer_step"] = optimizer_step
     for phase in run.phases:
         enter_phase(run, phase)

@@ -199,8 +199,8 @@ def test_verdict_where_summing_takes_long() -> None:
     slow = measured(50, compute=[60.0], communication=0.2)
 
     assert verdict(result(row(2, 2, slow)))[0] == (
-        "ddp, 2 GPUs, stage 2: the gradient all-reduce takes 50% of a step: a larger --batch-size, or "
-        "--accumulation-steps 2, makes it less frequent."
+        "ddp, 2 GPUs, stage 2: the gradient all-reduce alone takes 50% of the time of a step, and overlaps with the "
+        "backward pass only in part: a larger --batch-size, or --accumulation-steps 2, makes it less frequent."
     )
 
 

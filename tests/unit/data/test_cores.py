@@ -30,12 +30,16 @@ def test_usable_cores(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, files: di
     assert usable_cores(tmp_path) == expected
 
 
-@pytest.mark.parametrize(("cores", "ranks", "expected"), [(4, 1, 4), (4, 2, 2), (1, 2, 0), (64, 1, 8), (1, 1, 1)])
-def test_auto_workers(monkeypatch: pytest.MonkeyPatch, cores: int, ranks: int, expected: int) -> None:
-    """Ranks share the cores evenly, up to a bound."""
+@pytest.mark.parametrize(
+    ("cores", "ranks", "on_cpu", "on_gpu"),
+    [(4, 1, 4, 3), (4, 2, 2, 1), (2, 1, 2, 1), (1, 2, 0, 0), (64, 1, 8, 8), (9, 1, 8, 8), (8, 1, 8, 7), (1, 1, 1, 1)],
+)
+def test_auto_workers(monkeypatch: pytest.MonkeyPatch, cores: int, ranks: int, on_cpu: int, on_gpu: int) -> None:
+    """Ranks share the cores evenly, up to a bound; each that launches kernels keeps a core for that, if it has two."""
     monkeypatch.setattr("camoxpert_cli.data.cores.usable_cores", lambda: cores)
 
-    assert auto_workers(ranks) == expected
+    assert auto_workers(ranks, on_gpu=False) == on_cpu
+    assert auto_workers(ranks, on_gpu=True) == on_gpu
 
 
 def test_cores_of_each_process(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -48,13 +48,13 @@ def test_the_smallest_card_counts(cards: tuple[Any, ...]) -> None:
 
 
 def test_shared_memory_of_all_processes() -> None:
-    """Of 4 cores for each of two processes: batches that 4 workers prepare ahead, and two in hand, for both."""
+    """Of 4 cores for each of two processes: batches that 3 workers prepare ahead, and two in hand, for both."""
     image = 4 * 320 * 320
 
     asked = Question("kaggle-2xT4", resolve("kaggle-2xT4", {"data.img_size": 320}).config)
     largest = max(image, 3 * 320 * 320 + 2**20)
-    assert shared_memory_needed(machine(T4, T4), asked) == 2 * (2 * 4 + 2) * 16 * largest
-    assert shared_memory_needed(machine(T4), asked) == (2 * 4 + 2) * 16 * largest
+    assert shared_memory_needed(machine(T4, T4), asked) == 2 * (2 * 3 + 2) * 16 * largest
+    assert shared_memory_needed(machine(T4), asked) == (2 * 3 + 2) * 16 * largest
 
 
 @pytest.mark.parametrize(("free", "status"), [(3, "ok"), (2.9, "problem")])

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from copy import deepcopy
 from typing import cast
 
 import pytest
@@ -78,6 +79,40 @@ def test_first_updates_weigh_more(network: CamoXpert) -> None:
     moved = (ema.network.state_dict()[name] - start) / (network.state_dict()[name] - start)
 
     assert moved.mean().item() == pytest.approx(9 / 11, abs=1e-4)
+
+
+def test_values_that_are_replaced(network: CamoXpert) -> None:
+    """It follows both networks if what they hold is loaded, converted or exchanged between updates."""
+    ema, start = Ema(network, DECAY), deepcopy(network)
+    ema.update(network)  # changes nothing, and knows now where values are
+    network.load_state_dict(start.state_dict(), assign=True)
+    network.double()
+    ema.network.double()
+    disturb(network)
+    ema.update(network)
+    values = ema.network.state_dict()
+
+    assert values["1.num_batches_tracked"] == network.state_dict()["1.num_batches_tracked"] == 1
+    for name, old in doubles(start).items():
+        if values[name].is_floating_point():
+            expected = torch.lerp(old, network.state_dict()[name], 1 - 3 / 12)
+            torch.testing.assert_close(values[name], expected, rtol=1e-6, atol=1e-7)
+
+
+def test_copies(network: CamoXpert) -> None:
+    """A copy of an EMA averages its own network, and each the network that it is given."""
+    ema = Ema(network, DECAY)
+    ema.update(network)
+    copy, twin = deepcopy(ema), deepcopy(network)
+    disturb(twin)
+    before = {name: value.clone() for name, value in ema.network.state_dict().items()}
+    copy.update(twin)
+
+    assert all(torch.equal(value, before[name]) for name, value in ema.network.state_dict().items())
+    ema.update(twin)
+    pairs = zip(ema.network.state_dict().values(), copy.network.state_dict().values(), strict=True)
+    assert all(torch.equal(one, other) for one, other in pairs)
+    assert not torch.equal(copy.network.state_dict()["0.weight"], before["0.weight"])
 
 
 def test_ema_is_apart_from_the_network(network: CamoXpert) -> None:

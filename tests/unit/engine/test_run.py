@@ -20,7 +20,7 @@ def test_more_workers_than_cores(
     """As many are taken as were asked for, and said to take turns where those of all ranks are more than the cores."""
     monkeypatch.setattr(run, "usable_cores", lambda: 4)
 
-    assert run._choose_workers(asked, ranks) == asked
+    assert run._choose_workers(asked, ranks, on_gpu=False) == asked
     assert (f"{asked * ranks} loader workers share" in capsys.readouterr().err) is warned
 
 

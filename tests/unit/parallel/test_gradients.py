@@ -1,35 +1,36 @@
-"""What ranks make of their gradients and of BatchNorm's statistics, on ranks that are threads."""
+"""What ranks make of their gradients, on ranks that are threads."""
 
 from __future__ import annotations
-
-import copy
 
 import pytest
 import torch
 from torch import Tensor, nn
 
 from camoxpert_cli.parallel import gradients
-from camoxpert_cli.parallel.gradients import all_reduce_gradients, average_statistics, leave_idle_experts
+from camoxpert_cli.parallel.gradients import leave_idle_experts, sum_over_ranks
 from camoxpert_cli.parallel.world import World
-from tests.helpers.compare import differences
 from tests.helpers.networks import small_network
 from tests.helpers.thread_ranks import in_threads
 
 
 @pytest.mark.parametrize("bucket", [1, 7, 10**6])
 def test_gradients_are_summed(monkeypatch: pytest.MonkeyPatch, bucket: int) -> None:
-    """Also where a rank lacks one that another has; what no rank has stays None. Buckets change nothing."""
+    """Also where a rank lacks one that another has; what no rank has stays None. Buckets change nothing.
+
+    Other tensors are summed in place. Each rank learns how many had a gradient.
+    """
     monkeypatch.setattr(gradients, "_BUCKET", bucket)
     shapes = [(2, 3), (4,), (), (1, 5), (3,)]
 
-    def summed(world: World) -> list[Tensor | None]:
+    def summed(world: World) -> tuple[list[Tensor | None], list[Tensor], list[int]]:
         parameters = [nn.Parameter(torch.zeros(shape)) for shape in shapes]
         for at, parameter in enumerate(parameters):
             # The second is of nobody, the fourth of rank 1 alone, the last of rank 0 alone.
             if at not in {1, 3 if world.rank == 0 else 4}:
                 parameter.grad = torch.arange(parameter.numel()).view_as(parameter) + 10.0 ** (at + world.rank)
-        all_reduce_gradients(parameters, world)
-        return [parameter.grad for parameter in parameters]
+        others = [torch.tensor([1.0, 2.0 + world.rank]), torch.tensor(float(world.rank))]
+        counts = sum_over_ranks(parameters, others, world)
+        return [parameter.grad for parameter in parameters], others, counts
 
     expected = [
         [[11.0, 13, 15], [17, 19, 21]],
@@ -38,66 +39,38 @@ def test_gradients_are_summed(monkeypatch: pytest.MonkeyPatch, bucket: int) -> N
         [[10000.0, 10001, 10002, 10003, 10004]],
         [10000.0, 10001, 10002],
     ]
-    for found in in_threads(2, summed):
+    for found, others, counts in in_threads(2, summed):
         assert [None if each is None else each.tolist() for each in found] == expected
+        assert [each.tolist() for each in others] == [[2.0, 5.0], 1.0]
+        assert counts == [2, 0, 2, 1, 1]
 
 
-def test_one_rank_has_its_own() -> None:
-    """Without others nothing is summed, and a gradient that is missing stays so."""
-    parameters = [nn.Parameter(torch.zeros(2)), nn.Parameter(torch.zeros(2))]
-    parameters[0].grad = own = torch.ones(2)
-    all_reduce_gradients(parameters, World())
+def test_layouts_stay() -> None:
+    """A gradient has the strides of its parameter, as fused AdamW requires, and each value its place."""
 
-    assert parameters[0].grad is own
-    assert parameters[1].grad is None
+    def summed(world: World) -> nn.Parameter:
+        weight = nn.Parameter(torch.zeros(2, 3, 4, 5).contiguous(memory_format=torch.channels_last))
+        weight.grad = torch.arange(120.0).view(2, 3, 4, 5).contiguous(memory_format=torch.channels_last)
+        sum_over_ranks([nn.Parameter(torch.zeros(1)), weight], [], world)
+        return weight
 
-
-@pytest.mark.parametrize(("images", "share"), [((3, 1), 0.25), ((1, 0), 0.0), ((2, 2), 0.5)])
-def test_statistics_are_averaged(images: tuple[int, int], share: float) -> None:
-    """Every image of a step counts alike, whichever rank saw it; layers that rest keep theirs to the bit."""
-
-    def averaged(world: World) -> nn.Module:
-        network = nn.Sequential(nn.BatchNorm2d(2), nn.BatchNorm1d(3), nn.BatchNorm2d(2, track_running_stats=False))
-        frozen = nn.BatchNorm2d(2).eval()
-        network.append(frozen)
-        for layer in (network[0], network[1], frozen):
-            assert isinstance(layer.running_mean, Tensor)
-            assert isinstance(layer.running_var, Tensor)
-            assert isinstance(layer.num_batches_tracked, Tensor)
-            layer.running_mean.fill_(world.rank)
-            layer.running_var.fill_(1 + 2 * world.rank)
-            layer.num_batches_tracked.fill_(7 if images[world.rank] else 6)
-        average_statistics(network, images[world.rank], world)
-        return network
-
-    for rank, network in enumerate(in_threads(2, averaged)):
-        values = {name: buffer.float().mean().item() for name, buffer in network.named_buffers()}
-        assert values == {
-            **{"0.running_mean": share, "0.running_var": 1 + 2 * share, "0.num_batches_tracked": 7},
-            **{"1.running_mean": share, "1.running_var": 1 + 2 * share, "1.num_batches_tracked": 7},
-            **{"3.running_mean": rank, "3.running_var": 1 + 2 * rank},
-            "3.num_batches_tracked": 7 if images[rank] else 6,
-        }
+    for weight in in_threads(2, summed):
+        assert weight.grad is not None
+        assert weight.grad.stride() == weight.stride() != torch.zeros(2, 3, 4, 5).stride()
+        assert torch.equal(weight.grad, 2 * torch.arange(120.0).view(2, 3, 4, 5))
 
 
-class Alone(World):
-    """A rank that asks the others nothing."""
+def test_nothing_to_sum() -> None:
+    """Ranks meet all the same, over a value: a rank that failed in its backward pass is missed here."""
+    exchanged: list[int] = []
 
-    def all_reduce(self, tensor: Tensor) -> Tensor:
-        raise AssertionError("the others were asked")
+    class Watched(World):
+        def all_reduce(self, tensor: Tensor) -> Tensor:
+            exchanged.append(tensor.numel())
+            return tensor
 
-    all_reduce_max = all_reduce
-
-
-def test_a_network_that_rests() -> None:
-    """Without a layer that trains there is nothing to average: no rank waits for others, or changes what it has."""
-    network = nn.Sequential(nn.BatchNorm2d(2)).eval()
-    before = copy.deepcopy(network.state_dict())
-    average_statistics(network, 1, Alone(0, 2))
-
-    assert differences(network.state_dict(), before) == []
-    with pytest.raises(AssertionError, match="were asked"):
-        average_statistics(network.train(), 1, Alone(0, 2))
+    assert sum_over_ranks([], [], Watched(0, 2)) == []
+    assert exchanged == [1]
 
 
 def test_idle_experts() -> None:
