@@ -57,8 +57,8 @@ class Background(Generic[Result]):
         Threads that are still writing when Python shuts down may crash the process.
         """
         thread, self._thread = self._thread, None
-        if thread is not None and thread.ident is not None:
-            ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread.ident), ctypes.py_object(_Abandoned))
+        if thread is not None and thread.is_alive():
+            ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread.ident or 0), ctypes.py_object(_Abandoned))
             thread.join()
 
 

@@ -142,7 +142,7 @@ class Saver:
     def finishing(self) -> Iterator[None]:
         """Wait at the end for the save that is being written, also after an error.
 
-        A signal that asks to stop immediately ends it instead, and its temporary files are removed.
+        A signal that asks to stop immediately ends it instead.
         """
         try:
             try:
@@ -157,9 +157,7 @@ class Saver:
                 raise
             self.wait()
         except KeyboardInterrupt:
-            if self._background.is_busy:
-                self._background.abandon()
-                self._folder.sweep()
+            self._background.abandon()
             raise
 
     def _save(self, best_before: Best | None) -> Save:
