@@ -209,6 +209,8 @@ MUTANTS = [
         "            pass\n",
         f"{_SAVING}test_full_for_a_while",
     ),
+    Mutant("commands/imports.py", "    gc.disable()\n", "", "unit/commands/test_imports.py"),
+    Mutant("commands/imports.py", "        gc.freeze()\n", "        pass\n", "unit/commands/test_imports.py"),
     # Saving behind the next steps.
     Mutant("engine/state_copy.py", 'to("cpu", copy=True)', 'to("cpu")', f"{_BEHIND}test_training_continues_beside_it"),
     Mutant("engine/state_copy.py", "_ALLOCATOR not in str(error)", "False", f"{_BEHIND}test_too_large_to_copy"),
