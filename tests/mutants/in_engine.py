@@ -212,6 +212,12 @@ MUTANTS = [
     Mutant("commands/imports.py", "    gc.disable()\n", "", "unit/commands/test_imports.py"),
     Mutant("commands/imports.py", "        gc.freeze()\n", "        pass\n", "unit/commands/test_imports.py"),
     # Saving behind the next steps.
+    Mutant(
+        "engine/training_steps.py",
+        "        run.saver.settle()  # all",
+        "        pass  # all",
+        f"{_BEHIND}test_a_loss_that_is_no_number_beside_it",
+    ),
     Mutant("engine/state_copy.py", 'to("cpu", copy=True)', 'to("cpu")', f"{_BEHIND}test_training_continues_beside_it"),
     Mutant("engine/state_copy.py", "_ALLOCATOR not in str(error)", "False", f"{_BEHIND}test_too_large_to_copy"),
     Mutant(

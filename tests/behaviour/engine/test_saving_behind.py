@@ -19,7 +19,9 @@ from camoxpert_cli.checkpoints.format import CheckpointContent, CheckpointNotWri
 from camoxpert_cli.engine import saving
 from camoxpert_cli.engine.run import Run, prepare
 from camoxpert_cli.engine.state_copy import NoMemoryForCopy, on_host
+from camoxpert_cli.engine.step import LossValues
 from camoxpert_cli.engine.train import carry_out, close_epoch, train_epoch
+from camoxpert_cli.engine.training_steps import optimizer_step
 from camoxpert_cli.engine.writing import Best
 from camoxpert_cli.errors import Interrupted, TrainingError
 from camoxpert_cli.metrics.image_scores import Scores
@@ -329,3 +331,14 @@ def test_a_position_that_is_being_written_is_saved_once(run: Run) -> None:
     assert disk.events[2:] == ["begin last.pth", "begin last.pth", "end last.pth"]
     assert isinstance(run.saver.unsaved, CheckpointNotWritten | None)
     assert run.saver.is_up_to_date
+
+
+def test_a_loss_that_is_no_number_beside_it(run: Run) -> None:
+    """The error names the command that resumes from the save that is being written."""
+    disk = run.saver.write = SlowDisk(keeps=True)
+    run.saver.save_behind()
+    disk.release_in(0.1)
+    with pytest.raises(TrainingError, match="the last good weights are in") as caught:
+        optimizer_step(run, 0.1, LossValues(*[float("nan")] * len(LossValues._fields)), 0)
+
+    assert run.folder.resume_command in caught.value.hint
