@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from camoxpert_cli import console
+from camoxpert_cli.commands.imports import without_collecting
 from camoxpert_cli.commands.options import (
     AsJson,
     Continue,
@@ -118,7 +119,8 @@ def evaluate(
         noncam = config.data.include_noncam
         evaluation = evaluate_predictions(predictions, masks, images, protocol, destination, include_noncam=noncam)
     else:
-        from camoxpert_cli.launch.evaluate import evaluate as evaluate_checkpoint
+        with without_collecting():
+            from camoxpert_cli.launch.evaluate import evaluate as evaluate_checkpoint
 
         assert checkpoint is not None
         folders = [] if images is None or masks is None else [(images, masks)]

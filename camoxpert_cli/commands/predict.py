@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from camoxpert_cli import console
+from camoxpert_cli.commands.imports import without_collecting
 from camoxpert_cli.commands.options import Continue, NetworkSide, Quiet, Views, continues
 from camoxpert_cli.config.parse import NO_TTA, parse_tta
 from camoxpert_cli.config.schema import Device
@@ -50,8 +51,9 @@ def predict(
           --overlay --tta flip
     """
     views = NO_TTA if tta is None else parse_tta(tta)
-    from camoxpert_cli.inference.outputs import Outputs
-    from camoxpert_cli.inference.predict import predict as run
+    with without_collecting():
+        from camoxpert_cli.inference.outputs import Outputs
+        from camoxpert_cli.inference.predict import predict as run
 
     outputs = Outputs(out, threshold, overlay)
     predictions = run(

@@ -6,6 +6,7 @@ from typing import Annotated, Any
 import typer
 
 from camoxpert_cli import console
+from camoxpert_cli.commands.imports import without_collecting
 from camoxpert_cli.commands.options import AsJson, Quiet, with_settings
 from camoxpert_cli.errors import UsageError
 
@@ -88,8 +89,9 @@ def resume(
     from camoxpert_cli.launch.unfinished import code_typed, interrupted_with
 
     with interrupted_with(code_typed(flags)):  # importing torch and reading the checkpoint take seconds
-        from camoxpert_cli.commands.training_outcome import finish
-        from camoxpert_cli.launch.resume import resume as go_on
+        with without_collecting():
+            from camoxpert_cli.commands.training_outcome import finish
+            from camoxpert_cli.launch.resume import resume as go_on
 
         outcome = go_on(run, flags, assignments or [])
     finish(outcome, as_json=as_json)

@@ -4,6 +4,7 @@ from typing import Annotated, Any
 
 import typer
 
+from camoxpert_cli.commands.imports import without_collecting
 from camoxpert_cli.commands.options import AsJson, Quiet, with_settings
 from camoxpert_cli.config.schema import SETTINGS
 
@@ -39,8 +40,9 @@ def train(
 
     resolved = resolve(preset, flags, assignments or [])
     with interrupted_with(code_of(resolved.config)):  # importing torch takes seconds
-        from camoxpert_cli.commands.training_outcome import finish
-        from camoxpert_cli.launch.start import start
+        with without_collecting():
+            from camoxpert_cli.commands.training_outcome import finish
+            from camoxpert_cli.launch.start import start
 
         outcome = start(resolved)
     finish(outcome, as_json=as_json)

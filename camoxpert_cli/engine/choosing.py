@@ -58,7 +58,8 @@ def choose_epochs(plan: Plan, run: Run, checkpoint: Checkpoint | None) -> tuple[
     if isinstance(pace, Stop):
         message = f"{pace.reason} while the pace was measured, before the first epoch; nothing was saved"
         raise Interrupted(message, "run the same command again", pace.exit_code)
-    fitting = Fitting(recipe, budget, pace, len(run.data.train), run.clock.reserve.saving)
+    reserve = run.clock.reserve
+    fitting = Fitting(recipe, budget, pace, len(run.data.train), reserve.saving, reserve.pause)
     left = budget.left(run.clock.now(), pace, _unused(run))
     problem = run.world.broadcast(_too_short(plan, run, fitting, left))
     if problem is not None:
@@ -83,7 +84,7 @@ def refit(run: Run) -> None:
     fitting = run.fitting
     if fitting is None:
         return
-    fitting.note_epoch(run.clock.now(), run.clock.reserve.saving)
+    fitting.note_epoch(run.clock.now(), run.clock.reserve.pause)
     if run.state.progress.epoch < run.config.train.epochs:
         config = fitting.refitted(run.config, _position(run), run.clock.now(), _unused(run))
         run.follow(run.world.broadcast(config))

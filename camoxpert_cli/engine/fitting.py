@@ -21,8 +21,8 @@ _SLOWER = 1.5
 class Fitting:
     """The fit of a run in the session that started it: `recipe` has the proportions, `measured` the pace before it.
 
-    `images` is the number of training images, `saving` the seconds to write `last.pth` as measured before. Times are
-    those of the run's clock.
+    `images` is the number of training images, `saving` the seconds to write `last.pth` as measured before, `pause` the
+    part of them for which training waits. Times are those of the run's clock.
     """
 
     recipe: Config
@@ -30,6 +30,7 @@ class Fitting:
     measured: Pace
     images: int
     saving: float = 0.0
+    pause: float = 0.0
 
     def __post_init__(self) -> None:
         self.pace = self.measured
@@ -42,12 +43,12 @@ class Fitting:
         """Record that the training of an epoch, over `images` images, took `seconds` and ended `now`."""
         self._kind, self._per_image, self._trained_at = kind, seconds / images, now
 
-    def note_epoch(self, now: float, saving: float) -> None:
-        """Record that an epoch is complete `now`, but for `saving` seconds, and from then on expect its pace."""
+    def note_epoch(self, now: float, pause: float) -> None:
+        """Record that an epoch is complete `now`, but for `pause` seconds, and from then on expect its pace."""
         assert self._kind is not None
         self._observed[self._kind] += 1
         weight = 1 / min(self._observed[self._kind], _EPOCHS)
-        pace = self.pace.following(self._kind, self._per_image, now - self._trained_at + saving, weight)
+        pace = self.pace.following(self._kind, self._per_image, now - self._trained_at + pause, weight)
         slower = min(max(1.0, pace.between / self.measured.between), _SLOWER)
         self.pace = replace(pace, closing=slower * self.measured.closing)
 

@@ -20,6 +20,7 @@ from camoxpert_cli.engine.stopping import Stop
 from camoxpert_cli.engine.time_limit import Deadline
 from camoxpert_cli.engine.training_steps import TrainedStep, training_steps
 from camoxpert_cli.engine.validation import validate
+from camoxpert_cli.engine.writing import Best
 from camoxpert_cli.errors import TrainingError
 from camoxpert_cli.evaluation.score import Scoring
 from camoxpert_cli.evaluation.test_sets import scoring_workers
@@ -57,11 +58,12 @@ def measure(run: Run, phases: Sequence[Phase], seconds: float) -> Pace | Stop:
         return scores
     validation = run.clock.now() - started
     with _in_hidden_folder(run):
-        saving = _measure_saving(run, scores)
+        pause, saving = _measure_saving(run, scores)
         closing = _measure_closing(run)
     if isinstance(closing, Stop):
         return closing
-    return run.world.broadcast(Pace(per_image, validation + saving, closing))
+    # The save of the last epoch has to be complete before its weights are scored.
+    return run.world.broadcast(Pace(per_image, validation + pause, saving - pause + closing))
 
 
 def _measure_training(run: Run, phase: Phase, seconds: float) -> float | Stop:
@@ -113,8 +115,8 @@ def _in_hidden_folder(run: Run) -> Iterator[None]:
         run.folder = own
 
 
-def _measure_saving(run: Run, scores: Scores) -> float:
-    """Seconds to write both checkpoints of an epoch with these scores."""
+def _measure_saving(run: Run, scores: Scores) -> tuple[float, float]:
+    """Seconds to save both checkpoints of an epoch with these scores: those for which training waits, and all."""
     progress, write = run.state.progress, run.saver.write
     run.saver = Saver(
         run.folder, run.config, run.data, run.state, run.world, run.clock.reserve, run.device, run.dtype, run.clock.now
@@ -123,11 +125,13 @@ def _measure_saving(run: Run, scores: Scores) -> float:
     progress.epoch, progress.samples, progress.best_epoch = 1, 0, 1
     progress.history = [{"epoch": 1, "stage": 1, "train_loss": 0.0, **scores.measures, "lr": 0.0, "seconds": 0.0}]
     started = run.clock.now()
-    saved = run.saver.save_best()
-    run.saver.save_last()
-    if not run.world.broadcast(saved and run.saver.unsaved is None):
+    with run.saver.finishing():
+        run.saver.save_behind(Best(-1.0, 0))
+        pause = run.clock.now() - started
+    run.saver.settle()
+    if not run.world.broadcast(progress.best_epoch == 1 and run.saver.unsaved is None):
         raise TrainingError(f"no checkpoint can be saved in {run.folder.path.parent}", "free some space")
-    return run.clock.now() - started
+    return pause, run.clock.now() - started
 
 
 def _measure_closing(run: Run) -> float | Stop:

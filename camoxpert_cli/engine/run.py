@@ -52,7 +52,7 @@ class Run:
     Between `prepare` and `train.carry_out`, parts may be replaced to observe or steer a run without patching the
     package. The forward pass: `strategy.step`, a module with torch's hooks, or from the next phase on any other that
     returns a `StepOutput`. The update: `clip_norm`, `state.scaler`, `state.ema`. The time limit:
-    `clock.stopping.deadline`. Writing to disk: `saver.write`.
+    `clock.stopping.deadline`. Writing to disk: `saver.write`, called on another thread.
     """
 
     config: Config
@@ -90,6 +90,7 @@ class Run:
         self.clock.reserve.planned = self.ends_in_time
         if fitting is not None:
             self.clock.reserve.note_saving(fitting.saving)
+            self.clock.reserve.note_pause(fitting.pause)
 
     def follow(self, config: Config) -> None:
         """Continue with other numbers of epochs; backbone stages that are already trained are not frozen again."""

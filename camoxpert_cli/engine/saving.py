@@ -1,17 +1,16 @@
-"""Write `last.pth` and `best_model.pth`, and handle a full disk.
+"""Save a run: copy its state, and write `last.pth` and `best_model.pth` behind the next steps.
 
 A run folder contains at most three files of the size of `last.pth` (itself, the previous one, and the next one while it
-is being written) and two of the size of `best_model.pth`.
+is being written) and two of the size of `best_model.pth`. Host memory contains at most one copy of the state.
 """
 
 from __future__ import annotations
 
-import shutil
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from copy import deepcopy
 from dataclasses import replace
-from pathlib import Path
+from functools import partial
 from typing import cast
 
 import torch
@@ -29,16 +28,23 @@ from camoxpert_cli.checkpoints.format import (
 )
 from camoxpert_cli.config.resolve import to_mapping
 from camoxpert_cli.config.schema import Config
+from camoxpert_cli.engine.background import Background
 from camoxpert_cli.engine.build import RunData
 from camoxpert_cli.engine.state import TrainingState
+from camoxpert_cli.engine.state_copy import NoMemoryForCopy, on_host
 from camoxpert_cli.engine.time_limit import Reserve
+from camoxpert_cli.engine.writing import Best, Save, Write, Written, with_best, write_files
 from camoxpert_cli.errors import CamoxError, TrainingError
 from camoxpert_cli.parallel.world import World
 from camoxpert_cli.run_folder import RunFolder, versions
 
 
 class Saver:
-    """Writer of a run's checkpoints. Every rank must call it; the main one writes."""
+    """Writer of a run's checkpoints. Every rank must call it; the main one writes.
+
+    At most one save is being written. How it went is known once `poll`, `wait` or the next save has found that it has
+    ended.
+    """
 
     def __init__(
         self,
@@ -55,8 +61,8 @@ class Saver:
         """Record the time that saving takes, by the clock `now`, in `reserve`."""
         self._folder, self.config, self._data, self._state = folder, config, data, state
         self._world, self._reserve, self._device, self._dtype, self._now = world, reserve, device, dtype, now
-        self.write: Callable[[Path, CheckpointContent, Path | None], None] = write_checkpoint
-        """Writes a checkpoint to disk and keeps the previous file under the path in the last argument."""
+        self.write: Write = write_checkpoint
+        """Writes a checkpoint to disk, also on another thread while training continues."""
         self.start: StartContent | None = None
         """How the run was started, as each checkpoint records."""
         self.trusts_last = False
@@ -64,6 +70,8 @@ class Saver:
         self.unsaved: CheckpointNotWritten | None = None
         """Why the last attempt to save failed."""
         self._saved_at: tuple[int, int] | None = None
+        self._background: Background[Written] = Background()
+        self._told_of_memory = False
 
     @property
     def is_up_to_date(self) -> bool:
@@ -79,49 +87,107 @@ class Saver:
         """
         if not self._world.is_main:
             return
-        self._require_folder()
-        started = self._now()
-        content = replace(self._weights(), training=self._training())
-        failure = self._write_last(content)
-        if failure is not None and self._make_room():
-            failure = self._write_last(content)
-        self.unsaved = failure
-        if failure is not None:
-            console.warn(f"{failure.message}; training continues, and the next save tries again")
-            return
-        self.trusts_last = True
-        self._saved_at = (self._state.progress.epoch, self._state.progress.samples)
-        self._reserve.note_saving(self._now() - started)
+        self.wait()
+        started, save = self._now(), self._save(None)
+        self._require_folder(save.content)
+        self._conclude(self._write(save, started))
 
-    def save_best(self) -> bool:
-        """Write `best_model.pth`: weights, settings and scores.
+    def save_behind(self, best_before: Best | None = None) -> None:
+        """Copy the state and return; it is written as `save_last` does while training continues.
 
-        Returns False, on every rank, if the disk is full and the file was left unchanged.
+        If the completed epoch is the best so far, `best_before` is what was until then, and `best_model.pth` is written
+        first: weights, settings and scores. If that fails, the best is again what it was; see `settle`. Waits for the
+        save before. Without memory for a copy, writes before it returns.
         """
-        return self._world.broadcast(self._write_best())
-
-    def _write_best(self) -> bool:
         if not self._world.is_main:
-            return False
-        self._require_folder()
+            return
+        self.wait()
+        started, save = self._now(), self._save(best_before)
+        self._require_folder(save.content if best_before is None else with_best(save.content, best_before))
         try:
-            self.write(self._folder.best, self._weights(), None)
-        except CheckpointNotWritten as error:
-            console.warn(f"{error.message}; training continues, and the previous best weights are kept")
-            return False
-        return True
+            save = replace(save, content=on_host(save.content))
+        except NoMemoryForCopy:
+            if not self._told_of_memory:
+                console.warn("too little memory for a copy of the training state: training waits while it is saved")
+            self._told_of_memory = True
+            self._conclude(self._write(save, started))
+        else:
+            self._reserve.in_flight = 1 if best_before is None else 2
+            self._background.start(partial(self._write, save, started))
+        self._reserve.note_pause(self._now() - started)
 
-    def _write_last(self, content: CheckpointContent) -> CheckpointNotWritten | None:
-        """Return why it could not be written, None if it was."""
+    def ensure_saved(self) -> None:
+        """Write `last.pth` unless this session has saved the run's current position."""
+        self.wait()
+        if not self.is_up_to_date:
+            self.save_last()
+
+    def poll(self) -> None:
+        """If a save has ended, report how it went. Raises its error if it was none that a disk can have."""
+        if self._background.is_done:
+            self.wait()
+
+    def wait(self) -> None:
+        """Wait for the save that is being written, if there is one, and report how it went as `poll` does."""
+        if self._background.is_busy:
+            self._conclude(self._background.result())
+
+    def settle(self) -> None:
+        """Wait as `wait` does; then all ranks agree on the best epoch so far. Every rank must call this."""
+        self.wait()
+        progress = self._state.progress
+        progress.best_iou, progress.best_epoch = self._world.broadcast((progress.best_iou, progress.best_epoch))
+
+    @contextmanager
+    def finishing(self) -> Iterator[None]:
+        """Wait at the end for the save that is being written, also after an error.
+
+        A signal that asks to stop immediately ends it instead.
+        """
         try:
-            keep_as = self._folder.previous if self.trusts_last else None
-            self.write(self._folder.last, content, keep_as)
-        except CheckpointNotWritten as error:
-            return CheckpointNotWritten(error.message, error.hint)  # without the frames that the original refers to
-        return None
+            try:
+                yield
+            except KeyboardInterrupt:
+                raise
+            except BaseException:
+                try:
+                    self.wait()
+                except Exception as error:  # the first one is reported
+                    console.warn(f"the last save failed: {error}")
+                raise
+            self.wait()
+        except KeyboardInterrupt:
+            self._background.abandon()
+            raise
 
-    def _require_folder(self) -> None:
-        """Stop a run whose folder was moved or deleted, saving its state at the folder's old path if possible.
+    def _save(self, best_before: Best | None) -> Save:
+        size = checkpoint_bytes(self._state.network, self._state.ema is not None)
+        keep_as = self._folder.previous if self.trusts_last else None
+        return Save(self._content(), size, keep_as, best_before)
+
+    def _write(self, save: Save, started: float) -> Written:
+        """Write the files of a save that began at `started`; runs on either thread."""
+        copied = self._now()
+        try:
+            written = write_files(save, self._folder, self.write, self._now)
+        finally:
+            self._reserve.in_flight = 0
+        written.seconds += copied - started
+        return written
+
+    def _conclude(self, written: Written) -> None:
+        progress, self.unsaved = self._state.progress, written.failure
+        for warning in written.warnings:
+            console.warn(warning)
+        if written.best is not None:
+            progress.best_iou, progress.best_epoch = written.best
+        if written.failure is None:
+            self.trusts_last = True
+            self._saved_at = written.position
+            self._reserve.note_saving(written.seconds)
+
+    def _require_folder(self, content: CheckpointContent) -> None:
+        """Stop a run whose folder was moved or deleted, saving `content` at the folder's old path if possible.
 
         Its best weights and logs are elsewhere then, and only the user knows where. Raises TrainingError.
         """
@@ -138,7 +204,7 @@ class Saver:
         try:
             folder.path.mkdir()  # but no parents: another disk may be mounted by now
             folder.write_settings(to_mapping(self.config))
-            self.write(folder.last, replace(self._weights(), training=self._training()), None)
+            self.write(folder.last, content, None)
         except (OSError, CamoxError):
             raise TrainingError(
                 f"{message}, and nothing can be saved there", "camox resume FOLDER, with its new path"
@@ -149,21 +215,7 @@ class Saver:
             "it at its new path",
         )
 
-    def _make_room(self) -> bool:
-        """Remove `previous.pth` if the disk is full; return whether that made room."""
-        folder, state = self._folder, self._state
-        with suppress(OSError):
-            full = shutil.disk_usage(folder.path).free < checkpoint_bytes(state.network, state.ema is not None)
-            if not (full and folder.last.exists() and folder.previous.exists()):
-                return False
-            folder.previous.unlink()
-            console.warn(
-                f"the disk is full: {folder.previous} was removed to make room for the next {folder.last.name}"
-            )
-            return True
-        return False
-
-    def _weights(self) -> CheckpointContent:
+    def _content(self) -> CheckpointContent:
         state = self._state
         history = state.progress.history
         return CheckpointContent(
@@ -178,6 +230,7 @@ class Saver:
             versions=versions(),
             images=self._data.full_digest,
             start=self.start,
+            training=self._training(),
         )
 
     def _training(self) -> TrainingContent:

@@ -74,8 +74,8 @@ def forecast_of(run: Run) -> Forecast | None:
         images=len(data.train),
         last_images=epoch_images(run.config, run.config.train.epochs - 1, len(data.train)),
         images_per_s=speed,
-        validation=scoring * len(data.validation) + 2 * reserve.saving,
-        tests=scoring * sum(map(len, data.tests.values())),
+        validation=scoring * len(data.validation) + reserve.pause,
+        tests=2 * reserve.saving + scoring * sum(map(len, data.tests.values())),
         clock=run.clock.stopping.deadline.left(run.clock.now()) - reserve.to_save,
     )
     # The epochs that are left change with the time that is left.

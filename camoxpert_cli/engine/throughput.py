@@ -78,8 +78,9 @@ def forecast(
 ) -> Forecast:
     """Estimate the remaining time of a run in `epoch` (from 0) with `images_left` images to go in it.
 
-    An epoch has `images` images, the last one `last_images`; `validation`, with the saving after it, and `tests` take
-    that many seconds. `clock` is the number of seconds that may be used, infinity without a limit.
+    An epoch has `images` images, the last one `last_images`; `validation`, with the pause to save after it, and
+    `tests`, with the wait for the last save, take that many seconds. `clock` is the number of seconds that may be used,
+    infinity without a limit.
     """
     phase = next(phase for phase in phases if phase.end > epoch)
     whole = images / images_per_s + validation

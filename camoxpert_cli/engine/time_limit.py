@@ -45,12 +45,15 @@ class Reserve:
 
     Before the first measurement, saving is assumed to take `estimated_saving`, and each of the `validation_images` as
     long as a training image. If the end of the run is `planned`, as in one that is fitted to its time, time must remain
-    for a step like the latest one and for saving only.
+    for a step like the latest one and for saving only. `in_flight` is the number of checkpoints that are being written
+    while training continues.
     """
 
     estimated_saving: float
     validation_images: int
     saving: float = 0.0
+    pause: float = 0.0
+    in_flight: int = 0
     validation: float = 0.0
     step: float = 0.0
     latest: float = 0.0
@@ -66,8 +69,12 @@ class Reserve:
         self.warm = True
 
     def note_saving(self, seconds: float) -> None:
-        """Record the time to write `last.pth`."""
+        """Record the time to write `last.pth`, with the copy that is written."""
         self.saving = max(self.saving, seconds)
+
+    def note_pause(self, seconds: float) -> None:
+        """Record the part of that time for which training waits."""
+        self.pause = max(self.pause, seconds)
 
     def note_validation(self, seconds: float) -> None:
         """Record the time to score all held-out images."""
@@ -75,8 +82,8 @@ class Reserve:
 
     @property
     def to_save(self) -> float:
-        """Seconds to write `best_model.pth` and `last.pth`, with a margin of a fifth."""
-        return _MARGIN * 2 * (self.saving or self.estimated_saving)
+        """Seconds to write `best_model.pth` and `last.pth` after what is being written, with a margin of a fifth."""
+        return _MARGIN * (2 + self.in_flight) * (self.saving or self.estimated_saving)
 
     @property
     def seconds(self) -> float:

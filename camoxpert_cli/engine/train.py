@@ -32,6 +32,7 @@ from camoxpert_cli.engine.status import epoch_line, memory_bytes, report_step, t
 from camoxpert_cli.engine.stopping import Stop
 from camoxpert_cli.engine.training_steps import TrainedStep, training_steps
 from camoxpert_cli.engine.validation import validate
+from camoxpert_cli.engine.writing import Best
 from camoxpert_cli.errors import Interrupted, TrainingError
 from camoxpert_cli.metrics.image_scores import Scores
 from camoxpert_cli.parallel.cuda_errors import out_of_memory_line, to_camox_error
@@ -60,7 +61,7 @@ def carry_out(run: Run, plan: Plan, checkpoint: Checkpoint | None) -> Outcome:
     To observe or steer a run, replace its parts first: see `Run`.
     """
     announce(run)
-    with _explaining_errors(run), run.clock, closing(run.reporter):
+    with _explaining_errors(run), run.clock, run.saver.finishing(), closing(run.reporter):
         begin(run, plan.config, checkpoint)
         make_resumable(run, plan, checkpoint)
         if plan.choice is not None:
@@ -127,6 +128,7 @@ def train_epochs(run: Run) -> Stop | None:
         if isinstance(scores, Stop):
             return scores
         close_epoch(run, phase, scores)
+    run.saver.settle()
     return None
 
 
@@ -156,8 +158,9 @@ def train_epoch(run: Run, phase: Phase, epoch: int) -> Stop | None:
             wait = (batches.waited - waited_before) / (now - started)
             advance(step.images, partial(report_step, run, phase, step.number, step.losses, wait))
             record_step(run, epoch, step)
+            run.saver.poll()
             if run.save_every is not None and run.save_every.is_due(now - saved, step.number + 1):
-                run.saver.save_last()
+                run.saver.save_behind()
                 saved = now
             refit_last(run)
             if (stop := _stop_after_step(run, epoch)) is not None:
@@ -183,8 +186,8 @@ def _saving_what_is_whole(run: Run, is_whole: Callable[[], bool]) -> Iterator[No
     try:
         yield
     except WorkerLost:
-        if run.world.size == 1 and is_whole() and not run.saver.is_up_to_date:
-            run.saver.save_last()
+        if run.world.size == 1 and is_whole():
+            run.saver.ensure_saved()
         raise
 
 
@@ -204,6 +207,7 @@ def record_step(run: Run, epoch: int, step: TrainedStep) -> None:
 
 def close_epoch(run: Run, phase: Phase, scores: Scores) -> None:
     """Record a completed epoch, save its weights if they are the best so far, and save the checkpoint."""
+    run.saver.settle()
     progress = run.state.progress
     row = {
         "epoch": progress.epoch + 1,
@@ -221,7 +225,7 @@ def close_epoch(run: Run, phase: Phase, scores: Scores) -> None:
     run.reporter.record(
         "epoch", **row, **measured
     )  # before saving: resuming from an earlier checkpoint removes the line
-    better = scores.iou > progress.best_iou and run.saver.save_best()
+    best_before, better = Best(progress.best_iou, progress.best_epoch), scores.iou > progress.best_iou
     if better:
         progress.best_iou, progress.best_epoch = scores.iou, progress.epoch
     target = run.config.run.target_iou
@@ -230,7 +234,7 @@ def close_epoch(run: Run, phase: Phase, scores: Scores) -> None:
         console.say(f"Validation IoU reached {target:g} after {format_duration(progress.seconds)}")
     planned = run.config
     refit(run)
-    run.saver.save_last()
+    run.saver.save_behind(best_before if better else None)
     run.folder.write_history(progress.history)
     tell_fit(run, planned)
     console.say(epoch_line(run, row["train_loss"], scores, row["seconds"], better=better))
@@ -265,8 +269,8 @@ def end_early(run: Run, stop: Stop) -> Outcome:
     """Save the run's state and report why it stops. Raises Interrupted unless a time limit was the reason."""
     progress = run.state.progress
     is_new = run.phase is not None or (run.state.optimizer is not None and not run.folder.last.exists())
-    if is_new and not run.saver.is_up_to_date:
-        run.saver.save_last()
+    if is_new:
+        run.saver.ensure_saved()
     if progress.epoch < run.config.train.epochs:
         where = (
             f"in epoch {progress.epoch + 1} of {run.config.train.epochs}, "

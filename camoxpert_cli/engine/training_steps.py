@@ -123,6 +123,7 @@ def optimizer_step(run: Run, rate: float, losses: LossValues, norm: float, epoch
     optimizer, scaler, progress = run.state.optimizer, run.state.scaler, run.state.progress
     assert optimizer is not None
     if not math.isfinite(losses.total):
+        run.saver.settle()  # all ranks are here, and the message depends on what is saved
         parts = ", ".join(f"{name} {value:.4g}" for name, value in losses._asdict().items())
         raise TrainingError(
             f"the loss became {losses.total} in epoch {epoch + 1} "
@@ -139,6 +140,7 @@ def optimizer_step(run: Run, rate: float, losses: LossValues, norm: float, epoch
         run.skipped_in_a_row += 1
         progress.skipped_steps += 1
         if run.skipped_in_a_row > MOST_SKIPPED_STEPS:
+            run.saver.settle()
             raise TrainingError(
                 f"gradients overflowed in {run.skipped_in_a_row} steps in a row in epoch {epoch + 1}; {run.last_good}",
                 _in_fp32(run),

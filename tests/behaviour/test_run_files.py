@@ -28,6 +28,7 @@ from camoxpert_cli.engine.outcome import Outcome
 from camoxpert_cli.engine.run import Run
 from camoxpert_cli.engine.saving import Saver
 from camoxpert_cli.engine.train import train
+from camoxpert_cli.engine.writing import Best
 from camoxpert_cli.errors import Interrupted, UsageError
 from camoxpert_cli.launch.start import start
 from camoxpert_cli.metrics.image_scores import Scores
@@ -282,14 +283,14 @@ def test_interrupted_between_two_files(tiny_data: Path, tmp_path: Path, monkeypa
     The hint is a command that goes on in the same folder, though the settings leave its name to the program.
     """
 
-    save_best = Saver.save_best
+    save_behind = Saver.save_behind
 
-    def pressing(saver: Saver) -> bool:
+    def pressing(saver: Saver, best_before: Best | None = None) -> None:
         signal.raise_signal(signal.SIGINT)
-        return save_best(saver)
+        save_behind(saver, best_before)
 
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(Saver, "save_best", pressing)
+    monkeypatch.setattr(Saver, "save_behind", pressing)
     with pytest.raises(
         Interrupted, match=r"stopped by Ctrl-C in epoch 2 of 2, .*; saved to runs/.*/last\.pth"
     ) as caught:

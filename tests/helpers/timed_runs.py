@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from concurrent.futures import wait
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from camoxpert_cli.checkpoints.format import write_checkpoint
 from camoxpert_cli.console import Advance
 from camoxpert_cli.engine import run as run_module
 from camoxpert_cli.engine import saving, training_steps
+from camoxpert_cli.engine.background import Background
 from camoxpert_cli.engine.clock import Clock
 from camoxpert_cli.engine.plan import Plan
 from camoxpert_cli.engine.run import Run
@@ -38,6 +40,14 @@ class Machine:
 
     def spend(self, seconds: float) -> None:
         self.now += seconds * self.slowness(self.now)
+
+
+class OneAfterTheOther(Background[Any]):
+    """Has jobs done before `start` returns: beside training, they would take the time of two at once."""
+
+    def start(self, job: Callable[[], Any]) -> None:
+        super().start(job)
+        wait([self._outcome])
 
 
 def on_machine(machine: Machine, monkeypatch: pytest.MonkeyPatch, *, learns: bool = False) -> None:
@@ -68,6 +78,7 @@ def on_machine(machine: Machine, monkeypatch: pytest.MonkeyPatch, *, learns: boo
     monkeypatch.setattr(training_steps, "backward", slow_backward)
     monkeypatch.setattr(Clock, "score", slow_score)
     monkeypatch.setattr(saving, "write_checkpoint", slow_write)
+    monkeypatch.setattr(saving, "Background", OneAfterTheOther)
     monkeypatch.setattr(run_module, "Stopping", stopping)
 
 

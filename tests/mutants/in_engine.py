@@ -7,6 +7,7 @@ from tests.mutants.mutant import Mutant
 _TRAIN = "behaviour/engine/test_train.py::"
 _UPDATES = "behaviour/test_updates.py::"
 _SAVING = "behaviour/engine/test_saving.py::"
+_BEHIND = "behaviour/engine/test_saving_behind.py::"
 _RESTORING = "behaviour/engine/test_restoring.py::"
 
 MUTANTS = [
@@ -218,9 +219,77 @@ MUTANTS = [
     ),
     Mutant(
         "engine/saving.py",
-        "        self._saved_at = (self._state.progress.epoch, self._state.progress.samples)\n",
-        "",
+        "            self._saved_at = written.position\n",
+        "            pass\n",
         f"{_SAVING}test_full_for_a_while",
+    ),
+    Mutant("commands/imports.py", "    gc.disable()\n", "", "unit/commands/test_imports.py"),
+    Mutant("commands/imports.py", "        gc.freeze()\n", "        pass\n", "unit/commands/test_imports.py"),
+    # Saving behind the next steps.
+    Mutant(
+        "engine/training_steps.py",
+        "        run.saver.settle()  # all",
+        "        pass  # all",
+        f"{_BEHIND}test_a_loss_that_is_no_number_beside_it",
+    ),
+    Mutant("engine/state_copy.py", 'to("cpu", copy=True)', 'to("cpu")', f"{_BEHIND}test_training_continues_beside_it"),
+    Mutant("engine/state_copy.py", "_ALLOCATOR not in str(error)", "False", f"{_BEHIND}test_too_large_to_copy"),
+    Mutant(
+        "engine/background.py",
+        "os.register_at_fork(before=_wait_for_jobs)\n",
+        "",
+        f"{_BEHIND}test_a_fork_waits_for_it",
+    ),
+    Mutant(
+        "engine/writing.py",
+        "            content = with_best(content, save.best_before)\n",
+        "            pass\n",
+        f"{_BEHIND}test_best_weights_that_cannot_be_written",
+    ),
+    Mutant(
+        "engine/saving.py",
+        "            progress.best_iou, progress.best_epoch = written.best\n",
+        "            pass\n",
+        f"{_BEHIND}test_best_weights_that_cannot_be_written",
+    ),
+    Mutant(
+        "engine/saving.py",
+        "= self._world.broadcast((progress.best_iou, progress.best_epoch))",
+        "= progress.best_iou, progress.best_epoch",
+        f"{_BEHIND}test_ranks_agree_on_the_best",
+    ),
+    Mutant(
+        "engine/saving.py",
+        "            self._reserve.in_flight = 1 if best_before is None else 2\n",
+        "            self._reserve.in_flight = 0\n",
+        f"{_BEHIND}test_time_is_reserved_for_it",
+    ),
+    Mutant(
+        "engine/saving.py",
+        "            self._reserve.in_flight = 0\n",
+        "            pass\n",
+        f"{_BEHIND}test_time_is_reserved_for_it",
+    ),
+    Mutant(
+        "engine/saving.py",
+        "                try:\n                    self.wait()\n                except Exception as error:",
+        "                try:\n                    pass\n                except Exception as error:",
+        f"{_BEHIND}test_an_error_waits_for_the_save",
+    ),
+    Mutant(
+        "engine/saving.py", "            self._background.abandon()\n", "", f"{_BEHIND}test_a_second_signal_ends_it"
+    ),
+    Mutant(
+        "engine/saving.py",
+        "        self.wait()\n        if not self.is_up_to_date:",
+        "        if not self.is_up_to_date:",
+        f"{_BEHIND}test_a_position_that_is_being_written_is_saved_once",
+    ),
+    Mutant(
+        "engine/train.py",
+        "            run.saver.poll()\n",
+        "",
+        f"{_BEHIND}test_the_outcome_is_told_after_the_next_step",
     ),
     Mutant(
         "engine/saving.py",
@@ -357,9 +426,9 @@ MUTANTS = [
         "behaviour/engine/test_saving.py::test_a_stop_within_an_epoch_is_saved_once",
     ),
     Mutant(
-        "engine/saving.py",
-        "if not (full and folder.last.exists()",
-        "if not (folder.last.exists()",
+        "engine/writing.py",
+        "if full and folder.last.exists()",
+        "if folder.last.exists()",
         "behaviour/engine/test_saving.py::test_room_is_made_on_a_full_disk_only",
     ),
     Mutant(

@@ -140,6 +140,12 @@ MUTANTS = [
         "unit/engine/test_run.py::test_a_run_knows_its_fit",
     ),
     Mutant(
+        "engine/run.py",
+        "            self.clock.reserve.note_pause(fitting.pause)\n",
+        "            pass\n",
+        "unit/engine/test_run.py::test_a_run_knows_its_fit",
+    ),
+    Mutant(
         "engine/train.py",
         "        return run.clock.stop_before_batch()  # no further step is needed\n",
         "        pass\n",

@@ -16,6 +16,7 @@ from camoxpert_cli.checkpoints.format import read_checkpoint
 from camoxpert_cli.config.resolve import Resolved
 from camoxpert_cli.engine.train import train
 from camoxpert_cli.launch.decide import decide
+from tests.helpers.at_start import at_start
 from tests.helpers.cut_runs import SETTINGS, differing
 from tests.helpers.processes import camox, finish, run, start, train_command, wait_for
 from tests.helpers.tiny_data import tiny_run
@@ -35,19 +36,50 @@ def steps_logged(folder: Path) -> int:
     return log.read_text().count('"step"') if log.exists() else 0
 
 
-def kill_and_resume(data: Path, folder: Path, seeds: range, uncut: Path) -> None:
-    """Kill the run at a random moment for each of `seeds`, go on each time, and compare the end with `uncut`."""
-    command = train_command(settings(data, folder))
+def being_written(folder: Path) -> set[Path]:
+    return set(folder.glob(".*.pth.tmp*"))
+
+
+# A disk on which a file is half-written for some time, and complete but not in its place for some time more.
+SLOW_DISK = """
+import time
+import torch
+from camoxpert_cli.checkpoints import format
+
+save, verify_archive = torch.save, format.verify_archive
+
+def save_slowly(content, path):
+    path.write_bytes(b"half")
+    time.sleep(0.3)
+    save(content, path)
+
+def verify_slowly(path):
+    verify_archive(path)
+    time.sleep(0.3)
+
+torch.save, format.verify_archive = save_slowly, verify_slowly
+"""
+
+
+def kill_and_resume(data: Path, folder: Path, seeds: range, uncut: Path, environment: dict[str, str]) -> int:
+    """Kill the run at a random moment for each of `seeds`, go on each time, and compare the end with `uncut`.
+
+    Returns how many of the kills came while a file was being written.
+    """
+    command, within = train_command(settings(data, folder)), 0
     for seed in seeds:
         draw = np.random.default_rng(seed)
-        before = steps_logged(folder)
-        process = start(command)
-        # Two of three within the steps and saves that follow, the others at any time from the start on.
+        before = [steps_logged(folder), being_written(folder)]
+        process = start(command, **environment)
+        # One of three as a save begins, one within the steps that follow, the others at any time from the start on.
         if seed % 3:
-            wait_for(lambda before=before, p=process: steps_logged(folder) != before or p.poll() is not None, process)
+            look = being_written if seed % 3 == 1 else steps_logged
+            same = (*before, set())
+            wait_for(lambda p=process, look=look, same=same: look(folder) not in same or p.poll() is not None, process)
         time.sleep(float(draw.uniform(0, 0.4)))
         process.send_signal(signal.SIGKILL)
         finish(process)
+        within += bool(being_written(folder))
         if (folder / "last.pth").exists():
             read_checkpoint(folder / "last.pth")  # never an unreadable one
             command = camox("resume", str(folder))
@@ -56,12 +88,22 @@ def kill_and_resume(data: Path, folder: Path, seeds: range, uncut: Path) -> None
     assert code == 0, output
     assert differing(folder, uncut) == []
     assert list(folder.glob(".*")) == []
+    return within
 
 
-def test_killed_thirty_times(tiny_data: Path, tmp_path: Path, uncut: Path) -> None:
-    """Killed at thirty moments, a run ends with the weights, EMA, optimizer and history of the uncut one."""
-    for part in range(5):
-        kill_and_resume(tiny_data, tmp_path / f"run{part}", range(6 * part, 6 * part + 6), uncut)
+@pytest.mark.parametrize("disk", ["fast", "slow"])
+def test_killed_thirty_times(tiny_data: Path, tmp_path: Path, uncut: Path, disk: str) -> None:
+    """Killed at thirty moments, a run ends with the weights, EMA, optimizer and history of the uncut one.
+
+    On a slow disk most moments are within a write, beside which training continues.
+    """
+    environment = at_start(tmp_path / "start", SLOW_DISK) if disk == "slow" else {}
+    within = [
+        kill_and_resume(tiny_data, tmp_path / f"run{part}", range(6 * part, 6 * part + 6), uncut, environment)
+        for part in range(5)
+    ]
+
+    assert sum(within) >= (10 if disk == "slow" else 0)
 
 
 @pytest.mark.parametrize("moment", ["torch.save", "verify_archive", "os.fsync", "Path.replace"])

@@ -13,7 +13,12 @@ from typing import Any, NoReturn
 
 import pytest
 
-from camoxpert_cli.checkpoints.format import CheckpointNotWritten, checkpoint_bytes, read_checkpoint
+from camoxpert_cli.checkpoints.format import (
+    CheckpointContent,
+    CheckpointNotWritten,
+    checkpoint_bytes,
+    read_checkpoint,
+)
 from camoxpert_cli.checkpoints.newest import find_checkpoint
 from camoxpert_cli.commands.training_outcome import print_outcome
 from camoxpert_cli.config.parse import Interval
@@ -23,6 +28,7 @@ from camoxpert_cli.engine.run import Run, enter_phase, prepare
 from camoxpert_cli.engine.step import LossValues
 from camoxpert_cli.engine.stopping import Stop
 from camoxpert_cli.engine.train import carry_out, close_epoch, end_early, train_epoch
+from camoxpert_cli.engine.writing import Best
 from camoxpert_cli.errors import Interrupted, TrainingError
 from camoxpert_cli.launch.resume import settings_to_go_on
 from camoxpert_cli.metrics.image_scores import Scores
@@ -38,6 +44,7 @@ def close_epochs(run: Run, *ious: float) -> None:
     """As if so many epochs had been trained and scored so."""
     for iou in ious:
         close_epoch(run, run.phases[0], Scores({"iou": iou, "dice": 0.0, "mae": 1.0}))
+        run.saver.wait()
 
 
 def test_full_for_a_while(tiny_data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -165,13 +172,19 @@ def test_how_often_it_saves(tiny_data: Path, tmp_path: Path) -> None:
     run.data.train[:] = (run.data.train * 2)[:12]
     make_idle(run)
     positions: list[int] = []
-    run.saver.write = lambda *_: positions.append(run.state.progress.samples)
+
+    def write(path: Path, content: CheckpointContent, keep_as: Path | None) -> None:
+        assert content.training is not None
+        positions.append(content.training.progress.samples)
+
+    run.saver.write = write
     found = []
     for save_every in (Interval(steps=1), Interval(steps=2), Interval(seconds=60), Interval(seconds=0), None):
         run.save_every = save_every
         run.state.progress.samples = 0
         positions.clear()
         train_epoch(run, run.phases[0], 0)
+        run.saver.wait()
         found.append([*positions])
 
     assert found == [[4, 8, 12], [8], [], [4, 8, 12], []]
@@ -184,9 +197,10 @@ def test_the_file_before_is_kept(tiny_data: Path, tmp_path: Path) -> None:
     run.saver.write = lambda path, content, keep_as: kept.append(keep_as)
     for _ in range(2):
         run.saver.save_last()
-    run.saver.save_best()
+    run.saver.save_behind(Best(-1.0, 0))
+    run.saver.wait()
 
-    assert kept == [None, run.folder.previous, None]
+    assert kept == [None, run.folder.previous, None, run.folder.previous]
 
 
 def test_reserve_knows_how_long_saving_takes(tiny_data: Path, tmp_path: Path) -> None:

@@ -24,6 +24,7 @@ from camoxpert_cli.engine.time_limit import Deadline
 from camoxpert_cli.engine.train import begin, carry_out, close_epoch, train_epoch
 from camoxpert_cli.engine.training_steps import training_steps
 from camoxpert_cli.engine.validation import validate
+from camoxpert_cli.engine.writing import Best
 from camoxpert_cli.errors import DataError, Interrupted
 from camoxpert_cli.metrics.image_scores import Scores
 from camoxpert_cli.model.camoxpert import CamoXpert
@@ -125,7 +126,8 @@ def test_what_is_validated(tiny_data: Path, tmp_path: Path, use_ema: bool) -> No
             logit.fill_(bias)
     scores = validate(run)
     disk = run.saver.write = Disk()
-    run.saver.save_best()
+    run.saver.save_behind(Best(-1.0, 0))
+    run.saver.wait()
     expected = evaluate(scored, scoring_loader(ScoringImages(run.data.validation, 64), 4, 0))
 
     assert isinstance(scores, Scores)

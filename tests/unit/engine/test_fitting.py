@@ -109,7 +109,7 @@ def test_end_is_as_slow_as_validation() -> None:
     for between in (1.0, 2.0, 2.4, 20.0):
         fitting, _ = fitting_of()
         fitting.note_training((2, 4), seconds=10.0, images=100, now=50.0)
-        fitting.note_epoch(50.0 + between - 0.5, saving=0.5)
+        fitting.note_epoch(50.0 + between - 0.5, pause=0.5)
         expected.append((fitting.pace.between, fitting.pace.closing))
 
     assert expected == [pytest.approx(each) for each in ((1.0, 10.0), (2.0, 10.0), (2.4, 12.0), (20.0, 15.0))]
@@ -121,7 +121,7 @@ def test_pace_is_a_mean_over_epochs() -> None:
     paces = []
     for seconds in (20.0, 30.0, 40.0):
         fitting.note_training((2, 4), seconds, images=100, now=0.0)
-        fitting.note_epoch(2.0, saving=0.0)
+        fitting.note_epoch(2.0, pause=0.0)
         paces.append(fitting.pace.per_image[(2, 4)])
 
     assert paces == pytest.approx([0.2, 0.25, 0.3])

@@ -29,9 +29,9 @@ def test_a_run_knows_its_fit(tiny_data: Path, tmp_path: Path, sessions: int, end
     """Saving takes as long as it was measured to take; the end is planned only if this session has it."""
     made, _ = run.prepare(tiny_plan(tiny_data, tmp_path / "run"))
     pace = Pace({(1, 0): 1.0, (2, 4): 1.0}, 1.0, 1.0)
-    made.fit_to(Fitting(made.config, Budget(sessions, 100.0, 100.0, 1.0), pace, 8, saving=2.5))
+    made.fit_to(Fitting(made.config, Budget(sessions, 100.0, 100.0, 1.0), pace, 8, saving=2.5, pause=0.5))
 
-    assert made.clock.reserve.saving == 2.5
+    assert (made.clock.reserve.saving, made.clock.reserve.pause) == (2.5, 0.5)
     assert made.clock.reserve.planned == made.ends_in_time == ends
 
 
