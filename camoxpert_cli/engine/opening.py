@@ -11,6 +11,7 @@ from camoxpert_cli import console
 from camoxpert_cli.config.parse import format_duration
 from camoxpert_cli.engine.build import describe_batches
 from camoxpert_cli.engine.choosing import describe_fit
+from camoxpert_cli.engine.compile_phase import describe_compiling
 from camoxpert_cli.engine.run import Run
 from camoxpert_cli.parallel.memory import total_of
 
@@ -23,6 +24,7 @@ def announce(run: Run) -> None:
         *zip(("Devices", *[""] * run.placement.count), _devices(run), strict=False),
         ("Strategy", f"{run.strategy.name}: {run.strategy.description}"),
         *([("Algorithms", "deterministic")] if run.config.train.deterministic else []),
+        *([("Compile", compile_line)] if (compile_line := describe_compiling(run)) else []),
         *_synchronised(run),
         *_network(run),
         *_images(run),

@@ -37,6 +37,8 @@ class Strategy:
     needs_gpus: ClassVar[bool] = False
     # Whether summing gradients is a separate step that can be timed, rather than a part of the backward pass.
     communication_is_measurable: ClassVar[bool] = True
+    # Whether parts of the network may be compiled in place.
+    can_compile: ClassVar[bool] = True
 
     @classmethod
     def refuse(cls, devices: Sequence[torch.device], count: int, processes: int) -> None:
@@ -148,6 +150,7 @@ class Dp(Strategy):
     description = "DataParallel, one process for all GPUs"
     needs_gpus = True
     communication_is_measurable = False
+    can_compile = False  # a replica would call the code compiled for the original, with the original's weights
 
     @classmethod
     def refuse(cls, devices: Sequence[torch.device], count: int, processes: int) -> None:
