@@ -14,12 +14,18 @@ from camoxpert_cli.engine.training_steps import TrainedStep
 
 
 def describe_compiling(run: Run) -> str:
-    """Return when steps will be compiled, or why not; empty if there is nothing to say."""
+    """Return when steps will be compiled, or why not; empty if there is nothing to say.
+
+    Warns, instead, if a compiler is missing, or if steps cannot be compiled although that is requested.
+    """
     compiling = run.compiling
     if compiling.asked == "off":
         return ""
-    if why := compiling.excluded or compiling.missing:
-        return f"no: {why}"
+    if compiling.missing or (compiling.excluded and compiling.asked == "on"):
+        console.warn(f"training steps are not compiled: {compiling.missing or compiling.excluded}")
+        return ""
+    if compiling.excluded:
+        return f"no: {compiling.excluded}"
     return "auto: decided in the first steps of each phase" if compiling.asked == "auto" else "before each phase"
 
 

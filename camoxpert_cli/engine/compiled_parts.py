@@ -84,12 +84,13 @@ class _Part:
         self.module = module
         self.stance: _Stance = "default"
         self._network, self._batch = network, batch
-        self._compiled = compiler(module._call_impl)
+        self._eager: Callable[..., Any] = module._call_impl
+        self._compiled = compiler(self._eager)
 
     def __call__(self, *inputs: Any) -> Any:
         # A frozen backbone is in eval mode while the rest of the network is trained.
         if not self._network.training or len(inputs[0]) != self._batch:
-            return self.module._call_impl(*inputs)
+            return self._eager(*inputs)
         with torch.compiler.set_stance(self.stance):
             return self._compiled(*inputs)
 

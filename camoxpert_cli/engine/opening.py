@@ -18,13 +18,13 @@ from camoxpert_cli.parallel.memory import total_of
 
 def announce(run: Run) -> None:
     """Print what the run is about to do. Every rank must call this."""
-    on_cpu = run.device.type == "cpu"
+    on_cpu, compiling = run.device.type == "cpu", describe_compiling(run)
     lines = [
         ("Run folder", str(run.folder.path)),
         *zip(("Devices", *[""] * run.placement.count), _devices(run), strict=False),
         ("Strategy", f"{run.strategy.name}: {run.strategy.description}"),
         *([("Algorithms", "deterministic")] if run.config.train.deterministic else []),
-        *([("Compile", compile_line)] if (compile_line := describe_compiling(run)) else []),
+        *([("Compile", compiling)] if compiling else []),
         *_synchronised(run),
         *_network(run),
         *_images(run),

@@ -213,9 +213,10 @@ def with_torchs_ddp(world: World, compiled: bool) -> list[Tensor | None]:
     step = a_step()
     spread_routing(step.network, step.normalize(bytes_of(4)[0].double()))
     experts = [name for name, _ in step.named_parameters() if ".experts." in name]
-    DistributedDataParallel._set_params_and_buffers_to_ignore_for_model(step, experts)
+    ddp: Any = DistributedDataParallel
+    ddp._set_params_and_buffers_to_ignore_for_model(step, experts)
     parts = CompiledParts(step, compiler=partial(torch.compile, dynamic=False, backend=aot_eager))
-    wrapped = DistributedDataParallel(step, bucket_cap_mb=1)  # type: ignore[no-untyped-call]
+    wrapped = ddp(step, bucket_cap_mb=1)
     if compiled:
         assert parts.start(2, 64, CPU) == ""
     for _ in range(2):

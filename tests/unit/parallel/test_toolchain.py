@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import sys
 import sysconfig
 from pathlib import Path
 
@@ -18,7 +19,7 @@ def tools(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     for name in ("CC", "CXX"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("PATH", str(tmp_path))
-    monkeypatch.setattr(toolchain.sys, "platform", "linux")
+    monkeypatch.setattr(sys, "platform", "linux")
     monkeypatch.setattr(sysconfig, "get_path", lambda name: str(tmp_path))
     monkeypatch.setattr(toolchain, "find_spec", lambda name: object())
     return tmp_path
@@ -43,7 +44,7 @@ def test_no_compiler(tools: Path) -> None:
 
 def test_compiler_of_macos(tools: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """There torch uses clang++."""
-    monkeypatch.setattr(toolchain.sys, "platform", "darwin")
+    monkeypatch.setattr(sys, "platform", "darwin")
 
     assert "(clang++)" in missing_for_cpu()
 
