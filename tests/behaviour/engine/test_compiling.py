@@ -6,28 +6,32 @@ import itertools
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, Literal
 
 import pytest
 import torch
 
 from camoxpert_cli.checkpoints.format import Checkpoint, read_checkpoint
-from camoxpert_cli.engine import compiled_parts, compiling
+from camoxpert_cli.engine import compiled_parts, compiling, train
 from camoxpert_cli.engine.compile_phase import compile_first, consider_compiling, describe_compiling
 from camoxpert_cli.engine.compiled_parts import CompiledParts
 from camoxpert_cli.engine.run import Run, enter_phase, prepare
 from camoxpert_cli.engine.step import LossValues
 from camoxpert_cli.engine.stopping import Stopping
 from camoxpert_cli.engine.time_limit import Deadline
-from camoxpert_cli.engine.train import carry_out
+from camoxpert_cli.engine.train import carry_out, train_epoch
 from camoxpert_cli.engine.training_steps import TrainedStep
 from camoxpert_cli.model.camoxpert import CamoXpert
 from camoxpert_cli.parallel.strategy import Dp
 from camoxpert_cli.parallel.world import World
 from tests.helpers.cut_runs import CIRCUMSTANCES, SETTINGS, differing, steps
+from tests.helpers.processes import run as run_command
+from tests.helpers.processes import train_command
 from tests.helpers.ranks import in_ranks
 from tests.helpers.steered_runs import run_in_hand
-from tests.helpers.tiny_data import tiny_plan
+from tests.helpers.timed_runs import PER_IMAGE, Machine, on_machine
+from tests.helpers.tiny_data import tiny_plan, tiny_run
 
 LOSSES = LossValues(1.0, 0.2, 0.2, 0.2, 0.2, 0.2)
 Asked = Literal["auto", "on", "off"]
@@ -313,6 +317,41 @@ def test_what_excludes_compiling(
     ]
 
 
+def test_compiling_is_no_step(tiny_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its time belongs to the epoch, but neither to a step, which the reserve would keep, nor to the pace of a fit."""
+    machine, noted = Machine(), Noted()
+    on_machine(machine, monkeypatch)
+    run = run_in_hand(tiny_data, tmp_path / "run", epochs=9, stage1_epochs=9, batch_size=2)
+    run.save_every = None
+    costs = iter([0.0, 0.0, 1000.0, 0.0])
+
+    def consider(*_: Any) -> float:
+        cost = next(costs)
+        machine.spend(cost)
+        return cost
+
+    monkeypatch.setattr(train, "consider_compiling", consider)
+    run.fitting = noted  # type: ignore[assignment]
+    train_epoch(run, run.phases[0], 0)
+
+    assert noted.seconds == [8 * PER_IMAGE]
+    assert run.clock.reserve.step == 2 * PER_IMAGE
+    assert run.reporter.throughput.images_per_s(run.phases[0]) == pytest.approx(1 / PER_IMAGE)
+    assert run.state.progress.epoch_seconds == 8 * PER_IMAGE + 1000
+
+
+class Noted:
+    """Stands for the fit of a run with another session to come: what it was told."""
+
+    budget = SimpleNamespace(sessions=2)
+
+    def __init__(self) -> None:
+        self.seconds: list[float] = []
+
+    def note_training(self, kind: Any, seconds: float, images: int, now: float) -> None:
+        self.seconds.append(seconds)
+
+
 def on_two_ranks(world: World, data: Path, folder: Path, compile: str, broken: bool) -> Path:
     compiled_parts.compiled_modules = few
     setattr(compiling, "CompiledParts", TracedParts)  # noqa: B010  # mypy refuses an assignment
@@ -334,3 +373,13 @@ def test_compiled_on_two_ranks(tiny_data: Path, tmp_path: Path) -> None:
     ignored = {*CIRCUMSTANCES, "compile"}
     assert differing(folders[0], folders[1], {*ignored, "execution"}, tolerance=1e-4) == []
     assert differing(folders[0], folders[2], ignored) == []
+
+
+def test_without_a_compiler(tiny_data: Path, tmp_path: Path) -> None:
+    """A process that finds no compiler says so in one sentence, and trains."""
+    command = train_command(tiny_run(tiny_data, tmp_path / "run", compile="on", epochs=1, stage1_epochs=1))
+    code, output = run_command(command, CXX="/nonexistent")
+
+    assert code == 0, output
+    warning = "Warning: training steps are not compiled: CXX is /nonexistent, and there is no such program\n"
+    assert output.count(warning) == output.count("compiled") == 1
