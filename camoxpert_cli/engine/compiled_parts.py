@@ -141,7 +141,9 @@ def _quietly() -> Iterator[None]:
 @contextmanager
 def _compile_workers(count: int) -> Iterator[None]:
     """Let torch compile in at most `count` processes, and end them: they would keep their memory until the run ends."""
-    with torch._inductor.config.patch(compile_threads=count):
+    from torch._inductor import config
+
+    with config.patch(compile_threads=count):
         try:
             yield
         finally:

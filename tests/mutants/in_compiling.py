@@ -37,7 +37,7 @@ MUTANTS = [
     ),
     Mutant(
         "engine/compiled_parts.py",
-        "with torch.random.fork_rng([device] if device.type == \"cuda\" else []):",
+        'with torch.random.fork_rng([device] if device.type == "cuda" else []):',
         "if True:",
         f"{_PARTS}test_compiling_leaves_no_trace",
     ),
@@ -110,7 +110,7 @@ MUTANTS = [
     ),
     Mutant(
         "engine/compile_phase.py",
-        "next(filter(None, run.world.all_gather(failure)), \"\")",
+        'next(filter(None, run.world.all_gather(failure)), "")',
         "failure",
         f"{_RUNS}test_compiled_on_two_ranks",
     ),
@@ -134,12 +134,18 @@ MUTANTS = [
     ),
     Mutant(
         "engine/train.py",
-        "            compiling += consider_compiling(run, phase, step, now - stepped)\n            stepped = run.clock.now()\n",
+        "            compiling += consider_compiling(run, phase, step, now - stepped)\n"
+        "            stepped = run.clock.now()\n",
         "            stepped = run.clock.now()\n            compiling += consider_compiling(run, phase, step, 0.0)\n",
         f"{_RUNS}test_compiling_is_no_step",
     ),
     # What it is worth, and what it needs.
-    Mutant("engine/compile_choice.py", "return left >= _PAYBACK * self.seconds", "return left >= 0", f"{_CHOICE}test_what_is_assumed"),
+    Mutant(
+        "engine/compile_choice.py",
+        "return left >= _PAYBACK * self.seconds",
+        "return left >= 0",
+        f"{_CHOICE}test_what_is_assumed",
+    ),
     Mutant("engine/compile_choice.py", "seconds[_WARM_UP:]", "seconds", f"{_CHOICE}test_time_of_a_step"),
     Mutant(
         "parallel/toolchain.py",

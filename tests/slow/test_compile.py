@@ -11,9 +11,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from camoxpert_cli.checkpoints.format import read_checkpoint
-from tests.helpers.cut_runs import CIRCUMSTANCES, differing
+from camoxpert_cli.engine import compiled_parts
+from camoxpert_cli.engine.compiled_parts import CompiledParts
+from tests.behaviour.engine.test_compiled_parts import BATCH, a_step, assert_alike, few, loss_and_gradients
+from tests.helpers.cut_runs import CIRCUMSTANCES, differing, history
 from tests.helpers.forked import RealPopen
 from tests.helpers.places import ROOT
 from tests.helpers.processes import camox, train_command
@@ -61,14 +65,18 @@ def eager(tiny_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_machine_code(tiny_data: Path, tmp_path: Path, eager: Path) -> None:
-    """It learns what an eager run does, and a killed and resumed run is bitwise identical to an uninterrupted one."""
+    """A killed and resumed run is bitwise identical to an uninterrupted one, whose losses are those of an eager run.
+
+    Weights are not compared: where a gradient is about zero, AdamW makes a step of rounding.
+    """
     whole, cut, cache = tmp_path / "whole", tmp_path / "cut", {"TORCHINDUCTOR_CACHE_DIR": str(tmp_path / "cache")}
     code, output = run(train(tiny_data, whole, compile="on"), cache)
     assert code == 0, output
     assert output.count("Compiled backbone and decoder in ") == 1
     assert "Warning: the network" not in output
 
-    assert differing(eager, whole, {*CIRCUMSTANCES, "compile", "execution"}, tolerance=1e-3) == []
+    losses = [[row["train_loss"] for row in history(folder)] for folder in (whole, eager)]
+    assert losses[0] == pytest.approx(losses[1], rel=0.01)
     code, output = run(train(tiny_data, cut, compile="on"), cache, until=(cut / "last.pth").exists)
     assert code == -signal.SIGKILL, output
     code, output = run(camox("resume", str(cut)), cache)
@@ -76,6 +84,17 @@ def test_machine_code(tiny_data: Path, tmp_path: Path, eager: Path) -> None:
     assert "The execution was" not in output
     assert differing(whole, cut) == []
     assert read_checkpoint(cut / "last.pth")["training"]["computed_with"]["execution"] == "compiled"
+
+
+def test_machine_code_in_float64(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Losses and gradients are those of eager steps to 1e-9."""
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path))
+    monkeypatch.setattr(compiled_parts, "compiled_modules", few)
+    step = a_step()
+    parts = CompiledParts(step)
+
+    assert parts.start(BATCH, 64, torch.device("cpu")) == ""
+    assert_alike(loss_and_gradients(step), loss_and_gradients(a_step()))
 
 
 def test_compiler_that_does_not_work(tiny_data: Path, tmp_path: Path, eager: Path) -> None:
@@ -88,7 +107,8 @@ def test_compiler_that_does_not_work(tiny_data: Path, tmp_path: Path, eager: Pat
 
     assert code == 0, output
     said = " ".join(output.split())
-    assert said.count("compile") == 2  # the warning names it twice
-    assert "Warning: the network cannot be compiled: " in said
+    assert said.count("Warning: the network cannot be compiled: ") == said.count("compiled") == 1
     assert "training continues without (see --compile)" in said
+    assert "Traceback" not in said
+    assert said.count("C++") == 1
     assert differing(eager, folder, {*CIRCUMSTANCES, "compile"}) == []

@@ -20,7 +20,7 @@ from camoxpert_cli.engine.run import Run, enter_phase, prepare
 from camoxpert_cli.engine.step import LossValues
 from camoxpert_cli.engine.stopping import Stopping
 from camoxpert_cli.engine.time_limit import Deadline
-from camoxpert_cli.engine.train import carry_out, train_epoch
+from camoxpert_cli.engine.train import begin, carry_out, train_epoch
 from camoxpert_cli.engine.training_steps import TrainedStep
 from camoxpert_cli.model.camoxpert import CamoXpert
 from camoxpert_cli.parallel.strategy import Dp
@@ -38,12 +38,12 @@ Asked = Literal["auto", "on", "off"]
 
 
 def few(network: CamoXpert) -> list[Any]:
-    return [network.backbone, network.decoder_blocks[0]]
+    return [network.decoder_blocks[0]]
 
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Compile two parts, and no machine code."""
+    """Compile one part, and no machine code."""
     monkeypatch.setattr(compiled_parts, "compiled_modules", few)
     monkeypatch.setattr(compiling, "CompiledParts", TracedParts)
 
@@ -102,8 +102,9 @@ def test_compiled_run(tiny_data: Path, tmp_path: Path, capsys: pytest.CaptureFix
     assert "The execution was" not in capsys.readouterr().err
     assert steps(cut) == steps(whole)
     assert differing(whole, cut) == []
-    with_off = tmp_path / "off"
-    trained(tiny_data, with_off, saved)
+    plan = tiny_plan(tiny_data, tmp_path / "off", **SETTINGS, resume_from=str(saved.path))
+    run, checkpoint = prepare(plan, saved)
+    begin(run, plan.config, checkpoint)
     assert "The execution was compiled and is now eager: results will differ by rounding\n" in capsys.readouterr().err
 
 
