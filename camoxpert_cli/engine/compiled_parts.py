@@ -57,7 +57,7 @@ class CompiledParts:
         network = self._step.network
         network.train()
         for module in compiled_modules(network):
-            part = _Part(module, network, batch, self.compiler)
+            part = _Part(module, network, self.compiler)
             module._compiled_call_impl = part  # as Module.compile() does; copies of the module do not get it
             self._parts.append(part)
         try:
@@ -67,7 +67,7 @@ class CompiledParts:
             self.stop()
             return one_line(_reason(error))
         for part in self._parts:
-            part.stance = "eager_on_recompile"
+            part.stance = "eager_on_recompile"  # also for batches of other sizes
         return ""
 
     def stop(self) -> None:
@@ -78,18 +78,18 @@ class CompiledParts:
 
 
 class _Part:
-    """Calls `module` compiled in training with whole batches, and eagerly otherwise."""
+    """Calls `module` compiled in training, and eagerly in evaluation."""
 
-    def __init__(self, module: nn.Module, network: CamoXpert, batch: int, compiler: Compiler) -> None:
+    def __init__(self, module: nn.Module, network: CamoXpert, compiler: Compiler) -> None:
         self.module = module
         self.stance: _Stance = "default"
-        self._network, self._batch = network, batch
+        self._network = network
         self._eager: Callable[..., Any] = module._call_impl
         self._compiled = compiler(self._eager)
 
     def __call__(self, *inputs: Any) -> Any:
         # A frozen backbone is in eval mode while the rest of the network is trained.
-        if not self._network.training or len(inputs[0]) != self._batch:
+        if not self._network.training:
             return self._eager(*inputs)
         with torch.compiler.set_stance(self.stance):
             return self._compiled(*inputs)

@@ -13,8 +13,8 @@ MUTANTS = [
     # The parts.
     Mutant(
         "engine/compiled_parts.py",
-        " or len(inputs[0]) != self._batch",
-        "",
+        '            part.stance = "eager_on_recompile"  # also for batches of other sizes\n',
+        "            pass\n",
         f"{_PARTS}test_life_of_compiled_parts",
     ),
     Mutant(
@@ -112,19 +112,19 @@ MUTANTS = [
         "engine/compile_phase.py",
         'next(filter(None, run.world.all_gather(failure)), "")',
         "failure",
-        f"{_RUNS}test_compiled_on_two_ranks",
+        f"{_RUNS}test_all_ranks_compile_or_none",
     ),
     Mutant(
         "engine/compile_phase.py",
         "        run.saver.execution = COMPILED\n",
         "        pass\n",
-        f"{_RUNS}test_compiled_run",
+        f"{_RUNS}test_auto_keeps_what_is_faster",
     ),
     Mutant(
         "engine/restoring.py",
         "    if run.compiling.is_possible:  # reported",
         "    if False:  # reported",
-        f"{_RUNS}test_compiled_run",
+        "behaviour/engine/test_restoring.py::test_another_execution_is_reported_once_it_is_known",
     ),
     Mutant(
         "engine/train.py",

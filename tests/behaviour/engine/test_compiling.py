@@ -69,19 +69,25 @@ def trained(data: Path, folder: Path, checkpoint: Checkpoint | None = None, **se
     return run
 
 
+@pytest.fixture(scope="module")
+def eager(tiny_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run that compiles nothing."""
+    folder = tmp_path_factory.mktemp("eager") / "run"
+    trained(tiny_data, folder)
+    return folder
+
+
 def batches(run: Run) -> list[int]:
     assert isinstance(run.compiling.parts, TracedParts)
     return run.compiling.parts.batches
 
 
-def test_compiled_run(tiny_data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_compiled_run(tiny_data: Path, tmp_path: Path, eager: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """It compiles once per phase, learns what an eager run does, and resumes bitwise identically.
 
     With another `--compile`, it says that rounding will differ.
     """
-    eager, whole, cut = (tmp_path / name for name in ("eager", "whole", "cut"))
-    trained(tiny_data, eager)
-    capsys.readouterr()
+    whole, cut = tmp_path / "whole", tmp_path / "cut"
     run = trained(tiny_data, whole, compile="on")
     said = capsys.readouterr().err
 
@@ -126,14 +132,13 @@ def stop_after(count: int, data: Path, folder: Path) -> None:
     carry_out(run, plan, None)
 
 
-def test_compiler_that_fails(tiny_data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_compiler_that_fails(tiny_data: Path, tmp_path: Path, eager: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """It is reported in a sentence, once, and the run is the eager one, to the last bit."""
 
     def broken(graph: Any, inputs: Any) -> Any:
         raise RuntimeError("no working compiler\nwith a long explanation")
 
-    eager, folder = tmp_path / "eager", tmp_path / "run"
-    trained(tiny_data, eager)
+    folder = tmp_path / "run"
     plan = tiny_plan(tiny_data, folder, **SETTINGS, compile="on")
     run, _ = prepare(plan)
     run.compiling.parts.compiler = partial(torch.compile, backend=broken)
@@ -353,27 +358,40 @@ class Noted:
         self.seconds.append(seconds)
 
 
-def on_two_ranks(world: World, data: Path, folder: Path, compile: str, broken: bool) -> Path:
+class OtherFails(World):
+    """Another rank reports that it cannot compile."""
+
+    def all_gather(self, item: Any) -> list[Any]:
+        return [item, "no compiler on rank 1"] if item == "" else [item]
+
+
+def test_all_ranks_compile_or_none(tiny_data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A rank that could compile does not, if another cannot."""
+    watched = Watched(tiny_data, tmp_path / "run")
+    watched.run.world = OtherFails()
+    watched.steps(0.2, 60)
+
+    assert "the network cannot be compiled: no compiler on rank 1; " in capsys.readouterr().err
+    assert (watched.compiled, watched.execution) == (1, "eager")
+    assert not watched.run.compiling.parts.are_compiled
+
+
+def on_two_ranks(world: World, data: Path, folder: Path, asked: Asked) -> Path:
     compiled_parts.compiled_modules = few
     setattr(compiling, "CompiledParts", TracedParts)  # noqa: B010  # mypy refuses an assignment
-    plan = tiny_plan(data, folder, **SETTINGS, compile=compile, strategy="ddp", gpus=2)
+    settings = {**SETTINGS, "epochs": 2, "stage1_epochs": 0, "progressive_unfreeze": False}
+    plan = tiny_plan(data, folder, **settings, compile=asked, strategy="ddp", gpus=2)
     run, _ = prepare(plan, None, world)
-    if broken and world.rank == 1:
-        run.compiling.parts.start = lambda *_: "its compiler is missing"  # type: ignore[method-assign]
     carry_out(run, plan, None)
+    assert run.saver.execution == ("compiled" if asked == "on" else "eager")
     return folder
 
 
 def test_compiled_on_two_ranks(tiny_data: Path, tmp_path: Path) -> None:
-    """Both ranks compile, or neither does if one cannot; what they learn is what eager ranks do."""
-    folders = [
-        in_ranks(2, on_two_ranks, tiny_data, tmp_path / name, asked, name == "broken")[0]
-        for name, asked in (("eager", "off"), ("compiled", "on"), ("broken", "on"))
-    ]
+    """What they learn is what eager ranks do."""
+    eager, compiled = (in_ranks(2, on_two_ranks, tiny_data, tmp_path / asked, asked)[0] for asked in ("off", "on"))
 
-    ignored = {*CIRCUMSTANCES, "compile"}
-    assert differing(folders[0], folders[1], {*ignored, "execution"}, tolerance=1e-4) == []
-    assert differing(folders[0], folders[2], ignored) == []
+    assert differing(eager, compiled, {*CIRCUMSTANCES, "compile", "execution"}, tolerance=1e-4) == []
 
 
 def test_without_a_compiler(tiny_data: Path, tmp_path: Path) -> None:
