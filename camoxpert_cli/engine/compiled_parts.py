@@ -29,9 +29,8 @@ compile_statically: Compiler = partial(torch.compile, dynamic=False)
 class CompiledParts:
     """The parts of a network that are compiled for training: its backbone, decoder blocks and final head.
 
-    Gates and experts stay eager, since the number of images of an expert changes with every batch, and so do parts with
-    synchronized BatchNorm, whose collectives cannot be compiled. Nothing is compiled but by `start`: batches of other
-    sizes, such as the last one of an epoch, and evaluation run eagerly.
+    Gates and experts stay eager, since the number of images of an expert changes with every batch. Nothing is compiled
+    except by `start`: batches of other sizes, such as the last one of an epoch, and evaluation run eagerly.
     """
 
     def __init__(self, step: TrainingStep, workers: int = 1, compiler: Compiler = compile_statically) -> None:
@@ -96,9 +95,8 @@ class _Part:
 
 
 def compiled_modules(network: CamoXpert) -> list[nn.Module]:
-    """Return the modules of the network that can be compiled: see `CompiledParts`."""
-    parts = [network.backbone, *network.decoder_blocks, network.final_conv]
-    return [part for part in parts if not any(isinstance(each, nn.SyncBatchNorm) for each in part.modules())]
+    """Return the modules of the network that are compiled: see `CompiledParts`."""
+    return [network.backbone, *network.decoder_blocks, network.final_conv]
 
 
 def _rehearse(step: TrainingStep, batch: int, side: int, device: torch.device) -> None:

@@ -68,6 +68,9 @@ def may_compile(config: Config, strategy: Strategy, step: TrainingStep, world: W
         return compiling
     if not strategy.can_compile:
         compiling.excluded = f"strategy {strategy.name} copies the network in every step"
+    elif strategy.sync_batchnorm:
+        # A rank that cannot compile would leave the others waiting for its part of the statistics.
+        compiling.excluded = "--sync-batchnorm exchanges statistics between GPUs inside the network"
     elif config.train.deterministic and not on_cpu:
         compiling.excluded = "it chooses GPU kernels by timing them, which --deterministic excludes"
     else:

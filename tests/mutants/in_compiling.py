@@ -19,8 +19,8 @@ MUTANTS = [
     ),
     Mutant(
         "engine/compiled_parts.py",
-        "not self._network.training or ",
-        "",
+        "if not self._network.training:",
+        "if False:",
         f"{_PARTS}test_life_of_compiled_parts",
     ),
     Mutant(
@@ -60,10 +60,10 @@ MUTANTS = [
         f"{_PARTS}test_compiling_leaves_no_trace",
     ),
     Mutant(
-        "engine/compiled_parts.py",
-        " if not any(isinstance(each, nn.SyncBatchNorm) for each in part.modules())",
-        "",
-        f"{_PARTS}test_synchronised_batchnorm_stays_eager",
+        "engine/compiling.py",
+        "    elif strategy.sync_batchnorm:",
+        "    elif False:",
+        f"{_RUNS}test_what_excludes_compiling",
     ),
     # When they are compiled.
     Mutant(

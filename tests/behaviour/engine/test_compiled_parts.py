@@ -14,11 +14,10 @@ from torch._dynamo.backends.debugging import aot_eager
 from torch.nn.parallel import DistributedDataParallel
 
 from camoxpert_cli.engine import compiled_parts
-from camoxpert_cli.engine.compiled_parts import CompiledParts, compiled_modules
+from camoxpert_cli.engine.compiled_parts import CompiledParts
 from camoxpert_cli.engine.ema import Ema
 from camoxpert_cli.engine.step import TrainingStep, combine
 from camoxpert_cli.model.camoxpert import CamoXpert
-from camoxpert_cli.parallel.sync_batchnorm import synchronise
 from camoxpert_cli.parallel.world import World
 from tests.helpers.networks import small_network, spread_routing, without_dropout
 from tests.helpers.ranks import in_ranks
@@ -180,18 +179,6 @@ def test_recomputed_activations(dtype: torch.dtype | None, tolerance: float) -> 
     assert_alike(loss_and_gradients(step), loss_and_gradients(eager), tolerance)
     for name, buffer in eager.network.named_buffers():
         assert torch.allclose(step.network.get_buffer(name), buffer, rtol=tolerance, atol=tolerance), name
-
-
-def test_synchronised_batchnorm_stays_eager() -> None:
-    """Its collectives cannot be compiled; parts without it are."""
-    network = a_step().network
-    synchronise(network.decoder_blocks[1])
-
-    assert compiled_modules(network) == [
-        network.backbone,
-        *(block for number, block in enumerate(network.decoder_blocks) if number != 1),
-        network.final_conv,
-    ]
 
 
 def test_replicas_call_the_original(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -295,10 +295,13 @@ def test_what_excludes_compiling(
         return describe_compiling(run)
 
     class OnGpu:
-        can_compile, device = True, torch.device("cuda", 0)
+        can_compile, sync_batchnorm, device = True, False, torch.device("cuda", 0)
 
     class Parallel(OnGpu):
         can_compile, name = Dp.can_compile, Dp.name
+
+    class Synchronised(OnGpu):
+        sync_batchnorm = True
 
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (7, 5))
     monkeypatch.setattr(compiling, "missing_for_gpu", lambda capability: "")
@@ -306,6 +309,7 @@ def test_what_excludes_compiling(
     assert line("on") == "before each phase"
     assert line("auto", OnGpu()) == "auto: decided in the first steps of each phase"
     assert line("auto", Parallel()) == "no: strategy dp copies the network in every step"
+    assert line("auto", Synchronised()).startswith("no: --sync-batchnorm exchanges statistics")
     assert "--deterministic excludes" in line("auto", OnGpu(), deterministic=True)
     assert line("on", deterministic=True) == "before each phase"
     assert "Warning" not in capsys.readouterr().err
