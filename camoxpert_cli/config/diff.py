@@ -39,7 +39,7 @@ _NO_EFFECT = {
 }
 _ROUNDING = {
     *("run.device", "run.gpus", "run.devices", "run.strategy"),
-    *("model.gradient_checkpointing", "train.deterministic"),
+    *("model.gradient_checkpointing", "train.compile", "train.deterministic"),
 }
 _MEANINGS: dict[Effect, str] = {
     "none": "does not affect the result",

@@ -15,6 +15,7 @@ from camoxpert_cli.config.parse import parse_cache, parse_devices, parse_duratio
 Scheduler = Literal["cosine", "onecycle", "cosine_restart", "none"]
 Strategy = Literal["auto", "single", "dp", "ddp"]
 Device = Literal["auto", "cuda", "cpu"]
+Compile = Literal["auto", "on", "off"]
 
 # Of an image, in pixels: the network's coarsest feature maps have stride 32.
 SMALLEST_SIDE, LARGEST_SIDE = 64, 4096
@@ -151,6 +152,12 @@ class TrainConfig:
         "auto",
         "training precision; auto uses bf16 if the GPU supports it, fp16 on other GPUs and fp32 on the CPU",
         original="fp16",
+    )
+    compile: Compile = setting(
+        "auto",
+        "compile backbone and decoder with torch.compile; auto compares compiled with uncompiled steps on GPUs, if "
+        "enough training remains for it to pay, and does not compile on the CPU",
+        original="off",
     )
     deterministic: bool = setting(
         False,

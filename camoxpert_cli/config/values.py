@@ -21,8 +21,9 @@ AUTO = "auto"
 def convert(setting: Setting, value: Any) -> Any:
     """Convert `value` to the setting's type. Raises ValueError with what was expected."""
     kinds, nullable = _kinds(setting.type)
-    if value is False and any("off" in get_args(kind) for kind in kinds):  # as parsed by YAML
-        value = "off"
+    if isinstance(value, bool):  # as parsed by YAML
+        word = "on" if value else "off"
+        value = word if any(word in get_args(kind) for kind in kinds) else value
     if value is None or (isinstance(value, str | Path) and str(value).lower() in _NULL):
         if nullable:
             return None

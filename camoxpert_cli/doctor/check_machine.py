@@ -28,6 +28,7 @@ def machine_findings(readings: Readings, question: Question) -> list[Finding]:
     return [
         _imports(readings),
         _opencv(readings),
+        _compiler(readings, question),
         _cores(readings, question),
         _ram(readings),
         _shared_memory(readings, question),
@@ -111,6 +112,19 @@ def _opencv(readings: Readings) -> Finding:
 def _one_opencv(readings: Readings) -> str:
     found = [name for name in OPENCV if name in readings.packages] or ["opencv-python-headless"]
     return f"pip uninstall -y {' '.join(found)} && pip install opencv-python-headless"
+
+
+def _compiler(readings: Readings, question: Question) -> Finding:
+    """Whether torch.compile can work: that no run needs it makes what is missing a warning, and only on GPUs."""
+    ran = "Triton, a C compiler, Python.h" if readings.seen else "a C++ compiler, Python.h"
+    missing, asked = readings.compiler, question.config.train.compile
+    if not missing:
+        use = "tries it" if readings.seen else "does not use it on the CPU"
+        return Finding("compiler", "ok", ran, f"found; --compile auto {use}")
+    result = f"{missing}; training works without, but compiled steps may be faster"
+    if asked == "off" or (asked == "auto" and not readings.seen):
+        return Finding("compiler", "ok", ran, f"{missing}; --compile {asked} does not use it")
+    return Finding("compiler", "warning", ran, result, "install it, or turn it off:", "--compile off")
 
 
 def _cores(readings: Readings, question: Question) -> Finding:

@@ -116,6 +116,7 @@ class Readings:
 
     `gpus` and `torch.gpus` have the same order. `packages` maps installed packages to versions, `imports` maps packages
     to the error of their import, empty if it works. `environment` contains the variables that affect training.
+    `compiler` is what torch.compile lacks on this machine's GPUs, or on its CPU if it has none; empty if nothing.
     """
 
     driver: Driver | Failure
@@ -136,6 +137,7 @@ class Readings:
     recipe: tuple[StageMemory, ...] | Failure | None = None
     packages: Mapping[str, str] = field(default_factory=dict)
     environment: Mapping[str, str] = field(default_factory=dict)
+    compiler: str = ""
     kaggle: bool = False
     job_limit: JobLimit | Failure | None = None
 

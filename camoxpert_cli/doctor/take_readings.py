@@ -33,6 +33,7 @@ from camoxpert_cli.doctor.system import (
 )
 from camoxpert_cli.launch.processes import Failure, ending_them
 from camoxpert_cli.launch.run_probe import ask, ask_together, run_together
+from camoxpert_cli.parallel.toolchain import missing_for_cpu, missing_for_gpu
 from camoxpert_cli.parallel.worker import ONE_MACHINE
 from camoxpert_cli.temporary import temporary_folder
 
@@ -77,6 +78,8 @@ def take_readings(question: Question, tell: Callable[[str], None]) -> Readings:
             kaggle=on_kaggle(),
             job_limit=read_job_limit(),
         )
+        missing = [missing_for_gpu(each.capability) for each in readings.seen] or [missing_for_cpu()]
+        readings = replace(readings, compiler=next(filter(None, missing), ""))
         if readings.seen:
             tell("Testing each GPU ...")
             trials = [

@@ -11,18 +11,20 @@ from camoxpert_cli import console
 from camoxpert_cli.config.parse import format_duration
 from camoxpert_cli.engine.build import describe_batches
 from camoxpert_cli.engine.choosing import describe_fit
+from camoxpert_cli.engine.compile_phase import describe_compiling
 from camoxpert_cli.engine.run import Run
 from camoxpert_cli.parallel.memory import total_of
 
 
 def announce(run: Run) -> None:
     """Print what the run is about to do. Every rank must call this."""
-    on_cpu = run.device.type == "cpu"
+    on_cpu, compiling = run.device.type == "cpu", describe_compiling(run)
     lines = [
         ("Run folder", str(run.folder.path)),
         *zip(("Devices", *[""] * run.placement.count), _devices(run), strict=False),
         ("Strategy", f"{run.strategy.name}: {run.strategy.description}"),
         *([("Algorithms", "deterministic")] if run.config.train.deterministic else []),
+        *([("Compile", compiling)] if compiling else []),
         *_synchronised(run),
         *_network(run),
         *_images(run),

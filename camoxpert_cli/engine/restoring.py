@@ -17,6 +17,7 @@ from camoxpert_cli.engine.build import check_images
 from camoxpert_cli.engine.epochs import epoch_images, steps_in_epoch
 from camoxpert_cli.engine.optimizer import load_state
 from camoxpert_cli.engine.run import Run
+from camoxpert_cli.engine.saving import EAGER
 from camoxpert_cli.engine.stages import keep_unfrozen
 from camoxpert_cli.engine.state import set_trained
 from camoxpert_cli.errors import CheckpointError, UsageError
@@ -87,6 +88,8 @@ def _restore_training(run: Run, training: TrainingContent, path: Path) -> None:
         run.state.ema.updates = training.ema_updates
     console.say(f"Resuming from {path}: {format_position(training.progress)}")
     before = {_NAMES_OF_0_1.get(name, name): value for name, value in (training.computed_with or {}).items()}
+    if run.compiling.is_possible:  # reported once it is known
+        run.compiling.before = before.pop("execution", EAGER)
     for name, value in run.saver.computed_with.items():
         if before.get(name, value) != value:
             console.say(f"The {name} was {before[name]} and is now {value}: results will differ by rounding")

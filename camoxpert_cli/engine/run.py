@@ -20,6 +20,7 @@ from camoxpert_cli.data.cache import open_cache
 from camoxpert_cli.data.cores import auto_workers, usable_cores
 from camoxpert_cli.engine.build import RunData, build_network, check_images, open_data
 from camoxpert_cli.engine.clock import Clock
+from camoxpert_cli.engine.compiling import Compiling, may_compile
 from camoxpert_cli.engine.ema import Ema
 from camoxpert_cli.engine.feed import Feed
 from camoxpert_cli.engine.fitting import Fitting
@@ -67,6 +68,7 @@ class Run:
     clock: Clock
     saver: Saver
     reporter: Reporter
+    compiling: Compiling
     phases: list[Phase]
     save_every: Interval | None
     phase: Phase | None = None  # under way
@@ -208,6 +210,7 @@ def assemble(
         clock=clock,
         saver=Saver(folder, config, data, state, world, reserve, device, dtype, clock.now),
         reporter=Reporter(folder, data, state),
+        compiling=may_compile(config, strategy, step, world),
         phases=build_phases(config),
         save_every=None if config.run.save_every is None else parse_interval(config.run.save_every),
     )

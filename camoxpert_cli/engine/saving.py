@@ -38,6 +38,9 @@ from camoxpert_cli.errors import CamoxError, TrainingError
 from camoxpert_cli.parallel.world import World
 from camoxpert_cli.run_folder import RunFolder, versions
 
+# How training steps are executed; the two differ by rounding.
+EAGER, COMPILED = "eager", "compiled"
+
 
 class Saver:
     """Writer of a run's checkpoints. Every rank must call it; the main one writes.
@@ -67,6 +70,8 @@ class Saver:
         """How the run was started, as each checkpoint records."""
         self.trusts_last = False
         """Whether `last.pth` is known to be intact: this session wrote it or resumed from it."""
+        self.execution = EAGER
+        """How training steps are executed at present."""
         self.unsaved: CheckpointNotWritten | None = None
         """Why the last attempt to save failed."""
         self._saved_at: tuple[int, int] | None = None
@@ -249,8 +254,9 @@ class Saver:
 
     @property
     def computed_with(self) -> dict[str, str]:
-        """What rounding depends on: device, precision and torch version."""
+        """What rounding depends on: device, precision, torch version and compilation."""
         on_cpu = self._device.type == "cpu"
         name = f"CPU, threads {torch.get_num_threads()}" if on_cpu else torch.cuda.get_device_name(self._device)
         precision = str(self._dtype or torch.float32).removeprefix("torch.")
-        return {"device": name, "precision": precision, "version": f"torch {torch.__version__}"}
+        version = f"torch {torch.__version__}"
+        return {"device": name, "precision": precision, "version": version, "execution": self.execution}

@@ -18,6 +18,7 @@ from camoxpert_cli.config.schema import Config
 from camoxpert_cli.data.loader import WorkerLost
 from camoxpert_cli.engine.choosing import choose_epochs, refit, refit_last, tell_fit
 from camoxpert_cli.engine.closing import close_run
+from camoxpert_cli.engine.compile_phase import compile_first, consider_compiling
 from camoxpert_cli.engine.epochs import epoch_images
 from camoxpert_cli.engine.expert_use import DEAD, expert_use, format_dead_experts
 from camoxpert_cli.engine.opening import announce
@@ -121,6 +122,7 @@ def train_epochs(run: Run) -> Stop | None:
     progress = run.state.progress
     while (phase := next((each for each in run.phases if each.end > progress.epoch), None)) is not None:
         enter_phase(run, phase)
+        progress.epoch_seconds += compile_first(run, phase)
         stop = run.clock.stop_before_step() or train_epoch(run, phase, progress.epoch)
         if stop is not None:
             return stop
@@ -139,7 +141,7 @@ def train_epoch(run: Run, phase: Phase, epoch: int) -> Stop | None:
     """
     progress, count = run.state.progress, epoch_images(run.config, epoch, len(run.data.train))
     started = saved = stepped = run.clock.now()
-    before, whole, seen = progress.epoch_seconds, progress.samples, progress.samples
+    before, whole, seen, compiling = progress.epoch_seconds, progress.samples, progress.samples, 0.0
     # If their number is fitted while the epoch goes on, it may become larger.
     end = count if run.fitting is None else None
     batches, sizes = run.feed.training(phase.stage, epoch, progress.samples, end)
@@ -165,12 +167,13 @@ def train_epoch(run: Run, phase: Phase, epoch: int) -> Stop | None:
             refit_last(run)
             if (stop := _stop_after_step(run, epoch)) is not None:
                 return stop
+            compiling += consider_compiling(run, phase, step, now - stepped)
             stepped = run.clock.now()
     now = run.clock.now()
     if now > started:
         run.reporter.data_wait = (batches.waited - waited_before) / (now - started)
     if run.fitting is not None:
-        run.fitting.note_training(phase.kind, now - started, progress.samples - seen, now)
+        run.fitting.note_training(phase.kind, now - started - compiling, progress.samples - seen, now)
     return None
 
 

@@ -39,6 +39,8 @@ class Strategy:
     needs_gpus: ClassVar[bool] = False
     # Whether the sum of gradients can be timed on its own, apart from the backward pass.
     communication_is_measurable: ClassVar[bool] = True
+    # Whether parts of the network may be compiled in place.
+    can_compile: ClassVar[bool] = True
 
     @classmethod
     def refuse(cls, devices: Sequence[torch.device], count: int, processes: int) -> None:
@@ -147,6 +149,7 @@ class Dp(Strategy):
     description = "DataParallel, one process for all GPUs"
     needs_gpus = True
     communication_is_measurable = False
+    can_compile = False  # a replica would call the code compiled for the original, with the original's weights
 
     @classmethod
     def refuse(cls, devices: Sequence[torch.device], count: int, processes: int) -> None:

@@ -214,6 +214,21 @@ def test_another_precision_is_reported(
     assert "The precision was bfloat16 and is now float32: results will differ by rounding\n" in said
 
 
+def test_another_execution_is_reported_once_it_is_known(
+    saved: Checkpoint, tiny_data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Of a run that was compiled: at once if this one is not, later if it may be; an older checkpoint was not."""
+    checkpoint = with_training(saved, tmp_path / "last.pth", computed_with={"execution": "compiled"})
+    said = "The execution was compiled and is now eager: results will differ by rounding\n"
+    restored(tiny_data, tmp_path / "off", checkpoint, epochs=3)
+    assert said in capsys.readouterr().err
+    run = restored(tiny_data, tmp_path / "on", checkpoint, epochs=3, compile="on")
+    assert said not in capsys.readouterr().err
+    assert run.compiling.before == "compiled"
+    older = with_training(saved, tmp_path / "last.pth", computed_with={})
+    assert restored(tiny_data, tmp_path / "older", older, epochs=3, compile="on").compiling.before == "eager"
+
+
 @pytest.mark.parametrize("name", ["last.pth", "previous.pth"])
 def test_only_a_last_file_that_was_read_is_trusted(
     saved: Checkpoint, tiny_data: Path, tmp_path: Path, name: str

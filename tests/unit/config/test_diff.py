@@ -70,7 +70,7 @@ MEANT: dict[str, dict[str, Any]] = {
     # The same sums, added up in another order.
     "rounding": {
         **{"run.device": "cpu", "run.gpus": 1, "run.devices": "0", "run.strategy": "dp"},
-        **{"model.gradient_checkpointing": True, "train.deterministic": True},
+        **{"model.gradient_checkpointing": True, "train.compile": "on", "train.deterministic": True},
     },
     "longer": {"train.epochs": 999},
     # Whatever is drawn or learned otherwise.

@@ -498,3 +498,29 @@ def test_any_reading_may_be_missing(
     assert all(each.advice or each.command for each in examination.problems)
     assert examination.recommendation.command.startswith(("camox train", "NCCL_P2P_DISABLE=1 camox train"))
     assert to_json(examination)["usable"] is not bool(examination.problems)
+
+
+@pytest.mark.parametrize(
+    ("cards", "given_settings", "status", "said"),
+    [
+        ([T4], {}, "warning", "training works without, but compiled steps may be faster"),
+        ([T4], {"train.compile": "off"}, "ok", "--compile off does not use it"),
+        ([], {}, "ok", "--compile auto does not use it"),
+        ([], {"train.compile": "on"}, "warning", "training works without"),
+    ],
+)
+def test_no_compiler(cards: list[Gpu], given_settings: dict[str, str], status: str, said: str) -> None:
+    """It is missing only where steps would be compiled, and no run needs it."""
+    question = Question("kaggle-1xT4", resolve("kaggle-1xT4", given_settings).config)
+    readings = replace(machine(*cards) if cards else without_gpu(), compiler="no compiler was found")
+    compiler = finding(judge(readings, question), "compiler")
+
+    assert compiler.status == status
+    assert compiler.result.startswith("no compiler was found; ")
+    assert said in compiler.result
+
+
+def test_a_compiler_that_is_found() -> None:
+    """What is done with it depends on the device."""
+    assert finding(examined(machine(T4)), "compiler").result == "found; --compile auto tries it"
+    assert finding(examined(without_gpu()), "compiler").result == "found; --compile auto does not use it on the CPU"
