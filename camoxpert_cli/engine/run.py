@@ -34,6 +34,7 @@ from camoxpert_cli.engine.step import TrainingStep
 from camoxpert_cli.engine.stopping import Stopping
 from camoxpert_cli.engine.time_limit import Deadline, Reserve
 from camoxpert_cli.model.camoxpert import CamoXpert
+from camoxpert_cli.parallel.allocator import keep_freed_memory
 from camoxpert_cli.parallel.device import Placement, own_device
 from camoxpert_cli.parallel.precision import build_scaler, choose_dtype
 from camoxpert_cli.parallel.strategy import STRATEGIES, Strategy
@@ -169,6 +170,8 @@ def assemble(
     device = own_device(placement, world)
     if device.type == "cuda":
         torch.cuda.set_device(device)
+    else:
+        keep_freed_memory()
     dtype = choose_dtype(config.train.precision, device)
     step = TrainingStep(network, config.model.deep_supervision, dtype)
     # Before the EMA copies the network: a strategy may replace layers.

@@ -190,6 +190,25 @@ _STRATEGIES = [
     ),
 ]
 
+_ALLOCATOR = "behaviour/parallel/test_allocator.py"
+_MEMORY = [
+    Mutant(
+        "parallel/allocator.py",
+        "mallopt(_TRIM_THRESHOLD, -1)",
+        "True",
+        f"{_ALLOCATOR}::test_freed_memory_is_used_again",
+    ),
+    Mutant(
+        "parallel/allocator.py", "in _OF_USER", "in ()", f"{_ALLOCATOR}::test_the_users_own_allocator_settings_stay"
+    ),
+    Mutant(
+        "engine/run.py",
+        "    else:\n        keep_freed_memory()\n",
+        "",
+        f"{_ALLOCATOR}::test_a_run_on_the_cpu_keeps_freed_memory",
+    ),
+]
+
 _DEVICES = [
     Mutant(
         "parallel/device.py",
@@ -270,4 +289,4 @@ _WORKERS = [
     ),
 ]
 
-MUTANTS = [*_WORLDS, *_RENDEZVOUS, *_WORKERS, *_SUMS, *_STRATEGIES, *_DEVICES]
+MUTANTS = [*_WORLDS, *_RENDEZVOUS, *_WORKERS, *_SUMS, *_STRATEGIES, *_MEMORY, *_DEVICES]

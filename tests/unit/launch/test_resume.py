@@ -259,7 +259,8 @@ def test_the_next_rate(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, samples:
     monkeypatch.setattr(resume, "find_checkpoint", lambda source: found)
     (line,) = [line for line in rehearse(tmp_path, {}, []) if line.startswith("Next")]
     config = settings_to_go_on(found, {}, []).config
-    rates = [f"{rate_at(config, build_phases(config)[0].stage, 400, 0, at):.3g}" for at in range(5)]
+    stage, images = build_phases(config)[0].stage, config.data.generated_images
+    rates = [f"{rate_at(config, stage, images, 0, at):.3g}" for at in range(5)]
 
     assert len(set(rates)) == 5
-    assert line.endswith(f"epoch 1 of 10, stage 2, learning rate {rates[step]}")
+    assert line.endswith(f"epoch 1 of {config.train.epochs}, stage 2, learning rate {rates[step]}")
