@@ -107,6 +107,8 @@ def _bytes(func: Any, name: str, args: Any, kwargs: Any, outputs: list[Tensor]) 
         (changed, *rest) = (_stored(each) for each in _tensors(args))
         given = max(rest, default=0)
         return 2 * min(changed, given) + sum(rest)
+    if name in _FILLS and not func._schema.is_mutable:
+        return sum(map(_stored, outputs))
     total = 0
     named = dict(zip((each.name for each in func._schema.arguments), args, strict=False)) | dict(kwargs)
     for argument in func._schema.arguments:

@@ -11,7 +11,6 @@ from collections.abc import Iterable
 from types import FrameType
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_leaves
@@ -93,7 +92,7 @@ class Tagging(TorchFunctionMode):
 
     def __enter__(self) -> Tagging:
         self._hook = nn.modules.module.register_module_forward_hook(_tag_module)
-        return super().__enter__()  # type: ignore[no-any-return, no-untyped-call]
+        return super().__enter__()  # type: ignore[no-untyped-call]
 
     def __exit__(self, *error: Any) -> None:
         super().__exit__(*error)  # type: ignore[no-untyped-call]
@@ -120,7 +119,3 @@ def _tag(nodes: Iterable[Any], part: str | None = None) -> None:
 
 def part_of_node(node: Any) -> str:
     return str(node.metadata.get("part", _REST))
-
-
-def without_tags() -> torch._C._DisableTorchFunction:
-    return torch._C._DisableTorchFunction()

@@ -1,14 +1,13 @@
 """A GPU that is not there: tensors without data on "cuda:0", on which a training step runs as on a card.
 
-torch's fake tensors carry shapes, dtypes and strides through every operation; three things they cannot do are done
-here. torch's engine asks the driver for streams, so the backward pass walks the graph in Python (`backward`). A value
-that the host reads is known only where it follows from constants: experts are chosen as `model.routing.spread` does,
-whatever the gates say, and small integers are computed on the CPU beside the fake ones. Any other float reads as 1.
+torch's fake tensors carry shapes, dtypes and strides through every operation, and have no values. What the host reads
+is known where it follows from constants: experts are chosen as `model.routing.spread` does, whatever the gates say, and
+small integers, and floats on the CPU, are computed beside the fake ones. Any other float reads as 0, any other
+comparison as true. The backward pass is that of `tests.helpers.python_backward`.
 """
 
 from __future__ import annotations
 
-import heapq
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from importlib import import_module
@@ -16,11 +15,13 @@ from typing import Any
 from unittest.mock import patch
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode, unset_fake_temporarily
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map
 from torch.utils.weak import WeakIdKeyDictionary
+
+from tests.helpers.python_backward import backward
 
 CARD = torch.device("cuda", 0)
 _MOST_KNOWN = 10_000  # elements of a tensor whose values are computed
@@ -47,6 +48,7 @@ def fake_card() -> Iterator[None]:
         ):
             stack.enter_context(patch(name, value))
         stack.enter_context(patch.object(FakeTensor, "tolist", _tolist))
+        stack.enter_context(patch.object(torch._C, "_select_conv_backend", _as_with_cudnn))
         # Optimizers and norms take their many tensors at once only if these are of a type that they know.
         stack.enter_context(patch.object(optimizers, "_foreach_supported_types", supported))
         stack.enter_context(patch.object(clipping, "_has_foreach_support", lambda _, device: device.type == "cuda"))
@@ -55,22 +57,34 @@ def fake_card() -> Iterator[None]:
         yield
 
 
-class _Values(TorchDispatchMode):
+_C: Any = torch._C
+_select_backend, _BACKENDS = _C._select_conv_backend, _C._ConvBackend
+
+
+def _as_with_cudnn(*args: Any, **kwargs: Any) -> Any:
+    """The backend of a convolution, which decides its memory format; without a card, torch has none for bfloat16."""
+    found, backends = _select_backend(*args, **kwargs), _BACKENDS
+    return backends.Cudnn if found in (backends.Slow2d, backends.SlowDilated2d) else found
+
+
+class _Values(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Follows the values of small integers, and answers reads."""
 
     def __init__(self) -> None:
-        super().__init__()
-        self.known = WeakIdKeyDictionary()
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.known: Any = WeakIdKeyDictionary()
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
         if func is _READ:
             return self._answer(args[0])
+        inputs = _tensors((args, kwargs))
+        values = [self._value(each) for each in inputs]  # before what is written in place
         result = func(*args, **kwargs)
         if func is _aten.topk.default:
-            self._note(result[1], _spread(result[1].shape, args[0].shape[-1]))
+            self.known[result[1]] = _spread(result[1].shape, args[0].shape[-1])
         else:
-            self._follow(func, args, kwargs, result)
+            self._follow((func, args, kwargs), inputs, values, _tensors(result))
         return result
 
     def _answer(self, tensor: Tensor) -> Any:
@@ -78,23 +92,22 @@ class _Values(TorchDispatchMode):
         if value is not None:
             with unset_fake_temporarily():
                 return value.item()
-        if tensor.dtype in _WHOLE and tensor.dtype is not torch.bool:
-            raise ValueError("the host reads a whole number that depends on data")
-        return tensor.dtype is torch.bool or 1.0
+        if tensor.dtype is torch.bool:
+            return True
+        if tensor.dtype in _WHOLE:
+            raise ValueError(f"the host reads a value of {tensor.dtype} that depends on data")
+        return 0.0
 
-    def _follow(self, func: Any, args: Any, kwargs: Any, result: Any) -> None:
-        outputs = [each for each in tree_leaves(result) if isinstance(each, Tensor)]
-        if not outputs or any(each.numel() > _MOST_KNOWN for each in outputs):
+    def _follow(self, call: Any, inputs: list[Tensor], values: list[Tensor | None], outputs: list[Tensor]) -> None:
+        """Compute the outputs of a call, and what it writes in place, where all its inputs are known."""
+        func, args, kwargs = call
+        both = (*inputs, *outputs)
+        is_followed = any(each.dtype in _WHOLE for each in both) or all(each.device.type == "cpu" for each in both)
+        if not both or not is_followed or any(each.numel() > _MOST_KNOWN for each in both):
             return
-        inputs = [each for each in tree_leaves((args, kwargs)) if isinstance(each, Tensor)]
-        values = [self._value(each) for each in inputs]
-        if not inputs and func not in _CONSTANTS:
-            return
-        if any(each is None for each in values):
+        if any(each is None for each in values) or not (inputs or func in _CONSTANTS):
             for each in outputs:  # written in place with what is not known
                 self.known.pop(each, None)
-            return
-        if not any(each.dtype in _WHOLE for each in (*outputs, *inputs)):
             return
         of_input = {id(each): value for each, value in zip(inputs, values, strict=True)}
 
@@ -104,18 +117,21 @@ class _Values(TorchDispatchMode):
             return torch.device("cpu") if isinstance(leaf, torch.device) else leaf
 
         with unset_fake_temporarily(), torch.no_grad():
-            found = func(*tree_map(on_cpu, args), **tree_map(on_cpu, kwargs))
-        for output, value in zip(outputs, (each for each in tree_leaves(found) if isinstance(each, Tensor)), strict=True):
-            self._note(output, value)
+            found = _tensors(func(*tree_map(on_cpu, args), **tree_map(on_cpu, kwargs)))
+        for output, value in zip(outputs, found, strict=True):
+            if isinstance(output, FakeTensor):
+                self.known[output] = value
 
     def _value(self, tensor: Tensor) -> Tensor | None:
         if not isinstance(tensor, FakeTensor):
             return tensor
-        return self.known.get(tensor, tensor.constant)
+        if tensor not in self.known and tensor.constant is not None:
+            self.known[tensor] = tensor.constant.clone()
+        return self.known.get(tensor)
 
-    def _note(self, fake: Tensor, value: Tensor) -> None:
-        if isinstance(fake, FakeTensor):
-            self.known[fake] = value
+
+def _tensors(tree: Any) -> list[Tensor]:
+    return [each for each in tree_leaves(tree) if isinstance(each, Tensor)]
 
 
 def _spread(shape: Sequence[int], experts: int) -> Tensor:
@@ -138,101 +154,3 @@ def _nested(values: list[Any], shape: Sequence[int]) -> list[Any]:
         return values
     step = len(values) // shape[0] if shape[0] else 0
     return [_nested(values[at * step : (at + 1) * step], shape[1:]) for at in range(shape[0])]
-
-
-@torch.no_grad()
-def backward(loss: Tensor) -> None:
-    """What `torch.autograd.backward` computes: nodes in the order of torch's engine, gradients summed as there.
-
-    `node_of` names the node at work.
-    """
-    assert loss.grad_fn is not None
-    waiting = _dependencies(loss.grad_fn)
-    buffers: dict[Any, list[Tensor | None]] = {loss.grad_fn: [torch.ones_like(loss)]}
-    ready = [(-_order(loss.grad_fn), 0, loss.grad_fn)]
-    count = 0
-    while ready:
-        _, _, node = heapq.heappop(ready)
-        gradients = buffers.pop(node, [None] * len(node._input_metadata))
-        with _at_work(node):
-            results = _call(node, gradients) if any(each is not None for each in gradients) else ()
-            results = results if isinstance(results, tuple) else (results,)
-            for (following, index), result in zip(node.next_functions, results, strict=False):
-                if following is not None and result is not None:
-                    _accumulate(buffers, following, index, result)
-        for following, _ in node.next_functions:
-            if following is not None:
-                waiting[following] -= 1
-                if not waiting[following]:
-                    count += 1
-                    heapq.heappush(ready, (-_order(following), count, following))
-
-
-_node: list[Any] = []
-
-
-def node_of() -> Any:
-    """The autograd node whose backward pass is under way, if one is."""
-    return _node[-1] if _node else None
-
-
-@contextmanager
-def _at_work(node: Any) -> Iterator[None]:
-    _node.append(node)
-    try:
-        yield
-    finally:
-        _node.pop()
-
-
-def _order(node: Any) -> float:
-    return float("inf") if "AccumulateGrad" in node.name() else float(node._sequence_nr())
-
-
-def _dependencies(root: Any) -> dict[Any, int]:
-    """How many nodes hand gradients to each."""
-    counts: dict[Any, int] = {root: 0}
-    stack = [root]
-    while stack:
-        for following, _ in stack.pop().next_functions:
-            if following is None:
-                continue
-            if following not in counts:
-                counts[following] = 0
-                stack.append(following)
-            counts[following] += 1
-    return counts
-
-
-def _call(node: Any, gradients: list[Tensor | None]) -> Any:
-    if "AccumulateGrad" in node.name() and node.variable.grad is None:
-        # The engine keeps the gradient itself where its strides are the parameter's.
-        (gradient,) = gradients
-        assert gradient is not None
-        if _strides(gradient) == _strides(node.variable):
-            node.variable.grad = gradient.detach()
-            return ()
-    if not isinstance(node, torch.autograd.function.BackwardCFunction):
-        return node(*gradients)
-    if node.materialize_grads:
-        gradients = [
-            torch.zeros(like.shape, dtype=like.dtype, device=like.device) if each is None else each
-            for each, like in zip(gradients, node._input_metadata, strict=True)
-        ]
-    return node.apply(*gradients)
-
-
-def _strides(tensor: Tensor) -> list[int]:
-    return [stride for size, stride in zip(tensor.shape, tensor.stride(), strict=True) if size != 1]
-
-
-def _accumulate(buffers: dict[Any, list[Tensor | None]], node: Any, index: int, gradient: Tensor) -> None:
-    wanted = node._input_metadata[index]
-    if gradient.shape != wanted.shape:
-        gradient = gradient.sum_to_size(wanted.shape)
-    if gradient.dtype != wanted.dtype:
-        gradient = gradient.to(wanted.dtype)
-    buffer = buffers.setdefault(node, [None] * len(node._input_metadata))
-    before = buffer[index]
-    buffer[index] = gradient if before is None else before + gradient
-
