@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import threading
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Collection, Generator, Iterator, Sequence
 from contextlib import closing, suppress
 from functools import partial
 from pathlib import Path
@@ -77,11 +77,7 @@ def predict(
     kept = {image for image in images if earlier.kept.issuperset(outputs.files_of(image))}
     if kept:
         console.say(f"Kept {len(kept)} of {console.counted(len(images), 'prediction')} in {outputs.folder}")
-    # In the batches of a command that was not interrupted, since the last bits of a prediction may depend on what else
-    # is in its batch.
-    todo = [
-        image for batch in batches(images, size, device_of(network)) if not kept.issuperset(batch) for image in batch
-    ]
+    todo = to_compute(images, kept, size, device_of(network))
     folders = [outputs.overlay_folder, outputs.folder, *outputs.folder.parents]
     new_folders = [each for each in folders if not each.exists()]
     outputs.make_folders()
@@ -172,6 +168,16 @@ def batches(images: Sequence[_Item], size: int, device: torch.device) -> Iterato
     pixels, most = (_GPU_PIXELS, _GPU_IMAGES) if device.type == "cuda" else (_CPU_PIXELS, _CPU_IMAGES)
     count = max(1, min(most, pixels // size**2))
     return (images[at : at + count] for at in range(0, len(images), count))
+
+
+def to_compute(images: Sequence[_Item], kept: Collection[_Item], size: int, device: torch.device) -> list[_Item]:
+    """Return the images of all batches of which not every image is in `kept`.
+
+    They are computed as a whole, because the last bits of a prediction may depend on what else is in its batch.
+    """
+    return [
+        image for batch in batches(images, size, device) if not all(each in kept for each in batch) for image in batch
+    ]
 
 
 def device_of(network: CamoXpert) -> torch.device:

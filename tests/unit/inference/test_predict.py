@@ -21,7 +21,7 @@ from camoxpert_cli.data.resizing import resize_image
 from camoxpert_cli.errors import CamoxError, DataError, UsageError
 from camoxpert_cli.inference.outputs import Outputs
 from camoxpert_cli.inference.overlay import overlay
-from camoxpert_cli.inference.predict import batches, predict, probabilities
+from camoxpert_cli.inference.predict import batches, predict, probabilities, to_compute
 from camoxpert_cli.inference.predictions import grey_prediction, predict_probabilities
 from camoxpert_cli.model.camoxpert import CamoXpert
 from tests.helpers.scoring import evaluate
@@ -355,6 +355,14 @@ def test_batches_fit_memory(device: str, size: int, sizes: list[int]) -> None:
 
     assert [len(each) for each in found] == sizes
     assert [number for each in found for number in each] == list(range(40))
+
+
+def test_batches_are_computed_as_a_whole() -> None:
+    """With --continue, those of which an image is missing; so it gets the bits of an uninterrupted command."""
+    cpu = torch.device("cpu")
+
+    assert to_compute(range(7), {0, 1, 3, 4}, 320, cpu) == [2, 3, 4, 5, 6]
+    assert to_compute(range(7), set(range(7)), 320, cpu) == []
 
 
 def test_images_are_predicted_in_batches(network: CamoXpert, images: Path, maps: Path, tmp_path: Path) -> None:

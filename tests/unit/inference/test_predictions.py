@@ -256,3 +256,17 @@ def test_the_normalization_is_built_once(monkeypatch: pytest.MonkeyPatch) -> Non
     predictions._normalize.cache_clear()
 
     assert len(built) == 1
+
+
+def test_a_network_that_keeps_its_logits() -> None:
+    """What it returned is not written to, also where nothing is resized."""
+
+    class Keeping(RedIsObject):
+        def forward(self, images: Tensor) -> Logits:
+            self.kept = images[:, :1].clone()
+            return Logits(self.kept)
+
+    network = Keeping()
+    prediction_of(network, columns(255, 0), (SIDE, SIDE))
+
+    assert network.kept.max() == pytest.approx(5)
