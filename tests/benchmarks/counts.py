@@ -22,6 +22,7 @@ from typing import Any, TypeAlias
 from unittest.mock import patch
 
 import torch
+from torch import Tensor
 from torch._subclasses.fake_tensor import unset_fake_temporarily
 from torch.utils._python_dispatch import TorchDispatchMode
 
@@ -108,6 +109,12 @@ def a_run(asked: Any) -> Iterator[Run]:
     """A run on the card that is not there."""
     config = settings(asked, ema=True, device="cuda", precision=asked.precision).config
     network = build_network(config.model, config.train.seed, weights_follow=True)
+    for module in network.modules():
+        for name, value in vars(module).items():
+            # What a layer caches on the CPU would be copied among tensors without data.
+            if isinstance(value, dict) and name not in ("_parameters", "_buffers"):
+                for key in [key for key, each in value.items() if isinstance(each, Tensor)]:
+                    del value[key]
     with ExitStack() as stack:
         folder = stack.enter_context(tempfile.TemporaryDirectory())
         stack.enter_context(patch.object(loops, "build_network", lambda *_, **__: network))

@@ -16,7 +16,7 @@ from tests.benchmarks.counts import KINDS, counted, table, totals
 from tests.benchmarks.parts import PARTS
 from tests.helpers.fake_card import CARD, fake_card
 from tests.helpers.networks import random_images, small_network
-from tests.helpers.python_backward import backward
+from tests.helpers.python_backward import backward, noting_what_materializes
 
 # torch itself, which asks for it.
 pytestmark = pytest.mark.filterwarnings("ignore:Accessing the data pointer of FakeTensor")
@@ -119,15 +119,19 @@ def test_what_is_read_and_written() -> None:
 
 
 class Twice(torch.autograd.Function):
-    """A function of one's own, one of whose results nobody uses."""
+    """A function of one's own with an argument that is no tensor, one of whose results nobody uses."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor) -> tuple[Tensor, Tensor]:
-        return 2 * x, 3 * x
+    def forward(ctx: Any, factor: int, x: Tensor, fixed: Tensor, bare: bool) -> tuple[Tensor, Tensor]:
+        ctx.factor, ctx.bare = factor, bare
+        if bare:
+            ctx.set_materialize_grads(False)
+        return factor * x + fixed, 3 * x
 
     @staticmethod
-    def backward(ctx: Any, first: Tensor, second: Tensor) -> Tensor:
-        return 2 * first + 3 * second
+    def backward(ctx: Any, first: Tensor, second: Tensor | None) -> tuple[Tensor | None, ...]:
+        assert (second is None) == ctx.bare
+        return None, ctx.factor * first + (0 if second is None else second), None, None
 
 
 class Names(TorchDispatchMode):  # type: ignore[no-untyped-call]
@@ -148,7 +152,9 @@ def test_the_backward_pass_in_python_is_that_of_torch() -> None:
         images = random_images(4)
         torch.manual_seed(0)
         output = network(images)
-        used, _ = Twice.apply(output.logits)
+        with noting_what_materializes():
+            used, _ = Twice.apply(2, output.logits, torch.ones(()), False)
+            used, _ = Twice.apply(2, used, torch.ones(()), True)
         unused = network.final_conv.get_parameter("0.weight")  # a parameter's second use
         loss = (
             used.square().mean()

@@ -21,7 +21,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map
 from torch.utils.weak import WeakIdKeyDictionary
 
-from tests.helpers.python_backward import backward
+from tests.helpers.python_backward import backward, noting_what_materializes
 
 CARD = torch.device("cuda", 0)
 _MOST_KNOWN = 10_000  # elements of a tensor whose values are computed
@@ -52,6 +52,7 @@ def fake_card() -> Iterator[None]:
         # Optimizers and norms take their many tensors at once only if these are of a type that they know.
         stack.enter_context(patch.object(optimizers, "_foreach_supported_types", supported))
         stack.enter_context(patch.object(clipping, "_has_foreach_support", lambda _, device: device.type == "cuda"))
+        stack.enter_context(noting_what_materializes())
         stack.enter_context(FakeTensorMode(allow_non_fake_inputs=True))
         stack.enter_context(_Values())
         yield

@@ -6,11 +6,13 @@ import heapq
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
+from unittest.mock import patch
 
 import torch
 from torch import Tensor
 
 _at_work: list[Any] = []
+_MATERIALIZES = "_noted_materialize_grads"
 
 
 @torch.no_grad()
@@ -29,10 +31,8 @@ def backward(loss: Tensor) -> None:
         gradients = buffers.pop(node, [None] * len(node._input_metadata))
         with _working(node):
             results = _call(node, gradients) if any(each is not None for each in gradients) else ()
-            results = results if isinstance(results, tuple) else (results,)
-            for (following, index), result in zip(node.next_functions, results, strict=False):
-                if following is not None and result is not None:
-                    _accumulate(buffers, following, index, result)
+            for (following, index), result in _handed_on(node, results):
+                _accumulate(buffers, following, index, result)
         for following, _ in node.next_functions:
             if following is not None:
                 waiting[following] -= 1
@@ -85,12 +85,37 @@ def _call(node: Any, gradients: list[Tensor | None]) -> Any:
     if not isinstance(node, torch.autograd.function.BackwardCFunction):
         return node(*gradients)
     custom: Any = node
-    # As the engine does unless a function asks for None with `set_materialize_grads`, which cannot be read.
+    if not getattr(custom, _MATERIALIZES, True):
+        return custom.apply(*gradients)
     filled = [
         torch.zeros(like.shape, dtype=like.dtype, device=like.device) if each is None else each
         for each, like in zip(gradients, custom._input_metadata, strict=True)
     ]
     return custom.apply(*filled)
+
+
+def _handed_on(node: Any, results: Any) -> list[tuple[tuple[Any, int], Tensor]]:
+    """The gradients that a node has computed, and whose they are."""
+    results = results if isinstance(results, tuple) else (results,)
+    following = node.next_functions
+    if isinstance(node, torch.autograd.function.BackwardCFunction):
+        # Its results are those of all inputs, also of what is no tensor, for which there is no next function.
+        results = [each for each, needed in zip(results, node.needs_input_grad, strict=True) if needed]
+        following = [each for each in following if each[0] is not None]
+    pairs = zip(following, results, strict=False)
+    return [(each, result) for each, result in pairs if each[0] is not None and result is not None]
+
+
+@contextmanager
+def noting_what_materializes() -> Iterator[None]:
+    """Inside, functions of one's own may choose to get None for gradients that nobody computed, which torch hides."""
+
+    def note(context: Any, value: bool) -> None:
+        context.materialize_grads = value
+        setattr(context, _MATERIALIZES, value)
+
+    with patch.object(torch.autograd.function.FunctionCtx, "set_materialize_grads", note):
+        yield
 
 
 def _strides(tensor: Tensor) -> list[int]:
