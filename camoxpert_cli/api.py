@@ -37,6 +37,7 @@ from camoxpert_cli.launch.evaluate import evaluate as evaluate_checkpoint
 from camoxpert_cli.launch.start import start
 from camoxpert_cli.model.camoxpert import CamoXpert
 from camoxpert_cli.parallel.cuda_errors import explaining_cuda_errors
+from camoxpert_cli.parallel.precision import choose_dtype
 from camoxpert_cli.run_folder import RunFolder
 from camoxpert_cli.user_path import user_path
 
@@ -58,6 +59,7 @@ def predict(
     tta: str | None = None,
     img_size: int | None = None,
     device: str | None = None,
+    precision: Precision = "auto",
 ) -> Prediction: ...
 
 
@@ -69,6 +71,7 @@ def predict(
     tta: str | None = None,
     img_size: int | None = None,
     device: str | None = None,
+    precision: Precision = "auto",
 ) -> list[Prediction]: ...
 
 
@@ -84,6 +87,7 @@ def predict(
     tta: str | None = None,
     img_size: int | None = None,
     device: str | None = None,
+    precision: Precision = "auto",
 ) -> list[Path]: ...
 
 
@@ -99,6 +103,7 @@ def predict(
     tta: str | None = None,
     img_size: int | None = None,
     device: str | None = None,
+    precision: Precision = "auto",
 ) -> Prediction | list[Prediction] | list[Path]:
     """Predict where the objects are in an image, or in each image of a list.
 
@@ -111,11 +116,13 @@ def predict(
     `camox predict`, with `threshold`, `overlay` and `overwrite` as its flags, and their paths are returned.
 
     `tta` is "flip", "scales" or "flip,scales". `img_size` is the input size in pixels per side; as in training if not
-    given. `device`, for a checkpoint, is "auto", "cuda" or "cpu". Raises CamoxError; DataError for a bad image.
+    given. `device`, for a checkpoint, is "auto", "cuda" or "cpu". `precision` is "auto", which is half precision on
+    GPUs, "fp32", "fp16" or "bf16". Raises CamoxError; DataError for a bad image.
     """
     many = isinstance(images, list | tuple)
     asked = [_image(each) for each in (images if isinstance(images, list | tuple) else [images])]
     _within("img_size", img_size, SMALLEST_SIDE, LARGEST_SIDE)
+    _one_of("precision", precision, get_args(Precision))
     source = network if isinstance(network, CamoXpert) else _as_path(network)
     views = NO_TTA if tta is None else parse_tta(tta)
     if out is not None:
@@ -123,7 +130,16 @@ def predict(
         if len(paths) < len(asked):
             raise UsageError("an array has no file name for its prediction", "pass paths, or omit out=")
         outputs = Outputs(_as_path(out), threshold, overlay)
-        return engine.predict(source, paths, outputs, device=device, img_size=img_size, overwrite=overwrite, tta=views)
+        return engine.predict(
+            source,
+            paths,
+            outputs,
+            device=device,
+            img_size=img_size,
+            overwrite=overwrite,
+            tta=views,
+            precision=precision,
+        )
     if threshold is not None or overlay or overwrite:
         raise UsageError(
             "threshold, overlay and overwrite apply to written files, but out= is missing",
@@ -134,7 +150,8 @@ def predict(
         raise DataError(f"{folder} is a folder, expected an image", f"sorted(Path({str(folder)!r}).glob('*.jpg'))")
     ready, size = engine.ready_network(source, device, img_size)
     found = []
-    mapping = engine.probabilities(ready, asked, size, views)
+    dtype = choose_dtype(precision, engine.device_of(ready))
+    mapping = engine.probabilities(ready, asked, size, views, dtype=dtype)
     with console.progress("Predicting", len(asked)) as advance, closing(mapping):
         for probability in mapping:
             if isinstance(probability, DataError):

@@ -12,6 +12,7 @@ from camoxpert_cli.commands.imports import without_collecting
 from camoxpert_cli.commands.options import (
     AsJson,
     Continue,
+    NetworkPrecision,
     NetworkSide,
     Quiet,
     Views,
@@ -19,7 +20,7 @@ from camoxpert_cli.commands.options import (
     continues,
     with_settings,
 )
-from camoxpert_cli.config.eval_options import EmptyMasks, Inference, Precision, Protocol, TestData, check_source
+from camoxpert_cli.config.eval_options import EmptyMasks, Inference, Protocol, TestData, check_source
 from camoxpert_cli.config.parse import NO_TTA, parse_tta
 from camoxpert_cli.config.schema import MOST_COUNTED
 
@@ -75,9 +76,7 @@ def evaluate(
     weights: Weights = None,
     img_size: NetworkSide = None,
     batch_size: Annotated[int, typer.Option(min=1, max=MOST_COUNTED, metavar="N", help="Per-GPU batch size.")] = 8,
-    precision: Annotated[
-        Precision, typer.Option(metavar="fp32|fp16|bf16|auto", help="Precision of the network.")
-    ] = "fp32",
+    precision: NetworkPrecision = "fp32",
     as_json: AsJson = False,
     quiet: Quiet = False,
     **flags: Any,

@@ -155,6 +155,14 @@ Views: TypeAlias = Annotated[
         "1 and 1.25) or flip,scales.",
     ),
 ]
+NetworkPrecision: TypeAlias = Annotated[
+    eval_options.Precision,
+    typer.Option(
+        "--precision",
+        metavar="fp32|fp16|bf16|auto",
+        help="Precision of the network; auto uses half precision on GPUs.",
+    ),
+]
 Weights: TypeAlias = Annotated[
     eval_options.Weights | None,
     typer.Option(

@@ -7,7 +7,7 @@ import typer
 
 from camoxpert_cli import console
 from camoxpert_cli.commands.imports import without_collecting
-from camoxpert_cli.commands.options import Continue, NetworkSide, Quiet, Views, continues
+from camoxpert_cli.commands.options import Continue, NetworkPrecision, NetworkSide, Quiet, Views, continues
 from camoxpert_cli.config.parse import NO_TTA, parse_tta
 from camoxpert_cli.config.schema import Device
 
@@ -28,6 +28,7 @@ def predict(
     ] = False,
     tta: Views = None,
     img_size: NetworkSide = None,
+    precision: NetworkPrecision = "auto",
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace earlier predictions and overlays of the same name in --out.")
     ] = False,
@@ -65,6 +66,7 @@ def predict(
         overwrite=overwrite,
         tta=views,
         keep=continues(continue_),
+        precision=precision,
     )
     console.result(
         f"{console.counted(len(predictions), 'prediction')} in {out}"

@@ -6,6 +6,7 @@ from camoxpert_cli import console
 from camoxpert_cli.engine.run import Run
 from camoxpert_cli.engine.stopping import Stop
 from camoxpert_cli.evaluation.score import Scoring
+from camoxpert_cli.evaluation.test_sets import scoring_workers
 from camoxpert_cli.metrics.image_scores import Scores, quick_scores
 from camoxpert_cli.metrics.score_set import mean_scores
 
@@ -23,6 +24,8 @@ def validate(run: Run) -> Scores | Stop:
         run.dtype,
         run.world,
         job=lambda _: quick_scores,
+        # Next to the network if that runs on a GPU; on the CPU, it uses all cores itself.
+        workers=scoring_workers(run.world) if run.device.type == "cuda" else 0,
     )
     with console.progress("Validation", len(run.data.validation)) as advance:
         stop = run.clock.score(scoring, advance)

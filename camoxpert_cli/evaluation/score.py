@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import Future
+from functools import partial
 from typing import Generic, TypeVar
 
 import numpy as np
@@ -16,7 +17,7 @@ from camoxpert_cli.data.dataset import ScoringBatch
 from camoxpert_cli.data.loader import ImageLoader
 from camoxpert_cli.errors import DataError
 from camoxpert_cli.evaluation.score_pool import score_pool
-from camoxpert_cli.inference.predictions import grey_prediction, predict_probabilities
+from camoxpert_cli.inference.predictions import grey_predictions, logits_of_views
 from camoxpert_cli.model.camoxpert import CamoXpert
 from camoxpert_cli.parallel.world import World
 
@@ -60,23 +61,42 @@ class Scoring(Generic[Score]):
         problem: DataError | None = None
         mine = iter(self._batches)
         with score_pool(self._workers) as submit:
+            # A batch is scored once the network has the next one, so that a GPU never waits for scores.
+            score: Callable[[], None] | None = None
             for _ in range(max(self._world.all_gather(len(self._batches)))):
                 try:
                     batch = next(mine, None)  # also None after an error, which ends the iteration
                 except DataError as error:
                     batch, problem = None, error
-                if batch is not None:
-                    images, masks, indices = batch
-                    sizes = [(mask.shape[-2], mask.shape[-1]) for mask in masks]
-                    images = images.to(self._device, non_blocking=True)
-                    predictions = predict_probabilities(self._network, images, sizes, self._dtype, self._tta)
-                    for index, probability, mask in zip(indices.tolist(), predictions, masks, strict=True):
-                        rows.append(
-                            (index, submit(self._job(index), grey_prediction(probability), mask[0].numpy() > 0))
-                        )
+                before, score = (
+                    score,
+                    None if batch is None else partial(self._score, *self._start(batch), submit, rows),
+                )
+                if before is not None:
+                    before()
                 yield 0 if batch is None else len(batch[1])
+            if score is not None:
+                score()
             done = [(index, future.result()) for index, future in rows]
         self.scores = in_order(done, problem, self._world)
+
+    def _start(self, batch: ScoringBatch) -> tuple[ScoringBatch, Callable[[], list[NDArray[np.uint8]]]]:
+        """Compute the predictions of a batch; returns it and a function that waits for them."""
+        images, masks, _ = batch
+        sizes = [(mask.shape[-2], mask.shape[-1]) for mask in masks]
+        views = logits_of_views(self._network, images.to(self._device, non_blocking=True), self._dtype, self._tta)
+        return batch, grey_predictions(views, sizes)
+
+    def _score(
+        self,
+        batch: ScoringBatch,
+        wait: Callable[[], list[NDArray[np.uint8]]],
+        submit: Callable[..., Future[Score]],
+        rows: list[tuple[int, Future[Score]]],
+    ) -> None:
+        _, masks, indices = batch
+        for index, prediction, mask in zip(indices.tolist(), wait(), masks, strict=True):
+            rows.append((index, submit(self._job(index), prediction, mask[0].numpy() > 0)))
 
 
 def score_images(

@@ -33,6 +33,7 @@ SCRIPTS = {
     "loader": "16 --pairs 2",
     "measures": "1",
     "overhead": "--pairs 1 --backbone test_resnet --img-size 64 --pictures 8",
+    "counts": "--backbone test_resnet --img-size 64 --batch-size 3 --num-experts 3 --no-plain",
     "step": _SMALL_STEP,
     "ddp": f"{_SMALL_STEP} --steps 1",
     "fit": "--seeds 1 --time 1m --recipes quickstart",

@@ -1,6 +1,6 @@
 """Proves on one GPU, in minutes, that camox works there.
 
-    python -m tests.gpu --out DIR [--minutes 20] [--only NAME ...] [--patience FACTOR] [--device cpu]
+    python -m tests.gpu --out DIR [--minutes 25] [--only NAME ...] [--patience FACTOR] [--device cpu]
 
 Each check is a process of its own with a time-out; what one finds is in DIR/results.jsonl as soon as it ends, its
 output in DIR/<check>.log, and a table of all in DIR/table.md. One that fails stops no other, and what no longer fits
@@ -51,13 +51,14 @@ CHECKS = {
     "commands": 100,
     "gpu_tests": 100,
     "compiled": 120,
+    "side_by_side": 240,
 }
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m tests.gpu", description=__doc__.partition("\n")[0])
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="empty folder for results and logs")
-    parser.add_argument("--minutes", type=float, default=20, help="how long all may take (default: 20)")
+    parser.add_argument("--minutes", type=float, default=25, help="how long all may take (default: 25)")
     parser.add_argument(
         "--only", nargs="+", choices=CHECKS, default=list(CHECKS), metavar="NAME", help=f"some of {', '.join(CHECKS)}"
     )

@@ -47,8 +47,8 @@ MUTANTS = [
     Mutant("inference/provenance.py", '"tta": None if tta == NO_TTA else ",".join(views),', "", _PROVENANCE),
     Mutant(
         "inference/predict.py",
-        ", threshold=outputs.threshold)",
-        ")",
+        ', "threshold": outputs.threshold}',
+        "}",
         f"{_CONTINUE}::test_predictions_of_two_kinds_are_not_mixed",
     ),
     Mutant(
@@ -59,9 +59,15 @@ MUTANTS = [
     ),
     Mutant(
         "inference/predict.py",
-        "if not earlier.kept.issuperset(outputs.files_of(image))]",
-        "if outputs.prediction_of(image) not in earlier.kept]",
+        "if earlier.kept.issuperset(outputs.files_of(image))}",
+        "if outputs.prediction_of(image) in earlier.kept}",
         f"{_CONTINUE}::test_overlays_that_were_not_asked_for_before",
+    ),
+    Mutant(
+        "inference/predict.py",
+        "if not all(each in kept for each in batch)",
+        "if not any(each in kept for each in batch)",
+        "unit/inference/test_predict.py::test_batches_are_computed_as_a_whole",
     ),
     Mutant(
         "inference/predict.py",

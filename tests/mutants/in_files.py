@@ -281,14 +281,14 @@ MUTANTS = [
     # From the network's logits to a file.
     Mutant(
         "inference/predictions.py",
-        "yield _logits(network, view.flip(-1), dtype).flip(-1)",
-        "yield _logits(network, view.flip(-1), dtype)",
+        "_logits(network, view.flip(-1), dtype).flip(-1)",
+        "_logits(network, view.flip(-1), dtype)",
         f"{_PREDICTIONS}::test_mirrored_maps_are_mirrored_back",
     ),
     Mutant(
         "inference/predictions.py",
-        "[0, 0].sigmoid_() for index, size",
-        "[0, 0] for index, size",
+        "resized.sigmoid_()",
+        "resized",
         f"{_PREDICTIONS}::test_logits_are_resized",
     ),
     Mutant(
@@ -298,6 +298,45 @@ MUTANTS = [
         f"{_PREDICTIONS}::test_sides",
     ),
     Mutant("inference/predictions.py", ".logits.float()", ".logits", f"{_PREDICTIONS}::test_half_precision"),
+    Mutant(
+        "inference/predictions.py",
+        "resized.sigmoid() if resized is logits else ",
+        "",
+        f"{_PREDICTIONS}::test_a_network_that_keeps_its_logits",
+    ),
+    Mutant("inference/predictions.py", "@cache\n", "", f"{_PREDICTIONS}::test_the_normalization_is_built_once"),
+    Mutant(
+        "inference/predictions.py",
+        "if len(images) == 1 or not is_out_of_memory(error):",
+        "if True:",
+        f"{_PREDICT}::test_a_batch_too_large_for_the_gpu_is_halved",
+    ),
+    Mutant(
+        "inference/predictions.py",
+        "len(images) == 1 or ",
+        "len(images) == 0 or ",
+        f"{_PREDICT}::test_a_batch_too_large_for_the_gpu_is_halved",
+    ),
+    Mutant(
+        "inference/predict.py",
+        "        if len(read) == 1:\n",
+        "        if True:\n",
+        f"{_PREDICT}::test_a_batch_too_large_for_the_cpu_is_computed_one_by_one",
+    ),
+    Mutant("inference/predict.py", "        index += 1\n", "", f"{_PREDICT}::test_maps"),
+    Mutant("inference/predict.py", "pixels // size**2", "pixels // size", f"{_PREDICT}::test_batches_fit_memory"),
+    Mutant(
+        "inference/predict.py",
+        "dtype = choose_dtype(precision, device_of(network))",
+        "dtype = None",
+        f"{_PREDICT}::test_half_precision_needs_a_gpu_or_is_refused",
+    ),
+    Mutant(
+        "evaluation/score.py",
+        "            if score is not None:\n                score()",
+        "            pass",
+        _SCORE,
+    ),
     Mutant(
         "inference/predictions.py",
         "(rows * 255).round()",

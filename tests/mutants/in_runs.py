@@ -277,8 +277,8 @@ MUTANTS = [
     ),
     Mutant(
         "api.py",
-        "img_size=img_size, overwrite=overwrite, tta=views)",
-        "img_size=img_size, overwrite=overwrite)",
+        "            tta=views,\n",
+        "",
         "behaviour/test_api.py::test_files",
     ),
     Mutant(

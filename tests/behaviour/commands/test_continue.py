@@ -217,6 +217,9 @@ def test_an_image_that_was_replaced() -> None:
     run(PREDICT)
     whole = files("maps")
     photo, cut = Path("photos", "0.bmp"), Path("maps", "1.png")
+    cut.write_bytes(cut.read_bytes()[:-20])
+    run(PREDICT, "--continue")
+    assert files("maps") == whole
     before, status = photo.read_bytes(), photo.stat()
     photo.write_bytes(before[:-300] + bytes(300))
     os.utime(photo, ns=(status.st_atime_ns, status.st_mtime_ns))

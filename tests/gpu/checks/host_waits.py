@@ -25,6 +25,7 @@ from tests.benchmarks.loops import arguments, camox_run, camox_steps, noise, set
 from tests.gpu.report import Report
 
 _WARM_UP = 10  # steps, in which float16 finds its scale
+_MOST_WAITS = 2  # for the routing, and for losses and norm
 _PACKAGE = Path(camoxpert_cli.__file__).parent
 # What makes a number, or an array, of a tensor.
 _READS = {
@@ -53,6 +54,8 @@ def check(report: Report) -> None:
             for place, count in places.most_common():
                 report.number(f"{precision}: {place}", count)
             assert places, "none was seen, so nothing was looked at"
+            if report.on_card:
+                assert places.total() <= _MOST_WAITS, f"{places.total()} waits in a step, and {_MOST_WAITS} are allowed"
 
 
 @contextmanager

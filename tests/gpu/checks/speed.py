@@ -12,6 +12,8 @@ from torch.profiler import ProfilerActivity, profile
 from camoxpert_cli.engine.run import Run
 from camoxpert_cli.model.routing import spread
 from camoxpert_cli.parallel.world import World
+from tests.benchmarks.counts import Counting, by_part
+from tests.benchmarks.counts import totals as totals_of
 from tests.benchmarks.loops import (
     arguments,
     bare_steps,
@@ -87,12 +89,19 @@ def profiled(report: Report, batch: int) -> None:
             torch.set_num_threads(threads)
             name = f"profile: ms a step without profiler, {threads} threads"
             report.number(name, 1000 * seconds_of(steps, _STEPS) / _STEPS)
-        with profile(activities=activities) as found:
+        with profile(activities=activities) as traced:
             seconds_of(steps, _STEPS)
     # Without torch's tree of operators, which takes minutes to build of so many.
-    events: list[Any] = [each for each in found.profiler.kineto_results.events() if not each.is_user_annotation()]
+    events: list[Any] = [each for each in traced.profiler.kineto_results.events() if not each.is_user_annotation()]
     on_device = [each for each in events if each.device_type().name == "CUDA"]
     if report.on_card:
+        with spread(run.state.network), Counting() as counted:
+            next(steps)
+        found = totals_of(by_part(counted))
+        report.number(
+            "profile: operations that launch kernels, as tests.benchmarks.counts counts them", found["launches"]
+        )
+        report.number("profile: GB that they move", found["bytes"] / 1e9)
         busy = sum(each.duration_ns() for each in on_device)
         first, last = min(each.start_ns() for each in on_device), max(each.end_ns() for each in on_device)
         report.number("profile: kernels and copies in a step", len(on_device) / _STEPS)

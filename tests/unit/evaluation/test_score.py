@@ -189,3 +189,22 @@ def test_each_image_is_scored_by_its_own_job(workers: int) -> None:
         (2, (9, 4), (9, 4), True, 2),
         (3, (6, 10), (6, 10), False, 253),
     ]
+
+
+def test_the_next_batch_is_computed_before_one_is_scored() -> None:
+    """So a GPU has work while predictions are scored; the last batch is scored in the end."""
+    order: list[str] = []
+
+    class Noting(RedIsObject):
+        def forward(self, images: Tensor) -> Logits:
+            order.append(f"compute {len(images)}")
+            return super().forward(images)
+
+    def job(index: int) -> Job[int]:
+        order.append(f"score {index}")
+        return index_of(index)
+
+    whole: Any = batches(IMAGES, MASKS, 2)
+    list(Scoring(Noting(), whole, CPU, None, job=job))  # type: ignore[arg-type]
+
+    assert order == ["compute 2", "compute 2", "score 0", "score 1", "score 2", "score 3"]

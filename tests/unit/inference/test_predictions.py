@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pytest
@@ -8,7 +9,13 @@ import torch
 from torch import Tensor, nn
 
 from camoxpert_cli.config.parse import NO_TTA, Tta
-from camoxpert_cli.inference.predictions import grey_prediction, predict_probabilities
+from camoxpert_cli.inference import predictions
+from camoxpert_cli.inference.predictions import (
+    grey_prediction,
+    grey_predictions,
+    logits_of_views,
+    predict_probabilities,
+)
 from camoxpert_cli.model.backbone import Normalization, create_backbone
 from camoxpert_cli.model.camoxpert import CamoXpert
 from camoxpert_cli.model.layers import resize
@@ -218,3 +225,48 @@ def test_rounding_agrees_with_the_threshold() -> None:
 
     assert (grey_prediction(torch.from_numpy(np.array(above))) > 127).all()
     assert not (grey_prediction(torch.from_numpy(np.array(below[1:]))) > 127).any()
+
+
+def test_gray_predictions_of_a_batch() -> None:
+    """Those of each image, at its size."""
+    images = torch.randint(0, 256, (2, 3, 64, 64), dtype=torch.uint8)
+    sizes = [(50, 90), (64, 64)]
+    network: Any = RedIsObject()
+    alone = [grey_prediction(each) for each in predict_probabilities(network, images, sizes, None)]
+    together = grey_predictions(logits_of_views(network, images, None), sizes)()
+
+    assert all(np.array_equal(one, other) for one, other in zip(alone, together, strict=True))
+    assert [each.shape for each in together] == sizes
+
+
+def test_the_normalization_is_built_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a GPU, building it makes the host wait."""
+    built = []
+
+    class Counted(Normalize):
+        def __init__(self, statistics: Normalization) -> None:
+            built.append(statistics)
+            super().__init__(statistics)
+
+    monkeypatch.setattr(predictions, "Normalize", Counted)
+    predictions._normalize.cache_clear()
+    network: Any = RedIsObject()
+    for _ in range(3):
+        predict_probabilities(network, columns(1, 2), [(4, 4)], None)
+    predictions._normalize.cache_clear()
+
+    assert len(built) == 1
+
+
+def test_a_network_that_keeps_its_logits() -> None:
+    """What it returned is not written to, also where nothing is resized."""
+
+    class Keeping(RedIsObject):
+        def forward(self, images: Tensor) -> Logits:
+            self.kept = images[:, :1].clone()
+            return Logits(self.kept)
+
+    network = Keeping()
+    prediction_of(network, columns(255, 0), (SIDE, SIDE))
+
+    assert network.kept.max() == pytest.approx(5)
