@@ -36,6 +36,7 @@ from camoxpert_cli.engine.time_limit import Deadline, Reserve
 from camoxpert_cli.model.camoxpert import CamoXpert
 from camoxpert_cli.parallel.allocator import keep_freed_memory
 from camoxpert_cli.parallel.device import Placement, own_device
+from camoxpert_cli.parallel.onednn import keep_compiled_kernels
 from camoxpert_cli.parallel.precision import build_scaler, choose_dtype
 from camoxpert_cli.parallel.strategy import STRATEGIES, Strategy
 from camoxpert_cli.parallel.worker import keep_log, tell_begun
@@ -124,6 +125,8 @@ def prepare(
     folder = RunFolder(plan.folder, writes=world.is_main)
     # Fails before images are searched for.
     choose_dtype(config.train.precision, own_device(placement, world))
+    if placement.devices[0].type == "cpu":
+        keep_compiled_kernels()
     if checkpoint is not None and layout_of(checkpoint.content) is not CAMOX:
         folder.refuse_foreign(checkpoint.path)
     data = open_data(config.data, config.train.seed, folder, world)
