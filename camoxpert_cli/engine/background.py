@@ -6,6 +6,7 @@ import ctypes
 import os
 from collections.abc import Callable
 from concurrent.futures import Future
+from contextlib import suppress
 from threading import Thread, current_thread
 from typing import Generic, TypeVar
 
@@ -76,9 +77,14 @@ def _run(job: Callable[[], Result], outcome: Future[Result]) -> None:
 
 
 def _wait_for_jobs() -> None:
-    """Before a fork: the new process would keep the files of a job open, and their disk space occupied."""
+    """Before a fork: the new process would keep the files of a job open, and their disk space occupied.
+
+    A second Ctrl-C ends the wait only, for Python lets no exception leave this function, and prints it instead. After
+    the first one, the run stops once its next step is complete.
+    """
     for thread in _running - {current_thread()}:
-        thread.join()
+        with suppress(KeyboardInterrupt):
+            thread.join()
 
 
 os.register_at_fork(before=_wait_for_jobs)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -30,6 +31,8 @@ class Overlap:
         buffers = [name for name, _ in step.named_buffers()]
         ignore: Any = DistributedDataParallel._set_params_and_buffers_to_ignore_for_model  # untyped
         ignore(step, [*others, *buffers])
+        # It concerns dimensions of size 1, whose strides mean nothing; torch copies such a gradient, correctly.
+        warnings.filterwarnings("ignore", "Grad strides do not match bucket view strides")
         # All ranks have built or loaded the same weights.
         self.module = DistributedDataParallel(step, init_sync=False, gradient_as_bucket_view=True)
         self.module.register_comm_hook(None, _summing(world, self._failures))

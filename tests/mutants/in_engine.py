@@ -236,6 +236,12 @@ MUTANTS = [
     Mutant("engine/state_copy.py", "_ALLOCATOR not in str(error)", "False", f"{_BEHIND}test_too_large_to_copy"),
     Mutant(
         "engine/background.py",
+        "        with suppress(KeyboardInterrupt):\n            thread.join()\n",
+        "        thread.join()\n",
+        "behaviour/engine/test_saving_behind.py::test_a_fork_waits_no_longer_than_the_user",
+    ),
+    Mutant(
+        "engine/background.py",
         "os.register_at_fork(before=_wait_for_jobs)\n",
         "",
         f"{_BEHIND}test_a_fork_waits_for_it",

@@ -105,6 +105,12 @@ _SUMS = [
     Mutant("parallel/overlap.py", "[*others, *buffers])", "others)", _OVERLAP),
     Mutant(
         "parallel/overlap.py",
+        '"ignore", "Grad strides do not',
+        '"ignore", "Grad strides do',
+        f"{_OVERLAP}::test_strides_that_mean_nothing",
+    ),
+    Mutant(
+        "parallel/overlap.py",
         "if self._sums == 1:",
         "if self._sums > 2:",
         f"{_OVERLAP}::test_all_are_there_before_buckets_are_settled",

@@ -4,23 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from copy import deepcopy
+from datetime import timedelta
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
 from torch._dynamo.backends.debugging import aot_eager
-from torch.nn.parallel import DistributedDataParallel
 
 from camoxpert_cli.engine import compiled_parts
 from camoxpert_cli.engine.compiled_parts import CompiledParts
 from camoxpert_cli.engine.ema import Ema
 from camoxpert_cli.engine.step import TrainingStep, combine
 from camoxpert_cli.model.camoxpert import CamoXpert
-from camoxpert_cli.parallel.world import World
-from tests.helpers.networks import small_network, spread_routing, without_dropout
-from tests.helpers.ranks import in_ranks
+from camoxpert_cli.parallel.overlap import Overlap
+from camoxpert_cli.parallel.world import World, member
+from tests.helpers.networks import small_network, without_dropout
 from tests.helpers.replicas import Replicas
 from tests.helpers.training_steps import bytes_of
 
@@ -68,10 +69,11 @@ def few_parts(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(compiled_parts, "compiled_modules", few)
 
 
-def loss_and_gradients(step: Any, count: int = BATCH) -> tuple[Tensor, Gradients]:
+def loss_and_gradients(step: Any, count: int = BATCH, call: Any = None) -> tuple[Tensor, Gradients]:
+    """Of `step`, which is called by `call` if that is given."""
     network: CamoXpert = step.network
     network.zero_grad()
-    loss = combine(step(*bytes_of(count)), network.top_k, count, World()).total
+    loss = combine((call or step)(*bytes_of(count)), network.top_k, count, World()).total
     torch.autograd.backward(loss)
     return loss.detach(), [parameter.grad for parameter in network.parameters()]
 
@@ -196,32 +198,23 @@ def test_replicas_call_the_original(monkeypatch: pytest.MonkeyPatch) -> None:
     assert len(seen) == 4
 
 
-def with_torchs_ddp(world: World, compiled: bool) -> list[Tensor | None]:
-    """Gradients of torch's DistributedDataParallel around a step, its experts left out, over both ranks' images."""
-    step = a_step()
-    spread_routing(step.network, step.normalize(bytes_of(4)[0].double()))
+@pytest.mark.usefixtures("few_parts")
+def test_within_ddp(tmp_path: Path) -> None:
+    """torch's DistributedDataParallel calls what was compiled outside it, undivided, and sums the same gradients.
+
+    tests/slow shows it for two processes.
+    """
+    step, eager, backend = a_step(), a_step(), Backend()
     experts = [name for name, _ in step.named_parameters() if ".experts." in name]
-    ddp: Any = DistributedDataParallel
-    ddp._set_params_and_buffers_to_ignore_for_model(step, experts)
-    parts = CompiledParts(step, compiler=partial(torch.compile, dynamic=False, backend=aot_eager))
-    wrapped = ddp(step, bucket_cap_mb=1)
-    if compiled:
-        assert parts.start(2, 64, CPU) == ""
-    for _ in range(2):
-        step.network.zero_grad()
-        images, masks = (each[2 * world.rank :][:2] for each in bytes_of(4))
-        loss = combine(wrapped(images, masks), step.network.top_k, 4, world).total
-        torch.autograd.backward(loss)
-    assert parts.are_compiled == compiled
-    return [parameter.grad for parameter in step.parameters()]
-
-
-def eager_and_compiled(world: World) -> tuple[list[Tensor | None], list[Tensor | None]]:
-    compiled_parts.compiled_modules = lambda network: list(network.decoder_blocks[:2])
-    return with_torchs_ddp(world, compiled=False), with_torchs_ddp(world, compiled=True)
-
-
-def test_within_torchs_ddp() -> None:
-    """Two processes: gradients are summed behind compiled parts as behind eager ones, to 1e-9."""
-    for eager, compiled in in_ranks(2, eager_and_compiled):
-        assert_alike((torch.zeros(()), compiled), (torch.zeros(()), eager))
+    always = [parameter for name, parameter in step.named_parameters() if name not in experts]
+    parts = CompiledParts(step, compiler=backend.compiler)
+    with member(0, 1, 0, 1, f"file://{tmp_path / 'store'}", timedelta(seconds=60)) as world:
+        overlap = Overlap(step, always, world)
+        assert parts.start(BATCH, 64, CPU) == ""
+        graphs = backend.graphs
+        for _ in range(2):  # before and after torch has built its buckets anew
+            calls = backend.calls
+            with overlap.batch(sums=True):
+                compiled = loss_and_gradients(step, call=overlap.module)
+            assert (backend.graphs, backend.calls) == (graphs, calls + 2)
+            assert_alike(compiled, loss_and_gradients(eager))

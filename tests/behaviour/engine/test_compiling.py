@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, Literal
@@ -20,21 +19,23 @@ from camoxpert_cli.engine.run import Run, enter_phase, prepare
 from camoxpert_cli.engine.step import LossValues
 from camoxpert_cli.engine.stopping import Stopping
 from camoxpert_cli.engine.time_limit import Deadline
-from camoxpert_cli.engine.train import begin, carry_out, train_epoch
+from camoxpert_cli.engine.train import carry_out, train_epoch
 from camoxpert_cli.engine.training_steps import TrainedStep
 from camoxpert_cli.model.camoxpert import CamoXpert
 from camoxpert_cli.parallel.strategy import Dp
 from camoxpert_cli.parallel.world import World
-from tests.helpers.cut_runs import CIRCUMSTANCES, SETTINGS, differing, steps
+from tests.behaviour.engine.test_compiled_parts import Backend
+from tests.helpers.cut_runs import SETTINGS, differing, steps
 from tests.helpers.processes import run as run_command
 from tests.helpers.processes import train_command
-from tests.helpers.ranks import in_ranks
 from tests.helpers.steered_runs import run_in_hand
 from tests.helpers.timed_runs import PER_IMAGE, Machine, on_machine
 from tests.helpers.tiny_data import tiny_plan, tiny_run
 
 LOSSES = LossValues(1.0, 0.2, 0.2, 0.2, 0.2, 0.2)
 Asked = Literal["auto", "on", "off"]
+# Two steps of two batches each.
+ONE_PHASE: dict[str, Any] = {"epochs": 1, "stage1_epochs": 1, "warmup_epochs": 0}
 
 
 def few(network: CamoXpert) -> list[Any]:
@@ -49,10 +50,11 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 class TracedParts(CompiledParts):
-    """Counts how often it was started."""
+    """Counts how often it was started, and how often what it compiled was called."""
 
     def __init__(self, step: Any, workers: int = 1) -> None:
-        super().__init__(step, workers, partial(torch.compile, dynamic=False, backend="eager"))
+        self.backend = Backend()
+        super().__init__(step, workers, self.backend.compiler)
         self.batches: list[int] = []
 
     def start(self, batch: int, side: int, device: torch.device) -> str:
@@ -69,54 +71,50 @@ def trained(data: Path, folder: Path, checkpoint: Checkpoint | None = None, **se
     return run
 
 
-@pytest.fixture(scope="module")
-def eager(tiny_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run that compiles nothing."""
-    folder = tmp_path_factory.mktemp("eager") / "run"
-    trained(tiny_data, folder)
-    return folder
-
-
 def batches(run: Run) -> list[int]:
     assert isinstance(run.compiling.parts, TracedParts)
     return run.compiling.parts.batches
 
 
-def test_compiled_run(tiny_data: Path, tmp_path: Path, eager: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """It compiles once per phase, learns what an eager run does, and resumes bitwise identically.
+def backend_of(run: Run) -> Backend:
+    assert isinstance(run.compiling.parts, TracedParts)
+    return run.compiling.parts.backend
 
-    With another `--compile`, it says that rounding will differ.
-    """
-    whole, cut = tmp_path / "whole", tmp_path / "cut"
-    run = trained(tiny_data, whole, compile="on")
-    said = capsys.readouterr().err
 
-    assert batches(run) == [2, 3, 3]
-    assert said.count("Compiled backbone and decoder in ") == 3
-    ignored = {*CIRCUMSTANCES, "compile", "execution"}
-    assert differing(eager, whole, ignored, tolerance=1e-4) == []
-    training = Checkpoint(whole / "last.pth", read_checkpoint(whole / "last.pth")).training
+def execution_in(folder: Path) -> str:
+    training = Checkpoint(folder / "last.pth", read_checkpoint(folder / "last.pth")).training
     assert training is not None
     assert training.computed_with is not None
-    assert training.computed_with["execution"] == "compiled"
+    return training.computed_with["execution"]
 
-    stop_after(5, tiny_data, cut)
+
+def test_compiled_phase(tiny_data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """It compiles before the first step, computes each batch by what it compiled, and resumes bitwise identically.
+
+    tests/slow compares a run of several phases with one that compiles nothing.
+    """
+    whole, cut = tmp_path / "whole", tmp_path / "cut"
+    run = trained(tiny_data, whole, compile="on", **ONE_PHASE)
+    said = capsys.readouterr().err
+
+    assert batches(run) == [2]
+    assert (backend_of(run).graphs, backend_of(run).calls) == (1, 1 + 4)  # of a batch of noise, and of each batch
+    assert said.count("Compiled backbone and decoder in ") == 1
+    assert execution_in(whole) == "compiled"
+
+    stop_after(3, tiny_data, cut, **ONE_PHASE)
     saved = Checkpoint(cut / "last.pth", read_checkpoint(cut / "last.pth"))
     capsys.readouterr()
-    trained(tiny_data, cut, saved, compile="on")
+    trained(tiny_data, cut, saved, compile="on", **ONE_PHASE)
 
     assert "The execution was" not in capsys.readouterr().err
     assert steps(cut) == steps(whole)
     assert differing(whole, cut) == []
-    plan = tiny_plan(tiny_data, tmp_path / "off", **SETTINGS, resume_from=str(saved.path))
-    run, checkpoint = prepare(plan, saved)
-    begin(run, plan.config, checkpoint)
-    assert "The execution was compiled and is now eager: results will differ by rounding\n" in capsys.readouterr().err
 
 
-def stop_after(count: int, data: Path, folder: Path) -> None:
-    """Stop a compiled run after so many steps."""
-    plan = tiny_plan(data, folder, **SETTINGS, compile="on")
+def stop_after(count: int, data: Path, folder: Path, **settings: Any) -> None:
+    """Stop a compiled run after so many forward passes in training, with that for which it compiles."""
+    plan = tiny_plan(data, folder, **SETTINGS | settings, compile="on")
     run, _ = prepare(plan)
     left, ticks = [count], itertools.count()
 
@@ -130,29 +128,6 @@ def stop_after(count: int, data: Path, folder: Path) -> None:
     run.clock.stopping = Stopping(Deadline(1e11, "a limit"), clock)
     run.strategy.step.register_forward_hook(limit)
     carry_out(run, plan, None)
-
-
-def test_compiler_that_fails(tiny_data: Path, tmp_path: Path, eager: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """It is reported in a sentence, once, and the run is the eager one, to the last bit."""
-
-    def broken(graph: Any, inputs: Any) -> Any:
-        raise RuntimeError("no working compiler\nwith a long explanation")
-
-    folder = tmp_path / "run"
-    plan = tiny_plan(tiny_data, folder, **SETTINGS, compile="on")
-    run, _ = prepare(plan)
-    run.compiling.parts.compiler = partial(torch.compile, backend=broken)
-    capsys.readouterr()
-    carry_out(run, plan, None)
-
-    said = " ".join(capsys.readouterr().err.split())
-    assert said.count("compiled") == 1
-    assert (
-        "Warning: the network cannot be compiled: RuntimeError: no working compiler; training continues without (see "
-        "--compile)"
-    ) in said
-    assert batches(run) == [2]
-    assert differing(eager, folder, {*CIRCUMSTANCES, "compile"}) == []
 
 
 class Watched:
@@ -378,24 +353,6 @@ def test_all_ranks_compile_or_none(tiny_data: Path, tmp_path: Path, capsys: pyte
     assert "the network cannot be compiled: no compiler on rank 1; " in capsys.readouterr().err
     assert (watched.compiled, watched.execution) == (1, "eager")
     assert not watched.run.compiling.parts.are_compiled
-
-
-def on_two_ranks(world: World, data: Path, folder: Path, asked: Asked) -> Path:
-    compiled_parts.compiled_modules = few
-    setattr(compiling, "CompiledParts", TracedParts)  # noqa: B010  # mypy refuses an assignment
-    settings = {**SETTINGS, "epochs": 2, "stage1_epochs": 0, "progressive_unfreeze": False}
-    plan = tiny_plan(data, folder, **settings, compile=asked, strategy="ddp", gpus=2)
-    run, _ = prepare(plan, None, world)
-    carry_out(run, plan, None)
-    assert run.saver.execution == ("compiled" if asked == "on" else "eager")
-    return folder
-
-
-def test_compiled_on_two_ranks(tiny_data: Path, tmp_path: Path) -> None:
-    """What they learn is what eager ranks do."""
-    eager, compiled = (in_ranks(2, on_two_ranks, tiny_data, tmp_path / asked, asked)[0] for asked in ("off", "on"))
-
-    assert differing(eager, compiled, {*CIRCUMSTANCES, "compile", "execution"}, tolerance=1e-4) == []
 
 
 def test_without_a_compiler(tiny_data: Path, tmp_path: Path) -> None:

@@ -315,6 +315,27 @@ def test_a_fork_waits_for_it(run: Run) -> None:
     assert events == ["begin last.pth", "end last.pth"]
 
 
+def test_a_fork_waits_no_longer_than_the_user(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ctrl-C ends the wait of a fork, without a traceback that nobody could catch."""
+    disk = run.saver.write = SlowDisk()
+    run.saver.save_behind()
+    worker = multiprocessing.get_context("fork").Process(target=int)
+
+    def interrupted(thread: threading.Thread, timeout: float | None = None) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "join", interrupted)
+        worker.start()
+    worker.join()
+    events = [*disk.events]
+    disk.released.set()
+    run.saver.wait()
+
+    assert events in ([], ["begin last.pth"])
+    assert disk.events == ["begin last.pth", "end last.pth"]
+
+
 def test_a_position_that_is_being_written_is_saved_once(run: Run) -> None:
     """A stop while the last save is written waits for it and needs no other; one that failed is repeated."""
     disk = run.saver.write = SlowDisk(is_full=lambda name, count: count == 2)
