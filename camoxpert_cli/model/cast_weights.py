@@ -35,15 +35,15 @@ def cast_weights(module: nn.Module, device_type: str) -> Iterator[None]:
     dtype = torch.get_autocast_dtype(device_type)
     replaced: list[tuple[MutableMapping[str, Any], str, Tensor]] = []
     children = list(module.children()) if isinstance(module, nn.ModuleDict) else []
-    for child in children:
-        child.forward = _replacing_first(child, dtype, replaced)
-    if not children:
-        _replace(module, dtype, replaced)
     try:
+        for child in children:
+            child.forward = _replacing_first(child, dtype, replaced)
+        if not children:
+            _replace(module, dtype, replaced)
         yield
     finally:
         for child in children:
-            del child.forward
+            vars(child).pop("forward", None)
         for holder, name, weight in replaced:
             holder[name] = weight
 

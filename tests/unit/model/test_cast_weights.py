@@ -1,9 +1,12 @@
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from torch import Tensor, nn
 
+from camoxpert_cli.model import cast_weights as cast_weights_module
 from camoxpert_cli.model.cast_weights import cast_weights, with_cast_weights
 from tests.helpers.conversions import Conversions
 
@@ -85,3 +88,20 @@ def test_children_of_a_feature_extractor() -> None:
 
     assert all(weight.dtype == torch.float32 for weight in module.parameters())
     assert all("forward" not in vars(child) for child in module.children())
+
+
+def test_interrupted_while_replacing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The weights are back if the user interrupts at any time, as in a notebook, where the network is used again."""
+    module = part()
+    before = list(module.parameters())
+    replace = cast_weights_module._replace
+
+    def replace_then_interrupt(*arguments: Any) -> None:
+        replace(*arguments)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(cast_weights_module, "_replace", replace_then_interrupt)
+    with pytest.raises(KeyboardInterrupt), torch.autocast("cpu", DTYPE):
+        with_cast_weights(module, torch.randn(2, 3, 8, 8))
+
+    assert all(one is two for one, two in zip(module.parameters(), before, strict=True))
