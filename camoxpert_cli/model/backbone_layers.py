@@ -26,9 +26,13 @@ class CachedPositionalEncoding(PositionalEncodingFourier):  # type: ignore[misc]
         """Return the encoding of a batch of feature maps (B, H, W): (B, C, H, W), expanded over the images."""
         batch, height, width = shape
         weight = self.token_projection.weight
-        waves = of_size(self._waves, (height, width, weight.dtype, weight.device), self._compute_waves)
-        encoding: Tensor = self.token_projection(waves)
+        encoding: Tensor = self.token_projection(self._waves_of(height, width, weight.dtype, weight.device))
         return encoding.expand(batch, -1, -1, -1)
+
+    # Otherwise code that is compiled in the first pass would not serve the second.
+    @torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
+    def _waves_of(self, *key: object) -> Tensor:
+        return of_size(self._waves, key, self._compute_waves)
 
     def _compute_waves(self, height: int, width: int, *_: object) -> Tensor:
         """What timm's layer would project, for the dtype and device of its weights."""
