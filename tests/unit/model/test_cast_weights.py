@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from contextlib import ExitStack
 from typing import Any
 
 import pytest
@@ -105,3 +106,25 @@ def test_interrupted_while_replacing(monkeypatch: pytest.MonkeyPatch) -> None:
         with_cast_weights(module, torch.randn(2, 3, 8, 8))
 
     assert all(one is two for one, two in zip(module.parameters(), before, strict=True))
+
+
+def test_threads_that_share_a_network(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The weights are back if another thread's pass ends while a child of this one's is called."""
+    module = nn.ModuleDict({"one": part()})
+    replace = cast_weights_module._replace
+    other = ExitStack()
+
+    def replace_then_end_the_other(*arguments: Any) -> None:
+        replace(*arguments)
+        other.close()
+
+    x = torch.randn(2, 3, 8, 8)
+    with torch.autocast("cpu", DTYPE):
+        other.enter_context(cast_weights(module, "cpu"))
+        module["one"](x)
+        with cast_weights(module, "cpu"):
+            monkeypatch.setattr(cast_weights_module, "_replace", replace_then_end_the_other)
+            module["one"](x)
+
+    assert all(weight.dtype == torch.float32 for weight in module.parameters())
+    assert "forward" not in vars(module["one"])
