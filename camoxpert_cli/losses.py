@@ -52,7 +52,11 @@ def _edge_strength(x: Tensor) -> Tensor:
     # Built on the device: copying Python numbers there would make the host wait.
     step = torch.arange(-1, 2, dtype=x.dtype, device=x.device)
     sobel_x = torch.outer(2 - step.abs(), step)
-    kernels = torch.stack([sobel_x, sobel_x.t()]).flatten(1)  # (2, 9)
-    # A product with each pixel's neighborhood, since CPUs convolve several channels at a time and here is one.
-    gradients = (kernels @ F.unfold(x, 3, padding=1)).view(len(x), 2, *x.shape[2:])
+    kernels = torch.stack([sobel_x, sobel_x.t()]).unsqueeze(1)  # (2, 1, 3, 3)
+    if x.device.type == "cpu":
+        # A product with each pixel's neighborhood, since CPUs convolve several channels at a time and here is one. A
+        # GPU would gather the neighborhoods image by image.
+        gradients = (kernels.flatten(1) @ F.unfold(x, 3, padding=1)).view(len(x), 2, *x.shape[2:])
+    else:
+        gradients = F.conv2d(x, kernels, padding=1)
     return (gradients.square().sum(dim=1, keepdim=True) + _SMOOTH).sqrt()

@@ -8,6 +8,7 @@ import shlex
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
+from traceback import clear_frames
 from typing import Any
 
 import cv2
@@ -55,6 +56,7 @@ def within_memory(what: Path | str) -> Iterator[None]:
     except (MemoryError, cv2.error, RuntimeError) as error:
         is_short = isinstance(error, MemoryError) or "DefaultCPUAllocator" in str(error)  # of torch
         if is_short or getattr(error, "code", None) == cv2.Error.StsNoMem:
+            clear_frames(error.__traceback__)  # which would keep what filled the memory as long as the error exists
             raise DataError(f"not enough memory for {what}", "shrink it, or close other programs") from error
         raise
 

@@ -10,6 +10,7 @@ from timm.models.edgenext import PositionalEncodingFourier
 from torch import Tensor, nn
 
 from camoxpert_cli.model.layers import LayerNorm, LayerNorm2d
+from camoxpert_cli.model.per_size import of_size
 
 
 class CachedPositionalEncoding(PositionalEncodingFourier):  # type: ignore[misc]
@@ -25,15 +26,22 @@ class CachedPositionalEncoding(PositionalEncodingFourier):  # type: ignore[misc]
         """Return the encoding of a batch of feature maps (B, H, W): (B, C, H, W), expanded over the images."""
         batch, height, width = shape
         weight = self.token_projection.weight
-        key = (height, width, weight.dtype, weight.device)
-        if key not in self._waves:
-            with torch.inference_mode(False), torch.no_grad():  # they are used in training as well
-                itself = _Identity()
-                itself.weight = weight
-                source = SimpleNamespace(**{**vars(self), "token_projection": itself})
-                self._waves[key] = PositionalEncodingFourier.forward(source, (1, height, width))
-        encoding: Tensor = self.token_projection(self._waves[key])
+        encoding: Tensor = self.token_projection(self._waves_of(height, width, weight.dtype, weight.device))
         return encoding.expand(batch, -1, -1, -1)
+
+    # Otherwise code that is compiled in the first pass would not serve the second.
+    @torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
+    def _waves_of(self, *key: object) -> Tensor:
+        return of_size(self._waves, key, self._compute_waves)
+
+    def _compute_waves(self, height: int, width: int, *_: object) -> Tensor:
+        """What timm's layer would project, for the dtype and device of its weights."""
+        with torch.inference_mode(False), torch.no_grad():  # they are used in training as well
+            itself = _Identity()
+            itself.weight = self.token_projection.weight
+            source = SimpleNamespace(**{**vars(self), "token_projection": itself})
+            waves: Tensor = PositionalEncodingFourier.forward(source, (1, height, width))
+            return waves
 
 
 class _Identity(nn.Identity):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, MutableMapping
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import torch
@@ -35,15 +36,15 @@ def cast_weights(module: nn.Module, device_type: str) -> Iterator[None]:
     dtype = torch.get_autocast_dtype(device_type)
     replaced: list[tuple[MutableMapping[str, Any], str, Tensor]] = []
     children = list(module.children()) if isinstance(module, nn.ModuleDict) else []
-    for child in children:
-        child.forward = _replacing_first(child, dtype, replaced)
-    if not children:
-        _replace(module, dtype, replaced)
     try:
+        for child in children:
+            child.forward = _replacing_first(child, dtype, replaced)
+        if not children:
+            _replace(module, dtype, replaced)
         yield
     finally:
         for child in children:
-            del child.forward
+            vars(child).pop("forward", None)
         for holder, name, weight in replaced:
             holder[name] = weight
 
@@ -51,7 +52,8 @@ def cast_weights(module: nn.Module, device_type: str) -> Iterator[None]:
 def _replacing_first(
     module: nn.Module, dtype: torch.dtype, replaced: list[tuple[MutableMapping[str, Any], str, Tensor]]
 ) -> Callable[..., Any]:
-    forward = module.forward
+    # Not module.forward, which may be that of another thread, whose weights are no longer put back once it has ended.
+    forward = partial(type(module).forward, module)
 
     def replace_and_call(*inputs: Any, **options: Any) -> Any:
         _replace(module, dtype, replaced)

@@ -22,6 +22,7 @@ from camoxpert_cli.model.layers import (
     at_least_float32,
     split_in_four,
 )
+from camoxpert_cli.model.per_size import of_size
 from camoxpert_cli.model.pyramid import CELLS, Pyramid, pyramid
 
 
@@ -181,10 +182,8 @@ class SemanticContextExpert(nn.Module):
         self._pyramids: dict[tuple[object, ...], Pyramid] = {}
 
     def forward(self, x: Tensor) -> Tensor:
-        key = (*x.shape[2:], x.dtype, x.device)
-        if key not in self._pyramids:
-            self._pyramids[key] = pyramid(*key)
-        cells = self._pyramids[key].means(x)
+        matrices = of_size(self._pyramids, (*x.shape[2:], x.dtype, x.device), pyramid)
+        cells = matrices.means(x)
         convolution: Any
         convolution, norm, gelu = self.context_fusion
         # Resizing and a 1x1 convolution commute: the fusion works on cells, and what it makes of them is resized.
@@ -195,7 +194,7 @@ class SemanticContextExpert(nn.Module):
             context = self.get_submodule(f"conv_{number + 1}")(of_grid).permute(0, 2, 3, 1).squeeze(1)
             # The bias goes to the grid of one cell, which reaches each pixel once.
             fused.append(F.linear(context, weight, convolution.bias if number == 3 else None))
-        return gelu(norm(self._pyramids[key].spread(torch.cat(fused, dim=1))))
+        return gelu(norm(matrices.spread(torch.cat(fused, dim=1))))
 
 
 class ContrastExpert(nn.Module):

@@ -50,7 +50,6 @@ CHECKS = {
     "speed": 120,
     "commands": 100,
     "gpu_tests": 100,
-    "compiled": 120,
     "side_by_side": 240,
 }
 

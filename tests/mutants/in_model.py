@@ -84,9 +84,34 @@ MUTANTS = [
     ),
     Mutant(
         "model/backbone_layers.py",
-        "key = (height, width, weight.dtype, weight.device)",
-        "key = (height, weight.dtype, weight.device)",
+        "of_size(self._waves, key, self._compute_waves)",
+        "of_size(self._waves, key[:1], lambda *_: self._compute_waves(*key))",
         "unit/model/test_backbone_layers.py::test_same_results",
+    ),
+    Mutant(
+        "model/backbone_layers.py",
+        "    @torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]\n",
+        "",
+        "behaviour/model/test_compiled_backbone.py",
+    ),
+    Mutant(
+        "model/per_size.py",
+        "if len(kept) >= _MOST:",
+        "if False:",
+        "unit/model/test_per_size.py::test_layers_keep_few_sizes",
+    ),
+    Mutant(
+        "model/cast_weights.py",
+        "partial(type(module).forward, module)",
+        "module.forward",
+        "unit/model/test_cast_weights.py::test_threads_that_share_a_network",
+    ),
+    Mutant("losses.py", 'if x.device.type == "cpu":', "if True:", "unit/test_losses.py::test_edges_on_a_gpu"),
+    Mutant(
+        "data/reading.py",
+        "clear_frames(error.__traceback__)",
+        "pass",
+        "unit/inference/test_predict.py::test_a_batch_too_large_for_the_cpu_is_computed_one_by_one",
     ),
     Mutant(
         "model/backbone_layers.py",

@@ -9,6 +9,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from camoxpert_cli.losses import bce_loss, deep_loss, edge_loss, iou_loss
+from tests.benchmarks.counts import counted
+from tests.helpers.fake_card import CARD, fake_card
 
 Array = NDArray[np.float64]
 Loss = Callable[[Tensor, Tensor], Tensor]
@@ -145,6 +147,19 @@ def test_edge_of_nothing() -> None:
 
     assert values.tolist() == pytest.approx(expected, rel=1e-5, abs=1e-10)
     assert values[0] > 0.5
+
+
+@pytest.mark.filterwarnings("ignore:Accessing the data pointer of FakeTensor")  # torch itself asks for it
+def test_edges_on_a_gpu() -> None:
+    """No operation goes through the batch image by image, as im2col does."""
+    with fake_card():
+        masks = torch.rand(2, 1, 8, 8, device=CARD)
+        with counted() as counting:
+            torch.autograd.backward(edge_loss(masks.clone().requires_grad_(), masks).sum())
+    names = " ".join(name for _, name in counting.operations)
+
+    assert "convolution" in names
+    assert "im2col" not in names
 
 
 @pytest.mark.parametrize("loss", [*LOSSES, lambda logits, masks: deep_loss((logits,), masks)])

@@ -34,6 +34,10 @@ def check(report: Report) -> None:
         with report.part("train", seconds=_SECONDS):
             started["train"].result()
             report.number("train: validation IoU", read_json(run / "results.json")["validation"]["iou"])
+            events = [json.loads(line) for line in (run / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
+            epoch = [event for event in events if event["event"] == "epoch"][-1]
+            for name in ("seconds", "images_per_s", "data_wait"):  # seconds include validation
+                report.number(f"train: {name} of the last epoch", epoch[name])
         started |= start(pool, report, on_checkpoint(report, data, run / "best_model.pth"))
         with report.part("benchmark", seconds=_SECONDS):
             for row in json.loads(started["benchmark"].result().stdout)["results"]:

@@ -1,9 +1,13 @@
 from __future__ import annotations
 
+from contextlib import ExitStack
+from typing import Any
+
 import pytest
 import torch
 from torch import Tensor, nn
 
+from camoxpert_cli.model import cast_weights as cast_weights_module
 from camoxpert_cli.model.cast_weights import cast_weights, with_cast_weights
 from tests.helpers.conversions import Conversions
 
@@ -85,3 +89,42 @@ def test_children_of_a_feature_extractor() -> None:
 
     assert all(weight.dtype == torch.float32 for weight in module.parameters())
     assert all("forward" not in vars(child) for child in module.children())
+
+
+def test_interrupted_while_replacing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The weights are back if the user interrupts at any time, as in a notebook, where the network is used again."""
+    module = part()
+    before = list(module.parameters())
+    replace = cast_weights_module._replace
+
+    def replace_then_interrupt(*arguments: Any) -> None:
+        replace(*arguments)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(cast_weights_module, "_replace", replace_then_interrupt)
+    with pytest.raises(KeyboardInterrupt), torch.autocast("cpu", DTYPE):
+        with_cast_weights(module, torch.randn(2, 3, 8, 8))
+
+    assert all(one is two for one, two in zip(module.parameters(), before, strict=True))
+
+
+def test_threads_that_share_a_network(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The weights are back if another thread's pass ends while a child of this one's is called."""
+    module = nn.ModuleDict({"one": part()})
+    replace = cast_weights_module._replace
+    other = ExitStack()
+
+    def replace_then_end_the_other(*arguments: Any) -> None:
+        replace(*arguments)
+        other.close()
+
+    x = torch.randn(2, 3, 8, 8)
+    with torch.autocast("cpu", DTYPE):
+        other.enter_context(cast_weights(module, "cpu"))
+        module["one"](x)
+        with cast_weights(module, "cpu"):
+            monkeypatch.setattr(cast_weights_module, "_replace", replace_then_end_the_other)
+            module["one"](x)
+
+    assert all(weight.dtype == torch.float32 for weight in module.parameters())
+    assert "forward" not in vars(module["one"])
