@@ -31,7 +31,7 @@ def test_a_gpu_each(tiny_data: Path, tmp_path: Path) -> None:
     code, output = together(train(tiny_data, tmp_path / "run"), tmp_path, "01")
 
     assert code == 0, output
-    assert "ddp: one process per device" in output
+    assert "ddp: DistributedDataParallel, one process per device" in output
     assert steps(tmp_path / "run") == [(1, 4), (1, 8)]
 
 
