@@ -125,8 +125,6 @@ def prepare(
     folder = RunFolder(plan.folder, writes=world.is_main)
     # Fails before images are searched for.
     choose_dtype(config.train.precision, own_device(placement, world))
-    if placement.devices[0].type == "cpu":
-        keep_compiled_kernels()
     if checkpoint is not None and layout_of(checkpoint.content) is not CAMOX:
         folder.refuse_foreign(checkpoint.path)
     data = open_data(config.data, config.train.seed, folder, world)
@@ -175,6 +173,7 @@ def assemble(
         torch.cuda.set_device(device)
     else:
         keep_freed_memory()
+        keep_compiled_kernels()
     dtype = choose_dtype(config.train.precision, device)
     step = TrainingStep(network, config.model.deep_supervision, dtype)
     # Before the EMA copies the network: a strategy may replace layers.

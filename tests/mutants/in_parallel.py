@@ -209,9 +209,15 @@ _MEMORY = [
     ),
     Mutant(
         "engine/run.py",
-        "    else:\n        keep_freed_memory()\n",
+        "        keep_freed_memory()\n",
         "",
-        f"{_ALLOCATOR}::test_a_run_on_the_cpu_keeps_freed_memory",
+        "unit/engine/test_run.py::test_memory_and_kernels_are_kept_on_the_cpu",
+    ),
+    Mutant(
+        "engine/run.py",
+        "        keep_compiled_kernels()\n",
+        "",
+        "unit/engine/test_run.py::test_memory_and_kernels_are_kept_on_the_cpu",
     ),
 ]
 

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
+from torch._dynamo import eval_frame
 from torch._dynamo.backends.debugging import aot_eager
 
 from camoxpert_cli.engine import compiled_parts
@@ -185,6 +186,8 @@ def test_recomputed_activations(dtype: torch.dtype | None, tolerance: float) -> 
 
 def test_replicas_call_the_original(monkeypatch: pytest.MonkeyPatch) -> None:
     """Why DataParallel excludes compiling: torch's replicas share what was compiled, with the original's weights."""
+    # The process has one stance, which the threads of the replicas would leave to the tests after this one.
+    monkeypatch.setattr(eval_frame, "_stance", eval_frame._stance)
     step = a_step()
     network: CamoXpert = step.network
     seen: list[nn.Module] = []

@@ -4,14 +4,11 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
-from camoxpert_cli.engine import run
 from tests.helpers.forked import RealPopen
 from tests.helpers.places import ROOT
-from tests.helpers.tiny_data import tiny_plan
 
 # Allocates and frees 128 MB three times, in blocks like those of a training step, and prints how many pages the kernel
 # had to provide the third time.
@@ -56,12 +53,3 @@ def test_the_users_own_allocator_settings_stay(name: str) -> None:
     said, count = pages("keep", **{name: str(2**20)})
     assert said == "False"
     assert count > PAGES / 2
-
-
-def test_a_run_on_the_cpu_keeps_freed_memory(tiny_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """From before its first step."""
-    asked: list[bool] = []
-    monkeypatch.setattr(run, "keep_freed_memory", lambda: asked.append(True))
-    run.prepare(tiny_plan(tiny_data, tmp_path / "run"))
-
-    assert asked == [True]

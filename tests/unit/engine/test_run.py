@@ -24,6 +24,18 @@ def test_more_workers_than_cores(
     assert (f"{asked * ranks} loader workers share" in capsys.readouterr().err) is warned
 
 
+def test_memory_and_kernels_are_kept_on_the_cpu(
+    tiny_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """From before the first step on; whatever assembles a run does it, `camox benchmark` too."""
+    asked: list[str] = []
+    monkeypatch.setattr(run, "keep_freed_memory", lambda: asked.append("memory"))
+    monkeypatch.setattr(run, "keep_compiled_kernels", lambda: asked.append("kernels"))
+    run.prepare(tiny_plan(tiny_data, tmp_path / "run"))
+
+    assert sorted(asked) == ["kernels", "memory"]
+
+
 @pytest.mark.parametrize(("sessions", "ends"), [(1, True), (2, False)])
 def test_a_run_knows_its_fit(tiny_data: Path, tmp_path: Path, sessions: int, ends: bool) -> None:
     """Saving takes as long as it was measured to take; the end is planned only if this session has it."""
