@@ -22,6 +22,7 @@ if os.environ.get("RANK") == rank and not os.path.exists(once):
         steps += 1
         if steps == int(step):
             open(once, "w").close()
+            arguments[0].saver.wait()  # so that what is on the disk does not depend on how fast it is
             exec(action)
         return original(*arguments)
 
@@ -32,7 +33,8 @@ if os.environ.get("RANK") == rank and not os.path.exists(once):
 def sabotage(folder: Path, rank: int, step: int, action: str, before: str = "") -> dict[str, str]:
     """Environment in which process `rank`, before its optimizer step number `step`, runs `action` (Python), once.
 
-    Every process runs `before` when it starts. `folder`, which must not exist, has a file `done` from the action on.
+    What it has saved is on the disk by then. Every process runs `before` when it starts. `folder`, which must not
+    exist, has a file `done` from the action on.
     """
     return {**at_start(folder, before + _SITE), "SABOTAGE": f"{rank}:{step}:{folder / 'done'}:{action}"}
 

@@ -47,7 +47,7 @@ _RENDEZVOUS = [
         "parallel/rendezvous.py",
         "return PrefixStore(agree_on_name(store, rank, size, timeout.total_seconds()), store)",
         "return store",
-        "behaviour/launch/test_torchrun_restarts.py",
+        "slow/test_torchrun_restarts.py",
     ),
     Mutant(
         "parallel/rendezvous.py",
@@ -99,7 +99,7 @@ _SUMS = [
         "parallel/world.py",
         "return self.size > 2 and (",
         "return self.size > 3 and (",
-        "behaviour/test_resumed_ranks.py",
+        "slow/test_resumed_ranks.py",
     ),
     # What DistributedDataParallel sums.
     Mutant("parallel/overlap.py", "[*others, *buffers])", "others)", _OVERLAP),
@@ -257,13 +257,13 @@ _DEVICES = [
         "launch/decide.py",
         "    refuse_shared_gpus(device, world)\n",
         "",
-        "behaviour/launch/test_visible_gpus.py::test_one_gpu_for_both",
+        "slow/test_visible_gpus.py::test_one_gpu_for_both",
     ),
     Mutant(
         "evaluation/test_sets.py",
         "        refuse_shared_gpus(device, world)\n",
         "",
-        "behaviour/launch/test_visible_gpus.py::test_one_gpu_for_both_in_an_evaluation",
+        "slow/test_visible_gpus.py::test_one_gpu_for_both_in_an_evaluation",
     ),
     # A T4 emulates bfloat16, many times slower.
     Mutant(

@@ -17,6 +17,7 @@ import pytest
 import torch
 from torch import Tensor
 from torch.utils.data import Dataset, default_collate
+from torch.utils.data.dataloader import _MultiProcessingDataLoaderIter
 
 from camoxpert_cli.data.cache import ImageCache
 from camoxpert_cli.data.dataset import ScoringImages, TrainingImages
@@ -39,6 +40,12 @@ any_number_of_workers = pytest.mark.filterwarnings("ignore:This DataLoader will 
 @pytest.fixture(scope="module")
 def pairs(tmp_path_factory: pytest.TempPathFactory) -> tuple[Pair, ...]:
     return write_pairs(tmp_path_factory.mktemp("pictures"), COUNT)
+
+
+@pytest.fixture
+def frequent_checks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """torch looks whether workers live every 0.2 s, rather than every 5 s."""
+    monkeypatch.setattr(_MultiProcessingDataLoaderIter._try_get_data, "__defaults__", (0.2,))
 
 
 @pytest.fixture(scope="module")
@@ -214,6 +221,7 @@ def test_workers_end_after_an_error(tmp_path: Path) -> None:
     assert running - len(multiprocessing.active_children()) == 2
 
 
+@pytest.mark.usefixtures("frequent_checks")
 @pytest.mark.parametrize(
     ("number", "told"),
     [
@@ -239,6 +247,7 @@ def test_a_worker_that_is_killed(tmp_path: Path, number: signal.Signals, told: s
             assert each.exitcode is not None
 
 
+@pytest.mark.usefixtures("frequent_checks")
 def test_a_worker_that_is_killed_between_epochs(pairs: tuple[Pair, ...]) -> None:
     """It is the same sentence where the next epoch begins: workers outlive an epoch."""
     others = multiprocessing.active_children()
