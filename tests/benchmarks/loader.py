@@ -103,10 +103,10 @@ def seconds(loader: Iterable[Any], count: int) -> float:
 
 def main() -> None:
     parser = argparse.ArgumentParser()
-    parser.add_argument("pictures", type=int, nargs="?", default=64)
+    parser.add_argument("images", type=int, nargs="?", default=64)
     parser.add_argument("--pairs", type=int, default=10)
     asked = parser.parse_args()
-    count = asked.pictures
+    count = asked.images
     warnings.filterwarnings("ignore", message="This process .* is multi-threaded", category=DeprecationWarning)
     with tempfile.TemporaryDirectory() as temporary:
         pairs = write_photographs(Path(temporary), count)
@@ -129,8 +129,8 @@ def main() -> None:
     size = "×".join(map(str, PHOTOGRAPH_SIZE))
     for name in ("warm cache", "without a cache"):
         rates = [(each[name], each["plain"]) for each in found]
-        report(compared(f"reading {size} JPEGs, one core, {name}", "pictures/s", rates, "plain loader"))
-    what = f"caching {PAPERS} pictures, one core, {cache_bytes(PAPERS, SIZE) / 1e9:.2f} GB; from {count} of them"
+        report(compared(f"reading {size} JPEGs, one core, {name}", "images/s", rates, "plain loader"))
+    what = f"caching {PAPERS} images, one core, {cache_bytes(PAPERS, SIZE) / 1e9:.2f} GB; from {count} of them"
     report(Row(what, "s", build * PAPERS / count))
 
 

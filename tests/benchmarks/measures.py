@@ -62,7 +62,7 @@ def compare(height: int, width: int, rounds: int) -> None:
         grey, mask = image_and_mask(number % IMAGES, height, width)
         rows.append([1 / seconds(score, grey, mask) for score in scorers])
     ours, quick, *theirs = zip(*rows[IMAGES:], strict=True)
-    unit, size = "pictures/s", f"{height}×{width}, one core"
+    unit, size = "images/s", f"{height}×{width}, one core"
     if theirs:
         report(compared(f"all measures, {size}", unit, list(zip(ours, theirs[0], strict=True)), "PySODMetrics"))
     else:
@@ -78,7 +78,7 @@ def scale(height: int, width: int, rounds: int) -> None:
     """Images a second that the engine's threads score: two beside one."""
     images = [image_and_mask(seed, height, width) for seed in range(IMAGES)] * POOL_ROUNDS
     pairs = [(pool_rate(2, images), pool_rate(1, images)) for _ in range(rounds)]
-    report(compared(f"all measures, {height}×{width}, two scoring threads", "pictures/s", pairs, "one thread"))
+    report(compared(f"all measures, {height}×{width}, two scoring threads", "images/s", pairs, "one thread"))
 
 
 def pool_rate(workers: int, images: list[tuple[Grey, Mask]]) -> float:

@@ -1,6 +1,6 @@
 """What a run costs beside its training steps: its start, the validation and saving of an epoch, and its end.
 
-    python -m tests.benchmarks.overhead [--backbone edgenext_base] [--img-size 128] [--pictures 32] [--pairs 3]
+    python -m tests.benchmarks.overhead [--backbone edgenext_base] [--img-size 128] [--images 32] [--pairs 3]
 
 `camox train` trains for an epoch on generated images of 737×964, a quarter as many again are held out, on the CPU,
 batches of 2, and its run folder tells when what was done. Its start is compared with that of a program that imports
@@ -44,13 +44,13 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--backbone", default="edgenext_base")
     parser.add_argument("--img-size", type=int, default=128)
-    parser.add_argument("--pictures", type=int, default=32)
+    parser.add_argument("--images", type=int, default=32)
     parser.add_argument("--pairs", type=int, default=3)
     asked = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        held_out = asked.pictures // 4
-        write_data(folder, asked.pictures + held_out)
+        held_out = asked.images // 4
+        write_data(folder, asked.images + held_out)
         runs, starts, plain_saves = [], [], []
         for number in range(asked.pairs):
             run = folder / f"run{number}"
@@ -69,10 +69,10 @@ def main() -> None:
     )
     report(
         compared(
-            f"validation with {held_out} pictures of 737×964, {what}",
+            f"validation with {held_out} images of 737×964, {what}",
             "s",
             [(each.validation, each.training) for each in runs],
-            f"the epoch's training, {asked.pictures} pictures",
+            f"the epoch's training, {asked.images} images",
         )
     )
     report(
@@ -84,7 +84,7 @@ def main() -> None:
         )
     )
     end = statistics.median(each.end for each in runs)
-    report(Row(f"the end of a run, scores and report of {held_out} pictures, {what}", "s", end))
+    report(Row(f"the end of a run, scores and report of {held_out} images, {what}", "s", end))
 
 
 def write_data(folder: Path, count: int) -> None:
