@@ -5,11 +5,13 @@ The launcher is `launch.workers`, or torchrun, which sets the same variables. Do
 
 from __future__ import annotations
 
+import atexit
 import json
 import os
 import re
 import shutil
 import sys
+import threading
 import traceback
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -131,25 +133,34 @@ def shared_folder() -> Path | None:
 
 @contextmanager
 def ending_at_once() -> Iterator[None]:
-    """Exit a failed worker with its exit code as soon as it has reported the error.
+    """Exit a worker without taking Python and torch down, a failed one as soon as it has reported the error.
 
-    A regular exit of Python and torch shuts down the process group, which under NCCL waits for the other ranks: for
-    minutes if they wait in another collective, until a watchdog aborts one of them and its exit code hides the first.
-    Processes that are not workers, and workers that did not fail, exit as usual.
+    A regular exit shuts down the process group, which under NCCL waits for the other ranks: for minutes if they wait in
+    another collective, until a watchdog aborts one of them and its exit code hides the first. It also destroys what
+    threads of torch may still use, which can abort a worker that has succeeded. So a worker that has succeeded ends as
+    `multiprocessing` ends its processes, after its threads and exit handlers.
+
+    Processes that are not workers exit as usual.
     """
+    code: Any = 0
     try:
         yield
     except BaseException as error:
-        code = error.code if isinstance(error, SystemExit) else 1
-        if not is_worker() or code in (None, 0):
+        if not is_worker():
             raise
+        code = (error.code or 0) if isinstance(error, SystemExit) else 1
         if not isinstance(error, SystemExit):
             with suppress(OSError, ValueError):
                 traceback.print_exc()
-        for stream in (sys.stdout, sys.stderr):
-            with suppress(OSError, ValueError):  # the reader is gone
-                stream.flush()
-        os._exit(code if isinstance(code, int) else 1)
+    if not is_worker():
+        return
+    if code == 0:
+        threading._shutdown()  # type: ignore[attr-defined]
+        atexit._run_exitfuncs()
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(OSError, ValueError):  # the reader is gone
+            stream.flush()
+    os._exit(code if isinstance(code, int) else 1)
 
 
 def tell_launcher(message: str, hint: str, details: str) -> bool:

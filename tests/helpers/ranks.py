@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import faulthandler
 import importlib
 import pickle
 import subprocess
@@ -52,6 +53,7 @@ def in_ranks(
 def _main() -> None:
     from camoxpert_cli.parallel.world import joined
 
+    faulthandler.enable()  # says where, if a library aborts
     folder = shared_folder()
     assert folder is not None
     function = getattr(importlib.import_module(sys.argv[1]), sys.argv[2])

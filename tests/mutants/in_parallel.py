@@ -47,7 +47,7 @@ _RENDEZVOUS = [
         "parallel/rendezvous.py",
         "return PrefixStore(agree_on_name(store, rank, size, timeout.total_seconds()), store)",
         "return store",
-        "slow/test_torchrun_restarts.py",
+        "behaviour/launch/test_torchrun_restarts.py",
     ),
     Mutant(
         "parallel/rendezvous.py",
@@ -99,7 +99,7 @@ _SUMS = [
         "parallel/world.py",
         "return self.size > 2 and (",
         "return self.size > 3 and (",
-        "slow/test_resumed_ranks.py",
+        "behaviour/test_resumed_ranks.py",
     ),
     # What DistributedDataParallel sums.
     Mutant("parallel/overlap.py", "[*others, *buffers])", "others)", _OVERLAP),
@@ -257,13 +257,13 @@ _DEVICES = [
         "launch/decide.py",
         "    refuse_shared_gpus(device, world)\n",
         "",
-        "slow/test_visible_gpus.py::test_one_gpu_for_both",
+        "behaviour/launch/test_visible_gpus.py::test_one_gpu_for_both",
     ),
     Mutant(
         "evaluation/test_sets.py",
         "        refuse_shared_gpus(device, world)\n",
         "",
-        "slow/test_visible_gpus.py::test_one_gpu_for_both_in_an_evaluation",
+        "behaviour/launch/test_visible_gpus.py::test_one_gpu_for_both_in_an_evaluation",
     ),
     # A T4 emulates bfloat16, many times slower.
     Mutant(
@@ -293,11 +293,19 @@ _WORKERS = [
         "        **os.environ,\n        **ONE_MACHINE,\n",
         "unit/parallel/test_worker.py::test_what_the_user_set_goes_before",
     ),
-    Mutant(
-        "parallel/worker.py",
-        "code in (None, 0)",
-        "code == 0",
-        "unit/parallel/test_worker.py::test_a_worker_that_did_not_fail_ends_as_usual",
+    *(
+        Mutant(
+            "parallel/worker.py",
+            old,
+            new,
+            "behaviour/parallel/test_world.py::test_a_rank_that_succeeds_is_not_taken_down",
+        )
+        for old, new in (
+            ("(error.code or 0)", "error.code"),
+            ("        threading._shutdown()  # type: ignore[attr-defined]\n", ""),
+            ("        atexit._run_exitfuncs()\n", ""),
+            ("    if code == 0:\n", "    if code == 0:\n        return\n"),
+        )
     ),
 ]
 

@@ -20,6 +20,8 @@ from camoxpert_cli.parallel import gradients
 from camoxpert_cli.parallel.strategy import Ddp
 from camoxpert_cli.parallel.worker import worker_environment, write_job
 from camoxpert_cli.parallel.world import World
+from tests.helpers.forked import RealPopen
+from tests.helpers.places import ROOT
 from tests.helpers.processes import wait_for
 from tests.helpers.tiny_data import tiny_plan
 
@@ -64,6 +66,38 @@ def test_a_rank_that_fails_ends_at_once(tmp_path: Path) -> None:
     assert [process.returncode for process in ranks] == [1, 3], errors
     assert "PeerLostError: this process lost the connection to the other ranks" in errors[0]
     assert errors[1] == ""
+
+
+# What the interpreter would destroy at its exit stands for what threads of torch still use then.
+SUCCEEDING = """
+import atexit, os, sys, threading, time
+from camoxpert_cli.parallel.worker import ending_at_once
+
+class Fatal:
+    def __del__(self):
+        os.abort()
+
+fatal = Fatal()
+with ending_at_once():
+    threading.Thread(target=lambda: (time.sleep(0.5), print("thread"))).start()
+    atexit.register(print, "handler")
+    {last}
+"""
+
+
+@pytest.mark.parametrize("last", ["pass", "sys.exit()", "sys.exit(0)"])
+def test_a_rank_that_succeeds_is_not_taken_down(tmp_path: Path, last: str) -> None:
+    """Its threads and exit handlers are waited for, and what it printed is complete."""
+    write_job(tmp_path)
+    command = [sys.executable, "-c", SUCCEEDING.format(last=last)]
+    environment = worker_environment(tmp_path, 0, 1, threads=1)
+    # A fork of ours would not be taken down either.
+    with RealPopen(
+        command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=ROOT
+    ) as process:
+        output = process.communicate(timeout=TIMEOUT)
+
+    assert (process.returncode, *output) == (0, "thread\nhandler\n", "")
 
 
 @dataclass(frozen=True)

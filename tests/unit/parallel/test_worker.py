@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import os
 import socket
 from pathlib import Path
-from typing import NoReturn
 
 import pytest
 
-from camoxpert_cli.parallel.worker import JOB, ONE_MACHINE, ending_at_once, is_first, worker_environment
+from camoxpert_cli.parallel.worker import JOB, ONE_MACHINE, is_first, worker_environment
 
 
 @pytest.mark.parametrize(
@@ -44,18 +42,3 @@ def test_what_the_user_set_goes_before(name: str, ours: str, tmp_path: Path, mon
     assert worker_environment(tmp_path, 1, 2, threads=3)[name] == ours
     monkeypatch.setenv(name, "7")
     assert worker_environment(tmp_path, 1, 2, threads=3)[name] == "7"
-
-
-@pytest.mark.parametrize("code", [None, 0])
-def test_a_worker_that_did_not_fail_ends_as_usual(code: int | None, monkeypatch: pytest.MonkeyPatch) -> None:
-    """With the exit code 0, however that is said: Python's own way out is not cut off."""
-
-    def end_at_once(code: int) -> NoReturn:
-        raise AssertionError(f"ended at once with {code}")
-
-    monkeypatch.setenv(JOB, "folder")
-    monkeypatch.setattr(os, "_exit", end_at_once)
-    with pytest.raises(SystemExit) as caught, ending_at_once():
-        raise SystemExit(code)
-
-    assert caught.value.code == code
