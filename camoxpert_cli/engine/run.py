@@ -124,7 +124,7 @@ def prepare(
         checkpoint = find_checkpoint(path) if path.is_dir() else Checkpoint(path, read_checkpoint(path))
     folder = RunFolder(plan.folder, writes=world.is_main)
     # Fails before images are searched for.
-    choose_dtype(config.train.precision, own_device(placement, world))
+    choose_dtype(config.train.precision, own_device(placement, world), of_run=True)
     if checkpoint is not None and layout_of(checkpoint.content) is not CAMOX:
         folder.refuse_foreign(checkpoint.path)
     data = open_data(config.data, config.train.seed, folder, world)
@@ -174,7 +174,7 @@ def assemble(
     else:
         keep_freed_memory()
         keep_compiled_kernels()
-    dtype = choose_dtype(config.train.precision, device)
+    dtype = choose_dtype(config.train.precision, device, of_run=True)
     step = TrainingStep(network, config.model.deep_supervision, dtype)
     # Before the EMA copies the network: a strategy may replace layers.
     strategy = STRATEGIES[placement.strategy](

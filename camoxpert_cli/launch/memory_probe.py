@@ -139,7 +139,7 @@ def _peak(
 def _costliest(config: Config, network: CamoXpert, device: torch.device, stage: Stage) -> list[list[int]]:
     side = config.data.img_size
     images = torch.zeros(stage.batch_size, 3, side, side, device=device)
-    return costliest(network.train(), images, choose_dtype(config.train.precision, device))
+    return costliest(network.train(), images, choose_dtype(config.train.precision, device, of_run=True))
 
 
 def two_steps(
@@ -149,7 +149,7 @@ def two_steps(
     network.set_trainable(backbone_stages, deep_heads=config.model.deep_supervision)
     optimizer = build_optimizer(network, weight_decay=0.0, backbone_lr_factor=config.train.backbone_lr_factor)
     set_learning_rate(optimizer, 0.0)  # noise must not change the weights
-    dtype = choose_dtype(config.train.precision, device)
+    dtype = choose_dtype(config.train.precision, device, of_run=True)
     step = TrainingStep(network, config.model.deep_supervision, dtype).to(device).train()
     side, batch = config.data.img_size, stage.batch_size
     trained = [parameter for group in optimizer.param_groups for parameter in group["params"]]

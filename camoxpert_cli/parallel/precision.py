@@ -8,8 +8,11 @@ from torch.amp.grad_scaler import GradScaler
 from camoxpert_cli.errors import DeviceError
 
 
-def choose_dtype(precision: str, device: torch.device) -> torch.dtype | None:
-    """Return autocast's dtype, None for float32. Raises DeviceError for one without native support on the device."""
+def choose_dtype(precision: str, device: torch.device, *, of_run: bool = False) -> torch.dtype | None:
+    """Return autocast's dtype, None for float32. Raises DeviceError for one without native support on the device.
+
+    Its hint also says what to type when resuming if the dtype is that of a training run.
+    """
     native_bf16 = device.type == "cuda" and torch.cuda.get_device_capability(device) >= (8, 0)
     if precision == "auto":
         if device.type == "cpu":
@@ -18,15 +21,20 @@ def choose_dtype(precision: str, device: torch.device) -> torch.dtype | None:
     if precision == "fp16" and device.type == "cpu":
         raise DeviceError(
             "precision fp16 needs a GPU, but this run is on the CPU",
-            "--precision fp32, or with camox resume --set train.precision=fp32",
+            _hint("fp32", of_run),
         )
     if precision == "bf16" and not native_bf16:
         where = "the CPU" if device.type == "cpu" else torch.cuda.get_device_name(device)
         raise DeviceError(
             f"precision bf16 is not native on {where}",
-            "--precision auto, or with camox resume --set train.precision=auto",
+            _hint("auto", of_run),
         )
     return {"fp32": None, "fp16": torch.float16, "bf16": torch.bfloat16}[precision]
+
+
+def _hint(precision: str, of_run: bool) -> str:
+    resumed = f", or with camox resume --set train.precision={precision}"
+    return f"--precision {precision}{resumed if of_run else ''}"
 
 
 def build_scaler(dtype: torch.dtype | None, device: torch.device) -> GradScaler:

@@ -46,7 +46,7 @@ def test_emulated_bfloat16_is_refused(monkeypatch: pytest.MonkeyPatch, capabilit
     """A GPU that only emulates bfloat16 is refused by its name, with exit code 5."""
     pretend(monkeypatch, capability, "Tesla of old")
     with pytest.raises(DeviceError, match="bf16 is not native on Tesla of old") as caught:
-        choose_dtype("bf16", GPU)
+        choose_dtype("bf16", GPU, of_run=True)
 
     assert caught.value.exit_code == 5
     assert caught.value.hint == "--precision auto, or with camox resume --set train.precision=auto"
@@ -58,14 +58,17 @@ def test_cpu_computes_in_float32(precision: str) -> None:
     assert choose_dtype(precision, CPU) is None
 
 
-@pytest.mark.parametrize("precision", ["fp16", "bf16"])
-def test_cpu_refuses_half_precision(precision: str) -> None:
-    """Half precision asked for on the CPU is an error with exit code 5, not float32 without a word."""
+@pytest.mark.parametrize(("precision", "instead"), [("fp16", "fp32"), ("bf16", "auto")])
+def test_cpu_refuses_half_precision(precision: str, instead: str) -> None:
+    """Half precision asked for on the CPU is an error with exit code 5, not float32 without a word.
+
+    Predictions are not resumed.
+    """
     with pytest.raises(DeviceError, match=f"precision {precision} .* the CPU") as caught:
         choose_dtype(precision, CPU)
 
     assert caught.value.exit_code == 5
-    assert "--precision" in caught.value.hint
+    assert caught.value.hint == f"--precision {instead}"
 
 
 @pytest.mark.parametrize(("dtype", "scales"), [(torch.float16, True), (torch.bfloat16, False), (None, False)])
