@@ -136,24 +136,24 @@ def ending_at_once() -> Iterator[None]:
     """Exit a worker without taking Python and torch down, a failed one as soon as it has reported the error.
 
     A regular exit shuts down the process group, which under NCCL waits for the other ranks: for minutes if they wait in
-    another collective, until a watchdog aborts one of them and its exit code hides the first. It also destroys what
-    threads of torch may still use, which can abort a worker that has succeeded. So a worker that has succeeded ends as
-    `multiprocessing` ends its processes, after its threads and exit handlers.
+    another collective, until a watchdog aborts one of them and its exit code hides the first. A worker that had
+    succeeded was also seen to abort as it ended. So one that has succeeded ends as `multiprocessing` ends its
+    processes, after its threads and exit handlers.
 
     Processes that are not workers exit as usual.
     """
+    if not is_worker():
+        yield
+        return
     code: Any = 0
     try:
         yield
-    except BaseException as error:
-        if not is_worker():
-            raise
-        code = (error.code or 0) if isinstance(error, SystemExit) else 1
-        if not isinstance(error, SystemExit):
-            with suppress(OSError, ValueError):
-                traceback.print_exc()
-    if not is_worker():
-        return
+    except SystemExit as error:
+        code = error.code or 0
+    except BaseException:
+        code = 1
+        with suppress(OSError, ValueError):
+            traceback.print_exc()
     if code == 0:
         threading._shutdown()  # type: ignore[attr-defined]
         atexit._run_exitfuncs()

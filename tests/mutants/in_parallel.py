@@ -219,6 +219,13 @@ _MEMORY = [
         "",
         "unit/engine/test_run.py::test_memory_and_kernels_are_kept_on_the_cpu",
     ),
+    Mutant("parallel/onednn.py", '"8192"', '"1024"', "behaviour/parallel/test_onednn.py::test_shapes_of_a_run"),
+    Mutant(
+        "parallel/onednn.py",
+        "if _FORMER_NAME not in os.environ:",
+        "if True:",
+        "behaviour/parallel/test_onednn.py::test_the_users_number",
+    ),
 ]
 
 _DEVICES = [
@@ -301,7 +308,7 @@ _WORKERS = [
             "behaviour/parallel/test_world.py::test_a_rank_that_succeeds_is_not_taken_down",
         )
         for old, new in (
-            ("(error.code or 0)", "error.code"),
+            ("code = error.code or 0", "code = error.code"),
             ("        threading._shutdown()  # type: ignore[attr-defined]\n", ""),
             ("        atexit._run_exitfuncs()\n", ""),
             ("    if code == 0:\n", "    if code == 0:\n        return\n"),
