@@ -115,7 +115,7 @@ def predict(
     With `out`, a folder, images may also be folders and patterns. Predictions are then written there as by
     `camox predict`, with `threshold`, `overlay` and `overwrite` as its flags, and their paths are returned.
 
-    `tta` is "flip", "scales" or "flip,scales". `img_size` is the input size in pixels per side; as in training if not
+    `tta` is "flip", "scales" or "flip,scales". `img_size` is the input size in pixels per side; as in validation if not
     given. `device`, for a checkpoint, is "auto", "cuda" or "cpu". `precision` is "auto", which is half precision on
     GPUs, "fp32", "fp16" or "bf16". Raises CamoxError; DataError for a bad image.
     """

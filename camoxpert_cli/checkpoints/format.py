@@ -51,8 +51,8 @@ class Progress:
     skipped_steps: Count = 0  # in the current epoch, because gradients overflowed
     epoch_seconds: Amount = 0.0  # spent in the current epoch
     rate: Amount = 0.0  # learning rate of the last step
-    best_iou: float = -1.0
-    best_epoch: Count = 0
+    best_iou: float = -1.0  # below 0 if there are no best weights yet
+    best_epoch: Count = 0  # 0 for the weights that a run with `model.init_from` started with
     target_seconds: Amount | None = None  # into the run when validation IoU reached the target
     history: list[Row] = field(default_factory=list)
 
@@ -60,6 +60,11 @@ class Progress:
     def seconds(self) -> float:
         """Seconds spent in the run, over all its sessions."""
         return sum(row["seconds"] for row in self.history) + self.epoch_seconds
+
+    @property
+    def has_best(self) -> bool:
+        """Whether there are best weights, in `best_model.pth`."""
+        return self.best_iou >= 0
 
 
 class Moments(TypedDict):

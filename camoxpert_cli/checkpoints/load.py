@@ -41,8 +41,8 @@ def load_model(path: str | Path, device: str | torch.device = "cpu", ema: bool |
 
     Calling it on normalized images (B, 3, H, W) returns `logits` (B, 1, H, W), `deep_logits` and `routing`. `ema=True`
     loads the EMA weights, `ema=False` the raw weights, and None, as in every command, the EMA weights if there are
-    any. The network's `img_size` is the image side in pixels that it was trained at, None if the file does not specify
-    it. Raises CheckpointError.
+    any. The network's `img_size` is the image side in pixels that it was validated at, None if the file does not
+    specify it. Raises CheckpointError.
     """
     try:
         file = user_path(path)
@@ -100,15 +100,15 @@ def fitting_weights(
     return weights
 
 
-def trained_size(content: Mapping[str, Any], path: Path) -> int:
-    """Return the image side in pixels at which the network of `content`, read from `path`, was trained.
+def validated_size(content: Mapping[str, Any], path: Path) -> int:
+    """Return the image side in pixels at which the network of `content`, read from `path`, was validated.
 
     Raises CheckpointError if the file does not specify it.
     """
     size = said_size(content)
     if size is None:
         raise CheckpointError(
-            f"{path} does not specify the image size it was trained at, from {SMALLEST_SIDE} to {LARGEST_SIDE} pixels",
+            f"{path} does not specify the image size of its validation, from {SMALLEST_SIDE} to {LARGEST_SIDE} pixels",
             "pass it with --img-size",
         )
     return size

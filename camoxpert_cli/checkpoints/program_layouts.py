@@ -90,13 +90,17 @@ def said_architecture(content: Mapping[str, Any]) -> tuple[str, int] | None:
 
 
 def said_size(content: Mapping[str, Any]) -> int | None:
-    """Return the image side in pixels used in training if the file specifies it in a known place, else None."""
+    """Return the image side in pixels that the network was validated at if the file specifies it, else None.
+
+    That is `data.eval_img_size` or, without it, the size used in training.
+    """
     config = content.get("config")
     settings = config.get("data") if isinstance(config, Mapping) else None
     for said in (settings, content.get("args"), content.get("metadata")):
-        size = _whole_number(said.get("img_size")) if isinstance(said, Mapping) else 0
-        if SMALLEST_SIDE <= size <= LARGEST_SIDE:
-            return size
+        for name in ("eval_img_size", "img_size"):
+            size = _whole_number(said.get(name)) if isinstance(said, Mapping) else 0
+            if SMALLEST_SIDE <= size <= LARGEST_SIDE:
+                return size
     return None
 
 

@@ -140,15 +140,16 @@ def _facts(content: Any) -> dict[str, Any]:
     if progress is not None and (epoch is None or samples is None):
         raise ValueError("it does not say how far the run got")
     best = (scores or {}) if progress is None else {"epoch": progress["best_epoch"], "iou": progress["best_iou"]}
-    best_epoch = _count(best.get("epoch"))
+    best_epoch, best_iou = _count(best.get("epoch")), _amount(best.get("iou"))
+    has_best = best_epoch is not None and best_iou >= 0
     config = content.get("config")
     return {
         "epoch": epoch,
         "samples": samples,
         "epoch_seconds": 0.0 if progress is None else max(0.0, _amount(progress.get("epoch_seconds"))),
         "history": rows_of((content if progress is None else progress).get("history")),
-        "best_epoch": best_epoch or None,
-        "best_iou": _amount(best.get("iou")) if best_epoch else None,
+        "best_epoch": best_epoch if has_best else None,
+        "best_iou": best_iou if has_best else None,
         "backbone_stages": 0 if training is None else _count(training.get("backbone_stages")) or 0,
         "config": config if isinstance(config, dict) else None,
     }

@@ -143,7 +143,7 @@ NetworkSide: TypeAlias = Annotated[
         min=SMALLEST_SIDE,
         max=LARGEST_SIDE,
         metavar="N",
-        help="Input size in pixels per side; as in training if not given.",
+        help="Input size in pixels per side; as in validation if not given.",
     ),
 ]
 Views: TypeAlias = Annotated[

@@ -62,7 +62,8 @@ def _lines(run: RunStatus, now: float) -> list[tuple[str, str]]:
     if run.last_activity is not None:
         lines.append(("Last activity", ago(run.last_activity)))
     if run.best_iou is not None:
-        lines.append(("Best", f"validation IoU {run.best_iou:.4f}, epoch {run.best_epoch}"))
+        where = f"epoch {run.best_epoch}" if run.best_epoch else "the weights it started with"
+        lines.append(("Best", f"validation IoU {run.best_iou:.4f}, {where}"))
     lines.append(("Training time", format_duration(run.seconds)))
     if not run.complete:
         left = run.remaining

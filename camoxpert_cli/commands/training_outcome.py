@@ -70,7 +70,9 @@ def _print_summary(outcome: Outcome, results: Mapping[str, Any]) -> None:
     console.result(console.table(["", "images", *_SHOWN], rows))
     console.say()
     if folder.best.exists():
-        console.say(f"Best weights     {folder.best}, epoch {results['epoch']} of {outcome.epochs}")
+        epoch = results["epoch"]
+        where = f"epoch {epoch} of {outcome.epochs}" if epoch else "those it started with: no epoch was better"
+        console.say(f"Best weights     {folder.best}, {where}")
     if folder.report.exists():
         console.say(f"Report           {folder.report}")
     target, speed = results["target_iou"], ""

@@ -26,6 +26,7 @@ _NO_EFFECT = {
     "data.cache",
     "data.num_workers",
     "model.backbone_weights",
+    "model.init_from",
     "train.fit",  # its epochs were chosen when the run was started
     "run.target_iou",
     "run.max_restarts",

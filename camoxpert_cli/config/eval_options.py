@@ -27,7 +27,7 @@ class TestData:
 
 @dataclass(frozen=True)
 class Inference:
-    """How predictions are made. `img_size` None: as in training. `weights` None: EMA if the checkpoint has them."""
+    """How predictions are made. `img_size` None: as in validation. `weights` None: EMA if the checkpoint has them."""
 
     img_size: int | None = None
     batch_size: int = 8

@@ -177,6 +177,11 @@ def _impossible_combinations(config: Config, origins: Mapping[str, str]) -> list
     for key, rate in rates.items():
         if rate is not None and rate < train.min_lr and train.scheduler != "none":
             problems.append(f"{said('train.min_lr')}, expected at most the learning rate it decays from: {said(key)}")
+    problems += [
+        f"{said(key)}, expected null when {said('model.init_from')}, which has the weights"
+        for key in ("model.backbone_weights", "run.resume_from")
+        if model.init_from is not None and SETTINGS[key].of(config) is not None
+    ]
     if model.backbone_weights is not None and not model.pretrained:
         problems.append(f"{said('model.backbone_weights')}, expected null when {said('model.pretrained')}")
     for images, masks in (("images", "masks"), ("val_images", "val_masks")):

@@ -62,6 +62,12 @@ class ModelConfig:
     backbone_weights: str | None = setting(
         None, "file with backbone weights (.pth or .safetensors); nothing is downloaded", stands_for="FILE"
     )
+    init_from: str | None = setting(
+        None,
+        "checkpoint whose weights (EMA if there are any) a new run starts with, such as best_model.pth of another run; "
+        "schedule, data and everything else are the new run's own",
+        stands_for="FILE",
+    )
     deep_supervision: bool = setting(True, "also train the three side outputs of the decoder", original="off")
     gradient_checkpointing: bool = setting(False, "recompute activations in the backward pass to save memory")
 
@@ -87,6 +93,13 @@ class DataConfig:
         stands_for="DIR",
     )
     img_size: int = setting(320, "resize images to N x N pixels", low=SMALLEST_SIDE, high=LARGEST_SIDE, original="384")
+    eval_img_size: int | None = setting(
+        None,
+        "size in validation, scoring and prediction, --img-size if not given; a network often scores better on larger "
+        "images than it was trained on",
+        low=SMALLEST_SIDE,
+        high=LARGEST_SIDE,
+    )
     val_fraction: float = setting(
         0.1,
         "fraction of the training images held out for validation if no validation images are given",
@@ -101,6 +114,11 @@ class DataConfig:
         original="4",
     )
     generated_images: int = setting(0, "generate this many training images if no dataset is given", low=0)
+
+    @property
+    def scored_size(self) -> int:
+        """Return the side in pixels of the images that are validated and scored."""
+        return self.img_size if self.eval_img_size is None else self.eval_img_size
 
 
 @dataclass(frozen=True)

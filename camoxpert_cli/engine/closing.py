@@ -70,7 +70,7 @@ def score_best(run: Run) -> Evaluation | Stop:
         sets.append(scored)
     epoch = run.state.progress.best_epoch
     about = {"checkpoint": best.name, "epoch": epoch}
-    show = partial(show_image, network, pairs, run.config.data.img_size, run.device, run.dtype, NO_TTA)
+    show = partial(show_image, network, pairs, run.config.data.scored_size, run.device, run.dtype, NO_TTA)
     return Evaluation(f"{run.folder.path.name}, epoch {epoch}", about, sets, show)
 
 

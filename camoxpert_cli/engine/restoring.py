@@ -52,7 +52,7 @@ def restore(run: Run, checkpoint: Checkpoint) -> None:
     if run.world.is_main:
         _check_best(run, path)
     run.state.progress = run.world.broadcast(run.state.progress)
-    if run.state.progress.epoch >= run.config.train.epochs and run.state.progress.best_epoch == 0:
+    if run.state.progress.epoch >= run.config.train.epochs and not run.state.progress.has_best:
         raise UsageError(
             f"{path} has {console.counted(run.state.progress.epoch, 'epoch')} complete, as many as these settings ask "
             "for, and its folder contains no best weights of this run, so there is nothing to train or score",
@@ -146,8 +146,8 @@ def _forget_best(run: Run, checkpoint: Checkpoint) -> None:
     """Discard the best score so far if it cannot be compared with scores to come."""
     progress, size, path = run.state.progress, said_size(checkpoint.content), checkpoint.path
     own = checkpoint.own
-    if size is not None and size != run.config.data.img_size:
-        own_size = run.config.data.img_size
+    own_size = run.config.data.scored_size
+    if size is not None and size != own_size:
         reason = (
             f"the scores in {path} were measured at {size} x {size} pixels, "
             f"but this run scores at {own_size} x {own_size}"
@@ -156,7 +156,7 @@ def _forget_best(run: Run, checkpoint: Checkpoint) -> None:
         reason = f"{path} does not record which validation images its scores were measured on"
     else:
         return
-    if progress.best_epoch:
+    if progress.has_best:
         console.warn(f"{reason}; the best weights are chosen only from the epochs that follow")
         progress.best_iou, progress.best_epoch = -1.0, 0
 
@@ -186,7 +186,7 @@ def copy_best(run: Run, path: Path) -> None:
     If that fails, they are forgotten, with a warning. Every rank must call this.
     """
     best = run.folder.best
-    if run.world.is_main and run.state.progress.best_epoch > 0 and not best.exists():
+    if run.world.is_main and run.state.progress.has_best and not best.exists():
         try:
             with atomic.replacing(best) as temporary:
                 shutil.copyfile(path.parent / best.name, temporary)
@@ -198,20 +198,20 @@ def copy_best(run: Run, path: Path) -> None:
 def _check_best(run: Run, path: Path) -> None:
     """Forget the best score unless its weights are in the run folder or next to `path`."""
     progress, best, source = run.state.progress, run.folder.best, path.parent / run.folder.best.name
-    if progress.best_epoch == 0 and not best.exists():
+    if not progress.has_best and not best.exists():
         return
     try:
         there = best if best.exists() else source
         own = Checkpoint(there, read_checkpoint(there)).own
         if own is None and there == best:
             run.folder.refuse_foreign(best)
-        if progress.best_epoch == 0:
+        if not progress.has_best:
             return
         scores = (own and own.scores) or {}
         if (scores.get("epoch"), scores.get("iou")) != (progress.best_epoch, progress.best_iou):
             raise CheckpointError(f"{best} does not contain this run's best weights, of epoch {progress.best_epoch}")
     except (CheckpointError, OSError) as error:
-        if progress.best_epoch > 0:  # otherwise it was damaged before this run had best weights
+        if progress.has_best:  # otherwise it was damaged before this run had best weights
             _forget(run, error)
 
 

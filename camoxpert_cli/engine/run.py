@@ -10,6 +10,7 @@ import torch
 
 from camoxpert_cli import console
 from camoxpert_cli.checkpoints.format import Checkpoint, Progress, StartContent, checkpoint_bytes, read_checkpoint
+from camoxpert_cli.checkpoints.init_from import initial_weights
 from camoxpert_cli.checkpoints.load import load_weights
 from camoxpert_cli.checkpoints.newest import find_checkpoint
 from camoxpert_cli.checkpoints.program_layouts import CAMOX, layout_of
@@ -238,9 +239,16 @@ def enter_phase(run: Run, phase: Phase) -> None:
 
 
 def _initial_network(config: Config, checkpoint: Checkpoint | None) -> CamoXpert:
-    network = build_network(config.model, config.train.seed, weights_follow=checkpoint is not None)
     if checkpoint is not None:
+        network = build_network(config.model, config.train.seed, weights_follow=True)
         load_weights(network, checkpoint.content, checkpoint.path)
+        return network
+    initial = None if config.model.init_from is None else initial_weights(config.model)
+    network = build_network(
+        config.model, config.train.seed, weights_follow=initial is not None and initial.has_backbone
+    )
+    if initial is not None:
+        initial.load(network)
     return network
 
 

@@ -97,6 +97,15 @@ class Saver:
         self._require_folder(save.content)
         self._conclude(self._write(save, started))
 
+    def save_start(self, scores: dict[str, float], best_before: Best) -> None:
+        """Write the weights that the run starts with, and their scores, to `best_model.pth`, then `last.pth`."""
+        if not self._world.is_main:
+            return
+        self.wait()
+        started, save = self._now(), self._save(best_before)
+        self._require_folder(with_best(save.content, best_before))
+        self._conclude(self._write(replace(save, content=replace(save.content, scores=scores)), started))
+
     def save_behind(self, best_before: Best | None = None) -> None:
         """Copy the state and return; it is written as `save_last` does while training continues.
 

@@ -41,11 +41,15 @@ def report_step(run: Run, phase: Phase, number: int, losses: LossValues, wait: f
 def epoch_line(run: Run, loss: float, scores: Scores, seconds: float, *, better: bool) -> str:
     """Format the line of a completed epoch, at most 80 columns."""
     time_taken = f"{seconds:.1f} s" if seconds < 100 else roughly(seconds)
-    measured = "  ".join(f"{each.label} {scores.measures[each.name]:.4f}" for each in EACH_EPOCH if each.epoch_line)
     return (
-        f"Epoch {run.state.progress.epoch}/{run.config.train.epochs}  loss {_short(loss)}  {measured}  "
+        f"Epoch {run.state.progress.epoch}/{run.config.train.epochs}  loss {_short(loss)}  {format_scores(scores)}  "
         f"{time_taken}  data wait {run.reporter.data_wait:.0%}{'  best' if better else ''}"
     )
+
+
+def format_scores(scores: Scores) -> str:
+    """Format the measures of a validation."""
+    return "  ".join(f"{each.label} {scores.measures[each.name]:.4f}" for each in EACH_EPOCH if each.epoch_line)
 
 
 def tell_forecast(run: Run, phase: Phase) -> None:

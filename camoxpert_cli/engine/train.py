@@ -29,7 +29,7 @@ from camoxpert_cli.engine.plan import Plan
 from camoxpert_cli.engine.restoring import copy_best, report_changes, restore
 from camoxpert_cli.engine.run import Run, enter_phase, prepare, renewed
 from camoxpert_cli.engine.stages import Phase
-from camoxpert_cli.engine.status import epoch_line, memory_bytes, report_step, tell_forecast
+from camoxpert_cli.engine.status import epoch_line, format_scores, memory_bytes, report_step, tell_forecast
 from camoxpert_cli.engine.stopping import Stop
 from camoxpert_cli.engine.training_steps import TrainedStep, training_steps
 from camoxpert_cli.engine.validation import validate
@@ -67,10 +67,10 @@ def carry_out(run: Run, plan: Plan, checkpoint: Checkpoint | None) -> Outcome:
         make_resumable(run, plan, checkpoint)
         if plan.choice is not None:
             run.folder.write_strategy(plan.choice.to_text())
-        stop = train_epochs(run)
+        stop = score_start(run) or train_epochs(run)
         if stop is not None:
             return end_early(run, stop)
-        if run.state.progress.best_epoch == 0:
+        if not run.state.progress.has_best:
             raise TrainingError(
                 f"all epochs are complete, but no weights could be saved in {run.folder.path}",
                 f"free some space, then {run.folder.resume_command}" if run.folder.last.exists() else "free some space",
@@ -115,6 +115,26 @@ def make_resumable(run: Run, plan: Plan, checkpoint: Checkpoint | None) -> None:
         run.saver.save_last()
     if checkpoint is not None:
         copy_best(run, checkpoint.path)
+
+
+def score_start(run: Run) -> Stop | None:
+    """Score and save the weights of `model.init_from` before a run's first step: the best until an epoch beats them.
+
+    Returns why the run stops instead, if it does.
+    """
+    progress = run.state.progress
+    if run.config.model.init_from is None or progress.has_best or progress.history or progress.samples:
+        return None
+    scores = validate(run)
+    if isinstance(scores, Stop):
+        return scores
+    run.reporter.record("epoch", epoch=0, **scores.measures)
+    best_before = Best(progress.best_iou, progress.best_epoch)
+    progress.best_iou, progress.best_epoch = scores.iou, 0
+    run.saver.save_start({"epoch": 0, **scores.measures}, best_before)
+    run.saver.settle()
+    console.say(f"Start  {format_scores(scores)}  best until an epoch is better")
+    return None
 
 
 def train_epochs(run: Run) -> Stop | None:

@@ -17,7 +17,7 @@ Write: TypeAlias = Callable[[Path, CheckpointContent, Path | None], None]
 
 
 class Best(NamedTuple):
-    """Validation IoU and epoch of the best weights so far; epoch 0 for none."""
+    """Validation IoU and epoch of the best weights so far; IoU -1 for none."""
 
     iou: float
     epoch: int

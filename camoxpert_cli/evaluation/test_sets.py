@@ -13,7 +13,7 @@ import torch
 
 from camoxpert_cli import console
 from camoxpert_cli.checkpoints.format import read_checkpoint
-from camoxpert_cli.checkpoints.load import network_of, trained_size, uses_ema
+from camoxpert_cli.checkpoints.load import network_of, uses_ema, validated_size
 from camoxpert_cli.config.eval_options import Inference, Protocol, TestData
 from camoxpert_cli.config.parse import Tta
 from camoxpert_cli.data.cores import auto_workers, cores_each
@@ -63,7 +63,7 @@ def evaluate_checkpoint(
         digest = file_digest(checkpoint) if destination.writes and world.is_main else ""
         content = read_checkpoint(checkpoint)
         is_ema = uses_ema(content, checkpoint, inference.weights)
-        size = inference.img_size or trained_size(content, checkpoint)
+        size = inference.img_size or validated_size(content, checkpoint)
         pairs = find_tests(data)
         about = _description(checkpoint, is_ema, size, inference, protocol)
         plan = _shared_plan(

@@ -11,7 +11,7 @@ from typing import Any
 
 from camoxpert_cli import __version__, atomic, console
 from camoxpert_cli.checkpoints.format import is_own_file, read_checkpoint, write_safetensors
-from camoxpert_cli.checkpoints.load import network_of, trained_size, uses_ema
+from camoxpert_cli.checkpoints.load import network_of, uses_ema, validated_size
 from camoxpert_cli.config.eval_options import Weights
 from camoxpert_cli.errors import UsageError
 from camoxpert_cli.inference.onnx import is_own_onnx, require_onnx, write_onnx
@@ -42,8 +42,8 @@ def export(
 ) -> Exported:
     """Write the network in `checkpoint` to `target`, a file name that ends in .onnx or .safetensors.
 
-    Uses the EMA weights if there are any, unless `weights` selects others, and the size used in training if `img_size`
-    is None. Raises UsageError for a target that must not be written or missing packages, CheckpointError for a
+    Uses the EMA weights if there are any, unless `weights` selects others, and the size of validation if `img_size` is
+    None. Raises UsageError for a target that must not be written or missing packages, CheckpointError for a
     checkpoint that cannot be read or does not contain the requested weights.
     """
     _check_target(checkpoint, target, overwrite)
@@ -52,7 +52,7 @@ def export(
     atomic.sweep(target)
     content = read_checkpoint(checkpoint)
     is_ema = uses_ema(content, checkpoint, weights)
-    size = img_size or trained_size(content, checkpoint)
+    size = img_size or validated_size(content, checkpoint)
     network = network_of(content, checkpoint, is_ema)
     is_ema = is_ema or _described(content).get("weights") == "ema"  # an exported file contains no other weights
     description = _description(network, size, checkpoint, "ema" if is_ema else "model")

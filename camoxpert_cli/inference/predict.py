@@ -17,7 +17,7 @@ from torch import Tensor
 
 from camoxpert_cli import atomic, console
 from camoxpert_cli.checkpoints.format import read_checkpoint
-from camoxpert_cli.checkpoints.load import network_of, trained_size
+from camoxpert_cli.checkpoints.load import network_of, validated_size
 from camoxpert_cli.config.eval_options import Precision
 from camoxpert_cli.config.parse import NO_TTA, Tta
 from camoxpert_cli.data.image_paths import find_images
@@ -121,7 +121,7 @@ def predict(
 def ready_network(source: Path | CamoXpert, device: str | None, img_size: int | None) -> tuple[CamoXpert, int]:
     """Return the network of a checkpoint, or the given network, and its square input size in pixels.
 
-    Uses the EMA weights if the checkpoint has any, and the size used in training if `img_size` is None. `device` is
+    Uses the EMA weights if the checkpoint has any, and the size used in validation if `img_size` is None. `device` is
     only for checkpoints (None: `auto`); a network stays on its device. Raises CheckpointError, DeviceError, and
     UsageError for a network in training mode, of unknown size or together with a `device`.
     """
@@ -129,7 +129,7 @@ def ready_network(source: Path | CamoXpert, device: str | None, img_size: int | 
         where = choose_device(device or "auto")
         content = read_checkpoint(source)
         network = network_of(content, source).to(where)
-        return network, img_size or trained_size(content, source)
+        return network, img_size or validated_size(content, source)
     if device is not None:
         raise UsageError(
             f"device is {device!r}, but a network stays on its device",

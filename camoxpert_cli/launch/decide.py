@@ -8,6 +8,7 @@ from pathlib import Path
 
 from camoxpert_cli import console
 from camoxpert_cli.checkpoints.format import Checkpoint, read_checkpoint
+from camoxpert_cli.checkpoints.init_from import with_architecture
 from camoxpert_cli.config.diff import keep_preset_batches
 from camoxpert_cli.config.lr_scaling import lr_scaling_warning
 from camoxpert_cli.config.parse import parse_duration, parse_sessions
@@ -33,12 +34,15 @@ def decide(resolved: Resolved, checkpoint: Checkpoint | None = None, began: floa
     """
     run = resolved.config.run
     as_given = None if checkpoint is not None else to_mapping(given(resolved.config))
+    if checkpoint is None and resolved.config.model.init_from is not None:
+        resolved = with_architecture(resolved)
     source = checkpoint.path if checkpoint is not None else None if run.resume_from is None else Path(run.resume_from)
     folder = Path(run.checkpoint_dir) if run.checkpoint_dir else default_path(name_for(resolved, checkpoint))
     if checkpoint is None and source is not None and source.is_dir():
         read_checkpoint(source)  # raises: a run folder is for camox resume
     data = resolved.config.data
-    inputs = [resolved.preset, *data.dataset_path, *data.images, *data.masks, resolved.config.model.backbone_weights]
+    model = resolved.config.model
+    inputs = [resolved.preset, *data.dataset_path, *data.images, *data.masks, model.backbone_weights, model.init_from]
     RunFolder(folder).refuse_other_run(source, [each for each in inputs if each])
     time_limit, session_limit = (
         None if text is None else parse_duration(text) for text in (run.time_limit, run.session_limit)

@@ -43,7 +43,7 @@ class CamoXpert(nn.Module):
     weights are trained: those of small batches are worse (an ImageNet backbone lost 0.02 validation IoU with them).
     """
 
-    # Image side it was trained at, if it was loaded from a checkpoint that specifies it.
+    # Image side it was validated at, if it was loaded from a checkpoint that specifies it.
     img_size: int | None = None
 
     def __init__(

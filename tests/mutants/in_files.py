@@ -363,8 +363,8 @@ MUTANTS = [
     ),
     Mutant(
         "inference/predict.py",
-        "return network, img_size or trained_size(content, source)",
-        "return network, trained_size(content, source)",
+        "return network, img_size or validated_size(content, source)",
+        "return network, validated_size(content, source)",
         "behaviour/commands/test_predict.py::test_size",
     ),
     Mutant(
@@ -419,8 +419,8 @@ MUTANTS = [
     ),
     Mutant(
         "evaluation/test_sets.py",
-        "size = inference.img_size or trained_size(content, checkpoint)",
-        "size = trained_size(content, checkpoint)",
+        "size = inference.img_size or validated_size(content, checkpoint)",
+        "size = validated_size(content, checkpoint)",
         f"{_EVAL}::test_weights_and_size",
     ),
     Mutant(

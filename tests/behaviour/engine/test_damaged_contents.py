@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from camoxpert_cli.checkpoints.format import Checkpoint, read_checkpoint
-from camoxpert_cli.checkpoints.load import fitting_weights, load_weights, trained_size, uses_ema
+from camoxpert_cli.checkpoints.load import fitting_weights, load_weights, uses_ema, validated_size
 from camoxpert_cli.checkpoints.program_layouts import architecture_of, outline
 from camoxpert_cli.checkpoints.saved_settings import saved_settings
 from camoxpert_cli.config.resolve import from_mapping
@@ -99,7 +99,7 @@ def go_on(run: Run, checkpoint: Checkpoint) -> None:
     if architecture is not None:
         fitting_weights(outline(*architecture), content, path, uses_ema(content, path, None), tells=False)
     from_mapping(*saved_settings(checkpoint))
-    trained_size(content, path)
+    validated_size(content, path)
     load_weights(run.state.network, content, path)
     check_images(checkpoint, run.data, run.folder)
     restore(run, checkpoint)
@@ -181,7 +181,11 @@ def test_anything_anywhere(run: Run, saved: Checkpoint, entries: list[Keys], dat
         said = error.message + error.details
         # "training" alone is a word of other sentences, too.
         named = any(str(key) in said for key in keys[keys[0] == "training" :]) or "checkpoint: training" in said
-        others = ("trained at, from 64", "was trained on different images", "contains weights but no settings")
+        others = (
+            "image size of its validation, from 64",
+            "was trained on different images",
+            "contains weights but no settings",
+        )
         assert named or any(each in said for each in others)
     else:
         assert run.state.progress.epoch == 2

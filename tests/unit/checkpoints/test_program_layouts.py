@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from camoxpert_cli.checkpoints.format import read_checkpoint
-from camoxpert_cli.checkpoints.load import load_model, trained_size, uses_ema
+from camoxpert_cli.checkpoints.load import load_model, uses_ema, validated_size
 from camoxpert_cli.checkpoints.program_layouts import (
     architecture_of,
     ema_in,
@@ -121,6 +121,8 @@ def test_where_the_size_is_said() -> None:
     assert said_size({"config": {"data": {"img_size": 352}}, "args": {"img_size": 96}}) == 352
     assert said_size({"config": {"data": {"img_size": None}}, "args": {"img_size": 96}}) == 96
     assert said_size({"metadata": {"img_size": "64"}}) == 64
+    assert said_size({"config": {"data": {"img_size": 352, "eval_img_size": 448}}}) == 448
+    assert said_size({"config": {"data": {"img_size": 352, "eval_img_size": None}}}) == 352
 
 
 @pytest.mark.parametrize(
@@ -141,7 +143,7 @@ def test_where_the_size_is_said() -> None:
 def test_unknown_size(content: dict[str, Any], size: Any) -> None:
     """A checkpoint that does not say its size, or says what is none, asks for `--img-size`."""
     with pytest.raises(CheckpointError, match=r"last\.pth does not specify the image size") as caught:
-        trained_size({**content, "config": {"data": {"img_size": size}}}, Path("last.pth"))
+        validated_size({**content, "config": {"data": {"img_size": size}}}, Path("last.pth"))
 
     assert "--img-size" in caught.value.hint
 
