@@ -79,7 +79,8 @@ class Feed:
     @cached_property
     def validation(self) -> ImageLoader[ScoringBatch]:
         """Loader of the held-out images."""
-        return self._scoring(self._data.validation, self._cache)
+        data = self._config.data
+        return self._scoring(self._data.validation, self._cache if data.scored_size == data.img_size else None)
 
     def test(self, pairs: Sequence[Pair]) -> ImageLoader[ScoringBatch]:
         """Return a loader of images and masks in the order of `pairs`, read from their files."""
@@ -87,7 +88,7 @@ class Feed:
 
     def _scoring(self, pairs: Sequence[Pair], cache: ImageCache | None) -> ImageLoader[ScoringBatch]:
         return scoring_loader(
-            ScoringImages(pairs, self._config.data.img_size, cache),
+            ScoringImages(pairs, self._config.data.scored_size, cache),
             self._config.train.batch_size,
             self.workers,
             self._pin_memory,

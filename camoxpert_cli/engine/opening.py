@@ -74,6 +74,8 @@ def _images(run: Run) -> list[tuple[str, str]]:
     workers = console.counted(run.feed.workers, "loader worker")
     if run.world.size > 1:
         workers += " per process"
+    size, scored = run.config.data.img_size, run.config.data.scored_size
+    sizes = f"{size} x {size} pixels" + (f", validated at {scored} x {scored}" if scored != size else "")
     if run.feed.workers == 0:
         workers = "loaded in the training process"
     return [
@@ -82,7 +84,7 @@ def _images(run: Run) -> list[tuple[str, str]]:
             f"{len(data.train)} for training, {len(data.validation)}{'' if data.own_validation else ' held out'} "
             "for validation",
         ),
-        ("", f"{run.config.data.img_size} x {run.config.data.img_size} pixels, {workers}"),
+        ("", f"{sizes}, {workers}"),
         *([("Test sets", tests)] if tests else []),
     ]
 
