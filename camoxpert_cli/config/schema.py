@@ -106,6 +106,13 @@ class DataConfig:
         low=0.001,
         high=0.9,
     )
+    min_epoch_images: int = setting(
+        1,
+        "an epoch goes over a small training set several times, until it has this many images; each time, they are "
+        "augmented differently",
+        low=1,
+        high=MOST_COUNTED,
+    )
     num_workers: int | Literal["auto"] = setting(
         "auto",
         "number of data-loading workers; auto derives it from the CPU cores available to this process",

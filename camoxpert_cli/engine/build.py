@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import shlex
 import shutil
 from collections.abc import Sequence
@@ -36,8 +37,9 @@ GENERATED_VALIDATION = 60  # images
 class RunData:
     """The images that a run trains on, validates on and is scored on at the end.
 
-    `all_training` is `train` and `validation` together, in an order that does not depend on the seed. With
-    `own_validation` the validation images were given separately; otherwise they were held out of the training images.
+    `all_training` is the training and validation images together, in an order that does not depend on the seed.
+    `train` lists what an epoch goes over: each training image `repeats` times. With `own_validation` the validation
+    images were given separately; otherwise they were held out of the training images.
     """
 
     all_training: tuple[Pair, ...]
@@ -46,6 +48,7 @@ class RunData:
     tests: dict[str, tuple[Pair, ...]]
     generated: bool
     own_validation: bool = False
+    repeats: int = 1
 
     @cached_property
     def digest(self) -> str:
@@ -110,13 +113,15 @@ def _find(data: DataConfig, seed: int, folder: RunFolder, world: World) -> RunDa
     look_at_training(found.train + found.validation)
     for name, pairs in found.tests.items():
         look_at_test_set(name, pairs)
+    repeats = math.ceil(data.min_epoch_images / len(train))
     return RunData(
         found.train + found.validation,
-        list(train),
+        [*train] * repeats,
         list(validation),
         dict(found.tests),
         generated=False,
         own_validation=bool(found.validation),
+        repeats=repeats,
     )
 
 

@@ -76,13 +76,15 @@ def _images(run: Run) -> list[tuple[str, str]]:
         workers += " per process"
     size, scored = run.config.data.img_size, run.config.data.scored_size
     sizes = f"{size} x {size} pixels" + (f", validated at {scored} x {scored}" if scored != size else "")
+    training = len(data.train) // data.repeats
+    held_out = "" if data.own_validation else " held out"
+    repeated = f" ({data.repeats} times per epoch)" if data.repeats > 1 else ""
     if run.feed.workers == 0:
         workers = "loaded in the training process"
     return [
         (
             "Images",
-            f"{len(data.train)} for training, {len(data.validation)}{'' if data.own_validation else ' held out'} "
-            "for validation",
+            f"{training} for training{repeated}, {len(data.validation)}{held_out} for validation",
         ),
         ("", f"{sizes}, {workers}"),
         *([("Test sets", tests)] if tests else []),

@@ -77,7 +77,13 @@ MEANT: dict[str, dict[str, Any]] = {
     # Whatever is drawn or learned otherwise.
     "another run": {
         **{"model.backbone": "resnet18", "model.num_experts": 3, "model.pretrained": False},
-        **{"model.deep_supervision": False, "data.img_size": 352, "data.eval_img_size": 352, "data.val_fraction": 0.2},
+        **{
+            "model.deep_supervision": False,
+            "data.img_size": 352,
+            "data.eval_img_size": 352,
+            "data.min_epoch_images": 9,
+            "data.val_fraction": 0.2,
+        },
         **{"data.include_noncam": True, "data.generated_images": 9, "train.stage1_epochs": 3, "train.lr": 1e-3},
         **{"train.batch_size": 3, "train.stage2_batch_size": 3, "train.accumulation_steps": 3},
         **{"train.stage2_lr": 1e-3, "train.backbone_lr_factor": 0.5, "train.weight_decay": 0.1},
