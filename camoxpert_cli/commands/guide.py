@@ -19,6 +19,7 @@ TOPICS = (
     "kaggle",
     "kaggle-offline",
     "data",
+    "finetune",
     "several-gpus",
     "several-machines",
     "clusters",
