@@ -8,6 +8,7 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from contextlib import closing, suppress
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeAlias, TypeVar, get_args, overload
 
@@ -33,6 +34,7 @@ from camoxpert_cli.evaluation import output
 from camoxpert_cli.evaluation.results import Evaluation
 from camoxpert_cli.inference import predict as engine
 from camoxpert_cli.inference.outputs import Outputs
+from camoxpert_cli.inference.predictions import device_of
 from camoxpert_cli.launch.evaluate import evaluate as evaluate_checkpoint
 from camoxpert_cli.launch.start import start
 from camoxpert_cli.model.camoxpert import CamoXpert
@@ -57,6 +59,7 @@ def predict(
     images: Image,
     *,
     tta: str | None = None,
+    tiles: int | None = None,
     img_size: int | None = None,
     device: str | None = None,
     precision: Precision = "auto",
@@ -69,6 +72,7 @@ def predict(
     images: list[_P] | tuple[_P, ...],
     *,
     tta: str | None = None,
+    tiles: int | None = None,
     img_size: int | None = None,
     device: str | None = None,
     precision: Precision = "auto",
@@ -85,6 +89,7 @@ def predict(
     overlay: bool = False,
     overwrite: bool = False,
     tta: str | None = None,
+    tiles: int | None = None,
     img_size: int | None = None,
     device: str | None = None,
     precision: Precision = "auto",
@@ -101,6 +106,7 @@ def predict(
     overlay: bool = False,
     overwrite: bool = False,
     tta: str | None = None,
+    tiles: int | None = None,
     img_size: int | None = None,
     device: str | None = None,
     precision: Precision = "auto",
@@ -116,12 +122,14 @@ def predict(
     `camox predict`, with `threshold`, `overlay` and `overwrite` as its flags, and their paths are returned.
 
     `tta` is "flip", "scales" or "flip,scales". `img_size` is the input size in pixels per side; as in validation if not
-    given. `device`, for a checkpoint, is "auto", "cuda" or "cpu". `precision` is "auto", which is half precision on
-    GPUs, "fp32", "fp16" or "bf16". Raises CamoxError; DataError for a bad image.
+    given. An image with a side of more than `tiles` pixels is predicted in overlapping tiles of that side, for objects
+    that are small in a large image. `device`, for a checkpoint, is "auto", "cuda" or "cpu". `precision` is "auto",
+    which is half precision on GPUs, "fp32", "fp16" or "bf16". Raises CamoxError; DataError for a bad image.
     """
     many = isinstance(images, list | tuple)
     asked = [_image(each) for each in (images if isinstance(images, list | tuple) else [images])]
     _within("img_size", img_size, SMALLEST_SIDE, LARGEST_SIDE)
+    _within("tiles", tiles, SMALLEST_SIDE, MOST_COUNTED)
     _one_of("precision", precision, get_args(Precision))
     source = network if isinstance(network, CamoXpert) else _as_path(network)
     views = NO_TTA if tta is None else parse_tta(tta)
@@ -138,6 +146,7 @@ def predict(
             img_size=img_size,
             overwrite=overwrite,
             tta=views,
+            tiles=tiles,
             precision=precision,
         )
     if threshold is not None or overlay or overwrite:
@@ -150,9 +159,13 @@ def predict(
         raise DataError(f"{folder} is a folder, expected an image", f"sorted(Path({str(folder)!r}).glob('*.jpg'))")
     ready, size = engine.ready_network(source, device, img_size)
     found = []
-    dtype = choose_dtype(precision, engine.device_of(ready))
-    mapping = engine.probabilities(ready, asked, size, views, dtype=dtype)
-    with console.progress("Predicting", len(asked)) as advance, closing(mapping):
+    dtype = choose_dtype(precision, device_of(ready))
+    with (
+        console.progress("Predicting", len(asked)) as advance,
+        closing(
+            engine.probabilities(ready, asked, size, views, dtype=dtype, tiles=tiles, tell=partial(advance, 0))
+        ) as mapping,
+    ):
         for probability in mapping:
             if isinstance(probability, DataError):
                 raise probability

@@ -9,7 +9,7 @@ from camoxpert_cli import console
 from camoxpert_cli.commands.imports import without_collecting
 from camoxpert_cli.commands.options import Continue, NetworkPrecision, NetworkSide, Quiet, Views, continues
 from camoxpert_cli.config.parse import NO_TTA, parse_tta
-from camoxpert_cli.config.schema import Device
+from camoxpert_cli.config.schema import MOST_COUNTED, SMALLEST_SIDE, Device
 
 
 def predict(
@@ -27,6 +27,16 @@ def predict(
         bool, typer.Option("--overlay", help="Also write DIR/overlays: images with the object tinted and outlined.")
     ] = False,
     tta: Views = None,
+    tiles: Annotated[
+        int | None,
+        typer.Option(
+            min=SMALLEST_SIDE,
+            max=MOST_COUNTED,
+            metavar="N",
+            help="Predict images with a side of more than N pixels in overlapping tiles of N x N pixels, for objects "
+            "that are small in a large image; N should be at least twice their size.",
+        ),
+    ] = None,
     img_size: NetworkSide = None,
     precision: NetworkPrecision = "auto",
     overwrite: Annotated[
@@ -50,6 +60,8 @@ def predict(
       camox predict runs/first/best_model.pth photos --out masks --threshold 0.5
       camox predict runs/first/best_model.pth photos --out predictions \\
           --overlay --tta flip
+      camox predict runs/first/best_model.pth aerial.tif --out predictions \\
+          --tiles 1024
     """
     views = NO_TTA if tta is None else parse_tta(tta)
     with without_collecting():
@@ -65,6 +77,7 @@ def predict(
         img_size=img_size,
         overwrite=overwrite,
         tta=views,
+        tiles=tiles,
         keep=continues(continue_),
         precision=precision,
     )

@@ -80,6 +80,16 @@ def read_image(
         return _decode_image(path, content, cv2.IMREAD_COLOR, img_size)
 
 
+def read_size(path: Path) -> tuple[int, int]:
+    """Return an image's height and width as stored, from its header if that is supported, see `stated_size`.
+
+    Raises DataError if the file is unreadable.
+    """
+    content = read_bytes(path)
+    height, width = stated_size(content) or decode(path, content, cv2.IMREAD_COLOR).shape[:2]
+    return height, width
+
+
 def read_mask(path: Path, above: int = OBJECT) -> NDArray[np.uint8]:
     """Read a mask as uint8 (H, W) of 0 and 1: 1 where its level, see `levels.levels_of`, exceeds `above`.
 

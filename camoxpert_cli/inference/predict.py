@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import itertools
 import threading
-from collections.abc import Collection, Generator, Iterator, Sequence
+from collections.abc import Callable, Collection, Generator, Sequence
 from contextlib import closing, suppress
 from functools import partial
 from pathlib import Path
-from typing import TypeAlias, TypeVar
+from typing import TypeAlias
 
 import numpy as np
 import torch
@@ -21,27 +21,23 @@ from camoxpert_cli.checkpoints.load import network_of, validated_size
 from camoxpert_cli.config.eval_options import Precision
 from camoxpert_cli.config.parse import NO_TTA, Tta
 from camoxpert_cli.data.image_paths import find_images
-from camoxpert_cli.data.reading import read_image, within_memory
-from camoxpert_cli.data.resizing import resize_image
+from camoxpert_cli.data.reading import read_image, read_size, within_memory
 from camoxpert_cli.data.threads import in_threads
 from camoxpert_cli.data.writing import NO_NOTE, is_own_image
 from camoxpert_cli.errors import DataError, UsageError
+from camoxpert_cli.inference.batches import batches, to_compute
 from camoxpert_cli.inference.outputs import OUT_HINT, Outputs
-from camoxpert_cli.inference.predictions import logits_of_views, probability_of
+from camoxpert_cli.inference.predictions import as_input, device_of, logits_of_views, probability_of
 from camoxpert_cli.inference.provenance import Earlier, Settings, file_digest, find_earlier, settings_of
+from camoxpert_cli.inference.tiles import tiled_probability
 from camoxpert_cli.model.camoxpert import CamoXpert
 from camoxpert_cli.parallel.device import choose_device
 from camoxpert_cli.parallel.precision import choose_dtype
 from camoxpert_cli.targets import check_targets, is_file_of
 
-_Item = TypeVar("_Item")
 _Source: TypeAlias = Path | NDArray[np.uint8]
 # An image at the network's input size, uint8 (3, S, S), and its original height and width.
 _Read: TypeAlias = tuple[Tensor, tuple[int, int]]
-
-# The most pixels, and images, of a batch. More per batch is no faster: on a CPU from 320 pixels a side.
-_CPU_PIXELS, _CPU_IMAGES = 2**18, 16
-_GPU_PIXELS, _GPU_IMAGES = 2**22, 32
 
 _one_large_image = threading.Lock()
 
@@ -55,23 +51,24 @@ def predict(
     img_size: int | None,
     overwrite: bool,
     tta: Tta = NO_TTA,
+    tiles: int | None = None,
     keep: bool = False,
     precision: Precision = "auto",
 ) -> list[Path]:
     """Write the `outputs` of every image in `paths` (files, folders and patterns); return the predictions' paths.
 
-    `source`, `device` and `img_size` as in `ready_network`, `precision` as in `choose_dtype`. Images that cannot be
-    read are reported and skipped, and DataError is raised at the end. DataError is also raised before anything is
-    computed if any of `paths` yields no image or the predictions of two images would have the same name. With `keep`,
-    images whose files are there, made from the same image, checkpoint and options, are skipped; UsageError is raised if
-    files are from others, unless `overwrite`.
+    `source`, `device` and `img_size` as in `ready_network`, `precision` as in `choose_dtype`, `tiles` as in
+    `probabilities`. Images that cannot be read are reported and skipped, and DataError is raised at the end. DataError
+    is also raised before anything is computed if any of `paths` yields no image or the predictions of two images would
+    have the same name. With `keep`, images whose files are there, made from the same image, checkpoint and options, are
+    skipped; UsageError is raised if files are from others, unless `overwrite`.
     """
     images = _one_for_each_stem(find_images(paths))
     _check_outputs(images, outputs, overwrite or keep, [] if isinstance(source, CamoXpert) else [source])
     checkpoint = "" if isinstance(source, CamoXpert) else file_digest(source)
     network, size = ready_network(source, device, img_size)
     dtype = choose_dtype(precision, device_of(network))
-    options = {"img_size": size, "precision": precision, "threshold": outputs.threshold}
+    options = {"img_size": size, "precision": precision, "threshold": outputs.threshold, "tiles": tiles}
     settings = settings_of("camox predict", checkpoint, tta, **options)
     earlier = _find_earlier(images, outputs, settings, overwrite) if keep else Earlier()
     kept = {image for image in images if earlier.kept.issuperset(outputs.files_of(image))}
@@ -84,11 +81,14 @@ def predict(
 
     failed = []
     digests: dict[Path, str] | None = {} if checkpoint else None
-    predictions = probabilities(network, todo, size, tta, digests, dtype)
-    with console.progress("Predicting", len({*todo} - kept)) as advance, closing(predictions):
-        for path, probability in zip(todo, predictions, strict=True):
-            if path in kept:
-                continue
+    missing = [image for image in todo if image not in kept]
+    with (
+        console.progress("Predicting", len(missing)) as advance,
+        closing(
+            probabilities(network, todo, size, tta, digests, dtype, tiles=tiles, kept=kept, tell=partial(advance, 0))
+        ) as predictions,
+    ):
+        for path, probability in zip(missing, predictions, strict=True):
             try:
                 if isinstance(probability, DataError):
                     raise probability
@@ -150,91 +150,94 @@ def probabilities(
     tta: Tta = NO_TTA,
     digests: dict[Path, str] | None = None,
     dtype: torch.dtype | None = None,
+    *,
+    tiles: int | None = None,
+    kept: Collection[Path] = (),
+    tell: Callable[[str], None] = lambda note: None,
 ) -> Generator[Tensor | DataError, None, None]:
     """Yield the probability map of each image, float32 (H, W) in 0..1, or the error if the image cannot be read.
 
     An image is a file or an RGB array (H, W, 3). The digest of each file is added to `digests`. `dtype` is the autocast
     dtype; None computes in float32. The network runs on batches, and each prediction is resized when it is yielded.
+
+    An image with a side of more than `tiles` pixels is instead read and computed by `tiled_probability` when its turn
+    comes, and `tell` is called with a note on its progress. Images of `kept` are read, since their batches are computed
+    as a whole, but not yielded.
     """
     where = device_of(network)
-    with closing(in_threads(partial(_read, size=size, digests=digests), images)) as reading:
+
+    def by_tiles(source: _Source) -> Tensor:
+        assert tiles is not None
+        image = read_image(source, None, _one_large_image)[0] if isinstance(source, Path) else source
+        name = source.name if isinstance(source, Path) else "an image"
+        return tiled_probability(
+            network, image, size, tiles, dtype, tta, lambda done, total: tell(f"{name}, {done} of {total} tiles")
+        )
+
+    with closing(in_threads(partial(_read, size=size, tiles=tiles, digests=digests), images)) as reading:
         for batch in batches(images, size, where):
             read = list(zip(batch, itertools.islice(reading, len(batch)), strict=True))
-            yield from _of_batch(network, read, dtype, tta)
-
-
-def batches(images: Sequence[_Item], size: int, device: torch.device) -> Iterator[Sequence[_Item]]:
-    """Split images into batches of at most so many pixels at the network's input size that memory is no concern."""
-    pixels, most = (_GPU_PIXELS, _GPU_IMAGES) if device.type == "cuda" else (_CPU_PIXELS, _CPU_IMAGES)
-    count = max(1, min(most, pixels // size**2))
-    return (images[at : at + count] for at in range(0, len(images), count))
-
-
-def to_compute(images: Sequence[_Item], kept: Collection[_Item], size: int, device: torch.device) -> list[_Item]:
-    """Return the images of all batches of which not every image is in `kept`.
-
-    They are computed as a whole, because the last bits of a prediction may depend on what else is in its batch.
-    """
-    return [
-        image for batch in batches(images, size, device) if not all(each in kept for each in batch) for image in batch
-    ]
-
-
-def device_of(network: CamoXpert) -> torch.device:
-    """Return the device of a network's weights."""
-    return next(network.parameters()).device
+            yield from _of_batch(network, read, dtype, tta, kept, by_tiles)
 
 
 def _of_batch(
-    network: CamoXpert, read: Sequence[tuple[_Source, _Read | DataError]], dtype: torch.dtype | None, tta: Tta
+    network: CamoXpert,
+    read: Sequence[tuple[_Source, _Read | DataError | None]],
+    dtype: torch.dtype | None,
+    tta: Tta,
+    kept: Collection[Path],
+    by_tiles: Callable[[_Source], Tensor],
 ) -> Generator[Tensor | DataError, None, None]:
     """Yield what `probabilities` does; images that together need too much memory are computed one by one."""
-    images = [each[0] for _, each in read if not isinstance(each, DataError)]
+    images = [each[0] for _, each in read if isinstance(each, tuple)]
     views: list[Tensor] = []
     try:
         with within_memory(_name(read[0][0])):
             if images:
                 views = logits_of_views(network, torch.stack(images).to(device_of(network)), dtype, tta)
     except DataError as error:
-        if len(read) == 1:
-            yield error
-        else:
+        if len(read) > 1:
             for alone in read:
-                yield from _of_batch(network, [alone], dtype, tta)
-        return
-    index = 0
+                yield from _of_batch(network, [alone], dtype, tta, kept, by_tiles)
+            return
+        read = [(read[0][0], error)]
+    index = -1
     for source, each in read:
+        index += isinstance(each, tuple)
+        if source in kept:
+            continue
         if isinstance(each, DataError):
             yield each
             continue
         found = []
         try:
             with within_memory(_name(source)):
-                found = [probability_of(views, index, each[1])]
+                found = [by_tiles(source) if each is None else probability_of(views, index, each[1])]
         except DataError as error:
             yield error
         else:
             yield found.pop()  # so that nothing here references it while the next one is computed
-        index += 1
 
 
 def _name(source: _Source) -> Path | str:
     return source if isinstance(source, Path) else "an image"
 
 
-def _read(source: _Source, size: int, digests: dict[Path, str] | None) -> _Read | DataError:
-    """The image at the network's input size, uint8 (3, S, S), and its original height and width."""
-    if isinstance(source, Path):
-        if digests is not None:
-            digests[source] = file_digest(source)
-        try:
-            with within_memory(source):
+def _read(source: _Source, size: int, tiles: int | None, digests: dict[Path, str] | None) -> _Read | DataError | None:
+    """The image at the network's input size and its original height and width; None if it needs `tiles`."""
+    if digests is not None and isinstance(source, Path):
+        digests[source] = file_digest(source)
+    try:
+        with within_memory(_name(source)):
+            if tiles is not None and max(read_size(source) if isinstance(source, Path) else source.shape[:2]) > tiles:
+                return None
+            if isinstance(source, Path):
                 image, full_size = read_image(source, size, _one_large_image)
-        except DataError as error:
-            return error
-    else:
-        image, full_size = source, (source.shape[0], source.shape[1])
-    return torch.from_numpy(resize_image(image, size)).permute(2, 0, 1), full_size
+            else:
+                image, full_size = source, (source.shape[0], source.shape[1])
+    except DataError as error:
+        return error
+    return as_input(image, size), full_size
 
 
 def _one_for_each_stem(images: Sequence[Path]) -> list[Path]:

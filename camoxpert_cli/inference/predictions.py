@@ -12,6 +12,7 @@ from torch import Tensor
 
 from camoxpert_cli.config.parse import NO_TTA, Tta
 from camoxpert_cli.config.schema import SMALLEST_SIDE
+from camoxpert_cli.data.resizing import resize_image
 from camoxpert_cli.model.backbone import Normalization
 from camoxpert_cli.model.camoxpert import CamoXpert
 from camoxpert_cli.model.layers import resize
@@ -24,6 +25,16 @@ THRESHOLD = 0.5
 _ROWS = 1024
 # The stride of the network's coarsest feature maps.
 _COARSEST_STRIDE = 32
+
+
+def device_of(network: CamoXpert) -> torch.device:
+    """Return the device of a network's weights."""
+    return next(network.parameters()).device
+
+
+def as_input(image: NDArray[np.uint8], size: int) -> Tensor:
+    """Resize an RGB image (H, W, 3) to the network's input size: uint8 (3, S, S)."""
+    return torch.from_numpy(resize_image(image, size)).permute(2, 0, 1)
 
 
 @torch.no_grad()

@@ -92,6 +92,20 @@ def test_files(tiny_data: Path, images: list[Path], tmp_path: Path) -> None:
     assert len(list((tmp_path / "maps" / "overlays").iterdir())) == TEST_IMAGES
 
 
+def test_tiles(tiny_data: Path, images: list[Path], tmp_path: Path) -> None:
+    """They are those of the command, for arrays too, and another map than of the whole image."""
+    network = vivid_network(tiny_data)
+    (written,) = predict(network, images[0], out=tmp_path / "maps", tiles=64)
+    image = read_image(images[0])[0]
+    values = predict(network, [image], tiles=64)[0]
+    map_ = cv2.imread(str(written), cv2.IMREAD_UNCHANGED)
+
+    assert map_ is not None
+    assert values.shape == image.shape[:2]
+    assert np.abs(map_ / 255 - values).max() <= 0.5 / 255 + 1e-6
+    assert np.abs(predict(network, image) - values).max() > 0.1
+
+
 def test_evaluate(plain_run: RunFolder, tiny_data: Path, tmp_path: Path) -> None:
     """Scores of each image and their means, equal to those that ended the run; files where they are asked for."""
     scored = evaluate(plain_run.best, dataset_path=[tiny_data], device="cpu", out=tmp_path / "scores")
@@ -147,6 +161,7 @@ REFUSALS: dict[str, tuple[Callable[[Path, Path], object], type[CamoxError], str]
     "overwrite": (lambda best, _: predict(best, "a.jpg", overwrite=True), UsageError, "out= is missing"),  # type: ignore[call-overload]
     "size": (lambda best, _: predict(best, "a.jpg", img_size=32), UsageError, "img_size is 32, expected .* 64"),
     "views": (lambda best, _: predict(best, "a.jpg", tta="rotate"), UsageError, "expected flip, scales"),
+    "tiles": (lambda best, _: predict(best, "a.jpg", tiles=32), UsageError, "tiles is 32, expected .* 64"),
     "checkpoint": (lambda *_: predict("no.pth", GREY[..., None].repeat(3, 2)), CheckpointError, "no.pth"),
     "training": (lambda best, _: predict(load_model(best).train(), []), UsageError, "training mode"),
     "moved": (lambda best, _: predict(load_model(best), [], device="cpu"), UsageError, "a network stays on its device"),

@@ -47,9 +47,21 @@ MUTANTS = [
     Mutant("inference/provenance.py", '"tta": None if tta == NO_TTA else ",".join(views),', "", _PROVENANCE),
     Mutant(
         "inference/predict.py",
-        ', "threshold": outputs.threshold}',
+        ', "threshold": outputs.threshold, "tiles": tiles}',
+        ', "tiles": tiles}',
+        f"{_CONTINUE}::test_predictions_of_two_kinds_are_not_mixed",
+    ),
+    Mutant(
+        "inference/predict.py",
+        ', "tiles": tiles}',
         "}",
         f"{_CONTINUE}::test_predictions_of_two_kinds_are_not_mixed",
+    ),
+    Mutant(
+        "inference/predict.py",
+        "        if source in kept:\n            continue\n",
+        "",
+        "unit/inference/test_tiles.py::test_what_is_kept_is_not_computed_again",
     ),
     Mutant(
         "inference/predict.py",
@@ -64,7 +76,7 @@ MUTANTS = [
         f"{_CONTINUE}::test_overlays_that_were_not_asked_for_before",
     ),
     Mutant(
-        "inference/predict.py",
+        "inference/batches.py",
         "if not all(each in kept for each in batch)",
         "if not any(each in kept for each in batch)",
         "unit/inference/test_predict.py::test_batches_are_computed_as_a_whole",

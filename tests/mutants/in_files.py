@@ -15,6 +15,7 @@ _CONVERT = "unit/checkpoints/test_convert.py"
 _LOAD = "behaviour/checkpoints/test_load.py"
 _PREDICTIONS = "unit/inference/test_predictions.py"
 _PREDICT = "unit/inference/test_predict.py"
+_TILES = "unit/inference/test_tiles.py"
 _EXPORT = "behaviour/inference/test_export.py"
 _SCORE = "unit/evaluation/test_score.py"
 _TEST_SETS = "unit/evaluation/test_test_sets.py"
@@ -319,18 +320,38 @@ MUTANTS = [
     ),
     Mutant(
         "inference/predict.py",
-        "        if len(read) == 1:\n",
-        "        if True:\n",
+        "        if len(read) > 1:\n",
+        "        if False:\n",
         f"{_PREDICT}::test_a_batch_too_large_for_the_cpu_is_computed_one_by_one",
     ),
-    Mutant("inference/predict.py", "        index += 1\n", "", f"{_PREDICT}::test_maps"),
-    Mutant("inference/predict.py", "pixels // size**2", "pixels // size", f"{_PREDICT}::test_batches_fit_memory"),
+    Mutant("inference/predict.py", "        index += isinstance(each, tuple)\n", "", f"{_PREDICT}::test_maps"),
+    Mutant("inference/batches.py", "pixels // size**2", "pixels // size", f"{_PREDICT}::test_batches_fit_memory"),
     Mutant(
         "inference/predict.py",
         "dtype = choose_dtype(precision, device_of(network))",
         "dtype = None",
         f"{_PREDICT}::test_half_precision_needs_a_gpu_or_is_refused",
     ),
+    # Large images in tiles.
+    Mutant(
+        "inference/tiles.py",
+        "(side - side // 2)",
+        "side",
+        f"{_TILES}::test_an_object_of_half_a_tile_is_whole_in_one",
+    ),
+    Mutant(
+        "inference/tiles.py",
+        "np.sin(np.pi * (np.arange(side) + 0.5) / side) ** 2",
+        "np.ones(side)",
+        f"{_TILES}::test_neighboring_tiles_that_differ_leave_no_seam",
+    ),
+    Mutant(
+        "inference/tiles.py",
+        "window / total[start : start + side]",
+        "window",
+        f"{_TILES}::test_every_pixel_is_covered_by_weights_of_one",
+    ),
+    Mutant("inference/predict.py", "> tiles:", ">= tiles:", f"{_TILES}::test_an_image_that_a_tile_holds"),
     Mutant(
         "evaluation/score.py",
         "            if score is not None:\n                score()",

@@ -283,6 +283,12 @@ MUTANTS = [
     ),
     Mutant(
         "api.py",
+        "            tiles=tiles,\n",
+        "",
+        "behaviour/test_api.py::test_tiles",
+    ),
+    Mutant(
+        "api.py",
         "NO_TTA if tta is None else parse_tta(tta), weights)",
         "NO_TTA if tta is None else parse_tta(tta))",
         "behaviour/test_api.py::test_an_evaluation_is_as_asked",

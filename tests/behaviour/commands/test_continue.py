@@ -147,6 +147,7 @@ def another_checkpoint() -> None:
     [
         (["--threshold", "0.5"], "was made with no threshold"),
         (["--tta", "flip"], "was made with no tta"),
+        (["--tiles", "64"], "was made with no tiles"),
         (["--img-size", "96"], "was made with img_size 64"),
         (["--tta", "scales", "--img-size", "96"], "was made with no tta and img_size 64"),
         ([], "was made with another checkpoint"),

@@ -12,11 +12,12 @@ import pytest
 from typer.testing import CliRunner
 
 from camoxpert_cli.app import app
+from camoxpert_cli.data.writing import note_in
 from camoxpert_cli.errors import DataError
 from camoxpert_cli.inference.outputs import Outputs
 from camoxpert_cli.inference.predict import predict
 from camoxpert_cli.model.camoxpert import CamoXpert
-from tests.helpers.image_files import noise, write
+from tests.helpers.image_files import noise, scene, write
 from tests.helpers.vivid import vivid_network, write_vivid_checkpoint
 
 
@@ -93,6 +94,21 @@ def test_pattern_threshold_overlay_and_views(checkpoint: Path, folder: Path) -> 
     assert all(values(folder / "maps" / f"{name}.png") <= {0, 255} for name in names)
 
 
+def test_tiles(checkpoint: Path, folder: Path) -> None:
+    """A larger image is predicted in tiles and noted as such, and one that a tile holds as without them."""
+    write(folder / "photos" / "large.png", scene(0, 90, 150))
+    for name, flags in (("whole", []), ("tiles", ["--tiles", "64", "--overlay"])):
+        outcome = run(checkpoint, "photos/a.png", "photos/large.png", "--out", name, *flags)
+        assert outcome.exit_code == 0, outcome.output
+    large = np.array(pixels(folder / "tiles" / "large.png"))
+
+    assert written(folder / "tiles") == ["a.png", "large.png", "overlays/a.jpg", "overlays/large.jpg"]
+    assert pixels(folder / "tiles" / "a.png") == pixels(folder / "whole" / "a.png")
+    assert large.shape == (90, 150)
+    assert (large != pixels(folder / "whole" / "large.png")).mean() > 0.5
+    assert [note_in(folder / name / "a.png")["tiles"] for name in ("whole", "tiles")] == [None, 64]
+
+
 def test_one_broken_image(checkpoint: Path, folder: Path) -> None:
     """It is named, the others get maps and overlays, and the exit code is 3."""
     (folder / "photos" / "b.png").write_bytes((folder / "photos" / "b.png").read_bytes()[:500])
@@ -124,6 +140,7 @@ def test_no_image_that_can_be_read(checkpoint: Path, folder: Path, existed: bool
     [
         (["photos/*.tif"], 3, "no image matches photos/*.tif"),
         (["photos", "--tta", "rotate"], 2, "--tta is 'rotate', expected flip, scales or flip,scales"),
+        (["photos", "--tiles", "32"], 2, "--tiles is '32', expected an integer from 64 to 1000000"),
         (["photos", "--threshold", "128"], 2, "--threshold is 128, expected above 0 and below 1"),
         (["photos", "--out", "photos", "--overwrite"], 2, "would overwrite"),
     ],

@@ -20,9 +20,10 @@ from camoxpert_cli.data.loader import scoring_loader
 from camoxpert_cli.data.reading import read_image, read_mask
 from camoxpert_cli.data.resizing import resize_image
 from camoxpert_cli.errors import CamoxError, DataError, UsageError
+from camoxpert_cli.inference.batches import batches, to_compute
 from camoxpert_cli.inference.outputs import Outputs
 from camoxpert_cli.inference.overlay import overlay
-from camoxpert_cli.inference.predict import batches, predict, probabilities, to_compute
+from camoxpert_cli.inference.predict import predict, probabilities
 from camoxpert_cli.inference.predictions import grey_prediction, predict_probabilities
 from camoxpert_cli.model.camoxpert import CamoXpert
 from tests.helpers.scoring import evaluate
