@@ -1,11 +1,11 @@
 """How well `camox train --preset finetune` does beside a plain U-Net, for the same images and the same time.
 
     python -m tests.benchmarks.finetune DATA --backbone-weights FILE [--images 20,50,100,200,400] [--seeds 1,2,3]
-        [--out FOLDER] [--unet-epochs 12]
+        [--out FOLDER] [--unet-images 4800]
 
 DATA has a training set and a test set in one of camox's layouts. For each number of images, the first so many of one
-shuffled list, and for each seed: the U-Net with `--unet-epochs` epochs; camox; then the U-Net with as many epochs as it
-makes in the time that camox took. Each is a process of its own, none beside another. Time is that of training, camox's
+shuffled list, and for each seed: the U-Net, until it has seen `--unet-images` images, 12 epochs of 400; camox; then the
+U-Net for the time that camox took. Each is a process of its own, none beside another. Time is that of training, camox's
 validation included. The table is over the first test set, as `camox eval` scores it, mean over seeds; every single
 result is in FOLDER/results.json, by which the command, run again, leaves out what is done.
 Needs `pip install 'camox[benchmarks]'`.
@@ -38,7 +38,7 @@ def main() -> None:
     parser.add_argument("--backbone-weights", type=Path, required=True, help="of tf_efficientnet_lite0")
     parser.add_argument("--images", default="400", help="numbers of training images, such as 20,50")
     parser.add_argument("--seeds", default="1,2,3")
-    parser.add_argument("--unet-epochs", type=int, default=12)
+    parser.add_argument("--unet-images", type=int, default=4800)
     parser.add_argument("--out", type=Path, default=Path("runs/finetune"))
     asked = parser.parse_args()
     asked.out.mkdir(parents=True, exist_ok=True)
@@ -47,10 +47,11 @@ def main() -> None:
     for count in counts:
         data = part_of(asked.data, count, asked.out / f"data{count}")
         for seed in seeds:
-            short = results.of(UNET, count, seed, lambda: unet(asked, data, seed, asked.unet_epochs))  # noqa: B023
+            epochs = round(asked.unet_images / count)
+            short = results.of(UNET, count, seed, lambda: unet(asked, data, seed, epochs))  # noqa: B023
             own = results.of(CAMOX, count, seed, lambda: camox(asked, data, seed))  # noqa: B023
-            epochs = max(1, round(asked.unet_epochs * own["seconds"] / short["seconds"]))
-            results.of(UNET_LONGER, count, seed, lambda: unet(asked, data, seed, epochs))  # noqa: B023
+            same_time = max(1, round(epochs * own["seconds"] / short["seconds"]))
+            results.of(UNET_LONGER, count, seed, lambda: unet(asked, data, seed, same_time))  # noqa: B023
     print("\n".join(results.table(counts, seeds)))
 
 
