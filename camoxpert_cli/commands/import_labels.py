@@ -73,7 +73,7 @@ def _summary(done: Imported, source: Path, out: Path) -> list[str]:
     lines = [f"{source}: {done.format}; objects by class: {', '.join(shown)}", *done.notes]
     area = f"object area {min(done.areas):.1%} to {max(done.areas):.1%}, median {median(done.areas):.1%}"
     pairs = console.counted(len(done.areas), "image with its mask", "images with their masks")
-    lines.append(f"Written: {pairs} in {out / IMAGES} and {out / MASKS.name}; {area}")
+    lines.append(f"Written: {pairs} in {out / IMAGES} and {MASKS.name}; {area}")
     if done.resized:
         lines.append(
             f"{console.counted(done.resized, 'image has', 'images have')} another size than the labels state, at the "

@@ -9,7 +9,7 @@ import shutil
 import tempfile
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path, PurePath
@@ -118,10 +118,7 @@ def import_labels(
             (new / each).mkdir(parents=True)
         if any(task.labelled is None for task in tasks):
             (new / NEGATIVES).mkdir()
-        with console.progress("Importing", len(tasks)) as advance:
-            for task, outcome in zip(tasks, in_threads(partial(_write, new), tasks), strict=True):
-                _count(done, task, outcome)
-                advance(1, task.stem)
+        _write_all(new, tasks, done)
         if not done.areas:
             raise DataError(f"{source}: no mask could be made, {_reasons(done)}", _NOTHING)
         if done.skipped:
@@ -189,6 +186,17 @@ def unique_stems(paths: Sequence[PurePath]) -> list[str]:
         taken.add(stem.casefold())
         stems.append(stem)
     return stems
+
+
+def _write_all(new: Path, tasks: Sequence[_Task], done: Imported) -> None:
+    # Closed before the folder is removed: after an error, no thread writes to it any more.
+    with (
+        closing(in_threads(partial(_write, new), tasks)) as outcomes,
+        console.progress("Importing", len(tasks)) as advance,
+    ):
+        for task, outcome in zip(tasks, outcomes, strict=True):
+            _count(done, task, outcome)
+            advance(1, task.stem)
 
 
 def _write(new: Path, task: _Task) -> _Done:
