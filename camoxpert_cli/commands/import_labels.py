@@ -67,7 +67,7 @@ def import_labels(
 def _summary(done: Imported, source: Path, out: Path) -> list[str]:
     from camoxpert_cli.labels.import_labels import IMAGES, MASKS, NEGATIVES, SKIPPED
 
-    shown = [f"{name} {count}" for name, count in [*done.classes.items()][:_MOST_CLASSES]]
+    shown = [f"{name} ({count})" for name, count in [*done.classes.items()][:_MOST_CLASSES]]
     if len(done.classes) > _MOST_CLASSES:
         shown.append(f"{len(done.classes) - _MOST_CLASSES} more classes")
     lines = [f"{source}: {done.format}; objects by class: {', '.join(shown)}", *done.notes]

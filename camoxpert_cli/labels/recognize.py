@@ -67,9 +67,11 @@ def _of_folder(folder: Path) -> Labels:
         **{f"the XML file {path.relative_to(folder)}": True for path in tables},
     }
     names = [name for name, is_there in found.items() if is_there]
+    if len(tables) == len(names) > 1:
+        read_cvat(tables[0])  # raises DataError for the many files of Pascal VOC
     if len(names) > 1:
         listed = f"{', '.join(names[:3])}{', ...' if len(names) > 3 else ''}"
-        raise DataError(f"{folder} contains labels of several kinds: {listed}", "pass one of them, as a file or folder")
+        raise DataError(f"{folder} contains several sets of labels: {listed}", "pass one of them, as a file or folder")
     if found["YOLO text files"]:
         return read_yolo(folder, texts)
     if found["labelme JSON"]:

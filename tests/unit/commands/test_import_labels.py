@@ -38,7 +38,7 @@ def test_summary(source: Path) -> None:
     assert outcome.stderr == ""
     area = f"{(blob(0) > 0).mean():.1%}"
     assert outcome.stdout.splitlines() == [
-        "labels: YOLO segmentation; objects by class: fox 1, owl 1",
+        "labels: YOLO segmentation; objects by class: fox (1), owl (1)",
         f"Written: 1 image with its mask in DATA/TrainDataset/Imgs and GT; object area {area} to {area}, median {area}",
         "Skipped 1 image, no object with an area: b.txt",
         "Skipped 1 image, no object of the chosen classes: c.txt",

@@ -44,12 +44,14 @@ def test_labels_of_several_kinds(tmp_path: Path) -> None:
     """It is not guessed which of them are meant."""
     write_yolo(tmp_path, MASKS)
     write_labelme(tmp_path, MASKS)
-    with pytest.raises(DataError, match=r"contains labels of several kinds: YOLO text files, labelme JSON\n"):
+    with pytest.raises(DataError, match=r"contains several sets of labels: YOLO text files, labelme JSON\n"):
         read_labels(tmp_path)
 
     for name in ("train.json", "val.json"):
         write_coco(tmp_path / "coco" / name, MASKS)
-    with pytest.raises(DataError, match=r"several kinds: the COCO file train\.json, the COCO file val\.json\n"):
+    with pytest.raises(
+        DataError, match=r"several sets of labels: the COCO file train\.json, the COCO file val\.json\n"
+    ):
         read_labels(tmp_path / "coco")
 
 
@@ -67,6 +69,10 @@ def test_no_labels(tmp_path: Path) -> None:
             read_labels(path)
         assert "COCO JSON" in caught.value.hint
     (tmp_path / "data.yaml").write_text("names: [fox]")
+    for name in ("a.xml", "b.xml"):
+        (tmp_path / "empty" / name).write_text("<annotation></annotation>")
+    with pytest.raises(DataError, match="is an annotation of Pascal VOC"):
+        read_labels(tmp_path / "empty")
     with pytest.raises(DataError, match="is a single file, expected a folder of YOLO text files"):
         read_labels(tmp_path / "data.yaml")
 
