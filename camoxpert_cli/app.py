@@ -22,6 +22,7 @@ from camoxpert_cli.commands import (
     doctor,
     export,
     guide,
+    import_labels,
     predict,
     presets,
     resume,
@@ -127,6 +128,7 @@ app.command("status", cls=SectionedCommand)(status.status)
 app.command("convert-ckpt", cls=SectionedCommand)(convert_ckpt.convert_ckpt)
 app.command("doctor", cls=SectionedCommand)(doctor.doctor)
 app.command("check-data", cls=SectionedCommand)(check_data.check_data)
+app.command("import-labels", cls=SectionedCommand)(import_labels.import_labels)
 app.command("benchmark", cls=SectionedCommand)(benchmark.benchmark)
 app.command("eval", cls=SectionedCommand)(eval_command.evaluate)
 app.command("predict", cls=SectionedCommand)(predict.predict)

@@ -46,7 +46,7 @@ KINDS = {
     "unreadable": "files that cannot be decoded as an image",
     "truncated": "truncated files",
     "size": "masks whose size differs from their image",
-    "not binary": "masks with values between black and white",
+    "not binary": "masks with values other than black and white",
     "color": "masks in color",
     "empty": "masks without an object",
     "full": "masks that mark every pixel as object",

@@ -66,13 +66,13 @@ def _matches(pattern: Path) -> list[Path]:
     return [
         match
         for start in starts
-        for folder in _folders(start)
+        for folder in folders_below(start)
         for match in _matches(Path(escape(str(folder)), *(rest or ("*",))))
     ]
 
 
-def _folders(start: Path) -> Iterator[Path]:
-    """`start` and all folders below it that are not hidden, each once: links may form cycles."""
+def folders_below(start: Path) -> Iterator[Path]:
+    """Yield `start` and all folders below it that are not hidden, each once: links may form cycles."""
     seen = set()
     stack = [start]
     while stack:

@@ -462,6 +462,11 @@ def images_in(folder: Path) -> tuple[list[Path], Counter[str]]:
     return images, others
 
 
+def files_in(folder: Path) -> list[Path]:
+    """Return the files in a folder, sorted by name, without hidden ones. Raises DataError."""
+    return [folder / entry.name for entry in _entries(folder) if not _is_folder(entry)]
+
+
 def _is_folder(entry: os.DirEntry[str]) -> bool:
     """Needs no system call except for links, because a slow network folder may have thousands of entries."""
     try:

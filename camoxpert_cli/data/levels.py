@@ -18,6 +18,9 @@ _GREY_SPREAD = 24
 _MOST_COLOUR = 0.001
 # At least so many rows and columns are checked for color: checking all would add a quarter to the reading time.
 _SAMPLED = 200
+# Masks whose pixels are numbers of classes contain small ones, and programs mark pixels to ignore with the largest: VOC
+# has classes up to 20, Cityscapes up to 18.
+_LAST_CLASS, IGNORED = 24, 255
 _MOST_SHOWN = 5  # values of a file listed in a message
 
 
@@ -74,8 +77,8 @@ def foreground_of(raw: NDArray[Any], above: int = OBJECT) -> NDArray[np.bool_]:
     """Compute where a decoded mask is object, bool (H, W).
 
     Raises UnclearError if a mask that is not blank has no level above `SCORED_OBJECT` and would be read as empty, if a
-    colored part would be read as background, if it has different levels but all would be read as object, and for the
-    same reasons as `levels_of`.
+    colored part would be read as background, if it has different levels but all would be read as object, if it contains
+    small levels and 255 but none in between, see `_may_ignore`, and for the same reasons as `levels_of`.
     """
     levels = levels_of(raw)
     low, high = int(levels.grey.min()), int(levels.grey.max())
@@ -83,14 +86,32 @@ def foreground_of(raw: NDArray[Any], above: int = OBJECT) -> NDArray[np.bool_]:
         raise UnclearError(
             f"contains no value high enough to mark an object, only {_values(raw)}; "
             f"expected 0 and {255 if raw.max() <= 255 else 0xFFFF}"
+            + ("; small numbers are usually class indices" if raw.max() <= _LAST_CLASS else "")
         )
     if low > above and high - low > _GREY_SPREAD:
         raise UnclearError(f"contains {_values(raw)}, all of which would be read as object; expected 0 and 255")
+    if _may_ignore(levels.grey):
+        raise UnclearError(
+            f"contains {_values(raw)}: small numbers are usually class indices, and next to them 255 may mark pixels "
+            "to ignore instead of an object; expected 0 and 255"
+        )
     if levels.is_lost(above):
         raise UnclearError(
             f"contains {_values(raw)}, some of which would be read as background; expected black and white"
         )
     return np.asarray(levels.grey > above)
+
+
+def _may_ignore(grey: NDArray[np.uint8]) -> bool:
+    """Return whether a mask may contain class indices and 255 for pixels to ignore.
+
+    Lossy compression and smooth outlines also cause small levels, but then levels between those and 255 as well.
+    """
+    if grey.max() != IGNORED:
+        return False
+    counts = cv2.calcHist([grey], [0], None, [256], [0, 256]).ravel()
+    small, between = counts[1 : _LAST_CLASS + 1].sum(), counts[_LAST_CLASS + 1 : IGNORED].sum()
+    return bool(between == 0 and small > _MOST_COLOUR * grey.size)
 
 
 def _at_least_some(where: NDArray[np.bool_]) -> float:

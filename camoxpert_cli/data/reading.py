@@ -225,13 +225,17 @@ def read_single(path: Path) -> NDArray[Any]:
 
 
 def repair_command(path: Path, raw: NDArray[Any]) -> str:
-    """Return a shell command that backs up the folder of masks and rewrites them so that nonzero pixels are object."""
+    """Return shell commands that convert a folder of masks.
+
+    One chooses from class indices. The other backs up the folder and rewrites it so that all nonzero pixels are object.
+    """
     is_one_colour = raw.ndim == 3 and raw.shape[2] == 4 and (raw[..., :3] == raw[:1, :1, :3]).all()
     program = _REPAIR.format(channels="3:" if is_one_colour else ":3")
     folder = path.absolute().parent
     copy = shlex.join(["cp", "-r", str(folder), f"{folder}-before"])
     write = shlex.join(["python", "-c", program, str(folder), f"[!.]*{path.suffix}"])
-    return f"if every nonzero pixel is object: {copy} && {write}"
+    chosen = shlex.join(["camox", "import-labels", str(folder), "--images", "DIR", "--out", "DATA", "--class", "N"])
+    return f"if some class indices are object: {chosen}; if every nonzero pixel is object: {copy} && {write}"
 
 
 def _refuse_size(path: Path, size: tuple[int, int] | None, most: int) -> None:

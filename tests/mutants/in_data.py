@@ -57,6 +57,30 @@ MUTANTS = [
     # Pixels, and augmentation of image and mask together.
     Mutant(
         "data/levels.py",
+        "between == 0 and small",
+        "small",
+        "unit/data/test_levels.py::test_small_levels_that_are_no_classes",
+    ),
+    Mutant(
+        "labels/shapes.py",
+        "np.ceil(crossing - 0.5)",
+        "np.ceil(crossing)",
+        "unit/labels/test_shapes.py::test_polygons_are_those_of_pycocotools",
+    ),
+    Mutant(
+        "labels/coco.py",
+        "reshape(mask.shape[::-1])",
+        "reshape(mask.T.shape, order='F')",
+        "unit/labels/test_formats.py::test_shapes_are_restored",
+    ),
+    Mutant(
+        "labels/import_labels.py",
+        "if path not in claims and keep_empty:",
+        "if keep_empty:",
+        "unit/labels/test_import_labels.py::test_an_object_without_a_mask_is_no_negative",
+    ),
+    Mutant(
+        "data/levels.py",
         "(values.astype(np.uint16) >> 8)",
         "(values.astype(np.uint16) & 255)",
         "unit/data/test_reading.py::test_masks_of_16_bits",

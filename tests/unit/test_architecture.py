@@ -28,6 +28,7 @@ LAYERS = [
     },
     {"config", "run_folder"},
     {"model", "losses", "metrics", "data", "report"},
+    {"labels"},
     {"parallel"},
     {"checkpoints"},
     {"inference"},

@@ -343,6 +343,21 @@ def test_masks_that_can_be_mended(tmp_path: Path) -> None:
     assert outcome.stdout.count("cp -r") == 1
 
 
+def test_masks_that_say_two_things(tmp_path: Path) -> None:
+    """Class numbers next to 255 are told as such, with the commands for either meaning, and are not used."""
+    pair, *_ = write_pairs(tmp_path / "data", 2)
+    mask = np.asarray(square_mask(0) // 255)
+    mask[0] = 255
+    write(pair.mask, mask)
+    outcome = run(tmp_path / "data", "--write-clean", tmp_path / "clean.json")
+
+    assert outcome.exit_code == 3
+    assert "Masks with values other than black and white: 1\n" in outcome.stdout
+    assert "contains 0, 1 and 255: small numbers are usually class indices" in outcome.stdout
+    assert f"if some class indices are object: camox import-labels {pair.mask.parent} --images DIR" in outcome.stdout
+    assert len(find_data([tmp_path / "clean.json"]).train) == 1
+
+
 def test_validation_pictures(clean: Path, tmp_path: Path) -> None:
     """Folders to validate on are checked beside the others, and are in the list of what can be used."""
     for index in range(2):

@@ -19,10 +19,10 @@ WORDINGS = {
     "--dry-run": 2,  # convert-ckpt also compares
     "--epochs": 2,  # to train, to compute the time of
     "--gpus": 3,  # of training, of a resumed run; benchmark compares numbers
-    "--images": 3,  # for training, for checking, for scoring
+    "--images": 4,  # for training, for checking, for scoring, of labels
     "--img-size": 2,  # of training, of the network later
     "--masks": 2,
-    "--out": 3,  # predictions, scores, tables
+    "--out": 4,  # predictions, scores, tables, imported data
     "--overwrite": 5,  # what is replaced
     "--precision": 2,  # of training, of scoring
     "--preset": 3,  # to train with, to measure, to ask about

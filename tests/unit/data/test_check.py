@@ -315,7 +315,8 @@ def test_details_say_what_is_wrong(report: Report) -> None:
     assert details["size", "size-off-by-one"] == "128×95, but its image size-off-by-one.jpg is 128×96"
     assert details["size", "size-of-a-turned-one"] == "127×96, but its image size-of-a-turned-one.jpg is 96×128"
     assert details["not binary", "zeros-and-ones"] == (
-        "contains no value high enough to mark an object, only 0 and 1; expected 0 and 255"
+        "contains no value high enough to mark an object, only 0 and 1; expected 0 and 255; "
+        "small numbers are usually class indices"
     )
     assert "neither black nor white" in details["not binary", "blurred"]
     assert "in color" in details["color", "red"]

@@ -98,6 +98,21 @@ def test_masks_that_say_nothing(tmp_path: Path, look: object) -> None:
         look(pairs)  # type: ignore[operator]
 
 
+@pytest.mark.parametrize("look", [look_at_training, lambda pairs: look_at_test_set("CAMO", pairs)])
+def test_masks_that_say_two_things(tmp_path: Path, look: object) -> None:
+    """One mask of class numbers with pixels to ignore is enough to refuse a data set, before training."""
+    pairs = write_pairs(tmp_path, 10)
+    mask = np.asarray(square_mask(0, 24 + int(pairs[5].name) % 3) // 255)
+    mask[0] = 255
+    write(pairs[5].mask, mask)
+
+    with pytest.raises(
+        DataError, match=r"005\.png contains 0, 1 and 255: small .* 255 may mark pixels to ignore"
+    ) as caught:
+        look(pairs)  # type: ignore[operator]
+    assert "camox import-labels" in caught.value.hint
+
+
 def test_nothing_to_learn(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Masks that are all empty warn; one that marks something is enough."""
     pairs = write_pairs(tmp_path, 3)

@@ -144,6 +144,45 @@ def test_masks_that_would_be_empty(tmp_path: Path, pixels: NDArray[Any], complai
         read_mask(write(tmp_path / "mask.tif", pixels))
 
 
+@pytest.mark.parametrize("suffix", [".png", ".tif"])
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+def test_class_indices_next_to_255(tmp_path: Path, suffix: str, dtype: type[np.generic]) -> None:
+    """255 may be the object or mark what to ignore, so that such a mask is refused, with what it contains."""
+    pixels = OBJECT.astype(dtype)
+    pixels[:2] = 255
+    for read in (read_mask, read_scored_mask):
+        with pytest.raises(DataError, match="contains 0, 1 and 255: small numbers are usually class") as caught:
+            read(write(tmp_path / f"mask{suffix}", pixels))
+    assert f"camox import-labels {tmp_path} --images DIR --out DATA --class N" in caught.value.hint
+    assert "every nonzero pixel is object: cp -r" in caught.value.hint
+
+
+def test_classes_of_voc(tmp_path: Path) -> None:
+    """Twenty classes and a border."""
+    pixels = np.arange(30, dtype=np.uint8) % 21 * OBJECT
+    pixels[3] = 255
+    with pytest.raises(DataError, match="contains 20 values, the largest 17, 18, 19, 20 and 255: small"):
+        read_mask(write(tmp_path / "mask.png", pixels))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda mask: cv2.GaussianBlur(mask, (5, 5), 0),
+        lambda mask: cv2.imdecode(cv2.imencode(".jpg", mask)[1], cv2.IMREAD_GRAYSCALE),
+        lambda mask: np.where(np.arange(mask.size).reshape(mask.shape) == 7, 3, mask).astype(np.uint8),
+        lambda mask: np.where(mask > 0, 254, 3).astype(np.uint8),
+    ],
+    ids=["blurred", "JPEG", "a stray pixel", "no 255"],
+)
+def test_small_levels_that_are_no_classes(tmp_path: Path, change: Callable[[NDArray[np.uint8]], Any]) -> None:
+    """Masks of 0 and 255 that were blurred, compressed or touched are read as they were."""
+    mask = cv2.resize(OBJECT.astype(np.uint8), (300, 240), interpolation=cv2.INTER_NEAREST) * 255
+    read = read_mask(write(tmp_path / "mask.png", change(np.asarray(mask, dtype=np.uint8))))
+
+    assert np.mean(read != mask // 255) < 0.01
+
+
 @settings(max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.integers(129, 255), st.integers(129, 255))
 def test_masks_that_would_be_full(tmp_path: Path, background: int, foreground: int) -> None:
@@ -186,7 +225,7 @@ def test_the_command_that_mends(tmp_path: Path, kind: str) -> None:
         (folder / name).write_bytes(contents[kind])
     with pytest.raises(DataError) as caught:
         read_mask(folder / "a.png")
-    command = caught.value.hint.partition(": ")[2]
+    command = caught.value.hint.partition("every nonzero pixel is object: ")[2]
     for part in command.split(" && "):
         words = shlex.split(part)
         if words[:2] == ["python", "-c"]:
