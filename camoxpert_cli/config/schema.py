@@ -100,6 +100,10 @@ class DataConfig:
         low=SMALLEST_SIDE,
         high=LARGEST_SIDE,
     )
+    upright: bool = setting(
+        False,
+        "augmentation mirrors images left to right, but does not turn them: for photos, which people take upright",
+    )
     val_fraction: float = setting(
         0.1,
         "fraction of the training images held out for validation if no validation images are given",

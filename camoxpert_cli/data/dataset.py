@@ -32,13 +32,21 @@ class TrainingImages(Dataset[TrainingSample]):
     With a `cache` that contains them, pairs are read from it, with identical pixels.
     """
 
-    def __init__(self, pairs: Sequence[Pair], img_size: int, seed: int, cache: ImageCache | None = None) -> None:
+    def __init__(
+        self,
+        pairs: Sequence[Pair],
+        img_size: int,
+        seed: int,
+        cache: ImageCache | None = None,
+        *,
+        upright: bool = False,
+    ) -> None:
         self.pairs = pairs
         self.img_size = img_size
         self.seed = seed
         self.cache = cache
         self.memory = MaskMemory(len(pairs) if cache is None else 0, img_size)
-        self.augmentation = Augmentation()
+        self.augmentation = Augmentation(upright)
 
     def __len__(self) -> int:
         return len(self.pairs)

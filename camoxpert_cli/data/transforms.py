@@ -14,9 +14,13 @@ _QUARTER_TURNS = (None, cv2.ROTATE_90_COUNTERCLOCKWISE, cv2.ROTATE_180, cv2.ROTA
 
 
 class Augmentation:
-    """Random flips, quarter turns and color jitter of a square image and its mask, determined by each call's seed."""
+    """Random flips, quarter turns and color jitter of a square image and its mask, determined by each call's seed.
 
-    def __init__(self) -> None:
+    `upright` images are only mirrored left to right.
+    """
+
+    def __init__(self, upright: bool = False) -> None:
+        self._upright = upright
         # Read when albumentations is imported; without it, albumentations checks online for a newer version. The
         # import takes two seconds, which scoring and prediction can do without.
         os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
@@ -31,6 +35,8 @@ class Augmentation:
         draw = np.random.default_rng(seed)
         mirrored, upside_down, turned = draw.random(3) < (_MIRRORED, _UPSIDE_DOWN, _TURNED)
         turn = _QUARTER_TURNS[draw.integers(4) if turned else 0]
+        if self._upright:
+            upside_down, turn = False, None
         image, mask = (_place(pixels, bool(mirrored), bool(upside_down), turn) for pixels in (image, mask))
         # Not set_random_seed, which would start every transform from the same seed.
         self._colours.set_random_state(draw, random.Random(seed))

@@ -56,7 +56,8 @@ class Feed:
         """
         if self._stage != stage.number or self._sampler is None or self._training_loader is None:
             seed = self._config.train.seed
-            images = TrainingImages(self._data.train, self._config.data.img_size, seed, self._cache)
+            data = self._config.data
+            images = TrainingImages(self._data.train, data.img_size, seed, self._cache, upright=data.upright)
             self._stage = stage.number
             per_process = stage.batch_size * self._devices // self._world.size
             self._sampler = EpochBatches(len(images), per_process, seed, self._world.rank, self._world.size)

@@ -82,6 +82,7 @@ MEANT: dict[str, dict[str, Any]] = {
             "data.img_size": 352,
             "data.eval_img_size": 352,
             "data.min_epoch_images": 9,
+            "data.upright": True,
             "data.val_fraction": 0.2,
         },
         **{"data.include_noncam": True, "data.generated_images": 9, "train.stage1_epochs": 3, "train.lr": 1e-3},

@@ -36,7 +36,7 @@ def test_the_list_is_every_file_of_the_folder() -> None:
     names = preset_names()
 
     assert names == [path.stem for path in FILES]
-    assert set(names) - {"quickstart"} == RECIPES
+    assert set(names) - {"quickstart", "finetune"} == RECIPES
 
 
 @every_file
@@ -244,7 +244,7 @@ def test_unknown_name_offers_the_users_too(own: Path) -> None:
 
     assert problem_of("feral-cat") == (
         "unknown preset 'feral-cat', expected the path of a .yaml file or one of baseline, feral-cats, "
-        "kaggle-1xT4, kaggle-2xT4, kaggle-2xT4-352, kaggle-2xT4-fast, quickstart; did you mean feral-cats?"
+        "finetune, kaggle-1xT4, kaggle-2xT4, kaggle-2xT4-352, kaggle-2xT4-fast, quickstart; did you mean feral-cats?"
     )
 
 
