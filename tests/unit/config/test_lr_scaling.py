@@ -91,7 +91,8 @@ def test_a_recipe_in_words(name: str) -> None:
     """Each recipe typed in flags, without its preset, fits: it is one that comes with camox."""
     config = to_mapping(resolve(name, {}).config)
     keys = ["batch_size", "stage2_batch_size", "lr", "stage2_lr", "epochs", "stage1_epochs"]
-    flags = {f"train.{key}": str(config["train"][key]) for key in keys} | {"run.gpus": str(config["run"]["gpus"])}
+    train = {f"train.{key}": str(config["train"][key]) for key in keys if config["train"][key] is not None}
+    flags = train | {"run.gpus": str(config["run"]["gpus"])}
 
     assert lr_scaling_warning(resolve(None, flags)) is None
 

@@ -39,6 +39,18 @@ def outcomes() -> dict[tuple[tuple[int, int], tuple[int, int]], int]:
     return counts
 
 
+def test_upright() -> None:
+    """The white quarter stays at the top; in half of the images it is on the other side."""
+    augmentation = Augmentation(upright=True)
+    image, mask = corners()
+    found = [augmentation(image, mask, seed) for seed in range(300)]
+    left = [bool(turned[:8, :8].min() > 127) for turned, _ in found]
+
+    assert all(turned[:8, 8:].min() > 127 for (turned, _), is_left in zip(found, left, strict=True) if not is_left)
+    assert all(turned[:8, 8:].all() == is_left for (_, turned), is_left in zip(found, left, strict=True))
+    assert 100 < sum(left) < 200
+
+
 def test_shapes_and_types() -> None:
     """Images (S, S, 3) and masks (S, S) keep their shape, and stay uint8."""
     augmentation = Augmentation()
