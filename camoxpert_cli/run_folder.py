@@ -144,12 +144,12 @@ class RunFolder:
                 return content  # `camox eval` writes another one
         return None
 
-    def is_complete(self, epochs_done: int, epochs: int) -> bool:
-        """Return whether a run of so many `epochs` has been trained and scored.
+    def is_complete(self, *, trained: bool) -> bool:
+        """Return whether the run has been scored, and `trained`: no epoch is left.
 
         If only its best weights were kept, it counts as trained: a run that is extended has no results.
         """
-        trained = epochs_done >= epochs or not (self.last.exists() or self.previous.exists())
+        trained = trained or not (self.last.exists() or self.previous.exists())
         return trained and self.results_of_run is not None
 
     @property

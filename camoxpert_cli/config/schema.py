@@ -113,6 +113,12 @@ class TrainConfig:
         parse=parse_sessions,
         stands_for="TIME|NxTIME",
     )
+    patience: int | None = setting(
+        None,
+        "end training after this many epochs in a row without a better validation IoU, counted once the whole network "
+        "trains and the warmup is over",
+        low=1,
+    )
     stage1_epochs: int = setting(30, "epochs of stage 1, in which the backbone is frozen", low=0)
     last_epoch_images: int | None = setting(
         None, "train on only this many images in the last epoch, so that a run need not end with a whole one", low=1

@@ -37,6 +37,8 @@ def close_run(run: Run) -> dict[str, Any] | Stop:
         "validation": scored.pop(VALIDATION),
         "tests": scored,
         "baselines": run.data.baselines,
+        "epochs": progress.epoch,
+        "early_stop": run.early_stop,
         "seconds": round(progress.seconds, 1),
         "target_iou": run.config.run.target_iou,
         "seconds_to_target": progress.target_seconds,

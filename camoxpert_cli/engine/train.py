@@ -19,6 +19,7 @@ from camoxpert_cli.data.loader import WorkerLost
 from camoxpert_cli.engine.choosing import choose_epochs, refit, refit_last, tell_fit
 from camoxpert_cli.engine.closing import close_run
 from camoxpert_cli.engine.compile_phase import compile_first, consider_compiling
+from camoxpert_cli.engine.ending import describe_trained
 from camoxpert_cli.engine.epochs import epoch_images
 from camoxpert_cli.engine.expert_use import DEAD, expert_use, format_dead_experts
 from camoxpert_cli.engine.opening import announce
@@ -90,12 +91,11 @@ def begin(run: Run, asked: Config, checkpoint: Checkpoint | None) -> None:
         report_changes(asked, checkpoint)
         restore(run, checkpoint)
         progress = run.state.progress
-        if progress.epoch < run.config.train.epochs:
-            run.folder.remove_results()  # of the shorter run that this one extends
+        if run.is_trained:
+            how = describe_trained(run.config, progress.epoch, progress.best_epoch)
+            console.say(console.wrapped(f"Training is complete ({how}): scoring the best weights again"))
         else:
-            console.say(
-                f"Training is complete ({console.counted(progress.epoch, 'epoch')}): scoring the best weights again"
-            )
+            run.folder.remove_results()  # of the shorter run that this one extends
         run.folder.go_on_from(progress.epoch, progress.samples, progress.history, checkpoint.path)
     run.folder.write_settings(to_mapping(run.config))
     if run.config.run.tensorboard and run.world.is_main:
@@ -107,8 +107,7 @@ def make_resumable(run: Run, plan: Plan, checkpoint: Checkpoint | None) -> None:
 
     Otherwise a run that is killed before its first save would leave a folder without its state, or with a part of it.
     """
-    phase = next((each for each in run.phases if each.end > run.state.progress.epoch), None)
-    if phase is not None:
+    if (phase := run.next_phase) is not None:
         enter_phase(run, phase)
     is_new = run.state.optimizer is not None and not run.folder.last.exists()
     if is_new and (plan.saves_first or checkpoint is not None):
@@ -120,7 +119,8 @@ def make_resumable(run: Run, plan: Plan, checkpoint: Checkpoint | None) -> None:
 def train_epochs(run: Run) -> Stop | None:
     """Train the remaining epochs, phase by phase; return why the run stopped early, if it did."""
     progress = run.state.progress
-    while (phase := next((each for each in run.phases if each.end > progress.epoch), None)) is not None:
+    # Only the main rank knows at once if the best weights could not be written.
+    while (phase := run.world.broadcast(run.next_phase)) is not None:
         enter_phase(run, phase)
         progress.epoch_seconds += compile_first(run, phase)
         stop = run.clock.stop_before_step() or train_epoch(run, phase, progress.epoch)
@@ -241,6 +241,8 @@ def close_epoch(run: Run, phase: Phase, scores: Scores) -> None:
     run.folder.write_history(progress.history)
     tell_fit(run, planned)
     console.say(epoch_line(run, row["train_loss"], scores, row["seconds"], better=better))
+    if run.early_stop is not None:
+        console.say(f"Training ends: {run.early_stop}")
     tell_forecast(run, phase)
 
 
@@ -274,7 +276,7 @@ def end_early(run: Run, stop: Stop) -> Outcome:
     is_new = run.phase is not None or (run.state.optimizer is not None and not run.folder.last.exists())
     if is_new:
         run.saver.ensure_saved()
-    if progress.epoch < run.config.train.epochs:
+    if not run.is_trained:
         where = (
             f"in epoch {progress.epoch + 1} of {run.config.train.epochs}, "
             f"{console.counted(progress.samples, 'image')} into it"

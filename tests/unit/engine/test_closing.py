@@ -35,9 +35,10 @@ def write_pair(folder: Path, name: str, rows: int) -> Pair:
 def test_baselines_are_of_the_held_out_images(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, generated: bool) -> None:
     """Those on which the network is scored beside them, and only where camox made the images."""
     train, held_out = write_pair(tmp_path, "train", 8), write_pair(tmp_path, "held-out", 2)
-    progress = SimpleNamespace(seconds=12.34, target_seconds=3.5)
+    progress = SimpleNamespace(seconds=12.34, target_seconds=3.5, epoch=4)
     run: Any = SimpleNamespace(
         state=SimpleNamespace(progress=progress),
+        early_stop="no better validation IoU for 2 epochs, best in epoch 2",
         data=RunData((), [train], [held_out], {}, generated),
         config=resolve("quickstart", {"run.target_iou": "0.5"}).config,
         folder=RunFolder(tmp_path),
@@ -54,6 +55,8 @@ def test_baselines_are_of_the_held_out_images(tmp_path: Path, monkeypatch: pytes
         "validation": {"set": "validation"},
         "tests": {"CAMO": {"set": "CAMO"}},
         "baselines": {"all foreground": 0.25} if generated else {},
+        "epochs": 4,
+        "early_stop": "no better validation IoU for 2 epochs, best in epoch 2",
         "seconds": 12.3,
         "target_iou": 0.5,
         "seconds_to_target": 3.5,
