@@ -51,7 +51,7 @@ _PAGES = ("per_image.csv", "report.html", "curves.png")
 _BEGUN = ("config.yaml", "env.json", "metrics.jsonl", STRATEGY_FILE)
 _FILES = (*_PRECIOUS, *_PAGES, *_BEGUN)
 # Subfolders whose file names are not known in advance: a run's own, or somebody else's.
-_FOLDERS = ("logs", "tensorboard")
+_FOLDERS = ("logs", "tensorboard", "wandb")
 # How a run's file is told from somebody else's with the same name: by its parsed content, or by bytes among the first
 # thousand. Content of unexpected types counts as damaged, not as somebody else's.
 _IN_CONTENT: dict[str, Callable[[Any], bool]] = {

@@ -34,6 +34,7 @@ _FLAGS = (
     "run.session_limit",
     "run.unfinished_exit_code",
     "run.target_iou",
+    "run.tracker",
     "run.tensorboard",
 )
 

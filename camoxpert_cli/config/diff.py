@@ -35,6 +35,7 @@ _NO_EFFECT = {
     "run.session_limit",
     "run.unfinished_exit_code",
     "run.report",
+    "run.tracker",
     "run.tensorboard",
 }
 _ROUNDING = {

@@ -16,6 +16,7 @@ Scheduler = Literal["cosine", "onecycle", "cosine_restart", "none"]
 Strategy = Literal["auto", "single", "dp", "ddp"]
 Device = Literal["auto", "cuda", "cpu"]
 Compile = Literal["auto", "on", "off"]
+Tracker = Literal["none", "wandb"]
 
 # Of an image, in pixels: the network's coarsest feature maps have stride 32.
 SMALLEST_SIDE, LARGEST_SIDE = 64, 4096
@@ -240,6 +241,9 @@ class RunConfig:
         high=255,
     )
     report: bool = setting(True, "write report.html and curves.png when the run ends")
+    tracker: Tracker = setting(
+        "none", "also log curves, settings and results to Weights & Biases; offline with WANDB_MODE=offline"
+    )
     tensorboard: bool = setting(False, "also write curves for TensorBoard to the run folder")
 
 

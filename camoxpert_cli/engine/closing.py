@@ -45,7 +45,7 @@ def close_run(run: Run) -> dict[str, Any] | Stop:
     }
     if run.world.is_main:
         write_pages(run, evaluation)
-    run.folder.write_results(results)  # last: with them, the run is complete
+    run.reporter.record_results(results)  # last: with them, the run is complete
     return results
 
 

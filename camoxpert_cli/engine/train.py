@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -63,7 +63,7 @@ def carry_out(run: Run, plan: Plan, checkpoint: Checkpoint | None) -> Outcome:
     To observe or steer a run, replace its parts first: see `Run`.
     """
     announce(run)
-    with _explaining_errors(run), run.clock, run.saver.finishing(), closing(run.reporter):
+    with _explaining_errors(run), run.clock, run.saver.finishing(), run.reporter:
         begin(run, plan.config, checkpoint)
         make_resumable(run, plan, checkpoint)
         if plan.choice is not None:
@@ -100,6 +100,9 @@ def begin(run: Run, asked: Config, checkpoint: Checkpoint | None) -> None:
     run.folder.write_settings(to_mapping(run.config))
     if run.config.run.tensorboard and run.world.is_main:
         run.reporter.open_curves()
+    if run.config.run.tracker == "wandb" and run.world.is_main:
+        continues = checkpoint is not None and (checkpoint.training is not None or run.reporter.position > 0)
+        run.reporter.open_tracker(run.config, checkpoint.path.parent if checkpoint and continues else None)
 
 
 def make_resumable(run: Run, plan: Plan, checkpoint: Checkpoint | None) -> None:

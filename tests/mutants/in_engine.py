@@ -10,6 +10,7 @@ _SAVING = "behaviour/engine/test_saving.py::"
 _BEHIND = "behaviour/engine/test_saving_behind.py::"
 _RESTORING = "behaviour/engine/test_restoring.py::"
 _ENDING = "unit/engine/test_ending.py"
+_TRACKER = "unit/engine/test_tracker.py"
 _PATIENCE = "behaviour/engine/test_patience.py"
 
 MUTANTS = [
@@ -511,4 +512,12 @@ MUTANTS = [
         _PATIENCE,
     ),
     Mutant("engine/closing.py", '"epochs": progress.epoch,', '"epochs": run.config.train.epochs,', _PATIENCE),
+    # What wandb is told.
+    Mutant("engine/tracker.py", " or step <= self._logged:", ":", _TRACKER),
+    Mutant("engine/tracker.py", "self._note_logged(self._noted)", "self._note_logged(step)", _TRACKER),
+    Mutant("engine/tracker.py", " or not os.access(source, os.W_OK)", "", _TRACKER),
+    Mutant("engine/tracker.py", "offline or wandb.login(prompt=False, verify=False)", "True", _TRACKER),
+    Mutant("engine/tracker.py", 'config, mode="offline")', "config)", _TRACKER),
+    Mutant("engine/tracker.py", "        with suppress(Exception, SystemExit):", "        if True:", _TRACKER),
+    Mutant("launch/decide.py", "        ready_wandb()\n", "        pass\n", "unit/launch/test_decide.py::test_tracker"),
 ]

@@ -67,6 +67,7 @@ MEANT: dict[str, dict[str, Any]] = {
         **{"model.backbone_weights": "moved.pth", "run.target_iou": 0.7, "run.max_restarts": 3},
         **{"run.collective_timeout": "1h", "run.save_every": "5m", "run.time_limit": "1h", "run.session_limit": "12h"},
         **{"run.unfinished_exit_code": 85, "run.report": False, "run.tensorboard": True, "train.fit": "9h"},
+        **{"run.tracker": "wandb"},
     },
     # The same sums, added up in another order.
     "rounding": {

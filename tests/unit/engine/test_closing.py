@@ -16,6 +16,7 @@ from camoxpert_cli.data.pairs import Pair
 from camoxpert_cli.engine import baselines, closing
 from camoxpert_cli.engine.build import RunData
 from camoxpert_cli.engine.closing import close_run
+from camoxpert_cli.engine.reporter import Reporter
 from camoxpert_cli.metrics.baselines import all_foreground_iou
 from camoxpert_cli.parallel.world import World
 from camoxpert_cli.run_folder import RunFolder
@@ -41,7 +42,7 @@ def test_baselines_are_of_the_held_out_images(tmp_path: Path, monkeypatch: pytes
         early_stop="no better validation IoU for 2 epochs, best in epoch 2",
         data=RunData((), [train], [held_out], {}, generated),
         config=resolve("quickstart", {"run.target_iou": "0.5"}).config,
-        folder=RunFolder(tmp_path),
+        reporter=Reporter(RunFolder(tmp_path), data=None, state=None),  # type: ignore[arg-type]
         world=replace(World(), rank=0),
     )
     scored = [SimpleNamespace(name=name, to_json=lambda name=name: {"set": name}) for name in ("validation", "CAMO")]
