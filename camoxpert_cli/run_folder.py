@@ -51,7 +51,7 @@ _PAGES = ("per_image.csv", "report.html", "curves.png")
 _BEGUN = ("config.yaml", "env.json", "metrics.jsonl", STRATEGY_FILE)
 _FILES = (*_PRECIOUS, *_PAGES, *_BEGUN)
 # Subfolders whose file names are not known in advance: a run's own, or somebody else's.
-_FOLDERS = ("logs", "tensorboard")
+_FOLDERS = ("logs", "tensorboard", "wandb")
 # How a run's file is told from somebody else's with the same name: by its parsed content, or by bytes among the first
 # thousand. Content of unexpected types counts as damaged, not as somebody else's.
 _IN_CONTENT: dict[str, Callable[[Any], bool]] = {
@@ -144,12 +144,12 @@ class RunFolder:
                 return content  # `camox eval` writes another one
         return None
 
-    def is_complete(self, epochs_done: int, epochs: int) -> bool:
-        """Return whether a run of so many `epochs` has been trained and scored.
+    def is_complete(self, *, trained: bool) -> bool:
+        """Return whether the run has been scored, and `trained`: no epoch is left.
 
         If only its best weights were kept, it counts as trained: a run that is extended has no results.
         """
-        trained = epochs_done >= epochs or not (self.last.exists() or self.previous.exists())
+        trained = trained or not (self.last.exists() or self.previous.exists())
         return trained and self.results_of_run is not None
 
     @property

@@ -66,6 +66,11 @@ class Progress:
         """Whether there are best weights, in `best_model.pth`."""
         return self.best_iou >= 0
 
+    @property
+    def epoch_of_best(self) -> int | None:
+        """The epoch of the best weights, 0 for those that the run started with; None if there are none yet."""
+        return self.best_epoch if self.has_best else None
+
 
 class Moments(TypedDict):
     """AdamW's state for one parameter."""

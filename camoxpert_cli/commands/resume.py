@@ -21,6 +21,7 @@ _FLAGS = (
     "train.batch_size",
     "train.stage2_batch_size",
     "train.epochs",
+    "train.patience",
     "data.dataset_path",
     "data.images",
     "data.masks",
@@ -33,6 +34,7 @@ _FLAGS = (
     "run.session_limit",
     "run.unfinished_exit_code",
     "run.target_iou",
+    "run.tracker",
     "run.tensorboard",
 )
 

@@ -86,14 +86,16 @@ def _lines(run: RunStatus, now: float) -> list[tuple[str, str]]:
 
 def _state(run: RunStatus) -> str:
     if run.complete:
-        return "complete"
+        return "complete" if run.early_stop is None else f"complete: {run.early_stop}"
     where = {True: "running", False: "not running on this machine", None: ""}[run.running]
-    trained = run.epochs is not None and run.position[0] >= run.epochs
+    trained = run.early_stop is not None or (run.epochs is not None and run.position[0] >= run.epochs)
     return ", ".join(filter(None, ["unfinished", where, "trained, but not scored" if trained else ""]))
 
 
 def _position(run: RunStatus) -> str:
     epoch, samples = run.position
+    if run.epochs is not None and run.early_stop is not None:
+        return f"{epoch} of {console.counted(run.epochs, 'epoch')} complete"
     if run.epochs is not None and epoch >= run.epochs:
         return f"{console.counted(epoch, 'epoch')} complete"
     total = "" if run.epochs is None else f" of {run.epochs}"

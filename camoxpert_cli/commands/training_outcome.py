@@ -73,6 +73,9 @@ def _print_summary(outcome: Outcome, results: Mapping[str, Any]) -> None:
         epoch = results["epoch"]
         where = f"epoch {epoch} of {outcome.epochs}" if epoch else "those it started with: no epoch was better"
         console.say(f"Best weights     {folder.best}, {where}")
+    early_stop = results.get("early_stop")
+    if early_stop is not None:
+        console.say(f"Early stop       {early_stop}")
     if folder.report.exists():
         console.say(f"Report           {folder.report}")
     target, speed = results["target_iou"], ""
@@ -83,9 +86,12 @@ def _print_summary(outcome: Outcome, results: Mapping[str, Any]) -> None:
         passed = results["seconds_to_target"]
         when = "not reached" if passed is None else f"reached after {format_duration(passed)}"
         console.say(f"Target           validation IoU {target:g}: {when}")
+    longer = f"--epochs {2 * config.train.epochs}"
+    if early_stop is not None and config.train.patience is not None:
+        longer = f"--patience {2 * config.train.patience}"
     commands = [
         *([folder.predict_command] if folder.best.exists() else []),
-        *([f"{folder.resume_command} --epochs {2 * config.train.epochs}"] if folder.holds_checkpoint else []),
+        *([f"{folder.resume_command} {longer}"] if folder.holds_checkpoint else []),
         *(["camox train --dataset-path YOUR_DATA"] if outcome.generated else []),
     ]
     for number, command in enumerate(commands):

@@ -12,7 +12,7 @@ from camoxpert_cli.config.resolve import Resolved
 from camoxpert_cli.config.schema import SECTIONS, SETTINGS, Config, field_of
 from camoxpert_cli.errors import ConfigError
 
-Effect = Literal["none", "rounding", "longer", "another run"]
+Effect = Literal["none", "rounding", "end", "longer", "another run"]
 
 # These identify a session; they are not settings of the run.
 _NOT_COMPARED = {"run.checkpoint_dir", "run.resume_from", "run.continue"}
@@ -36,6 +36,7 @@ _NO_EFFECT = {
     "run.session_limit",
     "run.unfinished_exit_code",
     "run.report",
+    "run.tracker",
     "run.tensorboard",
 }
 _ROUNDING = {
@@ -47,6 +48,7 @@ _MEANINGS: dict[Effect, str] = {
     "rounding": "the same images per optimizer step in the same order; results differ by rounding and, if per-GPU "
     "batch sizes differ, in everything that is computed per batch: BatchNorm statistics, dropout and the "
     "load-balancing loss",
+    "end": "only decides how soon the run ends",
     "longer": "from here on, the stage's learning-rate schedule is stretched over more epochs",
     "another run": "from here on, this is no longer the run that was started",
 }
@@ -161,6 +163,8 @@ def _effect(key: str, before: Any, after: Any, same_batches: bool) -> Effect:
         return "none"
     if key in _ROUNDING or (key in BATCH_SETTINGS and same_batches):
         return "rounding"
+    if key == "train.patience":
+        return "end"
     if key == "train.epochs" and after > before:
         return "longer"
     if key == "train.last_epoch_images" and (after is None or (before is not None and after > before)):

@@ -16,6 +16,7 @@ Scheduler = Literal["cosine", "onecycle", "cosine_restart", "none"]
 Strategy = Literal["auto", "single", "dp", "ddp"]
 Device = Literal["auto", "cuda", "cpu"]
 Compile = Literal["auto", "on", "off"]
+Tracker = Literal["none", "wandb"]
 
 # Of an image, in pixels: the network's coarsest feature maps have stride 32.
 SMALLEST_SIDE, LARGEST_SIDE = 64, 4096
@@ -142,6 +143,12 @@ class TrainConfig:
         parse=parse_sessions,
         stands_for="TIME|NxTIME",
     )
+    patience: int | None = setting(
+        None,
+        "end training after this many epochs in a row without a better validation IoU, counted once the whole network "
+        "trains and the warmup is over",
+        low=1,
+    )
     stage1_epochs: int = setting(30, "epochs of stage 1, in which the backbone is frozen", low=0)
     last_epoch_images: int | None = setting(
         None, "train on only this many images in the last epoch, so that a run need not end with a whole one", low=1
@@ -263,6 +270,9 @@ class RunConfig:
         high=255,
     )
     report: bool = setting(True, "write report.html and curves.png when the run ends")
+    tracker: Tracker = setting(
+        "none", "also log curves, settings and results to Weights & Biases; offline with WANDB_MODE=offline"
+    )
     tensorboard: bool = setting(False, "also write curves for TensorBoard to the run folder")
 
 

@@ -85,7 +85,7 @@ def refit(run: Run) -> None:
     if fitting is None:
         return
     fitting.note_epoch(run.clock.now(), run.clock.reserve.pause)
-    if run.state.progress.epoch < run.config.train.epochs:
+    if not run.is_trained:
         config = fitting.refitted(run.config, _position(run), run.clock.now(), _unused(run))
         run.follow(run.world.broadcast(config))
 

@@ -37,13 +37,15 @@ def close_run(run: Run) -> dict[str, Any] | Stop:
         "validation": scored.pop(VALIDATION),
         "tests": scored,
         "baselines": run.data.baselines,
+        "epochs": progress.epoch,
+        "early_stop": run.early_stop,
         "seconds": round(progress.seconds, 1),
         "target_iou": run.config.run.target_iou,
         "seconds_to_target": progress.target_seconds,
     }
     if run.world.is_main:
         write_pages(run, evaluation)
-    run.folder.write_results(results)  # last: with them, the run is complete
+    run.reporter.record_results(results)  # last: with them, the run is complete
     return results
 
 

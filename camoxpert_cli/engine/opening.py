@@ -12,6 +12,7 @@ from camoxpert_cli.config.parse import format_duration
 from camoxpert_cli.engine.build import describe_batches
 from camoxpert_cli.engine.choosing import describe_fit
 from camoxpert_cli.engine.compile_phase import describe_compiling
+from camoxpert_cli.engine.ending import epochs_before_patience
 from camoxpert_cli.engine.run import Run
 from camoxpert_cli.parallel.memory import total_of
 
@@ -98,6 +99,9 @@ def _limits(run: Run) -> list[tuple[str, str]]:
         lines += zip(("Fit", ""), describe_fit(run), strict=True)
     if run_settings.target_iou is not None:
         lines.append(("Target", f"validation IoU {run_settings.target_iou:g}"))
+    if (patience := run.config.train.patience) is not None:
+        first = epochs_before_patience(run.config) + 1
+        lines.append(("Patience", f"{console.counted(patience, 'epoch')}, counted from epoch {first}"))
     if deadline.name:
         left = format_duration(max(0.0, deadline.left(run.clock.now())))
         lines.append(("Time limit", f"{left} remaining of {deadline.name}"))

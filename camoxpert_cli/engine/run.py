@@ -23,6 +23,7 @@ from camoxpert_cli.engine.build import RunData, build_network, check_images, ope
 from camoxpert_cli.engine.clock import Clock
 from camoxpert_cli.engine.compiling import Compiling, may_compile
 from camoxpert_cli.engine.ema import Ema
+from camoxpert_cli.engine.ending import early_stop, is_trained
 from camoxpert_cli.engine.feed import Feed
 from camoxpert_cli.engine.fitting import Fitting
 from camoxpert_cli.engine.phases import build_phases
@@ -83,6 +84,23 @@ class Run:
     def device(self) -> torch.device:
         """The device of this process's tensors."""
         return self.strategy.device
+
+    @property
+    def is_trained(self) -> bool:
+        """Whether no epoch is left to train."""
+        return is_trained(self.config, self.state.progress.epoch, self.state.progress.epoch_of_best)
+
+    @property
+    def early_stop(self) -> str | None:
+        """Why the run has ended before its last epoch, if it has."""
+        return early_stop(self.config, self.state.progress.epoch, self.state.progress.epoch_of_best)
+
+    @property
+    def next_phase(self) -> Phase | None:
+        """The phase of the current epoch, or of the next one; None if no epoch is left."""
+        if self.is_trained:
+            return None
+        return next(phase for phase in self.phases if phase.end > self.state.progress.epoch)
 
     @property
     def ends_in_time(self) -> bool:

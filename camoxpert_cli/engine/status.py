@@ -66,7 +66,7 @@ def tell_forecast(run: Run, phase: Phase) -> None:
 def forecast_of(run: Run) -> Forecast | None:
     """Estimate the remaining time from the run's current position; None if the next phase has not been timed."""
     progress, data, reserve = run.state.progress, run.data, run.clock.reserve
-    phase = next((phase for phase in run.phases if phase.end > progress.epoch), None)
+    phase = run.next_phase
     speed = 0.0 if phase is None else run.reporter.throughput.images_per_s(phase)
     if speed == 0:
         return None

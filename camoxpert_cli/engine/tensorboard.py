@@ -6,11 +6,12 @@ completed epoch: the position from which a session resumes never coincides with 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from camoxpert_cli import console
+from camoxpert_cli.engine.named_numbers import named_numbers
 from camoxpert_cli.errors import UsageError
 
 FOLDER = "tensorboard"
@@ -40,14 +41,12 @@ class Curves:
             self._give_up(error)
 
     def write(self, event: str, values: Mapping[str, Any], position: int) -> None:
-        """Write every number in `values` at `position`: as `event/name`, those of a list or mapping as `name/...`."""
+        """Write every number in `values` at `position`."""
         if self._writer is None:
             return
         try:
-            for key, value in values.items():
-                group = key if isinstance(value, list | Mapping) else f"{event}/{key}"
-                for name, number in _numbers(group, value):
-                    self._writer.add_scalar(name, number, position)
+            for name, number in named_numbers(event, values):
+                self._writer.add_scalar(name, number, position)
         except OSError as error:
             self._give_up(error)
 
@@ -61,14 +60,3 @@ class Curves:
     def _give_up(self, error: OSError) -> None:
         console.warn(f"{self._folder} cannot be written: {error.strerror or error}; training continues without it")
         self._writer = None
-
-
-def _numbers(name: str, value: Any) -> Iterator[tuple[str, float]]:
-    if isinstance(value, Mapping):
-        for key, each in value.items():
-            yield from _numbers(f"{name}/{key}", each)
-    elif isinstance(value, list):
-        for at, each in enumerate(value, start=1):
-            yield from _numbers(f"{name}/{at}", each)
-    elif isinstance(value, int | float):
-        yield name, value

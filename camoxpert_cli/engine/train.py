@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -19,6 +19,7 @@ from camoxpert_cli.data.loader import WorkerLost
 from camoxpert_cli.engine.choosing import choose_epochs, refit, refit_last, tell_fit
 from camoxpert_cli.engine.closing import close_run
 from camoxpert_cli.engine.compile_phase import compile_first, consider_compiling
+from camoxpert_cli.engine.ending import describe_trained
 from camoxpert_cli.engine.epochs import epoch_images
 from camoxpert_cli.engine.expert_use import DEAD, expert_use, format_dead_experts
 from camoxpert_cli.engine.opening import announce
@@ -62,7 +63,7 @@ def carry_out(run: Run, plan: Plan, checkpoint: Checkpoint | None) -> Outcome:
     To observe or steer a run, replace its parts first: see `Run`.
     """
     announce(run)
-    with _explaining_errors(run), run.clock, run.saver.finishing(), closing(run.reporter):
+    with _explaining_errors(run), run.clock, run.saver.finishing(), run.reporter:
         begin(run, plan.config, checkpoint)
         make_resumable(run, plan, checkpoint)
         if plan.choice is not None:
@@ -90,16 +91,18 @@ def begin(run: Run, asked: Config, checkpoint: Checkpoint | None) -> None:
         report_changes(asked, checkpoint)
         restore(run, checkpoint)
         progress = run.state.progress
-        if progress.epoch < run.config.train.epochs:
-            run.folder.remove_results()  # of the shorter run that this one extends
+        if run.is_trained:
+            how = describe_trained(run.config, progress.epoch, progress.epoch_of_best)
+            console.say(console.wrapped(f"Training is complete ({how}): scoring the best weights again"))
         else:
-            console.say(
-                f"Training is complete ({console.counted(progress.epoch, 'epoch')}): scoring the best weights again"
-            )
+            run.folder.remove_results()  # of the shorter run that this one extends
         run.folder.go_on_from(progress.epoch, progress.samples, progress.history, checkpoint.path)
     run.folder.write_settings(to_mapping(run.config))
     if run.config.run.tensorboard and run.world.is_main:
         run.reporter.open_curves()
+    if run.config.run.tracker == "wandb" and run.world.is_main:
+        continues = checkpoint is not None and (checkpoint.training is not None or run.reporter.position > 0)
+        run.reporter.open_tracker(run.config, checkpoint.path.parent if checkpoint and continues else None)
 
 
 def make_resumable(run: Run, plan: Plan, checkpoint: Checkpoint | None) -> None:
@@ -107,8 +110,7 @@ def make_resumable(run: Run, plan: Plan, checkpoint: Checkpoint | None) -> None:
 
     Otherwise a run that is killed before its first save would leave a folder without its state, or with a part of it.
     """
-    phase = next((each for each in run.phases if each.end > run.state.progress.epoch), None)
-    if phase is not None:
+    if (phase := run.next_phase) is not None:
         enter_phase(run, phase)
     is_new = run.state.optimizer is not None and not run.folder.last.exists()
     if is_new and (plan.saves_first or checkpoint is not None):
@@ -140,7 +142,8 @@ def score_start(run: Run) -> Stop | None:
 def train_epochs(run: Run) -> Stop | None:
     """Train the remaining epochs, phase by phase; return why the run stopped early, if it did."""
     progress = run.state.progress
-    while (phase := next((each for each in run.phases if each.end > progress.epoch), None)) is not None:
+    # Only the main rank knows at once if the best weights could not be written.
+    while (phase := run.world.broadcast(run.next_phase)) is not None:
         enter_phase(run, phase)
         progress.epoch_seconds += compile_first(run, phase)
         stop = run.clock.stop_before_step() or train_epoch(run, phase, progress.epoch)
@@ -261,6 +264,8 @@ def close_epoch(run: Run, phase: Phase, scores: Scores) -> None:
     run.folder.write_history(progress.history)
     tell_fit(run, planned)
     console.say(epoch_line(run, row["train_loss"], scores, row["seconds"], better=better))
+    if run.early_stop is not None:
+        console.say(f"Training ends: {run.early_stop}")
     tell_forecast(run, phase)
 
 
@@ -294,7 +299,7 @@ def end_early(run: Run, stop: Stop) -> Outcome:
     is_new = run.phase is not None or (run.state.optimizer is not None and not run.folder.last.exists())
     if is_new:
         run.saver.ensure_saved()
-    if progress.epoch < run.config.train.epochs:
+    if not run.is_trained:
         where = (
             f"in epoch {progress.epoch + 1} of {run.config.train.epochs}, "
             f"{console.counted(progress.samples, 'image')} into it"

@@ -14,6 +14,7 @@ from camoxpert_cli.config.diff import changes, with_machine_of
 from camoxpert_cli.config.resolve import Resolved, from_mapping, resolve
 from camoxpert_cli.config.schema import Config
 from camoxpert_cli.engine.build import check_images, open_data
+from camoxpert_cli.engine.ending import is_trained
 from camoxpert_cli.engine.outcome import Outcome
 from camoxpert_cli.engine.restoring import epochs_done
 from camoxpert_cli.errors import CamoxError, UsageError
@@ -96,7 +97,8 @@ def _find(resolved: Resolved, folder: RunFolder, reason: str) -> Found:
     checkpoint = find_checkpoint(folder.path)
     before = from_mapping(*saved_settings(checkpoint))
     _refuse_another_run(resolved, checkpoint, before, folder)
-    if folder.is_complete(epochs_done(before, checkpoint), before.train.epochs):
+    best_epoch = None if checkpoint.training is None else checkpoint.training.progress.epoch_of_best
+    if folder.is_complete(trained=is_trained(before, epochs_done(before, checkpoint), best_epoch)):
         _refuse_other_images(resolved, checkpoint, folder)
         console.say(f"The run in {folder.path} is complete, with results in {folder.results} ({reason})")
         return Found(resolved, checkpoint, _outcome(before, checkpoint, folder))
@@ -229,4 +231,6 @@ def _outcome(config: Config, checkpoint: Checkpoint, folder: RunFolder) -> Outco
     data, training = config.data, checkpoint.training
     generated = not (data.dataset_path or data.images) and data.generated_images > 0
     seconds = 0.0 if training is None else training.progress.seconds
-    return Outcome(folder, config, config.train.epochs, 0, seconds, generated, folder.results_of_run)
+    results = folder.results_of_run
+    epochs = (results or {}).get("epochs", config.train.epochs)  # fewer after an early stop
+    return Outcome(folder, config, epochs, 0, seconds, generated, results)

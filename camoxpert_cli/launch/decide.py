@@ -18,6 +18,7 @@ from camoxpert_cli.engine.plan import Plan
 from camoxpert_cli.engine.strategy_choice import Choice
 from camoxpert_cli.engine.tensorboard import summary_writer
 from camoxpert_cli.engine.time_limit import find_deadline, process_start
+from camoxpert_cli.engine.tracker import ready_wandb
 from camoxpert_cli.launch import autobatch
 from camoxpert_cli.parallel import worker
 from camoxpert_cli.parallel.device import Placement, is_undecided, own_device, place, refuse_shared_gpus, with_count
@@ -54,6 +55,8 @@ def decide(resolved: Resolved, checkpoint: Checkpoint | None = None, began: floa
     placement = place(run, expected_size(), sync_batchnorm=resolved.config.train.sync_batchnorm)
     if run.tensorboard:
         summary_writer()  # fails before minutes of trials
+    if run.tracker == "wandb":
+        ready_wandb()
     # config.yaml must lead back to this folder, not to the checkpoint that this session began with, and must not
     # depend on the current folder. The strategy stays `auto`, because the run may be resumed elsewhere.
     config = replace(

@@ -20,6 +20,7 @@ from camoxpert_cli.config.resolve import Resolved, from_mapping, resolve, with_a
 from camoxpert_cli.config.schema import Config
 from camoxpert_cli.data.cache import holds_cache
 from camoxpert_cli.engine.build import check_images, describe_batches, open_data
+from camoxpert_cli.engine.ending import describe_trained, is_trained
 from camoxpert_cli.engine.epochs import rate_at
 from camoxpert_cli.engine.outcome import Outcome
 from camoxpert_cli.engine.phases import build_phases
@@ -135,13 +136,12 @@ def _next_step(config: Config, checkpoint: Checkpoint, folder: RunFolder, epoch:
             begins = "a new run from these weights, because the images differ: "
             epoch = config.train.stage1_epochs if config.train.skip_stage1 else 0
     refuse_fewer_epochs(config, checkpoint.path, epoch)
+    best_epoch = training.progress.epoch_of_best if training and not begins else None
+    if is_trained(config, epoch, best_epoch):
+        how = describe_trained(config, epoch, best_epoch)
+        return f"training is complete ({how}): the best weights would be scored again"
     phases = keep_unfrozen(build_phases(config), epoch, training.backbone_stages if training else 0)
-    phase = next((phase for phase in phases if phase.end > epoch), None)
-    if phase is None:
-        return (
-            f"training is complete ({console.counted(config.train.epochs, 'epoch')}): "
-            "the best weights would be scored again"
-        )
+    phase = next(phase for phase in phases if phase.end > epoch)
     step = math.ceil(samples / (phase.stage.batch_size * config.train.accumulation_steps * config.gpu_count))
     rate = rate_at(config, phase.stage, images, epoch, step)
     return f"{begins}epoch {epoch + 1} of {config.train.epochs}, stage {phase.stage.number}, learning rate {rate:.3g}"

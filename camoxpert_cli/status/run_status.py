@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeAlias
 
 from camoxpert_cli.checkpoints.summary import CheckpointSummary, rows_of, summarize
 from camoxpert_cli.config.resolve import from_mapping
 from camoxpert_cli.config.schema import Config
+from camoxpert_cli.engine.ending import early_stop
 from camoxpert_cli.engine.epochs import epoch_images
 from camoxpert_cli.engine.phases import build_phases
 from camoxpert_cli.engine.stages import Phase, keep_unfrozen
@@ -34,13 +35,15 @@ _MOST_BYTES = 2**26
 class RunStatus:
     """The status of a run; None for what its files do not say.
 
-    `complete`: all epochs are trained and the best weights are scored. `running`: a process of this machine is using
-    the folder. `position`: how far the run got. `checkpoint`: the name of the file from which it resumes, and `saved`
-    its position. `images`: those of an epoch. `seconds`: training time of all sessions. `next`: a command.
+    `complete`: no epoch is left, and the best weights are scored. `early_stop`: why it ended before its last epoch,
+    if it did. `running`: a process of this machine is using the folder. `position`: how far the run got. `checkpoint`:
+    the name of the file from which it resumes, and `saved` its position. `images`: those of an epoch. `seconds`:
+    training time of all sessions. `next`: a command.
     """
 
     folder: RunFolder
     complete: bool
+    early_stop: str | None
     running: bool | None
     position: Position
     saved: Position
@@ -71,6 +74,7 @@ class RunStatus:
         return {
             "run_folder": str(self.folder.path),
             "complete": self.complete,
+            "early_stop": self.early_stop,
             "running": self.running,
             "epoch": self.position[0],
             "epochs": self.epochs,
@@ -107,16 +111,23 @@ def read_status(folder: RunFolder) -> RunStatus:
     position = max(saved, log.position or start)
     history = max(() if last is None else last.history, rows_of(_json(folder.history)), key=len)
     done = max([position[0], *(row["epoch"] for row in history[-1:])])
+    stopped = None if config is None or last is None else early_stop(config, saved[0], last.best_epoch)
     # Whoever keeps the best weights alone has a complete run; one that is being extended has no scores.
-    complete = folder.is_complete(done, epochs or 0)
+    complete = folder.is_complete(trained=done >= (epochs or 0) or stopped is not None)
     if complete:
-        position = (epochs or done, 0)
+        results = folder.results_of_run or {}
+        stopped = results.get("early_stop")
+        trained = results.get("epochs")  # absent in files of camox 0.1
+        position = (trained if type(trained) is int else epochs or done, 0)
     ahead = saved if running is False and not complete else position
     spent = 0.0 if last is None or len(last.history) < len(history) else last.epoch_seconds
     phases = keep_unfrozen(phases, saved[0], 0 if last is None else last.backbone_stages)
+    if stopped is not None:
+        phases = [replace(phase, end=min(phase.end, position[0])) for phase in phases]  # nothing remains
     return RunStatus(
         folder=folder,
         complete=complete,
+        early_stop=stopped,
         running=running,
         position=position,
         saved=saved,
@@ -132,7 +143,7 @@ def read_status(folder: RunFolder) -> RunStatus:
         session_limit=None if config is None else config.run.session_limit,
         last_activity=max(filter(None, (_modified(folder.metrics), _modified(folder.last))), default=None),
         checkpoints=checkpoints,
-        next=_next(folder, checkpoints, last, epochs, complete=complete),
+        next=_next(folder, checkpoints, last, config, complete=complete),
     )
 
 
@@ -184,7 +195,7 @@ def _next(
     folder: RunFolder,
     checkpoints: Mapping[str, CheckpointSummary],
     last: CheckpointSummary | None,
-    epochs: int | None,
+    config: Config | None,
     *,
     complete: bool,
 ) -> str | None:
@@ -195,6 +206,10 @@ def _next(
     if all(each.intact is False for each in checkpoints.values()):
         return None
     before = None if last is None else _first_valid(last.config)
-    # A longer run that has not been saved yet: the checkpoint still has the old number.
-    longer = before is not None and epochs is not None and epochs > before.train.epochs
-    return f"{folder.resume_command} --epochs {epochs}" if longer else folder.resume_command
+    if before is None or config is None:
+        return folder.resume_command
+    # A longer run that has not been saved yet: the checkpoint still has the old numbers.
+    options = [f"--epochs {config.train.epochs}"] if config.train.epochs > before.train.epochs else []
+    if config.train.patience not in (None, before.train.patience):
+        options.append(f"--patience {config.train.patience}")
+    return " ".join([folder.resume_command, *options])

@@ -15,7 +15,7 @@ from tests.helpers.places import ROOT
 CAMOX = Path(sys.executable).with_name("camox")
 HEAVY = {
     *("torch", "torchvision", "numpy", "cv2", "timm", "albumentations", "safetensors", "huggingface_hub"),
-    *("jinja2", "matplotlib", "onnx", "onnxruntime", "onnxscript", "tensorboard"),
+    *("jinja2", "matplotlib", "onnx", "onnxruntime", "onnxscript", "tensorboard", "wandb"),
 }
 COMMANDS = [
     *(["--help"], ["train", "--help"], ["predict", "-h"], ["benchmark", "-h"], ["export", "-h"], ["eval", "-h"]),

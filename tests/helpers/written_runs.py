@@ -28,12 +28,21 @@ def row(epoch: int) -> dict[str, Any]:
     return {"epoch": epoch, "stage": 1 if epoch <= STAGE1 else 2, "iou": epoch / 10, "seconds": 10.0}
 
 
-def write_last(path: Path, epoch: int, samples: int, config: dict[str, Any] | None = None, **entries: Any) -> None:
-    """A last.pth or previous.pth after that many complete epochs and images."""
+def write_last(
+    path: Path,
+    epoch: int,
+    samples: int,
+    config: dict[str, Any] | None = None,
+    *,
+    best_epoch: int | None = None,
+    **entries: Any,
+) -> None:
+    """A last.pth or previous.pth after that many complete epochs and images; by default, the last epoch is the best."""
+    best_epoch = epoch if best_epoch is None else best_epoch
     history = [row(number) for number in range(1, epoch + 1)]
     progress = {
         **{"epoch": epoch, "samples": samples, "history": history, "epoch_seconds": 10 * samples / IMAGES},
-        **{"best_epoch": epoch, "best_iou": epoch / 10 if epoch else -1.0},
+        **{"best_epoch": best_epoch, "best_iou": best_epoch / 10 if best_epoch else -1.0},
     }
     content = {**content_of(Stub()), "epoch": epoch, "config": config or settings(path.parent), "history": history}
     write_content(path, {**content, "training": {"progress": progress, "backbone_stages": 0}, **entries})
@@ -72,5 +81,6 @@ def write_settings(folder: Path, config: dict[str, Any]) -> None:
     (folder / "config.yaml").write_text(yaml.safe_dump(config))
 
 
-def write_results(folder: Path) -> None:
-    (folder / "results.json").write_text(json.dumps({"epoch": 4, "validation": {"iou": 0.5}, "tests": {}}))
+def write_results(folder: Path, **entries: Any) -> None:
+    content = {"epoch": 4, "validation": {"iou": 0.5}, "tests": {}, **entries}
+    (folder / "results.json").write_text(json.dumps(content))

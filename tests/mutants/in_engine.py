@@ -9,6 +9,9 @@ _UPDATES = "behaviour/test_updates.py::"
 _SAVING = "behaviour/engine/test_saving.py::"
 _BEHIND = "behaviour/engine/test_saving_behind.py::"
 _RESTORING = "behaviour/engine/test_restoring.py::"
+_ENDING = "unit/engine/test_ending.py"
+_TRACKER = "unit/engine/test_tracker.py"
+_PATIENCE = "behaviour/engine/test_patience.py"
 
 MUTANTS = [
     # Steps and accumulation.
@@ -492,4 +495,29 @@ MUTANTS = [
         "        group_chosen.zero_()\n",
         "behaviour/engine/test_train.py::test_statistics_count_the_images_of_their_step",
     ),
+    # When a run is trained.
+    Mutant("engine/ending.py", "max(best_epoch, epochs_before_patience(config))", "best_epoch", _ENDING),
+    Mutant("engine/ending.py", "patience is None or best_epoch == 0 or", "patience is None or", _ENDING),
+    Mutant("engine/ending.py", " + phase.stage.warmup_epochs)", ")", _ENDING),
+    Mutant(
+        "engine/train.py",
+        "(phase := run.world.broadcast(run.next_phase))",
+        "(phase := run.next_phase)",
+        f"{_ENDING}::test_all_ranks_end_together",
+    ),
+    Mutant(
+        "engine/train.py",
+        "        if run.is_trained:\n",
+        "        if progress.epoch == run.config.train.epochs:\n",
+        _PATIENCE,
+    ),
+    Mutant("engine/closing.py", '"epochs": progress.epoch,', '"epochs": run.config.train.epochs,', _PATIENCE),
+    # What wandb is told.
+    Mutant("engine/tracker.py", " or step <= self._logged:", ":", _TRACKER),
+    Mutant("engine/tracker.py", "self._note_logged(self._noted)", "self._note_logged(step)", _TRACKER),
+    Mutant("engine/tracker.py", " or not os.access(source, os.W_OK)", "", _TRACKER),
+    Mutant("engine/tracker.py", "offline or wandb.login(prompt=False, verify=False)", "True", _TRACKER),
+    Mutant("engine/tracker.py", 'config, mode="offline")', "config)", _TRACKER),
+    Mutant("engine/tracker.py", "        with suppress(Exception, SystemExit):", "        if True:", _TRACKER),
+    Mutant("launch/decide.py", "        ready_wandb()\n", "        pass\n", "unit/launch/test_decide.py::test_tracker"),
 ]

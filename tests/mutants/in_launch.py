@@ -283,7 +283,8 @@ _CONTINUE_MUTANTS = [
     Mutant(_FOUND, "    if before.run.resume_from != now.run.resume_from:", "    if False:", _CONTINUING),
     Mutant("launch/decide.py", "str(Path(source).absolute())", "source + '/'", _CONTINUING),
     # A run that lacks an epoch, or its results, is taken for complete; or one with other images.
-    Mutant(_FOUND, "folder.is_complete(epochs_done(before, checkpoint),", "folder.is_complete(99,", _CONTINUING),
+    Mutant(_FOUND, "is_trained(before, epochs_done(before, checkpoint), best_epoch)", "True", _CONTINUING),
+    Mutant(_FOUND, "epochs_done(before, checkpoint), best_epoch)", "epochs_done(before, checkpoint), 0)", _CONTINUING),
     Mutant("run_folder.py", "return trained and self.results_of_run is not None", "return trained", _CONTINUING),
     Mutant(
         _FOUND,

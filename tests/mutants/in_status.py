@@ -108,13 +108,11 @@ MUTANTS = [
     Mutant("status/remaining.py", "(own or before)[-_RECENT:]", "(own or before)", _REMAINING),
     # The run.
     Mutant("status/run_status.py", "max(saved, log.position or start)", "saved", _STATUS),
-    Mutant(
-        "run_folder.py", "epochs_done >= epochs or not (self.last.exists()", "True or not (self.last.exists()", _STATUS
-    ),
+    Mutant("run_folder.py", "trained = trained or not (self.last", "trained = True or not (self.last", _STATUS),
     Mutant(
         "run_folder.py",
-        "epochs_done >= epochs or not (self.last.exists() or self.previous.exists())",
-        "epochs_done >= epochs",
+        "        trained = trained or not (self.last.exists() or self.previous.exists())\n",
+        "",
         _STATUS,
     ),
     Mutant(
@@ -129,9 +127,8 @@ MUTANTS = [
         "_first_valid(folder.settings)",
         _STATUS,
     ),
-    Mutant(
-        "status/run_status.py", "if longer else folder.resume_command", "if False else folder.resume_command", _STATUS
-    ),
+    Mutant("status/run_status.py", "[folder.resume_command, *options]", "[folder.resume_command]", _STATUS),
+    Mutant("status/run_status.py", " or stopped is not None)", ")", _STATUS),
     Mutant("run_folder.py", ' and {"validation", "tests", "epoch"} <= content.keys()', "", _STATUS),
     Mutant("status/run_status.py", "if all(each.intact is False for", "if all(False for", _STATUS),
     Mutant("status/run_status.py", "rows_of(_json(folder.history))", "()", _STATUS),

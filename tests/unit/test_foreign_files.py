@@ -26,7 +26,7 @@ STATE = ["history.json", "last.pth", "previous.pth", "best_model.pth", "results.
 BEGUN = ["config.yaml", "env.json", "metrics.jsonl", "strategy.json"]
 PAGES = ["per_image.csv", "report.html", "curves.png"]
 FILES = [*STATE, *BEGUN, *PAGES]
-FOLDERS = ["logs", "tensorboard"]
+FOLDERS = ["logs", "tensorboard", "wandb"]
 PRESET = b"summary: mine\ntrain:\n  epochs: 3\nrun:\n  checkpoint_dir: here\n"
 
 

@@ -101,6 +101,17 @@ def test_it_is_the_run_with_these_numbers(
     assert "Fitted to" not in said
 
 
+def test_it_ends_early(tiny_data: Path, tmp_path: Path, machine: Machine, capsys: pytest.CaptureFixture[str]) -> None:
+    """With a patience, a fitted run may end before its time, and its number of epochs is no longer changed."""
+    outcome = train(fitted_plan(tiny_data, tmp_path / "run", "250s", **RECIPE, patience=1))
+    train_settings = outcome.config.train
+
+    assert outcome.results is not None
+    assert outcome.epochs == train_settings.stage1_epochs + train_settings.warmup_epochs + 1 < train_settings.epochs
+    assert machine.now < 0.95 * 250
+    assert "now" not in capsys.readouterr().err.partition("Training ends")[2]
+
+
 def test_it_follows_the_time(
     tiny_data: Path, tmp_path: Path, machine: Machine, capsys: pytest.CaptureFixture[str]
 ) -> None:

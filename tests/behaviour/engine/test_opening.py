@@ -18,7 +18,7 @@ from tests.helpers.tiny_data import tiny_plan
 
 def test_the_banner(tiny_data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """All that a run is about to do, a line each, within 80 columns but for the folder's name."""
-    settings = {"accumulation_steps": 2, "target_iou": 0.72, "tensorboard": True}
+    settings = {"accumulation_steps": 2, "target_iou": 0.72, "tensorboard": True, "patience": 1}
     run = prepare(tiny_plan(tiny_data, tmp_path / "run", **settings))[0]
     run.clock.stopping.deadline = Deadline(time.monotonic() + 7200.4, "the time limit of 3h")
     capsys.readouterr()
@@ -35,6 +35,7 @@ def test_the_banner(tiny_data: Path, tmp_path: Path, capsys: pytest.CaptureFixtu
     assert rows["Stage 1"] == "epoch 1, learning rate 0.001, global batch size 8"
     assert "            = 4 per process x 1 process x 2 accumulation steps" in lines
     assert rows["Target"] == "validation IoU 0.72"
+    assert rows["Patience"] == "1 epoch, counted from epoch 2"
     assert rows["Time limit"] == "2h remaining of the time limit of 3h"
     assert rows["TensorBoard"] == f"tensorboard --logdir {tmp_path / 'run'}"
     assert max(len(line) for line in lines if str(tmp_path) not in line) <= 80

@@ -38,6 +38,7 @@ def test_nothing_changed() -> None:
         ({"last_epoch_images": 40}, {"last_epoch_images": 60}, {"train.last_epoch_images": "longer"}),
         ({"last_epoch_images": 40}, {"last_epoch_images": 20}, {"train.last_epoch_images": "another run"}),
         ({}, {"last_epoch_images": 20}, {"train.last_epoch_images": "another run"}),
+        ({"patience": 9}, {"patience": 3}, {"train.patience": "end"}),
         ({"fit": "9h"}, {"fit": "5h"}, {"train.fit": "none"}),
         ({"lr": 1e-3}, {"lr": 2e-3}, {"train.lr": "another run"}),
     ],
@@ -67,12 +68,14 @@ MEANT: dict[str, dict[str, Any]] = {
         **{"run.collective_timeout": "1h", "run.save_every": "5m", "run.time_limit": "1h", "run.session_limit": "12h"},
         **{"run.unfinished_exit_code": 85, "run.report": False, "run.tensorboard": True, "train.fit": "9h"},
         **{"model.init_from": "moved.pth"},
+        **{"run.tracker": "wandb"},
     },
     # The same sums, added up in another order.
     "rounding": {
         **{"run.device": "cpu", "run.gpus": 1, "run.devices": "0", "run.strategy": "dp"},
         **{"model.gradient_checkpointing": True, "train.compile": "on", "train.deterministic": True},
     },
+    "end": {"train.patience": 9},
     "longer": {"train.epochs": 999},
     # Whatever is drawn or learned otherwise.
     "another run": {

@@ -16,6 +16,7 @@ from camoxpert_cli.data.pairs import Pair
 from camoxpert_cli.engine import baselines, closing
 from camoxpert_cli.engine.build import RunData
 from camoxpert_cli.engine.closing import close_run
+from camoxpert_cli.engine.reporter import Reporter
 from camoxpert_cli.metrics.baselines import all_foreground_iou
 from camoxpert_cli.parallel.world import World
 from camoxpert_cli.run_folder import RunFolder
@@ -35,12 +36,13 @@ def write_pair(folder: Path, name: str, rows: int) -> Pair:
 def test_baselines_are_of_the_held_out_images(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, generated: bool) -> None:
     """Those on which the network is scored beside them, and only where camox made the images."""
     train, held_out = write_pair(tmp_path, "train", 8), write_pair(tmp_path, "held-out", 2)
-    progress = SimpleNamespace(seconds=12.34, target_seconds=3.5)
+    progress = SimpleNamespace(seconds=12.34, target_seconds=3.5, epoch=4)
     run: Any = SimpleNamespace(
         state=SimpleNamespace(progress=progress),
+        early_stop="no better validation IoU for 2 epochs, best in epoch 2",
         data=RunData((), [train], [held_out], {}, generated),
         config=resolve("quickstart", {"run.target_iou": "0.5"}).config,
-        folder=RunFolder(tmp_path),
+        reporter=Reporter(RunFolder(tmp_path), data=None, state=None),  # type: ignore[arg-type]
         world=replace(World(), rank=0),
     )
     scored = [SimpleNamespace(name=name, to_json=lambda name=name: {"set": name}) for name in ("validation", "CAMO")]
@@ -54,6 +56,8 @@ def test_baselines_are_of_the_held_out_images(tmp_path: Path, monkeypatch: pytes
         "validation": {"set": "validation"},
         "tests": {"CAMO": {"set": "CAMO"}},
         "baselines": {"all foreground": 0.25} if generated else {},
+        "epochs": 4,
+        "early_stop": "no better validation IoU for 2 epochs, best in epoch 2",
         "seconds": 12.3,
         "target_iou": 0.5,
         "seconds_to_target": 3.5,

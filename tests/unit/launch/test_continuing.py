@@ -44,14 +44,24 @@ def command(folder: Path, **settings: Any) -> Resolved:
     return tiny_run(Path("/images"), folder, **chosen)
 
 
-def save(folder: Path, resolved: Resolved, *, epoch: int = 1, samples: int = 4, results: bool = False) -> Plan:
+def save(
+    folder: Path,
+    resolved: Resolved,
+    *,
+    epoch: int = 1,
+    samples: int = 4,
+    best_epoch: int = 0,
+    results: bool = False,
+) -> Plan:
     """What a run that was started by that command leaves after `epoch` epochs and `samples` images; its plan."""
     for name in ("last.pth", "results.json"):
         (folder / name).unlink(missing_ok=True)
     plan = decide(resolved)
     folder.mkdir(exist_ok=True)
     training = TrainingContent(
-        Progress(epoch=epoch, samples=samples, history=[{"epoch": 1, "seconds": 2.5, "iou": 0.5}]),
+        Progress(
+            epoch=epoch, samples=samples, best_epoch=best_epoch, history=[{"epoch": 1, "seconds": 2.5, "iou": 0.5}]
+        ),
         4,
         "digest",
         {"state": {}, "param_groups": []},
@@ -245,6 +255,19 @@ def test_a_complete_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> N
     assert find(resolved, tmp_path).outcome is None
     save(tmp_path, resolved, epoch=EPOCHS - 1, results=True)
     assert find(resolved, tmp_path).outcome is None
+
+
+def test_an_early_stop(tmp_path: Path) -> None:
+    """A run whose patience has ended is complete after fewer epochs; one with patience left is not."""
+    resolved = command(tmp_path, patience=1, stage1_epochs=0, progressive_unfreeze=False)
+    save(tmp_path, resolved, epoch=2, samples=0, best_epoch=2, results=True)
+    assert find(resolved, tmp_path).outcome is None
+
+    save(tmp_path, resolved, epoch=2, samples=0, best_epoch=1, results=True)
+    (tmp_path / "results.json").write_text(json.dumps({"validation": {}, "tests": {}, "epoch": 1, "epochs": 2}))
+    outcome = find(resolved, tmp_path).outcome
+    assert outcome is not None
+    assert outcome.epochs == 2
 
 
 def test_ranks(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -16,7 +17,7 @@ from camoxpert_cli.config.resolve import Resolved, resolve
 from camoxpert_cli.config.schema import Config
 from camoxpert_cli.engine.plan import Plan
 from camoxpert_cli.engine.time_limit import Deadline
-from camoxpert_cli.errors import CamoxError
+from camoxpert_cli.errors import CamoxError, UsageError
 from camoxpert_cli.launch import autobatch, start
 from camoxpert_cli.launch.decide import agree, decide
 from camoxpert_cli.launch.workers import Attempt
@@ -148,3 +149,12 @@ def test_processes_share_the_cores(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 
     assert (seen["processes"], seen["threads"]) == (2, 4)
     assert seen["run_folder"] == tmp_path / "run"
+
+
+def test_tracker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A tracker that cannot be used ends the command before anything is tried or written."""
+    monkeypatch.setitem(sys.modules, "wandb", None)
+    with pytest.raises(UsageError, match="--tracker wandb requires the wandb package"):
+        decide(tiny_run(Path("/images"), tmp_path / "run", tracker="wandb"))
+
+    assert not (tmp_path / "run").exists()

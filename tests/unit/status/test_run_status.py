@@ -109,6 +109,37 @@ def test_complete(run: RunFolder) -> None:
     assert found.next == f"camox predict {run.best} IMAGE... --out predictions"
 
 
+def test_an_early_stop(run: RunFolder) -> None:
+    """A run whose patience has ended is trained, then complete; with a larger one that is not saved, it goes on."""
+    config = settings(run.path, train__patience=1, train__progressive_unfreeze=False)
+    write_settings(run.path, config)
+    write_last(run.last, 5, 0, config)
+    better = status(run)
+    write_last(run.last, 5, 0, config, best_epoch=4)
+    write_log(run.path, 5, 0)
+    trained = status(run)
+    write_results(run.path, epochs=5, early_stop="it says why")
+    found = status(run)
+    run.last.unlink()
+    write_best(run.best, 4)
+    cleared = status(run)
+    write_last(run.last, 5, 0, config, best_epoch=4)
+    write_settings(run.path, settings(run.path, train__patience=2, train__progressive_unfreeze=False))
+    longer = status(run)
+
+    assert (better.complete, better.early_stop, better.stage) == (False, None, 2)
+    assert (trained.complete, trained.early_stop) == (
+        False,
+        "no better validation IoU for 1 epoch, best in epoch 4",
+    )
+    assert (trained.position, trained.stage, trained.next) == ((5, 0), None, f"camox resume {run.path}")
+    assert trained.remaining == found.remaining == Remaining(0.0, is_lower_bound=False)
+    assert (found.complete, found.position, found.epochs, found.early_stop) == (True, (5, 0), 6, "it says why")
+    assert (cleared.complete, cleared.position, cleared.early_stop) == (True, (5, 0), "it says why")
+    assert (longer.complete, longer.early_stop) == (False, None)
+    assert longer.next == f"camox resume {run.path} --patience 2"
+
+
 def test_complete_and_cleared(run: RunFolder) -> None:
     """Whoever removes what is needed to resume, keeps a complete run; without weights nothing is next."""
     write_best(run.best, 4)
@@ -266,7 +297,7 @@ def test_json(run: RunFolder) -> None:
     assert problem.startswith("corrupt")
     assert found == {
         **{"run_folder": str(run.path), "complete": False, "running": found["running"]},
-        **{"epoch": 2, "epochs": 6, "samples": 6, "images": 8, "stage": 1},
+        **{"early_stop": None, "epoch": 2, "epochs": 6, "samples": 6, "images": 8, "stage": 1},
         **{"best_epoch": 2, "best_iou": 0.2, "seconds": 25.0},
         **{"seconds_left": found["seconds_left"], "lower_bound": True, "time_limit": None, "session_limit": None},
         **{"last_activity": found["last_activity"], "checkpoint": "last.pth", "next": f"camox resume {run.path}"},
