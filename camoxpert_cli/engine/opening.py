@@ -9,7 +9,7 @@ import torch
 
 from camoxpert_cli import console
 from camoxpert_cli.config.parse import format_duration
-from camoxpert_cli.engine.build import describe_batches
+from camoxpert_cli.engine.build import RunData, describe_batches
 from camoxpert_cli.engine.choosing import describe_fit
 from camoxpert_cli.engine.compile_phase import describe_compiling
 from camoxpert_cli.engine.run import Run
@@ -79,11 +79,25 @@ def _images(run: Run) -> list[tuple[str, str]]:
     return [
         (
             "Images",
-            f"{len(data.train)} for training, {len(data.validation)}{'' if data.own_validation else ' held out'} "
-            "for validation",
+            f"{data.objects} for training, {len(data.validation) - data.validation_negatives}"
+            f"{'' if data.own_validation else ' held out'} for validation",
         ),
+        *_negatives(data),
         ("", f"{run.config.data.img_size} x {run.config.data.img_size} pixels, {workers}"),
         *([("Test sets", tests)] if tests else []),
+    ]
+
+
+def _negatives(data: RunData) -> list[tuple[str, str]]:
+    available, per_epoch = data.negatives
+    if not available + data.validation_negatives:
+        return []
+    return [
+        (
+            "",
+            f"without an object: {available} for training, {per_epoch} per epoch "
+            f"({per_epoch / data.images_per_epoch:.0%} of each batch), {data.validation_negatives} for validation",
+        )
     ]
 
 

@@ -38,7 +38,14 @@ def decide(resolved: Resolved, checkpoint: Checkpoint | None = None, began: floa
     if checkpoint is None and source is not None and source.is_dir():
         read_checkpoint(source)  # raises: a run folder is for camox resume
     data = resolved.config.data
-    inputs = [resolved.preset, *data.dataset_path, *data.images, *data.masks, resolved.config.model.backbone_weights]
+    inputs = [
+        resolved.preset,
+        *data.dataset_path,
+        *data.images,
+        *data.masks,
+        *data.negatives,
+        resolved.config.model.backbone_weights,
+    ]
     RunFolder(folder).refuse_other_run(source, [each for each in inputs if each])
     time_limit, session_limit = (
         None if text is None else parse_duration(text) for text in (run.time_limit, run.session_limit)
