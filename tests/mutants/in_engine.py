@@ -20,8 +20,8 @@ MUTANTS = [
     ),
     Mutant(
         "engine/training_steps.py",
-        "epoch_images(run.config, epoch, len(run.data.train)) - group_start)",
-        "epoch_images(run.config, epoch, len(run.data.train)) - progress.samples)",
+        "epoch_images(run.config, epoch, run.data.images_per_epoch) - group_start)",
+        "epoch_images(run.config, epoch, run.data.images_per_epoch) - progress.samples)",
         f"{_UPDATES}test_a_step_is_the_plain_mean_over_its_images",
     ),
     Mutant("engine/training_steps.py", "        group_losses.zero_()\n", "", f"{_TRAIN}test_steps_are_told_apart"),
