@@ -182,6 +182,7 @@ def evaluate(
     images: PathLike | None = None,
     masks: PathLike | None = None,
     sets: Sequence[str] = (),
+    negatives: PathLike | Sequence[PathLike] = (),
     include_noncam: bool = False,
     weights: Weights | None = None,
     img_size: int | None = None,
@@ -189,7 +190,7 @@ def evaluate(
     precision: Precision = "fp32",
     tta: str | None = None,
     stretch: bool = True,
-    empty_masks: EmptyMasks = "reference",
+    empty_masks: EmptyMasks = "apart",
     device: str = "auto",
     out: PathLike | None = None,
     save_predictions: PathLike | None = None,
@@ -198,7 +199,8 @@ def evaluate(
     """Score a checkpoint with the metrics reported in papers, on one device.
 
     Scores the test sets in `dataset_path`, one folder or several: all of them, or those named in `sets`. Alternatively,
-    scores the images in the folder `images` against the masks in `masks`. Each of the `sets` of the result has its
+    scores the images in the folder `images` against the masks in `masks`. `negatives` are folders of images without an
+    object, for false alarms. Each of the `sets` of the result has its
     `name`, the `means` of all metrics and the `scores` of each image; `to_json()` returns what `camox eval --json`
     prints. `out` is a folder for results.json, per_image.csv and report.html, `save_predictions` one for the
     predictions. Raises CamoxError.
@@ -206,7 +208,8 @@ def evaluate(
     roots, folder = _paths(dataset_path), _path(out)
     own_images, own_masks = _path(images), _path(masks)
     file = _as_path(checkpoint)
-    check_source(file, None, roots, own_images, own_masks)
+    own_negatives = _paths(negatives)
+    check_source(file, None, roots, own_images, own_masks, own_negatives)
     _one_of("weights", weights, (*get_args(Weights), None))
     _one_of("precision", precision, get_args(Precision))
     _one_of("empty_masks", empty_masks, get_args(EmptyMasks))
@@ -220,7 +223,7 @@ def evaluate(
     names = [sets] if isinstance(sets, str) else sets
     evaluation = evaluate_checkpoint(
         file,
-        TestData(roots, folders, names, include_noncam),
+        TestData(roots, folders, names, include_noncam, own_negatives),
         inference,
         Protocol(stretch, empty_masks),
         run,

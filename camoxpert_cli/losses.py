@@ -25,7 +25,11 @@ def bce_loss(logits: Tensor, masks: Tensor) -> Tensor:
 
 
 def iou_loss(logits: Tensor, masks: Tensor) -> Tensor:
-    """Compute one minus the soft intersection over union: (B,), 0 to 1."""
+    """Compute one minus the soft intersection over union: (B,), 0 to 1.
+
+    For an empty mask it is practically 1 with a vanishing gradient whatever is predicted, unless that is less than
+    1e-4 pixels in all: the other terms, above all cross-entropy, teach to predict nothing there.
+    """
     probability = logits.sigmoid()
     intersection = (probability * masks).sum((1, 2, 3))
     union = probability.sum((1, 2, 3)) + masks.sum((1, 2, 3)) - intersection

@@ -203,7 +203,7 @@ def _trial_data(config: Config, folder: Path) -> tuple[DataConfig, TrialData, st
     if data.dataset_path or data.images:
         found = open_data(data, config.train.seed, RunFolder(folder, writes=False))
         files, train, validation = found.all_training, found.train, found.validation
-        counts = (len(train), len(validation))
+        counts = (found.images_per_epoch, len(validation))
         described = f"{counts[0]} training images per epoch, {counts[1]} for validation: {', '.join(data.dataset_path)}"
     else:
         height, width = PHOTOGRAPH_SIZE

@@ -35,7 +35,17 @@ def check_data(
     ] = None,
     include_noncam: Annotated[
         bool,
-        typer.Option("--include-noncam", help="Also use COD10K's NonCAM images, which show nothing camouflaged."),
+        typer.Option(
+            "--include-noncam",
+            help="Also use COD10K's NonCAM images, which show nothing camouflaged: as images without an object.",
+        ),
+    ] = False,
+    empty_as_negatives: Annotated[
+        bool,
+        typer.Option(
+            "--empty-as-negatives",
+            help="Treat training images whose masks mark nothing as images without an object, like --negatives.",
+        ),
     ] = False,
     write_clean: Annotated[
         Path | None,
@@ -78,7 +88,9 @@ def check_data(
         engine.refuse_list(write_clean)
     folders = list(zip(images or [], masks or [], strict=True))
     validation = list(zip(val_images or [], val_masks or [], strict=True))
-    report = engine.check_data(roots or [], folders, validation, include_noncam=include_noncam)
+    report = engine.check_data(
+        roots or [], folders, validation, include_noncam=include_noncam, empty_as_negatives=empty_as_negatives
+    )
     try:
         if as_json:
             console.result(json.dumps(_to_json(report), indent=2))
@@ -92,6 +104,7 @@ def check_data(
     named = [text for pair in folders for text in ("--images", str(pair[0]), "--masks", str(pair[1]))]
     named += [text for pair in validation for text in ("--val-images", str(pair[0]), "--val-masks", str(pair[1]))]
     typed = ["check-data", *map(str, roots or []), *named, *(["--include-noncam"] if include_noncam else [])]
+    typed += ["--empty-as-negatives"] if empty_as_negatives else []
     if report.faults:
         _refuse(len(report.faults), typed, write_clean)
 
@@ -200,4 +213,6 @@ def _faults(faults: list[Fault]) -> list[str]:
         if len(members) > _MOST_SHOWN:
             lines.append(f"  and {len(members) - _MOST_SHOWN} more, see --json")
         lines += [f"  {each.repair}" for each in members if each.repair][:1]
+        if kind == "empty":
+            lines.append("  if these images show no object: add --empty-as-negatives, here and to camox train")
     return lines

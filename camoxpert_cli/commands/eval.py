@@ -24,7 +24,7 @@ from camoxpert_cli.config.eval_options import EmptyMasks, Inference, Protocol, T
 from camoxpert_cli.config.parse import NO_TTA, parse_tta
 from camoxpert_cli.config.schema import MOST_COUNTED
 
-_FLAGS = ("data.dataset_path", "data.include_noncam", "run.device", "run.gpus", "run.devices")
+_FLAGS = ("data.dataset_path", "data.negatives", "data.include_noncam", "run.device", "run.gpus", "run.devices")
 
 
 @with_settings(_FLAGS)
@@ -67,11 +67,12 @@ def evaluate(
     empty_masks: Annotated[
         EmptyMasks,
         typer.Option(
-            metavar="reference|exact",
-            help="How to score empty masks: reference scores them as PySODMetrics does; exact sets F, E, IoU and Dice "
-            "to 1 if the prediction is empty too, else to 0.",
+            metavar="apart|reference|exact",
+            help="Images with empty masks: apart leaves them out of the means and reports false alarms; reference "
+            "scores them as PySODMetrics does; exact sets F, E, IoU and Dice to 1 if the prediction is empty too, else "
+            "to 0.",
         ),
-    ] = "reference",
+    ] = "apart",
     tta: Views = None,
     weights: Weights = None,
     img_size: NetworkSide = None,
@@ -98,7 +99,8 @@ def evaluate(
 
     config = resolve(None, flags).config
     roots = [Path(path) for path in config.data.dataset_path]
-    check_source(checkpoint, predictions, roots, images, masks)
+    negatives = [Path(path) for path in config.data.negatives]
+    check_source(checkpoint, predictions, roots, images, masks, negatives)
     protocol = Protocol(stretch, empty_masks)
     views = NO_TTA if tta is None else parse_tta(tta)
     inference = Inference(img_size, batch_size, precision, views, weights)
@@ -109,7 +111,7 @@ def evaluate(
 
     destination = output.Destination(out, save_predictions, overwrite, continues(continue_))
     if out is not None and is_first():  # of several processes, the others may not know that they were restarted
-        inputs = (each for each in (checkpoint, predictions, masks, images, *roots) if each is not None)
+        inputs = (each for each in (checkpoint, predictions, masks, images, *roots, *negatives) if each is not None)
         output.refuse_overwriting(out, destination.replaces, inputs)
     evaluation: Evaluation | None
     if predictions is not None and masks is not None:
@@ -123,7 +125,7 @@ def evaluate(
 
         assert checkpoint is not None
         folders = [] if images is None or masks is None else [(images, masks)]
-        data = TestData(roots, folders, sets or [], config.data.include_noncam)
+        data = TestData(roots, folders, sets or [], config.data.include_noncam, negatives)
         evaluation = evaluate_checkpoint(
             checkpoint, data, inference, protocol, config.run, destination, command=sys.argv[1:]
         )

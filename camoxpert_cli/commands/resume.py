@@ -27,6 +27,7 @@ _FLAGS = (
     "data.masks",
     "data.val_images",
     "data.val_masks",
+    "data.negatives",
     "data.cache",
     "data.num_workers",
     "run.save_every",

@@ -9,6 +9,7 @@ from typing import Any
 from camoxpert_cli import console
 from camoxpert_cli.evaluation.published import published_for
 from camoxpert_cli.evaluation.results import Evaluation
+from camoxpert_cli.metrics.false_alarms import FalseAlarms, describe
 from camoxpert_cli.metrics.measures import MEASURES
 
 # The columns of the first table, and the metrics in each row of the second: at one threshold, mean and maximum.
@@ -26,6 +27,10 @@ def to_text(evaluation: Evaluation) -> str:
 
 
 def _set_to_text(name: str, scores: Mapping[str, Any], title: str) -> str:
+    without = scores.get("without_object")
+    alarms = [] if without is None else [textwrap.fill(f"{describe(FalseAlarms.from_json(without))}.", 78)]
+    if not scores["images"]:
+        return "\n".join([f"{name}, {title}:", *alarms])
     rows = [_row(title, scores["images"], scores)]
     rows += [_row(f"  {label}", part["images"], part) for label, part in scores["slices"].items()]
     published = published_for(name)
@@ -33,6 +38,7 @@ def _set_to_text(name: str, scores: Mapping[str, Any], title: str) -> str:
     lines = [console.table([name, "images", *_HEADINGS], rows), ""]
     families = [[family, *(f"{scores[measure]:.3f}" for measure in each)] for family, each in _FAMILIES.items()]
     lines.append(console.table(["", "adaptive (E, F) or at 0.5 (IoU, Dice)", "mean", "maximum"], families))
+    lines += ["", *alarms] if alarms else []
     if published:
         lines += ["", "Published scores, as quoted in:"]
         for source in dict.fromkeys(row.source for row in published):

@@ -13,6 +13,7 @@ from camoxpert_cli.checkpoints.format import CheckpointNotWritten
 from camoxpert_cli.config.parse import format_duration
 from camoxpert_cli.engine.outcome import Outcome
 from camoxpert_cli.launch.unfinished import code_of
+from camoxpert_cli.metrics.false_alarms import FalseAlarms, describe
 from camoxpert_cli.metrics.measures import SUMMARY
 
 _SHOWN = {each.heading: each.name for each in SUMMARY}
@@ -68,6 +69,9 @@ def _print_summary(outcome: Outcome, results: Mapping[str, Any]) -> None:
         for name, iou in results["baselines"].items()
     ]
     console.result(console.table(["", "images", *_SHOWN], rows))
+    for name, scores in {"validation": results["validation"], **results["tests"]}.items():
+        if (without := scores.get("without_object")) is not None:
+            console.result(f"{name}: {describe(FalseAlarms.from_json(without))}")
     console.say()
     if folder.best.exists():
         epoch = results["epoch"]
@@ -99,4 +103,4 @@ def _print_summary(outcome: Outcome, results: Mapping[str, Any]) -> None:
 
 
 def _cells(scores: Mapping[str, Any]) -> list[str]:
-    return [str(scores["images"]), *(f"{scores[name]:.4f}" for name in _SHOWN.values())]
+    return [str(scores["images"]), *(f"{scores[name]:.4f}" if name in scores else "" for name in _SHOWN.values())]

@@ -23,6 +23,7 @@ _NO_EFFECT = {
     "data.masks",
     "data.val_images",
     "data.val_masks",
+    "data.negatives",
     "data.cache",
     "data.num_workers",
     "model.backbone_weights",

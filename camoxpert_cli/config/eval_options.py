@@ -10,7 +10,7 @@ from typing import Literal
 from camoxpert_cli.config.parse import NO_TTA, Tta
 from camoxpert_cli.errors import UsageError
 
-EmptyMasks = Literal["reference", "exact"]
+EmptyMasks = Literal["apart", "reference", "exact"]
 Precision = Literal["fp32", "fp16", "bf16", "auto"]
 Weights = Literal["model", "ema"]
 
@@ -23,6 +23,7 @@ class TestData:
     folders: Sequence[tuple[Path, Path]] = ()
     names: Sequence[str] = ()
     include_noncam: bool = False
+    negatives: Sequence[Path] = ()
 
 
 @dataclass(frozen=True)
@@ -38,14 +39,22 @@ class Inference:
 
 @dataclass(frozen=True)
 class Protocol:
-    """How predictions are scored: see `metrics.image_scores.score_image`."""
+    """How predictions are scored: see `metrics.image_scores.score_image`.
+
+    With `empty` "apart", the means of a set are those of its images with an object.
+    """
 
     stretch: bool = True
-    empty: EmptyMasks = "reference"
+    empty: EmptyMasks = "apart"
 
 
 def check_source(
-    checkpoint: Path | None, predictions: Path | None, roots: Sequence[Path], images: Path | None, masks: Path | None
+    checkpoint: Path | None,
+    predictions: Path | None,
+    roots: Sequence[Path],
+    images: Path | None,
+    masks: Path | None,
+    negatives: Sequence[Path] = (),
 ) -> None:
     """Raise UsageError unless the input is unambiguous: a checkpoint with test sets, or predictions with masks."""
     example = "camox eval --predictions DIR --masks DATA/TestDataset/CAMO/GT"
@@ -64,9 +73,15 @@ def check_source(
                 f"--predictions {predictions} is scored against --masks; --dataset-path is only for checkpoints",
                 example,
             )
+        if negatives:
+            raise UsageError(
+                f"--negatives {negatives[0]} is only for checkpoints; of predictions, those whose masks are empty are "
+                "scored as such",
+                example,
+            )
         return
     if (images is None) != (masks is None):
         missing = "--images" if images is None else "--masks"
         raise UsageError(f"--images and --masks belong together: {missing} is missing", "--images DIR --masks DIR")
-    if not roots and images is None:
+    if not roots and images is None and not negatives:
         raise UsageError("no test set was given", f"camox eval {checkpoint} --dataset-path DATA")

@@ -137,6 +137,7 @@ def with_absolute_paths(data: DataConfig) -> DataConfig:
         masks=_absolute(data.masks),
         val_images=_absolute(data.val_images),
         val_masks=_absolute(data.val_masks),
+        negatives=_absolute(data.negatives),
         cache=_absolute([data.cache])[0] if data.cache not in ("auto", "off") else data.cache,
     )
 

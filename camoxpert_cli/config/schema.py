@@ -86,7 +86,21 @@ class DataConfig:
         stands_for="DIR",
     )
     val_masks: tuple[str, ...] = setting((), "folder of the masks of --val-images", stands_for="DIR")
-    include_noncam: bool = setting(False, "also use COD10K's NonCAM images, which show nothing camouflaged")
+    negatives: tuple[str, ...] = setting(
+        (), "folder of images that show no object, which need no masks; may be repeated", stands_for="DIR"
+    )
+    negatives_share: float | None = setting(
+        None,
+        "share of images without an object in every training batch; if not given, as many as there are, at most 0.2",
+        low=0.0,
+        high=0.9,
+    )
+    empty_as_negatives: bool = setting(
+        False, "treat training images whose masks mark nothing as images without an object, like --negatives"
+    )
+    include_noncam: bool = setting(
+        False, "also use COD10K's NonCAM images, which show nothing camouflaged: as images without an object"
+    )
     cache: Literal["auto", "off"] | str = setting(
         "auto",
         "folder for resized images; auto uses ~/.cache/camox if there is room, off reads the original files each time",

@@ -161,11 +161,12 @@ def check(
     validation: Sequence[tuple[Path, Path]] = (),
     *,
     include_noncam: bool,
+    empty_as_negatives: bool = False,
     progress: Callable[[int], Callable[[int, str], None]],
 ) -> Report:
     """Read every file of the datasets under `roots` and of explicit image and mask `folders`; report all problems.
 
-    `validation` lists image and mask folders to validate on.
+    `validation` lists image and mask folders to validate on. With `empty_as_negatives`, masks may be empty.
 
     `progress` receives the number of pairs and returns a function that receives the number of newly finished ones.
     Raises DataError for a folder whose layout is unknown and for two test sets with the same name.
@@ -188,7 +189,9 @@ def check(
     advance = progress(sum(len(report.pairs) for report, _ in listed))
     for report, files in listed:
         faults += _of_names(report.title, files)
-        for pair, examined in zip(report.pairs, in_threads(partial(_examine, report), report.pairs), strict=True):
+        for pair, examined in zip(
+            report.pairs, in_threads(partial(_examine, report, empty_as_negatives), report.pairs), strict=True
+        ):
             advance(1, pair.name)
             faults += examined.faults
             if examined.size is not None:
@@ -216,7 +219,7 @@ def _of_names(name: str, files: Files) -> Iterator[Fault]:
             yield Fault("same name", name, other, f"{first.name} has the same name", trainable=True)
 
 
-def _examine(report: SetReport, pair: Pair) -> _Examined:
+def _examine(report: SetReport, may_be_empty: bool, pair: Pair) -> _Examined:
     name = report.title
     faults: list[Fault] = []
     image, stored = None, None
@@ -234,7 +237,7 @@ def _examine(report: SetReport, pair: Pair) -> _Examined:
     area = None
     if raw is not None:
         # An image without a camouflaged object has nothing to mark.
-        may_be_empty = pair.name.startswith(NOT_CAMOUFLAGED)
+        may_be_empty = may_be_empty or pair.name.startswith(NOT_CAMOUFLAGED)
         repair = ""
         try:
             area = float(foreground_of(raw).mean())
@@ -356,6 +359,7 @@ def check_data(
     validation: Sequence[tuple[Path, Path]] = (),
     *,
     include_noncam: bool,
+    empty_as_negatives: bool = False,
 ) -> Report:
     """Check all datasets and show progress. Raises DataError for a folder whose layout is unknown."""
     if lists := [root for root in roots if is_list(root)]:
@@ -367,7 +371,14 @@ def check_data(
         def progress(total: int) -> Callable[[int, str], None]:
             return stack.enter_context(console.progress("Checking", total))
 
-        return check(roots, folders, validation, include_noncam=include_noncam, progress=progress)
+        return check(
+            roots,
+            folders,
+            validation,
+            include_noncam=include_noncam,
+            empty_as_negatives=empty_as_negatives,
+            progress=progress,
+        )
 
 
 def refuse_list(path: Path) -> None:

@@ -12,8 +12,9 @@ from torch.utils.data import Dataset, default_collate
 
 from camoxpert_cli.data.cache import ImageCache
 from camoxpert_cli.data.mask_memory import MaskMemory
+from camoxpert_cli.data.negatives import read_truth
 from camoxpert_cli.data.pairs import Pair
-from camoxpert_cli.data.reading import read_matching_image, read_scored_mask
+from camoxpert_cli.data.reading import read_matching_image
 from camoxpert_cli.data.resizing import resize_image
 from camoxpert_cli.data.sampling import SampleKey
 from camoxpert_cli.data.transforms import Augmentation
@@ -27,7 +28,7 @@ _STREAM = 1
 
 
 class TrainingImages(Dataset[TrainingSample]):
-    """Augmented training pairs, a pure function of seed, epoch and index.
+    """Augmented training pairs, a pure function of seed and key.
 
     With a `cache` that contains them, pairs are read from it, with identical pixels.
     """
@@ -52,7 +53,7 @@ class TrainingImages(Dataset[TrainingSample]):
         return len(self.pairs)
 
     def __getitem__(self, key: SampleKey) -> TrainingSample:
-        """Return the image uint8 (S, S, 3) and mask uint8 (S, S) of 0 and 1 for the key (epoch, index)."""
+        """Return the image uint8 (S, S, 3) and mask uint8 (S, S) of 0 and 1 for a key, see `sampling`."""
         epoch, index = key
         pair = self.pairs[index]
         image, mask = self.memory.read(index, pair) if self.cache is None else self.cache.read(pair)
@@ -91,7 +92,7 @@ class ScoringImages(Dataset[ScoringSample]):
     def __getitem__(self, index: int) -> ScoringSample:
         """Return the image uint8 (3, S, S), the mask uint8 (1, H, W) of 0 and 1, and the index."""
         pair = self.pairs[index]
-        mask = read_scored_mask(pair.mask)
+        mask = read_truth(pair)
         if self.cache is None:
             size = (mask.shape[0], mask.shape[1])
             image = read_matching_image(pair.image, size, pair.mask, self.img_size, resized=True)

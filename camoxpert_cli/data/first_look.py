@@ -21,7 +21,7 @@ _HEAD = 1 << 16
 
 
 def look_at_training(pairs: Sequence[Pair]) -> None:
-    """Compare the sizes of all pairs, read some masks, and warn if none of them marks an object.
+    """Compare the sizes of all pairs, read some masks, and warn if some of them mark no object, or all.
 
     Raises DataError for a pair that cannot be used for training.
     """
@@ -30,6 +30,11 @@ def look_at_training(pairs: Sequence[Pair]) -> None:
     marked = _marked(pairs)
     if not any(marked):
         console.warn(f"no object in any of the checked masks ({len(marked)}); the network cannot learn anything")
+    elif empty := marked.count(False):
+        console.warn(
+            f"no object in {empty} of the {len(marked)} checked masks; --empty-as-negatives gives such images a share "
+            "of each batch, as --negatives does"
+        )
 
 
 def look_at_test_set(name: str, pairs: Sequence[Pair]) -> None:
@@ -51,7 +56,8 @@ def look_at_test_set(name: str, pairs: Sequence[Pair]) -> None:
 def _marked(pairs: Sequence[Pair]) -> list[bool]:
     """Whether each of some evenly spaced masks marks anything. Raises DataError for a mask that cannot be read."""
     chosen = pairs[:: max(1, -(-len(pairs) // _MASKS))]
-    return [bool(mask.any()) for mask in in_threads(read_scored_mask, [pair.mask for pair in chosen])]
+    masks = [pair.mask for pair in chosen if pair.has_mask]
+    return [bool(mask.any()) for mask in in_threads(read_scored_mask, masks)]
 
 
 def _differs(pair: Pair, resized: bool) -> bool:

@@ -42,12 +42,14 @@ class DataSet:
     """Training pairs and test sets by name, either of which may be empty, and one line on what was found and skipped.
 
     `validation` contains validation pairs; it is empty if some of the training pairs are to be held out instead.
+    `negatives` are images without an object, and have no masks.
     """
 
     train: tuple[Pair, ...]
     tests: dict[str, tuple[Pair, ...]]
     description: str
     validation: tuple[Pair, ...] = ()
+    negatives: tuple[Pair, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -111,6 +113,7 @@ def find_data(
     *,
     folders: Sequence[tuple[Path, Path]] = (),
     validation: Sequence[tuple[Path, Path]] = (),
+    negatives: Sequence[Path] = (),
     scoring: bool = False,
     include_noncam: bool = False,
 ) -> DataSet:
@@ -122,12 +125,13 @@ def find_data(
     custom folders; next to other training images, or if `scoring`, it is a test set. A root may also be a file with a
     list of pairs, see `read_list`. `folders` are image and mask folders with arbitrary names: training pairs, or a test
     set if `scoring`; those in `validation`, and a folder `val` next to `train` or `test`, are validation data. COD10K's
-    NonCAM images are left out unless `include_noncam`.
+    NonCAM images are left out unless `include_noncam`. Each folder in `negatives` contains images without an object;
+    if `scoring`, it is a test set with the folder's name.
 
-    Raises DataError if the layout of a root is unknown, a root has no pairs, its images and masks do not match, or an
-    image is in both the training and the validation data.
+    Raises DataError if the layout of a root is unknown, a root has no pairs, its images and masks do not match, an
+    image is in both the training and the validation data, or an image without an object is in either of them.
     """
-    if not roots and not folders:
+    if not roots and not folders and not (scoring and negatives):
         raise DataError(
             "no dataset folder was given", "pass one, or a folder of images and one of masks; see camox guide data"
         )
@@ -169,6 +173,20 @@ def find_data(
         lines.setdefault(each.root, []).append(count + remarks)
     for root, words in notes.items():
         lines.setdefault(root, []).extend(words)
+    without: dict[Path, Pair] = {}
+    for folder in {Path(folder).resolve(): Path(folder) for folder in negatives}.values():
+        pairs = _negatives_in(folder)
+        if scoring:
+            add_test(folder.resolve().name, pairs)
+        else:
+            add(without, "", pairs)
+        lines[str(folder)] = [console.counted(len(pairs), "image without an object", "images without an object")]
+    if both := without.keys() & (train.keys() | held_out.keys()):
+        raise DataError(
+            f"{console.counted(len(both), 'image is', 'images are')} in both a folder of --negatives and the images "
+            f"with masks, for example {min(both)}",
+            "give each image only once; see camox guide data",
+        )
     if both := train.keys() & held_out.keys():
         raise DataError(
             f"{console.counted(len(both), 'image is', 'images are')} in both the training and the validation data, "
@@ -176,7 +194,7 @@ def find_data(
             "use each image for only one of them; see camox guide data",
         )
     description = "; ".join(f"{root}: {', '.join(parts)}" for root, parts in lines.items())
-    return DataSet(tuple(train.values()), tests, description, tuple(held_out.values()))
+    return DataSet(tuple(train.values()), tests, description, tuple(held_out.values()), tuple(without.values()))
 
 
 def find_sets(
@@ -255,12 +273,7 @@ def pair_folders(images: Path, masks: Path, files: Files | None = None) -> tuple
     Raises DataError if an image has no mask, a mask has no image, or two files in a folder share a stem.
     """
     files = files or list_files(images, masks)
-    if files.clashes:
-        first, second, *_ = files.clashes[0]
-        raise DataError(
-            f"{first.parent} contains two images with the same name: {first.name} and {second.name}",
-            "rename or remove one of them",
-        )
+    _refuse_clashes(files.clashes)
     problems = []
     if lone := [path.name for path in files.lone_images]:
         problems.append(f"{_first_of(lone, 'image')} no mask in {masks}")
@@ -273,6 +286,15 @@ def pair_folders(images: Path, masks: Path, files: Files | None = None) -> tuple
             "camox check-data DIR --write-clean clean.json lists the usable pairs",
         )
     return files.pairs
+
+
+def _refuse_clashes(clashes: Sequence[Sequence[Path]]) -> None:
+    if clashes:
+        first, second, *_ = clashes[0]
+        raise DataError(
+            f"{first.parent} contains two images with the same name: {first.name} and {second.name}",
+            "rename or remove one of them",
+        )
 
 
 def list_files(images: Path, masks: Path, sharing: Sequence[Path] = (), *, include_noncam: bool = False) -> Files:
@@ -391,6 +413,22 @@ def _read(found: FoundSet, include_noncam: bool) -> tuple[tuple[Pair, ...], str]
     if files.unread:
         remarks.append(files.unread)
     return pairs, f" ({'; '.join(remarks)})" if remarks else ""
+
+
+def _negatives_in(folder: Path) -> tuple[Pair, ...]:
+    """The images in a folder, which have no masks, sorted by name.
+
+    Raises DataError if there are none, or if two share a stem, by which predictions are named.
+    """
+    images, others = images_in(folder)
+    _refuse_clashes([paths for paths in _by_stem(images, include_noncam=True)[0].values() if len(paths) > 1])
+    if not images:
+        unread = describe_unread(others)
+        raise DataError(
+            f"no images in {folder}, a folder of --negatives{f': {unread}' if unread else ''}",
+            f"supported image files: {_in_words()}",
+        )
+    return tuple(Pair(path.stem, path, path) for path in images)
 
 
 def describe_nothing(split: Folders, files: Files) -> str:

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from camoxpert_cli.data.pairs import Pair
 from camoxpert_cli.data.reading import read_matching_image, read_pair
-from camoxpert_cli.data.resizing import resize_image, resize_mask
+from camoxpert_cli.data.resizing import read_resized, resize_image, resize_mask
 
 _WIDEST = 2**31
 
@@ -30,6 +30,8 @@ class MaskMemory:
     def read(self, index: int, pair: Pair) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
         """Return what `read_resized` returns for the pair with this index: image (S, S, 3) and mask (S, S)."""
         side = self.img_size
+        if not pair.has_mask:
+            return read_resized(pair, side)
         size = int(self._sizes[index])
         if size:
             image = read_matching_image(pair.image, divmod(size, _WIDEST), pair.mask, side)

@@ -22,11 +22,19 @@ _HINT = "camox check-data DIR --write-clean LIST.json, which writes a list of pa
 
 @dataclass(frozen=True)
 class Pair:
-    """An image and its mask; `name` is the stem that both files share."""
+    """An image and its mask; `name` is the stem that both files share.
+
+    For an image that was given as one without an object, and has no mask, `mask` is the image file itself.
+    """
 
     name: str
     image: Path
     mask: Path
+
+    @property
+    def has_mask(self) -> bool:
+        """Whether there is a mask file to read. Without one, no pixel is object."""
+        return self.mask != self.image
 
 
 def is_list(path: Path) -> bool:

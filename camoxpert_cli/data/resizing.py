@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from camoxpert_cli.data.pairs import Pair
-from camoxpert_cli.data.reading import read_pair
+from camoxpert_cli.data.reading import read_image, read_pair
 
 # Unlike INTER_NEAREST, which samples at a pixel's corner, this samples at its center, as bilinear resizing does.
 _MASK_INTERPOLATION = cv2.INTER_NEAREST_EXACT
@@ -16,8 +16,10 @@ _MASK_INTERPOLATION = cv2.INTER_NEAREST_EXACT
 def read_resized(pair: Pair, img_size: int) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
     """Read the image (S, S, 3) and the mask (S, S) of 0 and 1, uint8: the same with and without a cache.
 
-    Raises DataError as `read_pair` does.
+    Without a mask file, the mask is empty. Raises DataError as `read_pair` does.
     """
+    if not pair.has_mask:
+        return resize_image(read_image(pair.image, img_size)[0], img_size), np.zeros((img_size, img_size), np.uint8)
     image, mask = read_pair(pair.image, pair.mask, img_size)
     return resize_image(image, img_size), resize_mask(mask, img_size)
 

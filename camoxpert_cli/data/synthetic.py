@@ -83,17 +83,18 @@ class Recipe:
     contrast: float
 
 
-def generate_image(seed: int, index: int, split: Split, size: int) -> ImageMaskPair:
+def generate_image(seed: int, index: int, split: Split, size: int, *, with_object: bool = True) -> ImageMaskPair:
     """Generate image `index` of a split: image uint8 (size, size, 3) RGB, mask uint8 (size, size) of 0 or 255.
 
     A pure function of its arguments (up to rounding of the processor's arithmetic). `seed` and `index` are
-    non-negative, `size` is in pixels, at least MIN_SIZE. The object covers 5 to 30 % of the image.
+    non-negative, `size` is in pixels, at least MIN_SIZE. The object covers 5 to 30 % of the image; without one, the
+    background texture fills it, and the mask is empty.
     """
     if size < MIN_SIZE:
         raise ValueError(f"size must be at least {MIN_SIZE} pixels, got {size}")
     rng = _generator(seed, index, split)
     recipe = _draw_recipe(rng, split)
-    inside = _draw_object(rng, size)
+    inside = _draw_object(rng, size) & with_object
     # Ranks give both sides the same flat histogram, regardless of the histograms of the two patterns.
     level = np.empty((size, size))
     level[inside] = _ranks(_render(rng, recipe.object, size)[inside])

@@ -7,7 +7,7 @@ import math
 import shlex
 import shutil
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -16,8 +16,10 @@ from camoxpert_cli.checkpoints.format import Checkpoint
 from camoxpert_cli.config.schema import Config, DataConfig, ModelConfig
 from camoxpert_cli.data.first_look import look_at_test_set, look_at_training
 from camoxpert_cli.data.layouts import DataSet, find_data, find_under
+from camoxpert_cli.data.negatives import apart
 from camoxpert_cli.data.pairs import Pair
 from camoxpert_cli.data.reading import status_of
+from camoxpert_cli.data.sampling import NO_NEGATIVES, Negatives, negatives_per_epoch
 from camoxpert_cli.data.split import by_name, hold_out
 from camoxpert_cli.data.synthetic import write_dataset
 from camoxpert_cli.engine.baselines import score_baselines
@@ -31,6 +33,7 @@ from camoxpert_cli.run_folder import BEST, RunFolder
 
 KAGGLE_INPUT = Path("/kaggle/input")
 GENERATED_VALIDATION = 60  # images
+MOST_NEGATIVES = 0.2  # of the images of an epoch, if no share is given
 
 
 @dataclass(frozen=True)
@@ -38,8 +41,9 @@ class RunData:
     """The images that a run trains on, validates on and is scored on at the end.
 
     `all_training` is the training and validation images together, in an order that does not depend on the seed.
-    `train` lists what an epoch goes over: each training image `repeats` times. With `own_validation` the validation
-    images were given separately; otherwise they were held out of the training images.
+    `train` lists what an epoch goes over: each training image `repeats` times, then the images without an object;
+    `negatives` says how many these are, `validation_negatives` how many come last in `validation`. With
+    `own_validation` the validation images were given separately; otherwise they were held out of the training images.
     """
 
     all_training: tuple[Pair, ...]
@@ -49,16 +53,32 @@ class RunData:
     generated: bool
     own_validation: bool = False
     repeats: int = 1
+    negatives: Negatives = NO_NEGATIVES
+    validation_negatives: int = 0
+
+    @property
+    def objects(self) -> int:
+        """Number of training images with an object."""
+        return len(self.train) - self.negatives.available
+
+    @property
+    def images_per_epoch(self) -> int:
+        """Number of images that a whole epoch trains on."""
+        return self.objects + self.negatives.per_epoch
 
     @cached_property
     def digest(self) -> str:
-        """Digest of the training images' names and file sizes: a run never resumes with others. Raises DataError."""
-        return _digest(self.train)
+        """Digest of the training images' names and file sizes: a run never resumes with others. Raises DataError.
+
+        A position in an epoch also depends on how many of the images have no object.
+        """
+        digest, (available, per_epoch) = _digest(self.train), self.negatives
+        return f"{digest} {available} {per_epoch}" if available else digest
 
     @cached_property
     def baselines(self) -> dict[str, float]:
         """Mean IoU of the non-learned baselines on generated validation images; empty for others."""
-        return score_baselines(self.validation) if self.generated else {}
+        return score_baselines([pair for pair in self.validation if pair.has_mask]) if self.generated else {}
 
     @cached_property
     def full_digest(self) -> str:
@@ -106,22 +126,56 @@ def _find(data: DataConfig, seed: int, folder: RunFolder, world: World) -> RunDa
         return _generate(folder.path / "dataset", seed, data, world)
     found = find_given(data)
     console.say(console.filled(f"Data: {found.description}", indent=6))
-    if found.validation:
-        train, validation = by_name(found.train), by_name(found.validation)
+    pairs, negatives = apart(found.train, read_masks=data.empty_as_negatives)
+    own, own_negatives = apart(found.validation, read_masks=data.empty_as_negatives)
+    if not pairs:
+        raise DataError(
+            f"none of the {console.counted(len(negatives), 'training image')} shows an object",
+            "add images with objects and their masks",
+        )
+    if own:
+        train, validation = by_name(pairs), by_name(own)
     else:
-        train, validation = hold_out(found.train, data.val_fraction, seed)
-    look_at_training(found.train + found.validation)
-    for name, pairs in found.tests.items():
-        look_at_test_set(name, pairs)
+        train, validation = hold_out(pairs, data.val_fraction, seed)
+    look_at_training(pairs + own)
+    for name, test in found.tests.items():
+        look_at_test_set(name, test)
     repeats = math.ceil(data.min_epoch_images / len(train))
-    return RunData(
-        found.train + found.validation,
-        [*train] * repeats,
-        list(validation),
-        dict(found.tests),
-        generated=False,
-        own_validation=bool(found.validation),
-        repeats=repeats,
+    return _with_negatives(
+        RunData(
+            pairs + own,
+            [*train] * repeats,
+            list(validation),
+            dict(found.tests),
+            generated=False,
+            own_validation=bool(own),
+            repeats=repeats,
+        ),
+        negatives + found.negatives,
+        own_negatives,
+        data,
+        seed,
+    )
+
+
+def _with_negatives(
+    found: RunData, negatives: tuple[Pair, ...], own_negatives: tuple[Pair, ...], data: DataConfig, seed: int
+) -> RunData:
+    """Add images without an object: the same fraction is held out, unless there are validation images of this kind."""
+    if own_negatives or len(negatives) < 2:
+        train, validation = by_name(negatives), by_name(own_negatives)
+    else:
+        train, validation = hold_out(negatives, data.val_fraction, seed)
+    if data.negatives_share is not None and not negatives:
+        console.warn("there are no images without an object, so --negatives-share has no effect")
+    count = negatives_per_epoch(len(train) * found.repeats, len(found.train), data.negatives_share, MOST_NEGATIVES)
+    return replace(
+        found,
+        all_training=found.all_training + negatives + own_negatives,
+        train=[*found.train, *train],
+        validation=[*found.validation, *validation],
+        negatives=Negatives(len(train), count),
+        validation_negatives=len(validation),
     )
 
 
@@ -134,7 +188,13 @@ def find_given(data: DataConfig) -> DataSet:
     )
     if not roots and not folders:
         roots = [_only_dataset_under(KAGGLE_INPUT)]
-    found = find_data(roots, folders=folders, validation=validation, include_noncam=data.include_noncam)
+    found = find_data(
+        roots,
+        folders=folders,
+        validation=validation,
+        negatives=[Path(path) for path in data.negatives],
+        include_noncam=data.include_noncam,
+    )
     if not found.train:
         raise DataError(
             f"{', '.join(map(str, roots))} contains test images only",
@@ -172,7 +232,8 @@ def check_images(checkpoint: Checkpoint, data: RunData, folder: RunFolder) -> bo
         "that are now held out for validation"
         if not is_same_training
         else f"{path} selected its best weights on different images than these settings use for validation",
-        "pass the data it was trained on with --dataset-path, or --images and --masks, and the same validation images; "
+        "pass the data it was trained on with --dataset-path, or --images and --masks, and the same validation images "
+        "and --negatives; "
         f"restore files that were removed since, and remove added ones{new_run if best.is_file() else ''}",
     )
 
@@ -216,9 +277,10 @@ def _generate(folder: Path, seed: int, data: DataConfig, world: World) -> RunDat
             shutil.rmtree(left, ignore_errors=True)
         write_dataset(folder, seed=seed, train=data.generated_images, test=GENERATED_VALIDATION, size=data.img_size)
     world.all_gather(None)  # wait until they are written
-    found = find_data([folder])
+    found = find_data([folder], negatives=[Path(path) for path in data.negatives])
     (validation,) = found.tests.values()
-    return RunData(found.train, list(found.train), list(validation), tests={}, generated=True)
+    generated = RunData(found.train, list(found.train), list(validation), tests={}, generated=True)
+    return _with_negatives(generated, found.negatives, (), data, seed)
 
 
 def _only_dataset_under(folder: Path) -> Path:

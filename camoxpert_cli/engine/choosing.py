@@ -59,7 +59,7 @@ def choose_epochs(plan: Plan, run: Run, checkpoint: Checkpoint | None) -> tuple[
         message = f"{pace.reason} while the pace was measured, before the first epoch; nothing was saved"
         raise Interrupted(message, "run the same command again", pace.exit_code)
     reserve = run.clock.reserve
-    fitting = Fitting(recipe, budget, pace, len(run.data.train), reserve.saving, reserve.pause)
+    fitting = Fitting(recipe, budget, pace, run.data.images_per_epoch, reserve.saving, reserve.pause)
     left = budget.left(run.clock.now(), pace, _unused(run))
     problem = run.world.broadcast(_too_short(plan, run, fitting, left))
     if problem is not None:
@@ -70,7 +70,7 @@ def choose_epochs(plan: Plan, run: Run, checkpoint: Checkpoint | None) -> tuple[
 
 def describe_fit(run: Run) -> list[str]:
     """Describe the numbers of epochs of a fitted run and when it is expected to end, one line each."""
-    text, fitting = f"{run.config.train.fit}: {_describe_epochs(run.config, len(run.data.train))}", run.fitting
+    text, fitting = f"{run.config.train.fit}: {_describe_epochs(run.config, run.data.images_per_epoch)}", run.fitting
     if fitting is None:
         return [text, "chosen when the run was started"]
     if fitting.budget.sessions > 1:

@@ -147,7 +147,7 @@ def _images_left(run: Run, phase: Phase) -> int:
     """Training images in the rest of the phase."""
     progress = run.state.progress
     epochs = range(progress.epoch, phase.end)
-    return sum(epoch_images(run.config, epoch, len(run.data.train)) for epoch in epochs) - progress.samples
+    return sum(epoch_images(run.config, epoch, run.data.images_per_epoch) for epoch in epochs) - progress.samples
 
 
 def _time_left(run: Run) -> float:

@@ -60,7 +60,9 @@ class Feed:
             images = TrainingImages(self._data.train, data.img_size, seed, self._cache, upright=data.upright)
             self._stage = stage.number
             per_process = stage.batch_size * self._devices // self._world.size
-            self._sampler = EpochBatches(len(images), per_process, seed, self._world.rank, self._world.size)
+            self._sampler = EpochBatches(
+                self._data.objects, per_process, seed, self._world.rank, self._world.size, self._data.negatives
+            )
             self._training_loader = training_loader(images, self._sampler, self.workers, self._pin_memory)
         self._sampler.start_at(epoch, samples, end)
         return self._training_loader, self._sampler.sizes()

@@ -9,7 +9,7 @@ import torch
 
 from camoxpert_cli import console
 from camoxpert_cli.config.parse import format_duration
-from camoxpert_cli.engine.build import describe_batches
+from camoxpert_cli.engine.build import RunData, describe_batches
 from camoxpert_cli.engine.choosing import describe_fit
 from camoxpert_cli.engine.compile_phase import describe_compiling
 from camoxpert_cli.engine.ending import epochs_before_patience
@@ -77,7 +77,7 @@ def _images(run: Run) -> list[tuple[str, str]]:
         workers += " per process"
     size, scored = run.config.data.img_size, run.config.data.scored_size
     sizes = f"{size} x {size} pixels" + (f", validated at {scored} x {scored}" if scored != size else "")
-    training = len(data.train) // data.repeats
+    training, validation = data.objects // data.repeats, len(data.validation) - data.validation_negatives
     held_out = "" if data.own_validation else " held out"
     repeated = f" ({data.repeats} times per epoch)" if data.repeats > 1 else ""
     if run.feed.workers == 0:
@@ -85,10 +85,24 @@ def _images(run: Run) -> list[tuple[str, str]]:
     return [
         (
             "Images",
-            f"{training} for training{repeated}, {len(data.validation)}{held_out} for validation",
+            f"{training} for training{repeated}, {validation}{held_out} for validation",
         ),
+        *_negatives(data),
         ("", f"{sizes}, {workers}"),
         *([("Test sets", tests)] if tests else []),
+    ]
+
+
+def _negatives(data: RunData) -> list[tuple[str, str]]:
+    available, per_epoch = data.negatives
+    if not available + data.validation_negatives:
+        return []
+    return [
+        (
+            "",
+            f"without an object: {available} for training, {per_epoch} per epoch "
+            f"({per_epoch / data.images_per_epoch:.0%} of each batch), {data.validation_negatives} for validation",
+        )
     ]
 
 

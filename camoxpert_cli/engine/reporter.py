@@ -47,7 +47,7 @@ class Reporter:
     def position(self) -> int:
         """Training images seen since the run began, plus one for each completed epoch."""
         progress = self.state.progress
-        return progress.epoch * (len(self.data.train) + 1) + progress.samples
+        return progress.epoch * (self.data.images_per_epoch + 1) + progress.samples
 
     def record(self, event: str, **values: Any) -> None:
         """Log an event at the current position: to metrics.jsonl and, if enabled, to TensorBoard and the tracker."""

@@ -105,7 +105,7 @@ def format_position(progress: Progress) -> str:
 
 def _refuse_other_position(run: Run, progress: Progress) -> None:
     """Raise ValueError if the run cannot be at that position."""
-    images, network = epoch_images(run.config, progress.epoch, len(run.data.train)), run.state.network
+    images, network = epoch_images(run.config, progress.epoch, run.data.images_per_epoch), run.state.network
     if progress.samples > images:
         raise ValueError(
             f"training.progress.samples is {progress.samples}, expected at most {images}, the number of images in "
@@ -125,7 +125,7 @@ def _restore_epoch_only(run: Run, checkpoint: Checkpoint) -> None:
     if run.state.ema is not None and ema_in(checkpoint.content) is not None:
         # An EMA whose update count restarted would forget its weights within a few steps.
         run.state.ema.updates = sum(
-            steps_in_epoch(run.config, phase.stage, epoch, len(run.data.train))
+            steps_in_epoch(run.config, phase.stage, epoch, run.data.images_per_epoch)
             for phase in run.phases
             for epoch in range(phase.first, min(phase.end, progress.epoch))
         )

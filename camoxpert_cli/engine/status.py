@@ -28,7 +28,7 @@ def report_step(run: Run, phase: Phase, number: int, losses: LossValues, wait: f
     line += [f"{speed:.{0 if speed >= 10 else 1}f} img/s"] if speed else []
     line += [f"data wait {wait:.0%}", *([] if coming is None else [f"ETA {coming.run_left}"])]
     parts = [f"{name} {_short(value)}" for name, value in losses._asdict().items() if name != "total"]
-    steps = steps_in_epoch(run.config, phase.stage, run.state.progress.epoch, len(run.data.train))
+    steps = steps_in_epoch(run.config, phase.stage, run.state.progress.epoch, run.data.images_per_epoch)
     rows = [
         (f"stage {phase.stage.number}", f"step {number + 1} of {steps}, learning rate: {', '.join(rates)}"),
         ("loss", f"{_short(losses.total)}: {', '.join(parts)}"),
@@ -39,12 +39,16 @@ def report_step(run: Run, phase: Phase, number: int, losses: LossValues, wait: f
 
 
 def epoch_line(run: Run, loss: float, scores: Scores, seconds: float, *, better: bool) -> str:
-    """Format the line of a completed epoch, at most 80 columns."""
+    """Format the line of a completed epoch, at most 80 columns, and one more on false alarms if they were measured."""
     time_taken = f"{seconds:.1f} s" if seconds < 100 else roughly(seconds)
-    return (
+    line = (
         f"Epoch {run.state.progress.epoch}/{run.config.train.epochs}  loss {_short(loss)}  {format_scores(scores)}  "
         f"{time_taken}  data wait {run.reporter.data_wait:.0%}{'  best' if better else ''}"
     )
+    if (alarms := scores.measures.get("false_alarms")) is None:
+        return line
+    area = scores.measures["predicted_area"]
+    return f"{line}\n  without an object: false alarms in {alarms:.0%} of the images, {area:.2%} of their pixels"
 
 
 def format_scores(scores: Scores) -> str:
@@ -74,9 +78,9 @@ def forecast_of(run: Run) -> Forecast | None:
     coming = forecast(
         run.phases,
         progress.epoch,
-        images_left=epoch_images(run.config, progress.epoch, len(data.train)) - progress.samples,
-        images=len(data.train),
-        last_images=epoch_images(run.config, run.config.train.epochs - 1, len(data.train)),
+        images_left=epoch_images(run.config, progress.epoch, data.images_per_epoch) - progress.samples,
+        images=data.images_per_epoch,
+        last_images=epoch_images(run.config, run.config.train.epochs - 1, data.images_per_epoch),
         images_per_s=speed,
         validation=scoring * len(data.validation) + reserve.pause,
         tests=2 * reserve.saving + scoring * sum(map(len, data.tests.values())),
@@ -93,7 +97,7 @@ def memory_bytes(run: Run) -> int:
 
 def _joined(run: Run, parts: Sequence[str]) -> str:
     """Parts of a progress line, closer together if it would exceed 80 columns behind its title and counts."""
-    epochs, images = run.config.train.epochs, len(run.data.train)
+    epochs, images = run.config.train.epochs, run.data.images_per_epoch
     line = "  ".join([f"Epoch {epochs}/{epochs}", f"{images}/{images}", *parts])
     return ("  " if len(line) <= 80 else " ").join(parts)
 

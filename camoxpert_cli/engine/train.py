@@ -162,7 +162,7 @@ def train_epoch(run: Run, phase: Phase, epoch: int) -> Stop | None:
 
     Returns why no further step may start, also after the last one; None if the run may continue.
     """
-    progress, count = run.state.progress, epoch_images(run.config, epoch, len(run.data.train))
+    progress, count = run.state.progress, epoch_images(run.config, epoch, run.data.images_per_epoch)
     started = saved = stepped = run.clock.now()
     before, whole, seen, compiling = progress.epoch_seconds, progress.samples, progress.samples, 0.0
     # If their number is fitted while the epoch goes on, it may become larger.
@@ -201,7 +201,7 @@ def train_epoch(run: Run, phase: Phase, epoch: int) -> Stop | None:
 
 
 def _stop_after_step(run: Run, epoch: int) -> Stop | None:
-    if run.ends_in_time and run.state.progress.samples >= epoch_images(run.config, epoch, len(run.data.train)):
+    if run.ends_in_time and run.state.progress.samples >= epoch_images(run.config, epoch, run.data.images_per_epoch):
         return run.clock.stop_before_batch()  # no further step is needed
     return run.clock.stop_before_step()
 
@@ -238,7 +238,7 @@ def close_epoch(run: Run, phase: Phase, scores: Scores) -> None:
     row = {
         "epoch": progress.epoch + 1,
         "stage": phase.stage.number,
-        "train_loss": progress.loss_sum / epoch_images(run.config, progress.epoch, len(run.data.train)),
+        "train_loss": progress.loss_sum / epoch_images(run.config, progress.epoch, run.data.images_per_epoch),
         **scores.measures,
         "lr": progress.rate,
         "seconds": progress.epoch_seconds,
@@ -322,7 +322,7 @@ def outcome_of(run: Run, *, results: dict[str, Any] | None = None, stop: Stop | 
     """Return the outcome so far."""
     progress = run.state.progress
     epochs = range(progress.epoch - len(progress.history), progress.epoch)
-    images = sum(epoch_images(run.config, epoch, len(run.data.train)) for epoch in epochs)
+    images = sum(epoch_images(run.config, epoch, run.data.images_per_epoch) for epoch in epochs)
     outcome = Outcome(run.folder, run.config, progress.epoch, images, progress.seconds, run.data.generated)
     if not run.world.is_main:
         return outcome

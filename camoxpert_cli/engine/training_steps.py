@@ -54,7 +54,7 @@ def training_steps(run: Run, stage: Stage, epoch: int, batches: Iterable[SizedBa
     group_start = progress.samples
     for size, (images, masks) in batches:
         # Their number may change between steps; see `choosing.refit_last`.
-        group_images = min(group_size, epoch_images(run.config, epoch, len(run.data.train)) - group_start)
+        group_images = min(group_size, epoch_images(run.config, epoch, run.data.images_per_epoch) - group_start)
         ends_step = progress.samples + size >= group_start + group_images
         with run.strategy.batch(size, ends_step):
             part, chosen = backward(run, images, masks, epoch, size, share=size / group_images)
@@ -75,11 +75,11 @@ def training_steps(run: Run, stage: Stage, epoch: int, batches: Iterable[SizedBa
         group_own = 0
         # Rounded up if a run was resumed with another batch size in the middle of an epoch.
         number = math.ceil(group_start / group_size)
-        rate = rate_at(run.config, stage, len(run.data.train), epoch, number)
+        rate = rate_at(run.config, stage, run.data.images_per_epoch, epoch, number)
         made_norm = optimizer_step(run, rate, losses, norm, epoch)
         yield TrainedStep(number, group_images, losses, rate, made_norm)
         group_start = progress.samples
-        if group_start >= epoch_images(run.config, epoch, len(run.data.train)):
+        if group_start >= epoch_images(run.config, epoch, run.data.images_per_epoch):
             return
 
 

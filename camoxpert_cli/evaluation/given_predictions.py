@@ -9,8 +9,9 @@ import numpy as np
 from camoxpert_cli import console
 from camoxpert_cli.config.eval_options import Protocol
 from camoxpert_cli.data.layouts import folder_above, list_files, pair_folders
+from camoxpert_cli.data.negatives import read_truth
 from camoxpert_cli.data.pairs import Pair
-from camoxpert_cli.data.reading import read_image, read_scored_mask
+from camoxpert_cli.data.reading import read_image
 from camoxpert_cli.data.threads import in_threads
 from camoxpert_cli.errors import DataError, UsageError
 from camoxpert_cli.evaluation.data_digest import combined, digests_of
@@ -48,7 +49,7 @@ def evaluate_predictions(
 
     def show(_: str, index: int) -> Shown:
         pair = pairs[index]
-        mask = read_scored_mask(pair.mask) > 0
+        mask = read_truth(pair) > 0
         grey = read_prediction(pair.image, (mask.shape[0], mask.shape[1]))[0]
         image = read_image(image_files[pair.name][0])[0] if pair.name in image_files else None
         return image, mask, grey
@@ -61,7 +62,7 @@ def evaluate_predictions(
             return Evaluation(title, about, [], show, results)
     rows = []
     with console.progress(f"Scoring {predictions}", len(pairs)) as advance:
-        for row in in_threads(lambda pair: score_files(pair.image, pair.mask, protocol), pairs):
+        for row in in_threads(lambda pair: score_files(pair.image, pair, protocol), pairs):
             rows.append(row)
             advance(1, "")
     resized = [pair.name for pair, (_, was_resized) in zip(pairs, rows, strict=True) if was_resized]
@@ -75,7 +76,7 @@ def evaluate_predictions(
             f"the predictions in {predictions} contain only 0 and 1, expected levels up to 255",
             "multiply them by 255, or omit --no-stretch",
         )
-    scored = ScoredSet(name, [pair.name for pair in pairs], [scores for scores, _ in rows])
+    scored = ScoredSet(name, [pair.name for pair in pairs], [scores for scores, _ in rows], protocol.empty == "apart")
     return Evaluation(title, about, [scored], show)
 
 

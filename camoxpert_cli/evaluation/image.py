@@ -10,9 +10,12 @@ from numpy.typing import NDArray
 
 from camoxpert_cli.config.eval_options import Protocol
 from camoxpert_cli.data.levels import UnclearError, levels_of
-from camoxpert_cli.data.reading import read_scored_mask, read_single
+from camoxpert_cli.data.negatives import read_truth
+from camoxpert_cli.data.pairs import Pair
+from camoxpert_cli.data.reading import read_single
 from camoxpert_cli.data.writing import NO_NOTE, Note, write_image
 from camoxpert_cli.errors import DataError, UsageError
+from camoxpert_cli.metrics.histogram import Empty
 from camoxpert_cli.metrics.image_scores import ImageScores, score_image
 
 _EXPECTED = "save the probabilities as grayscale, brighter on the object, before any color map is applied"
@@ -39,9 +42,12 @@ def score_and_save(
     return _score(grey, mask, protocol)
 
 
-def score_files(prediction_path: Path, mask_path: Path, protocol: Protocol) -> tuple[ImageScores, bool]:
-    """Return the scores of a prediction file, and whether it had to be resized to its mask. Raises DataError."""
-    mask = read_scored_mask(mask_path) > 0
+def score_files(prediction_path: Path, pair: Pair, protocol: Protocol) -> tuple[ImageScores, bool]:
+    """Return the scores of a prediction file for the mask of a pair, and whether it had to be resized to the mask.
+
+    Raises DataError.
+    """
+    mask = read_truth(pair) > 0
     grey, resized = read_prediction(prediction_path, (mask.shape[0], mask.shape[1]))
     return _score(grey, mask, protocol), resized
 
@@ -64,4 +70,5 @@ def read_prediction(path: Path, size: tuple[int, int]) -> tuple[NDArray[np.uint8
 
 
 def _score(grey: NDArray[np.uint8], mask: NDArray[np.bool_], protocol: Protocol) -> ImageScores:
-    return score_image(grey, mask, stretch=protocol.stretch, empty=protocol.empty)
+    empty: Empty = "exact" if protocol.empty == "exact" else "reference"
+    return score_image(grey, mask, stretch=protocol.stretch, empty=empty)

@@ -16,6 +16,7 @@ from camoxpert_cli.errors import UsageError
 from camoxpert_cli.evaluation.results import Evaluation, ScoredSet
 from camoxpert_cli.inference.out_folder import make_out_folder
 from camoxpert_cli.inference.provenance import difference
+from camoxpert_cli.metrics.false_alarms import area_of
 from camoxpert_cli.metrics.measures import COLUMNS, MEASURES
 from camoxpert_cli.run_folder import RunFolder
 from camoxpert_cli.targets import check_targets
@@ -160,19 +161,28 @@ def _results_in(content: bytes) -> dict[str, Any]:
 def _are_scores(sets: Any) -> bool:
     """Whether `sets` has everything that tables show."""
     try:
-        rows = [scores for each in sets.values() for scores in (each, *each["slices"].values())]
+        rows = [scores for each in sets.values() for scores in (each, *each["slices"].values()) if scores["images"]]
         numbers = [scores[name] for scores in rows for name in ("images", *(measure.name for measure in MEASURES))]
+        alarms = [each["without_object"] for each in sets.values() if "without_object" in each or not each["images"]]
+        numbers += [each[name] for each in alarms for name in ("images", "false_alarms", "predicted_area")]
     except (AttributeError, KeyError, TypeError):
         return False
     return all(isinstance(number, int | float) for number in numbers)
 
 
 def per_image_csv(sets: Sequence[ScoredSet]) -> str:
-    """Return one line per image: dataset, name and metrics at full precision."""
+    """Return one line per image: dataset, name and metrics at full precision, empty if the image does not count.
+
+    If there are images without an object, their share of predicted pixels is in one more column.
+    """
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(_COLUMNS)
+    has_alarms = any(each.false_alarms is not None for each in sets)
+    writer.writerow([*_COLUMNS, *(["predicted_area"] if has_alarms else [])])
     for each in sets:
-        for name, scores in zip(each.names, each.scores, strict=True):
-            writer.writerow([each.name, name, *(repr(scores.measures[measure]) for measure in COLUMNS)])
+        counted = {*each.counted}
+        for index, (name, scores) in enumerate(zip(each.names, each.scores, strict=True)):
+            row = [repr(scores.measures[measure]) if index in counted else "" for measure in COLUMNS]
+            area = [] if not has_alarms else ["" if scores.area else repr(area_of(scores.background))]
+            writer.writerow([each.name, name, *row, *area])
     return text.getvalue()

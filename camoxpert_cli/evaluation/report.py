@@ -11,6 +11,7 @@ import numpy as np
 from camoxpert_cli import console
 from camoxpert_cli.evaluation.published import published_for
 from camoxpert_cli.evaluation.results import Evaluation, ScoredSet, Shown
+from camoxpert_cli.metrics.false_alarms import describe
 from camoxpert_cli.metrics.image_scores import Scores
 from camoxpert_cli.metrics.measures import COLUMNS, CURVES, MEASURES
 from camoxpert_cli.report.content import MeasureWords, Report, ReportSet, ShownImage
@@ -47,10 +48,10 @@ def report_of(
 
     `history` is that of the run, after training; `configuration` defaults to the evaluation's own description.
     """
-    sets = evaluation.sets
+    sets = [each for each in evaluation.sets if each.counted]
     return Report(
         title=evaluation.title,
-        subtitle=", ".join(f"{each.name}: {console.counted(len(each.scores), 'image')}" for each in sets),
+        subtitle=", ".join(f"{each.name}: {console.counted(len(each.counted), 'image')}" for each in sets),
         sets=[_report_set(each, evaluation.show) for each in sets],
         published={
             each.name: [(row.system, row.source, row.scores) for row in published_for(each.name)] for each in sets
@@ -59,23 +60,28 @@ def report_of(
         configuration=evaluation.about if configuration is None else configuration,
         environment=environment(),
         measures=MEASURE_WORDS,
+        notes=[
+            f"{each.name}: {describe(each.false_alarms)}" for each in evaluation.sets if each.false_alarms is not None
+        ],
     )
 
 
 def _report_set(each: ScoredSet, show: Callable[[str, int], Shown]) -> ReportSet:
     shown = []
-    for place, index in places([score.measures[_RANKED_BY] for score in each.scores]):
+    counted = [each.scores[index] for index in each.counted]
+    for place, at in places([score.measures[_RANKED_BY] for score in counted]):
+        index = each.counted[at]
         image, mask, grey = show(each.name, index)
         shown_image = np.repeat(grey[..., None], 3, axis=2) if image is None else image
         scores = _chosen(each.scores[index], _BESIDE_AN_IMAGE)
         shown.append(ShownImage(place, each.names[index], shown_image, mask, grey, scores))
     return ReportSet(
         name=each.name,
-        images=len(each.scores),
+        images=len(counted),
         means=_chosen(each.means, COLUMNS),
         curves=each.means.curves,
-        foreground=np.sum([score.foreground for score in each.scores], axis=0),
-        background=np.sum([score.background for score in each.scores], axis=0),
+        foreground=np.sum([score.foreground for score in counted], axis=0),
+        background=np.sum([score.background for score in counted], axis=0),
         slices=[(label, count, _chosen(means, COLUMNS)) for label, (count, means) in each.slices.items()],
         shown=shown,
     )

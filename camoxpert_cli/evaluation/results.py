@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from camoxpert_cli.data.cod10k import super_class
 from camoxpert_cli.data.reading import SMALL_OBJECT
 from camoxpert_cli.errors import UsageError
+from camoxpert_cli.metrics.false_alarms import FalseAlarms, area_of, false_alarms
 from camoxpert_cli.metrics.image_scores import ImageScores
 from camoxpert_cli.metrics.score_set import SetScores, mean_scores
 
@@ -49,32 +50,50 @@ class Evaluation:
 
 @dataclass(frozen=True)
 class ScoredSet:
-    """Scores of one set: image `names[i]` has `scores[i]`, at least one. `unsaved`: why a prediction is missing."""
+    """Scores of one set: image `names[i]` has `scores[i]`, at least one. `unsaved`: why a prediction is missing.
+
+    With `apart`, images without an object count only as false alarms, otherwise in the means as well.
+    """
 
     name: str
     names: Sequence[str]
     scores: Sequence[ImageScores]
+    apart: bool = True
     unsaved: UsageError | None = None
 
     @cached_property
+    def counted(self) -> list[int]:
+        """The indices of the images whose scores the means are of; none if `apart` and no image has an object."""
+        return [index for index, scores in enumerate(self.scores) if not self.apart or scores.area > 0]
+
+    @cached_property
     def means(self) -> SetScores:
-        return mean_scores(self.scores)
+        """The means over the images `counted`, at least one."""
+        return mean_scores([self.scores[index] for index in self.counted])
 
     @cached_property
     def slices(self) -> dict[str, tuple[int, SetScores]]:
-        """Number of images and means of each slice, by label."""
-        found = slices(self.names, [score.area for score in self.scores])
+        """Number of images and means of each slice of the images `counted`, by label."""
+        scores = [self.scores[index] for index in self.counted]
+        found = slices([self.names[index] for index in self.counted], [each.area for each in scores])
         return {
-            label: (len(indices), mean_scores([self.scores[index] for index in indices]))
-            for label, indices in found.items()
+            label: (len(indices), mean_scores([scores[index] for index in indices])) for label, indices in found.items()
         }
+
+    @cached_property
+    def false_alarms(self) -> FalseAlarms | None:
+        """What is predicted in the images without an object; None if there are none."""
+        areas = [area_of(scores.background) for scores in self.scores if scores.area == 0]
+        return false_alarms(areas) if areas else None
 
     def to_json(self) -> dict[str, Any]:
         """Return the set's part of results.json; `e_max` and similar metrics are the maximum of the mean curve."""
+        alarms = self.false_alarms
         return {
-            "images": len(self.scores),
-            **self.means.measures,
+            "images": len(self.counted),
+            **(self.means.measures if self.counted else {}),
             "slices": {label: {"images": count, **means.measures} for label, (count, means) in self.slices.items()},
+            **({} if alarms is None else {"without_object": alarms.to_json()}),
         }
 
 

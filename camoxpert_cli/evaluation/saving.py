@@ -116,7 +116,7 @@ def score_kept(
         with score_pool(workers) as submit:
             mine = []
             for index in kept[world.rank :: world.size]:
-                mine.append((index, submit(score_files, saved.paths[index], pairs[index].mask, protocol)))
+                mine.append((index, submit(score_files, saved.paths[index], pairs[index], protocol)))
                 advance(1, "")
             rows = [(index, future.result()[0]) for index, future in mine]
     except DataError as error:

@@ -21,8 +21,9 @@ from camoxpert_cli.data.dataset import ScoringImages
 from camoxpert_cli.data.first_look import look_at_test_set
 from camoxpert_cli.data.layouts import find_data
 from camoxpert_cli.data.loader import scoring_loader
+from camoxpert_cli.data.negatives import read_truth
 from camoxpert_cli.data.pairs import Pair
-from camoxpert_cli.data.reading import read_matching_image, read_scored_mask
+from camoxpert_cli.data.reading import read_matching_image
 from camoxpert_cli.data.resizing import resize_image
 from camoxpert_cli.errors import DataError, UsageError, nearest, shown
 from camoxpert_cli.evaluation.image import score_and_save
@@ -82,7 +83,13 @@ def evaluate_checkpoint(
 
 def find_tests(data: TestData) -> dict[str, tuple[Pair, ...]]:
     """Return the requested test sets in the order found. Raises DataError, and UsageError for an unknown name."""
-    found = find_data(data.roots, folders=data.folders, scoring=True, include_noncam=data.include_noncam)
+    found = find_data(
+        data.roots,
+        folders=data.folders,
+        negatives=data.negatives,
+        scoring=True,
+        include_noncam=data.include_noncam,
+    )
     console.say(console.filled(f"Data: {found.description}", indent=6))
     if not found.tests:
         where = ", ".join(map(str, [*data.roots, *(images for images, _ in data.folders)]))
@@ -143,7 +150,8 @@ def score_set(
             )
     scores = [score for _, score in sorted(zip([*kept, *todo], [*old, *new], strict=True), key=lambda row: row[0])]
     problems = [problem for theirs in world.all_gather(unsaved[:1]) for problem in theirs]
-    return ScoredSet(name, [pair.name for pair in pairs], scores, next(iter(problems), None))
+    apart = protocol.empty == "apart"
+    return ScoredSet(name, [pair.name for pair in pairs], scores, apart, next(iter(problems), None))
 
 
 def _description(checkpoint: Path, is_ema: bool, size: int, inference: Inference, protocol: Protocol) -> dict[str, Any]:
@@ -190,7 +198,7 @@ def show_image(
 ) -> Shown:
     """Return image `index` of test set `name`, its mask and the network's prediction, all at the mask's size."""
     pair = tests[name][index]
-    mask = read_scored_mask(pair.mask) > 0
+    mask = read_truth(pair) > 0
     full_size = (mask.shape[0], mask.shape[1])
     image = read_matching_image(pair.image, full_size, pair.mask, None, resized=True)
     if image.shape[:2] != full_size:

@@ -43,7 +43,8 @@ def decide(resolved: Resolved, checkpoint: Checkpoint | None = None, began: floa
         read_checkpoint(source)  # raises: a run folder is for camox resume
     data = resolved.config.data
     model = resolved.config.model
-    inputs = [resolved.preset, *data.dataset_path, *data.images, *data.masks, model.backbone_weights, model.init_from]
+    folders = [*data.dataset_path, *data.images, *data.masks, *data.negatives]
+    inputs = [resolved.preset, *folders, model.backbone_weights, model.init_from]
     RunFolder(folder).refuse_other_run(source, [each for each in inputs if each])
     time_limit, session_limit = (
         None if text is None else parse_duration(text) for text in (run.time_limit, run.session_limit)

@@ -131,7 +131,7 @@ def _next_step(config: Config, checkpoint: Checkpoint, folder: RunFolder, epoch:
     images = config.data.generated_images
     if config.data.dataset_path or config.data.images or not images:
         data = open_data(config.data, config.train.seed, folder)
-        images = len(data.train)
+        images = data.images_per_epoch
         if not check_images(checkpoint, data, folder):
             begins = "a new run from these weights, because the images differ: "
             epoch = config.train.stage1_epochs if config.train.skip_stage1 else 0

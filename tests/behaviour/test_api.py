@@ -129,6 +129,7 @@ def test_an_evaluation_is_as_asked(monkeypatch: pytest.MonkeyPatch) -> None:
             "best.pth",
             dataset_path="DATA",
             sets="CAMO",
+            negatives="sea",
             include_noncam=True,
             weights="model",
             img_size=96,
@@ -143,7 +144,7 @@ def test_an_evaluation_is_as_asked(monkeypatch: pytest.MonkeyPatch) -> None:
 
     checkpoint, data, inference, protocol, run, destination, _ = asked
     assert (checkpoint, destination.predictions, run.device) == (Path("best.pth"), Path("maps"), "cpu")
-    assert data == eval_options.TestData([Path("DATA")], [], ["CAMO"], include_noncam=True)
+    assert data == eval_options.TestData([Path("DATA")], [], ["CAMO"], include_noncam=True, negatives=[Path("sea")])
     assert inference == Inference(96, 2, "bf16", parse_tta("flip"), "model")
     assert protocol == Protocol(stretch=False, empty="exact")
 

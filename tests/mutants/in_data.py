@@ -257,21 +257,64 @@ MUTANTS = [
     ),
     Mutant(
         "engine/build.py",
-        "        look_at_test_set(name, pairs)\n",
+        "        look_at_test_set(name, test)\n",
         "        pass\n",
         "unit/engine/test_build.py::test_masks_that_say_nothing_are_found_before_training",
+    ),
+    # Images without an object: their turns, their share, their place in a run and in its scores.
+    Mutant(
+        "data/sampling.py",
+        "turns = epoch * negatives.per_epoch + np",
+        "turns = np",
+        "unit/data/test_sampling.py::test_negatives_take_turns",
+    ),
+    Mutant(
+        "data/sampling.py",
+        "np.diff(np.arange(total + 1) * negatives.per_epoch // total) > 0",
+        "np.arange(total) < negatives.per_epoch",
+        "unit/data/test_sampling.py::test_each_batch_has_the_share",
+    ),
+    Mutant(
+        "data/sampling.py",
+        "        whole = self.count + self.negatives.per_epoch\n",
+        "        whole = self.count\n",
+        "unit/data/test_sampling.py::test_ranks_with_negatives",
+    ),
+    Mutant(
+        "engine/build.py",
+        'f"{digest} {available} {per_epoch}" if available else digest',
+        "digest",
+        "unit/engine/test_build.py::test_negatives_join",
+    ),
+    Mutant(
+        "evaluation/results.py",
+        "not self.apart or scores.area > 0]",
+        "True]",
+        "unit/evaluation/test_false_alarms.py",
+    ),
+    Mutant(
+        "metrics/false_alarms.py",
+        "_PREDICTED = 128",
+        "_PREDICTED = 127",
+        "unit/metrics/test_false_alarms.py::test_predicted_area",
+    ),
+    Mutant(
+        "engine/validation.py",
+        "mean_scores(with_object or [",
+        "mean_scores([",
+        "behaviour/test_negatives.py::test_training",
     ),
     # The order of samples, over ranks and where an epoch goes on, and the loaders.
     Mutant(
         "data/sampling.py",
-        "SeedSequence((_STREAM, seed, epoch))",
-        "SeedSequence((_STREAM, seed))",
+        "_shuffled(count, _STREAM, seed, epoch)",
+        "_shuffled(count, _STREAM, seed)",
         "unit/data/test_sampling.py::test_order_differs_between_epochs_and_seeds",
     ),
     Mutant(
         "data/sampling.py",
-        "epoch, start = self.epoch, self.position\n",
-        "epoch, start = self.epoch, self.position // self.world\n",
+        "        start = self.position\n",
+        "        start = self.position // self.world\n",
         "unit/data/test_sampling.py::test_cut_and_go_on_with_other_ranks",
     ),
     Mutant(

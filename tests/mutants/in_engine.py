@@ -23,8 +23,8 @@ MUTANTS = [
     ),
     Mutant(
         "engine/training_steps.py",
-        "epoch_images(run.config, epoch, len(run.data.train)) - group_start)",
-        "epoch_images(run.config, epoch, len(run.data.train)) - progress.samples)",
+        "epoch_images(run.config, epoch, run.data.images_per_epoch) - group_start)",
+        "epoch_images(run.config, epoch, run.data.images_per_epoch) - progress.samples)",
         f"{_UPDATES}test_a_step_is_the_plain_mean_over_its_images",
     ),
     Mutant("engine/training_steps.py", "        group_losses.zero_()\n", "", f"{_TRAIN}test_steps_are_told_apart"),
@@ -497,7 +497,7 @@ MUTANTS = [
     ),
     # When a run is trained.
     Mutant("engine/ending.py", "max(best_epoch, epochs_before_patience(config))", "best_epoch", _ENDING),
-    Mutant("engine/ending.py", "patience is None or best_epoch == 0 or", "patience is None or", _ENDING),
+    Mutant("engine/ending.py", "patience is None or best_epoch is None or", "patience is None or", _ENDING),
     Mutant("engine/ending.py", " + phase.stage.warmup_epochs)", ")", _ENDING),
     Mutant(
         "engine/train.py",

@@ -451,7 +451,7 @@ MUTANTS = [
         "unit/evaluation/test_score_pool.py::test_an_exception_drops_what_waits",
     ),
     Mutant("evaluation/image.py", "(size[1], size[0])", "size", f"{_IMAGE}::test_a_map_of_another_size"),
-    Mutant("evaluation/image.py", ", empty=protocol.empty", "", f"{_IMAGE}::test_a_mask_without_object"),
+    Mutant("evaluation/image.py", ", empty=empty)", ")", f"{_IMAGE}::test_a_mask_without_object"),
     Mutant(
         "evaluation/given_predictions.py",
         "list_files(predictions, masks, include_noncam=include_noncam)",
@@ -466,8 +466,8 @@ MUTANTS = [
     ),
     Mutant(
         "evaluation/results.py",
-        "(len(indices), mean_scores([self.scores[index] for index in indices]))",
-        "(len(indices), mean_scores(self.scores[: len(indices)]))",
+        "(len(indices), mean_scores([scores[index] for index in indices]))",
+        "(len(indices), mean_scores(scores[: len(indices)]))",
         "unit/evaluation/test_output.py::test_results",
     ),
     Mutant(

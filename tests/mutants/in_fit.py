@@ -26,8 +26,8 @@ MUTANTS = [
     ),
     Mutant(
         "data/sampling.py",
-        "self.count if end is None else end",
-        "self.count",
+        "whole if end is None else end",
+        "whole",
         "unit/data/test_sampling.py::test_an_epoch_that_ends_early",
     ),
     Mutant(
@@ -38,14 +38,14 @@ MUTANTS = [
     ),
     Mutant(
         "engine/train.py",
-        "progress.loss_sum / epoch_images(run.config, progress.epoch, len(run.data.train))",
-        "progress.loss_sum / len(run.data.train)",
+        "progress.loss_sum / epoch_images(run.config, progress.epoch, run.data.images_per_epoch)",
+        "progress.loss_sum / run.data.images_per_epoch",
         f"{_RUNS}test_resumed_after_the_last_step",
     ),
     Mutant(
         "engine/train.py",
-        "sum(epoch_images(run.config, epoch, len(run.data.train)) for epoch in epochs)",
-        "len(epochs) * len(run.data.train)",
+        "sum(epoch_images(run.config, epoch, run.data.images_per_epoch) for epoch in epochs)",
+        "len(epochs) * run.data.images_per_epoch",
         f"{_RUNS}test_it_is_the_run_with_these_numbers",
     ),
     Mutant(

@@ -234,8 +234,8 @@ MUTANTS = [
     # What came out.
     Mutant(
         "engine/build.py",
-        "score_baselines(self.validation)",
-        "score_baselines(self.train)",
+        "for pair in self.validation if pair.has_mask]",
+        "for pair in self.train if pair.has_mask]",
         "unit/engine/test_closing.py::test_baselines_are_of_the_held_out_images",
     ),
     Mutant(
@@ -258,8 +258,8 @@ MUTANTS = [
     ),
     Mutant(
         "engine/status.py",
-        "images_left=epoch_images(run.config, progress.epoch, len(data.train)) - progress.samples,",
-        "images_left=epoch_images(run.config, progress.epoch, len(data.train)),",
+        "images_left=epoch_images(run.config, progress.epoch, data.images_per_epoch) - progress.samples,",
+        "images_left=epoch_images(run.config, progress.epoch, data.images_per_epoch),",
         "unit/engine/test_status.py::test_a_step",
     ),
     # From Python.

@@ -186,3 +186,29 @@ def test_wrong_pixels_have_a_gradient() -> None:
 
     assert wrong.grad is not None
     torch.testing.assert_close(wrong.grad, (1 - 2 * masks) / masks[0].numel())
+
+
+def test_an_empty_mask_is_left_to_the_other_terms() -> None:
+    """The overlap with nothing is no signal: a term of 1 with hardly a gradient. Cross-entropy has one, downwards."""
+    logits = torch.randn(1, 1, 16, 16, generator=torch.Generator().manual_seed(0)).requires_grad_()
+    masks = torch.zeros(1, 1, 16, 16)
+    (iou,), (bce,) = iou_loss(logits, masks), bce_loss(logits, masks)
+    (of_iou,) = torch.autograd.grad(iou, logits)
+    (of_bce,) = torch.autograd.grad(bce, logits)
+
+    assert iou.item() == pytest.approx(1, abs=1e-6)
+    assert of_iou.abs().sum() < 1e-6 * of_bce.abs().sum()
+    assert (of_bce > 0).all()
+
+
+@pytest.mark.parametrize("level", [-200.0, -30.0, -16.5, 0.0, 30.0, 200.0])
+def test_an_empty_mask_never_overflows(level: float) -> None:
+    """Whatever is predicted, loss and gradient of each term are finite, and that of the overlap at most a quarter."""
+    logits = torch.full((2, 1, 16, 16), level, requires_grad=True)
+    masks = torch.zeros(2, 1, 16, 16)
+    for loss in LOSSES:
+        values = loss(logits, masks)
+        (gradient,) = torch.autograd.grad(values.sum(), logits)
+        assert values.isfinite().all()
+        assert gradient.isfinite().all()
+        assert loss is not iou_loss or gradient.abs().sum() <= 2 * 0.25 + 1e-6

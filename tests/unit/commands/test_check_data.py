@@ -68,6 +68,7 @@ def test_faults(faulty: Path) -> None:
         f"  {camo / 't1.png'}: cannot be decoded as an image",
         "Masks without an object: 1",
         f"  {train / 'GT' / '001.png'}: marks no pixel",
+        "  if these images show no object: add --empty-as-negatives, here and to camox train",
         "Training images also in validation or test data, and validation images also in test data: 1",
         f"  {train / 'Imgs' / '003.png'}: also in test CAMO: {camo / 't0.png'}",
     ]
@@ -75,6 +76,17 @@ def test_faults(faulty: Path) -> None:
         "Error: 3 problems found; --write-clean writes a list of the usable pairs only\n"
         f"Try:   camox check-data {faulty} --write-clean clean.json\n"
     )
+
+
+def test_empty_masks_that_are_meant(faulty: Path, tmp_path: Path) -> None:
+    """On request they are no problem, and in the list of usable pairs; the command to repeat keeps the option."""
+    outcome = run(faulty, "--empty-as-negatives", "--write-clean", tmp_path / "clean.json")
+    again = run(faulty, "--empty-as-negatives")
+
+    assert "Masks without an object" not in outcome.stdout
+    assert "2 problems found" in outcome.stderr
+    assert "001.png" in (tmp_path / "clean.json").read_text()
+    assert f"camox check-data {faulty} --empty-as-negatives --write-clean clean.json" in again.stderr
 
 
 def test_sizes_by_area(tmp_path: Path) -> None:

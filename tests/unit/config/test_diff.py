@@ -64,6 +64,7 @@ MEANT: dict[str, dict[str, Any]] = {
     "none": {
         **{"data.dataset_path": ["moved"], "data.images": ["moved"], "data.masks": ["moved"]},
         **{"data.val_images": ["moved"], "data.val_masks": ["moved"], "data.cache": "moved", "data.num_workers": 1},
+        **{"data.negatives": ["moved"]},
         **{"model.backbone_weights": "moved.pth", "run.target_iou": 0.7, "run.max_restarts": 3},
         **{"run.collective_timeout": "1h", "run.save_every": "5m", "run.time_limit": "1h", "run.session_limit": "12h"},
         **{"run.unfinished_exit_code": 85, "run.report": False, "run.tensorboard": True, "train.fit": "9h"},
@@ -80,14 +81,9 @@ MEANT: dict[str, dict[str, Any]] = {
     # Whatever is drawn or learned otherwise.
     "another run": {
         **{"model.backbone": "resnet18", "model.num_experts": 3, "model.pretrained": False},
-        **{
-            "model.deep_supervision": False,
-            "data.img_size": 352,
-            "data.eval_img_size": 352,
-            "data.min_epoch_images": 9,
-            "data.upright": True,
-            "data.val_fraction": 0.2,
-        },
+        **{"model.deep_supervision": False, "data.img_size": 352, "data.eval_img_size": 352, "data.val_fraction": 0.2},
+        **{"data.min_epoch_images": 9, "data.upright": True},
+        **{"data.negatives_share": 0.1, "data.empty_as_negatives": True},
         **{"data.include_noncam": True, "data.generated_images": 9, "train.stage1_epochs": 3, "train.lr": 1e-3},
         **{"train.batch_size": 3, "train.stage2_batch_size": 3, "train.accumulation_steps": 3},
         **{"train.stage2_lr": 1e-3, "train.backbone_lr_factor": 0.5, "train.weight_decay": 0.1},

@@ -114,12 +114,16 @@ def test_masks_that_say_two_things(tmp_path: Path, look: object) -> None:
 
 
 def test_nothing_to_learn(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """Masks that are all empty warn; one that marks something is enough."""
+    """A warning tells if masks are empty: all, or some, with the option for such images."""
     pairs = write_pairs(tmp_path, 3)
     for pair in pairs[:2]:
         write(pair.mask, np.zeros((24 + int(pair.name) % 3, 32), np.uint8))
-    look_at_training(pairs)
+    look_at_training(pairs[2:])
     assert capsys.readouterr().err == ""
+
+    look_at_training(pairs)
+    said = " ".join(capsys.readouterr().err.split())
+    assert "no object in 2 of the 3 checked masks; --empty-as-negatives" in said
 
     look_at_training(pairs[:2])
     assert "no object in any of the checked masks (2)" in capsys.readouterr().err

@@ -4,7 +4,15 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from camoxpert_cli.data.sampling import EpochBatches, batch_sizes, epoch_order, ranks_with_samples
+from camoxpert_cli.data.sampling import (
+    EpochBatches,
+    Negatives,
+    batch_sizes,
+    epoch_keys,
+    epoch_order,
+    negatives_per_epoch,
+    ranks_with_samples,
+)
 from camoxpert_cli.errors import DataError
 
 counts, per_ranks, worlds = st.integers(1, 200), st.integers(1, 9), st.integers(1, 5)
@@ -184,3 +192,107 @@ def test_fewer_samples_than_ranks() -> None:
         EpochBatches(2, 4, 0, 0, world=3)
 
     assert "--gpus 2" in caught.value.hint
+
+
+negatives = st.builds(Negatives, st.integers(1, 30), st.integers(0, 60))
+
+
+def mixed(
+    count: int, mixed_in: Negatives, per_rank: int, world: int, epoch: int = 0, position: int = 0
+) -> list[list[list[tuple[int, int]]]]:
+    """The batches of each rank, with images without an object."""
+    samplers = [EpochBatches(count, per_rank, 3, rank, world, mixed_in) for rank in range(world)]
+    for sampler in samplers:
+        sampler.start_at(epoch, position)
+    return [list(sampler) for sampler in samplers]
+
+
+@settings(deadline=None)
+@given(counts, negatives, st.integers(0, 50))
+def test_an_epoch_with_negatives(count: int, mixed_in: Negatives, epoch: int) -> None:
+    """Images with an object come once each, in their usual order; the others are as many as was said."""
+    keys = epoch_keys(count, 3, epoch, mixed_in)
+    with_object = keys[keys[:, 1] < count]
+
+    assert with_object.tolist() == [[epoch, index] for index in epoch_order(count, 3, epoch).tolist()]
+    assert len(keys) == count + mixed_in.per_epoch
+    assert keys[:, 1].max() < count + mixed_in.available
+
+
+@settings(deadline=None)
+@given(counts, negatives, st.integers(1, 40), st.data())
+def test_each_batch_has_the_share(count: int, mixed_in: Negatives, size: int, data: st.DataObject) -> None:
+    """Any consecutive samples contain the share of images without an object, rounded down or up."""
+    keys = epoch_keys(count, 3, 0, mixed_in)
+    assume(size <= len(keys))
+    start = data.draw(st.integers(0, len(keys) - size))
+    found = int((keys[start : start + size, 1] >= count).sum())
+
+    assert abs(found - size * mixed_in.per_epoch / len(keys)) < 1
+
+
+@settings(deadline=None)
+@given(st.integers(1, 20), st.integers(1, 12), st.integers(1, 30), st.integers(1, 6))
+def test_negatives_take_turns(count: int, available: int, per_epoch: int, epochs: int) -> None:
+    """Over the epochs, each is used once before any is used again, and no key, so no augmentation, comes twice."""
+    keys = [
+        (int(turn), int(index) - count)
+        for epoch in range(epochs)
+        for turn, index in epoch_keys(count, 3, epoch, Negatives(available, per_epoch))
+        if index >= count
+    ]
+    passes = [sorted(index for turn, index in keys[at : at + available]) for at in range(0, len(keys), available)]
+
+    assert all(each == list(range(available)) for each in passes[:-1])
+    assert len(set(passes[-1])) == len(passes[-1])
+    assert len(set(keys)) == len(keys) == epochs * per_epoch
+
+
+@settings(deadline=None)
+@given(counts, negatives, per_ranks, worlds)
+def test_ranks_with_negatives(count: int, mixed_in: Negatives, per_rank: int, world: int) -> None:
+    """Put together, the ranks' batches are those of a single rank, for any number of ranks."""
+    assume(count >= world)
+    batches = zip(*mixed(count, mixed_in, per_rank, world, epoch=2), strict=True)
+
+    together = [[key for share in batch for key in share] for batch in batches]
+    assert together == mixed(count, mixed_in, per_rank * world, 1, epoch=2)[0]
+    assert [key for batch in together for key in batch] == [*map(tuple, epoch_keys(count, 3, 2, mixed_in).tolist())]
+
+
+@settings(deadline=None)
+@given(counts, negatives, per_ranks, worlds, st.data())
+def test_cut_with_negatives(count: int, mixed_in: Negatives, per_rank: int, world: int, data: st.DataObject) -> None:
+    """From any position, with any number of ranks, the rest of the epoch comes, each sample once."""
+    assume(count >= world)
+    keys = [*map(tuple, epoch_keys(count, 3, 0, mixed_in).tolist())]
+    position = data.draw(st.integers(0, len(keys)))
+    rest = zip(*mixed(count, mixed_in, per_rank, world, position=position), strict=True)
+
+    assert [key for batch in rest for share in batch for key in share] == keys[position:]
+
+
+def test_order_with_negatives_is_pinned() -> None:
+    """It never changes either; images 4 to 6 have no object, and the fifth pass over them begins in this epoch."""
+    keys = epoch_keys(4, 42, 3, Negatives(3, 4)).tolist()
+
+    assert keys == [[3, 1], [4, 4], [3, 2], [4, 5], [3, 3], [4, 6], [3, 0], [5, 6]]
+
+
+@pytest.mark.parametrize(
+    ("available", "share", "expected"),
+    [
+        (0, 0.5, 0),
+        (5, None, 5),
+        (10, None, 10),
+        (999, None, 10),  # a fifth of 50
+        (5, 0.5, 40),
+        (999, 0.5, 40),
+        (999, 0.0, 0),
+        (3, 0.9, 360),
+        (3, 0.01, 0),
+    ],
+)
+def test_negatives_per_epoch(available: int, share: float | None, expected: int) -> None:
+    """Of 40 images with an object, a share asked for is kept to; otherwise all are used, up to a fifth."""
+    assert negatives_per_epoch(available, 40, share, 0.2) == expected

@@ -3,19 +3,25 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import cv2
+import numpy as np
 import pytest
 
 from camoxpert_cli.config.schema import Config, DataConfig, ModelConfig, RunConfig, TrainConfig
+from camoxpert_cli.data.pairs import Pair
+from camoxpert_cli.data.sampling import NO_NEGATIVES, Negatives
 from camoxpert_cli.engine import build
-from camoxpert_cli.engine.build import build_network, open_data
+from camoxpert_cli.engine.build import RunData, build_network, open_data
 from camoxpert_cli.engine.epochs import rate_at, steps_in_epoch
 from camoxpert_cli.engine.phases import build_phases
 from camoxpert_cli.errors import DataError
 from camoxpert_cli.model.backbone import create_backbone
 from camoxpert_cli.run_folder import RunFolder
+from tests.helpers.image_files import noise, write
 from tests.helpers.tiny_data import TEST_IMAGES, TEST_SET, TRAINING_IMAGES
 
 
@@ -127,3 +133,71 @@ def test_warm_up_counts_epochs() -> None:
     rates = [rate_at(config, stage, 20, epoch, step) for epoch in (1, 2, 3) for step in range(5)]
 
     assert rates == pytest.approx([min(1.0, step / 10) for step in range(1, 16)])
+
+
+def opened(data: Path, tmp_path: Path, **settings: Any) -> RunData:
+    return open_data(DataConfig(dataset_path=(str(data),), val_fraction=0.25, **settings), 7, RunFolder(tmp_path / "r"))
+
+
+def names(pairs: Sequence[Pair]) -> list[str]:
+    return [pair.name for pair in pairs]
+
+
+def test_negatives_join(tiny_data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """They come after the images with an object, which are those of a run without; the same fraction is held out."""
+    sea = tmp_path / "sea"
+    for index in range(8):
+        write(sea / f"n{index}.png", noise(index))
+    plain = opened(tiny_data, tmp_path)
+    found = opened(tiny_data, tmp_path, negatives=(str(sea),))
+    half = opened(tiny_data, tmp_path, negatives=(str(sea),), negatives_share=0.5)
+
+    assert (found.objects, found.negatives, found.validation_negatives) == (len(plain.train), Negatives(6, 2), 2)
+    assert (plain.negatives, plain.validation_negatives, plain.images_per_epoch) == (NO_NEGATIVES, 0, len(plain.train))
+    assert (found.train[: found.objects], found.validation[:-2]) == (plain.train, plain.validation)
+    held_out = [*names(found.train[found.objects :]), *names(found.validation[-2:])]
+    assert sorted(held_out) == [f"n{index}" for index in range(8)]
+    assert set(found.all_training) == {*found.train, *found.validation}
+    assert (half.negatives, half.images_per_epoch) == (Negatives(6, 8), 16)
+    assert len({plain.digest, found.digest, half.digest}) == 3
+    assert plain.digest in opened(tiny_data, tmp_path).digest
+
+
+def test_a_share_of_nothing(tiny_data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A share without any image of the kind is an oversight, and a warning tells."""
+    opened(tiny_data, tmp_path, negatives_share=0.3)
+
+    assert "--negatives-share has no effect" in " ".join(capsys.readouterr().err.split())
+
+
+def test_a_single_negative(tiny_data: Path, tmp_path: Path) -> None:
+    """It is trained on; there is none to hold out."""
+    write(tmp_path / "sea" / "n.png", noise(1))
+    found = opened(tiny_data, tmp_path, negatives=(str(tmp_path / "sea"),))
+
+    assert (found.negatives, found.validation_negatives) == (Negatives(1, 1), 0)
+
+
+def test_pairs_without_an_object(tiny_data: Path, tmp_path: Path) -> None:
+    """NonCAM images are negatives by name, and empty masks if that is asked for, otherwise images like any other."""
+    data = tmp_path / "data"
+    shutil.copytree(tiny_data, data)
+    for name in ("COD10K-NonCAM-1-x", "COD10K-NonCAM-2-x", "black", "blank"):
+        write(data / "TrainDataset" / "Imgs" / f"{name}.png", noise(3, 40, 50))
+        write(data / "TrainDataset" / "GT" / f"{name}.png", np.zeros((40, 50), np.uint8))
+    usual, noncam, empty = (
+        opened(data, tmp_path, **each) for each in ({}, {"include_noncam": True}, {"empty_as_negatives": True})
+    )
+
+    assert (usual.negatives.available, len(usual.all_training)) == (0, TRAINING_IMAGES + 2)
+    assert names(noncam.train[noncam.objects :] + noncam.validation[-1:]) == ["COD10K-NonCAM-2-x", "COD10K-NonCAM-1-x"]
+    assert sorted(names(empty.train[empty.objects :] + empty.validation[-1:])) == ["black", "blank"]
+
+
+def test_nothing_but_negatives(tmp_path: Path) -> None:
+    """Without an object in any image there is nothing to learn."""
+    for index in range(3):
+        write(tmp_path / "data" / "TrainDataset" / "Imgs" / f"{index}.png", noise(index))
+        write(tmp_path / "data" / "TrainDataset" / "GT" / f"{index}.png", np.zeros((24, 32), np.uint8))
+    with pytest.raises(DataError, match="none of the 3 training images shows an object"):
+        opened(tmp_path / "data", tmp_path, empty_as_negatives=True)

@@ -81,6 +81,19 @@ def test_all_fits_80_columns(run: Run) -> None:
     assert len(epoch_line(run, 93.2503, Scores({"iou": 0.72, "dice": 0.8, "mae": 0.03}), 40000.0, better=True)) <= 80
 
 
+def test_false_alarms_have_a_line_of_their_own(run: Run) -> None:
+    """Only if they were measured; the line of the epoch stays as it is."""
+    scores = {"iou": 0.72, "dice": 0.8, "mae": 0.03}
+    plain = epoch_line(run, 93.2503, Scores(scores), 40000.0, better=True)
+    more = epoch_line(run, 93.2503, Scores({**scores, "false_alarms": 1.0, "predicted_area": 0.125}), 4e4, better=True)
+
+    assert more.splitlines() == [
+        plain,
+        "  without an object: false alarms in 100% of the images, 12.50% of their pixels",
+    ]
+    assert max(map(len, more.splitlines())) <= 80
+
+
 def test_the_forecast_is_said_once(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
     """After a phase's first epoch it is said, then only where the clock turns out too short, or long enough again."""
     said = []

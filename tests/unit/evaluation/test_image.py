@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from camoxpert_cli.config.eval_options import EmptyMasks, Protocol
+from camoxpert_cli.data.pairs import Pair
 from camoxpert_cli.errors import DataError, UsageError
 from camoxpert_cli.evaluation.given_predictions import evaluate_predictions
 from camoxpert_cli.evaluation.image import read_prediction, score_and_save, score_files
@@ -37,20 +38,20 @@ def test_protocol(tmp_path: Path, stretch: bool) -> None:
     grey = (GREY // 2 + 20).astype(np.uint8)
     expected = score_image(grey, MASK > 0, stretch=stretch).measures
     saved = score_and_save(grey, MASK > 0, Protocol(stretch), [], tmp_path / "map.png", new=True)
-    read, resized = score_files(tmp_path / "map.png", write(tmp_path / "mask.png", MASK), Protocol(stretch))
+    pair = Pair("map", tmp_path / "image.png", write(tmp_path / "mask.png", MASK))
+    read, resized = score_files(tmp_path / "map.png", pair, Protocol(stretch))
 
     assert saved.measures == read.measures == expected
     assert not resized
     assert expected != score_image(grey, MASK > 0, stretch=not stretch).measures
 
 
-@pytest.mark.parametrize(("empty", "iou"), [("exact", 1), ("reference", 0)])
+@pytest.mark.parametrize(("empty", "iou"), [("exact", 1), ("reference", 0), ("apart", 0)])
 def test_a_mask_without_object(tmp_path: Path, empty: EmptyMasks, iou: float) -> None:
     """What it is scored as is part of the protocol."""
     nothing = np.zeros((20, 30), np.uint8)
-    scores, _ = score_files(
-        write(tmp_path / "map.png", nothing), write(tmp_path / "mask.png", nothing), Protocol(empty=empty)
-    )
+    pair = Pair("map", tmp_path / "image.png", write(tmp_path / "mask.png", nothing))
+    scores, _ = score_files(write(tmp_path / "map.png", nothing), pair, Protocol(empty=empty))
 
     assert scores.iou == iou
 

@@ -63,7 +63,7 @@ def test_ranks_score_what_is_kept(tmp_path: Path, ranks: int) -> None:
     def score(world: World) -> list[ImageScores]:
         return score_kept(saved, kept, pairs, Protocol(), lambda count, _: advanced.append(count), world, 0)
 
-    expected = [score_files(saved.paths[at], pairs[at].mask, Protocol())[0].measures for at in kept]
+    expected = [score_files(saved.paths[at], pairs[at], Protocol())[0].measures for at in kept]
     assert len({scores["mae"] for scores in expected}) == len(kept)
     for scores in in_threads(ranks, score):
         assert [each.measures for each in scores] == expected

@@ -222,6 +222,7 @@ def test_no_other_place_of_a_checkpoint_is_written(tmp_path: Path) -> None:
     assert paths == {"model.backbone_weights", "data.dataset_path", "data.images", "data.masks", "data.cache"} | {
         "data.val_images",
         "data.val_masks",
+        "data.negatives",
         "run.checkpoint_dir",
         "run.resume_from",
     }
