@@ -424,8 +424,8 @@ MUTANTS = [
     Mutant("engine/run.py", "if asked * ranks > (cores", "if asked > (cores", "unit/engine/test_run.py"),
     Mutant(
         "engine/run.py",
-        "weights_follow=checkpoint is not None",
-        "weights_follow=False",
+        "config.train.seed, weights_follow=True)",
+        "config.train.seed, weights_follow=False)",
         "behaviour/engine/test_restoring.py::test_weights_that_a_checkpoint_replaces_are_not_fetched",
     ),
     Mutant(

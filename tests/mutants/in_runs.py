@@ -434,7 +434,7 @@ MUTANTS = [
     ),
     Mutant(
         "engine/restoring.py",
-        "size is not None and size != run.config.data.img_size",
+        "size is not None and size != own_size",
         "False",
         "behaviour/engine/test_restoring.py::test_scores_at_another_size_do_not_count",
     ),

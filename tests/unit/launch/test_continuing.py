@@ -60,7 +60,11 @@ def save(
     folder.mkdir(exist_ok=True)
     training = TrainingContent(
         Progress(
-            epoch=epoch, samples=samples, best_epoch=best_epoch, history=[{"epoch": 1, "seconds": 2.5, "iou": 0.5}]
+            epoch=epoch,
+            samples=samples,
+            best_iou=0.5 if best_epoch else -1.0,
+            best_epoch=best_epoch,
+            history=[{"epoch": 1, "seconds": 2.5, "iou": 0.5}],
         ),
         4,
         "digest",

@@ -219,7 +219,14 @@ def test_no_other_place_of_a_checkpoint_is_written(tmp_path: Path) -> None:
     checkpoint = checkpoint_of(tmp_path / "run", checkpoint_dir=str(tmp_path / "theirs"), resume_from="/theirs.pth")
     run = settings_to_go_on(checkpoint, {}, []).config.run
 
-    assert paths == {"model.backbone_weights", "data.dataset_path", "data.images", "data.masks", "data.cache"} | {
+    assert paths == {
+        "model.backbone_weights",
+        "model.init_from",
+        "data.dataset_path",
+        "data.images",
+        "data.masks",
+        "data.cache",
+    } | {
         "data.val_images",
         "data.val_masks",
         "data.negatives",
