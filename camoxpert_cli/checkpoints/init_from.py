@@ -41,10 +41,13 @@ class InitialWeights:
 
     @torch.no_grad()
     def load(self, network: CamoXpert) -> None:
-        """Load the weights into the network, and report what was taken and what was not."""
+        """Load the weights into the network."""
         own = network.state_dict()
         for name, value in self.weights.items():
             own[name][: len(value)].copy_(value) if value.dim() else own[name].copy_(value)
+
+    def report(self, network: CamoXpert) -> None:
+        """Print where the weights of the network come from, and which are new."""
         console.say(f"Initialized from {self.origin}")
         if self.new:
             taken = sum(name in self.weights for name, _ in network.named_parameters())

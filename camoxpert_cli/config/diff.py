@@ -15,7 +15,7 @@ from camoxpert_cli.errors import ConfigError
 Effect = Literal["none", "rounding", "end", "longer", "another run"]
 
 # These identify a session; they are not settings of the run.
-_NOT_COMPARED = {"run.checkpoint_dir", "run.resume_from", "run.continue"}
+_NOT_COMPARED = {"run.checkpoint_dir", "run.resume_from", "run.continue", "model.init_from"}
 # Where a run takes place and how it is monitored does not affect its result.
 _NO_EFFECT = {
     "data.dataset_path",
@@ -27,7 +27,6 @@ _NO_EFFECT = {
     "data.cache",
     "data.num_workers",
     "model.backbone_weights",
-    "model.init_from",
     "train.fit",  # its epochs were chosen when the run was started
     "run.target_iou",
     "run.max_restarts",

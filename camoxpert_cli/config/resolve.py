@@ -97,6 +97,9 @@ def resolve(
         *_from_assignments(assignments, problems),
     ]
     last = {item.key: item for item in typed}
+    if "data.img_size" in last and "data.eval_img_size" not in last:
+        # That of the preset or the saved run belongs to its own image size.
+        start.append(_Given("data.eval_img_size", None, last["data.img_size"].origin))
     auto = frozenset(key for key, item in last.items() if _is_auto(item))
     typed = [item for item in typed if item.key not in auto and not _is_auto(item)]
     config, origins = _build([*start, *typed], problems)

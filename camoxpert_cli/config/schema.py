@@ -96,7 +96,8 @@ class DataConfig:
         high=0.9,
     )
     empty_as_negatives: bool = setting(
-        False, "treat training images whose masks mark nothing as images without an object, like --negatives"
+        False,
+        "treat training and validation images whose masks mark nothing as images without an object, like --negatives",
     )
     include_noncam: bool = setting(
         False, "also use COD10K's NonCAM images, which show nothing camouflaged: as images without an object"

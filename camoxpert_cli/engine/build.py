@@ -133,6 +133,11 @@ def _find(data: DataConfig, seed: int, folder: RunFolder, world: World) -> RunDa
             f"none of the {console.counted(len(negatives), 'training image')} shows an object",
             "add images with objects and their masks",
         )
+    if found.validation and not own:
+        raise DataError(
+            f"none of the {console.counted(len(own_negatives), 'validation image')} shows an object",
+            "add validation images with objects and their masks, or omit them: some training images are then held out",
+        )
     if own:
         train, validation = by_name(pairs), by_name(own)
     else:

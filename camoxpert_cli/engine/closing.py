@@ -45,7 +45,8 @@ def close_run(run: Run) -> dict[str, Any] | Stop:
     }
     if run.world.is_main:
         write_pages(run, evaluation)
-    run.reporter.record_results(results)  # last: with them, the run is complete
+    run.reporter.summarize(results)
+    run.folder.write_results(results)  # last: with them, the run is complete
     return results
 
 
@@ -73,7 +74,8 @@ def score_best(run: Run) -> Evaluation | Stop:
     epoch = run.state.progress.best_epoch
     about = {"checkpoint": best.name, "epoch": epoch}
     show = partial(show_image, network, pairs, run.config.data.scored_size, run.device, run.dtype, NO_TTA)
-    return Evaluation(f"{run.folder.path.name}, epoch {epoch}", about, sets, show)
+    which = f"epoch {epoch}" if epoch else "the weights it started with"
+    return Evaluation(f"{run.folder.path.name}, {which}", about, sets, show)
 
 
 def _score(run: Run, network: CamoXpert, name: str, pairs: Sequence[Pair]) -> ScoredSet | Stop:

@@ -26,10 +26,11 @@ def early_stop(config: Config, epoch: int, best_epoch: int | None) -> str | None
     # Without a best epoch, there are no weights to score: the next epoch is the best.
     if patience is None or best_epoch is None or epoch >= config.train.epochs:
         return None
-    if epoch - max(best_epoch, epochs_before_patience(config)) < patience:
+    waited = epoch - max(best_epoch, epochs_before_patience(config))
+    if waited < patience:
         return None
     best = f"best in epoch {best_epoch}" if best_epoch else "the weights that the run started with are the best"
-    return f"no better validation IoU for {console.counted(patience, 'epoch')}, {best}"
+    return f"no better validation IoU for {console.counted(waited, 'epoch')}, {best}"
 
 
 def epochs_before_patience(config: Config) -> int:

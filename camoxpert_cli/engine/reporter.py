@@ -57,11 +57,10 @@ class Reporter:
         if self.tracker is not None:
             self.tracker.write(event, values, self.position)
 
-    def record_results(self, results: Mapping[str, Any]) -> None:
-        """Write the results of a complete run to results.json and, if enabled, to the tracker."""
+    def summarize(self, results: Mapping[str, Any]) -> None:
+        """Record the results of a complete run in the tracker, if enabled."""
         if self.tracker is not None:
             self.tracker.summarize(results)
-        self.folder.write_results(results)
 
     def __enter__(self) -> Reporter:
         return self

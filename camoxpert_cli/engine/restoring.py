@@ -120,8 +120,8 @@ def _restore_epoch_only(run: Run, checkpoint: Checkpoint) -> None:
     progress, own = run.state.progress, checkpoint.own
     progress.epoch = epochs_done(run.config, checkpoint)
     if own is not None and own.scores is not None:
-        progress.history = list(own.history or [{"seconds": 0.0, **own.scores}])
         progress.best_epoch, progress.best_iou = int(own.scores["epoch"]), own.scores["iou"]
+        progress.history = list(own.history or [{"seconds": 0.0, **own.scores}] * (progress.best_epoch > 0))
     if run.state.ema is not None and ema_in(checkpoint.content) is not None:
         # An EMA whose update count restarted would forget its weights within a few steps.
         run.state.ema.updates = sum(

@@ -167,7 +167,7 @@ def renewed(run: Run, plan: Plan, checkpoint: Checkpoint | None) -> Run:
     gc.collect()
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
-    network = _initial_network(plan.config, checkpoint)
+    network = _initial_network(plan.config, checkpoint, tells=False)
     made = assemble(plan.config, folder, data, network, plan.placement, world, plan.deadline, feed)
     made.saver.start = _start_of(plan, checkpoint)
     return made
@@ -256,7 +256,7 @@ def enter_phase(run: Run, phase: Phase) -> None:
     console.say(f"Epoch {epoch}: stage {phase.stage.number}, {backbone}")
 
 
-def _initial_network(config: Config, checkpoint: Checkpoint | None) -> CamoXpert:
+def _initial_network(config: Config, checkpoint: Checkpoint | None, *, tells: bool = True) -> CamoXpert:
     if checkpoint is not None:
         network = build_network(config.model, config.train.seed, weights_follow=True)
         load_weights(network, checkpoint.content, checkpoint.path)
@@ -267,6 +267,8 @@ def _initial_network(config: Config, checkpoint: Checkpoint | None) -> CamoXpert
     )
     if initial is not None:
         initial.load(network)
+        if tells:
+            initial.report(network)
     return network
 
 

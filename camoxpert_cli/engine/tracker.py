@@ -76,7 +76,8 @@ class Tracker:
                 console.warn(f"wandb cannot be reached: {one_line(error)}; logging offline, to the run folder")
                 self._run = _start(wandb, folder, run_id, config, mode="offline")
             here = f"offline; to upload it: {_upload(self._folder)}/offline-run-*"
-            console.say(f"{'Tracker':<12}{self._run.url or here}")
+            if not self._run.disabled:
+                console.say(f"{'Tracker':<12}{self._run.url or here}")
         except Exception as error:
             self._give_up(error)
 

@@ -130,11 +130,11 @@ def score_start(run: Run) -> Stop | None:
     scores = validate(run)
     if isinstance(scores, Stop):
         return scores
-    run.reporter.record("epoch", epoch=0, **scores.measures)
     best_before = Best(progress.best_iou, progress.best_epoch)
     progress.best_iou, progress.best_epoch = scores.iou, 0
     run.saver.save_start({"epoch": 0, **scores.measures}, best_before)
     run.saver.settle()
+    run.reporter.record("epoch", epoch=0, **scores.measures)
     console.say(f"Start  {format_scores(scores)}  best until an epoch is better")
     return None
 

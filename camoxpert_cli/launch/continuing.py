@@ -177,11 +177,9 @@ def _differences(before: Config, now: Config) -> list[str]:
     if len({each and Path(each).name for each in weights}) > 1:
         old, new = (each or "not set" for each in weights)
         found.append(f"model.backbone_weights is {old} there and {new} in this command")
-    if before.run.resume_from != now.run.resume_from:
-        found.append(
-            f"it began with {before.run.resume_from or 'no checkpoint'}, this command "
-            f"with {now.run.resume_from or 'none'}"
-        )
+    starts = [each.run.resume_from or each.model.init_from for each in (before, now)]
+    if starts[0] != starts[1]:
+        found.append(f"it began with {starts[0] or 'no checkpoint'}, this command with {starts[1] or 'none'}")
     return found
 
 

@@ -56,7 +56,7 @@ def decide(resolved: Resolved, checkpoint: Checkpoint | None = None, began: floa
     placement = place(run, expected_size(), sync_batchnorm=resolved.config.train.sync_batchnorm)
     if run.tensorboard:
         summary_writer()  # fails before minutes of trials
-    if run.tracker == "wandb":
+    if run.tracker == "wandb" and worker.is_first():
         ready_wandb()
     # config.yaml must lead back to this folder, not to the checkpoint that this session began with, and must not
     # depend on the current folder. The strategy stays `auto`, because the run may be resumed elsewhere.
@@ -83,9 +83,13 @@ def decide(resolved: Resolved, checkpoint: Checkpoint | None = None, began: floa
 
 def given(config: Config) -> Config:
     """Return the settings with absolute paths, by which a run is recognized when its command is run again."""
-    source = config.run.resume_from
-    run = replace(config.run, resume_from=None if source is None else str(Path(source).absolute()))
-    return replace(config, run=run, data=with_absolute_paths(config.data))
+    run = replace(config.run, resume_from=_absolute(config.run.resume_from))
+    model = replace(config.model, init_from=_absolute(config.model.init_from))
+    return replace(config, run=run, model=model, data=with_absolute_paths(config.data))
+
+
+def _absolute(path: str | None) -> str | None:
+    return None if path is None else str(Path(path).absolute())
 
 
 def name_for(resolved: Resolved, checkpoint: Checkpoint | None) -> str | None:

@@ -94,6 +94,8 @@ def settings_to_go_on(checkpoint: Checkpoint, flags: Mapping[str, Any], assignme
     config = replace(
         config,
         run=replace(config.run, checkpoint_dir=None if folder is None else str(folder), resume_from=None),
+        # Weights alone may become the start of a new run, on other images.
+        model=config.model if checkpoint.training else replace(config.model, init_from=None),
         data=with_absolute_paths(config.data),  # as the run stores them, so that the same folder is not a change
     )
     if "data.cache" not in asked and not _keeps_cache(config.data.cache, checkpoint, folder):

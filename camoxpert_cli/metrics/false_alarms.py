@@ -38,8 +38,8 @@ def describe(alarms: FalseAlarms) -> str:
     """Return a sentence without its full stop."""
     images = "1 image" if alarms.images == 1 else f"{alarms.images} images"
     return (
-        f"{images} without an object, with false alarms in {alarms.rate:.1%} of them; "
-        f"{alarms.area:.2%} of their pixels are predicted above 0.5"
+        f"{images} without an object: false alarms in {alarms.rate:.1%}, "
+        f"with {alarms.area:.2%} of all pixels predicted above 0.5"
     )
 
 

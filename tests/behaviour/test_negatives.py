@@ -61,7 +61,7 @@ def test_training(place: Path) -> None:
     for name in ("iou", "mae"):
         assert results["validation"][name] == pytest.approx(best[name], abs=1e-12)
     assert "without_object" not in results["tests"]["synthetic"]
-    assert "validation: 2 images without an object, with false alarms in" in printed
+    assert "validation: 2 images without an object: false alarms in" in printed
 
 
 def test_status_and_resume(place: Path) -> None:

@@ -68,7 +68,6 @@ MEANT: dict[str, dict[str, Any]] = {
         **{"model.backbone_weights": "moved.pth", "run.target_iou": 0.7, "run.max_restarts": 3},
         **{"run.collective_timeout": "1h", "run.save_every": "5m", "run.time_limit": "1h", "run.session_limit": "12h"},
         **{"run.unfinished_exit_code": 85, "run.report": False, "run.tensorboard": True, "train.fit": "9h"},
-        **{"model.init_from": "moved.pth"},
         **{"run.tracker": "wandb"},
     },
     # The same sums, added up in another order.
@@ -94,7 +93,10 @@ MEANT: dict[str, dict[str, Any]] = {
     },
 }
 # These say which session it is.
-NOT_COMPARED = {"run.checkpoint_dir": "moved", "run.resume_from": "moved.pth", "run.continue": True}
+NOT_COMPARED = {
+    **{"run.checkpoint_dir": "moved", "run.resume_from": "moved.pth", "run.continue": True},
+    **{"model.init_from": "other.pth"},
+}
 # Folders that belong together.
 PARTNERS = {
     **{"data.images": "data.masks", "data.masks": "data.images"},

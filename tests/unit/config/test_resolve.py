@@ -415,3 +415,14 @@ def test_folders_are_the_same_from_anywhere(tmp_path: Path, monkeypatch: pytest.
     )
     for word in ("auto", "off"):
         assert with_absolute_paths(DataConfig(cache=word)).cache == word
+
+
+def test_another_image_size_than_that_of_the_preset(tmp_path: Path) -> None:
+    """The preset's size for scoring belongs to its own; images are scored as they are trained on, or as was typed."""
+    alone, both = (
+        resolve("finetune", {"data.img_size": 320, **more}).config.data for more in ({}, {"data.eval_img_size": 448})
+    )
+
+    assert (alone.eval_img_size, alone.scored_size) == (None, 320)
+    assert both.scored_size == 448
+    assert resolve("finetune", {}).config.data.scored_size > resolve("finetune", {}).config.data.img_size

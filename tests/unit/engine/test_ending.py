@@ -84,7 +84,7 @@ def test_why() -> None:
         "9 of 20 epochs: no better validation IoU for 1 epoch, best in epoch 8; a larger --patience continues it"
     )
     assert early_stop(early, 9, 0) == (
-        "no better validation IoU for 1 epoch, the weights that the run started with are the best"
+        "no better validation IoU for 3 epochs, the weights that the run started with are the best"
     )
     assert early_stop(whole, 20, 3) is None
     assert describe_trained(whole, 20, 3) == "20 epochs"

@@ -19,6 +19,7 @@ class Package:
 
     Error = RuntimeError
     __version__ = "0.31.0"
+    disabled = False
 
     def __init__(self, *, mode: str = "online", logged_in: bool = True, failing: str = "") -> None:
         self.mode, self.logged_in, self.failing = mode, logged_in, failing

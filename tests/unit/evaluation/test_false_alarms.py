@@ -86,7 +86,7 @@ def test_tables_with_negatives() -> None:
     text = to_text(evaluation())
     said = " ".join(text.split())
 
-    assert said.count("2 images without an object, with false alarms in 50.0% of them; 12.50% of their pixels") == 2
+    assert said.count("2 images without an object: false alarms in 50.0%, with 12.50% of all pixels") == 2
     assert text.splitlines()[-3].startswith("sea, best.pth:")
     assert max(map(len, text.splitlines())) <= 80
     assert "without an object" not in to_text(example_evaluation())

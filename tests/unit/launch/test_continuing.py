@@ -231,6 +231,9 @@ def test_another_start(tmp_path: Path) -> None:
     assert found.checkpoint is not None
     with pytest.raises(UsageError, match=f"it began with {weights}, this command with none"):
         find(command(tmp_path / "run"), tmp_path / "run")
+    save(tmp_path / "other", command(tmp_path / "other"))
+    with pytest.raises(UsageError, match=f"it began with no checkpoint, this command with {weights}"):
+        find(command(tmp_path / "other", init_from=str(weights)), tmp_path / "other")
 
 
 def test_a_run_of_an_earlier_version(tmp_path: Path) -> None:

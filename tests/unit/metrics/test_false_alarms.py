@@ -40,5 +40,5 @@ def test_order_does_not_matter(areas: list[float], random: object) -> None:
 
 def test_in_words() -> None:
     assert describe(FalseAlarms(40, 0.25, 0.0123)) == (
-        "40 images without an object, with false alarms in 25.0% of them; 1.23% of their pixels are predicted above 0.5"
+        "40 images without an object: false alarms in 25.0%, with 1.23% of all pixels predicted above 0.5"
     )
