@@ -40,6 +40,7 @@ def main() -> None:
     parser.add_argument("--backbone-weights", type=Path)
     parser.add_argument("--epochs", type=int, default=12)
     parser.add_argument("--img-size", type=int, default=160)
+    parser.add_argument("--eval-img-size", type=int, help="for the test images; --img-size if not given")
     parser.add_argument("--batch-size", type=int, default=8)
     parser.add_argument("--seed", type=int, default=1)
     asked = parser.parse_args()
@@ -53,7 +54,7 @@ def main() -> None:
         pass
     seconds = time.perf_counter() - started
     (tests, *_) = found.tests.values()
-    predict(network, tests, asked.img_size, asked.out)
+    predict(network, tests, asked.eval_img_size or asked.img_size, asked.out)
     parameters = sum(each.numel() for each in network.parameters())
     print(f"{parameters / 1e6:.1f} M parameters, {len(images)} images, {asked.epochs} epochs: {seconds:.0f} s")
 
