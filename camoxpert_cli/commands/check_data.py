@@ -44,7 +44,8 @@ def check_data(
         bool,
         typer.Option(
             "--empty-as-negatives",
-            help="Treat training images whose masks mark nothing as images without an object, like --negatives.",
+            help="Treat training and validation images whose masks mark nothing as images without an object, like "
+            "--negatives.",
         ),
     ] = False,
     write_clean: Annotated[

@@ -280,8 +280,8 @@ _CONTINUE_MUTANTS = [
         "for each in weights}) > 2:",
         f"{_CONTINUING}::test_other_backbone_weights",
     ),
-    Mutant(_FOUND, "    if before.run.resume_from != now.run.resume_from:", "    if False:", _CONTINUING),
-    Mutant("launch/decide.py", "str(Path(source).absolute())", "source + '/'", _CONTINUING),
+    Mutant(_FOUND, "    if starts[0] != starts[1]:", "    if False:", _CONTINUING),
+    Mutant("launch/decide.py", "str(Path(path).absolute())", "path + '/'", _CONTINUING),
     # A run that lacks an epoch, or its results, is taken for complete; or one with other images.
     Mutant(_FOUND, "is_trained(before, epochs_done(before, checkpoint), best_epoch)", "True", _CONTINUING),
     Mutant(_FOUND, "epochs_done(before, checkpoint), best_epoch)", "epochs_done(before, checkpoint), 0)", _CONTINUING),

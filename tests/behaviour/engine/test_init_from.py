@@ -146,5 +146,5 @@ def test_refused(tiny_data: Path, plain_run: RunFolder, tmp_path: Path) -> None:
     for other in ({"resume_from": str(plain_run.last)}, {"backbone_weights": "x.pth", "pretrained": True}):
         with pytest.raises(ConfigError, match=r"expected null when model.init_from"):
             tiny_run(tiny_data, tmp_path / "run", init_from=str(plain_run.best), **other)
-    with pytest.raises(UsageError, match="nothing was changed"):
+    with pytest.raises(UsageError, match="would be overwritten"):
         tiny_plan(tiny_data, plain_run.path, init_from=str(plain_run.best))

@@ -42,6 +42,7 @@ def test_baselines_are_of_the_held_out_images(tmp_path: Path, monkeypatch: pytes
         early_stop="no better validation IoU for 2 epochs, best in epoch 2",
         data=RunData((), [train], [held_out], {}, generated),
         config=resolve("quickstart", {"run.target_iou": "0.5"}).config,
+        folder=RunFolder(tmp_path),
         reporter=Reporter(RunFolder(tmp_path), data=None, state=None),  # type: ignore[arg-type]
         world=replace(World(), rank=0),
     )
