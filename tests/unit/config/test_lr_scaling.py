@@ -36,7 +36,8 @@ TYPED = st.fixed_dictionaries(
         "run.gpus": st.sampled_from([1, 2, 4]),
     },
 )
-RECIPES = [name for name in preset_names() if name != "quickstart"]
+# The others are for any machine, and do not say on how many GPUs.
+RECIPES = [name for name in preset_names() if name not in ("quickstart", "finetune")]
 every_recipe = pytest.mark.parametrize("name", RECIPES)
 STARTS = st.sampled_from([None, *preset_names()])
 
@@ -91,8 +92,7 @@ def test_a_recipe_in_words(name: str) -> None:
     """Each recipe typed in flags, without its preset, fits: it is one that comes with camox."""
     config = to_mapping(resolve(name, {}).config)
     keys = ["batch_size", "stage2_batch_size", "lr", "stage2_lr", "epochs", "stage1_epochs"]
-    train = {f"train.{key}": str(config["train"][key]) for key in keys if config["train"][key] is not None}
-    flags = train | {"run.gpus": str(config["run"]["gpus"])}
+    flags = {f"train.{key}": str(config["train"][key]) for key in keys} | {"run.gpus": str(config["run"]["gpus"])}
 
     assert lr_scaling_warning(resolve(None, flags)) is None
 
