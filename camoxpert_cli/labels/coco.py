@@ -17,11 +17,10 @@ from camoxpert_cli import console
 from camoxpert_cli.errors import shown
 from camoxpert_cli.labels.labelled import Draw, LabelledImage, LabelledObject, Labels, malformed
 from camoxpert_cli.labels.read_json import is_number, is_size
-from camoxpert_cli.labels.shapes import Mask, check_runs, draw_polygon, pixels_of_runs
+from camoxpert_cli.labels.shapes import FEW_POINTS, Mask, check_runs, draw_polygon, pixels_of_runs
 
 FORMAT = "COCO JSON"
 _NO_MASK = "boxes or points without a mask"
-_FEW_POINTS = "polygons with fewer than 3 points"
 _OTHER_SIZE = "masks of another size than their image"
 
 
@@ -98,7 +97,7 @@ def _shape(path: Path, entry: dict[str, Any], sizes: dict[Any, tuple[int, int] |
                 if not isinstance(each, list) or len(each) % 2 or not all(map(is_number, each)):
                     raise malformed(path, f"{_which(entry)} has the polygon {shown(each)}, expected pairs of numbers")
             points = [np.array(each, np.float64).reshape(-1, 2) for each in several if len(each) >= 6]
-            return (partial(_draw_polygons, polygons=points), "") if points else (None, _FEW_POINTS)
+            return (partial(_draw_polygons, polygons=points), "") if points else (None, FEW_POINTS)
         case {"size": [int(height), int(width)], "counts": list() | str() as counts} if height > 0 and width > 0:
             try:
                 runs = runs_of_text(counts) if isinstance(counts, str) else _whole(counts)

@@ -18,6 +18,7 @@ from camoxpert_cli.errors import DataError, shown
 from camoxpert_cli.labels.labelled import Draw, LabelledImage, LabelledObject, Labels, malformed
 from camoxpert_cli.labels.read_json import is_number, read_text
 from camoxpert_cli.labels.shapes import (
+    FEW_POINTS,
     Mask,
     check_runs,
     draw_box,
@@ -31,7 +32,6 @@ FORMAT = "CVAT XML"
 _EXPORT = "in CVAT, export the task as CVAT for images 1.1"
 _AREAS = ("polygon", "box", "ellipse", "mask")
 _NO_AREAS = ("polyline", "points", "cuboid", "skeleton")
-_FEW_POINTS = "polygons with fewer than 3 points"
 
 
 class _OtherFormat(Exception):
@@ -99,7 +99,7 @@ def _shape(kind: str, given: dict[str, str]) -> tuple[Draw | None, str]:
         return partial(_draw_runs, runs=np.array(runs), box=(column, row, width, height)), ""
     if kind == "polygon":
         points = parse_points(_text(given, "points"))
-        return (partial(draw_polygon, points=np.array(points)), "") if len(points) > 2 else (None, _FEW_POINTS)
+        return (partial(draw_polygon, points=np.array(points)), "") if len(points) > 2 else (None, FEW_POINTS)
     degrees = _number(given, "rotation") if "rotation" in given else 0.0
     if kind == "box":
         left, top, right, bottom = (_number(given, key) for key in ("xtl", "ytl", "xbr", "ybr"))

@@ -20,10 +20,9 @@ from camoxpert_cli import console
 from camoxpert_cli.errors import DataError, shown
 from camoxpert_cli.labels.labelled import Draw, LabelledImage, LabelledObject, Labels, malformed
 from camoxpert_cli.labels.read_json import is_number, is_size, read_json
-from camoxpert_cli.labels.shapes import draw_box, draw_ellipse, draw_pixels, draw_polygon
+from camoxpert_cli.labels.shapes import FEW_POINTS, draw_box, draw_ellipse, draw_pixels, draw_polygon
 
 FORMAT = "labelme JSON"
-_FEW_POINTS = "polygons with fewer than 3 points"
 
 
 def is_labelme(content: Any) -> bool:
@@ -83,7 +82,7 @@ def _shape(shape: dict[str, Any]) -> tuple[Draw | None, str]:
     if kind not in ("polygon", "rectangle", "circle", "mask"):
         return None, f"shapes of type {kind}"
     if kind == "polygon" and len(points) < 3:
-        return None, _FEW_POINTS
+        return None, FEW_POINTS
     if kind == "polygon":
         return partial(draw_polygon, points=np.array(points, np.float64)), ""
     if len(points) < 2:

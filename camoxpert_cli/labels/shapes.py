@@ -20,6 +20,9 @@ from camoxpert_cli.data.reading import MOST_MASK_PIXELS
 Mask = NDArray[np.uint8]
 Points = NDArray[np.float64]
 
+# Why such a polygon is skipped.
+FEW_POINTS = "polygons with fewer than 3 points"
+
 # Six decimals of a share of the side of an image of ten thousand pixels.
 _WHOLE = 0.01
 # No image is as large, and OpenCV needs long for an outline that leads further away.
